@@ -1,0 +1,242 @@
+# mypy: ignore-errors
+# onnxscript's `@script` rewrites these functions at import; a type checker sees Python that never runs.
+"""Portable bodies of the `ai.gptoss` ops: ONNX functions in standard ops of opset 24, run where no kernel is registered.
+
+Each body is tested against the PyTorch definition of its op in ONNX Runtime and in onnx.reference.
+Legend: B batch, S new tokens, N = B·S, C cache capacity, H query heads, K kv heads, G = H/K, D head dim, E experts,
+Hd hidden size, I expert width, M output width.
+"""
+
+import numpy as np
+import onnx
+from onnxscript import FLOAT, INT64, UINT8, script
+from onnxscript.onnx_opset import opset24 as op
+from onnxscript.values import Opset
+
+from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
+
+OPSET_VERSION = 24
+gptoss = Opset(DOMAIN, DOMAIN_VERSION)
+
+_LEVELS = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+_BYTES = np.arange(256)
+# One Gather decodes both nibbles of a byte, low nibble first; another turns an E8M0 byte into 2^(byte − 127).
+_BYTE_TO_LEVELS = onnx.numpy_helper.from_array(
+    np.stack((_LEVELS[_BYTES & 15], _LEVELS[_BYTES >> 4]), axis=-1), "byte_to_levels"
+)
+_FACTORS = np.where(_BYTES == 255, np.nan, np.exp2(_BYTES - 127.0)).astype(np.float32)
+_SCALE_TO_FACTOR = onnx.numpy_helper.from_array(_FACTORS, "scale_to_factor")
+
+
+@script(gptoss, default_opset=op)
+def DecodeMXFP4(blocks: UINT8, scales: UINT8) -> FLOAT:  # noqa: N802
+    """Decode (R, G, 16) bytes with (R, G) scales to (R, G·32)."""
+    pairs = op.Gather(op.Constant(value=_BYTE_TO_LEVELS), op.Cast(blocks, to=6))  # (R, G, 16, 2)
+    values = op.Reshape(pairs, op.Constant(value_ints=[0, 0, 32]))
+    factors = op.Gather(op.Constant(value=_SCALE_TO_FACTOR), op.Cast(scales, to=6))  # (R, G)
+    scaled = op.Mul(values, op.Unsqueeze(factors, op.Constant(value_ints=[-1])))
+    return op.Reshape(scaled, op.Constant(value_ints=[0, -1]))
+
+
+@script(gptoss, default_opset=op)
+def ClampedSwiGLU(gate_up: FLOAT, alpha: float, limit: float) -> FLOAT:  # noqa: N802
+    """Activate interleaved (n, 2I) to (n, I): (up + 1) · gate · σ(alpha · gate), both clamped."""
+    pairs = op.Reshape(gate_up, op.Constant(value_ints=[0, -1, 2]))
+    top = op.Constant(value_float=limit)
+    gate = op.Min(op.Gather(pairs, op.Constant(value_int=0), axis=2), top)
+    up = op.Max(op.Min(op.Gather(pairs, op.Constant(value_int=1), axis=2), top), op.Neg(top))
+    gain = op.Mul(op.Constant(value_float=alpha), gate)
+    return op.Mul(op.Mul(op.Add(up, op.Constant(value_float=1.0)), gate), op.Sigmoid(gain))
+
+
+@script(gptoss, default_opset=op)
+def MoEDispatchMXFP4(  # noqa: N802
+    hidden: FLOAT,
+    router_logits: FLOAT,
+    gate_up_blocks: UINT8,
+    gate_up_scales: UINT8,
+    gate_up_bias: FLOAT,
+    down_blocks: UINT8,
+    down_scales: UINT8,
+    down_bias: FLOAT,
+    top_k: int,
+    alpha: float,
+    limit: float,
+) -> FLOAT:
+    """Loop over the experts that some token chose: decode, run its tokens, add their weighted results."""
+    one = op.Constant(value_ints=[1])
+    logits, chosen = op.TopK(router_logits, op.Reshape(op.Constant(value_int=top_k), one))
+    shares = op.Softmax(logits, axis=-1)
+    experts, _first, _inverse, _counts = op.Unique(chosen)
+    output = op.Sub(hidden, hidden)
+    for step in range(op.Size(experts)):
+        expert = op.Gather(experts, step)
+        masked = op.Where(op.Equal(chosen, expert), shares, op.Constant(value_float=0.0))
+        share = op.ReduceSum(masked, one, keepdims=0)  # (N)
+        rows = op.Transpose(op.NonZero(share), perm=[1, 0])  # (n, 1)
+        gate_up = DecodeMXFP4(
+            op.Gather(gate_up_blocks, expert), op.Gather(gate_up_scales, expert)
+        )  # (2I, Hd)
+        down = DecodeMXFP4(op.Gather(down_blocks, expert), op.Gather(down_scales, expert))  # (Hd, I)
+        wide = op.Gemm(op.GatherND(hidden, rows), gate_up, op.Gather(gate_up_bias, expert), transB=1)
+        narrow = op.Gemm(
+            ClampedSwiGLU(wide, alpha=alpha, limit=limit), down, op.Gather(down_bias, expert), transB=1
+        )
+        weighted = op.Mul(narrow, op.Unsqueeze(op.GatherND(share, rows), one))
+        output = op.ScatterND(output, rows, weighted, reduction="add")
+    return output
+
+
+@script(gptoss, default_opset=op)
+def MoEDispatch(  # noqa: N802
+    hidden: FLOAT,
+    router_logits: FLOAT,
+    gate_up,
+    gate_up_bias: FLOAT,
+    down,
+    down_bias: FLOAT,
+    top_k: int,
+    alpha: float,
+    limit: float,
+) -> FLOAT:
+    """Loop over the experts that some token chose, on dense weights (E, Hd, 2I) and (E, I, Hd)."""
+    one = op.Constant(value_ints=[1])
+    logits, chosen = op.TopK(router_logits, op.Reshape(op.Constant(value_int=top_k), one))
+    shares = op.Softmax(logits, axis=-1)
+    experts, _first, _inverse, _counts = op.Unique(chosen)
+    output = op.Sub(hidden, hidden)
+    for step in range(op.Size(experts)):
+        expert = op.Gather(experts, step)
+        masked = op.Where(op.Equal(chosen, expert), shares, op.Constant(value_float=0.0))
+        share = op.ReduceSum(masked, one, keepdims=0)  # (N)
+        rows = op.Transpose(op.NonZero(share), perm=[1, 0])  # (n, 1)
+        wide = op.Gemm(
+            op.GatherND(hidden, rows),
+            op.Cast(op.Gather(gate_up, expert), to=1),
+            op.Gather(gate_up_bias, expert),
+        )
+        narrow = op.Gemm(
+            ClampedSwiGLU(wide, alpha=alpha, limit=limit),
+            op.Cast(op.Gather(down, expert), to=1),
+            op.Gather(down_bias, expert),
+        )
+        weighted = op.Mul(narrow, op.Unsqueeze(op.GatherND(share, rows), one))
+        output = op.ScatterND(output, rows, weighted, reduction="add")
+    return output
+
+
+@script(gptoss, default_opset=op)
+def Linear(x: FLOAT, weight, bias: FLOAT) -> FLOAT:  # noqa: N802
+    """Multiply (N, K) by (M, K) transposed; an omitted bias stays omitted in Gemm, so it is never cast here."""
+    return op.Gemm(x, op.Cast(weight, to=1), bias, transB=1)
+
+
+@script(gptoss, default_opset=op)
+def SinkAttention(  # noqa: N802
+    query: FLOAT,
+    key: FLOAT,
+    value: FLOAT,
+    past_key,
+    past_value,
+    past_lengths: INT64,
+    new_lengths: INT64,
+    sinks: FLOAT,
+    cos: FLOAT,
+    sin: FLOAT,
+    num_heads: int,
+    kv_num_heads: int,
+    scale: float,
+    window: int,
+):
+    """Rotate, write the ring, attend over the cache alone; see the PyTorch definition for the slot arithmetic."""
+    zero = op.Constant(value_ints=[0])
+    one = op.Constant(value_ints=[1])
+    rest = op.Constant(value_ints=[-1])
+    kv_heads = op.Reshape(op.Constant(value_int=kv_num_heads), one)
+    new = op.Shape(query, start=1, end=2)
+    capacity = op.Shape(past_key, start=2, end=3)
+    head_dim = op.Shape(past_key, start=3, end=4)
+
+    rotated_query = op.RotaryEmbedding(query, cos, sin, num_heads=num_heads)
+    rotated_key = op.RotaryEmbedding(key, cos, sin, num_heads=kv_num_heads)
+    kv_shape = op.Concat(zero, zero, kv_heads, rest, axis=0)
+    keys = op.Transpose(op.Reshape(rotated_key, kv_shape), perm=[0, 2, 1, 3])  # (B, K, S, D)
+    values = op.Transpose(op.Reshape(value, kv_shape), perm=[0, 2, 1, 3])
+    first_slot = op.Mod(past_lengths, capacity)
+    present_key = op.TensorScatter(past_key, op.CastLike(keys, past_key), first_slot, axis=2, mode="circular")
+    present_value = op.TensorScatter(
+        past_value, op.CastLike(values, past_value), first_slot, axis=2, mode="circular"
+    )
+
+    start = op.Constant(value_int=0)
+    stride = op.Constant(value_int=1)
+    last = op.Unsqueeze(op.Sub(op.Add(past_lengths, new_lengths), one), one)  # (B, 1)
+    slots = op.Unsqueeze(op.Range(start, op.Squeeze(capacity), stride), zero)  # (1, C)
+    held = op.Unsqueeze(op.Sub(last, op.Mod(op.Sub(last, slots), capacity)), one)  # (B, 1, C); Mod floors
+    offsets = op.Unsqueeze(op.Range(start, op.Squeeze(new), stride), zero)  # (1, S)
+    positions = op.Unsqueeze(op.Add(op.Unsqueeze(past_lengths, one), offsets), op.Constant(value_ints=[2]))
+    distance = op.Sub(positions, held)  # (B, S, C)
+    width = op.Constant(value_int=window)
+    unbounded = op.Constant(value_int=9223372036854775807)
+    span = op.Where(op.Greater(width, start), width, unbounded)
+    causal = op.And(op.GreaterOrEqual(held, start), op.GreaterOrEqual(distance, start))
+    visible = op.Unsqueeze(op.And(causal, op.Less(distance, span)), op.Constant(value_ints=[1, 2]))
+
+    # The G query heads of one kv head share one matrix product, so no key is repeated.
+    split = op.Reshape(
+        rotated_query, op.Concat(zero, zero, kv_heads, rest, head_dim, axis=0)
+    )  # (B, S, K, G, D)
+    grouped = op.Transpose(split, perm=[0, 2, 3, 1, 4])  # (B, K, G, S, D)
+    flat = op.Reshape(grouped, op.Concat(zero, zero, rest, head_dim, axis=0))  # (B, K, G·S, D)
+    keys_read = op.Transpose(op.Cast(present_key, to=1), perm=[0, 1, 3, 2])
+    products = op.MatMul(op.Mul(flat, op.Constant(value_float=scale)), keys_read)  # (B, K, G·S, C)
+    scores = op.Reshape(products, op.Concat(zero, zero, rest, new, capacity, axis=0))  # (B, K, G, S, C)
+    scores = op.Where(visible, scores, op.Constant(value_float=-1e30))
+    sink = op.Reshape(sinks, op.Concat(one, kv_heads, rest, one, one, axis=0))  # (1, K, G, 1, 1)
+    peak = op.Max(op.ReduceMax(scores, rest, keepdims=1), sink)
+    weights = op.Exp(op.Sub(scores, peak))
+    total = op.Add(op.ReduceSum(weights, rest, keepdims=1), op.Exp(op.Sub(sink, peak)))
+    read = op.MatMul(
+        op.Reshape(weights, op.Concat(zero, zero, rest, capacity, axis=0)), op.Cast(present_value, to=1)
+    )  # (B, K, G·S, D)
+    attended = op.Div(op.Reshape(read, op.Shape(grouped)), total)
+    output = op.Reshape(op.Transpose(attended, perm=[0, 3, 1, 2, 4]), op.Shape(query))
+    return output, present_key, present_value
+
+
+# Every op and, before its first caller, every helper function that its body calls.
+BODIES = {
+    "SinkAttention": (SinkAttention,),
+    "MoEDispatch": (ClampedSwiGLU, MoEDispatch),
+    "MoEDispatchMXFP4": (DecodeMXFP4, ClampedSwiGLU, MoEDispatchMXFP4),
+    "Linear": (Linear,),
+}
+
+
+def function_protos(op_names) -> list[onnx.FunctionProto]:
+    """Return the bodies of these ops and of the helpers they call, callees first, each once.
+
+    Args:
+        op_names: names of `ai.gptoss` ops, a key of `BODIES` each.
+    """
+    protos = {}
+    for name in sorted(op_names):
+        for function in BODIES[name]:
+            proto = function.to_function_proto()
+            domains = {entry.domain for entry in proto.opset_import}
+            if (
+                len(BODIES[name]) > 1 and DOMAIN not in domains
+            ):  # onnxscript omits the import of its own domain
+                proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+            _state_loop_condition(proto)
+            protos.setdefault(proto.name, proto)
+    return list(protos.values())
+
+
+def _state_loop_condition(proto) -> None:
+    """Give every Loop of the body a constant true condition: onnx.reference runs no iteration where it is omitted."""
+    for index, node in reversed(list(enumerate(proto.node))):
+        if node.op_type == "Loop" and not node.input[1]:
+            node.input[1] = f"{node.name or node.op_type}_condition"
+            condition = onnx.helper.make_tensor("condition", onnx.TensorProto.BOOL, [], [True])
+            proto.node.insert(index, onnx.helper.make_node("Constant", [], [node.input[1]], value=condition))

@@ -1,0 +1,112 @@
+"""ONNX signatures of the ops in `ai.gptoss`, version 1: the one place that fixes input order and attribute names."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from onnx.defs import OpSchema
+
+from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
+
+FLOAT = ("float",)
+CACHE = ("float", "float16", "bfloat16")
+WEIGHT = ("float", "float16", "bfloat16")
+BYTES = ("uint8",)
+INT64 = ("int64",)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One input or output: its name and the element types it may have; operands of one `group` share their type."""
+
+    name: str
+    types: tuple[str, ...]
+    group: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Name, inputs, outputs and attributes (name → `i` int or `f` float) of one op."""
+
+    name: str
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    attributes: tuple[tuple[str, Literal["i", "f"]], ...]
+
+    @cached_property
+    def schema(self) -> OpSchema:
+        """The signature as an ONNX schema."""
+        kinds = {"i": OpSchema.AttrType.INT, "f": OpSchema.AttrType.FLOAT}
+        groups = {operand.group: operand.types for operand in (*self.inputs, *self.outputs)}
+        return OpSchema(
+            self.name,
+            DOMAIN,
+            DOMAIN_VERSION,
+            inputs=[_formal(operand) for operand in self.inputs],
+            outputs=[_formal(operand) for operand in self.outputs],
+            type_constraints=[
+                (group, [f"tensor({element})" for element in types], "") for group, types in groups.items()
+            ],
+            attributes=[OpSchema.Attribute(name, kinds[kind], "") for name, kind in self.attributes],
+        )
+
+
+def _formal(operand: Operand) -> OpSchema.FormalParameter:
+    option = OpSchema.FormalParameterOption
+    return OpSchema.FormalParameter(
+        operand.name, operand.group, param_option=option.Optional if operand.optional else option.Single
+    )
+
+
+def _floats(*names: str) -> tuple[Operand, ...]:
+    return tuple(Operand(name, FLOAT, "T") for name in names)
+
+
+SINK_ATTENTION = Signature(
+    "SinkAttention",
+    inputs=(
+        *_floats("query", "key", "value"),
+        Operand("past_key", CACHE, "C"),
+        Operand("past_value", CACHE, "C"),
+        Operand("past_lengths", INT64, "L"),
+        Operand("new_lengths", INT64, "L"),
+        *_floats("sinks", "cos", "sin"),
+    ),
+    outputs=(*_floats("output"), Operand("present_key", CACHE, "C"), Operand("present_value", CACHE, "C")),
+    attributes=(("num_heads", "i"), ("kv_num_heads", "i"), ("scale", "f"), ("window", "i")),
+)
+MOE_ATTRIBUTES: tuple[tuple[str, Literal["i", "f"]], ...] = (("top_k", "i"), ("alpha", "f"), ("limit", "f"))
+MOE_DISPATCH = Signature(
+    "MoEDispatch",
+    inputs=(
+        *_floats("hidden", "router_logits"),
+        Operand("gate_up", WEIGHT, "W"),
+        *_floats("gate_up_bias"),
+        Operand("down", WEIGHT, "W"),
+        *_floats("down_bias"),
+    ),
+    outputs=_floats("output"),
+    attributes=MOE_ATTRIBUTES,
+)
+MOE_DISPATCH_MXFP4 = Signature(
+    "MoEDispatchMXFP4",
+    inputs=(
+        *_floats("hidden", "router_logits"),
+        Operand("gate_up_blocks", BYTES, "B"),
+        Operand("gate_up_scales", BYTES, "B"),
+        *_floats("gate_up_bias"),
+        Operand("down_blocks", BYTES, "B"),
+        Operand("down_scales", BYTES, "B"),
+        *_floats("down_bias"),
+    ),
+    outputs=_floats("output"),
+    attributes=MOE_ATTRIBUTES,
+)
+LINEAR = Signature(
+    "Linear",
+    inputs=(*_floats("x"), Operand("weight", WEIGHT, "W"), Operand("bias", FLOAT, "T", optional=True)),
+    outputs=_floats("output"),
+    attributes=(),
+)
+SIGNATURES = {s.name: s for s in (SINK_ATTENTION, MOE_DISPATCH, MOE_DISPATCH_MXFP4, LINEAR)}

@@ -1,0 +1,131 @@
+"""Trace the PyTorch reference into an ONNX graph of `ai.gptoss` nodes and standard ops, without a weight byte.
+
+Legend: B batch, S new tokens, T kept positions, K kv heads, C cache capacity, D head dim.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from onnxscript.values import Op, Opset
+from torch.export import Dim
+
+from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, function_protos
+from gptoss_onnx.custom_ops.schemas import SIGNATURES
+from gptoss_onnx.reference.model import GptOss
+
+_TORCH_NAMES = {
+    "SinkAttention": "sink_attention",
+    "MoEDispatch": "moe_dispatch",
+    "MoEDispatchMXFP4": "moe_dispatch_mxfp4",
+    "Linear": "linear",
+}
+
+
+def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
+    """Return the graph of one call of `model`, whose parameters are on the meta device.
+
+    Initializers have the checkpoint's names, dtypes and shapes and no value; the one computed constant, `inv_freq`,
+    has its value. Each custom op is one node, with its portable body among the model's functions.
+
+    Args:
+        model: the reference, made with `from_checkpoint(..., device="meta")`.
+        kv_dtype: element type of the caches.
+    """
+    layers = model.config.num_layers
+    inv_freq = model.inv_freq
+    model.inv_freq = inv_freq.to("meta")
+    example, shapes = _example_call(model, kv_dtype)
+    inputs = ["input_ids", "past_lengths", "new_lengths", "logit_positions"]
+    with warnings.catch_warnings(), _Quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")  # about deprecations inside the exporter, nothing a user can act on
+        program = torch.onnx.export(
+            model,
+            example,
+            dynamic_shapes=shapes,
+            input_names=[*inputs, *_cache_names("past_key_values", layers)],
+            output_names=["logits", *_cache_names("present", layers)],
+            opset_version=OPSET_VERSION,
+            dynamo=True,
+            optimize=False,  # with meta tensors the exporter's own optimizer fails
+            verbose=False,
+            custom_translation_table=_translations(),
+        )
+        assert program is not None
+        traced = program.model
+        for name, value in traced.graph.initializers.items():
+            value.const_value = ir.tensor(inv_freq.numpy(), name=name) if name == "inv_freq" else None
+        onnxscript.optimizer.optimize_ir(traced)
+    model.inv_freq = inv_freq
+    _attach_bodies(traced)
+    return traced
+
+
+def _example_call(model: GptOss, kv_dtype: torch.dtype) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return example arguments on the meta device and the symbolic dimensions of each."""
+    batch, new, kept, capacity, ring = 2, 3, 5, 11, 13  # distinct, so that no two symbols are taken for one
+
+    def ints(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=torch.int64, device="meta")
+
+    cache = [
+        (key.to("meta"), value.to("meta"))
+        for key, value in model.new_cache(batch, capacity, ring, dtype=kv_dtype)
+    ]
+    example = (ints(batch, new), ints(batch), ints(batch), ints(batch, kept), cache)
+    rows = {0: Dim("batch", min=1)}
+    windows = [model.config.window_of(layer) for layer in range(model.config.num_layers)]
+    slots = {False: Dim("capacity", min=1), True: Dim("window_capacity", min=1)}
+    layer_shapes = [({**rows, 2: slots[window > 0]},) * 2 for window in windows]
+    shapes = ({**rows, 1: Dim("sequence", min=1)}, rows, rows, {**rows, 1: Dim("kept", min=1)}, layer_shapes)
+    return example, shapes
+
+
+def _cache_names(prefix: str, layers: int) -> list[str]:
+    return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Map each torch op to one node of its ONNX schema; an `OnnxFunction` here would be inlined and fail."""
+    return {getattr(torch.ops.gptoss, _TORCH_NAMES[name]).default: _one_node(name) for name in SIGNATURES}
+
+
+def _one_node(name: str) -> Callable[..., Any]:
+    signature = SIGNATURES[name]
+    op = Op(Opset(DOMAIN, DOMAIN_VERSION), name, signature.schema)
+    count = len(signature.inputs)
+
+    def translate(*arguments: Any) -> Any:
+        names = (attribute for attribute, _ in signature.attributes)
+        return op(*arguments[:count], **dict(zip(names, arguments[count:], strict=True)))
+
+    return translate
+
+
+def _attach_bodies(model: ir.Model) -> None:
+    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    for proto in function_protos(used):
+        function = ir.serde.deserialize_function(proto)
+        model.functions[function.identifier()] = function
+    model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+class _Quiet:
+    """Raise the level of chatty loggers to ERROR inside the block."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,172 @@
+"""`manifest.json`: what a package folder holds, shared by the exporter that writes it and every client that reads it.
+
+The JSON Schema in `manifest.schema.json` describes the same document for other languages; a test keeps both in step.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.files import write_atomically
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "gptoss-onnx"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One graph input or output: its name, ONNX dtype (`int64`, `float32`, …) and shape, symbolic where a string."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """KV cache of one layer: buffers (batch, kv_heads, capacity, head_dim); `window` 0 means a full layer.
+
+    The token at absolute position p lives in slot p mod capacity.
+    """
+
+    window: int
+    kv_heads: int
+    head_dim: int
+    past_key: str
+    past_value: str
+    present_key: str
+    present_value: str
+
+
+@dataclass(frozen=True)
+class OpUse:
+    """How often the graph uses one custom op, and of which version of its domain."""
+
+    domain: str
+    name: str
+    version: int
+    count: int
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One safetensors file the graph's external data points into.
+
+    `name` is relative to the weights' root. `size` in bytes, `mtime_ns` and the sha256 of the safetensors header
+    are compared when the package is opened, so a checkpoint rewritten under its link is noticed. `sha256` of the
+    whole file is null unless it was known for free (a hub blob's name) or asked for.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    header_sha256: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights lie and what was done to them.
+
+    `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the absolute folder
+    the names are relative to for `reference` and null otherwise (the package folder). `layout` names the source
+    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's.
+    """
+
+    mode: Literal["link", "copy", "reference"]
+    root: str | None
+    layout: str
+    bit_identical: bool
+    files: tuple[WeightFile, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole document; see `manifest.schema.json`."""
+
+    exporter: str
+    target: str
+    model: Mapping[str, Any]
+    graph: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    kv_dtype: str
+    cache: tuple[CacheLayer, ...]
+    ops: tuple[OpUse, ...]
+    weights: Weights
+    tokenizer_files: tuple[str, ...]
+    lossy: tuple[str, ...]
+    unsupported: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""
+        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(folder / MANIFEST_NAME, text.encode())
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read the manifest of a package folder; raises PackageError when it is none or of an unknown version."""
+        folder = Path(folder)
+        document = _load(folder)
+        found = document.pop("format_version", None)
+        if document.pop("format", None) != FORMAT:
+            raise PackageError(f"{folder / MANIFEST_NAME}: not a {FORMAT} manifest (no format: {FORMAT})")
+        if found != FORMAT_VERSION:
+            hint = "upgrade gptoss-onnx" if isinstance(found, int) and found > FORMAT_VERSION else "export it again"
+            raise PackageError(
+                f"{folder / MANIFEST_NAME}: format_version is {found}, this gptoss-onnx reads {FORMAT_VERSION}: {hint}"
+            )
+        try:
+            return cls._from_document(document)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PackageError(f"{folder / MANIFEST_NAME}: malformed ({error}); export the package again") from error
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> Self:
+        unknown = sorted(set(document) - {field.name for field in fields(cls)})
+        if unknown:
+            raise KeyError(f"unknown keys {unknown}")
+        weights = document["weights"]
+        return cls(
+            **{
+                **document,
+                "inputs": _specs(document["inputs"]),
+                "outputs": _specs(document["outputs"]),
+                "cache": tuple(CacheLayer(**layer) for layer in document["cache"]),
+                "ops": tuple(OpUse(**use) for use in document["ops"]),
+                "weights": Weights(
+                    **{**weights, "files": tuple(WeightFile(**entry) for entry in weights["files"])}
+                ),
+                "tokenizer_files": tuple(document["tokenizer_files"]),
+                "lossy": tuple(document["lossy"]),
+                "unsupported": tuple(document["unsupported"]),
+            }
+        )
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise PackageError(f"{folder}: not a folder; expected a package written by `gptoss-onnx export`")
+    path = folder / MANIFEST_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackageError(
+            f"{folder}: not a package: it has no {MANIFEST_NAME} (an export that finished writes it last)"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PackageError(f"{path}: not JSON ({error}); export the package again") from error
+    if not isinstance(document, dict):
+        raise PackageError(f"{path}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(entry["name"], entry["dtype"], tuple(entry["shape"])) for entry in entries)

@@ -1,0 +1,106 @@
+"""One-node ONNX models of the `ai.gptoss` ops, run through their portable bodies."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, function_protos
+from gptoss_onnx.custom_ops.schemas import SIGNATURES
+
+IR_VERSION = 11
+_ELEMENT_TYPES = {
+    torch.float32: onnx.TensorProto.FLOAT,
+    torch.float16: onnx.TensorProto.FLOAT16,
+    torch.bfloat16: onnx.TensorProto.BFLOAT16,
+    torch.uint8: onnx.TensorProto.UINT8,
+    torch.int64: onnx.TensorProto.INT64,
+}
+_OUTPUT_RANKS = {"SinkAttention": (3, 4, 4), "MoEDispatch": (2,), "MoEDispatchMXFP4": (2,), "Linear": (2,)}
+
+
+def op_model(
+    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]
+) -> onnx.ModelProto:
+    """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes; None is omitted."""
+    signature = SIGNATURES[name]
+    names = [operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs]
+    node = helper.make_node(
+        name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **attributes
+    )
+    types = {
+        operand.group: _ELEMENT_TYPES[tensor.dtype]
+        for operand in signature.inputs
+        if (tensor := inputs.get(operand.name)) is not None
+    }
+    graph = helper.make_graph(
+        [node],
+        name,
+        [
+            helper.make_tensor_value_info(
+                operand.name, types[operand.group], [None] * inputs[operand.name].dim()
+            )
+            for operand in signature.inputs
+            if operand.name in names
+        ],
+        [
+            helper.make_tensor_value_info(operand.name, types[operand.group], [None] * rank)
+            for operand, rank in zip(signature.outputs, _OUTPUT_RANKS[name], strict=True)
+        ],
+    )
+    imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    model = helper.make_model(
+        graph, functions=function_protos([name]), opset_imports=imports, ir_version=IR_VERSION
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run_ort(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Tensor | None]
+) -> list[torch.Tensor]:
+    """Run a one-op session; bfloat16 goes in and out as its bits."""
+    binding = session.io_binding()
+    kept = []
+    for name, tensor in inputs.items():
+        if tensor is not None:
+            kept.append(_to_ort(tensor))
+            binding.bind_ortvalue_input(name, kept[-1])
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    session.run_with_iobinding(binding)
+    return [_from_ort(value) for value in binding.get_outputs()]
+
+
+def run_reference(model: onnx.ModelProto, inputs: Mapping[str, torch.Tensor | None]) -> list[torch.Tensor]:
+    """Run the model in onnx.reference (float32 caches only: numpy has no bfloat16)."""
+    feeds = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
+    return [torch.from_numpy(np.asarray(array)) for array in ReferenceEvaluator(model).run(None, feeds)]
+
+
+def _to_ort(tensor: torch.Tensor) -> onnxruntime.OrtValue:
+    tensor = tensor.contiguous()
+    if tensor.dtype == torch.bfloat16:
+        bits = tensor.view(torch.uint16).numpy()
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())
+
+
+def _from_ort(value: onnxruntime.OrtValue) -> torch.Tensor:
+    if value.element_type() == onnx.TensorProto.BFLOAT16:
+        return torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack())
+    return torch.from_numpy(value.numpy().copy())
