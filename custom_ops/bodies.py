@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # onnxscript's `@script` rewrites these functions at import; a type checker sees Python that never runs.
-"""Portable bodies of the `ai.gptoss` ops: ONNX functions in standard ops of opset 24, run where no kernel is registered.
+"""Portable bodies of the `ai.gptoss` ops: ONNX functions in standard ops of opset 24, run where no kernel is present.
 
 Each body is tested against the PyTorch definition of its op in ONNX Runtime and in onnx.reference.
 Legend: B batch, S new tokens, N = B·S, C cache capacity, H query heads, K kv heads, G = H/K, D head dim, E experts,
@@ -74,14 +74,10 @@ def MoEDispatchMXFP4(  # noqa: N802
         masked = op.Where(op.Equal(chosen, expert), shares, op.Constant(value_float=0.0))
         share = op.ReduceSum(masked, one, keepdims=0)  # (N)
         rows = op.Transpose(op.NonZero(share), perm=[1, 0])  # (n, 1)
-        gate_up = DecodeMXFP4(
-            op.Gather(gate_up_blocks, expert), op.Gather(gate_up_scales, expert)
-        )  # (2I, Hd)
+        gate_up = DecodeMXFP4(op.Gather(gate_up_blocks, expert), op.Gather(gate_up_scales, expert))  # (2I, Hd)
         down = DecodeMXFP4(op.Gather(down_blocks, expert), op.Gather(down_scales, expert))  # (Hd, I)
         wide = op.Gemm(op.GatherND(hidden, rows), gate_up, op.Gather(gate_up_bias, expert), transB=1)
-        narrow = op.Gemm(
-            ClampedSwiGLU(wide, alpha=alpha, limit=limit), down, op.Gather(down_bias, expert), transB=1
-        )
+        narrow = op.Gemm(ClampedSwiGLU(wide, alpha=alpha, limit=limit), down, op.Gather(down_bias, expert), transB=1)
         weighted = op.Mul(narrow, op.Unsqueeze(op.GatherND(share, rows), one))
         output = op.ScatterND(output, rows, weighted, reduction="add")
     return output
@@ -164,9 +160,7 @@ def SinkAttention(  # noqa: N802
     values = op.Transpose(op.Reshape(value, kv_shape), perm=[0, 2, 1, 3])
     first_slot = op.Mod(past_lengths, capacity)
     present_key = op.TensorScatter(past_key, op.CastLike(keys, past_key), first_slot, axis=2, mode="circular")
-    present_value = op.TensorScatter(
-        past_value, op.CastLike(values, past_value), first_slot, axis=2, mode="circular"
-    )
+    present_value = op.TensorScatter(past_value, op.CastLike(values, past_value), first_slot, axis=2, mode="circular")
 
     start = op.Constant(value_int=0)
     stride = op.Constant(value_int=1)
@@ -183,9 +177,7 @@ def SinkAttention(  # noqa: N802
     visible = op.Unsqueeze(op.And(causal, op.Less(distance, span)), op.Constant(value_ints=[1, 2]))
 
     # The G query heads of one kv head share one matrix product, so no key is repeated.
-    split = op.Reshape(
-        rotated_query, op.Concat(zero, zero, kv_heads, rest, head_dim, axis=0)
-    )  # (B, S, K, G, D)
+    split = op.Reshape(rotated_query, op.Concat(zero, zero, kv_heads, rest, head_dim, axis=0))  # (B, S, K, G, D)
     grouped = op.Transpose(split, perm=[0, 2, 3, 1, 4])  # (B, K, G, S, D)
     flat = op.Reshape(grouped, op.Concat(zero, zero, rest, head_dim, axis=0))  # (B, K, G·S, D)
     keys_read = op.Transpose(op.Cast(present_key, to=1), perm=[0, 1, 3, 2])
@@ -224,9 +216,7 @@ def function_protos(op_names) -> list[onnx.FunctionProto]:
         for function in BODIES[name]:
             proto = function.to_function_proto()
             domains = {entry.domain for entry in proto.opset_import}
-            if (
-                len(BODIES[name]) > 1 and DOMAIN not in domains
-            ):  # onnxscript omits the import of its own domain
+            if len(BODIES[name]) > 1 and DOMAIN not in domains:  # onnxscript omits the import of its own domain
                 proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
             _state_loop_condition(proto)
             protos.setdefault(proto.name, proto)

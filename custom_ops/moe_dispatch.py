@@ -132,9 +132,7 @@ def _dispatch(
     for expert in chosen.unique().tolist():
         tokens, rank = torch.nonzero(chosen == expert, as_tuple=True)
         gate_up, down = weights(expert)
-        activated = clamped_swiglu(
-            hidden[tokens] @ gate_up + gate_up_bias[expert].to(hidden.dtype), alpha, limit
-        )
+        activated = clamped_swiglu(hidden[tokens] @ gate_up + gate_up_bias[expert].to(hidden.dtype), alpha, limit)
         result = activated @ down + down_bias[expert].to(hidden.dtype)  # (n, Hd)
         output.index_add_(0, tokens, shares[tokens, rank].unsqueeze(-1) * result)
     return output

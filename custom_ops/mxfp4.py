@@ -14,10 +14,14 @@ SCALE_BIAS = 127
 SCALE_NAN = 255
 LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
+_BYTES = torch.arange(256)
+_BYTE_TO_LEVELS = torch.tensor(LEVELS)[torch.stack((_BYTES & 15, _BYTES >> 4), dim=-1)]  # (256, 2)
+# 2^(scale − 127) by ldexp from float64: 2^-127 is subnormal in float32, and exp2 may flush it to zero.
+_SCALE_TO_FACTOR = torch.ldexp(torch.ones(256, dtype=torch.float64), _BYTES - SCALE_BIAS).float()
+_SCALE_TO_FACTOR[SCALE_NAN] = float("nan")
 
-def decode_mxfp4(
-    blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
+
+def decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return the values of MXFP4 weights: level × 2^(scale − 127), exact in float32 for the scales models use.
 
     Args:
@@ -28,16 +32,7 @@ def decode_mxfp4(
     Returns:
         (R…, G·32) of `dtype`.
     """
-    levels = torch.tensor(LEVELS, dtype=torch.float32, device=blocks.device)
-    pairs = torch.stack((levels[(blocks & 15).long()], levels[(blocks >> 4).long()]), dim=-1)  # (R, G, 16, 2)
-    factors = _scale_factors(blocks.device)[scales.long()]  # (R, G)
-    values = pairs.flatten(-2) * factors.unsqueeze(-1)  # (R, G, 32)
+    levels = _BYTE_TO_LEVELS.to(blocks.device)[blocks.int()]  # (R, G, 16, 2)
+    factors = _SCALE_TO_FACTOR.to(scales.device)[scales.int()]  # (R, G)
+    values = levels.flatten(-2) * factors.unsqueeze(-1)  # (R, G, 32)
     return values.flatten(-2).to(dtype)
-
-
-def _scale_factors(device: torch.device) -> torch.Tensor:
-    """Return 2^(scale − 127) for every byte, float32 (256,); 2^-127 is subnormal, so no exp2 that may flush it."""
-    exponents = torch.arange(256, dtype=torch.int32) - SCALE_BIAS
-    factors = torch.ldexp(torch.ones(256, dtype=torch.float64), exponents).float()
-    factors[SCALE_NAN] = float("nan")
-    return factors.to(device)

@@ -117,9 +117,7 @@ def check_capacity(capacity: int, past_lengths: torch.Tensor, new: int, window: 
 def visible_slots(positions: torch.Tensor, last: torch.Tensor, capacity: int, window: int) -> torch.Tensor:
     """Return which slots each query sees, bool (B, S, C), from its position (B, S) and the row's last one (B)."""
     slots = torch.arange(capacity, device=positions.device)
-    held = last.unsqueeze(1) - torch.remainder(
-        last.unsqueeze(1) - slots, capacity
-    )  # (B, C): position in each slot
+    held = last.unsqueeze(1) - torch.remainder(last.unsqueeze(1) - slots, capacity)  # (B, C): position in each slot
     distance = positions.unsqueeze(2) - held.unsqueeze(1)  # (B, S, C)
     visible = (held.unsqueeze(1) >= 0) & (distance >= 0)
     return visible & (distance < window) if window > 0 else visible

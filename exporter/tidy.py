@@ -52,9 +52,7 @@ def _unique(name: str, taken: Counter[str]) -> str:
 
 
 def _name_constants(graph: ir.Graph, weights: frozenset[str]) -> None:
-    constants = [
-        value for name, value in graph.initializers.items() if name not in weights and name != "inv_freq"
-    ]
+    constants = [value for name, value in graph.initializers.items() if name not in weights and name != "inv_freq"]
     for index, value in enumerate(constants):
         value.name = f"constant_{index}"
         if value.const_value is not None:

@@ -74,8 +74,7 @@ def _example_call(model: GptOss, kv_dtype: torch.dtype) -> tuple[tuple[Any, ...]
         return torch.empty(*shape, dtype=torch.int64, device="meta")
 
     cache = [
-        (key.to("meta"), value.to("meta"))
-        for key, value in model.new_cache(batch, capacity, ring, dtype=kv_dtype)
+        (key.to("meta"), value.to("meta")) for key, value in model.new_cache(batch, capacity, ring, dtype=kv_dtype)
     ]
     example = (ints(batch, new), ints(batch), ints(batch), ints(batch, kept), cache)
     rows = {0: Dim("batch", min=1)}

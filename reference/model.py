@@ -1,7 +1,7 @@
 """The PyTorch reference of gpt-oss: what the exporter traces and validation compares with.
 
-Parameters have Hugging Face's names and stay in the checkpoint's dtypes; activations are `config`-free and computed in
-the dtype `compute` (float32 for validation). Attention, experts and projections are the `gptoss::*` custom ops.
+Parameters have Hugging Face's names and stay in the checkpoint's dtypes; activations are computed in the dtype
+`compute` (float32 for validation). Attention, experts and projections are the `gptoss::*` custom ops.
 
 Legend: B batch, S new tokens, N = B·S, C cache capacity, K kv heads, D head dim, T kept positions, V vocabulary.
 """
@@ -71,9 +71,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, batch: int, past: KeyValue, call: "Call") -> tuple[Tensor, KeyValue]:
         """Attend (N, hidden) over `past` plus itself; returns (N, hidden) and the present keys and values."""
-        rows = (
-            projection(x).unflatten(0, (batch, -1)) for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        rows = (projection(x).unflatten(0, (batch, -1)) for projection in (self.q_proj, self.k_proj, self.v_proj))
         output, key, value = torch.ops.gptoss.sink_attention(
             *rows,  # (B, S, H·D), (B, S, K·D), (B, S, K·D)
             *past,
@@ -198,17 +196,13 @@ class GptOss(nn.Module):
         self.config = config
         self.compute = compute
         self.model = Trunk(config, experts)
-        self.lm_head = (
-            None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, False)
-        )
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, False)
         with torch.device("cpu"):  # a computed constant, real even when the weights are on the meta device
             inv_freq, self.attention_factor = inverse_frequencies(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
 
     @classmethod
-    def from_checkpoint(
-        cls, checkpoint: Checkpoint, compute: torch.dtype = torch.float32, device: str = "cpu"
-    ) -> Self:
+    def from_checkpoint(cls, checkpoint: Checkpoint, compute: torch.dtype = torch.float32, device: str = "cpu") -> Self:
         """Return the model with the checkpoint's weights, mapped from its files when `device` is the CPU.
 
         `device="meta"` gives the shapes and dtypes alone and reads no weight byte.
@@ -219,8 +213,8 @@ class GptOss(nn.Module):
             state = {name: info.meta() for name, info in checkpoint.tensors.items()}
         else:
             state = {name: checkpoint.load(name).to(device) for name in checkpoint.tensors}
+            model.inv_freq = model.inv_freq.to(device)
         model.load_state_dict(state, strict=True, assign=True)
-        model.inv_freq = model.inv_freq.to(device)
         return model.requires_grad_(False).eval()
 
     def new_cache(
@@ -237,8 +231,7 @@ class GptOss(nn.Module):
         config = self.config
         kinds = [config.window_of(layer) > 0 for layer in range(config.num_layers)]
         shapes = [
-            (batch, config.num_kv_heads, ring if windowed and ring else capacity, config.head_dim)
-            for windowed in kinds
+            (batch, config.num_kv_heads, ring if windowed and ring else capacity, config.head_dim) for windowed in kinds
         ]
         options = {"dtype": dtype or self.compute, "device": self.inv_freq.device}
         return [(torch.zeros(shape, **options), torch.zeros(shape, **options)) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Small file operations that must not lose anything: atomic writes, and the identity of a safetensors file."""
+"""Small file operations that must not lose anything: atomic writes, and the identity of safetensors files."""
 
 import hashlib
 import os
@@ -7,9 +7,7 @@ from pathlib import Path
 
 from gptoss_onnx.errors import CheckpointError
 
-HEADER_LIMIT = (
-    100_000_000  # bytes; the safetensors library's own, and it keeps other formats from being read whole
-)
+HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own, and it keeps other formats from being read whole
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -42,5 +40,5 @@ def safetensors_header(path: Path) -> bytes:
 
 
 def header_sha256(path: Path) -> str:
-    """Return the sha256 of a safetensors file's header: cheap at any size, and it pins every name, shape and offset."""
+    """Return the sha256 of a safetensors file's header: cheap, and it pins all names, shapes and offsets."""
     return hashlib.sha256(safetensors_header(path)).hexdigest()

@@ -16,6 +16,7 @@ from gptoss_onnx.files import write_atomically
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
 FORMAT_VERSION = 1
+STAGING_SUFFIX = ".partial"  # of a folder an export is still writing, or was when it was interrupted
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ class Manifest:
 def _load(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise PackageError(f"{folder}: not a folder; expected a package written by `gptoss-onnx export`")
+    if folder.resolve().name.endswith(STAGING_SUFFIX):
+        raise PackageError(f"{folder}: not a package: the unfinished work of an interrupted export; delete it")
     path = folder / MANIFEST_NAME
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -24,15 +24,11 @@ _ELEMENT_TYPES = {
 _OUTPUT_RANKS = {"SinkAttention": (3, 4, 4), "MoEDispatch": (2,), "MoEDispatchMXFP4": (2,), "Linear": (2,)}
 
 
-def op_model(
-    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]
-) -> onnx.ModelProto:
+def op_model(name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]) -> onnx.ModelProto:
     """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes; None is omitted."""
     signature = SIGNATURES[name]
     names = [operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs]
-    node = helper.make_node(
-        name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **attributes
-    )
+    node = helper.make_node(name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **attributes)
     types = {
         operand.group: _ELEMENT_TYPES[tensor.dtype]
         for operand in signature.inputs
@@ -42,9 +38,7 @@ def op_model(
         [node],
         name,
         [
-            helper.make_tensor_value_info(
-                operand.name, types[operand.group], [None] * inputs[operand.name].dim()
-            )
+            helper.make_tensor_value_info(operand.name, types[operand.group], [None] * inputs[operand.name].dim())
             for operand in signature.inputs
             if operand.name in names
         ],
@@ -54,9 +48,7 @@ def op_model(
         ],
     )
     imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
-    model = helper.make_model(
-        graph, functions=function_protos([name]), opset_imports=imports, ir_version=IR_VERSION
-    )
+    model = helper.make_model(graph, functions=function_protos([name]), opset_imports=imports, ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -65,14 +57,10 @@ def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_ort(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Tensor | None]
-) -> list[torch.Tensor]:
+def run_ort(session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Tensor | None]) -> list[torch.Tensor]:
     """Run a one-op session; bfloat16 goes in and out as its bits."""
     binding = session.io_binding()
     kept = []

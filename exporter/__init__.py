@@ -1,0 +1,5 @@
+"""Turn a checkpoint into a package: trace the reference, attach bodies and weights, write the folder atomically."""
+
+from gptoss_onnx.exporter.package import Package, export
+
+__all__ = ["Package", "export"]

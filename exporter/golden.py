@@ -1,0 +1,104 @@
+"""Golden vectors: small conformance cases from the reference with which a client in any language proves itself.
+
+`golden/golden.json` holds, per case, the token ids, a greedy continuation, and for some positions the largest
+logits, the logits at seeded vocabulary indices, and the logsumexp of all of them: enough to notice any error, at a
+size that can be shipped. Legend: T recorded positions, V vocabulary.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from gptoss_onnx.reference.greedy import greedy
+from gptoss_onnx.reference.model import GptOss
+
+FOLDER = "golden"
+FILE = "golden.json"
+GREEDY_TOKENS = 64
+TOP = 64
+SAMPLED = 256
+POSITIONS = 24  # recorded positions of one case at most
+WINDOWS = 4  # the long case spans this many windows
+LONGEST = 512  # but no more tokens than this
+SEED = 20250805
+TEXTS = {
+    "short": "It was a bright morning, and she",
+    "paragraph": (
+        "When the rain had stopped they walked down to the village together, talking of the letter that had come "
+        "that day, and of what her brother would say to it when he returned."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One case before the reference has seen it."""
+
+    name: str
+    text: str | None
+    token_ids: list[int]
+
+
+def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> None:
+    """Write `golden/golden.json` under `folder` from forward passes of the reference in float32.
+
+    Args:
+        model: the reference with its weights.
+        folder: the package folder.
+        tokenizer_file: the checkpoint's `tokenizer.json`; without one the prompts are random ids alone.
+    """
+    vocabulary = model.config.vocab_size
+    generator = torch.Generator().manual_seed(SEED)
+    indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
+    cases = [_record(model, prompt, indices) for prompt in _prompts(model, tokenizer_file, generator)]
+    document = {
+        "format": "gptoss-onnx-golden",
+        "format_version": 1,
+        "vocab_size": vocabulary,
+        "sampled_indices": indices.tolist(),
+        "cases": cases,
+    }
+    (folder / FOLDER).mkdir()
+    (folder / FOLDER / FILE).write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Generator) -> list[Prompt]:
+    config = model.config
+    length = max(16, min(WINDOWS * max(config.window, 8), LONGEST, config.max_position_embeddings - GREEDY_TOKENS))
+    random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
+    prompts = [Prompt("random-beyond-window", None, random_ids), Prompt("one-token", None, random_ids[:1])]
+    if tokenizer_file is not None:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        encoded = ((name, text, tokenizer.encode(text, add_special_tokens=False).ids) for name, text in TEXTS.items())
+        prompts += [Prompt(name, text, ids) for name, text, ids in encoded]
+    return prompts
+
+
+def _record(model: GptOss, prompt: Prompt, indices: torch.Tensor) -> dict[str, Any]:
+    last = len(prompt.token_ids) - 1
+    positions = torch.linspace(0, last, min(POSITIONS, last + 1)).round().long().unique()
+    logits = model.score(prompt.token_ids)[positions]  # (T, V)
+    top = logits.topk(min(TOP, logits.shape[1]), dim=-1)
+    return {
+        "name": prompt.name,
+        "text": prompt.text,
+        "token_ids": prompt.token_ids,
+        "greedy": greedy(model, prompt.token_ids, GREEDY_TOKENS),
+        "positions": positions.tolist(),
+        "top_indices": top.indices.tolist(),
+        "top_logits": _shortest(top.values),
+        "sampled_logits": _shortest(logits[:, indices]),
+        "logsumexp": _shortest(logits.double().logsumexp(-1).float()),
+    }
+
+
+def _shortest(values: torch.Tensor) -> Any:
+    """Return nested lists whose numbers print as the shortest decimals that read back as the same float32."""
+    array = values.numpy()
+    if array.ndim == 1:
+        return [float(str(value)) for value in array]
+    return [_shortest(row) for row in values]

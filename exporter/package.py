@@ -1,0 +1,179 @@
+"""`export`: from a checkpoint to a package folder, whole or not at all."""
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
+from gptoss_onnx.errors import InputError
+from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.golden import write_golden
+from gptoss_onnx.exporter.staging import check_output, staged_folder
+from gptoss_onnx.exporter.tidy import tidy
+from gptoss_onnx.exporter.trace import trace
+from gptoss_onnx.exporter.weights import Placement, WeightMode, attach_weights, describe_weights, place_weights
+from gptoss_onnx.manifest import CacheLayer, Manifest, OpUse, TensorSpec
+from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
+
+GRAPH_FILE = "model.onnx"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+GENERATION_CONFIG = "generation_config.json"
+GOLDEN_LIMIT = 1 << 30  # bytes of weights up to which the reference forward for golden vectors is cheap
+KvDtype = Literal["float32", "float16", "bfloat16"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A written package: its folder and the manifest in it."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def export(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    target: Literal["portable"] = "portable",
+    weights: WeightMode = "link",
+    kv_dtype: KvDtype = "float32",
+    force: bool = False,
+) -> Package:
+    """Export a gpt-oss checkpoint to a package folder.
+
+    Reads no weight byte, except for checkpoints under 1 GiB, whose golden vectors need a forward pass.
+
+    Args:
+        checkpoint: a folder, or a hub id in the local Hugging Face cache.
+        output: the package folder to make; it appears only when it is complete.
+        target: `portable`, the graph of `ai.gptoss` ops with their bodies.
+        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are.
+        kv_dtype: element type of the KV cache.
+        force: replace an existing package.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        PackageError: the output cannot be written; nothing is left behind.
+        InputError: an option has no such value.
+    """
+    _check_choice("target", target, ("portable",))
+    _check_choice("weights", weights, ("link", "copy", "reference"))
+    _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
+    output = Path(output).absolute()
+    check_output(output, force)
+    with open_checkpoint(checkpoint) as opened:
+        logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
+        reference = GptOss.from_checkpoint(opened, device="meta")
+        graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
+        with staged_folder(output, force) as folder:
+            placement = place_weights(opened, folder, weights)
+            attach_weights(graph, opened, placement)
+            proto = ir.to_proto(graph)
+            check_graph(proto)
+            (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
+            tokenizer_files = _copy_side_files(opened, folder)
+            _write_golden_if_small(opened, folder)
+            manifest = _describe(opened, proto, placement, folder, target, kv_dtype, tokenizer_files)
+            manifest.write(folder)
+    logger.info("wrote %s", output)
+    return Package(output, manifest)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}: found {value!r}, expected one of {', '.join(choices)}")
+
+
+def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
+    """Copy tokenizer, chat template and generation settings as they came; returns the tokenizer's file names."""
+    copied = []
+    for name in TOKENIZER_FILES:
+        source = checkpoint.path_of(name)
+        if source is not None:
+            shutil.copyfile(source, folder / name)
+            copied.append(name)
+    settings = checkpoint.path_of(GENERATION_CONFIG)
+    if settings is not None:
+        shutil.copyfile(settings, folder / GENERATION_CONFIG)
+    else:
+        config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+        ids = {key: config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        text = json.dumps({key: value for key, value in ids.items() if value is not None}, indent=2)
+        (folder / GENERATION_CONFIG).write_text(text + "\n", encoding="utf-8")
+    return tuple(copied)
+
+
+def _write_golden_if_small(checkpoint: Checkpoint, folder: Path) -> None:
+    size = sum(path.stat().st_size for path in checkpoint.files)
+    if size >= GOLDEN_LIMIT:
+        logger.info(
+            "no golden vectors: %.1f GB of weights; write them with `gptoss-onnx validate --write-golden`", size / 1e9
+        )
+        return
+    write_golden(GptOss.from_checkpoint(checkpoint), folder, checkpoint.path_of("tokenizer.json"))
+
+
+def _describe(
+    checkpoint: Checkpoint,
+    proto: onnx.ModelProto,
+    placement: Placement,
+    folder: Path,
+    target: str,
+    kv_dtype: str,
+    tokenizer_files: tuple[str, ...],
+) -> Manifest:
+    ops = [node.op_type for node in proto.graph.node if node.domain == DOMAIN]
+    return Manifest(
+        exporter=f"{proto.producer_name} {proto.producer_version}",
+        target=target,
+        model=checkpoint.config.to_json(),
+        graph=GRAPH_FILE,
+        opset=OPSET_VERSION,
+        inputs=tuple(_spec(value) for value in proto.graph.input),
+        outputs=tuple(_spec(value) for value in proto.graph.output),
+        kv_dtype=kv_dtype,
+        cache=tuple(_cache_layer(checkpoint.config, layer) for layer in range(checkpoint.config.num_layers)),
+        ops=tuple(OpUse(DOMAIN, name, DOMAIN_VERSION, ops.count(name)) for name in sorted(set(ops))),
+        weights=describe_weights(checkpoint, placement, folder),
+        tokenizer_files=tokenizer_files,
+        lossy=() if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",),
+        unsupported=(),
+    )
+
+
+def _cache_layer(config: ModelConfig, layer: int) -> CacheLayer:
+    past, present = f"past_key_values.{layer}", f"present.{layer}"
+    return CacheLayer(
+        window=config.window_of(layer),
+        kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        past_key=f"{past}.key",
+        past_value=f"{past}.value",
+        present_key=f"{present}.key",
+        present_value=f"{present}.value",
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = ir.DataType(tensor.elem_type).name.lower()
+    names = {"float": "float32"}
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(value.name, names.get(dtype, dtype), shape)

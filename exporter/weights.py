@@ -1,0 +1,125 @@
+"""Place a checkpoint's weight files in a package and point the graph's external data into them.
+
+No weight is converted or rewritten: an initializer is a byte range of a safetensors file, the checkpoint's own.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.files import header_sha256
+from gptoss_onnx.manifest import WeightFile, Weights
+from gptoss_onnx.reference.checkpoint import Checkpoint
+
+WeightMode = Literal["link", "copy", "reference"]
+_ELEMENT_TYPES = {
+    "BF16": ir.DataType.BFLOAT16,
+    "F16": ir.DataType.FLOAT16,
+    "F32": ir.DataType.FLOAT,
+    "U8": ir.DataType.UINT8,
+}
+_SHA256_DIGITS = 64
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the graph finds each real weight file: its location relative to `root` (None: the package folder)."""
+
+    mode: WeightMode
+    root: Path | None
+    locations: Mapping[Path, str]
+
+
+def place_weights(checkpoint: Checkpoint, folder: Path, mode: WeightMode) -> Placement:
+    """Bring the checkpoint's weight files into `folder`, or only note where they are.
+
+    Args:
+        checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to the real files.
+        folder: the package being written.
+        mode: `link` (hard links), `copy`, or `reference` (nothing is placed).
+
+    Raises:
+        PackageError: the file system refuses hard links, or has no room for a copy.
+    """
+    files = checkpoint.file_names
+    if mode == "reference":
+        root = Path(os.path.commonpath([path.parent for path in files]))
+        return Placement(mode, root, {path: path.relative_to(root).as_posix() for path in files})
+    if mode == "copy":
+        _require_room(files, folder)
+    for path, name in files.items():
+        if mode == "link":
+            _link(path, folder / name)
+        else:
+            shutil.copyfile(path, folder / name)
+    return Placement(mode, None, dict(files))
+
+
+def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement) -> None:
+    """Give every initializer that has no value its byte range in the placed files, in place."""
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            continue
+        info = checkpoint.tensors[name]
+        value.const_value = ir.ExternalTensor(
+            placement.locations[info.file],
+            info.offset,
+            info.nbytes,
+            _ELEMENT_TYPES[info.dtype],
+            shape=ir.Shape(info.shape),
+            name=name,
+            base_dir="",
+        )
+
+
+def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path) -> Weights:
+    """Return the manifest's record of the weights, as they lie now."""
+    root = placement.root or folder
+    files = []
+    for path, location in sorted(placement.locations.items(), key=lambda item: item[1]):
+        status = (root / location).stat()
+        files.append(
+            WeightFile(
+                location, status.st_size, status.st_mtime_ns, header_sha256(root / location), _known_sha256(path)
+            )
+        )
+    return Weights(
+        mode=placement.mode,
+        root=None if placement.root is None else str(placement.root),
+        layout=checkpoint.layout,
+        bit_identical=True,
+        files=tuple(files),
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        gigabytes = source.stat().st_size / 1e9
+        raise PackageError(
+            f"cannot hard-link {source} into {target.parent.parent} ({error.strerror}): write the package to the "
+            f"checkpoint's file system, or choose --weights reference, or --weights copy ({gigabytes:.1f} GB this file)"
+        ) from error
+
+
+def _require_room(files: Mapping[Path, str], folder: Path) -> None:
+    needed, free = sum(path.stat().st_size for path in files), shutil.disk_usage(folder).free
+    if needed > free:
+        raise PackageError(
+            f"{folder.parent}: copying the weights needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
+            "free some space, or choose --weights link or reference"
+        )
+
+
+def _known_sha256(path: Path) -> str | None:
+    """Return the sha256 a Hugging Face cache gives for free: it names a large file's blob after its hash."""
+    name = path.name
+    is_blob = path.parent.name == "blobs" and len(name) == _SHA256_DIGITS and set(name) <= set("0123456789abcdef")
+    return name if is_blob else None

@@ -1,0 +1,153 @@
+"""Open a gpt-oss checkpoint where it lies: configuration, layout and memory-mapped tensors."""
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Self
+
+import torch
+from torch import Tensor
+
+from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.reference.config import ModelConfig
+from gptoss_onnx.reference.fields import Problems
+from gptoss_onnx.reference.layout import (
+    Layout,
+    TensorInfo,
+    compare,
+    detect_layout,
+    element_count,
+    expected_tensors,
+    refuse_openai_names,
+)
+from gptoss_onnx.reference.locate import locate
+from gptoss_onnx.reference.shards import Shards, read_json, read_shards
+
+CONFIG = "config.json"
+
+
+class Checkpoint:
+    """An opened checkpoint: every name, shape, dtype and extent is checked; weights are read when asked for.
+
+    A context manager that owns the file handles. Tensors it gave out stay valid after it is closed: each
+    holds its own mapping of its part of the file, private and copy-on-write, so that writing to one never
+    reaches the disk.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig, layout: Layout, shards: Shards) -> None:
+        self.folder = folder
+        self.config = config
+        self.layout = layout
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(shards.tensors)
+        self.files = tuple(sorted(shards.files))
+        self.file_names: Mapping[Path, str] = MappingProxyType(shards.files)
+        self._handles: dict[Path, BinaryIO] = {}
+        self._stack = ExitStack()
+        self._closed = False
+
+    def load(self, name: str) -> Tensor:
+        """Return one tensor as stored (uint8 for MXFP4 blocks and scales), mapped from its file.
+
+        Raises CheckpointError for an unknown name, a closed checkpoint or a file that has become shorter.
+        """
+        if self._closed:
+            raise CheckpointError(f"{self.folder}: the checkpoint is closed; load inside its `with` block")
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(f"{self.folder}: no tensor {name!r} among {len(self.tensors)}")
+        if not info.nbytes:
+            return torch.empty(info.shape, dtype=info.torch_dtype)
+        handle = self._handle(info.file)
+        start = info.offset - info.offset % mmap.ALLOCATIONGRANULARITY
+        length = info.offset - start + info.nbytes
+        if os.fstat(handle.fileno()).st_size < start + length:
+            raise CheckpointError(f"{info.file}: became shorter since it was opened; open the checkpoint again")
+        mapped = mmap.mmap(handle.fileno(), length, offset=start, access=mmap.ACCESS_COPY)
+        at = info.offset - start
+        # Writers align tensors to their element size; where one did not, a copy does it.
+        buffer = bytearray(mapped[at:]) if at % info.torch_dtype.itemsize else mapped
+        flat = torch.frombuffer(
+            buffer,
+            dtype=info.torch_dtype,
+            count=element_count(info.shape),
+            offset=at if buffer is mapped else 0,
+        )
+        return flat.reshape(info.shape)
+
+    def state_dict(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every (name, tensor) in the order of the computation, each mapped when it is reached."""
+        return ((name, self.load(name)) for name in self.tensors)
+
+    def path_of(self, filename: str) -> Path | None:
+        """Return the path of a side file such as `tokenizer.json`, or None where the checkpoint has none."""
+        path = self.folder / filename
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(f"{path}: dangling symlink: the download is incomplete, repeat it")
+        return path if path.is_file() else None
+
+    def close(self) -> None:
+        """Close the files; tensors already loaded stay valid."""
+        self._closed = True
+        self._handles.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _handle(self, path: Path) -> BinaryIO:
+        if path not in self._handles:
+            self._handles[path] = self._stack.enter_context(path.open("rb"))
+        return self._handles[path]
+
+
+def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
+    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local cache.
+
+    Reads `config.json` and the safetensors headers, no weights.
+
+    Args:
+        source: a folder, or a hub id such as `openai/gpt-oss-20b`.
+        cache_dir: where hub ids are looked up; the user's Hugging Face cache when None.
+
+    Raises:
+        CheckpointError: the checkpoint is not there, not gpt-oss, in a layout that is not read, or its files
+            do not hold exactly the tensors that `config.json` implies; one message lists every problem.
+    """
+    folder = locate(source, cache_dir)
+    problems = Problems()
+    shards = read_shards(folder, problems)
+    names = shards.tensors.keys() | shards.promised
+    if not names:
+        problems.check(str(folder))
+    refuse_openai_names(names, str(folder))  # before its config.json, which has other keys as well
+    config = _read_config(folder / CONFIG)
+    layout = detect_layout(names)
+    if layout is None:
+        problems.add(
+            f"found no expert weights among {len(names)} tensors, expected "
+            "model.layers.0.mlp.experts.gate_up_proj_blocks (MXFP4) or .gate_up_proj (dense)"
+        )
+        raise problems.error(str(folder))
+    expected = expected_tensors(config, layout)
+    compare(shards.tensors, shards.files, expected, shards.promised, problems)
+    problems.check(str(folder))
+    shards.tensors = {name: shards.tensors[name] for name in expected}
+    return Checkpoint(folder, config, layout, shards)
+
+
+def _read_config(path: Path) -> ModelConfig:
+    document = read_json(path)
+    quantization = document.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        if method != "mxfp4":
+            raise CheckpointError(
+                f"{path}: found quantization method {method!r}, expected 'mxfp4' or no quantization_config"
+            )
+    return ModelConfig.from_json(document, str(path))

@@ -1,0 +1,108 @@
+"""Read typed values out of a JSON object and keep every problem, so that one error can name them all."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gptoss_onnx.errors import CheckpointError
+
+LISTED = 20  # problems spelled out in one message; the rest are counted
+
+
+class Problems:
+    """Everything found wrong with one thing; `check` raises once, with all of it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Remember one problem: what it concerns, what was found and what was expected."""
+        self.lines.append(line)
+
+    def check(self, where: str) -> None:
+        """Raise `error(where)` unless there is no problem."""
+        if self.lines:
+            raise self.error(where)
+
+    def error(self, where: str) -> CheckpointError:
+        """Return one line about `where` that lists the problems, the first twenty in words."""
+        more = [f"and {len(self.lines) - LISTED} more"] if len(self.lines) > LISTED else []
+        return CheckpointError(f"{where}: {'; '.join(self.lines[:LISTED] + more)}")
+
+
+class Fields:
+    """Typed reads of one JSON object; what is missing or wrong is noted and replaced by a neutral value.
+
+    The neutral values (0, 1.0, False, "") only keep the reading going: the caller checks `problems` last.
+    `prefix` is put before key names in messages, for instance `rope_scaling.`.
+    """
+
+    def __init__(self, document: Mapping[str, Any], problems: Problems, prefix: str = "") -> None:
+        self.document = document
+        self.problems = problems
+        self.prefix = prefix
+
+    def has(self, key: str) -> bool:
+        """Whether the key is present with a value other than null."""
+        return self.document.get(key) is not None
+
+    def wrong(self, key: str, expected: str) -> None:
+        """Note that `key` holds something else than `expected`, or is missing."""
+        found = f"found {_shown(self.document[key])}" if key in self.document else "missing"
+        self.problems.add(f"{self.prefix}{key}: {found}, expected {expected}")
+
+    def integer(self, key: str, expected: str = "an integer of at least 1") -> int:
+        """A whole number ≥ 1; booleans and floats such as 24.0 are refused. 0 when wrong."""
+        value = self.document.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return value
+        self.wrong(key, expected)
+        return 0
+
+    def number(self, key: str, absent: float | None = None, *, above: float = 0.0) -> float:
+        """A finite number > `above` as float; `absent`, where given, stands in for a missing or null key."""
+        if absent is not None and not self.has(key):
+            return absent
+        value = self.document.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and _finite(value) and value > above:
+            return float(value)
+        self.wrong(key, f"a finite number above {above:g}")
+        return 1.0
+
+    def boolean(self, key: str, absent: bool | None = None) -> bool:
+        """`true` or `false`; `absent` stands in for a missing key where it is given."""
+        if absent is not None and key not in self.document:
+            return absent
+        value = self.document.get(key)
+        if isinstance(value, bool):
+            return value
+        self.wrong(key, "true or false")
+        return False
+
+    def one_of(self, key: str, allowed: tuple[str, ...], why: str = "") -> str:
+        """One of the `allowed` strings; `why` is added to the message of any other value."""
+        value = self.document.get(key)
+        if isinstance(value, str) and value in allowed:
+            return value
+        self.wrong(key, " or ".join(repr(choice) for choice in allowed) + why)
+        return ""
+
+    def object(self, key: str) -> Mapping[str, Any]:
+        """A JSON object; empty when wrong."""
+        value = self.document.get(key)
+        if isinstance(value, Mapping):
+            return value
+        self.wrong(key, "a JSON object")
+        return {}
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer literal beyond the range of a double
+        return False
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

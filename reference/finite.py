@@ -1,0 +1,40 @@
+"""Look for weights that are not numbers: the first thing to rule out when two models disagree."""
+
+import torch
+from torch import Tensor
+
+from gptoss_onnx.reference.checkpoint import Checkpoint
+
+CHUNK = 1 << 20  # elements looked at together: small enough to stay in cache
+E8M0_NAN = 255
+
+
+def first_non_finite(checkpoint: Checkpoint) -> str | None:
+    """Return where the first NaN or infinity of a checkpoint is, or None when every weight is finite.
+
+    Reads all float tensors and the MXFP4 scales (a scale byte of 255 is NaN; every block byte is a number),
+    one mapped tensor at a time. The text names tensor, index, file and value.
+    """
+    for name, info in checkpoint.tensors.items():
+        if name.endswith("_blocks"):
+            continue
+        tensor = checkpoint.load(name)
+        at = _first_bad(tensor.reshape(-1))
+        if at is not None:
+            value = "a NaN scale (255)" if info.dtype == "U8" else str(tensor.reshape(-1)[at].item())
+            index = [int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape)]
+            return f"{name}{index} in {info.file.name} is {value}"
+    return None
+
+
+def _first_bad(flat: Tensor) -> int | None:
+    """Index of the first element that is not finite."""
+    for number, chunk in enumerate(flat.split(CHUNK)):
+        if flat.dtype == torch.uint8:
+            suspicious = bool(chunk.max() == E8M0_NAN)
+        else:
+            suspicious = not bool(torch.isfinite(torch.stack(torch.aminmax(chunk))).all())
+        if suspicious:
+            bad = chunk == E8M0_NAN if flat.dtype == torch.uint8 else ~torch.isfinite(chunk)
+            return number * CHUNK + int(bad.nonzero()[0])
+    return None

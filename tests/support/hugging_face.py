@@ -1,0 +1,30 @@
+"""transformers' own gpt-oss, the implementation outside this project that the reference and packages are held to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import GptOssForCausalLM, Mxfp4Config
+from transformers.utils import logging
+
+from gptoss_onnx.reference import ModelConfig
+
+logging.disable_progress_bar()
+
+
+def load_hugging_face(folder: Path, mxfp4: bool) -> GptOssForCausalLM:
+    """Load a checkpoint in float32 with eager attention; MXFP4 is dequantized on loading, which is exact."""
+    options = {"quantization_config": Mxfp4Config(dequantize=True)} if mxfp4 else {}
+    model = GptOssForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options)
+    return model.float().eval()
+
+
+@torch.inference_mode()
+def hugging_face_logits(model: GptOssForCausalLM, token_ids: Sequence[int]) -> torch.Tensor:
+    """Return the logits of every position of one sequence, (T, V), from one pass without a cache."""
+    return model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
+
+
+def random_tokens(config: ModelConfig, count: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(config.vocab_size, (count,), generator=generator).tolist()
