@@ -31,8 +31,13 @@ def write_fake_package(
     kv_dtype: str = "float32",
     bias: Sequence[float] = (0.0,) * VOCAB,
     weights_folder: Path | None = None,
+    sign: float = 1.0,
 ) -> Path:
-    """Write the package; `bias` is added to all logits and lies in a safetensors file, elsewhere if one says so."""
+    """Write the package.
+
+    `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says so. With `sign` −1 the
+    sums count against a token, which makes greedy continuations that do not repeat themselves.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
     offset = _write_bias(root / "weights.safetensors", bias)
@@ -45,7 +50,7 @@ def write_fake_package(
         )
         for i, window in enumerate(windows)
     )
-    model = _graph(layers, _TYPES[kv_dtype], offset)
+    model = _graph(layers, _TYPES[kv_dtype], offset, sign)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     manifest(layers, kv_dtype, root, None if weights_folder is None else str(root)).write(folder)
     return folder
@@ -113,7 +118,7 @@ class _Nodes:
         return self.add("Range", self.constant(0), self.add("Squeeze", end), self.constant(1))
 
 
-def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int) -> onnx.ModelProto:
+def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float) -> onnx.ModelProto:
     g = _Nodes()
     one, middle = g.constant([1]), g.constant([1, 3])
     new = g.range_to(g.add("Shape", "input_ids", start=1, end=2))
@@ -123,7 +128,8 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int) -> on
     values = g.add("Cast", g.add("Unsqueeze", g.add("Add", positions, one), middle), to=kv_type)
     last = g.add("Unsqueeze", g.add("Sub", g.add("Add", "past_lengths", "new_lengths"), one), one)  # (B, 1)
     sums = [_layer(g, layer, keys, values, positions, last) for layer in layers]
-    everything = g.add("Add", g.add("Concat", *sums, axis=2), "bias")  # (B, S, V)
+    signed = g.add("Mul", g.add("Concat", *sums, axis=2), g.constant(sign, np.float32))
+    everything = g.add("Add", signed, "bias")  # (B, S, V)
     kept = g.add("Unsqueeze", "logit_positions", g.constant([2]))
     g.add("GatherND", everything, kept, output="logits", batch_dims=1)
 

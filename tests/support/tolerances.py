@@ -10,3 +10,5 @@ BODY_BFLOAT16_CACHE = 3e-2
 REFERENCE_LOGITS = 1e-4
 # Package with portable bodies against transformers in float32.
 PACKAGE_LOGITS = 2e-4
+# Relative error (norms) of experts and projections in float32: dot products of a few hundred terms, summed otherwise.
+BODY_EXPERTS = 2e-6
