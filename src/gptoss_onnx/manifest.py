@@ -142,9 +142,7 @@ class Manifest:
                 "outputs": _specs(document["outputs"]),
                 "cache": tuple(CacheLayer(**layer) for layer in document["cache"]),
                 "ops": tuple(OpUse(**use) for use in document["ops"]),
-                "weights": Weights(
-                    **{**weights, "files": tuple(WeightFile(**entry) for entry in weights["files"])}
-                ),
+                "weights": Weights(**{**weights, "files": tuple(WeightFile(**entry) for entry in weights["files"])}),
                 "tokenizer_files": tuple(document["tokenizer_files"]),
                 "lossy": tuple(document["lossy"]),
                 "unsupported": tuple(document["unsupported"]),

@@ -1,0 +1,69 @@
+# The commands of this project; `make` alone lists them. Everything is installed into .venv.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv lint test demo wheel clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TYPECHECK := build/typecheck
+# The root folders that install as parts of gptoss_onnx.
+FOLDERS := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
+
+# Both spellings, because pip 25.3 moved the pins of build environments to the second.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+
+# What `make test` runs; `make test MARKERS=` runs everything.
+MARKERS ?= not slow and not gpu and not node and not browser
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@echo "make PYTHON=/path/to/python TARGET chooses the Python (3.11 or newer) that .venv is made from"
+
+venv: $(INSTALLED) ## Create .venv and install the project in it, editable, with the native library
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+	  "Python 3.11 or newer is needed, found %s at %s: run make PYTHON=/path/to/python3.11 ..." \
+	  % (sys.version.split()[0], sys.executable))'
+	$(PYTHON) -m venv .venv
+
+# Installed again only when something that the install depends on has changed.
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/*) | $(BIN)/python
+	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
+	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
+	$(BIN)/pip install -c constraints.txt -e '.[cpu,export,dev]'
+	@touch $@
+
+# mypy cannot see through an editable install, whose modules an import hook finds. It reads a tree of links in
+# the shape of the installed package instead, which needs no install and shows every edit.
+lint: venv ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@rm -rf $(TYPECHECK) && mkdir -p $(TYPECHECK)/gptoss_onnx
+	@ln -s $(abspath $(wildcard src/gptoss_onnx/*) $(FOLDERS)) $(TYPECHECK)/gptoss_onnx
+	$(BIN)/mypy $(TYPECHECK)/gptoss_onnx $(wildcard demo/*.py)
+
+test: lint ## Lint, then run the tests that need no GPU, Node.js, browser or long time
+	$(BIN)/pytest -m "$(MARKERS)"
+	@echo 'Selected: "$(MARKERS)" (empty: everything). What the default leaves out, because it needs'
+	@echo 'what most machines lack or takes too long:'
+	@echo '  slow     minutes rather than seconds, or gigabytes of address space'
+	@echo '  gpu      a CUDA device and onnxruntime-gpu'
+	@echo '  node     Node.js with onnxruntime-node'
+	@echo '  browser  headless Chromium'
+	@echo 'Run one group with, for instance: make test MARKERS=slow'
+
+demo: venv ## Export the demo checkpoint, validate the package, generate from it
+	$(BIN)/gptoss-onnx export demo/checkpoint --output demo/package --force
+	$(BIN)/gptoss-onnx validate demo/package --reference demo/checkpoint --report demo/report
+	$(BIN)/gptoss-onnx generate demo/package --prompt "It was a truth" --max-new-tokens 120
+
+wheel: venv ## Build the wheel of this machine's platform into dist/
+	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+
+clean: ## Remove .venv and everything built
+	rm -rf .venv build dist demo/package demo/report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,28 @@
+// Which vector instructions the kernels may use: found once, at load.
+#pragma once
+
+namespace gptoss {
+
+// Each level includes the ones before it. Every kernel has a scalar version; the others are chosen by level.
+enum class CpuLevel {
+  scalar,
+  avx2,         // AVX2 and FMA
+  avx512,       // AVX-512 F, BW, DQ, VL
+  avx512_vnni,  // and 8-bit dot products
+  avx512_bf16,  // and bfloat16 dot products
+};
+
+const char* name_of(CpuLevel level) noexcept;
+
+// The best level of this CPU and operating system.
+CpuLevel detect_cpu_level() noexcept;
+
+// The level that `requested` names; null or "" asks for `best`. Throws Error for an unknown level and for one
+// above `best`.
+CpuLevel choose_cpu_level(const char* requested, CpuLevel best);
+
+// The level in use: the best one, or what the environment variable GPTOSS_CPU_LEVEL asks for. The variable is
+// read at the first call; a value that cannot be honoured throws Error at every call.
+CpuLevel cpu_level();
+
+}  // namespace gptoss
