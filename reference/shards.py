@@ -49,6 +49,8 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: {_absence(path)}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not JSON ({error}); download it again") from error
     if not isinstance(document, dict):
@@ -96,6 +98,9 @@ def _read_file(path: Path, shards: Shards, problems: Problems) -> bool:
             for begin, end in (entry["data_offsets"],)
         ]
         _check_extents(path, infos, 8 + len(header), problems)
+    except OSError as error:
+        problems.add(f"{path.name}: cannot be read ({error.strerror})")
+        return False
     except CheckpointError as error:
         problems.add(_pointer(path) or str(error).replace(str(real), path.name))
         return False

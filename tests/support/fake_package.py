@@ -134,7 +134,7 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign:
     g.add("GatherND", everything, kept, output="logits", batch_dims=1)
 
     value = helper.make_tensor_value_info
-    ids = [
+    ids: list[tuple[str, list[str | int | None]]] = [
         ("input_ids", ["B", "S"]),
         ("past_lengths", ["B"]),
         ("new_lengths", ["B"]),
@@ -143,7 +143,7 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign:
     inputs = [value(name, TensorProto.INT64, shape) for name, shape in ids]
     outputs = [value("logits", TensorProto.FLOAT, ["B", "kept", VOCAB])]
     for i, layer in enumerate(layers):
-        shape = ["B", 1, f"C{i}", 1]
+        shape: list[str | int | None] = ["B", 1, f"C{i}", 1]
         inputs += [value(name, kv_type, shape) for name in (layer.past_key, layer.past_value)]
         outputs += [value(name, kv_type, shape) for name in (layer.present_key, layer.present_value)]
     bias = onnx.TensorProto(name="bias", data_type=TensorProto.FLOAT, dims=[VOCAB])

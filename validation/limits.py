@@ -1,0 +1,35 @@
+"""What a package must reach to pass: one set of limits per lossy choice, each with its reason."""
+
+from dataclasses import dataclass
+
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.validation.metrics import Difference
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest max-abs error in logits and mean KL divergence in nats, and smallest top-1 agreement."""
+
+    max_abs: float
+    kl: float
+    top1: float
+
+    def hold(self, difference: Difference) -> bool:
+        """Tell whether a difference is within all three."""
+        return difference.max_abs <= self.max_abs and difference.kl <= self.kl and difference.top1 >= self.top1
+
+
+# The same formula in float32, summed in another order: errors near 1e-5 on small models and 1e-4 on deep ones. Two
+# logits closer than that may swap places, so a share of top-1 may differ even here.
+EXACT = Limits(max_abs=1e-3, kl=1e-6, top1=0.99)
+# Keys and values rounded to 11 and 8 significant bits: attention moves by about that much relative to its size.
+CACHES = {
+    "float32": EXACT,
+    "float16": Limits(max_abs=0.1, kl=1e-4, top1=0.98),
+    "bfloat16": Limits(max_abs=0.8, kl=5e-3, top1=0.94),
+}
+
+
+def limits_for(manifest: Manifest) -> Limits:
+    """Return the limits for what the package's manifest says was chosen."""
+    return CACHES[manifest.kv_dtype]

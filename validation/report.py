@@ -1,0 +1,102 @@
+"""The verdict of a parity run: a table for people, JSON for machines."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gptoss_onnx.files import write_atomically
+from gptoss_onnx.validation.limits import Limits
+from gptoss_onnx.validation.metrics import Difference
+
+PARITY_FILE = "parity.json"
+FORMAT = "gptoss-onnx-parity"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case: what it did, how far it was off, and whether that passes. `difference` is None where none applies."""
+
+    name: str
+    description: str
+    passed: bool
+    seconds: float
+    difference: Difference | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All cases of one run, with what was compared and on what."""
+
+    package: str
+    reference: str
+    suite: str
+    kernels: str
+    provider: str
+    versions: Mapping[str, str]
+    limits: Limits
+    cases: tuple[CaseResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True when every case passed, and there was one."""
+        return bool(self.cases) and all(case.passed for case in self.cases)
+
+    def table(self) -> str:
+        """Return the cases as an aligned plain-text table with a verdict as its last line."""
+        header = ("case", "positions", "max abs", "mean abs", "KL (nats)", "top-1", "time", "")
+        rows = [header, *(_row(case) for case in self.cases)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        lines = [
+            "  ".join(
+                _pad(cell, width, index) for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        notes = [f"  {case.name}: {case.note}" for case in self.cases if case.note]
+        failed = sum(not case.passed for case in self.cases)
+        verdict = (
+            f"PASS: {len(self.cases)} cases" if self.passed else f"FAIL: {failed} of {len(self.cases)} cases failed"
+        )
+        limits = self.limits
+        judged = f"max abs ≤ {limits.max_abs:g}, KL ≤ {limits.kl:g}, top-1 ≥ {limits.top1:g}"
+        summary = f"{verdict} ({self.kernels} kernels on {self.provider} against the float32 reference; {judged})"
+        return "\n".join([*lines, *notes, summary])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON document."""
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "passed": self.passed}
+        return {**head, **asdict(self), "versions": dict(self.versions)}
+
+    def write(self, folder: Path, name: str = PARITY_FILE) -> Path:
+        """Write the JSON document to `folder`, which is made if need be; returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(_finite(self.to_json()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(folder / name, text.encode())
+        return folder / name
+
+
+def _row(case: CaseResult) -> tuple[str, ...]:
+    verdict, time = "ok" if case.passed else "FAILED", f"{case.seconds:.1f} s"
+    found = case.difference
+    if found is None:
+        return (case.name, "", "", "", "", "", time, verdict)
+    numbers = (f"{found.max_abs:.1e}", f"{found.mean_abs:.1e}", f"{found.kl:.1e}", f"{found.top1:.1%}")
+    return (case.name, str(found.positions), *numbers, time, verdict)
+
+
+def _pad(cell: str, width: int, column: int) -> str:
+    return cell.ljust(width) if column in (0, 7) else cell.rjust(width)
+
+
+def _finite(value: Any) -> Any:
+    """Return the document with infinities as null: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value

@@ -1,0 +1,143 @@
+"""`validate`: run every parity case on a package and judge it against the PyTorch reference."""
+
+import logging
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import torch
+
+from gptoss_onnx.errors import CheckpointError, InputError, PackageError, ParityError
+from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.golden import FOLDER, write_golden
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
+from gptoss_onnx.reference.finite import first_non_finite
+from gptoss_onnx.runtime import Session
+from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting
+from gptoss_onnx.validation.expected import Expected
+from gptoss_onnx.validation.greedy_case import greedy_agreement
+from gptoss_onnx.validation.limits import Limits, limits_for
+from gptoss_onnx.validation.metrics import compare
+from gptoss_onnx.validation.report import CaseResult, Report
+
+Suite = Literal["quick", "full"]
+SUITES = {"quick": QUICK, "full": FULL}
+GREEDY_TOKENS = {"quick": 64, "full": 256}
+WINDOWS = 4  # the shared sequence spans this many windows
+SEED = 20250805
+PACKAGES = ("gptoss-onnx", "torch", "onnx", "onnxscript")
+
+logger = logging.getLogger(__name__)
+
+
+def validate(
+    package: str | Path,
+    reference: str | Path,
+    *,
+    suite: Suite = "quick",
+    kernels: Literal["auto", "native", "portable"] = "auto",
+) -> Report:
+    """Compare a package with the PyTorch reference in float32, case by case.
+
+    Args:
+        package: the package folder.
+        reference: the checkpoint it was exported from: a folder or a hub id.
+        suite: `quick`, or `full`, which adds the long context and a longer continuation.
+        kernels: as for `Session.open`.
+
+    Raises:
+        ParityError: nothing can be judged: weights that are not finite, or a package of another model.
+        CheckpointError, PackageError, RuntimeUnavailable: as from opening either side.
+    """
+    if suite not in SUITES:
+        raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
+    with open_checkpoint(reference) as checkpoint, Session.open(package, kernels=kernels) as session:
+        _check_pair(session.manifest, checkpoint, session.package.folder)
+        expected = Expected(GptOss.from_checkpoint(checkpoint), SEED)
+        limits = limits_for(session.manifest)
+        window = checkpoint.config.window or 32
+        length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
+        setting = Setting(session, expected, expected.tokens(max(2, length)), window)
+        results = [_check_structure(session)]
+        results += [_run(case, setting, limits) for case in SUITES[suite]]
+        results.append(_run_greedy(setting, GREEDY_TOKENS[suite], limits))
+        return Report(
+            package=str(package),
+            reference=str(reference),
+            suite=suite,
+            kernels=session.kernels,
+            provider=session.provider,
+            versions=_versions(),
+            limits=limits,
+            cases=tuple(results),
+        )
+
+
+def write_golden_vectors(package: str | Path, reference: str | Path) -> Path:
+    """Write golden vectors into a package whose checkpoint was too large for `export` to run; returns the folder.
+
+    Raises:
+        PackageError: the package has golden vectors already, or is none; and as for `validate`.
+    """
+    folder = Path(package)
+    manifest = Manifest.read(folder)
+    if (folder / FOLDER).exists():
+        raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
+    with open_checkpoint(reference) as checkpoint:
+        _check_pair(manifest, checkpoint, folder)
+        write_golden(GptOss.from_checkpoint(checkpoint), folder, checkpoint.path_of("tokenizer.json"))
+    return folder / FOLDER
+
+
+def _check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None:
+    """Refuse a package of another model, and a reference that cannot be judged against."""
+    ours, theirs = dict(manifest.model), checkpoint.config.to_json()
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        key = differing[0]
+        raise ParityError(
+            f"{folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
+            f"({key}: {ours.get(key)} and {theirs.get(key)})"
+        )
+    broken = first_non_finite(checkpoint)
+    if broken is not None:
+        raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
+
+
+def _check_structure(session: Session) -> CaseResult:
+    begin = time.perf_counter()
+    try:
+        check_graph(onnx.load(session.package.graph, load_external_data=False))
+        note = ""
+    except PackageError as error:
+        note = str(error)
+    seconds = time.perf_counter() - begin
+    return CaseResult("load", "opened in ONNX Runtime, and passed by onnx.checker", not note, seconds, None, note)
+
+
+def _run(case: Case, setting: Setting, limits: Limits) -> CaseResult:
+    logger.info("%s: %s", case.name, case.description)
+    begin = time.perf_counter()
+    found, expected = case.run(setting)
+    difference = compare(found, expected)
+    seconds = time.perf_counter() - begin
+    return CaseResult(case.name, case.description, limits.hold(difference), seconds, difference, "")
+
+
+def _run_greedy(setting: Setting, count: int, limits: Limits) -> CaseResult:
+    logger.info("greedy: %d tokens", count)
+    begin = time.perf_counter()
+    count = min(count, setting.expected.config.max_position_embeddings - max(1, setting.window // 2))
+    passed, note = greedy_agreement(setting, count, limits)
+    seconds = time.perf_counter() - begin
+    return CaseResult("greedy", f"{count} tokens, chosen one by one", passed, seconds, None, note)
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in PACKAGES}
+    import onnxruntime  # either of two distributions provides it
+
+    return {**found, "torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
