@@ -1,0 +1,39 @@
+"""Fixtures that several test files share: one tiny random checkpoint, the demo checkpoint, and a package of each."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+
+torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and two spinning pools stall each other
+
+DEMO_CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint() -> Path:
+    """The trained checkpoint that the repository ships."""
+    return DEMO_CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The demo checkpoint exported with hard links."""
+    return export(demo_checkpoint, tmp_path_factory.mktemp("demo") / "package", weights="copy")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random MXFP4 checkpoint of a few hundred kilobytes, without a tokenizer. Tests copy it before they break it."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    make_checkpoint(folder, tiny_config(), seed=11)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_checkpoint: Path) -> Package:
+    """The tiny checkpoint exported with hard links."""
+    return export(tiny_checkpoint, tiny_checkpoint.parent / "package")

@@ -1,0 +1,94 @@
+"""The exported package, run by ONNX Runtime through its portable bodies, against transformers in float32.
+
+Window layers wrap, calls are chunked, rows are ragged: every way a server may drive the same tokens.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
+from support.tolerances import PACKAGE_LOGITS
+from transformers import GptOssForCausalLM
+
+from gptoss_onnx.exporter import export
+from gptoss_onnx.reference import ModelConfig, open_checkpoint
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.runtime import Session
+
+RANDOM = {
+    "mxfp4": ("hf-mxfp4", "BF16", {}),
+    "dense bf16": ("hf-bf16", "BF16", {"num_heads": 6, "num_kv_heads": 2}),
+    "dense fp16": ("hf-bf16", "F16", {"window": 1, "tie_word_embeddings": True}),
+    "dense fp32": ("hf-bf16", "F32", {"num_experts": 3, "top_k": 3, "attention_bias": False}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A package's session and transformers' model of the same checkpoint."""
+
+    session: Session
+    theirs: GptOssForCausalLM
+    config: ModelConfig
+
+    def tokens(self, count: int, seed: int) -> list[int]:
+        return random_tokens(self.config, count, seed)
+
+    def assert_equal(self, found: np.ndarray, token_ids: list[int], positions: slice = slice(None)) -> None:
+        expected = hugging_face_logits(self.theirs, token_ids)[positions].numpy()
+        np.testing.assert_allclose(found, expected, atol=PACKAGE_LOGITS, rtol=0)
+
+
+@pytest.fixture(scope="module", params=["demo", *RANDOM])
+def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("parity")
+    checkpoint, layout = demo_checkpoint, "hf-mxfp4"
+    if request.param != "demo":
+        layout, dtype, changes = RANDOM[request.param]
+        checkpoint = folder / "checkpoint"
+        make_checkpoint(checkpoint, tiny_config(**changes), layout=layout, dtype=dtype, seed=8)
+    with open_checkpoint(checkpoint) as opened:
+        config = opened.config
+    package = export(checkpoint, folder / "package", weights="copy")
+    with Session.open(package.folder, kernels="portable", threads=1) as session:
+        yield Pair(session, load_hugging_face(checkpoint, layout == "hf-mxfp4"), config)
+
+
+@pytest.fixture
+def beyond(pair: Pair) -> list[int]:
+    """A sequence to four times the window and a little more."""
+    return pair.tokens(4 * pair.config.window + 3, seed=6)
+
+
+def test_prefill(pair: Pair, beyond: list[int]) -> None:
+    pair.assert_equal(pair.session.score(beyond), beyond)
+
+
+def test_decode_step_by_step(pair: Pair, beyond: list[int]) -> None:
+    with pair.session.new_cache(1, len(beyond)) as cache:
+        found = [pair.session.forward([[token]], cache)[0, 0] for token in beyond]
+    pair.assert_equal(np.stack(found), beyond)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_chunks(pair: Pair, beyond: list[int], chunk: int) -> None:
+    pair.assert_equal(pair.session.score(beyond, chunk=chunk), beyond)
+
+
+def test_ragged_batch_of_three(pair: Pair) -> None:
+    rows = [pair.tokens(count, seed=count) for count in (pair.config.window + 9, 4, 1)]
+    longest = max(map(len, rows))
+    padded = [row + [0] * (longest - len(row)) for row in rows]
+    every = np.tile(np.arange(longest), (3, 1))
+    with pair.session.new_cache(3, longest + 20) as cache:
+        logits = pair.session.forward(padded, cache, new_lengths=[len(row) for row in rows], logit_positions=every)
+        for index, row in enumerate(rows):
+            pair.assert_equal(logits[index, : len(row)], row)
+        for step in range(20):
+            nexts = [pair.tokens(1, seed=100 + 3 * step + index)[0] for index in range(3)]
+            logits = pair.session.forward([[token] for token in nexts], cache)
+            rows = [[*row, token] for row, token in zip(rows, nexts, strict=True)]
+        for index, row in enumerate(rows):
+            pair.assert_equal(logits[index], row, slice(-1, None))
