@@ -1,0 +1,23 @@
+"""Run a package with ONNX Runtime; imports neither torch nor transformers nor onnxscript."""
+
+from gptoss_onnx.runtime.generation import FinishReason, Generation
+from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
+from gptoss_onnx.runtime.package import PackageFolder, open_package
+from gptoss_onnx.runtime.sampling import Sampling
+from gptoss_onnx.runtime.session import Session
+from gptoss_onnx.runtime.text import Tokenizer, chat_messages
+from gptoss_onnx.runtime.text_stream import TextStream
+
+__all__ = [
+    "PREFILL_CHUNK",
+    "FinishReason",
+    "Generation",
+    "KVCache",
+    "PackageFolder",
+    "Sampling",
+    "Session",
+    "TextStream",
+    "Tokenizer",
+    "chat_messages",
+    "open_package",
+]

@@ -1,0 +1,64 @@
+"""One key or value buffer of a KV cache, as ONNX Runtime sees it: on the CPU or on a CUDA device.
+
+B batch, K kv heads, C slots, D head dim.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptoss_onnx.errors import RuntimeUnavailable
+from gptoss_onnx.runtime.environment import onnxruntime_errors
+
+# numpy has no bfloat16: its bits travel as uint16, under the ONNX element type named here.
+_STORAGE: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+
+
+@dataclass(frozen=True)
+class CacheBuffer:
+    """A buffer (B, K, C, D) and the OrtValue over it.
+
+    On the CPU `array` is the memory of `value`; on a device it is None and the memory is ONNX Runtime's.
+    """
+
+    value: Any
+    array: NDArray[Any] | None
+    nbytes: int
+
+    @classmethod
+    def zeros(cls, onnxruntime: ModuleType, shape: tuple[int, ...], dtype: str, device: str) -> Self:
+        """Allocate; raises RuntimeUnavailable where the device or its memory cannot hold it."""
+        try:
+            array = np.zeros(shape, _STORAGE[dtype])  # untouched pages cost nothing until they are written
+        except MemoryError as error:
+            raise RuntimeUnavailable(
+                f"KV cache: no memory for a buffer of shape {shape}: ask for less capacity"
+            ) from error
+        return cls.of(onnxruntime, array, dtype, device)
+
+    @classmethod
+    def of(cls, onnxruntime: ModuleType, array: NDArray[Any], dtype: str, device: str) -> Self:
+        """Wrap `array` in place on the CPU, or copy it to the device."""
+        if dtype == "bfloat16" and device != "cpu":
+            raise RuntimeUnavailable(
+                f"KV cache: bfloat16 cannot live on {device}; export with --kv-dtype float16 or float32"
+            )
+        values = onnxruntime.OrtValue
+        if dtype == "bfloat16":
+            return cls(values.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16), array, array.nbytes)
+        if device == "cpu":
+            return cls(values.ortvalue_from_numpy(array), array, array.nbytes)
+        with onnxruntime_errors(onnxruntime, RuntimeUnavailable, f"KV cache on {device}"):
+            return cls(values.ortvalue_from_numpy(array, device, 0), None, array.nbytes)
+
+    def copied(self, slots: int, used: int) -> NDArray[Any]:
+        """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros after them."""
+        held = self.array if self.array is not None else self.value.numpy()
+        batch, heads, _, width = held.shape
+        enlarged = np.zeros((batch, heads, slots, width), held.dtype)
+        enlarged[:, :, :used] = held[:, :, :used]
+        return enlarged

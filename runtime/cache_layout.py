@@ -1,0 +1,46 @@
+"""How many slots each layer's KV buffer needs: the arithmetic behind the cache contract, without any buffer.
+
+B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer.
+
+One call writes columns past … past + S - 1 of *every* row, padding included, column p into slot p mod C, and
+attends afterwards. From this follow the sizes:
+
+Full layers must never wrap: a wrapped column would land on slot p - C, which every later query sees. So C ≥
+past + S for every row, where S counts padding. The caller's `capacity` counts tokens, though: a row may be
+full (past equal to capacity, nothing new) while its neighbour in the batch still takes tokens, and its
+padding must land somewhere. Hence C = capacity + spare. A single row never has padding (the session cuts the
+columns at the longest row), so spare is 0 there; else a few slots, and the session takes no more columns a
+step than the fullest row has slots left (`KVCache.columns`). With spare ≥ 1 every step makes progress, so a
+call fits exactly when past + new ≤ capacity.
+
+Window layers are rings of window + reserve + chunk - 1 slots. A call that begins at p with S ≤ chunk columns
+overwrites position q only if q + C ≤ p + S - 1, thus q ≤ p - window - reserve: no query of this call (at ≥
+p), nor of one after rewinding to r ≥ p - reserve, sees back that far (it sees ≥ r - window + 1). The same
+bound keeps stale columns out of sight, be they padding or rewound tokens: a slot that holds column q, not yet
+rewritten, is taken for position q - C. A ring never needs more slots than a full layer; where it has as many
+it never wraps either, by the rule above, and then nothing is ever lost.
+"""
+
+from gptoss_onnx.errors import InputError
+from gptoss_onnx.manifest import CacheLayer
+
+SPARE_SLOTS = 32
+
+
+def check_sizes(batch: int, capacity: int, reserve: int, chunk: int) -> None:
+    """Refuse sizes no cache can have; raises InputError naming the first."""
+    least = {"batch": 1, "capacity": 1, "reserve": 0, "chunk": 1}
+    for name, value in zip(least, (batch, capacity, reserve, chunk), strict=True):
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < least[name]:
+            raise InputError(f"cache {name}: found {value!r}, expected an integer of at least {least[name]}")
+
+
+def full_slots(batch: int, capacity: int, chunk: int) -> int:
+    """Return C of a full layer: `capacity` tokens, and room for padding where there can be any."""
+    return capacity + (min(SPARE_SLOTS, chunk) if batch > 1 else 0)
+
+
+def layer_slots(layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
+    """Return C of one layer."""
+    slots = full_slots(batch, capacity, chunk)
+    return min(slots, layer.window + reserve + chunk - 1) if layer.window > 0 else slots

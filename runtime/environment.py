@@ -1,0 +1,115 @@
+"""What this machine offers: ONNX Runtime, whole and alone, and the execution provider asked for."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+
+from gptoss_onnx.errors import InputError, RuntimeUnavailable
+
+Provider = Literal["cpu", "cuda"]
+
+_BUILDS = ("onnxruntime", "onnxruntime-gpu")
+_PROVIDERS: dict[str, tuple[str, ...]] = {
+    "cpu": ("CPUExecutionProvider",),
+    # CUDA takes every node it can; ONNX Runtime itself keeps shape arithmetic on the CPU.
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+
+
+def load_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises RuntimeUnavailable when it is not installed, cannot be imported, or when both of its builds are
+    installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later one leaves a mixture
+        that pip takes
+    for sound.
+    """
+    installed = [name for name in _BUILDS if _is_installed(name)]
+    if len(installed) == len(_BUILDS):
+        raise RuntimeUnavailable(
+            "ONNX Runtime: found both onnxruntime and onnxruntime-gpu, which break each other; keep one: "
+            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "gptoss-onnx[cpu]"  '
+            '(or "gptoss-onnx[gpu]")'
+        )
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        found = f"{installed[0]} does not import ({one_line(error)})" if installed else "it is not installed"
+        raise RuntimeUnavailable(
+            f'ONNX Runtime: {found}; pip install "gptoss-onnx[cpu]"  (or "gptoss-onnx[gpu]")'
+        ) from error
+
+
+def execution_providers(onnxruntime: ModuleType, provider: str) -> list[str]:
+    """Return the provider list to create a session with, after checking that the first of them can work here.
+
+    Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run; nothing falls back.
+    """
+    if provider not in _PROVIDERS:
+        raise InputError(f"provider: found {provider!r}, expected one of {', '.join(_PROVIDERS)}")
+    wanted = _PROVIDERS[provider]
+    available = onnxruntime.get_available_providers()
+    if wanted[0] not in available:
+        raise RuntimeUnavailable(
+            f"provider {provider}: this ONNX Runtime offers {', '.join(available)}, not {wanted[0]}; "
+            'pip uninstall -y onnxruntime && pip install "gptoss-onnx[gpu]"'
+        )
+    if provider == "cuda":
+        _check_cuda_device(onnxruntime)
+    return list(wanted)
+
+
+def check_active_provider(session_providers: list[str], provider: str) -> None:
+    """Refuse a session that ONNX Runtime created on another provider than asked for (it only warns)."""
+    if not session_providers or session_providers[0] != _PROVIDERS[provider][0]:
+        raise RuntimeUnavailable(
+            f"provider {provider}: ONNX Runtime fell back to {', '.join(session_providers)}; expected "
+            f"{_PROVIDERS[provider][0]} first: install the CUDA and cuDNN libraries this build needs"
+        )
+
+
+@contextlib.contextmanager
+def onnxruntime_errors(onnxruntime: ModuleType, kind: type[Exception], what: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises (its classes share only Exception) into one line of `kind`."""
+    try:
+        yield
+    except native_errors(onnxruntime) as error:
+        raise kind(f"{what}: {one_line(error)}") from error
+
+
+def native_errors(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
+    """Return the exception classes ONNX Runtime raises."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    kinds = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*kinds, RuntimeError, ValueError)
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _check_cuda_device(onnxruntime: ModuleType) -> None:
+    """Allocate a few bytes there: the GPU build also installs without a device, and `get_device` lies."""
+    try:
+        if hasattr(onnxruntime, "preload_dlls"):
+            with contextlib.redirect_stdout(sys.stderr):  # it reports missing libraries with print
+                onnxruntime.preload_dlls()
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except native_errors(onnxruntime) as error:
+        raise RuntimeUnavailable(
+            f"provider cuda: no CUDA device can be used ({one_line(error)}); install the NVIDIA driver, CUDA and cuDNN"
+        ) from error

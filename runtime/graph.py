@@ -1,0 +1,62 @@
+"""Load a package's graph into ONNX Runtime with the right options, and check it against the manifest."""
+
+from types import ModuleType
+from typing import Any
+
+from gptoss_onnx.errors import PackageError, RuntimeUnavailable
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.runtime.binding import LOGITS, STEP_INPUTS
+from gptoss_onnx.runtime.environment import onnxruntime_errors
+from gptoss_onnx.runtime.kernels import KernelChoice
+from gptoss_onnx.runtime.package import PackageFolder
+
+
+def load_graph(
+    onnxruntime: ModuleType,
+    package: PackageFolder,
+    choice: KernelChoice,
+    activations: str,
+    providers: list[str],
+    threads: int | None,
+) -> Any:
+    """Return an `onnxruntime.InferenceSession` of the package's graph.
+
+    Raises PackageError when ONNX Runtime cannot load the graph, RuntimeUnavailable when it refuses the
+    library.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; what matters of its warnings is checked and raised here
+    options.inter_op_num_threads = 1  # the graph is one chain of large ops
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if package.manifest.weights.root is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(package.weights_root)
+        )
+    if choice.library is not None:
+        # Before registering: the library reads the entry while it registers.
+        options.add_session_config_entry("gptoss.activations", activations)
+        with onnxruntime_errors(onnxruntime, RuntimeUnavailable, f"{choice.library}: ONNX Runtime refuses it"):
+            options.register_custom_ops_library(str(choice.library))
+    with onnxruntime_errors(onnxruntime, PackageError, f"{package.graph}: ONNX Runtime cannot load it"):
+        return onnxruntime.InferenceSession(str(package.graph), options, providers=providers)
+
+
+def check_graph(graph: Any, manifest: Manifest) -> int:
+    """Compare the graph's inputs and outputs with the manifest and the contract; return the vocabulary size."""
+    caches = manifest.cache
+    inputs = {*STEP_INPUTS, *(layer.past_key for layer in caches), *(layer.past_value for layer in caches)}
+    outputs = {LOGITS, *(layer.present_key for layer in caches), *(layer.present_value for layer in caches)}
+    for what, expected, found in (
+        ("inputs", inputs, {value.name for value in graph.get_inputs()}),
+        ("outputs", outputs, {value.name for value in graph.get_outputs()}),
+    ):
+        if expected != found:
+            raise PackageError(
+                f"{manifest.graph}: its {what} differ from the manifest: missing {sorted(expected - found)}, "
+                f"unknown {sorted(found - expected)}; export the package again"
+            )
+    vocab = next((spec.shape[-1] for spec in manifest.outputs if spec.name == LOGITS), None)
+    if not isinstance(vocab, int):
+        raise PackageError(f"manifest: outputs: found no {LOGITS} of known vocabulary; export the package again")
+    return vocab

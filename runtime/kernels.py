@@ -1,0 +1,69 @@
+"""Choose which kernels run the `ai.gptoss` ops: the native library's, or the bodies the graph carries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.manifest import Manifest
+
+Kernels = Literal["auto", "native", "portable"]
+Activations = Literal["exact", "bf16", "int8"]
+
+DOMAIN = "ai.gptoss"
+KERNELS = ("auto", "native", "portable")
+ACTIVATIONS = ("exact", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """Which kernels a session runs, the library to register for them, and why."""
+
+    kernels: Literal["native", "portable"]
+    library: Path | None
+    reason: str
+
+
+def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider: str) -> KernelChoice:
+    """Decide between `native` and `portable`; `auto` takes native where every op of the graph has a kernel.
+
+    Raises InputError for unknown names, and RuntimeUnavailable when native kernels are needed (asked for, or
+    because `activations` is not `exact`) and are not to be had, or when the library refuses to load.
+    """
+    for name, value, known in (("kernels", kernels, KERNELS), ("activations", activations, ACTIVATIONS)):
+        if value not in known:
+            raise InputError(f"{name}: found {value!r}, expected one of {', '.join(known)}")
+    if kernels == "portable":
+        if activations != "exact":
+            raise RuntimeUnavailable(
+                f"activations {activations}: only the native kernels have them; found kernels portable, "
+                "expected native or auto"
+            )
+        return KernelChoice("portable", None, "asked for")
+    choice = _native(manifest, provider)
+    if isinstance(choice, KernelChoice):
+        return choice
+    if kernels == "native":
+        raise RuntimeUnavailable(f"native kernels: {choice}")
+    if activations != "exact":
+        raise RuntimeUnavailable(f"activations {activations} need the native kernels: {choice}")
+    return KernelChoice("portable", None, choice)
+
+
+def _native(manifest: Manifest, provider: str) -> KernelChoice | str:
+    """Return the native choice, or the reason why there is none."""
+    from gptoss_onnx.custom_ops.library import library_info, library_path
+
+    if provider != "cpu":
+        return f"they run on the CPU only, and the provider is {provider}"
+    if library_path() is None:
+        return "the library is not built; reinstall with a C++17 compiler and GPTOSS_SKIP_NATIVE unset"
+    library = library_info()
+    ops = {use.name for use in manifest.ops if use.domain == DOMAIN}
+    missing = sorted(ops - library.kernels)
+    if missing:
+        return (
+            f"{library.path.name} {library.version} has no kernel for {', '.join(missing)} "
+            f"(it has {', '.join(sorted(library.kernels)) or 'none'}); upgrade gptoss-onnx or run portable"
+        )
+    return KernelChoice("native", library.path, f"{library.path.name} {library.version}, {library.cpu_level}")

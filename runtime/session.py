@@ -1,0 +1,263 @@
+"""Session: an opened package that computes logits and generates tokens; one serves many KV caches.
+
+B batch, S new tokens, V vocabulary, T tokens of one sequence.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Self, overload
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.runtime.binding import Binding
+from gptoss_onnx.runtime.environment import (
+    Provider,
+    check_active_provider,
+    execution_providers,
+    load_onnxruntime,
+)
+from gptoss_onnx.runtime.generation import Generation
+from gptoss_onnx.runtime.graph import check_graph, load_graph
+from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
+from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
+from gptoss_onnx.runtime.package import PackageFolder, open_package
+from gptoss_onnx.runtime.request import Request
+from gptoss_onnx.runtime.sampling import Sampling
+from gptoss_onnx.runtime.text import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+MAX_NEW_TOKENS = 256
+
+
+class Session:
+    """A package opened for running; a context manager that frees the weights.
+
+    Attributes:
+        package: the folder and its manifest.
+        kernels: `native` or `portable`, what runs.
+        activations: `exact`, `bf16` or `int8`.
+        provider: `cpu` or `cuda`.
+        vocab: V.
+    """
+
+    def __init__(
+        self,
+        onnxruntime: ModuleType,
+        graph: Any,
+        package: PackageFolder,
+        kernels: Literal["native", "portable"],
+        activations: Activations,
+        provider: Provider,
+    ) -> None:
+        self.package, self.kernels, self.activations, self.provider = package, kernels, activations, provider
+        self.vocab = check_graph(graph, package.manifest)
+        self._onnxruntime = onnxruntime
+        self._graph: Any | None = graph
+        self._bound: WeakSet[KVCache] = WeakSet()
+        self._tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def open(
+        cls,
+        package: str | os.PathLike[str],
+        kernels: Kernels = "auto",
+        activations: Activations = "exact",
+        provider: Provider = "cpu",
+        threads: int | None = None,
+    ) -> Self:
+        """Open a package folder.
+
+        Args:
+            package: folder written by `gptoss-onnx export`.
+            kernels: `native`, `portable`, or `auto`: native where every op of the graph has a kernel.
+            activations: what the native kernels multiply; `bf16` and `int8` are lossy.
+            provider: `cpu` or `cuda`; the caches live there.
+            threads: threads within an op; None leaves it to ONNX Runtime (one a core).
+
+        Raises:
+            PackageError: it is no package, has changed since it was written, or ONNX Runtime cannot load it.
+            RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not to be had here.
+            InputError: an argument is none of the values above.
+        """
+        opened = open_package(package)
+        if opened.manifest.target != "portable":
+            raise RuntimeUnavailable(
+                f"{opened.folder}: its target is {opened.manifest.target}; this runtime runs target portable: "
+                "export again without --target"
+            )
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: found {threads}, expected at least 1")
+        onnxruntime = load_onnxruntime()
+        providers = execution_providers(onnxruntime, provider)
+        choice = choose_kernels(opened.manifest, kernels, activations, provider)
+        graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
+        check_active_provider(graph.get_providers(), provider)
+        logger.info("%s: %s kernels (%s), provider %s", opened.folder, choice.kernels, choice.reason, provider)
+        return cls(onnxruntime, graph, opened, choice.kernels, activations, provider)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The package's manifest."""
+        return self.package.manifest
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The package's tokenizer, read at first use; raises PackageError when the package has none."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.open(self.package.folder)
+        return self._tokenizer
+
+    def new_cache(self, batch: int, capacity: int, reserve: int = 0, *, chunk: int = PREFILL_CHUNK) -> KVCache:
+        """Return an empty cache for `batch` rows of up to `capacity` tokens.
+
+        `reserve` is how far a row can be rewound at any time, in tokens before the beginning of its last
+        call; `chunk` the most columns one call of the graph takes (longer inputs are split). Both enlarge
+        window layers.
+        """
+        manifest = self.manifest
+        return KVCache(
+            self._onnxruntime,
+            manifest.cache,
+            manifest.kv_dtype,
+            batch,
+            capacity,
+            reserve,
+            chunk,
+            self.provider,
+        )
+
+    def forward(
+        self,
+        input_ids: ArrayLike,
+        cache: KVCache,
+        new_lengths: ArrayLike | None = None,
+        logit_positions: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
+        """Run new tokens after what `cache` holds, advance it, and return logits.
+
+        Args:
+            input_ids: integers (B, S), right-padded; what stands in the padding is not read.
+            cache: of this session, or of another of the same package and provider.
+            new_lengths: integers (B), real tokens of each row, 0 to S; omitted means S.
+            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; omitted means each row's
+                last new token.
+
+        Returns:
+            float32 (B, kept, V); zeros where a position lies in a row's padding, or a row has no new token.
+
+        Raises:
+            InputError: a shape, length, token id or position is out of range, or a row would exceed the
+                capacity; the cache is unchanged then.
+            RuntimeUnavailable: ONNX Runtime failed; chunks that ran before stay in the cache.
+        """
+        request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
+        binding = self._binding(cache)
+        cache.check_room(request.new_lengths)
+        begin, longest = 0, request.longest
+        answer = None
+        while begin < longest:
+            end = begin + cache.columns(longest - begin)
+            step = request.step(begin, end)
+            cache.mark_writing(end - begin)
+            logits = binding.run(step.input_ids, cache.lengths, step.new_lengths, step.logit_positions)
+            cache.advance(step.new_lengths)
+            if end - begin == longest and request.wanted.all() and step.logit_positions.shape == request.wanted.shape:
+                return logits  # the whole answer in one call
+            if answer is None:
+                answer = self._empty(request)
+            answer[step.rows, step.places] = logits[step.rows, step.columns]
+            begin = end
+        return self._empty(request) if answer is None else answer
+
+    def score(self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None) -> NDArray[np.float32]:
+        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a call."""
+        tokens = np.asarray(token_ids)
+        if tokens.ndim != 1:
+            raise InputError(f"token_ids: found shape {tokens.shape}, expected one sequence (T,)")
+        if tokens.size == 0:
+            return np.zeros((0, self.vocab), np.float32)
+        with self.new_cache(1, tokens.size, chunk=PREFILL_CHUNK if chunk is None else chunk) as cache:
+            logits = self.forward(tokens[None], cache, logit_positions=np.arange(tokens.size)[None])
+        return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
+
+    @overload
+    def generate(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        cache: KVCache | None = None,
+    ) -> Generation[list[int | None]]: ...
+
+    @overload
+    def generate(
+        self,
+        token_ids: Sequence[int] | NDArray[Any],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        cache: KVCache | None = None,
+    ) -> Generation[int]: ...
+
+    def generate(
+        self,
+        token_ids: Sequence[int] | Sequence[Sequence[int]] | NDArray[Any],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        cache: KVCache | None = None,
+    ) -> Generation[Any]:
+        """Continue one sequence, or several at once; nothing runs before the first token is asked for.
+
+        Args:
+            token_ids: prompt of one sequence, or a list of prompts.
+            sampling: how tokens are chosen and what ends a row; omitted means greedy, ended by the package's
+                end-of-text tokens.
+            max_new_tokens: tokens to generate a row at most.
+            cache: goes on after what it holds and keeps the result; omitted means an own one, freed at the
+                end.
+
+        Returns:
+            An iterator: for one sequence of token ids, for several of one list a step, with None for rows
+            that have finished. It tells the finish reasons and the timings, see `Generation`.
+        """
+        return Generation.of(self, token_ids, sampling or Sampling(), max_new_tokens, cache)
+
+    def close(self) -> None:
+        """Free the weights; caches lose their binding to them."""
+        for cache in self._bound:
+            if cache.binding is not None and cache.binding.session is self._graph:
+                cache.binding = None
+        self._bound.clear()
+        self._graph = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _binding(self, cache: KVCache) -> Binding:
+        if self._graph is None:
+            raise InputError("session: found it closed, expected an open one; open the package again")
+        manifest = self.manifest
+        if (cache.layers, cache.dtype, cache.device) != (manifest.cache, manifest.kv_dtype, self.provider):
+            raise InputError("cache: found one of another package or provider; make it with this session's new_cache")
+        cache.buffers  # noqa: B018 - refuses a closed cache
+        if cache.binding is None or cache.binding.session is not self._graph:
+            cache.binding = Binding(self._onnxruntime, self._graph, cache, self.vocab)
+            self._bound.add(cache)
+        return cache.binding
+
+    def _empty(self, request: Request) -> NDArray[np.float32]:
+        return np.zeros((*request.wanted.shape, self.vocab), np.float32)

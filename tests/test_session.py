@@ -1,0 +1,341 @@
+"""Session: opening a package, refusing what cannot be honoured, and logits from ragged, chunked and threaded calls."""
+
+import dataclasses
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]  # ships no stubs
+import pytest
+
+from gptoss_onnx.custom_ops import library
+from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
+from gptoss_onnx.manifest import Manifest, OpUse
+from gptoss_onnx.runtime import Session
+from gptoss_onnx.runtime.environment import load_onnxruntime
+from gptoss_onnx.runtime.kernels import choose_kernels
+from support.fake_package import VOCAB, expected_logits, write_fake_package
+
+WINDOWS = (0, 3, 8)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return write_fake_package(tmp_path / "package", WINDOWS)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with Session.open(write_fake_package(tmp_path_factory.mktemp("package"), WINDOWS), threads=1) as opened:
+        yield opened
+
+
+def _change(package: Path, **changes: Any) -> Manifest:
+    manifest = dataclasses.replace(Manifest.read(package), **changes)
+    manifest.write(package)
+    return manifest
+
+
+# Computing
+
+
+def test_one_call_many_chunks_and_single_tokens_agree(session: Session) -> None:
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 60)
+    expected = np.stack([expected_logits(tokens.tolist(), WINDOWS, i) for i in range(60)])
+    for chunk in (None, 1, 7, 60):
+        np.testing.assert_array_equal(session.score(tokens, chunk), expected)
+    cache = session.new_cache(1, 60)
+    steps = [session.forward([[token]], cache)[0, 0] for token in tokens]
+    np.testing.assert_array_equal(np.stack(steps), expected)
+    assert session.score([]).shape == (0, VOCAB)
+
+
+def test_ragged_rows_and_chosen_positions(session: Session) -> None:
+    rows = [[1, 2, 3, 4, 5], [6, 7], []]
+    padded = [row + [-1] * (5 - len(row)) for row in rows]  # padding is not read, whatever stands there
+    for chunk in (1, 2, 5):
+        cache = session.new_cache(3, 9, chunk=chunk)
+        last = session.forward(padded, cache, [5, 2, 0])
+        assert last.dtype == np.float32
+        np.testing.assert_array_equal(last[0, 0], expected_logits(rows[0], WINDOWS, 4))
+        np.testing.assert_array_equal(last[1, 0], expected_logits(rows[1], WINDOWS, 1))
+        assert not last[2].any()
+        cache.reset()
+        chosen = session.forward(padded, cache, [5, 2, 0], [[4, 0, 4], [1, 3, 0], [0, 1, 2]])
+        for row, place, position in ((0, 0, 4), (0, 1, 0), (0, 2, 4), (1, 0, 1), (1, 2, 0)):
+            np.testing.assert_array_equal(chosen[row, place], expected_logits(rows[row], WINDOWS, position))
+        assert not chosen[1, 1].any()
+        assert not chosen[2].any()
+        assert cache.lengths.tolist() == [5, 2, 0]
+        assert session.forward(padded, cache, [0, 0, 0]).shape == (3, 1, VOCAB)
+        assert session.forward([[1]] * 3, cache, [1, 1, 1], np.zeros((3, 0), np.int64)).shape == (3, 0, VOCAB)
+        assert cache.lengths.tolist() == [6, 3, 1]
+
+
+def test_earlier_logits_stay_as_they_were(session: Session) -> None:
+    cache = session.new_cache(1, 8)
+    first = session.forward([[1]], cache)
+    kept = first.copy()
+    session.forward([[2]], cache)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_on_different_caches_do_not_disturb_each_other(session: Session) -> None:
+    def run(seed: int) -> bool:
+        tokens = np.random.default_rng(seed).integers(0, VOCAB, 120)
+        cache = session.new_cache(1, 120, chunk=4)
+        same = True
+        for begin in range(0, 120, 3):
+            logits = session.forward(tokens[None, begin : begin + 3], cache)
+            same &= np.array_equal(logits[0, 0], expected_logits(tokens.tolist(), WINDOWS, begin + 2))
+        return same
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(12)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1, 2],), r"input_ids: found shape \(2,\), expected \(2, sequence\)"),
+        (([[1, 2]],), r"input_ids: found shape \(1, 2\)"),
+        (([[1], [1, 2]],), "input_ids: found rows of different lengths"),
+        (([[1.0], [2.0]],), "input_ids: found float64, expected integers"),
+        (([[1], [VOCAB]],), rf"input_ids\[1, 0\]: found {VOCAB}, expected 0 to {VOCAB - 1}"),
+        (([[1], [-1]],), r"input_ids\[1, 0\]: found -1"),
+        (([[1], [1]], [1]), r"new_lengths: found shape \(1,\), expected \(2,\)"),
+        (([[1], [1]], [1, 2]), r"new_lengths\[1\]: found 2, expected 0 to 1"),
+        (([[1], [1]], None, [0, 0]), r"logit_positions: found shape \(2,\)"),
+        (([[1], [1]], None, [[0], [1]]), r"logit_positions\[1, 0\]: found 1, expected 0 to 0"),
+        (([[1] * 9] * 2, [4, 9]), r"row 1: 0 cached \+ 9 new tokens exceed the cache capacity of 8"),
+    ],
+)
+def test_wrong_input_is_named_and_changes_nothing(session: Session, arguments: tuple[Any, ...], message: str) -> None:
+    cache = session.new_cache(2, 8)
+    ids, *rest = arguments
+    with pytest.raises(InputError, match=message):
+        session.forward(ids, cache, *rest)
+    assert cache.lengths.tolist() == [0, 0]
+
+
+def test_a_cache_of_another_package_is_refused(session: Session, tmp_path: Path) -> None:
+    with Session.open(write_fake_package(tmp_path, (0, 3, 9)), threads=1) as other:
+        cache = other.new_cache(1, 8)
+        with pytest.raises(InputError, match="cache: found one of another package"):
+            session.forward([[1]], cache)
+    with pytest.raises(InputError, match="session: found it closed"):
+        other.forward([[1]], cache)
+
+
+def test_a_cache_moves_between_sessions_of_one_package(package: Path) -> None:
+    with Session.open(package, threads=1) as first, Session.open(package, kernels="portable", threads=1) as second:
+        cache = first.new_cache(1, 8)
+        first.forward([[1, 2]], cache)
+        logits = second.forward([[3]], cache)
+    np.testing.assert_array_equal(logits[0, 0], expected_logits([1, 2, 3], WINDOWS, 2))
+
+
+# Opening
+
+
+def test_a_package_may_be_reached_through_a_link(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(package)
+    with Session.open(tmp_path / "link", threads=1) as session:
+        assert session.score([1, 2]).shape == (2, VOCAB)
+
+
+def test_weights_lie_in_the_package_or_where_it_refers_to(tmp_path: Path) -> None:
+    bias = np.arange(VOCAB, dtype=np.float32)
+    elsewhere = tmp_path / "checkpoint"
+    for folder in (None, elsewhere):
+        package = write_fake_package(
+            tmp_path / f"package-{folder is None}", WINDOWS, bias=bias.tolist(), weights_folder=folder
+        )
+        with Session.open(package, threads=1) as session:
+            np.testing.assert_array_equal(session.score([3])[0], expected_logits([3], WINDOWS, 0) + bias)
+    shutil.rmtree(elsewhere)
+    with pytest.raises(PackageError, match="no such folder, but the package refers to the checkpoint there"):
+        Session.open(package)
+
+
+def test_changed_weights_are_noticed(package: Path) -> None:
+    weights = package / "weights.safetensors"
+    content, stat = weights.read_bytes(), weights.stat()
+
+    def rewrite(changed: bytes, mtime_ns: int) -> None:
+        weights.write_bytes(changed)
+        os.utime(weights, ns=(mtime_ns, mtime_ns))
+
+    rewrite(content + b"\0", stat.st_mtime_ns)
+    with pytest.raises(
+        PackageError, match=r"weights\.safetensors: changed .* found \d+ bytes, expected \d+; export again"
+    ):
+        Session.open(package)
+    rewrite(content.replace(b"F32", b"I32"), stat.st_mtime_ns)
+    with pytest.raises(PackageError, match=r"changed .* found safetensors header"):
+        Session.open(package)
+    rewrite(b"\0" * len(content), stat.st_mtime_ns)
+    with pytest.raises(PackageError, match=r"not a safetensors file"):
+        Session.open(package)
+    # Another training step in place: the header is the same, the time is not.
+    rewrite(content, stat.st_mtime_ns + 1)
+    with pytest.raises(PackageError, match=r"changed .* found modification time"):
+        Session.open(package)
+    entry = dataclasses.replace(Manifest.read(package).weights, mode="copy")
+    _change(package, weights=entry)
+    Session.open(package, threads=1).close()  # a self-contained folder may be copied
+    weights.unlink()
+    with pytest.raises(PackageError, match=r"weights\.safetensors: cannot be read \(No such file"):
+        Session.open(package)
+
+
+def test_graphs_that_do_not_fit_are_refused(package: Path) -> None:
+    layers = Manifest.read(package).cache
+    _change(package, cache=layers[:2])
+    with pytest.raises(PackageError, match=r"its inputs differ from the manifest: missing \[\], unknown \['past_key"):
+        Session.open(package)
+    _change(package, cache=layers, target="ort")
+    with pytest.raises(RuntimeUnavailable, match="its target is ort"):
+        Session.open(package)
+    _change(package, target="portable")
+    (package / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(PackageError, match=r"model\.onnx: ONNX Runtime cannot load it: [^\n]*$"):
+        Session.open(package)
+    (package / "model.onnx").unlink()
+    with pytest.raises(PackageError, match=r"model\.onnx: no such file"):
+        Session.open(package)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernels": "fast"}, "kernels: found 'fast', expected one of auto, native, portable"),
+        ({"activations": "fp8"}, "activations: found 'fp8'"),
+        ({"provider": "tpu"}, "provider: found 'tpu', expected one of cpu, cuda"),
+        ({"threads": 0}, "threads: found 0, expected at least 1"),
+    ],
+)
+def test_unknown_settings_are_named(package: Path, arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Session.open(package, **arguments)
+
+
+# Kernels
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for the native library: the list says which kernels it has."""
+    kernels: list[str] = []
+    info = library.LibraryInfo(Path("libgptoss_ops.so"), "1.2", frozenset(), "scalar")
+    monkeypatch.setattr(library, "library_path", lambda: info.path)
+    monkeypatch.setattr(library, "library_info", lambda: dataclasses.replace(info, kernels=frozenset(kernels)))
+    return kernels
+
+
+@pytest.fixture
+def manifest(package: Path) -> Manifest:
+    return _change(package, ops=tuple(OpUse("ai.gptoss", name, 1, 3) for name in ("Linear", "SinkAttention")))
+
+
+def test_auto_takes_native_where_every_op_has_a_kernel(manifest: Manifest, offered: list[str]) -> None:
+    offered += ["SinkAttention"]
+    choice = choose_kernels(manifest, "auto", "exact", "cpu")
+    assert choice.kernels == "portable"
+    assert "no kernel for Linear (it has SinkAttention)" in choice.reason
+    offered += ["Linear", "MoEDispatch"]
+    assert choose_kernels(manifest, "auto", "exact", "cpu").kernels == "native"
+    assert choose_kernels(manifest, "auto", "int8", "cpu").kernels == "native"
+    assert choose_kernels(manifest, "portable", "exact", "cpu").kernels == "portable"
+    assert choose_kernels(manifest, "auto", "exact", "cuda").kernels == "portable"
+
+
+def test_native_kernels_that_are_missing_are_named(
+    manifest: Manifest, offered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered += ["SinkAttention"]
+    for kernels, activations, provider, message in (
+        ("native", "exact", "cpu", "native kernels: .*no kernel for Linear"),
+        ("auto", "bf16", "cpu", "activations bf16 need the native kernels: .*no kernel for Linear"),
+        ("portable", "bf16", "cpu", "activations bf16: only the native kernels have them"),
+        ("native", "exact", "cuda", "run on the CPU only"),
+    ):
+        with pytest.raises(RuntimeUnavailable, match=message):
+            choose_kernels(manifest, kernels, activations, provider)
+    monkeypatch.setattr(library, "library_path", lambda: None)
+    with pytest.raises(RuntimeUnavailable, match="the library is not built; reinstall"):
+        choose_kernels(manifest, "native", "exact", "cpu")
+
+
+def test_the_choice_is_logged(package: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "gptoss_onnx"), Session.open(package, kernels="portable", threads=1) as session:
+        assert session.kernels == "portable"
+    assert "portable kernels (asked for), provider cpu" in caplog.text
+
+
+# The machine
+
+
+def test_both_builds_of_onnxruntime_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "distribution", lambda name: name)
+    with pytest.raises(RuntimeUnavailable, match="pip uninstall -y onnxruntime onnxruntime-gpu && pip install"):
+        load_onnxruntime()
+
+
+def test_a_missing_onnxruntime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", none)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RuntimeUnavailable, match=r'it is not installed; pip install "gptoss-onnx\[cpu\]"'):
+        load_onnxruntime()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="no onnxruntime-gpu")
+def test_caches_live_on_the_device(package: Path) -> None:
+    tokens = np.arange(30) % VOCAB
+    with Session.open(package, provider="cuda") as session:
+        np.testing.assert_array_equal(session.score(tokens, 7)[-1], expected_logits(tokens.tolist(), WINDOWS, 29))
+        cache = session.new_cache(1, 20, chunk=4)
+        session.forward(tokens[None, :17], cache)
+        cache.grow(40)
+        for held in (cache.fork(), cache):
+            logits = session.forward(tokens[None, 17:], held)
+            np.testing.assert_array_equal(logits[0, 0], expected_logits(tokens.tolist(), WINDOWS, 29))
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this is the GPU build")
+def test_cuda_never_falls_back(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        RuntimeUnavailable, match=r"provider cuda: this ONNX Runtime offers .*CPUExecutionProvider, not CUDA"
+    ):
+        Session.open(package, provider="cuda")
+    # The GPU build on a machine without a device.
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    with pytest.raises(RuntimeUnavailable, match="provider cuda: no CUDA device can be used"):
+        Session.open(package, provider="cuda")
+    # Even if a device answers, the session itself must be on it.
+    monkeypatch.setattr("gptoss_onnx.runtime.environment._check_cuda_device", lambda _: None)
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(RuntimeUnavailable, match="fell back"):
+        Session.open(package, provider="cuda")
+
+
+def test_the_runtime_loads_no_training_library(package: Path) -> None:
+    program = (
+        "import sys; from gptoss_onnx.runtime import Session; "
+        f"session = Session.open({str(package)!r}, threads=1); list(session.generate([1, 2], max_new_tokens=2)); "
+        "print([name for name in ('torch', 'transformers', 'onnxscript', 'onnx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
