@@ -79,11 +79,11 @@ def export(
     output = Path(output).absolute()
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened:
-        logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
-        reference = GptOss.from_checkpoint(opened, device="meta")
-        graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
         with staged_folder(output, force) as folder:
-            placement = place_weights(opened, folder, weights)
+            placement = place_weights(opened, folder, weights)  # first: what may be refused comes before what is slow
+            logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
+            reference = GptOss.from_checkpoint(opened, device="meta")
+            graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
             attach_weights(graph, opened, placement)
             proto = ir.to_proto(graph)
             check_graph(proto)

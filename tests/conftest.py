@@ -21,7 +21,7 @@ def demo_checkpoint() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """The demo checkpoint exported with hard links."""
+    """The demo checkpoint exported with its weights copied."""
     return export(demo_checkpoint, tmp_path_factory.mktemp("demo") / "package", weights="copy")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors import safe_open
 
 from gptoss_onnx.errors import PackageError
@@ -53,14 +54,8 @@ def test_every_initializer_is_the_checkpoints_bytes(demo_checkpoint: Path, demo_
             content = (demo_package.folder / entries["location"]).read_bytes()
             offset, length = int(entries["offset"]), int(entries["length"])
             value = theirs.get_tensor(tensor.name)
-            assert content[offset : offset + length] == value.contiguous().view(-1).view(dtype=_byte()).numpy().tobytes()
+            assert content[offset : offset + length] == value.reshape(-1).view(torch.uint8).numpy().tobytes()
             assert list(value.shape) == list(tensor.dims)
-
-
-def _byte():
-    import torch
-
-    return torch.uint8
 
 
 def test_graph_is_clean(graph: onnx.ModelProto) -> None:
@@ -188,7 +183,9 @@ def test_golden_vectors_agree_with_the_package(demo_package: Package) -> None:
 
 
 @pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16"])
-def test_narrow_cache_is_recorded_and_runs(tiny_checkpoint: Path, tiny_package: Package, tmp_path: Path, kv_dtype: str) -> None:
+def test_narrow_cache_is_recorded_and_runs(
+    tiny_checkpoint: Path, tiny_package: Package, tmp_path: Path, kv_dtype: str
+) -> None:
     package = export(tiny_checkpoint, tmp_path / "package", kv_dtype=kv_dtype)
     assert package.manifest.lossy == (f"kv cache in {kv_dtype}",)
     with Session.open(package.folder, threads=1) as narrow, Session.open(tiny_package.folder, threads=1) as wide:
