@@ -119,8 +119,10 @@ def visible_slots(positions: torch.Tensor, last: torch.Tensor, capacity: int, wi
     slots = torch.arange(capacity, device=positions.device)
     held = last.unsqueeze(1) - torch.remainder(last.unsqueeze(1) - slots, capacity)  # (B, C): position in each slot
     distance = positions.unsqueeze(2) - held.unsqueeze(1)  # (B, S, C)
-    visible = (held.unsqueeze(1) >= 0) & (distance >= 0)
-    return visible & (distance < window) if window > 0 else visible
+    visible: torch.Tensor = (held.unsqueeze(1) >= 0) & (distance >= 0)
+    if window > 0:
+        visible &= distance < window
+    return visible
 
 
 def _split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:

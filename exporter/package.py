@@ -78,20 +78,19 @@ def export(
     _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
     output = Path(output).absolute()
     check_output(output, force)
-    with open_checkpoint(checkpoint) as opened:
-        with staged_folder(output, force) as folder:
-            placement = place_weights(opened, folder, weights)  # first: what may be refused comes before what is slow
-            logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
-            reference = GptOss.from_checkpoint(opened, device="meta")
-            graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
-            attach_weights(graph, opened, placement)
-            proto = ir.to_proto(graph)
-            check_graph(proto)
-            (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-            tokenizer_files = _copy_side_files(opened, folder)
-            _write_golden_if_small(opened, folder)
-            manifest = _describe(opened, proto, placement, folder, target, kv_dtype, tokenizer_files)
-            manifest.write(folder)
+    with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
+        placement = place_weights(opened, folder, weights)  # first: what may be refused comes before what is slow
+        logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
+        reference = GptOss.from_checkpoint(opened, device="meta")
+        graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
+        attach_weights(graph, opened, placement)
+        proto = ir.to_proto(graph)
+        check_graph(proto)
+        (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
+        tokenizer_files = _copy_side_files(opened, folder)
+        _write_golden_if_small(opened, folder)
+        manifest = _describe(opened, proto, placement, folder, target, kv_dtype, tokenizer_files)
+        manifest.write(folder)
     logger.info("wrote %s", output)
     return Package(output, manifest)
 

@@ -6,7 +6,7 @@ Parameters have Hugging Face's names and stay in the checkpoint's dtypes; activa
 Legend: B batch, S new tokens, N = B·S, C cache capacity, K kv heads, D head dim, T kept positions, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -121,22 +121,18 @@ class SparseMLP(nn.Module):
         """Send each token of (N, hidden) through its top-k experts."""
         weights = self.experts
         gate_up_bias, down_bias = (b.to(x.dtype) for b in (weights.gate_up_proj_bias, weights.down_proj_bias))
-        op: Callable[..., Tensor]
+        output: Tensor
         if self.mxfp4:
-            op = torch.ops.gptoss.moe_dispatch_mxfp4
             gate_up = (weights.gate_up_proj_blocks, weights.gate_up_proj_scales)
             down = (weights.down_proj_blocks, weights.down_proj_scales)
-            return op(x, self.router(x), *gate_up, gate_up_bias, *down, down_bias, *self.attributes)
-        op = torch.ops.gptoss.moe_dispatch
-        return op(
-            x,
-            self.router(x),
-            weights.gate_up_proj,
-            gate_up_bias,
-            weights.down_proj,
-            down_bias,
-            *self.attributes,
-        )
+            output = torch.ops.gptoss.moe_dispatch_mxfp4(
+                x, self.router(x), *gate_up, gate_up_bias, *down, down_bias, *self.attributes
+            )
+        else:
+            output = torch.ops.gptoss.moe_dispatch(
+                x, self.router(x), weights.gate_up_proj, gate_up_bias, weights.down_proj, down_bias, *self.attributes
+            )
+        return output
 
 
 class Block(nn.Module):
@@ -229,12 +225,13 @@ class GptOss(nn.Module):
             dtype: of the caches; `compute` when None.
         """
         config = self.config
-        kinds = [config.window_of(layer) > 0 for layer in range(config.num_layers)]
-        shapes = [
-            (batch, config.num_kv_heads, ring if windowed and ring else capacity, config.head_dim) for windowed in kinds
-        ]
-        options = {"dtype": dtype or self.compute, "device": self.inv_freq.device}
-        return [(torch.zeros(shape, **options), torch.zeros(shape, **options)) for shape in shapes]
+
+        def zeros(layer: int) -> Tensor:
+            slots = ring if ring is not None and config.window_of(layer) > 0 else capacity
+            shape = (batch, config.num_kv_heads, slots, config.head_dim)
+            return torch.zeros(shape, dtype=dtype or self.compute, device=self.inv_freq.device)
+
+        return [(zeros(layer), zeros(layer)) for layer in range(config.num_layers)]
 
     def forward(
         self,

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
-from support.tolerances import PACKAGE_LOGITS
 from transformers import GptOssForCausalLM
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import ModelConfig, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from gptoss_onnx.runtime import Session
+from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
+from support.tolerances import PACKAGE_LOGITS
 
 RANDOM = {
     "mxfp4": ("hf-mxfp4", "BF16", {}),

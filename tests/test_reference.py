@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
-from support.tolerances import REFERENCE_LOGITS
 
 from gptoss_onnx.reference import GptOss, ModelConfig, open_checkpoint
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
+from support.tolerances import REFERENCE_LOGITS
 
 BASE = tiny_config(num_layers=3)
 PLAIN_ROPE = dataclasses.replace(

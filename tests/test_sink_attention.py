@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.op_models import op_model, run_ort, run_reference, session_of
-from support.tolerances import BODY_BFLOAT16_CACHE, BODY_FLOAT16_CACHE, BODY_FLOAT32
 
 import gptoss_onnx.custom_ops.sink_attention  # noqa: F401 - defines the op
 from gptoss_onnx.errors import InputError
+from support.op_models import op_model, run_ort, run_reference, session_of
+from support.tolerances import BODY_BFLOAT16_CACHE, BODY_FLOAT16_CACHE, BODY_FLOAT32
 
 TOLERANCES = {torch.float32: BODY_FLOAT32, torch.float16: BODY_FLOAT16_CACHE, torch.bfloat16: BODY_BFLOAT16_CACHE}
 

@@ -16,6 +16,7 @@ from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
 from gptoss_onnx.reference.finite import first_non_finite
 from gptoss_onnx.runtime import Session
+from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting
 from gptoss_onnx.validation.expected import Expected
 from gptoss_onnx.validation.greedy_case import greedy_agreement
@@ -138,6 +139,4 @@ def _run_greedy(setting: Setting, count: int, limits: Limits) -> CaseResult:
 
 def _versions() -> dict[str, str]:
     found = {name: version(name) for name in PACKAGES}
-    import onnxruntime  # either of two distributions provides it
-
-    return {**found, "torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+    return {**found, "torch": torch.__version__, "onnxruntime": load_onnxruntime().__version__}
