@@ -121,7 +121,7 @@ def visible_slots(positions: torch.Tensor, last: torch.Tensor, capacity: int, wi
     distance = positions.unsqueeze(2) - held.unsqueeze(1)  # (B, S, C)
     visible: torch.Tensor = (held.unsqueeze(1) >= 0) & (distance >= 0)
     if window > 0:
-        visible &= distance < window
+        visible = torch.logical_and(visible, distance < window)
     return visible
 
 
