@@ -126,7 +126,7 @@ def visible_slots(positions: torch.Tensor, last: torch.Tensor, capacity: int, wi
 
 
 def _split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)  # (B, S, n·D) → (B, n, S, D)
+    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)  # (B, S, n·D) → (B, n, S, D)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The verdict of a parity run: a table for people, JSON for machines."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ class Report:
             f"PASS: {len(self.cases)} cases" if self.passed else f"FAIL: {failed} of {len(self.cases)} cases failed"
         )
         limits = self.limits
-        judged = f"max abs ≤ {limits.max_abs:g}, KL ≤ {limits.kl:g}, top-1 ≥ {limits.top1:g}"
+        judged = f"max abs ≤ {limits.max_abs:g}, " if math.isfinite(limits.max_abs) else ""
+        judged += f"KL ≤ {limits.kl:g}, top-1 ≥ {limits.top1:g}"
         summary = f"{verdict} ({self.kernels} kernels on {self.provider} against the float32 reference; {judged})"
         return "\n".join([*lines, *notes, summary])
 
@@ -99,4 +101,4 @@ def _finite(value: Any) -> Any:
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+    return None if isinstance(value, float) and math.isinf(value) else value

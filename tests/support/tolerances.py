@@ -12,3 +12,5 @@ REFERENCE_LOGITS = 1e-4
 PACKAGE_LOGITS = 2e-4
 # Relative error (norms) of experts and projections in float32: dot products of a few hundred terms, summed otherwise.
 BODY_EXPERTS = 2e-6
+# Our error metrics in float64 against torch's: rounding of a short sum.
+METRICS = 1e-6
