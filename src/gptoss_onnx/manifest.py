@@ -6,9 +6,9 @@ The JSON Schema in `manifest.schema.json` describes the same document for other 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import write_atomically
@@ -17,6 +17,8 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
 FORMAT_VERSION = 1
 STAGING_SUFFIX = ".partial"  # of a folder an export is still writing, or was when it was interrupted
+
+Document = TypeVar("Document")
 
 
 @dataclass(frozen=True)
@@ -125,29 +127,9 @@ class Manifest:
                 f"{folder / MANIFEST_NAME}: format_version is {found}, this gptoss-onnx reads {FORMAT_VERSION}: {hint}"
             )
         try:
-            return cls._from_document(document)
-        except (KeyError, TypeError, AttributeError) as error:
+            return _parse_object(cls, document, "")
+        except TypeError as error:
             raise PackageError(f"{folder / MANIFEST_NAME}: malformed ({error}); export the package again") from error
-
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> Self:
-        unknown = sorted(set(document) - {field.name for field in fields(cls)})
-        if unknown:
-            raise KeyError(f"unknown keys {unknown}")
-        weights = document["weights"]
-        return cls(
-            **{
-                **document,
-                "inputs": _specs(document["inputs"]),
-                "outputs": _specs(document["outputs"]),
-                "cache": tuple(CacheLayer(**layer) for layer in document["cache"]),
-                "ops": tuple(OpUse(**use) for use in document["ops"]),
-                "weights": Weights(**{**weights, "files": tuple(WeightFile(**entry) for entry in weights["files"])}),
-                "tokenizer_files": tuple(document["tokenizer_files"]),
-                "lossy": tuple(document["lossy"]),
-                "unsupported": tuple(document["unsupported"]),
-            }
-        )
 
 
 def _load(folder: Path) -> dict[str, Any]:
@@ -169,5 +151,33 @@ def _load(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(entry["name"], entry["dtype"], tuple(entry["shape"])) for entry in entries)
+def _parse_object(kind: type[Document], value: Any, where: str) -> Document:
+    """Build a dataclass from a JSON object of exactly its fields; raises TypeError naming what does not fit."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{where or 'the document'}: found {value!r:.60}, expected an object")
+    kinds = get_type_hints(kind)
+    prefix = f"{where}." if where else ""
+    for problem, keys in (("unknown", value.keys() - kinds.keys()), ("missing", kinds.keys() - value.keys())):
+        if keys:
+            raise TypeError(f"{problem} {', '.join(prefix + key for key in sorted(keys))}")
+    return kind(**{key: _parse(kinds[key], entry, prefix + key) for key, entry in value.items()})
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """Return a JSON value as the type a field declares; raises TypeError where it is of another."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _parse_object(cast("type[Any]", kind), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(value))
+    if origin is Literal:
+        fits, expected = value in arguments, " or ".join(arguments)
+    elif origin in (Mapping, tuple):
+        fits, expected = origin is Mapping and isinstance(value, dict), "an object" if origin is Mapping else "a list"
+    else:
+        kinds = arguments or (kind,)
+        fits = type(value) in kinds  # exactly: a boolean is no integer
+        expected = " or ".join(kind.__name__ for kind in kinds)
+    if not fits:
+        raise TypeError(f"{where}: found {value!r:.60}, expected {expected}")
+    return value

@@ -1,0 +1,122 @@
+"""The command group, and what becomes of an error: one line on stderr and an exit code.
+
+Exit codes: 0 done; 1 the check ran and failed; 2 wrong input or environment; 130 interrupted; 141 the reader of
+stdout went away, as for a program that the signal kills.
+"""
+
+import errno
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+from gptoss_onnx.cli.console import Invocation, one_line, verbose_option
+from gptoss_onnx.cli.export import export
+from gptoss_onnx.cli.generate import generate
+from gptoss_onnx.cli.inspect import inspect
+from gptoss_onnx.cli.make_checkpoint import make_checkpoint
+from gptoss_onnx.cli.validate import validate
+from gptoss_onnx.errors import GptOssError
+
+WRONG = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class Application(click.Group):
+    """A group whose errors are one line each; with `--verbose` their traceback comes first."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command line and exit; see `click.Command.main`."""
+        with Invocation() as invocation:
+            run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, obj=invocation, **extra)
+            code = _exit_code(run, invocation) if standalone_mode else run()
+        return sys.exit(code) if standalone_mode else code
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; click itself would end with 1 where the reader of stdout goes away."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ClosedPipeError from error
+
+
+class _ClosedPipeError(Exception):
+    """Nobody reads stdout any more."""
+
+
+@click.group(cls=Application, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gptoss-onnx")
+@verbose_option
+def main() -> None:
+    """Export gpt-oss checkpoints to ONNX packages, prove them against PyTorch, and run them with ONNX Runtime."""
+
+
+for command in (export, inspect, generate, validate, make_checkpoint):
+    main.add_command(command)
+
+
+def _exit_code(run: Callable[[], Any], invocation: Invocation) -> int:
+    """Run a command and return its exit code, after one line on stderr where it failed."""
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows what it can
+        code = run()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe still can be told
+        return code if isinstance(code, int) else 0
+    except (click.Abort, KeyboardInterrupt):
+        return _tell("interrupted", INTERRUPTED, invocation)
+    except click.ClickException as error:
+        return _tell(f"error: {_usage(error)}", WRONG, invocation)
+    except (_ClosedPipeError, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        return BROKEN_PIPE
+    except GptOssError as error:
+        return _tell(f"error: {error}", WRONG, invocation)
+    except MemoryError as error:
+        return _tell(f"error: out of memory: {str(error) or 'free some, or ask for less'}", WRONG, invocation)
+    except OSError as error:
+        return _tell(f"error: {_system(error)}", WRONG, invocation)
+    except Exception as error:  # noqa: BLE001 - a bug; Python's own exit code, 1, would say that a check failed
+        hint = "" if invocation.verbose else "; --verbose shows where"
+        text = f"error: unexpected {type(error).__name__}: {error} (a bug: please report it{hint})"
+        return _tell(text, WRONG, invocation)
+
+
+def _tell(text: str, code: int, invocation: Invocation) -> int:
+    """Print the line (a message may quote text of several), below its traceback where that is wanted."""
+    if invocation.verbose:
+        traceback.print_exc()
+    print(one_line(text), file=sys.stderr)  # noqa: T201 - the terminal is what this is for
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return message if context is None else f"{message} (see {context.command_path} --help)"
+
+
+def _system(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    hints = {
+        errno.ENOSPC: "; free some space or choose another disk",
+        errno.EDQUOT: "; free some space or choose another disk",
+        errno.EACCES: "; check its permissions, or choose another place",
+        errno.EPERM: "; check its permissions, or choose another place",
+        errno.EROFS: "; choose another place",
+    }
+    return f"{where}{error.strerror or error}{hints.get(error.errno or 0, '')}"

@@ -1,0 +1,129 @@
+"""What every command shares: the --verbose flag, logging to stderr, JSON on stdout, and hints for missing extras."""
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
+
+import click
+
+from gptoss_onnx.errors import RuntimeUnavailable
+
+OURS = "gptoss_onnx"
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Invocation:
+    """One run of the command line: whether it is verbose, and where log records and warnings go.
+
+    A context manager. Records go to stderr: of this project from WARNING on, of others from ERROR on (their
+    warnings are seldom something a user can act on); verbose shows INFO and WARNING.
+    """
+
+    def __init__(self) -> None:
+        self.verbose = False
+        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._handler.addFilter(self._shows)
+        self._warnings = warnings.catch_warnings()
+
+    def be_verbose(self) -> None:
+        """Show more from now on."""
+        self.verbose = True
+        logging.getLogger(OURS).setLevel(logging.INFO)
+
+    def __enter__(self) -> Self:
+        self._level = logging.getLogger(OURS).level
+        logging.getLogger().addHandler(self._handler)
+        self._warnings.__enter__()
+        warnings.showwarning = self._show_warning
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._warnings.__exit__(*error)
+        logging.getLogger().removeHandler(self._handler)
+        logging.getLogger(OURS).setLevel(self._level)
+
+    def _shows(self, record: logging.LogRecord) -> bool:
+        ours = record.name.partition(".")[0] == OURS
+        quiet = logging.WARNING if ours else logging.ERROR
+        return record.levelno >= (quiet - 10 if self.verbose else quiet)
+
+    def _show_warning(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if self.verbose:
+            print(f"{category.__name__}: {message}", file=sys.stderr)  # noqa: T201 - a terminal is what this is for
+
+
+def verbose_option(command: Command) -> Command:
+    """Add `--verbose` to a command."""
+
+    def switch_on(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value and isinstance(context.obj, Invocation):
+            context.obj.be_verbose()
+
+    option = click.option(
+        "--verbose",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=switch_on,
+        help="Log to stderr what is done, and show the traceback of an error.",
+    )
+    return option(command)
+
+
+def is_verbose() -> bool:
+    """Whether the running command was given `--verbose`."""
+    invocation = click.get_current_context().find_object(Invocation)
+    return invocation is not None and invocation.verbose
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document to stdout; it has no infinities and NaNs, so they become null."""
+    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Say which extra brings what an import inside the block did not find.
+
+    Raises RuntimeUnavailable with the pip command.
+    """
+    try:
+        yield
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == OURS:
+            raise
+        found = f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{error}"
+        raise RuntimeUnavailable(f'{found}: this command needs pip install "gptoss-onnx[{name}]"') from error
+
+
+def one_line(text: str) -> str:
+    """Return the text on one line, as short as white space allows."""
+    return " ".join(text.split())
+
+
+def file_size(count: int) -> str:
+    """Return a number of bytes as people say it, in powers of ten."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural but for one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

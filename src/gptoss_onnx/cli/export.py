@@ -1,0 +1,90 @@
+"""`gptoss-onnx export`: a checkpoint becomes a package folder."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from gptoss_onnx.cli.console import count_of, extra, file_size, verbose_option
+
+if TYPE_CHECKING:
+    from gptoss_onnx.manifest import Manifest
+
+
+@click.command(short_help="Turn a checkpoint into a package.")
+@click.argument("checkpoint")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The package folder to make.")
+@click.option(
+    "--target",
+    type=click.Choice(["portable"]),
+    default="portable",
+    show_default=True,
+    help="The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["link", "copy", "reference"]),
+    default="link",
+    show_default=True,
+    help="link: hard links to the checkpoint's files; copy: a folder of its own; reference: they stay there.",
+)
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Element type of the KV cache.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing package.")
+@verbose_option
+def export(
+    checkpoint: str,
+    output: Path,
+    target: Literal["portable"],
+    weights: Literal["link", "copy", "reference"],
+    kv_dtype: Literal["float32", "float16", "bfloat16"],
+    force: bool,
+) -> None:
+    """Export CHECKPOINT, a folder or a hub id in the local Hugging Face cache, to an ONNX package."""
+    begin = time.perf_counter()
+    with extra("export"):
+        from gptoss_onnx.exporter import export as export_package
+
+    package = export_package(checkpoint, output, target=target, weights=weights, kv_dtype=kv_dtype, force=force)
+    click.echo(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
+
+
+def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -> str:
+    windows = Counter(layer.window for layer in manifest.cache)
+    kinds = (f"{count} {f'window {window}' if window else 'full'}" for window, count in sorted(windows.items()))
+    model = manifest.model
+    lines = {
+        "layers": f"{len(manifest.cache)} ({', '.join(kinds)})",
+        "experts": f"{model['num_local_experts']}, {model['num_experts_per_tok']} a token",
+        "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
+        "weights": _weights(manifest),
+        "lossy": ", ".join(manifest.lossy),
+        "written": f"{file_size(_bytes_written(folder, manifest))} of new files",
+        "time": f"{seconds:.1f} s",
+    }
+    return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
+
+
+def _weights(manifest: "Manifest") -> str:
+    weights = manifest.weights
+    done = {
+        "link": "hard-linked, no byte copied",
+        "copy": "copied",
+        "reference": f"referred to in {weights.root}",
+    }
+    count, size = len(weights.files), sum(entry.size for entry in weights.files)
+    return f"{count_of(count, 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
+
+
+def _bytes_written(folder: Path, manifest: "Manifest") -> int:
+    """Return the size of the package's files that are not links to the checkpoint's."""
+    linked = {entry.name for entry in manifest.weights.files} if manifest.weights.mode == "link" else set()
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files if path.relative_to(folder).as_posix() not in linked)

@@ -1,0 +1,60 @@
+"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 when it does not hold."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from gptoss_onnx.cli.console import extra, print_json, verbose_option
+
+FAILED = 1
+
+
+@click.command(short_help="Compare a package with the PyTorch reference.")
+@click.argument("package", type=click.Path(path_type=Path))
+@click.option("--reference", required=True, help="The checkpoint the package was exported from: folder or hub id.")
+@click.option(
+    "--suite",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="full adds the long cases.",
+)
+@click.option(
+    "--kernels",
+    type=click.Choice(["auto", "native", "portable"]),
+    default="auto",
+    show_default=True,
+    help="What runs the ai.gptoss ops; auto takes native where every op has a kernel.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
+@click.option("--write-golden", is_flag=True, help="Write golden vectors into the package first, from the reference.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
+@verbose_option
+def validate(
+    package: Path,
+    reference: str,
+    suite: Literal["quick", "full"],
+    kernels: Literal["auto", "native", "portable"],
+    report: Path | None,
+    write_golden: bool,
+    as_json: bool,
+) -> int:
+    """Prove that PACKAGE computes what the PyTorch reference computes from the checkpoint.
+
+    Exits with 0 when every case holds and with 1 when one does not.
+    """
+    with extra("export,cpu"):
+        from gptoss_onnx.validation import validate as run_validation
+        from gptoss_onnx.validation import write_golden_vectors
+
+    if write_golden:
+        write_golden_vectors(package, reference)
+    found = run_validation(package, reference, suite=suite, kernels=kernels)
+    if report is not None:
+        found.write(report)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo(found.table())
+    return 0 if found.passed else FAILED

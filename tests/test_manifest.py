@@ -1,0 +1,131 @@
+"""The manifest's JSON Schema describes what the exporter writes and the dataclasses hold, no more, no less."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
+import pytest
+
+import gptoss_onnx
+from gptoss_onnx import manifest
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
+from gptoss_onnx.reference.synthetic import tiny_config
+from support.tiny_package import tiny_package
+
+SCHEMA: dict[str, Any] = json.loads((Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text())
+HEAD = {"format", "format_version"}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    text = (tiny_package(tmp_path_factory) / MANIFEST_NAME).read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_an_exported_manifest_is_valid(document: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+
+
+@pytest.mark.parametrize("kind", ["TensorSpec", "CacheLayer", "OpUse", "WeightFile", "Weights"])
+def test_every_field_is_in_the_schema_and_nothing_else(kind: str) -> None:
+    names = {field.name for field in dataclasses.fields(getattr(manifest, kind))}
+    part = SCHEMA["$defs"][kind]
+    assert set(part["properties"]) == set(part["required"]) == names
+    assert part["additionalProperties"] is False
+
+
+def test_the_document_has_the_fields_of_the_manifest_and_its_head() -> None:
+    names = {field.name for field in dataclasses.fields(Manifest)} | HEAD
+    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == names
+    assert SCHEMA["properties"]["format_version"]["const"] == FORMAT_VERSION
+    assert SCHEMA["properties"]["format"]["const"] == manifest.FORMAT
+
+
+def test_the_model_has_the_keys_of_the_configuration() -> None:
+    keys = set(tiny_config().to_json())
+    assert set(SCHEMA["$defs"]["Model"]["properties"]) == set(SCHEMA["$defs"]["Model"]["required"]) == keys
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document.pop(key)
+
+
+SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "unknown key": lambda document: document.update(surprise=1),
+    "missing key": _without("lossy"),
+    "newer version": lambda document: document.update(format_version=FORMAT_VERSION + 1),
+    "name outside the folder": lambda document: document["weights"]["files"][0].update(name="../x.safetensors"),
+    "absolute name": lambda document: document.update(graph="/model.onnx"),
+    "short hash": lambda document: document["weights"]["files"][0].update(header_sha256="abc"),
+    "root without reference": lambda document: document["weights"].update(root="/somewhere"),
+    "reference without root": lambda document: document["weights"].update(mode="reference"),
+    "unknown cache dtype": lambda document: document.update(kv_dtype="int8"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS.keys())
+def test_the_schema_refuses(spoil: Callable[[dict[str, Any]], Any], document: dict[str, Any]) -> None:
+    spoilt = json.loads(json.dumps(document))
+    spoil(spoilt)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(SCHEMA).validate(spoilt)
+
+
+def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    original = Manifest.read(tiny_package(tmp_path_factory))
+    original.write(tmp_path)
+    assert Manifest.read(tmp_path) == original
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected a JSON object, found list"),
+        ("{}", "not a gptoss-onnx manifest"),
+        ('{"format": "gptoss-onnx", "format_version": 0}', "format_version is 0, .* export it again"),
+        ('{"format": "gptoss-onnx", "format_version": 99}', "format_version is 99, .* upgrade gptoss-onnx"),
+        ('{"format": "gptoss-onnx", "format_version": 1}', "malformed"),
+        ('{"format": "gptoss-onnx", "format_version": 1, "surprise": 1}', "unknown surprise"),
+    ],
+)
+def test_other_documents_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / MANIFEST_NAME).write_text(text)
+    with pytest.raises(PackageError, match=message):
+        Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("model",), [], "model: found \\[\\], expected an object"),
+        (("graph",), None, "graph: found None, expected str"),
+        (("opset",), True, "opset: found True, expected int"),
+        (("cache",), {}, "cache: found {}, expected a list"),
+        (("cache", 1, "window"), "8", "cache\\[1\\].window: found '8', expected int"),
+        (("weights", "mode"), "move", "weights.mode: found 'move', expected link or copy or reference"),
+        (("weights", "files", 0), 3, "weights.files\\[0\\]: found 3, expected an object"),
+        (("weights", "files", 0), {"name": "x"}, "missing weights.files\\[0\\].header_sha256, "),
+    ],
+    ids=str,
+)
+def test_values_of_other_types_are_named(
+    tmp_path: Path, document: dict[str, Any], place: tuple[Any, ...], value: object, message: str
+) -> None:
+    spoilt = json.loads(json.dumps(document))
+    part = spoilt
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(spoilt))
+    with pytest.raises(PackageError, match=f"malformed \\({message}"):
+        Manifest.read(tmp_path)
