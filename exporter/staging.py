@@ -47,6 +47,9 @@ def staged_folder(output: Path, force: bool) -> Iterator[Path]:
 
 def check_output(output: Path, force: bool) -> None:
     """Refuse to overwrite anything that is there, except a package (or an empty folder) when `force` is set."""
+    above = next(parent for parent in output.parents if parent.exists())
+    if not above.is_dir():
+        raise PackageError(f"{output}: {above} is a file, so no folder can be made below it")
     if not output.exists() and not output.is_symlink():
         return
     if output.is_dir() and not any(output.iterdir()):

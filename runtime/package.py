@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gptoss_onnx.errors import CheckpointError, PackageError
@@ -60,7 +60,10 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
             "put it back or export again"
         )
     for entry in weights.files:
-        _check_weight_file(package.weights_root / entry.name, entry, compare_time=weights.mode != "copy")
+        name = PurePosixPath(entry.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise PackageError(f"{path}: manifest: weight file {entry.name!r}: expected a name below the weights' root")
+        check_weight_file(package.weights_root / entry.name, entry, compare_time=weights.mode != "copy")
     return package
 
 
@@ -91,7 +94,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> None:
+def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> None:
+    """Raise PackageError unless a weight file is the one the manifest recorded: size, header, modification time."""
     try:
         stat = path.stat()
     except OSError as error:

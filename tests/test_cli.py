@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -322,3 +323,21 @@ atexit.register(lambda: print([m for m in {heavy} if m in sys.modules], file=sys
     result = in_process_of_its_own("inspect", package, code=code)
     assert (result.returncode, result.stderr) == (0, "[]\n")
     assert Manifest.read(package).graph in result.stdout
+
+
+def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CODE, "export", str(checkpoint), "--output", str(tmp_path / "package")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not any(tmp_path.iterdir()):  # the staging folder is there
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait() == 143
+    assert not list(tmp_path.iterdir())
+
+
+def test_validate_leaves_its_verdict_in_the_package(checkpoint: Path, tmp_path: Path) -> None:
+    done("export", checkpoint, "--output", tmp_path / "package")
+    done("validate", tmp_path / "package", "--reference", checkpoint, "--report", tmp_path / "report")
+    verdicts = [json.loads((tmp_path / name / "parity.json").read_text()) for name in ("package", "report")]
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0]["passed"] is True

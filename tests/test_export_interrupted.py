@@ -137,6 +137,6 @@ def test_link_refused_names_the_options_that_remain(tiny_checkpoint: Path, tmp_p
 def test_copy_refused_when_the_disk_is_too_small(tiny_checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PackageError, match="copying the weights needs .* are free"):
+    with pytest.raises(PackageError, match=r"copying the weights needs .* are free"):
         export(tiny_checkpoint, tmp_path / "package", weights="copy")
     assert not list(tmp_path.iterdir())

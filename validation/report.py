@@ -96,9 +96,9 @@ def _pad(cell: str, width: int, column: int) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Return the document with infinities as null: JSON has none."""
+    """Return the document with what is not finite as null: JSON has no such numbers."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -62,7 +62,7 @@ def validate(
         window = checkpoint.config.window or 32
         length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
         setting = Setting(session, expected, expected.tokens(max(2, length)), window)
-        results = [_check_structure(session)]
+        results = [_check_structure(session, checkpoint)]
         results += [_run(case, setting, limits) for case in SUITES[suite]]
         results.append(_run_greedy(setting, GREEDY_TOKENS[suite], limits))
         return Report(
@@ -108,15 +108,26 @@ def _check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> Non
         raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
 
 
-def _check_structure(session: Session) -> CaseResult:
+def _check_structure(session: Session, checkpoint: Checkpoint) -> CaseResult:
     begin = time.perf_counter()
+    note = _other_files(session, checkpoint)
+    passed = True
     try:
         check_graph(onnx.load(session.package.graph, load_external_data=False))
-        note = ""
     except PackageError as error:
-        note = str(error)
+        passed, note = False, str(error)
     seconds = time.perf_counter() - begin
-    return CaseResult("load", "opened in ONNX Runtime, and passed by onnx.checker", not note, seconds, None, note)
+    return CaseResult("load", "opened in ONNX Runtime, and passed by onnx.checker", passed, seconds, None, note)
+
+
+def _other_files(session: Session, checkpoint: Checkpoint) -> str:
+    """Return a note where the weights are not the reference's own files, which explains most surprises."""
+    manifest, root = session.manifest, session.package.weights_root
+    if manifest.weights.mode == "copy":
+        return ""
+    ours = {(root / entry.name).stat().st_ino for entry in manifest.weights.files}
+    theirs = {path.stat().st_ino for path in checkpoint.files}
+    return "" if ours == theirs else "the package's weights are not the files of this reference, but others like them"
 
 
 def _run(case: Case, setting: Setting, limits: Limits) -> CaseResult:

@@ -1,5 +1,11 @@
 """Export gpt-oss checkpoints to ONNX, prove the result against PyTorch, run it with ONNX Runtime."""
 
-from importlib.metadata import version
+__all__ = ["__version__"]
 
-__version__ = version("gptoss-onnx")
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # looked up when asked for: the lookup is half of the command line's start-up time
+        from importlib.metadata import version
+
+        return version("gptoss-onnx")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,15 @@
 """The command group, and what becomes of an error: one line on stderr and an exit code.
 
 Exit codes: 0 done; 1 the check ran and failed; 2 wrong input or environment; 130 interrupted; 141 the reader of
-stdout went away, as for a program that the signal kills.
+stdout went away; 143 terminated; the last three as for a program that the signal kills.
 """
 
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +27,7 @@ from gptoss_onnx.errors import GptOssError
 
 WRONG = 2
 INTERRUPTED = 130
+TERMINATED = 143
 BROKEN_PIPE = 141
 
 
@@ -40,6 +43,8 @@ class Application(click.Group):
         **extra: Any,
     ) -> Any:
         """Run one command line and exit; see `click.Command.main`."""
+        if standalone_mode and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what cleans up does
         with Invocation() as invocation:
             run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, obj=invocation, **extra)
             code = _exit_code(run, invocation) if standalone_mode else run()

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gptoss_onnx.errors import CheckpointError, PackageError
-from gptoss_onnx.files import header_sha256
+from gptoss_onnx.errors import PackageError
 from gptoss_onnx.manifest import FORMAT, FORMAT_VERSION, CacheLayer, Manifest, WeightFile
 from gptoss_onnx.runtime.cache_layout import layer_slots
 from gptoss_onnx.runtime.chat import TEMPLATE_FILE, TOKENIZER_CONFIG
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
-from gptoss_onnx.runtime.package import read_json
+from gptoss_onnx.runtime.package import check_weight_file, read_json
 from gptoss_onnx.runtime.text import TOKENIZER_FILE
 
 GOLDEN_FILE = "golden/golden.json"
@@ -128,11 +127,10 @@ def _cache(index: int, layer: CacheLayer, kv_dtype: str) -> LayerCache:
 
 def _state(path: Path, entry: WeightFile, compare_time: bool) -> State:
     """Compare a weight file with what the manifest recorded, as opening the package does."""
-    try:
-        status = path.stat()
-        same_header = status.st_size == entry.size and header_sha256(path) == entry.header_sha256
-    except FileNotFoundError:
+    if not path.exists():
         return "missing"
-    except CheckpointError:
+    try:
+        check_weight_file(path, entry, compare_time=compare_time)
+    except PackageError:
         return "changed"
-    return "unchanged" if same_header and (not compare_time or status.st_mtime_ns == entry.mtime_ns) else "changed"
+    return "unchanged"

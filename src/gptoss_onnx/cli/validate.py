@@ -1,11 +1,14 @@
 """`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 when it does not hold."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from gptoss_onnx.cli.console import extra, print_json, verbose_option
+
+if TYPE_CHECKING:
+    from gptoss_onnx.validation import Report
 
 FAILED = 1
 
@@ -51,10 +54,21 @@ def validate(
     if write_golden:
         write_golden_vectors(package, reference)
     found = run_validation(package, reference, suite=suite, kernels=kernels)
-    if report is not None:
-        found.write(report)
+    for folder in (package, report):
+        if folder is not None:
+            _write(found, folder, required=folder is report)
     if as_json:
         print_json(found.to_json())
     else:
         click.echo(found.table())
     return 0 if found.passed else FAILED
+
+
+def _write(found: "Report", folder: Path, required: bool) -> None:
+    """Write `parity.json`; a package that is read-only keeps the one it has, which is said on stderr."""
+    try:
+        found.write(folder)
+    except OSError as error:
+        if required:
+            raise
+        click.echo(f"note: {folder / 'parity.json'} not written ({error.strerror})", err=True)
