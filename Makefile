@@ -60,7 +60,8 @@ test: lint ## Lint, then run the tests that need no GPU, Node.js, browser or lon
 demo: venv ## Export the demo checkpoint, validate the package, generate from it
 	$(BIN)/gptoss-onnx export demo/checkpoint --output demo/package --force
 	$(BIN)/gptoss-onnx validate demo/package --reference demo/checkpoint --report demo/report
-	$(BIN)/gptoss-onnx generate demo/package --prompt "It was a truth" --max-new-tokens 120
+	$(BIN)/gptoss-onnx generate demo/package --prompt "It was a bright morning, and she" \
+	  --temperature 0.7 --top-p 0.9 --seed 2 --max-new-tokens 140
 
 wheel: venv ## Build the wheel of this machine's platform into dist/
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .

@@ -165,7 +165,9 @@ def test_export_over_anything_else_is_refused(desk: Desk, force: tuple[str, ...]
 
 
 def test_export_below_a_file(desk: Desk) -> None:
-    desk.refused("is a file, so no folder can be made below it", "export", desk.checkpoint, "--output", desk.weights / "package")
+    desk.refused(
+        "is a file, so no folder can be made below it", "export", desk.checkpoint, "--output", desk.weights / "package"
+    )
 
 
 ACROSS = ("cannot hard-link", "file system", "--weights reference", "--weights copy")

@@ -1,6 +1,5 @@
 """The verdict of a parity run: a table for people, JSON for machines."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.files import write_atomically
+from gptoss_onnx.json_text import dump_json
 from gptoss_onnx.validation.limits import Limits
 from gptoss_onnx.validation.metrics import Difference
 
@@ -77,8 +77,7 @@ class Report:
     def write(self, folder: Path, name: str = PARITY_FILE) -> Path:
         """Write the JSON document to `folder`, which is made if need be; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_finite(self.to_json()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(folder / name, text.encode())
+        write_atomically(folder / name, f"{dump_json(self.to_json())}\n".encode())
         return folder / name
 
 
@@ -93,12 +92,3 @@ def _row(case: CaseResult) -> tuple[str, ...]:
 
 def _pad(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column in (0, 7) else cell.rjust(width)
-
-
-def _finite(value: Any) -> Any:
-    """Return the document with what is not finite as null: JSON has no such numbers."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,7 @@
 """What every command shares: the --verbose flag, logging to stderr, JSON on stdout, and hints for missing extras."""
 
-import json
 import logging
-import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any, Self, TypeVar
 import click
 
 from gptoss_onnx.errors import RuntimeUnavailable
+from gptoss_onnx.json_text import dump_json
 
 OURS = "gptoss_onnx"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -84,7 +84,16 @@ def is_verbose() -> bool:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to stdout; it has no infinities and NaNs, so they become null."""
-    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+    click.echo(dump_json(document))
+
+
+def let_threads_sleep() -> None:
+    """Make PyTorch's idle threads sleep; to be called before it is imported.
+
+    By default they spin at every barrier. On small tensors, on a machine that runs anything else, that makes the
+    reference many times slower than one thread alone would be.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextmanager
@@ -119,11 +128,3 @@ def file_size(count: int) -> str:
 def count_of(count: int, noun: str) -> str:
     """Return a number with its noun, in the plural but for one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gptoss_onnx.cli.console import count_of, extra, file_size, verbose_option
+from gptoss_onnx.cli.console import count_of, extra, file_size, let_threads_sleep, verbose_option
 
 if TYPE_CHECKING:
     from gptoss_onnx.manifest import Manifest
@@ -49,6 +49,7 @@ def export(
 ) -> None:
     """Export CHECKPOINT, a folder or a hub id in the local Hugging Face cache, to an ONNX package."""
     begin = time.perf_counter()
+    let_threads_sleep()
     with extra("export"):
         from gptoss_onnx.exporter import export as export_package
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, let_threads_sleep, print_json, verbose_option
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
@@ -47,6 +47,7 @@ def validate(
 
     Exits with 0 when every case holds and with 1 when one does not.
     """
+    let_threads_sleep()
     with extra("export,cpu"):
         from gptoss_onnx.validation import validate as run_validation
         from gptoss_onnx.validation import write_golden_vectors
