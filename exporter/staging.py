@@ -33,8 +33,8 @@ def staged_folder(output: Path, force: bool) -> Iterator[Path]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=STAGING_SUFFIX, dir=output.parent))
-        staging.chmod(0o755)  # mkdtemp's 0700 would lock other users out of the finished package
         try:
+            staging.chmod(0o755)  # mkdtemp's 0700 would lock other users out of the finished package
             yield staging
             _sync(staging)
             check_output(output, force)

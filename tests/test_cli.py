@@ -328,7 +328,7 @@ atexit.register(lambda: print([m for m in {heavy} if m in sys.modules], file=sys
 def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, "export", str(checkpoint), "--output", str(tmp_path / "package")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not any(tmp_path.iterdir()):  # the staging folder is there
+        while not list(tmp_path.glob(".*/*.safetensors")):  # the staging folder is there, with the first file
             time.sleep(0.02)
         process.terminate()
         assert process.wait() == 143

@@ -13,11 +13,10 @@ import torch
 
 from gptoss_onnx.exporter import golden, package
 
-golden.GREEDY_TOKENS = 2  # golden vectors would take most of the time, and most of the kills
-torch.set_num_threads(1)  # no pool of threads that a fork would lose
-
 
 def main(checkpoint: str, scratch: str) -> None:
+    golden.GREEDY_TOKENS = 2  # golden vectors would take most of the time, and most of the kills
+    torch.set_num_threads(1)  # no pool of threads that a fork would lose
     traced: list[ir.Model] = []
     trace = package.trace
 
