@@ -107,3 +107,13 @@ def test_meta_device_reads_no_weight(checkpoint_of: CheckpointMaker) -> None:
         model = GptOss.from_checkpoint(checkpoint, device="meta")
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert set(model.state_dict()) == set(checkpoint.tensors)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or a PyTorch built without CUDA")
+def test_cuda_equals_cpu(checkpoint_of: CheckpointMaker) -> None:
+    tokens = random_tokens(BASE, 30, seed=6)
+    with open_checkpoint(checkpoint_of(BASE, "hf-mxfp4")) as checkpoint:
+        on_cpu = GptOss.from_checkpoint(checkpoint).score(tokens)
+        on_gpu = GptOss.from_checkpoint(checkpoint, device="cuda").score(tokens)
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=REFERENCE_LOGITS, rtol=0)
