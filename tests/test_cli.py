@@ -67,7 +67,6 @@ def test_the_entry_point_is_the_command() -> None:
         ("export", "x", "--output", "y", "--dense", "int8"),
         ("export", "x", "--output", "y", "--experts", "packed"),
         ("export", "x", "--output", "y", "--target", "ort"),
-        ("generate", "x", "--prompt", "y", "--activations", "bf16"),
         ("make-checkpoint", "tiny", "x", "--layout", "openai"),
         ("bench", "x"),
     ],

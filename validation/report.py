@@ -36,6 +36,7 @@ class Report:
     reference: str
     suite: str
     kernels: str
+    activations: str
     provider: str
     versions: Mapping[str, str]
     limits: Limits
@@ -66,7 +67,8 @@ class Report:
         limits = self.limits
         judged = f"max abs ≤ {limits.max_abs:g}, " if math.isfinite(limits.max_abs) else ""
         judged += f"KL ≤ {limits.kl:g}, top-1 ≥ {limits.top1:g}"
-        summary = f"{verdict} ({self.kernels} kernels on {self.provider} against the float32 reference; {judged})"
+        kernels = f"{self.kernels} kernels" + (f", {self.activations}," if self.activations != "exact" else "")
+        summary = f"{verdict} ({kernels} on {self.provider} against the float32 reference; {judged})"
         return "\n".join([*lines, *notes, summary])
 
     def to_json(self) -> dict[str, Any]:

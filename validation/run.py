@@ -40,6 +40,7 @@ def validate(
     *,
     suite: Suite = "quick",
     kernels: Literal["auto", "native", "portable"] = "auto",
+    activations: Literal["exact", "bf16", "int8"] = "exact",
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
 
@@ -48,6 +49,7 @@ def validate(
         reference: the checkpoint it was exported from: a folder or a hub id.
         suite: `quick`, or `full`, which adds the long context and a longer continuation.
         kernels: as for `Session.open`.
+        activations: as for `Session.open`; lossy ones are held to limits of their own.
 
     Raises:
         ParityError: nothing can be judged: weights that are not finite, or a package of another model.
@@ -55,10 +57,11 @@ def validate(
     """
     if suite not in SUITES:
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
-    with open_checkpoint(reference) as checkpoint, Session.open(package, kernels=kernels) as session:
+    opened = Session.open(package, kernels=kernels, activations=activations)
+    with open_checkpoint(reference) as checkpoint, opened as session:
         _check_pair(session.manifest, checkpoint, session.package.folder)
         expected = Expected(GptOss.from_checkpoint(checkpoint), SEED)
-        limits = limits_for(session.manifest)
+        limits = limits_for(session.manifest, activations)
         window = checkpoint.config.window or 32
         length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
         setting = Setting(session, expected, expected.tokens(max(2, length)), window)
@@ -70,6 +73,7 @@ def validate(
             reference=str(reference),
             suite=suite,
             kernels=session.kernels,
+            activations=session.activations,
             provider=session.provider,
             versions=_versions(),
             limits=limits,

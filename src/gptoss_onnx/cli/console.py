@@ -76,6 +76,25 @@ def verbose_option(command: Command) -> Command:
     return option(command)
 
 
+def kernel_options(command: Command) -> Command:
+    """Add `--kernels` and `--activations`, what runs the custom ops and what it multiplies."""
+    kernels = click.option(
+        "--kernels",
+        type=click.Choice(["auto", "native", "portable"]),
+        default="auto",
+        show_default=True,
+        help="What runs the ai.gptoss ops; auto takes native where every op has a kernel.",
+    )
+    activations = click.option(
+        "--activations",
+        type=click.Choice(["exact", "bf16", "int8"]),
+        default="exact",
+        show_default=True,
+        help="What native kernels multiply the weights by: float32, or less for speed.",
+    )
+    return kernels(activations(command))
+
+
 def is_verbose() -> bool:
     """Whether the running command was given `--verbose`."""
     invocation = click.get_current_context().find_object(Invocation)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, is_verbose, kernel_options, print_json, verbose_option
 from gptoss_onnx.cli.writer import Answer, Writer
 from gptoss_onnx.errors import InputError, PackageError
 
@@ -38,13 +38,7 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
 @click.option("--repetition-penalty", type=float, default=1.0, help="Above 1 discourages tokens already there.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; can be given several times.")
 @click.option("--seed", type=int, help="Of the random choices; without it each run differs.")
-@click.option(
-    "--kernels",
-    type=click.Choice(["auto", "native", "portable"]),
-    default="auto",
-    show_default=True,
-    help="What runs the ai.gptoss ops; auto takes native where every op has a kernel.",
-)
+@kernel_options
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; without it one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text, finish reason and timings at the end.")
@@ -57,6 +51,7 @@ def generate(
     system: str | None,
     max_new_tokens: int,
     kernels: Literal["auto", "native", "portable"],
+    activations: Literal["exact", "bf16", "int8"],
     provider: Literal["cpu", "cuda"],
     threads: int | None,
     as_json: bool,
@@ -76,7 +71,7 @@ def generate(
     ids = _prompt_ids(tokenizer, prompt, prompt_tokens, system, chat)
     capacity = _capacity(opened, ids, max_new_tokens)
     begin = time.perf_counter()
-    with Session.open(package, kernels=kernels, provider=provider, threads=threads) as session:
+    with Session.open(package, kernels, activations, provider, threads) as session:
         load_seconds = time.perf_counter() - begin
         writer = Writer(tokenizer, settings.stop, quiet=as_json)
         with (
@@ -146,6 +141,11 @@ def _model_size(package: "PackageFolder", key: str) -> int:
 
 def _report(session: "Session", answer: Answer, text: str | None, as_json: bool) -> None:
     if as_json:
-        print_json(answer.to_json(text) | {"kernels": session.kernels, "provider": session.provider})
+        print_json(
+            answer.to_json(text)
+            | {"activations": session.activations, "kernels": session.kernels, "provider": session.provider}
+        )
     elif is_verbose() or sys.stderr.isatty():
-        click.echo(f"{answer.summary()}; {session.kernels} kernels, {session.provider}", err=True)
+        click.echo(
+            f"{answer.summary()}; {session.kernels} kernels, {session.activations}, {session.provider}", err=True
+        )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, let_threads_sleep, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, kernel_options, let_threads_sleep, print_json, verbose_option
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
@@ -23,13 +23,7 @@ FAILED = 1
     show_default=True,
     help="full adds the long cases.",
 )
-@click.option(
-    "--kernels",
-    type=click.Choice(["auto", "native", "portable"]),
-    default="auto",
-    show_default=True,
-    help="What runs the ai.gptoss ops; auto takes native where every op has a kernel.",
-)
+@kernel_options
 @click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
 @click.option("--write-golden", is_flag=True, help="Write golden vectors into the package first, from the reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
@@ -39,6 +33,7 @@ def validate(
     reference: str,
     suite: Literal["quick", "full"],
     kernels: Literal["auto", "native", "portable"],
+    activations: Literal["exact", "bf16", "int8"],
     report: Path | None,
     write_golden: bool,
     as_json: bool,
@@ -54,7 +49,7 @@ def validate(
 
     if write_golden:
         write_golden_vectors(package, reference)
-    found = run_validation(package, reference, suite=suite, kernels=kernels)
+    found = run_validation(package, reference, suite=suite, kernels=kernels, activations=activations)
     for folder in (package, report):
         if folder is not None:
             _write(found, folder, required=folder is report)
