@@ -6,7 +6,7 @@ namespace gptoss {
 // Each level includes the ones before it. Every kernel has a scalar version; the others are chosen by level.
 enum class CpuLevel {
   scalar,
-  avx2,         // AVX2 and FMA
+  avx2,         // AVX2, FMA and F16C
   avx512,       // AVX-512 F, BW, DQ, VL
   avx512_vnni,  // and 8-bit dot products
   avx512_bf16,  // and bfloat16 dot products
