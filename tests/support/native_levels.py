@@ -1,0 +1,87 @@
+"""Run one-op models with the native kernels, at the CPU level in use and at each of the others this machine has.
+
+The library reads GPTOSS_CPU_LEVEL once, so each level has a process of its own:
+
+    cases = [NativeCase(op_model("Linear", inputs, {}).SerializeToString(), inputs) for inputs in ...]
+    for level in cpu_levels():
+        outputs = run_at_level(level, cases, tmp_path)  # per case, its outputs
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from support.op_models import run_ort
+
+from gptoss_onnx.custom_ops import library
+
+# GPTOSS_TEST_LIBRARY names another build than the installed one, for instance one with sanitizers.
+LIBRARY = Path(os.environ["GPTOSS_TEST_LIBRARY"]) if "GPTOSS_TEST_LIBRARY" in os.environ else library.library_path()
+LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16")  # each includes the ones before it
+
+needs_native = pytest.mark.skipif(LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)")
+
+
+@dataclass(frozen=True)
+class NativeCase:
+    """A model (its bytes, or its path where it has external data), its inputs, and how the session is set up."""
+
+    model: bytes | str
+    inputs: Mapping[str, torch.Tensor | None]
+    config: Mapping[str, str] = field(default_factory=dict)  # session config entries, as gptoss.activations
+    threads: int = 2
+
+
+def cpu_levels() -> tuple[str, ...]:
+    """Return the levels that this machine has, worst first."""
+    return LEVELS[: LEVELS.index(library.library_info().cpu_level) + 1] if LIBRARY else ()
+
+
+def native_session(
+    model: bytes | str, config: Mapping[str, str] | None = None, threads: int = 2
+) -> onnxruntime.InferenceSession:
+    """Open a session whose `ai.gptoss` nodes run natively."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # a node that is expected to fail keeps off stderr
+    for key, value in (config or {}).items():  # before registering: the library reads them then
+        options.add_session_config_entry(key, value)
+    options.register_custom_ops_library(str(LIBRARY))
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_case(case: NativeCase) -> list[torch.Tensor]:
+    """Return the outputs of one case at the CPU level in use."""
+    return run_ort(native_session(case.model, case.config, case.threads), case.inputs)
+
+
+def run_at_level(level: str, cases: Sequence[NativeCase], folder: Path) -> list[list[torch.Tensor]]:
+    """Return the outputs of each case at `level`, computed in one process of its own; files go to `folder`."""
+    given, found = folder / f"{level}.cases.pt", folder / f"{level}.outputs.pt"
+    torch.save([vars(case) for case in cases], given)
+    environment = {
+        **os.environ,
+        "GPTOSS_CPU_LEVEL": level,
+        "GPTOSS_TEST_LIBRARY": str(LIBRARY),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    command = [sys.executable, "-m", "support.native_levels", str(given), str(found)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"level {level}: {result.stderr}"
+    outputs: list[list[torch.Tensor]] = torch.load(found)
+    return outputs
+
+
+def _main(given: str, found: str) -> None:
+    torch.set_num_threads(1)
+    torch.save([run_case(NativeCase(**case)) for case in torch.load(given)], found)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
