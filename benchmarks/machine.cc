@@ -69,15 +69,17 @@ void read_all(const unsigned char* bytes, size_t count) {
 template <class Vector, class Step>
 void chains(Vector zero, uint64_t steps, const Step& step) {
   Vector sums[kChains];
-  for (Vector& sum : sums) sum = zero;
+#pragma GCC unroll 12  // every loop over the sums is unrolled, which keeps them in registers
+  for (int chain = 0; chain < kChains; ++chain) sums[chain] = zero;
   for (uint64_t i = 0; i < steps; ++i) {
-#pragma GCC unroll 12  // keeps the sums in registers
+#pragma GCC unroll 12
     for (int chain = 0; chain < kChains; ++chain) {
       sums[chain] = step(sums[chain]);
       asm volatile("" : "+v"(sums[chain]));  // keeps the chain as written
     }
   }
-  for (const Vector& sum : sums) sink |= static_cast<uint64_t>(sum[0]);
+#pragma GCC unroll 12
+  for (int chain = 0; chain < kChains; ++chain) sink |= static_cast<uint64_t>(sums[chain][0]);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "operators.h"
 
+#include "linear.h"
 #include "op.h"
 #include "self_check.h"
 
@@ -19,6 +20,9 @@ const OrtCustomOp* op(Activations activations) {
 // One name may stand for several kernels, one for each dtype: ONNX Runtime chooses by the inputs.
 std::vector<Domain> table(Activations mode) {
   const std::vector<const OrtCustomOp*> kernels = {
+      op<LinearFloat32>(mode),
+      op<LinearFloat16>(mode),
+      op<LinearBFloat16>(mode),
   };
   return {{kDomain, kernels}, {kSelfCheckDomain, {op<SelfCheck>(mode)}}};
 }

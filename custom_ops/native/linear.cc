@@ -1,0 +1,120 @@
+#include "linear.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace gptoss {
+namespace {
+
+enum { kX, kWeight, kBias };
+
+constexpr size_t kTaskWeights = 1 << 15;  // weights that are worth waking a thread for
+constexpr size_t kPassTokens = 560;       // tokens gathered at a time: bounds the memory, 6 MB at K = 2880
+
+size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+// Checks the shapes of all inputs, then reads their addresses.
+LinearCall read_call(const Context& context) {
+  const auto x = context.input<float>(kX);
+  const auto weight = context.input<unsigned char>(kWeight);
+  const auto bias = context.input<float>(kBias);
+  if (x.shape.size() != 2) context.reject(kX, "shape " + describe(x.shape), "rank 2 (N, K)");
+  const int64_t depth = x.shape[1];
+  if (weight.shape.size() != 2 || weight.shape[1] != depth) {
+    context.reject(kWeight, "shape " + describe(weight.shape), "(M, " + std::to_string(depth) + ")");
+  }
+  const int64_t rows = weight.shape[0];
+  if (bias.data != nullptr && bias.shape != Shape{rows}) {
+    context.reject(kBias, "shape " + describe(bias.shape), describe({rows}));
+  }
+  float* y = context.output<float>(0, {x.shape[0], rows});
+  return {x.data, weight.data, bias.data, y, static_cast<size_t>(x.shape[0]), static_cast<size_t>(depth),
+          static_cast<size_t>(rows)};
+}
+
+// The nearest bfloat16, ties to even; NaN stays NaN.
+float round_to_bfloat16(float value) noexcept {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+  bits = nan ? bits | 0x00400000 : bits + 0x7fff + (bits >> 16 & 1);
+  bits &= 0xffff0000;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Tokens [first, first + tokens) of a call.
+LinearCall slice(LinearCall call, size_t first, size_t tokens) {
+  call.x += first * call.depth;
+  call.y += first * call.rows;
+  call.tokens = tokens;
+  return call;
+}
+
+// Gathers tile `tile` of the tokens of a call, as TokenTiles describes.
+void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed) noexcept {
+  float* out = packed + tile * width * call.depth;
+  const size_t first = tile * width;
+  const size_t tokens = std::min(width, call.tokens - first);
+  for (size_t k = 0; k < call.depth; ++k, out += width) {
+    for (size_t t = 0; t < tokens; ++t) out[t] = call.x[(first + t) * call.depth + k];
+    for (size_t t = tokens; t < width; ++t) out[t] = 0.0f;
+  }
+}
+
+}  // namespace
+
+void LinearCompute::compute(const Context& context) const {
+  LinearCall call = read_call(context);
+  if (call.tokens == 0 || call.rows == 0) return;
+  std::vector<float> rounded;
+  if (rounds_tokens_) {
+    rounded.resize(call.tokens * call.depth);
+    std::transform(call.x, call.x + rounded.size(), rounded.begin(), round_to_bfloat16);
+    call.x = rounded.data();
+  }
+  if (call.tokens <= kernels_.vector_tokens || kernels_.blocked_product == nullptr) {
+    return multiply_vectors(context, call);
+  }
+  const size_t passes = ceil_div(call.tokens, kPassTokens);
+  const size_t tokens = ceil_div(call.tokens, passes);
+  for (size_t first = 0; first < call.tokens; first += tokens) {
+    multiply_blocks(context, slice(call, first, std::min(tokens, call.tokens - first)));
+  }
+}
+
+void LinearCompute::multiply_vectors(const Context& context, const LinearCall& call) const {
+  const size_t task_rows = ceil_div(kTaskWeights, std::max<size_t>(call.depth, 1));
+  context.parallel_for(ceil_div(call.rows, task_rows), [&](size_t task) noexcept {
+    const size_t begin = task * task_rows;
+    kernels_.matrix_vector(call, begin, std::min(begin + task_rows, call.rows));
+  });
+}
+
+void LinearCompute::multiply_blocks(const Context& context, const LinearCall& call) const {
+  const size_t count = ceil_div(call.tokens, kernels_.tile_width);
+  const size_t width = ceil_div(call.tokens, count);  // tiles of nearly equal width
+  std::vector<float> packed(count * width * call.depth);
+  context.parallel_for(count, [&](size_t tile) noexcept { pack_tile(call, tile, width, packed.data()); });
+
+  const TokenTiles tiles{packed.data(), width, count};
+  context.parallel_for(ceil_div(call.rows, kBlockRows), [&](size_t block) noexcept {
+    alignas(64) static thread_local float panel[kPanelFloats];
+    const size_t begin = block * kBlockRows;
+    kernels_.blocked_product(call, tiles, begin, std::min(begin + kBlockRows, call.rows), panel);
+  });
+}
+
+LinearKernels linear_kernels(CpuLevel level, WeightType type) {
+#if defined(__x86_64__)
+  if (level >= CpuLevel::avx512) return linear_avx512(type);
+  if (level >= CpuLevel::avx2) return linear_avx2(type);
+#endif
+  static_cast<void>(level);  // elsewhere there is one level
+  return linear_scalar(type);
+}
+
+}  // namespace gptoss

@@ -1,0 +1,62 @@
+// The arithmetic of Linear, once per CpuLevel: y = x · weightᵀ + bias.
+//
+// N tokens, K input width (`depth`), M output width (`rows` of the weight).
+#pragma once
+
+#include <cstddef>
+
+#include "cpu_features.h"
+
+namespace gptoss {
+
+enum class WeightType { float32, float16, bfloat16 };
+
+constexpr size_t bytes_of(WeightType type) { return type == WeightType::float32 ? 4 : 2; }
+
+// One call's operands.
+struct LinearCall {
+  const float* x;               // (N, K)
+  const unsigned char* weight;  // (M, K), as it lies in the mapped file: at any address
+  const float* bias;            // (M), or null
+  float* y;                     // (N, M)
+  size_t tokens, depth, rows;   // N, K, M
+};
+
+// Tokens that the blocked product multiplies together, gathered so that those of one k are neighbours:
+// packed[(tile · K + k) · width + t] is x[tile · width + t][k], zero beyond the last token.
+struct TokenTiles {
+  const float* packed;
+  size_t width;  // at most LinearKernels::tile_width
+  size_t count;
+};
+
+// A few tokens: each weight is read once, in the order it lies in memory. Computes rows [begin, end) of every token.
+using MatrixVector = void (*)(const LinearCall& call, size_t begin, size_t end) noexcept;
+
+// Many tokens: weights are widened block by block into `panel`, and each block multiplies all tiles.
+// end − begin is at most kBlockRows; `panel` is aligned to 64 bytes.
+using BlockedProduct = void (*)(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
+                                float* panel) noexcept;
+
+constexpr size_t kBlockRows = 128;   // weight rows of one block,
+constexpr size_t kBlockDepth = 384;  // and its columns: 192 KiB of float32, for the second-level cache
+constexpr size_t kPanelFloats = kBlockRows * kBlockDepth;
+
+struct LinearKernels {
+  MatrixVector matrix_vector;
+  size_t vector_tokens;  // the most tokens for which matrix_vector is called
+  BlockedProduct blocked_product;  // null: matrix_vector takes any number of tokens
+  size_t tile_width;
+};
+
+// The kernels of `level` for one weight type: the best that the level allows.
+LinearKernels linear_kernels(CpuLevel level, WeightType type);
+
+// What each file offers. The scalar kernels are the oracle of the others.
+LinearKernels linear_scalar(WeightType type);
+#if defined(__x86_64__)
+LinearKernels linear_avx2(WeightType type);
+LinearKernels linear_avx512(WeightType type);
+#endif
+
+}  // namespace gptoss
