@@ -3,6 +3,7 @@
 #include "linear.h"
 #include "op.h"
 #include "self_check.h"
+#include "sink_attention.h"
 
 namespace gptoss {
 namespace {
@@ -20,6 +21,9 @@ const OrtCustomOp* op(Activations activations) {
 // One name may stand for several kernels, one for each dtype: ONNX Runtime chooses by the inputs.
 std::vector<Domain> table(Activations mode) {
   const std::vector<const OrtCustomOp*> kernels = {
+      op<SinkAttention<float>>(mode),
+      op<SinkAttention<Float16>>(mode),
+      op<SinkAttention<BFloat16>>(mode),
       op<LinearFloat32>(mode),
       op<LinearFloat16>(mode),
       op<LinearBFloat16>(mode),

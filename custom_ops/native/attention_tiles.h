@@ -1,0 +1,210 @@
+// The vector form of attend_scalar: blocks of keys packed once for all rows, then register tiles of rows × keys.
+//
+// Included by the files of single CPU levels, so everything is in an anonymous namespace and nothing of std:: is
+// called (CMakeLists.txt says why). Two template parameters carry what differs:
+//
+//   V       a vector of 32-bit lanes: F, kLanes, kRows (rows of a register tile), load, store, zero, set, broadcast,
+//           max, highest, add_up, exp2, transpose.
+//   Format  how cached numbers become lanes: kDims (numbers in one lane: 1 fp32, or 2 bfloat16),
+//           pack_queries, pack_keys, pack_values, add_product, store_weights.
+#pragma once
+
+#include <math.h>
+
+#include <cstdint>
+
+#include "attention.h"
+
+namespace gptoss {
+namespace {
+
+constexpr int64_t kKeys = kBlockKeys;
+
+// 2^x on [−½, ½] to 8e-8 of its value: the polynomial of degree 5 with the least relative error.
+constexpr float kExp2[] = {1.00000007f, 0.693146967f, 0.240221197f, 0.0555071327f, 0.00967554133f, 0.00132764720f};
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// scores (R, kKeys) = queries (R, words) · keys (words, kKeys), of the first `count` keys, rounded up.
+template <class V, class Format, int R>
+void score_tile(const float* queries, int64_t stride, const float* keys, int64_t words, int64_t count,
+                float* scores) {
+  using F = typename V::F;
+  for (int64_t column = 0; column < count; column += 2 * V::kLanes) {
+    F sums[R][2];
+    for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = V::zero();
+    for (int64_t word = 0; word < words; ++word) {
+      const F first = V::load(keys + word * kKeys + column);
+      const F second = V::load(keys + word * kKeys + column + V::kLanes);
+      for (int r = 0; r < R; ++r) {
+        const F query = V::broadcast(queries + r * stride + word);
+        sums[r][0] = Format::add_product(sums[r][0], query, first);
+        sums[r][1] = Format::add_product(sums[r][1], query, second);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      V::store(scores + r * kKeys + column, sums[r][0]);
+      V::store(scores + r * kKeys + column + V::kLanes, sums[r][1]);
+    }
+  }
+}
+
+// sums (R, width) = sums · rescale (R) + weights (R, words) · values (words, width).
+template <class V, class Format, int R>
+void value_tile(const float* weights, const float* values, int64_t words, const float* rescale, int64_t width,
+                float* sums) {
+  using F = typename V::F;
+  for (int64_t column = 0; column < width; column += 2 * V::kLanes) {
+    F tile[R][2];
+    for (int r = 0; r < R; ++r) {
+      const F factor = V::broadcast(rescale + r);
+      tile[r][0] = V::multiply(factor, V::load(sums + r * width + column));
+      tile[r][1] = V::multiply(factor, V::load(sums + r * width + column + V::kLanes));
+    }
+    for (int64_t word = 0; word < words; ++word) {
+      const F first = V::load(values + word * width + column);
+      const F second = V::load(values + word * width + column + V::kLanes);
+      for (int r = 0; r < R; ++r) {
+        const F weight = V::broadcast(weights + r * kKeys + word);
+        tile[r][0] = Format::add_product(tile[r][0], weight, first);
+        tile[r][1] = Format::add_product(tile[r][1], weight, second);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      V::store(sums + r * width + column, tile[r][0]);
+      V::store(sums + r * width + column + V::kLanes, tile[r][1]);
+    }
+  }
+}
+
+// Turns the scores of one row, of which it sees [begin, end), into weights. Returns the factor for what the row has
+// summed so far.
+template <class V, class Format>
+float soften(float* scores, int64_t begin, int64_t end, int64_t count, float& peak, float& total) {
+  using F = typename V::F;
+  const int64_t columns = round_up(count, 2 * V::kLanes);
+  if (begin >= end) {
+    for (int64_t c = 0; c < columns; ++c) scores[c] = 0.0f;
+    return 1.0f;
+  }
+  for (int64_t c = 0; c < begin; ++c) scores[c] = -INFINITY;
+  for (int64_t c = end; c < columns; ++c) scores[c] = -INFINITY;
+
+  F highest = V::set(peak);
+  for (int64_t c = 0; c < columns; c += V::kLanes) highest = V::max(V::load(scores + c), highest);
+  const float higher = V::highest(highest);
+  const F shift = V::set(higher);
+  F sum = V::zero();
+  for (int64_t c = 0; c < columns; c += V::kLanes) {
+    const F weight = V::exp2(V::subtract(V::load(scores + c), shift));
+    sum = V::add(sum, weight);
+    Format::store_weights(scores, c, weight);
+  }
+  const float rescale = V::first(V::exp2(V::set(peak - higher)));
+  total = total * rescale + V::add_up(sum);
+  peak = higher;
+  return rescale;
+}
+
+// One block of packed keys and values, for R rows: scores, weights, sums.
+template <class V, class Format, class T, int R>
+void attend_tile(const AttentionTask<T>& task, int64_t row, int64_t position, int64_t count, const float* queries,
+                 const float* keys, const float* values, float* scores) {
+  const int64_t width = padded_width(task.head_dim);
+  int64_t begin[R], end[R];
+  bool any = false;
+  for (int r = 0; r < R; ++r) {
+    const int64_t own = task.first + (row + r) / task.group;
+    begin[r] = task.window > 0 ? larger(0, own - task.window + 1 - position) : 0;
+    end[r] = smaller(count, own + 1 - position);
+    any = any || begin[r] < end[r];
+  }
+  if (!any) return;
+  const int64_t stride = width / Format::kDims;
+  score_tile<V, Format, R>(queries + row * stride, stride, keys, task.head_dim / Format::kDims, count, scores);
+  float rescale[R];
+  for (int r = 0; r < R; ++r) {
+    rescale[r] = soften<V, Format>(scores + r * kKeys, begin[r], end[r], count, task.peaks[row + r],
+                                   task.totals[row + r]);
+  }
+  const int64_t words = (count + Format::kDims - 1) / Format::kDims;
+  value_tile<V, Format, R>(scores, values, words, rescale, width, task.sums + row * width);
+}
+
+template <class V, class Format, class T>
+void attend_tiles(const AttentionTask<T>& task) {
+  const int64_t width = padded_width(task.head_dim);
+  float* keys = task.scratch;                  // (D / kDims, kKeys)
+  float* values = keys + kKeys * width;        // (kKeys / kDims, W)
+  float* scores = values + kKeys * width;      // (kRows, kKeys)
+  float* queries = scores + V::kRows * kKeys;  // (rows, W / kDims)
+  for (int64_t i = 0; i < task.rows * width; ++i) task.sums[i] = 0.0f;
+  for (int64_t row = 0; row < task.rows; ++row) task.totals[row] = 0.0f;
+  const float* rows = Format::pack_queries(task.queries, task.rows * width, queries);
+
+  int64_t count = 0;
+  for (int64_t position = task.begin; position < task.end; position += count) {
+    // A block ends where the ring wraps, so that its rows lie together.
+    const int64_t slot = position % task.capacity;
+    count = smaller(smaller(kKeys, task.end - position), task.capacity - slot);
+    Format::pack_keys(task.keys + slot * task.head_dim, count, task.head_dim, keys);
+    const float* packed = Format::pack_values(task.values + slot * task.head_dim, count, task.head_dim, values);
+    int64_t row = 0;
+    for (; row + V::kRows <= task.rows; row += V::kRows) {
+      attend_tile<V, Format, T, V::kRows>(task, row, position, count, rows, keys, packed, scores);
+    }
+    for (; row < task.rows; ++row) {
+      attend_tile<V, Format, T, 1>(task, row, position, count, rows, keys, packed, scores);
+    }
+  }
+}
+
+// keys (words, kKeys) = rows (count, words) transposed, with zeros after the last key. `load(row, word)` returns the
+// lanes of cached row `row` from word `word` on, zero after the end.
+template <class V, class Load>
+void transpose_keys(int64_t count, int64_t words, float* keys, const Load& load) {
+  for (int64_t key = 0; key < round_up(count, 2 * V::kLanes); key += V::kLanes) {
+    for (int64_t word = 0; word < words; word += V::kLanes) {
+      typename V::F tile[V::kLanes];
+      for (int i = 0; i < V::kLanes; ++i) tile[i] = key + i < count ? load(key + i, word) : V::zero();
+      V::transpose(tile);
+      for (int64_t i = 0; i < smaller(V::kLanes, words - word); ++i) V::store(keys + (word + i) * kKeys + key, tile[i]);
+    }
+  }
+}
+
+// fp32 arithmetic on any cache.
+template <class V, class T>
+struct Widened {
+  using F = typename V::F;
+  static constexpr int64_t kDims = 1;
+
+  static const float* pack_queries(const float* queries, int64_t, float*) { return queries; }
+
+  static void pack_keys(const T* rows, int64_t count, int64_t head_dim, float* keys) {
+    transpose_keys<V>(count, head_dim, keys, [=](int64_t row, int64_t word) {
+      return V::widen(rows + row * head_dim + word, head_dim - word);
+    });
+  }
+
+  static const float* pack_values(const T* rows, int64_t count, int64_t head_dim, float* values) {
+    const int64_t width = padded_width(head_dim);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (width == head_dim) return rows;  // as they lie
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      for (int64_t d = 0; d < width; d += V::kLanes) {
+        V::store(values + row * width + d, V::widen(rows + row * head_dim + d, head_dim - d));
+      }
+    }
+    return values;
+  }
+
+  static F add_product(F sum, F a, F b) { return V::add_product(sum, a, b); }
+  static void store_weights(float* weights, int64_t column, F weight) { V::store(weights + column, weight); }
+};
+
+}  // namespace
+}  // namespace gptoss
