@@ -12,3 +12,9 @@ REFERENCE_LOGITS = 1e-4
 PACKAGE_LOGITS = 2e-4
 # Relative error (norms) of experts and projections in float32: dot products of a few hundred terms, summed otherwise.
 BODY_EXPERTS = 2e-6
+# Native Linear against float64, as a share of Σ|x·w| + |b|: float32 sums of a few hundred terms. Seen: 4e-7.
+NATIVE_LINEAR = 2e-6
+# Native SinkAttention in float32 arithmetic against its definition on random caches of up to 3000 tokens. Seen: 3e-6.
+NATIVE_ATTENTION = 1e-5
+# The same with queries and softmax weights rounded to bfloat16 (2^-9 each) on values of size 1. Seen: 7e-3.
+NATIVE_ATTENTION_BF16_PRODUCTS = 2e-2
