@@ -4,6 +4,7 @@
 // the activations in the same way and multiplies in float32.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "ort_abi.h"
@@ -26,5 +27,8 @@ Activations activations_named(const std::string& name);
 // What the session's config entry `gptoss.activations` says; `exact` where it is not set. Throws Error for an
 // unknown value. ONNX Runtime shows the options only while the library registers.
 Activations session_activations(const OrtApi& api, const OrtSessionOptions& options);
+
+// Writes x rounded to what the mode keeps; int8 has one scale for each 32 values from the first on.
+void round_activations(Activations activations, const float* x, size_t count, float* out) noexcept;
 
 }  // namespace gptoss

@@ -1,6 +1,7 @@
 #include "operators.h"
 
 #include "linear.h"
+#include "moe_dispatch_mxfp4.h"
 #include "op.h"
 #include "self_check.h"
 #include "sink_attention.h"
@@ -21,6 +22,7 @@ const OrtCustomOp* op(Activations activations) {
 // One name may stand for several kernels, one for each dtype: ONNX Runtime chooses by the inputs.
 std::vector<Domain> table(Activations mode) {
   const std::vector<const OrtCustomOp*> kernels = {
+      op<MoEDispatchMXFP4>(mode),
       op<SinkAttention<float>>(mode),
       op<SinkAttention<Float16>>(mode),
       op<SinkAttention<BFloat16>>(mode),
