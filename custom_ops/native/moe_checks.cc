@@ -41,6 +41,12 @@ void expect_rank(const Context& context, size_t index, const Shape& found, size_
   context.reject(index, "shape " + describe(found), "rank " + std::to_string(rank) + " " + legend);
 }
 
+void expect_experts(const Context& context, size_t index, const Shape& logits, const MoEAttributes& moe) {
+  if (logits[1] >= static_cast<int64_t>(moe.top_k)) return;
+  context.reject(index, "shape " + describe(logits),
+                 "(N, E) with at least top_k = " + std::to_string(moe.top_k) + " experts");
+}
+
 Routing route_checked(const Context& context, size_t index, const Input<float>& logits, const MoEAttributes& moe) {
   const auto tokens = static_cast<size_t>(logits.shape[0]), experts = static_cast<size_t>(logits.shape[1]);
   for (size_t i = 0; i < tokens * experts; ++i) {

@@ -17,6 +17,9 @@ void expect_shape(const Context& context, size_t index, const Shape& found, cons
 
 void expect_rank(const Context& context, size_t index, const Shape& found, size_t rank, const char* legend);
 
+// Router logits (N, E) must offer at least top_k experts.
+void expect_experts(const Context& context, size_t index, const Shape& logits, const MoEAttributes& moe);
+
 // Routes the logits at input `index`; rejects NaN, which has no place in an order, with its token and expert.
 Routing route_checked(const Context& context, size_t index, const Input<float>& logits, const MoEAttributes& moe);
 

@@ -56,10 +56,7 @@ Sizes read_sizes(const Context& context, const MoEAttributes& moe) {
   if (sizes.hidden == 0 || sizes.hidden % int64_t{kBlock} != 0) {
     context.reject(kHidden, "shape " + describe(hidden), "(N, Hd) with Hd a multiple of 32");
   }
-  if (sizes.experts < static_cast<int64_t>(moe.top_k)) {
-    context.reject(kRouterLogits, "shape " + describe(logits),
-                   "(N, E) with at least top_k = " + std::to_string(moe.top_k) + " experts");
-  }
+  expect_experts(context, kRouterLogits, logits, moe);
   if (scales[1] == 0 || scales[1] % int64_t{2 * kBlock} != 0) {
     context.reject(kGateUpScales, "shape " + describe(scales), "(E, 2I, Hd/32) with I a multiple of 32");
   }
@@ -103,8 +100,8 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
   const auto floats = [&](size_t index) { return context.input<float>(index).data; };
   const Mxfp4Projection gate_up(kernel, bytes(kGateUpBlocks), bytes(kGateUpScales), 2 * width, hidden);
   const Mxfp4Projection down(kernel, bytes(kDownBlocks), bytes(kDownScales), hidden, width);
-  const MoELayer layer{tokens, hidden, static_cast<size_t>(sizes.experts), width, floats(kHidden),
-                       floats(kGateUpBias), floats(kDownBias), gate_up, down};
+  const MoELayer layer{tokens, hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias), gate_up,
+                       down};
   run_experts(context, layer, attributes_, routing, output);
 }
 

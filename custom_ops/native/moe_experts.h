@@ -13,9 +13,9 @@ struct MoEAttributes {
   float limit;  // clamp of gate (above) and up (both sides)
 };
 
-// Every pointer is to a whole tensor: N tokens, Hd hidden size, E experts, I expert width.
+// Pointers are to whole tensors: N tokens, Hd hidden size, E experts, I expert width.
 struct MoELayer {
-  size_t tokens, hidden_size, experts, width;
+  size_t tokens, hidden_size, width;
   const float* hidden;        // (N, Hd)
   const float* gate_up_bias;  // (E, 2I), even gate, odd up
   const float* down_bias;     // (E, Hd)

@@ -1,6 +1,7 @@
 #include "operators.h"
 
 #include "linear.h"
+#include "moe_dispatch.h"
 #include "moe_dispatch_mxfp4.h"
 #include "op.h"
 #include "self_check.h"
@@ -22,6 +23,9 @@ const OrtCustomOp* op(Activations activations) {
 // One name may stand for several kernels, one for each dtype: ONNX Runtime chooses by the inputs.
 std::vector<Domain> table(Activations mode) {
   const std::vector<const OrtCustomOp*> kernels = {
+      op<MoEDispatch<float>>(mode),
+      op<MoEDispatch<Float16>>(mode),
+      op<MoEDispatch<BFloat16>>(mode),
       op<MoEDispatchMXFP4>(mode),
       op<SinkAttention<float>>(mode),
       op<SinkAttention<Float16>>(mode),
