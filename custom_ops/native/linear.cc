@@ -87,7 +87,7 @@ void LinearCompute::compute(const Context& context) const {
 }
 
 void LinearCompute::multiply_vectors(const Context& context, const LinearCall& call) const {
-  const size_t task_rows = ceil_div(kTaskWeights, std::max<size_t>(call.depth, 1));
+  const size_t task_rows = kVectorRows * ceil_div(kTaskWeights, std::max<size_t>(kVectorRows * call.depth, 1));
   context.parallel_for(ceil_div(call.rows, task_rows), [&](size_t task) noexcept {
     const size_t begin = task * task_rows;
     kernels_.matrix_vector(call, begin, std::min(begin + task_rows, call.rows));

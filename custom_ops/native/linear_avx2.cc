@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kLanes = 8;
 constexpr size_t kPanel = 2 * kLanes;  // weight rows that a tile multiplies together
+constexpr size_t kCacheLine = 64;
 constexpr size_t kTileWidth = 6;       // tokens: 6 × 2 sums, 2 weights and 1 token value fill 15 of 16 registers
 
 // 8 weights as float32.
@@ -41,59 +42,67 @@ float sum_of(__m256 lanes) {
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
-// One weight row times `kTokens` tokens. A single row at a time: several would defeat the memory prefetcher.
-template <WeightType type, size_t kTokens>
-void row_times_tokens(const LinearCall& call, size_t m, const float* x, float* y) {
-  constexpr size_t kChains = 4 / kTokens;  // independent sums of one token, to hide latency
-  const unsigned char* row = call.weight + m * call.depth * bytes_of(type);
-  __m256 sums[kTokens][kChains];
-  for (auto& chains : sums) {
-    for (__m256& sum : chains) sum = _mm256_setzero_ps();
+// kRows weight rows from m on times kTokens tokens, from token `n` on. The rows share the loads of the tokens.
+// Meanwhile the next rows are fetched: the processor's own prefetcher stops at every page and at the end of every row.
+template <WeightType type, size_t kTokens, size_t kRows>
+void rows_times_tokens(const LinearCall& call, size_t m, size_t n) {
+  const size_t row_bytes = call.depth * bytes_of(type);
+  const unsigned char* rows = call.weight + m * row_bytes;
+  const float* x = call.x + n * call.depth;
+  __m256 sums[kRows][kTokens];
+#pragma GCC unroll 4  // these loops are unrolled to keep the sums in registers
+  for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 3
+    for (size_t t = 0; t < kTokens; ++t) sums[r][t] = _mm256_setzero_ps();
   }
+  const auto add = [&](size_t k, const auto& load_weights, const auto& load_token) {
+    __m256 tokens[kTokens];
+#pragma GCC unroll 3
+    for (size_t t = 0; t < kTokens; ++t) tokens[t] = load_token(x + t * call.depth + k);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) {
+      const __m256 weights = load_weights(rows + r * row_bytes + k * bytes_of(type));
+#pragma GCC unroll 3
+      for (size_t t = 0; t < kTokens; ++t) sums[r][t] = _mm256_fmadd_ps(weights, tokens[t], sums[r][t]);
+    }
+  };
   size_t k = 0;
-  for (; k + kChains * kLanes <= call.depth; k += kChains * kLanes) {
-    for (size_t chain = 0; chain < kChains; ++chain) {
-      const size_t at = k + chain * kLanes;
-      const __m256 weight = load<type>(row + at * bytes_of(type));
-      for (size_t n = 0; n < kTokens; ++n) {
-        sums[n][chain] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(x + n * call.depth + at), sums[n][chain]);
+  for (; k + kLanes <= call.depth; k += kLanes) {
+    if (k * bytes_of(type) % kCacheLine == 0) {
+#pragma GCC unroll 4
+      for (size_t r = 0; r < kRows; ++r) {
+        _mm_prefetch(rows + (kRows + r) * row_bytes + k * bytes_of(type), _MM_HINT_T0);
       }
     }
-  }
-  for (; k + kLanes <= call.depth; k += kLanes) {
-    const __m256 weight = load<type>(row + k * bytes_of(type));
-    for (size_t n = 0; n < kTokens; ++n) {
-      sums[n][0] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(x + n * call.depth + k), sums[n][0]);
-    }
+    add(k, [](const unsigned char* at) { return load<type>(at); }, [](const float* at) { return _mm256_loadu_ps(at); });
   }
   if (k < call.depth) {
-    const __m256 weight = load<type>(row + k * bytes_of(type), call.depth - k);
-    for (size_t n = 0; n < kTokens; ++n) {
-      const __m256 token = load_tokens(x + n * call.depth + k, call.depth - k);
-      sums[n][0] = _mm256_fmadd_ps(weight, token, sums[n][0]);
-    }
+    const size_t rest = call.depth - k;
+    add(k, [rest](const unsigned char* at) { return load<type>(at, rest); },
+        [rest](const float* at) { return load_tokens(at, rest); });
   }
-  for (size_t n = 0; n < kTokens; ++n) {
-    for (size_t chain = 1; chain < kChains; ++chain) sums[n][0] = _mm256_add_ps(sums[n][0], sums[n][chain]);
-    y[n * call.rows + m] = sum_of(sums[n][0]) + (call.bias == nullptr ? 0.0f : call.bias[m]);
+#pragma GCC unroll 4
+  for (size_t r = 0; r < kRows; ++r) {
+    const float bias = call.bias == nullptr ? 0.0f : call.bias[m + r];
+#pragma GCC unroll 3
+    for (size_t t = 0; t < kTokens; ++t) call.y[(n + t) * call.rows + m + r] = sum_of(sums[r][t]) + bias;
   }
 }
 
-// Two passes over a row for 5 to 8 tokens: the second finds it in the first-level cache.
+// Three tokens at a time; for the later ones the rows are still in the cache.
+template <WeightType type, size_t kRows>
+void rows_times_all_tokens(const LinearCall& call, size_t m) {
+  size_t n = 0;
+  for (; n + 3 <= call.tokens; n += 3) rows_times_tokens<type, 3, kRows>(call, m, n);
+  if (call.tokens - n == 2) rows_times_tokens<type, 2, kRows>(call, m, n);
+  if (call.tokens - n == 1) rows_times_tokens<type, 1, kRows>(call, m, n);
+}
+
 template <WeightType type>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
-  for (size_t m = begin; m < end; ++m) {
-    for (size_t n = 0; n < call.tokens; n += 4) {
-      const float* x = call.x + n * call.depth;
-      float* y = call.y + n * call.rows;
-      switch (call.tokens - n) {
-        case 1: row_times_tokens<type, 1>(call, m, x, y); break;
-        case 2: row_times_tokens<type, 2>(call, m, x, y); break;
-        case 3: row_times_tokens<type, 3>(call, m, x, y); break;
-        default: row_times_tokens<type, 4>(call, m, x, y);
-      }
-    }
-  }
+  size_t m = begin;
+  for (; m + kVectorRows <= end; m += kVectorRows) rows_times_all_tokens<type, kVectorRows>(call, m);
+  for (; m < end; ++m) rows_times_all_tokens<type, 1>(call, m);
 }
 
 // Transposes 8 rows of 8 floats: pairs of rows, then pairs of pairs, then halves of the registers.

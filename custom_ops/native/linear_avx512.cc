@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kLanes = 16;
 constexpr size_t kPanel = 2 * kLanes;  // weight rows that a tile multiplies together
+constexpr size_t kCacheLine = 64;
 constexpr size_t kTileWidth = 14;      // tokens: 14 × 2 sums, 2 weights and 1 token value fill the 32 registers
 
 // The first `count` of 16 lanes.
@@ -39,59 +40,83 @@ __m512 load(const unsigned char* address, __mmask16 mask) {
   return type == WeightType::float16 ? _mm512_cvtph_ps(bits) : widen_bfloat16(bits);
 }
 
-// One weight row times `kTokens` tokens. A single row at a time: several would defeat the memory prefetcher.
-template <WeightType type, size_t kTokens>
-void row_times_tokens(const LinearCall& call, size_t m, const float* x, float* y) {
-  constexpr size_t kChains = kTokens < 4 ? 4 / kTokens : 1;  // independent sums of one token, to hide latency
-  const unsigned char* row = call.weight + m * call.depth * bytes_of(type);
-  __m512 sums[kTokens][kChains];
-  for (auto& chains : sums) {
-    for (__m512& sum : chains) sum = _mm512_setzero_ps();
+// kRows weight rows from m on times kTokens tokens from `first_token` on. The rows share the loads of the tokens, which together no
+// longer fit the first-level cache. Meanwhile the next rows are fetched: the processor's own prefetcher stops at
+// every page and at the end of every row.
+template <WeightType type, size_t kTokens, size_t kRows>
+void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
+  const float* x = call.x + first_token * call.depth;
+  float* y = call.y + first_token * call.rows;
+  const size_t row_bytes = call.depth * bytes_of(type);
+  const unsigned char* rows = call.weight + m * row_bytes;
+  __m512 sums[kRows][kTokens];
+#pragma GCC unroll 4  // these loops are unrolled to keep the sums in registers
+  for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (size_t n = 0; n < kTokens; ++n) sums[r][n] = _mm512_setzero_ps();
   }
-  size_t k = 0;
-  for (; k + kChains * kLanes <= call.depth; k += kChains * kLanes) {
-    for (size_t chain = 0; chain < kChains; ++chain) {
-      const size_t at = k + chain * kLanes;
-      const __m512 weight = load<type>(row + at * bytes_of(type));
-      for (size_t n = 0; n < kTokens; ++n) {
-        sums[n][chain] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(x + n * call.depth + at), sums[n][chain]);
-      }
+  const auto add = [&](size_t k, __mmask16 mask) {
+    __m512 weights[kRows];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) {
+      weights[r] = load<type>(rows + r * row_bytes + k * bytes_of(type), mask);
     }
-  }
-  for (; k < call.depth; k += kLanes) {
-    const __mmask16 mask = first(call.depth - k);
-    const __m512 weight = load<type>(row + k * bytes_of(type), mask);
+#pragma GCC unroll 8
     for (size_t n = 0; n < kTokens; ++n) {
       const __m512 token = _mm512_maskz_loadu_ps(mask, x + n * call.depth + k);
-      sums[n][0] = _mm512_fmadd_ps(weight, token, sums[n][0]);
+#pragma GCC unroll 4
+      for (size_t r = 0; r < kRows; ++r) sums[r][n] = _mm512_fmadd_ps(weights[r], token, sums[r][n]);
+    }
+  };
+  size_t k = 0;
+  for (; k + kLanes <= call.depth; k += kLanes) {
+    if (k * bytes_of(type) % kCacheLine == 0) {
+#pragma GCC unroll 4
+      for (size_t r = 0; r < kRows; ++r) {
+        _mm_prefetch(rows + (kRows + r) * row_bytes + k * bytes_of(type), _MM_HINT_T0);
+      }
+    }
+    add(k, 0xffff);
+  }
+  if (k < call.depth) add(k, first(call.depth - k));
+#pragma GCC unroll 4
+  for (size_t r = 0; r < kRows; ++r) {
+    const float bias = call.bias == nullptr ? 0.0f : call.bias[m + r];
+#pragma GCC unroll 8
+    for (size_t n = 0; n < kTokens; ++n) {
+      y[n * call.rows + m + r] = _mm512_reduce_add_ps(sums[r][n]) + bias;
     }
   }
-  for (size_t n = 0; n < kTokens; ++n) {
-    for (size_t chain = 1; chain < kChains; ++chain) sums[n][0] = _mm512_add_ps(sums[n][0], sums[n][chain]);
-    const float bias = call.bias == nullptr ? 0.0f : call.bias[m];
-    y[n * call.rows + m] = _mm512_reduce_add_ps(sums[n][0]) + bias;
+}
+
+// The same rows times tokens [n, n + tokens), at most eight.
+template <WeightType type, size_t kRows>
+void rows_times_tokens(const LinearCall& call, size_t m, size_t n, size_t tokens) {
+  switch (tokens) {
+    case 1: return rows_times_tokens<type, 1, kRows>(call, m, n);
+    case 2: return rows_times_tokens<type, 2, kRows>(call, m, n);
+    case 3: return rows_times_tokens<type, 3, kRows>(call, m, n);
+    case 4: return rows_times_tokens<type, 4, kRows>(call, m, n);
+    case 5: return rows_times_tokens<type, 5, kRows>(call, m, n);
+    case 6: return rows_times_tokens<type, 6, kRows>(call, m, n);
+    case 7: return rows_times_tokens<type, 7, kRows>(call, m, n);
+    case 8: return rows_times_tokens<type, 8, kRows>(call, m, n);
   }
 }
 
-template <WeightType type, size_t kTokens>
-void rows_times_tokens(const LinearCall& call, size_t begin, size_t end, size_t token) {
-  const float* x = call.x + token * call.depth;
-  float* y = call.y + token * call.rows;
-  for (size_t m = begin; m < end; ++m) row_times_tokens<type, kTokens>(call, m, x, y);
-}
-
+// Up to eight tokens at a time; for the later ones the rows are still in the cache.
 template <WeightType type>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
-  switch (call.tokens) {
-    case 1: return rows_times_tokens<type, 1>(call, begin, end, 0);
-    case 2: return rows_times_tokens<type, 2>(call, begin, end, 0);
-    case 3: return rows_times_tokens<type, 3>(call, begin, end, 0);
-    case 4: return rows_times_tokens<type, 4>(call, begin, end, 0);
-    case 5: return rows_times_tokens<type, 5>(call, begin, end, 0);
-    case 6: return rows_times_tokens<type, 6>(call, begin, end, 0);
-    case 7: return rows_times_tokens<type, 7>(call, begin, end, 0);
-    case 8: return rows_times_tokens<type, 8>(call, begin, end, 0);
-  }
+  const size_t groups = (call.tokens + 7) / 8;
+  const size_t tokens = (call.tokens + groups - 1) / groups;
+  const auto times_all = [&](auto rows, size_t m) {
+    for (size_t n = 0; n < call.tokens; n += tokens) {
+      rows(call, m, n, call.tokens - n < tokens ? call.tokens - n : tokens);
+    }
+  };
+  size_t m = begin;
+  for (; m + kVectorRows <= end; m += kVectorRows) times_all(rows_times_tokens<type, kVectorRows>, m);
+  for (; m < end; ++m) times_all(rows_times_tokens<type, 1>, m);
 }
 
 // Transposes 16 rows of 16 floats: pairs of rows, then pairs of pairs, then quarters of the registers.
@@ -122,6 +147,7 @@ void transpose(__m512 (&r)[16]) {
 }
 
 // Widens rows [m, m + 32) and columns [k, k + depth) of the weight into panel[k][32]; rows from `end` on are zero.
+// Fetches the columns of the next block, which lie too far apart for the processor's own prefetcher.
 template <WeightType type>
 void pack(const LinearCall& call, size_t m, size_t end, size_t k, size_t depth, float* panel) {
   for (size_t half = 0; half < kPanel; half += kLanes) {
@@ -132,6 +158,9 @@ void pack(const LinearCall& call, size_t m, size_t end, size_t k, size_t depth, 
         const size_t row = m + half + i;
         const unsigned char* address = call.weight + (row * call.depth + k + at) * bytes_of(type);
         square[i] = row < end ? load<type>(address, mask) : _mm512_setzero_ps();
+        if (at * bytes_of(type) % kCacheLine == 0) {
+          _mm_prefetch(address + kBlockDepth * bytes_of(type), _MM_HINT_T1);
+        }
       }
       transpose(square);
       for (size_t i = 0; i < kLanes && at + i < depth; ++i) {
@@ -212,7 +241,7 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
   }
 }
 
-constexpr size_t kVectorTokens = 8;
+constexpr size_t kVectorTokens = 24;  // beyond, the blocked product is the faster
 
 template <WeightType type>
 constexpr LinearKernels kKernels{matrix_vector<type>, kVectorTokens, blocked_product<type>, kTileWidth};

@@ -33,6 +33,8 @@ struct TokenTiles {
 // A few tokens: each weight is read once, in the order it lies in memory. Computes rows [begin, end) of every token.
 using MatrixVector = void (*)(const LinearCall& call, size_t begin, size_t end) noexcept;
 
+constexpr size_t kVectorRows = 4;  // rows that it computes together: begin should be a multiple
+
 // Many tokens: weights are widened block by block into `panel`, and each block multiplies all tiles.
 // end − begin is at most kBlockRows; `panel` is aligned to 64 bytes.
 using BlockedProduct = void (*)(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
