@@ -34,15 +34,15 @@ struct Avx2 {
     return first(_mm256_add_ps(x, _mm256_permute_ps(x, 0xb1)));
   }
 
-  // 2^x for x ≤ 0 to 2e-7; 0 below 2^-126; NaN stays NaN.
+  // 2^x for x ≤ 0; NaN stays NaN.
   static F exp2(F x) {
-    x = _mm256_max_ps(set(-127.0f), x);
+    const F counts = _mm256_cmp_ps(x, set(kLeastExponent), _CMP_NLT_UQ);
     const F whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F part = _mm256_sub_ps(x, whole);
     F power = set(kExp2[5]);
     for (int i = 4; i >= 0; --i) power = _mm256_fmadd_ps(power, part, set(kExp2[i]));
     const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
-    return _mm256_mul_ps(power, _mm256_castsi256_ps(exponent));
+    return _mm256_and_ps(counts, _mm256_mul_ps(power, _mm256_castsi256_ps(exponent)));
   }
 
   static void transpose(F (&x)[8]) {

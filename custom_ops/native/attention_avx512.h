@@ -27,14 +27,14 @@ struct Avx512 {
   static float highest(F x) { return _mm512_reduce_max_ps(x); }
   static float add_up(F x) { return _mm512_reduce_add_ps(x); }
 
-  // 2^x for x ≤ 0 to 2e-7; NaN stays NaN. The bound keeps −∞ − (−∞) out.
+  // 2^x for x ≤ 0; NaN stays NaN.
   static F exp2(F x) {
-    x = _mm512_max_ps(set(-200.0f), x);
+    const __mmask16 counts = _mm512_cmp_ps_mask(x, set(kLeastExponent), _CMP_NLT_UQ);
     const F whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F part = _mm512_sub_ps(x, whole);
     F power = set(kExp2[5]);
     for (int i = 4; i >= 0; --i) power = _mm512_fmadd_ps(power, part, set(kExp2[i]));
-    return _mm512_scalef_ps(power, whole);
+    return _mm512_maskz_scalef_ps(counts, power, whole);
   }
 
   static void transpose(F (&x)[16]) {

@@ -22,28 +22,36 @@ constexpr int64_t kKeys = kBlockKeys;
 
 // 2^x on [−½, ½] to 8e-8 of its value: the polynomial of degree 5 with the least relative error.
 constexpr float kExp2[] = {1.00000007f, 0.693146967f, 0.240221197f, 0.0555071327f, 0.00967554133f, 0.00132764720f};
+// Weights under 2^-64 of the largest count as none: far below float's precision, and products with them would be
+// denormal numbers, which processors take hundreds of cycles over.
+constexpr float kLeastExponent = -64.0f;
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+// Loops over R are unrolled, so that a tile stays in registers.
+
 // scores (R, kKeys) = queries (R, words) · keys (words, kKeys), of the first `count` keys, rounded up.
 template <class V, class Format, int R>
-void score_tile(const float* queries, int64_t stride, const float* keys, int64_t words, int64_t count,
+[[gnu::noinline]] void score_tile(const float* queries, int64_t stride, const float* keys, int64_t words, int64_t count,
                 float* scores) {
   using F = typename V::F;
   for (int64_t column = 0; column < count; column += 2 * V::kLanes) {
     F sums[R][2];
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = V::zero();
     for (int64_t word = 0; word < words; ++word) {
       const F first = V::load(keys + word * kKeys + column);
       const F second = V::load(keys + word * kKeys + column + V::kLanes);
-      for (int r = 0; r < R; ++r) {
+  #pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
         const F query = V::broadcast(queries + r * stride + word);
         sums[r][0] = Format::add_product(sums[r][0], query, first);
         sums[r][1] = Format::add_product(sums[r][1], query, second);
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       V::store(scores + r * kKeys + column, sums[r][0]);
       V::store(scores + r * kKeys + column + V::kLanes, sums[r][1]);
@@ -53,11 +61,12 @@ void score_tile(const float* queries, int64_t stride, const float* keys, int64_t
 
 // sums (R, width) = sums · rescale (R) + weights (R, words) · values (words, width).
 template <class V, class Format, int R>
-void value_tile(const float* weights, const float* values, int64_t words, const float* rescale, int64_t width,
+[[gnu::noinline]] void value_tile(const float* weights, const float* values, int64_t words, const float* rescale, int64_t width,
                 float* sums) {
   using F = typename V::F;
   for (int64_t column = 0; column < width; column += 2 * V::kLanes) {
     F tile[R][2];
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const F factor = V::broadcast(rescale + r);
       tile[r][0] = V::multiply(factor, V::load(sums + r * width + column));
@@ -66,12 +75,14 @@ void value_tile(const float* weights, const float* values, int64_t words, const 
     for (int64_t word = 0; word < words; ++word) {
       const F first = V::load(values + word * width + column);
       const F second = V::load(values + word * width + column + V::kLanes);
-      for (int r = 0; r < R; ++r) {
+  #pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
         const F weight = V::broadcast(weights + r * kKeys + word);
         tile[r][0] = Format::add_product(tile[r][0], weight, first);
         tile[r][1] = Format::add_product(tile[r][1], weight, second);
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       V::store(sums + r * width + column, tile[r][0]);
       V::store(sums + r * width + column + V::kLanes, tile[r][1]);
