@@ -102,8 +102,10 @@ def test_every_cpu_level_equals_definition_and_scalar(tmp_path: Path) -> None:
     for level, found in outputs.items():
         for (mode, case, inputs), (output,), (scalar,) in zip(cases, found, outputs["scalar"], strict=True):
             shape = (level, mode, tuple(inputs["hidden"].shape), tuple(case.inputs))
-            assert error_of(output, inputs) < NATIVE_EXPERTS[mode], shape
-            assert relative_error(output, scalar) < NATIVE_EXPERTS_LEVELS[mode], shape
+            error = error_of(output, inputs)
+            assert error < NATIVE_EXPERTS[mode], shape
+            finer = mode == "int8" and error < NATIVE_EXPERTS["bf16"]  # a kernel may keep more than int8 asks
+            assert finer or relative_error(output, scalar) < NATIVE_EXPERTS_LEVELS[mode], shape
 
 
 def test_every_scale_byte_means_what_the_format_says(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The library reads GPTOSS_CPU_LEVEL once, so each level has a process of its own,
         outputs = run_at_level(level, cases, tmp_path)  # per case, its outputs
 """
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from support.op_models import run_ort
 
 # GPTOSS_TEST_LIBRARY names another build than the installed one, for instance one with sanitizers.
 LIBRARY = Path(os.environ["GPTOSS_TEST_LIBRARY"]) if "GPTOSS_TEST_LIBRARY" in os.environ else library.library_path()
-LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16")  # each includes the ones before it
+LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx")  # each includes the ones before it
 _DONE = "done\n"
 
 needs_native = pytest.mark.skipif(LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)")
@@ -42,7 +43,11 @@ class NativeCase:
 
 def cpu_levels() -> tuple[str, ...]:
     """Return the levels that this machine has, worst first."""
-    return LEVELS[: LEVELS.index(library.library_info().cpu_level) + 1] if LIBRARY else ()
+    if LIBRARY is None:
+        return ()
+    best = ctypes.CDLL(str(LIBRARY)).gptoss_ops_cpu_level
+    best.restype = ctypes.c_char_p
+    return LEVELS[: LEVELS.index(best().decode()) + 1]
 
 
 def native_session(
