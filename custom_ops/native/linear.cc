@@ -17,7 +17,7 @@ constexpr size_t kPassTokens = 560;       // tokens gathered at a time: bounds t
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 // Checks the shapes of all inputs, then reads their addresses.
-LinearCall read_call(const Context& context) {
+LinearCall read_call(const Context& context, WeightType type) {
   const auto x = context.input<float>(kX);
   const auto weight = context.input<unsigned char>(kWeight);
   const auto bias = context.input<float>(kBias);
@@ -31,24 +31,42 @@ LinearCall read_call(const Context& context) {
     context.reject(kBias, "shape " + describe(bias.shape), describe({rows}));
   }
   float* y = context.output<float>(0, {x.shape[0], rows});
-  return {x.data, weight.data, bias.data, y, static_cast<size_t>(x.shape[0]), static_cast<size_t>(depth),
-          static_cast<size_t>(rows)};
+  const auto width = static_cast<size_t>(depth);
+  return {x.data, weight.data, bias.data, y, static_cast<size_t>(x.shape[0]), width, static_cast<size_t>(rows),
+          width,  width * bytes_of(type)};
 }
 
-// The nearest bfloat16, ties to even; NaN stays NaN.
-float round_to_bfloat16(float value) noexcept {
+// The bits of the nearest bfloat16, ties to even; NaN stays NaN.
+uint16_t bfloat16_bits(float value) noexcept {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   const bool nan = (bits & 0x7fffffff) > 0x7f800000;
   bits = nan ? bits | 0x00400000 : bits + 0x7fff + (bits >> 16 & 1);
-  bits &= 0xffff0000;
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+float float_of(uint32_t bits) noexcept {
+  float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
+// One token, rounded to bfloat16 values that are stored as float32.
+void round_token(const float* x, size_t depth, float* lanes) noexcept {
+  for (size_t k = 0; k < depth; ++k) lanes[k] = float_of(uint32_t{bfloat16_bits(x[k])} << 16);
+}
+
+// One token, rounded to bfloat16: two neighbours to a lane, the first in its low half.
+void round_token_to_pairs(const float* x, size_t depth, float* lanes) noexcept {
+  for (size_t k = 0; k < depth; k += 2) {
+    const uint32_t second = k + 1 < depth ? bfloat16_bits(x[k + 1]) : 0;
+    lanes[k / 2] = float_of(second << 16 | bfloat16_bits(x[k]));
+  }
+}
+
 // Tokens [first, first + tokens) of a call.
 LinearCall slice(LinearCall call, size_t first, size_t tokens) {
-  call.x += first * call.depth;
+  call.x += first * call.lanes;
   call.y += first * call.rows;
   call.tokens = tokens;
   return call;
@@ -56,11 +74,11 @@ LinearCall slice(LinearCall call, size_t first, size_t tokens) {
 
 // Gathers tile `tile` of the tokens of a call, as TokenTiles describes.
 void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed) noexcept {
-  float* out = packed + tile * width * call.depth;
+  float* out = packed + tile * width * call.lanes;
   const size_t first = tile * width;
   const size_t tokens = std::min(width, call.tokens - first);
-  for (size_t k = 0; k < call.depth; ++k, out += width) {
-    for (size_t t = 0; t < tokens; ++t) out[t] = call.x[(first + t) * call.depth + k];
+  for (size_t lane = 0; lane < call.lanes; ++lane, out += width) {
+    for (size_t t = 0; t < tokens; ++t) out[t] = call.x[(first + t) * call.lanes + lane];
     for (size_t t = tokens; t < width; ++t) out[t] = 0.0f;
   }
 }
@@ -68,12 +86,16 @@ void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed)
 }  // namespace
 
 void LinearCompute::compute(const Context& context) const {
-  LinearCall call = read_call(context);
+  LinearCall call = read_call(context, type_);
   if (call.tokens == 0 || call.rows == 0) return;
   std::vector<float> rounded;
-  if (rounds_tokens_) {
-    rounded.resize(call.tokens * call.depth);
-    std::transform(call.x, call.x + rounded.size(), rounded.begin(), round_to_bfloat16);
+  if (rounded_) {
+    if (kernels_.takes_pairs) call.lanes = ceil_div(call.depth, 2);
+    rounded.resize(call.tokens * call.lanes);
+    const auto round = kernels_.takes_pairs ? round_token_to_pairs : round_token;
+    context.parallel_for(call.tokens, [&](size_t n) noexcept {
+      round(call.x + n * call.depth, call.depth, rounded.data() + n * call.lanes);
+    });
     call.x = rounded.data();
   }
   if (call.tokens <= kernels_.vector_tokens || kernels_.blocked_product == nullptr) {
@@ -97,7 +119,7 @@ void LinearCompute::multiply_vectors(const Context& context, const LinearCall& c
 void LinearCompute::multiply_blocks(const Context& context, const LinearCall& call) const {
   const size_t count = ceil_div(call.tokens, kernels_.tile_width);
   const size_t width = ceil_div(call.tokens, count);  // tiles of nearly equal width
-  std::vector<float> packed(count * width * call.depth);
+  std::vector<float> packed(count * width * call.lanes);
   context.parallel_for(count, [&](size_t tile) noexcept { pack_tile(call, tile, width, packed.data()); });
 
   const TokenTiles tiles{packed.data(), width, count};
@@ -108,12 +130,13 @@ void LinearCompute::multiply_blocks(const Context& context, const LinearCall& ca
   });
 }
 
-LinearKernels linear_kernels(CpuLevel level, WeightType type) {
+LinearKernels linear_kernels(CpuLevel level, WeightType type, bool rounded) {
 #if defined(__x86_64__)
+  if (level >= CpuLevel::avx512_bf16 && type == WeightType::bfloat16 && rounded) return linear_avx512_bf16();
   if (level >= CpuLevel::avx512) return linear_avx512(type);
   if (level >= CpuLevel::avx2) return linear_avx2(type);
 #endif
-  static_cast<void>(level);  // elsewhere there is one level
+  static_cast<void>(level), static_cast<void>(rounded);  // elsewhere there is one level
   return linear_scalar(type);
 }
 

@@ -15,15 +15,18 @@ namespace gptoss {
 class LinearCompute {
  public:
   LinearCompute(WeightType type, Activations activations)
-      : kernels_(linear_kernels(cpu_level(), type)), rounds_tokens_(activations != Activations::exact) {}
+      : type_(type),
+        rounded_(activations != Activations::exact),
+        kernels_(linear_kernels(cpu_level(), type, rounded_)) {}
   void compute(const Context& context) const;
 
  private:
   void multiply_vectors(const Context& context, const LinearCall& call) const;
   void multiply_blocks(const Context& context, const LinearCall& call) const;
 
+  WeightType type_;
+  bool rounded_;  // tokens are rounded to bfloat16 before they are multiplied
   LinearKernels kernels_;
-  bool rounds_tokens_;  // to bfloat16, before they are multiplied
 };
 
 template <WeightType type, ONNXTensorElementDataType element>

@@ -173,12 +173,13 @@ void finish(const Tile& tile, size_t t, __m256 low, __m256 high) {
 template <size_t kWidth>
 void multiply(const Tile& tile) {
   __m256 low[kWidth], high[kWidth];
+#pragma GCC unroll 6  // these loops are unrolled to keep the sums in registers
   for (size_t t = 0; t < kWidth; ++t) low[t] = high[t] = _mm256_setzero_ps();
   const float* x = tile.x;
   const float* panel = tile.panel;
   for (size_t k = 0; k < tile.depth; ++k, x += kWidth, panel += kPanel) {
     const __m256 weight_low = _mm256_load_ps(panel), weight_high = _mm256_load_ps(panel + kLanes);
-#pragma GCC unroll 6  // keeps the sums in registers
+#pragma GCC unroll 6
     for (size_t t = 0; t < kWidth; ++t) {
       const __m256 token = _mm256_broadcast_ss(x + t);
       low[t] = _mm256_fmadd_ps(token, weight_low, low[t]);
@@ -198,10 +199,10 @@ constexpr Multiply kMultiply[kTileWidth + 1] = {nullptr,     multiply<1>, multip
 template <WeightType type>
 void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
                      float* panels) noexcept {
-  for (size_t k = 0; k < call.depth || k == 0; k += kBlockDepth) {
-    const size_t depth = call.depth - k < kBlockDepth ? call.depth - k : kBlockDepth;
+  for (size_t k = 0; k < call.depth || k == 0; k += kBlockLanes) {
+    const size_t depth = call.depth - k < kBlockLanes ? call.depth - k : kBlockLanes;
     for (size_t m = begin; m < end; m += kPanel) {
-      pack<type>(call, m, end, k, depth, panels + (m - begin) * kBlockDepth);
+      pack<type>(call, m, end, k, depth, panels + (m - begin) * kBlockLanes);
     }
     for (size_t tile = 0; tile < tiles.count; ++tile) {
       const size_t token = tile * tiles.width;
@@ -209,7 +210,7 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
       for (size_t m = begin; m < end; m += kPanel) {
         const size_t rows = end - m < kPanel ? end - m : kPanel;
         kMultiply[tiles.width]({tiles.packed + (tile * call.depth + k) * tiles.width,
-                                panels + (m - begin) * kBlockDepth, depth,
+                                panels + (m - begin) * kBlockLanes, depth,
                                 call.bias == nullptr ? nullptr : call.bias + m,
                                 call.y + token * call.rows + m, call.rows, tokens, rows, k == 0});
       }
@@ -217,10 +218,10 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
   }
 }
 
-constexpr size_t kVectorTokens = 8;
+constexpr size_t kVectorTokens = 24;  // beyond, the blocked product is the faster
 
 template <WeightType type>
-constexpr LinearKernels kKernels{matrix_vector<type>, kVectorTokens, blocked_product<type>, kTileWidth};
+constexpr LinearKernels kKernels{matrix_vector<type>, kVectorTokens, blocked_product<type>, kTileWidth, false};
 
 }  // namespace
 

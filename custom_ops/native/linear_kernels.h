@@ -13,24 +13,27 @@ enum class WeightType { float32, float16, bfloat16 };
 
 constexpr size_t bytes_of(WeightType type) { return type == WeightType::float32 ? 4 : 2; }
 
-// One call's operands.
+// One call's operands. A lane of x is one float32, or for the kernels of linear_avx512_bf16.cc two neighbouring
+// bfloat16 values in the place of one float32, the second zero where K is odd.
 struct LinearCall {
-  const float* x;               // (N, K)
+  const float* x;               // (N, lanes)
   const unsigned char* weight;  // (M, K), as it lies in the mapped file: at any address
   const float* bias;            // (M), or null
   float* y;                     // (N, M)
   size_t tokens, depth, rows;   // N, K, M
+  size_t lanes;                 // K, or half of it rounded up
+  size_t row_bytes;             // of the weight
 };
 
-// Tokens that the blocked product multiplies together, gathered so that those of one k are neighbours:
-// packed[(tile · K + k) · width + t] is x[tile · width + t][k], zero beyond the last token.
+// Tokens that the blocked product multiplies together, gathered so that those of one lane are neighbours:
+// packed[(tile · lanes + lane) · width + t] is x[tile · width + t][lane], zero beyond the last token.
 struct TokenTiles {
   const float* packed;
   size_t width;  // at most LinearKernels::tile_width
   size_t count;
 };
 
-// A few tokens: each weight is read once, in the order it lies in memory. Computes rows [begin, end) of every token.
+// Few tokens: each weight is read once, in the order it lies in memory. Computes rows [begin, end) of every token.
 using MatrixVector = void (*)(const LinearCall& call, size_t begin, size_t end) noexcept;
 
 constexpr size_t kVectorRows = 4;  // rows that it computes together: begin should be a multiple
@@ -40,25 +43,28 @@ constexpr size_t kVectorRows = 4;  // rows that it computes together: begin shou
 using BlockedProduct = void (*)(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
                                 float* panel) noexcept;
 
-constexpr size_t kBlockRows = 128;   // weight rows of one block,
-constexpr size_t kBlockDepth = 384;  // and its columns: 192 KiB of float32, for the second-level cache
-constexpr size_t kPanelFloats = kBlockRows * kBlockDepth;
+constexpr size_t kBlockRows = 64;    // weight rows of one block,
+constexpr size_t kBlockLanes = 720;  // and its columns, in lanes: 180 KiB, for the second-level cache
+constexpr size_t kPanelFloats = kBlockRows * kBlockLanes;
 
 struct LinearKernels {
   MatrixVector matrix_vector;
   size_t vector_tokens;  // the most tokens for which matrix_vector is called
   BlockedProduct blocked_product;  // null: matrix_vector takes any number of tokens
   size_t tile_width;
+  bool takes_pairs;  // of bfloat16 values, in each lane of x
 };
 
-// The kernels of `level` for one weight type: the best that the level allows.
-LinearKernels linear_kernels(CpuLevel level, WeightType type);
+// The kernels of `level` for one weight type: the best that the level allows. With `rounded`, x will hold values
+// of bfloat16.
+LinearKernels linear_kernels(CpuLevel level, WeightType type, bool rounded);
 
 // What each file offers. The scalar kernels are the oracle of the others.
 LinearKernels linear_scalar(WeightType type);
 #if defined(__x86_64__)
 LinearKernels linear_avx2(WeightType type);
 LinearKernels linear_avx512(WeightType type);
+LinearKernels linear_avx512_bf16();  // of bfloat16 weights and tokens
 #endif
 
 }  // namespace gptoss
