@@ -66,16 +66,17 @@ void pack(const float* x, size_t first, size_t count, size_t width, size_t token
   }
 }
 
-// What `multiply` keeps in the first-level cache: a panel's decoded weights, by block and row; and its sums, by tile
-// of tokens, half of the panel, row and token.
-struct alignas(kLineBytes) Scratch {
+// What `multiply` keeps in the first-level cache: a panel's decoded weights, each tile in one piece.
+struct alignas(kLineBytes) Panel {
   uint16_t weights[kPanelBlocks][kPanelRows][kBlock];
-  float sums[1][2][kTile][kTile];
 };
 
-size_t scratch_bytes(size_t tokens, size_t) {
-  return sizeof(Scratch) + tiles_of(tokens) * sizeof(Scratch::sums);
-}
+// The sums of a panel and a tile of tokens.
+struct alignas(kLineBytes) Sums {
+  float halves[2][kTile][kTile];  // of the panel; by row and token
+};
+
+size_t scratch_bytes(size_t tokens, size_t) { return sizeof(Panel) + tiles_of(tokens) * sizeof(Sums); }
 
 // Bits of the levels in bfloat16, twice, since the permutation looks at five bits of a nibble's lane.
 constexpr uint16_t kLevelBits[32] = {
@@ -101,7 +102,7 @@ __m512i decode(const uint8_t* bytes, uint8_t scale) {
 
 // Decodes blocks [begin, end) of a panel's rows. Blocks with an unusual scale count as zero; the result has a bit for
 // each row that has one and is not zero anyway.
-uint32_t decode_panel(const Mxfp4Rows& rows, size_t first, size_t begin, size_t end, Scratch& scratch) {
+uint32_t decode_panel(const Mxfp4Rows& rows, size_t first, size_t begin, size_t end, Panel& panel) {
   const size_t blocks = rows.width / kBlock;
   uint32_t unusual = 0;
   for (size_t r = 0; r < kPanelRows; ++r) {
@@ -118,7 +119,7 @@ uint32_t decode_panel(const Mxfp4Rows& rows, size_t first, size_t begin, size_t 
       } else if (scale == 255 || !is_zero(bytes + block * kBlockBytes)) {
         unusual |= uint32_t{1} << r;
       }
-      _mm512_store_si512(scratch.weights[block - begin][r], weights);
+      _mm512_store_si512(panel.weights[block - begin][r], weights);
     }
   }
   return unusual;
@@ -129,23 +130,21 @@ void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
 // Adds the products of a panel's blocks to the sums of two tiles of tokens (tiles 0 to 3), or of one.
 template <size_t terms, bool two>
-void multiply_tiles(const Scratch& scratch, size_t blocks, const std::byte* tokens, size_t stride, float* sums,
-                    bool begin) {
-  constexpr size_t kSums = kTile * kTile;
+void multiply_tiles(const Panel& panel, size_t blocks, const std::byte* tokens, size_t stride, Sums* sums, bool begin) {
   if (begin) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
   } else {
-    _tile_loadd(0, sums, kLineBytes);
-    _tile_loadd(1, sums + kSums, kLineBytes);
-    if constexpr (two) _tile_loadd(2, sums + 2 * kSums, kLineBytes);
-    if constexpr (two) _tile_loadd(3, sums + 3 * kSums, kLineBytes);
+    _tile_loadd(0, sums[0].halves[0], kLineBytes);
+    _tile_loadd(1, sums[0].halves[1], kLineBytes);
+    if constexpr (two) _tile_loadd(2, sums[1].halves[0], kLineBytes);
+    if constexpr (two) _tile_loadd(3, sums[1].halves[1], kLineBytes);
   }
   for (size_t block = 0; block < blocks; ++block) {
-    _tile_loadd(4, scratch.weights[block][0], kLineBytes);
-    _tile_loadd(5, scratch.weights[block][kTile], kLineBytes);
+    _tile_loadd(4, panel.weights[block][0], kLineBytes);
+    _tile_loadd(5, panel.weights[block][kTile], kLineBytes);
     for (size_t term = 0; term < terms; ++term) {
       const std::byte* tile = tokens + (block * terms + term) * kTileBytes;
       _tile_loadd(6, tile, kLineBytes);
@@ -158,10 +157,10 @@ void multiply_tiles(const Scratch& scratch, size_t blocks, const std::byte* toke
       }
     }
   }
-  _tile_stored(0, sums, kLineBytes);
-  _tile_stored(1, sums + kSums, kLineBytes);
-  if constexpr (two) _tile_stored(2, sums + 2 * kSums, kLineBytes);
-  if constexpr (two) _tile_stored(3, sums + 3 * kSums, kLineBytes);
+  _tile_stored(0, sums[0].halves[0], kLineBytes);
+  _tile_stored(1, sums[0].halves[1], kLineBytes);
+  if constexpr (two) _tile_stored(2, sums[1].halves[0], kLineBytes);
+  if constexpr (two) _tile_stored(3, sums[1].halves[1], kLineBytes);
 }
 
 // One row against the packed tokens without AMX, for scales that bfloat16 does not hold.
@@ -206,30 +205,29 @@ template <size_t terms>
 void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memory, float* out, size_t stride) {
   const size_t blocks = rows.width / kBlock, tiles = tiles_of(tokens.count), next = tile_stride<terms>(blocks);
   const std::byte* packed = tokens.data + tokens.first / kTile * next;
-  Scratch& scratch = *reinterpret_cast<Scratch*>(memory);
-  constexpr size_t kTileSums = 2 * kTile * kTile;
-  float* sums = scratch.sums[0][0][0];
+  Panel& panel = *reinterpret_cast<Panel*>(memory);
+  Sums* sums = reinterpret_cast<Sums*>(memory + sizeof(Panel));
   const TileConfig config;
   _tile_loadconfig(&config);
   for (size_t r = 0; r < rows.count; r += kPanelRows) {
     uint32_t unusual = 0;
     for (size_t begin = 0; begin < blocks; begin += kPanelBlocks) {
       const size_t end = begin + kPanelBlocks < blocks ? begin + kPanelBlocks : blocks;
-      unusual |= decode_panel(rows, r, begin, end, scratch);
+      unusual |= decode_panel(rows, r, begin, end, panel);
       settle_memory();
       const std::byte* first = packed + begin * terms * kTileBytes;
       size_t tile = 0;
       for (; tile + 2 <= tiles; tile += 2) {
-        multiply_tiles<terms, true>(scratch, end - begin, first + tile * next, next, sums + tile * kTileSums, begin == 0);
+        multiply_tiles<terms, true>(panel, end - begin, first + tile * next, next, sums + tile, begin == 0);
       }
       if (tile < tiles) {
-        multiply_tiles<terms, false>(scratch, end - begin, first + tile * next, next, sums + tile * kTileSums, begin == 0);
+        multiply_tiles<terms, false>(panel, end - begin, first + tile * next, next, sums + tile, begin == 0);
       }
       settle_memory();
     }
     for (size_t t = 0; t < tokens.count; ++t) {
-      const float* column = sums + t / kTile * kTileSums + t % kTile;
-      for (size_t i = 0; i < kPanelRows; ++i) out[t * stride + r + i] = column[i * kTile];
+      const Sums& tile = sums[t / kTile];
+      for (size_t i = 0; i < kPanelRows; ++i) out[t * stride + r + i] = tile.halves[i / kTile][i % kTile][t % kTile];
     }
     for (size_t i = 0; i < kPanelRows; ++i) {
       if (!(unusual >> i & 1)) continue;
