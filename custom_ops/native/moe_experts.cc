@@ -1,10 +1,11 @@
 #include "moe_experts.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "aligned_bytes.h"
+#include "cpu_features.h"
+#include "moe_swiglu.h"
 #include "moe_tasks.h"
 
 namespace gptoss {
@@ -12,18 +13,15 @@ namespace {
 
 size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
-// Biases may be initializers that lie anywhere in a mapped file.
-float bias_at(const float* bias, size_t index) {
-  float value;
-  std::memcpy(&value, reinterpret_cast<const std::byte*>(bias) + index * sizeof value, sizeof value);
-  return value;
+// Biases may be initializers that lie anywhere in a mapped file, where no float pointer may be followed.
+const std::byte* address_of(const float* bias, size_t index) {
+  return reinterpret_cast<const std::byte*>(bias) + index * sizeof(float);
 }
 
-// (up + 1) · gate · σ(alpha · gate); a comparison with NaN is false, so NaN stays.
-float clamped_swiglu(float gate, float up, float alpha, float limit) {
-  gate = gate > limit ? limit : gate;
-  up = up > limit ? limit : up < -limit ? -limit : up;
-  return (up + 1) * gate / (1 + std::exp(-alpha * gate));
+float bias_at(const std::byte* bias, size_t index) {
+  float value;
+  std::memcpy(&value, bias + index * sizeof value, sizeof value);
+  return value;
 }
 
 // Where the tokens of each group lie among the packed ones: every group begins a tile.
@@ -93,20 +91,13 @@ class Run {
       float* y = scratch.products(worker);
       layer_.gate_up.multiply(group.expert, first, count, {hidden_.data(), hidden_places_.first[g], group.count},
                               scratch.kernel(worker), y, slice);
-      const float* bias = layer_.gate_up_bias + group.expert * outputs + first;
+      const std::byte* bias = address_of(layer_.gate_up_bias, group.expert * outputs + first);
       for (size_t i = 0; i < group.count; ++i) {
-        activate(y + i * slice, bias, first / 2, count / 2, activated_places_.first[g] + i);
+        float* pairs = y + i * slice;
+        swiglu_(pairs, bias, count / 2, attributes_.alpha, attributes_.limit);
+        layer_.down.pack(pairs, first / 2, count / 2, activated_places_.first[g] + i, activated_.data());
       }
     });
-  }
-
-  // Turns `count` pairs of products into activations, in place, and packs them as token number `place`.
-  void activate(float* pairs, const float* bias, size_t first, size_t count, size_t place) {
-    for (size_t i = 0; i < count; ++i) {
-      const float gate = pairs[2 * i] + bias_at(bias, 2 * i), up = pairs[2 * i + 1] + bias_at(bias, 2 * i + 1);
-      pairs[i] = clamped_swiglu(gate, up, attributes_.alpha, attributes_.limit);
-    }
-    layer_.down.pack(pairs, first, count, place, activated_.data());
   }
 
   void run_down() {
@@ -130,7 +121,7 @@ class Run {
   }
 
   void add_weighted(const ExpertGroup& group, const float* y, size_t stride, size_t first, size_t count) {
-    const float* bias = layer_.down_bias + group.expert * layer_.hidden_size + first;
+    const std::byte* bias = address_of(layer_.down_bias, group.expert * layer_.hidden_size + first);
     for (size_t i = 0; i < group.count; ++i) {
       const Slot& slot = routing_.slots[group.first + i];
       float* out = output_ + slot.token * layer_.hidden_size + first;
@@ -158,6 +149,7 @@ class Run {
   const MoEAttributes& attributes_;
   const Routing& routing_;
   float* output_;
+  const SwiGLU swiglu_ = swiglu_kernel(cpu_level());
   size_t most_tokens_ = 0;
   Places hidden_places_{}, activated_places_{};
   AlignedBytes hidden_, activated_;
