@@ -1,6 +1,7 @@
 #include "linear.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -51,16 +52,38 @@ float float_of(uint32_t bits) noexcept {
   return value;
 }
 
-// One token, rounded to bfloat16 values that are stored as float32.
-void round_token(const float* x, size_t depth, float* lanes) noexcept {
-  for (size_t k = 0; k < depth; ++k) lanes[k] = float_of(uint32_t{bfloat16_bits(x[k])} << 16);
+size_t lanes_of(TokenFormat format, size_t depth) {
+  constexpr size_t kTileLanes = 16;
+  const size_t pairs = ceil_div(depth, 2);
+  switch (format) {
+    case TokenFormat::float32: return depth;
+    case TokenFormat::pairs: return pairs;
+    case TokenFormat::tile_pairs: return kTileLanes * ceil_div(pairs, kTileLanes);
+    case TokenFormat::tile_pairs_of_two_terms: return 2 * kTileLanes * ceil_div(pairs, kTileLanes);
+  }
+  return 0;
 }
 
-// One token, rounded to bfloat16: two neighbours to a lane, the first in its low half.
-void round_token_to_pairs(const float* x, size_t depth, float* lanes) noexcept {
+float rounded(float value) noexcept { return float_of(uint32_t{bfloat16_bits(value)} << 16); }
+
+// What rounding took away; zero where that is not a number.
+float remainder(float value) noexcept {
+  const float nearest = rounded(value);
+  return std::isfinite(nearest) ? value - nearest : 0.0f;
+}
+
+// Puts one token into `lanes`, which hold zeros, in `format`; all but tile_pairs_of_two_terms round it to bfloat16.
+void round_token(const float* x, size_t depth, TokenFormat format, float* lanes) noexcept {
+  if (format == TokenFormat::float32) {
+    for (size_t k = 0; k < depth; ++k) lanes[k] = rounded(x[k]);
+    return;
+  }
+  float* rest = lanes + lanes_of(format, depth) / 2;
   for (size_t k = 0; k < depth; k += 2) {
-    const uint32_t second = k + 1 < depth ? bfloat16_bits(x[k + 1]) : 0;
-    lanes[k / 2] = float_of(second << 16 | bfloat16_bits(x[k]));
+    const float a = x[k], b = k + 1 < depth ? x[k + 1] : 0.0f;
+    lanes[k / 2] = float_of(uint32_t{bfloat16_bits(b)} << 16 | bfloat16_bits(a));
+    if (format != TokenFormat::tile_pairs_of_two_terms) continue;
+    rest[k / 2] = float_of(uint32_t{bfloat16_bits(remainder(b))} << 16 | bfloat16_bits(remainder(a)));
   }
 }
 
@@ -88,19 +111,18 @@ void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed)
 void LinearCompute::compute(const Context& context) const {
   LinearCall call = read_call(context, type_);
   if (call.tokens == 0 || call.rows == 0) return;
-  std::vector<float> rounded;
-  if (rounded_) {
-    if (kernels_.takes_pairs) call.lanes = ceil_div(call.depth, 2);
-    rounded.resize(call.tokens * call.lanes);
-    const auto round = kernels_.takes_pairs ? round_token_to_pairs : round_token;
+  const bool few = call.tokens <= kernels_.vector_tokens || kernels_.blocked_product == nullptr;
+  const TokenFormat format = few ? kernels_.vector_format : kernels_.blocked_format;
+  std::vector<float> formatted;
+  if (rounded_ || format != TokenFormat::float32) {
+    call.lanes = lanes_of(format, call.depth);
+    formatted.resize(call.tokens * call.lanes);
     context.parallel_for(call.tokens, [&](size_t n) noexcept {
-      round(call.x + n * call.depth, call.depth, rounded.data() + n * call.lanes);
+      round_token(call.x + n * call.depth, call.depth, format, formatted.data() + n * call.lanes);
     });
-    call.x = rounded.data();
+    call.x = formatted.data();
   }
-  if (call.tokens <= kernels_.vector_tokens || kernels_.blocked_product == nullptr) {
-    return multiply_vectors(context, call);
-  }
+  if (few) return multiply_vectors(context, call);
   const size_t passes = ceil_div(call.tokens, kPassTokens);
   const size_t tokens = ceil_div(call.tokens, passes);
   for (size_t first = 0; first < call.tokens; first += tokens) {
@@ -132,6 +154,7 @@ void LinearCompute::multiply_blocks(const Context& context, const LinearCall& ca
 
 LinearKernels linear_kernels(CpuLevel level, WeightType type, bool rounded) {
 #if defined(__x86_64__)
+  if (level >= CpuLevel::amx && type == WeightType::bfloat16) return linear_amx(rounded);
   if (level >= CpuLevel::avx512_bf16 && type == WeightType::bfloat16 && rounded) return linear_avx512_bf16();
   if (level >= CpuLevel::avx512) return linear_avx512(type);
   if (level >= CpuLevel::avx2) return linear_avx2(type);

@@ -221,7 +221,8 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
 constexpr size_t kVectorTokens = 24;  // beyond, the blocked product is the faster
 
 template <WeightType type>
-constexpr LinearKernels kKernels{matrix_vector<type>, kVectorTokens, blocked_product<type>, kTileWidth, false};
+constexpr LinearKernels kKernels{matrix_vector<type>,   TokenFormat::float32, kVectorTokens,
+                                 blocked_product<type>, TokenFormat::float32, kTileWidth};
 
 }  // namespace
 

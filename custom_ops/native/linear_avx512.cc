@@ -37,8 +37,8 @@ struct BFloat16 {
 };
 
 template <class Arithmetic>
-constexpr LinearKernels kKernels{matrix_vector<Arithmetic>, kVectorTokens, blocked_product<Arithmetic>, kTileWidth,
-                                 false};
+constexpr LinearKernels kKernels{matrix_vector<Arithmetic>,   TokenFormat::float32, kVectorTokens,
+                                 blocked_product<Arithmetic>, TokenFormat::float32, kTileWidth};
 
 }  // namespace
 

@@ -27,7 +27,8 @@ struct Pairs {
 }  // namespace
 
 LinearKernels linear_avx512_bf16() {
-  return {matrix_vector<Pairs>, kVectorTokens, blocked_product<Pairs>, kTileWidth, true};
+  return {matrix_vector<Pairs>,   TokenFormat::pairs, kVectorTokens,
+          blocked_product<Pairs>, TokenFormat::pairs, kTileWidth};
 }
 
 }  // namespace gptoss

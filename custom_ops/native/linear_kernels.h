@@ -13,15 +13,22 @@ enum class WeightType { float32, float16, bfloat16 };
 
 constexpr size_t bytes_of(WeightType type) { return type == WeightType::float32 ? 4 : 2; }
 
-// One call's operands. A lane of x is one float32, or for the kernels of linear_avx512_bf16.cc two neighbouring
-// bfloat16 values in the place of one float32, the second zero where K is odd.
+// What the lanes of a token hold, each the size of one float32.
+enum class TokenFormat {
+  float32,                  // a value
+  pairs,                    // two neighbouring values rounded to bfloat16, the first in the low half
+  tile_pairs,               // the same, filled up with zeros to a multiple of 16 lanes
+  tile_pairs_of_two_terms,  // the same, and then as much again of what rounding took away
+};
+
+// One call's operands.
 struct LinearCall {
   const float* x;               // (N, lanes)
   const unsigned char* weight;  // (M, K), as it lies in the mapped file: at any address
   const float* bias;            // (M), or null
   float* y;                     // (N, M)
   size_t tokens, depth, rows;   // N, K, M
-  size_t lanes;                 // K, or half of it rounded up
+  size_t lanes;                 // of one token
   size_t row_bytes;             // of the weight
 };
 
@@ -49,14 +56,15 @@ constexpr size_t kPanelFloats = kBlockRows * kBlockLanes;
 
 struct LinearKernels {
   MatrixVector matrix_vector;
+  TokenFormat vector_format;
   size_t vector_tokens;  // the most tokens for which matrix_vector is called
   BlockedProduct blocked_product;  // null: matrix_vector takes any number of tokens
+  TokenFormat blocked_format;
   size_t tile_width;
-  bool takes_pairs;  // of bfloat16 values, in each lane of x
 };
 
-// The kernels of `level` for one weight type: the best that the level allows. With `rounded`, x will hold values
-// of bfloat16.
+// The kernels of `level` for one weight type: the best that the level allows. With `rounded`, tokens are to be
+// rounded to bfloat16.
 LinearKernels linear_kernels(CpuLevel level, WeightType type, bool rounded);
 
 // What each file offers. The scalar kernels are the oracle of the others.
@@ -65,6 +73,7 @@ LinearKernels linear_scalar(WeightType type);
 LinearKernels linear_avx2(WeightType type);
 LinearKernels linear_avx512(WeightType type);
 LinearKernels linear_avx512_bf16();  // of bfloat16 weights and tokens
+LinearKernels linear_amx(bool rounded);  // of bfloat16 weights
 #endif
 
 }  // namespace gptoss

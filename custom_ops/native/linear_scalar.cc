@@ -52,7 +52,7 @@ void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
 }
 
 template <WeightType type>
-constexpr LinearKernels kKernels{matrix_vector<type>, 1, nullptr, 1, false};
+constexpr LinearKernels kKernels{matrix_vector<type>, TokenFormat::float32, 1, nullptr, TokenFormat::float32, 1};
 
 }  // namespace
 
