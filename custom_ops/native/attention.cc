@@ -43,6 +43,7 @@ template <class T>
 AttentionKernel<T> attention_kernel([[maybe_unused]] CpuLevel level, [[maybe_unused]] bool bf16_products) {
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, BFloat16>) {
+    if (level >= CpuLevel::amx && bf16_products) return attend_amx;
     if (level >= CpuLevel::avx512_bf16 && bf16_products) return attend_avx512_bf16;
   }
   if (level >= CpuLevel::avx512) return attend_avx512<T>;

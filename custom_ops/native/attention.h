@@ -51,7 +51,7 @@ struct AttentionTask {
 
 // What a vector kernel packs at a time: with head dim 64, keys and values of a block stay in the first-level cache.
 constexpr int64_t kBlockKeys = 64;
-constexpr int64_t kMaxTileRows = 8;
+constexpr int64_t kMaxTileRows = 16;
 
 // Floats of scratch that a task of any CPU level may use: packed keys, values and queries, and a tile of scores.
 static constexpr int64_t attention_scratch_size(int64_t rows, int64_t head_dim) {
@@ -73,8 +73,9 @@ void attend_avx512(const AttentionTask<T>& task) noexcept;
 
 // bfloat16 products with fp32 sums: queries and weights are rounded to bfloat16 too.
 void attend_avx512_bf16(const AttentionTask<BFloat16>& task) noexcept;
+void attend_amx(const AttentionTask<BFloat16>& task) noexcept;
 
-// The best kernel of a CPU level. `bf16_products` allows attend_avx512_bf16, which is not exact.
+// The best kernel of a CPU level. `bf16_products` allows kernels that are not exact.
 template <class T>
 AttentionKernel<T> attention_kernel(CpuLevel level, bool bf16_products);
 

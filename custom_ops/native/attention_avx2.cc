@@ -78,6 +78,10 @@ struct Avx2 {
   static F widen_full(const BFloat16* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_half(p)), 16));
   }
+  static F low_halves(F x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
+  static F high_halves(F x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static __m128i load_half(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 };
 
@@ -88,8 +92,12 @@ void attend_avx2(const AttentionTask<T>& task) noexcept {
   attend_tiles<Avx2, Widened<Avx2, T>>(task);
 }
 
+template <>
+void attend_avx2(const AttentionTask<BFloat16>& task) noexcept {
+  attend_tiles<Avx2, WidenedPairs<Avx2>>(task);
+}
+
 template void attend_avx2(const AttentionTask<float>&) noexcept;
 template void attend_avx2(const AttentionTask<Float16>&) noexcept;
-template void attend_avx2(const AttentionTask<BFloat16>&) noexcept;
 
 }  // namespace gptoss
