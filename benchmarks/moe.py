@@ -123,7 +123,7 @@ class Bench:
         if tokens == 1:
             runs[READ] = self._read
         times: dict[str, list[float]] = {name: [] for name in runs}
-        for name, run in runs.items():  # warm
+        for run in runs.values():  # warm
             run()
         for _ in range(rounds):
             for name, run in runs.items():

@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gptoss_onnx.custom_ops import moe_dispatch  # noqa: F401 - it defines the ops
 from support.moe_inputs import dense_inputs, mxfp4_inputs, relative_error
 from support.native_levels import LIBRARY, NativeCase, cpu_levels, native_session, needs_native, run_at_level, run_case
 from support.op_models import op_model, run_ort
 from support.tolerances import NATIVE_EXPERTS, NATIVE_EXPERTS_LEVELS
-
-from gptoss_onnx.custom_ops import moe_dispatch  # noqa: F401 - it defines the ops
 
 pytestmark = needs_native
 
@@ -46,9 +46,7 @@ def error_of(found: torch.Tensor, inputs: Inputs, **attributes: float) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 70), st.integers(1, 11), st.integers(1, 11), st.integers(1, 8), st.sampled_from(MODES), st.data()
-)
+@given(st.integers(1, 70), st.integers(1, 11), st.integers(1, 11), st.integers(1, 8), st.sampled_from(MODES), st.data())
 def test_mxfp4_equals_definition(
     tokens: int, hidden: int, width: int, experts: int, mode: str, data: st.DataObject
 ) -> None:
@@ -310,9 +308,7 @@ def test_wrong_input_is_an_error_that_names_op_input_found_and_expected(message:
         ("down", lambda x: x[:, :95], r"found shape \(4, 95, 64\), expected shape \(4, 96, 64\) = \(E, I, Hd\)"),
     ],
 )
-def test_wrong_dense_input_is_an_error(
-    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str
-) -> None:
+def test_wrong_dense_input_is_an_error(name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str) -> None:
     inputs = dense_inputs(mxfp4_inputs(3, 64, 96, experts=4, seed=1), torch.float16)
     assert_refused(wrong(name, change)(inputs), f"MoEDispatch: input '{name}': {message}")
 
@@ -338,7 +334,7 @@ def test_senseless_attribute_is_an_error(attributes: Mapping[str, float], messag
 def test_unknown_activation_mode_is_refused_at_registration() -> None:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("gptoss.activations", "fp4")
-    with pytest.raises(Exception, match="'gptoss.activations': found 'fp4', expected one of exact, bf16, int8"):
+    with pytest.raises(Exception, match=r"'gptoss\.activations': found 'fp4', expected one of exact, bf16, int8"):
         options.register_custom_ops_library(str(LIBRARY))
 
 
