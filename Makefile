@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test demo wheel clean
+.PHONY: help venv lint test fuzz demo wheel clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,10 @@ FOLDERS := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 # Both spellings, because pip 25.3 moved the pins of build environments to the second.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+
+# How long `make fuzz` runs, and what it draws its cases from.
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= $(shell date +%s)
 
 # What `make test` runs; `make test MARKERS=` runs everything.
 MARKERS ?= not slow and not gpu and not node and not browser
@@ -56,6 +60,12 @@ test: lint ## Lint, then run the tests that need no GPU, Node.js, browser or lon
 	@echo '  node     Node.js with onnxruntime-node'
 	@echo '  browser  headless Chromium'
 	@echo 'Run one group with, for instance: make test MARKERS=slow'
+
+fuzz: venv ## Build the native library with sanitizers and drive it with random calls for FUZZ_SECONDS
+	cmake -S custom_ops/native -B build/fuzz -DGPTOSS_SANITIZE=address,undefined
+	cmake --build build/fuzz --parallel
+	$(BIN)/python tests/fuzz/fuzz_kernels.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) \
+	  --library build/fuzz/libgptoss_ops.so
 
 demo: venv ## Export the demo checkpoint, validate the package, generate from it
 	$(BIN)/gptoss-onnx export demo/checkpoint --output demo/package --force

@@ -12,51 +12,11 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
 from gptoss_onnx.custom_ops import linear, moe_dispatch  # noqa: F401 - they define the ops
 from gptoss_onnx.custom_ops.moe_dispatch import route
 from gptoss_onnx.custom_ops.mxfp4 import LEVELS, decode_mxfp4
+from support.moe_inputs import dense_inputs, mxfp4_inputs, relative_error
 from support.op_models import op_model, run_ort, run_reference, session_of
 from support.tolerances import BODY_EXPERTS
 
 ATTRIBUTES = {"top_k": 2, "alpha": 1.702, "limit": 7.0}
-
-
-def mxfp4_inputs(tokens: int, hidden: int, width: int, experts: int, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def integers(low: int, high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(low, high, shape, generator=generator, dtype=torch.uint8)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    return {
-        "hidden": normal(tokens, hidden),
-        "router_logits": normal(tokens, experts),
-        "gate_up_blocks": integers(0, 256, experts, 2 * width, hidden // 32, 16),
-        "gate_up_scales": integers(118, 128, experts, 2 * width, hidden // 32),  # reaches the clamps
-        "gate_up_bias": normal(experts, 2 * width),
-        "down_blocks": integers(0, 256, experts, hidden, width // 32, 16),
-        "down_scales": integers(116, 124, experts, hidden, width // 32),
-        "down_bias": normal(experts, hidden),
-    }
-
-
-def dense_inputs(mxfp4: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The same experts as Hugging Face's dense layout stores them; every MXFP4 value here is exact in bfloat16."""
-
-    def dense(name: str) -> torch.Tensor:
-        return decode_mxfp4(mxfp4[f"{name}_blocks"], mxfp4[f"{name}_scales"]).transpose(1, 2).contiguous().to(dtype)
-
-    kept = ("hidden", "router_logits")
-    return {
-        **{name: mxfp4[name] for name in kept},
-        "gate_up": dense("gate_up"),
-        "gate_up_bias": mxfp4["gate_up_bias"],
-        "down": dense("down"),
-        "down_bias": mxfp4["down_bias"],
-    }
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 def test_decode_is_the_published_format_for_every_byte_and_scale() -> None:

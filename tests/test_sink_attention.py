@@ -1,69 +1,15 @@
 """SinkAttention: the PyTorch definition against a plain history, and the portable body against the definition."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import gptoss_onnx.custom_ops.sink_attention  # noqa: F401 - defines the op
 from gptoss_onnx.errors import InputError
+from support.attention_cases import Case, call_inputs, cases, real_tokens, run_definition
 from support.op_models import op_model, run_ort, run_reference, session_of
 from support.tolerances import BODY_BFLOAT16_CACHE, BODY_FLOAT16_CACHE, BODY_FLOAT32
 
 TOLERANCES = {torch.float32: BODY_FLOAT32, torch.float16: BODY_FLOAT16_CACHE, torch.bfloat16: BODY_BFLOAT16_CACHE}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One layer's shape and a run of calls: each (new tokens a row, columns), then how far each row is rewound."""
-
-    kv_heads: int
-    group: int
-    half: int
-    window: int
-    reserve: int
-    calls: tuple[tuple[tuple[int, ...], int], ...]
-    rewinds: tuple[tuple[int, ...], ...]
-    seed: int
-
-    @property
-    def batch(self) -> int:
-        return len(self.calls[0][0])
-
-    @property
-    def attributes(self) -> dict[str, object]:
-        return {
-            "num_heads": self.kv_heads * self.group,
-            "kv_num_heads": self.kv_heads,
-            "scale": (2 * self.half) ** -0.5,
-            "window": self.window,
-        }
-
-    @property
-    def capacity(self) -> int:
-        chunk = max(columns for _, columns in self.calls)
-        return self.window + self.reserve + chunk - 1 if self.window else sum(columns for _, columns in self.calls)
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    batch, count = draw(st.integers(1, 3)), draw(st.integers(1, 6))
-    calls = []
-    for _ in range(count):
-        columns = draw(st.integers(1, 9))
-        calls.append((tuple(draw(st.integers(0, columns)) for _ in range(batch)), columns))
-    return Case(
-        kv_heads=draw(st.integers(1, 3)),
-        group=draw(st.integers(1, 3)),
-        half=draw(st.integers(1, 4)),
-        window=draw(st.sampled_from((0, 1, 2, 3, 5, 8))),
-        reserve=draw(st.integers(0, 4)),
-        calls=tuple(calls),
-        rewinds=tuple(tuple(draw(st.integers(0, 12)) for _ in range(batch)) for _ in range(count)),
-        seed=draw(st.integers(0, 2**31)),
-    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,7 +17,7 @@ def cases(draw: st.DrawFn) -> Case:
 def test_definition_equals_plain_history(case: Case) -> None:
     """Rows are ragged, rings wrap, and rows are rewound again and again down to start − reserve."""
     histories: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(case.batch)]
-    for inputs, output, new in _run(case, torch.float32):
+    for inputs, output, new in run_definition(case, torch.float32):
         for row, past in enumerate(inputs["past_lengths"].tolist()):
             del histories[row][past:]
             for step in range(new[row]):
@@ -87,7 +33,7 @@ def test_body_equals_definition_in_ort(dtype: torch.dtype) -> None:
     @given(cases())
     def check(case: Case) -> None:
         session = None
-        for inputs, expected, new in _run(case, dtype):
+        for inputs, expected, new in run_definition(case, dtype):
             session = session or session_of(op_model("SinkAttention", inputs, case.attributes))
             _compare(case, inputs, run_ort(session, inputs), expected, new, TOLERANCES[dtype])
 
@@ -98,7 +44,7 @@ def test_body_equals_definition_in_ort(dtype: torch.dtype) -> None:
 @given(cases())
 def test_body_equals_definition_in_onnx_reference(case: Case) -> None:
     model = None
-    for inputs, expected, new in _run(case, torch.float32):
+    for inputs, expected, new in run_definition(case, torch.float32):
         model = model or op_model("SinkAttention", inputs, case.attributes)
         _compare(case, inputs, run_reference(model, inputs), expected, new, BODY_FLOAT32)
 
@@ -108,7 +54,7 @@ def test_body_equals_definition_in_onnx_reference(case: Case) -> None:
 )
 def test_definition_refuses_a_cache_that_is_too_small(window: int, past: int, new: int, capacity: int) -> None:
     case = Case(1, 1, 1, window, 0, (((new,), new),), ((0,),), 0)
-    inputs = _inputs(case, torch.Generator().manual_seed(0), torch.tensor([past]), (new,), new)
+    inputs = call_inputs(case, torch.Generator().manual_seed(0), torch.tensor([past]), (new,), new)
     inputs |= {name: torch.zeros(1, 1, capacity, 2) for name in ("past_key", "past_value")}
     with pytest.raises(InputError, match=rf"row 0 has {past} cached tokens and {new} new ones .* holds {capacity}"):
         torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values())
@@ -118,46 +64,6 @@ def test_smallest_allowed_ring_is_exact() -> None:
     """C = window + S − 1 with a chunk longer than the window: the bound is tight and still enough."""
     case = Case(2, 2, 2, window=3, reserve=0, calls=(((7, 2), 7),) * 4, rewinds=((0, 0),) * 4, seed=5)
     test_definition_equals_plain_history.hypothesis.inner_test(case)
-
-
-def _run(case: Case, dtype: torch.dtype):
-    """Yield (inputs, output of the definition, new tokens a row) for each call, with the cache carried along."""
-    generator = torch.Generator().manual_seed(case.seed)
-    past = torch.zeros(case.batch, dtype=torch.int64)
-    highest_start = past.clone()
-    shape = (case.batch, case.kv_heads, case.capacity, 2 * case.half)
-    cache = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
-    for (new, columns), rewinds in zip(case.calls, case.rewinds, strict=True):
-        inputs = _inputs(case, generator, past, new, columns)
-        inputs["past_key"], inputs["past_value"] = cache
-        output, *cache = torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values())
-        yield inputs, output, new
-        highest_start = torch.maximum(highest_start, past)
-        past = past + torch.tensor(new)
-        floor = (highest_start - case.reserve).clamp(min=0) if case.window else torch.zeros_like(past)
-        past = torch.minimum(past, torch.maximum(floor, past - torch.tensor(rewinds)))
-
-
-def _inputs(
-    case: Case, generator: torch.Generator, past: torch.Tensor, new: tuple[int, ...], columns: int
-) -> dict[str, torch.Tensor]:
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    batch, width = len(new), 2 * case.half
-    angles = (past.unsqueeze(1) + torch.arange(columns)).unsqueeze(2) / 10.0 ** torch.arange(case.half)
-    return {
-        "query": normal(batch, columns, case.kv_heads * case.group * width),
-        "key": normal(batch, columns, case.kv_heads * width),
-        "value": normal(batch, columns, case.kv_heads * width),
-        "past_key": torch.empty(0),
-        "past_value": torch.empty(0),
-        "past_lengths": past,
-        "new_lengths": torch.tensor(new),
-        "sinks": normal(case.kv_heads * case.group),
-        "cos": angles.cos(),
-        "sin": angles.sin(),
-    }
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -201,7 +107,7 @@ def _compare(
     new: tuple[int, ...],
     tolerance: float,
 ) -> None:
-    real = torch.arange(output.shape[1]) < torch.tensor(new).unsqueeze(1)  # (B, S): padding means nothing
+    real = real_tokens(output.shape[1], torch.tensor(new))  # padding means nothing
     torch.testing.assert_close(found[0][real], output[real], atol=tolerance, rtol=0)
     assert torch.isfinite(found[0]).all()
     _, *present = torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values())

@@ -6,15 +6,16 @@ namespace gptoss {
 // Each level includes the ones before it. Every kernel has a scalar version; the others are chosen by level.
 enum class CpuLevel {
   scalar,
-  avx2,         // AVX2 and FMA
+  avx2,         // AVX2, FMA and F16C
   avx512,       // AVX-512 F, BW, DQ, VL
   avx512_vnni,  // and 8-bit dot products
   avx512_bf16,  // and bfloat16 dot products
+  amx,          // and AMX tiles with bfloat16 products
 };
 
 const char* name_of(CpuLevel level) noexcept;
 
-// The best level of this CPU and operating system.
+// The best level of this CPU and operating system. Asks Linux for the use of AMX tiles where the CPU has them.
 CpuLevel detect_cpu_level() noexcept;
 
 // The level that `requested` names; null or "" asks for `best`. Throws Error for an unknown level and for one

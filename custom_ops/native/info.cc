@@ -11,7 +11,7 @@ namespace {
 // Names of the operators of ai.gptoss; one name may stand for several kernels, one per dtype.
 std::string kernel_names() {
   std::string names;
-  for (const gptoss::Domain& domain : gptoss::domains()) {
+  for (const gptoss::Domain& domain : gptoss::domains(gptoss::Activations::exact)) {
     if (domain.name != std::string(gptoss::kDomain)) continue;
     for (const OrtCustomOp* op : domain.operators) {
       const std::string name = op->GetName(op);

@@ -3,11 +3,14 @@
 //   static constexpr const char* kName;         the operator's name
 //   static constexpr Port kInputs[], kOutputs[];  its schema
 //   Kernel(const OrtApi&, const OrtKernelInfo&);  reads attributes and constant inputs; may throw Error
+//     or, where the session's activation mode matters: Kernel(const OrtApi&, const OrtKernelInfo&, Activations);
 //   void compute(const Context&) const;           computes one call; may throw Error, may run concurrently
 #pragma once
 
 #include <iterator>
+#include <type_traits>
 
+#include "activations.h"
 #include "context.h"
 #include "error.h"
 #include "ort_abi.h"
@@ -17,7 +20,7 @@ namespace gptoss {
 template <class Kernel>
 class CustomOp final : public OrtCustomOp {
  public:
-  CustomOp() : OrtCustomOp{} {
+  explicit CustomOp(Activations activations) : OrtCustomOp{}, activations_(activations) {
     version = kOrtApiVersion;
     GetName = [](const OrtCustomOp*) { return Kernel::kName; };
     GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // null means CPU
@@ -47,9 +50,18 @@ class CustomOp final : public OrtCustomOp {
     Kernel kernel;
   };
 
-  static OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info,
+  static OrtStatus* create(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info,
                            void** out) noexcept {
-    return guarded(*api, [&] { *out = new Instance{*api, Kernel(*api, *info)}; });
+    const Activations activations = static_cast<const CustomOp*>(op)->activations_;
+    return guarded(*api, [&] { *out = new Instance{*api, make_kernel(*api, *info, activations)}; });
+  }
+
+  static Kernel make_kernel(const OrtApi& api, const OrtKernelInfo& info, Activations activations) {
+    if constexpr (std::is_constructible_v<Kernel, const OrtApi&, const OrtKernelInfo&, Activations>) {
+      return Kernel(api, info, activations);
+    } else {
+      return Kernel(api, info);
+    }
   }
 
   static OrtStatus* compute(void* opaque, OrtKernelContext* context) noexcept {
@@ -58,6 +70,8 @@ class CustomOp final : public OrtCustomOp {
       instance.kernel.compute(Context(instance.api, *context, Kernel::kName, Kernel::kInputs));
     });
   }
+
+  Activations activations_;
 };
 
 }  // namespace gptoss

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "activations.h"
 #include "ort_abi.h"
 
 namespace gptoss {
@@ -15,7 +16,8 @@ struct Domain {
 constexpr const char* kDomain = "ai.gptoss";
 constexpr const char* kSelfCheckDomain = "ai.gptoss.selfcheck";
 
-// Lives as long as the process, as ONNX Runtime keeps pointers to the operators.
-const std::vector<Domain>& domains();
+// The same operators for every activation mode, as objects of their own, because a session tells the library
+// its mode once. They live as long as the process, as ONNX Runtime keeps pointers to them.
+const std::vector<Domain>& domains(Activations activations);
 
 }  // namespace gptoss

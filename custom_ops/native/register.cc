@@ -3,8 +3,9 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
+#include <tuple>
 
+#include "activations.h"
 #include "cpu_features.h"
 #include "error.h"
 #include "gptoss_ops.h"
@@ -24,13 +25,14 @@ OrtCustomOpDomain* create_domain(const OrtApi& api, const Domain& domain) {
   return owner.release();
 }
 
-// A domain is created once and kept for good, because sessions hold pointers to it: once for each ONNX
-// Runtime in the process (there can be two, a wheel's and a C++ program's), told apart by their API tables.
-OrtCustomOpDomain* domain_for(const OrtApi& api, const Domain& domain) {
+// A domain is created once and kept for good, because sessions hold pointers to it: once for each activation
+// mode and for each ONNX Runtime in the process (there can be two, a wheel's and a C++ program's), told apart by
+// their API tables.
+OrtCustomOpDomain* domain_for(const OrtApi& api, Activations activations, const Domain& domain) {
   static std::mutex mutex;
-  static std::map<std::pair<const OrtApi*, std::string>, OrtCustomOpDomain*> created;
+  static std::map<std::tuple<const OrtApi*, Activations, std::string>, OrtCustomOpDomain*> created;
   const std::lock_guard<std::mutex> lock(mutex);
-  OrtCustomOpDomain*& entry = created[{&api, domain.name}];
+  OrtCustomOpDomain*& entry = created[{&api, activations, domain.name}];
   if (entry == nullptr) entry = create_domain(api, domain);
   return entry;
 }
@@ -51,9 +53,10 @@ OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base)
   if (api == nullptr) return refuse_old_runtime(*base);
   return guarded(*api, [&] {
     cpu_level();  // throws where GPTOSS_CPU_LEVEL cannot be honoured
-    for (const Domain& domain : domains()) {
+    const Activations activations = session_activations(*api, *options);
+    for (const Domain& domain : domains(activations)) {
       if (domain.operators.empty()) continue;
-      check(*api, api->AddCustomOpDomain(options, domain_for(*api, domain)));
+      check(*api, api->AddCustomOpDomain(options, domain_for(*api, activations, domain)));
     }
   });
 }

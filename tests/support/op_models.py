@@ -66,7 +66,7 @@ def run_ort(session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Te
     kept = []
     for name, tensor in inputs.items():
         if tensor is not None:
-            kept.append(_to_ort(tensor))
+            kept.append(ort_value(tensor))
             binding.bind_ortvalue_input(name, kept[-1])
     for output in session.get_outputs():
         binding.bind_output(output.name)
@@ -80,7 +80,8 @@ def run_reference(model: onnx.ModelProto, inputs: Mapping[str, torch.Tensor | No
     return [torch.from_numpy(np.asarray(array)) for array in ReferenceEvaluator(model).run(None, feeds)]
 
 
-def _to_ort(tensor: torch.Tensor) -> onnxruntime.OrtValue:
+def ort_value(tensor: torch.Tensor) -> onnxruntime.OrtValue:
+    """Return the tensor as ONNX Runtime takes it; it may share the tensor's memory."""
     tensor = tensor.contiguous()
     if tensor.dtype == torch.bfloat16:
         bits = tensor.view(torch.uint16).numpy()

@@ -14,3 +14,21 @@ PACKAGE_LOGITS = 2e-4
 BODY_EXPERTS = 2e-6
 # Our error metrics in float64 against torch's: rounding of a short sum.
 METRICS = 1e-6
+# Native Linear against float64, as a share of Σ|x·w| + |b|: float32 sums of up to some thousand terms (seen: 4e-7), and
+# at level amx a token is two bfloat16 terms, which lose 2^-17 of it at worst. Norms stay within 3e-6.
+NATIVE_LINEAR = 9e-6
+# Native SinkAttention in float32 arithmetic against its definition on random caches of up to 3000 tokens. Seen: 3e-6.
+NATIVE_ATTENTION = 1e-5
+# The same with queries and softmax weights rounded to bfloat16 (2^-9 each) on values of size 1. Seen: 7e-3.
+NATIVE_ATTENTION_BF16_PRODUCTS = 2e-2
+# Native experts against the definition in float64, relative (norms), by activation mode. exact: what the mode promises;
+# kernels reach a tenth of it. bf16 and int8: rounding the activations of two projections, 2^-9 and a 254th of each
+# block's largest, and what cancels in a few tens of outputs widens it. Seen: 5e-7 … 2e-6, 7e-3, 2e-2.
+NATIVE_EXPERTS = {"exact": 1e-5, "bf16": 3e-2, "int8": 1e-1}
+# The same kernels at two CPU levels: sums in another order, and in bf16 and int8 an activation between the layers
+# that rounds to its other neighbour because of it.
+NATIVE_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 2e-3, "int8": 5e-3}
+# The fuzzer's versions of the two above: among a hundred thousand calls, some have one token, one chosen expert and
+# few outputs, where a single activation that rounds to its other neighbour shows.
+FUZZ_EXPERTS = {"exact": 1e-5, "bf16": 5e-2, "int8": 2e-1}
+FUZZ_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 1e-2, "int8": 4e-2}

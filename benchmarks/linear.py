@@ -1,0 +1,253 @@
+"""Time Linear on the projections of gpt-oss-20b, beside a plain read of its weights, arithmetic peaks and stock ORT.
+
+    python benchmarks/linear.py --threads 2 --json linear.json
+
+Decode: several copies of a projection, each on weights of its own in one memory-mapped file larger than the caches,
+alternating with a plain read of the same bytes. Prefill: one projection of 512 tokens, beside the float32 FMA peak.
+Peers (ORT's Gemm in float32 and MatMulNBits with 8 bits and accuracy level 4) run interleaved with the kernel.
+Every figure is a median; shares and speedups are medians of ratios within one round.
+"""
+
+import argparse
+import json
+import mmap
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from machine import Machine, measure, read_seconds
+from onnx import TensorProto, helper
+
+from gptoss_onnx.custom_ops.library import library_path
+
+HIDDEN, QUERY, KEY, VOCABULARY = 2880, 4096, 512, 201088
+SHAPES = {"q": (QUERY, HIDDEN), "k, v": (KEY, HIDDEN), "o": (HIDDEN, QUERY), "lm_head": (VOCABULARY, HIDDEN)}
+PREFILL_SHAPES = ("q", "k, v", "o")
+DECODE_TOKENS = (1, 4, 8)
+PREFILL_TOKENS = 512
+DECODE_BYTES = 384 << 20  # of weights that one decode run reads: several times the last-level cache
+PEERS = ("gemm_fp32", "nbits_8bit")
+GEMM_LIMIT = 1 << 30  # Gemm would hold two float32 copies of anything larger
+BLOCK = 32  # of MatMulNBits
+
+
+@dataclass(frozen=True)
+class Result:
+    """One projection: times in milliseconds, and ratios above one where our kernel is the faster."""
+
+    case: str
+    tokens: int
+    activations: str
+    milliseconds: float
+    floor: str  # what `share_of_floor` is a share of
+    share_of_floor: float
+    speedup_over: dict[str, float]  # peer → its time divided by ours
+
+
+def main() -> None:
+    """Print a table of all cases, and write the JSON document where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cases", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.library is None:
+        sys.exit("linear: the native library is not built")
+    bench = Bench(arguments.library.resolve(), arguments.threads, arguments.rounds)
+    machine = measure(arguments.threads)
+    print(json.dumps(asdict(machine), indent=2))
+    print(f"{'case':10} {'tokens':>6} {'mode':>6} {'ms':>9}  share of floor          speedup over peers")
+    results = []
+    for result in bench.results(arguments.cases, machine):  # printed as they come
+        peers = ", ".join(f"{name} {ratio:.2f}" for name, ratio in result.speedup_over.items())
+        floor = f"{result.share_of_floor:.2f} of {result.floor}"
+        head = f"{result.case:10} {result.tokens:6} {result.activations:>6} {result.milliseconds:9.3f}"
+        print(f"{head}  {floor:22}  {peers}")
+        results.append(result)
+    if arguments.json:
+        document = {
+            "command": " ".join(["python", *sys.argv]),
+            "machine": asdict(machine),
+            "results": [asdict(result) for result in results],
+        }
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How the cases run."""
+
+    library: Path
+    threads: int
+    rounds: int
+
+    def results(self, cases: list[str], machine: Machine) -> Iterator[Result]:
+        """Run the cases one after the other."""
+        for case in cases:
+            rows, depth = SHAPES[case]
+            copies = max(1, DECODE_BYTES // (2 * rows * depth))
+            with tempfile.TemporaryDirectory() as folder:
+                yield from self._decode(case, rows, depth, copies, Path(folder))
+            if case in PREFILL_SHAPES:
+                with tempfile.TemporaryDirectory() as folder:
+                    yield from self._prefill(case, rows, depth, machine, Path(folder))
+
+    def _decode(self, case: str, rows: int, depth: int, copies: int, folder: Path) -> Iterator[Result]:
+        sessions = self._sessions(rows, depth, copies, folder)
+        weights = folder / "linear.bin"
+        with weights.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            view = np.frombuffer(mapped, np.uint8)
+            address, count = view.ctypes.data, 2 * copies * rows * depth
+            for tokens in DECODE_TOKENS:
+                x = np.random.default_rng(0).standard_normal((tokens, depth), np.float32)
+                runs = {name: _runner(session, x) for name, session in sessions.items()}
+                runs["read"] = lambda: read_seconds(address, count, self.threads)
+                times = self._interleaved(runs)
+                for name, activations in (("exact", "exact"), ("bf16", "bf16")):
+                    yield Result(
+                        case,
+                        tokens,
+                        activations,
+                        1e3 * statistics.median(times[name]) / copies,
+                        "plain read",
+                        _ratio(times["read"], times[name]),
+                        {peer: _ratio(times[peer], times[name]) for peer in PEERS if peer in times},
+                    )
+            del view
+
+    def _prefill(self, case: str, rows: int, depth: int, machine: Machine, folder: Path) -> Iterator[Result]:
+        sessions = self._sessions(rows, depth, 1, folder)
+        x = np.random.default_rng(0).standard_normal((PREFILL_TOKENS, depth), np.float32)
+        times = self._interleaved({name: _runner(session, x) for name, session in sessions.items()})
+        floor = 2 * PREFILL_TOKENS * rows * depth / ((machine.fma_gflops or float("nan")) * 1e9)
+        for activations in ("exact", "bf16"):
+            seconds = statistics.median(times[activations])
+            speedups = {peer: _ratio(times[peer], times[activations]) for peer in PEERS}
+            yield Result(case, PREFILL_TOKENS, activations, 1e3 * seconds, "fp32 FMA peak", floor / seconds, speedups)
+
+    def _sessions(self, rows: int, depth: int, copies: int, folder: Path) -> dict[str, onnxruntime.InferenceSession]:
+        linear = _write_model(folder, "linear", _linear_node, TensorProto.BFLOAT16, rows, depth, copies)
+        sessions = {mode: self._open(linear, mode) for mode in ("exact", "bf16")}
+        nbits = _write_model(folder, "nbits_8bit", _nbits_node, TensorProto.UINT8, rows, depth, copies)
+        sessions["nbits_8bit"] = self._open(nbits)
+        if 4 * copies * rows * depth < GEMM_LIMIT:
+            gemm = _write_model(folder, "gemm_fp32", _gemm_node, TensorProto.FLOAT, rows, depth, copies)
+            sessions["gemm_fp32"] = self._open(gemm)
+        return sessions
+
+    def _open(self, model: Path, activations: str | None = None) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        # A pool that spins after its run would take the processor from the one measured next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if activations is not None:
+            options.add_session_config_entry("gptoss.activations", activations)
+            options.register_custom_ops_library(str(self.library))
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+    def _interleaved(self, runs: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+        for run in runs.values():  # warm
+            run()
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(self.rounds):
+            for name, run in runs.items():
+                times[name].append(run())
+        return times
+
+
+def _ratio(numerators: list[float], denominators: list[float]) -> float:
+    return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
+
+
+def _runner(session: onnxruntime.InferenceSession, x: np.ndarray) -> Callable[[], float]:
+    """Return a function that runs the session once on bound buffers and returns the seconds it took."""
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", x)
+    for output in session.get_outputs():
+        y = np.empty((x.shape[0], output.shape[1]), np.float32)
+        binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(y))
+
+    def run() -> float:
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        return time.perf_counter() - start
+
+    return run
+
+
+def _linear_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    return helper.make_node("Linear", ["x", f"w{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss")
+
+
+def _gemm_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    return helper.make_node("Gemm", ["x", f"w{copy}", "bias"], [f"y{copy}"], transB=1)
+
+
+def _nbits_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    sizes = {"K": depth, "N": rows, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+    inputs = ["x", f"w{copy}", "scales", "", "", "bias"]
+    return helper.make_node("MatMulNBits", inputs, [f"y{copy}"], domain="com.microsoft", **sizes)
+
+
+def _write_model(
+    folder: Path,
+    name: str,
+    node: Callable[[int, int, int], onnx.NodeProto],
+    element: int,
+    rows: int,
+    depth: int,
+    copies: int,
+) -> Path:
+    """Write `copies` projections of one input, with random weights of `element` type one after the other in a file."""
+    one = _random_weights(element, rows, depth)
+    with (folder / f"{name}.bin").open("wb") as file:
+        for _ in range(copies):
+            file.write(one.tobytes())
+    weights = []
+    for copy in range(copies):
+        dims = [rows, depth // BLOCK, BLOCK] if element == TensorProto.UINT8 else [rows, depth]
+        weight = TensorProto(name=f"w{copy}", data_type=element, dims=dims, data_location=TensorProto.EXTERNAL)
+        place = {"location": f"{name}.bin", "offset": copy * one.nbytes, "length": one.nbytes}
+        for key, value in place.items():
+            weight.external_data.add(key=key, value=str(value))
+        weights.append(weight)
+    bias = helper.make_tensor("bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True)
+    count = rows * depth // BLOCK if element == TensorProto.UINT8 else 0
+    scales = helper.make_tensor(
+        "scales", TensorProto.FLOAT, [count], np.full(count, 1e-3, np.float32).tobytes(), raw=True
+    )
+    graph = helper.make_graph(
+        [node(copy, rows, depth) for copy in range(copies)],
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", depth])],
+        [helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, ["N", rows]) for copy in range(copies)],
+        [*weights, bias, *([scales] if count else [])],
+    )
+    domains = {"": 24, "ai.gptoss": 1, "com.microsoft": 1}
+    imports = [helper.make_opsetid(domain, opset) for domain, opset in domains.items()]
+    path = folder / f"{name}.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString())
+    return path
+
+
+def _random_weights(element: int, rows: int, depth: int) -> np.ndarray:
+    generator = np.random.default_rng(1)
+    if element == TensorProto.UINT8:
+        return generator.integers(0, 256, (rows, depth), np.uint8)
+    values = generator.standard_normal((rows, depth), np.float32)
+    if element == TensorProto.BFLOAT16:
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return values
+
+
+if __name__ == "__main__":
+    main()

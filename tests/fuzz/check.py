@@ -1,0 +1,91 @@
+"""Compares what a kernel returned with the op's PyTorch definition in float64.
+
+An expectation is computed once for all CPU levels; its `check` raises AssertionError.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fuzz.case import Case
+from fuzz.check_attention import AttentionExpectation
+from fuzz.tensors import OVERFLOWS, UNDERFLOW, torch_inputs, torch_outputs
+from gptoss_onnx.custom_ops import linear, moe_dispatch  # noqa: F401 - defines the op
+from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_LINEAR
+
+
+class Expectation(Protocol):
+    """What a case should return."""
+
+    def check(self, arrays: list[np.ndarray]) -> None:
+        """Compare one level's outputs; the first call is with those of the scalar level."""
+
+
+def expectation(case: Case) -> Expectation:
+    """Return what a valid case should return."""
+    if case.op == "Linear":
+        return LinearExpectation(case)
+    return AttentionExpectation(case) if case.op == "SinkAttention" else MoEExpectation(case)
+
+
+class LinearExpectation:
+    """Each output within a share of what its sum adds up."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        inputs = torch_inputs(case)
+        x, weight, bias = inputs["x"].double(), inputs["weight"].double(), inputs["bias"]
+        if case.mode != "exact":
+            x = inputs["x"].bfloat16().double()
+        bias = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
+        self._expected = torch.ops.gptoss.linear(x, weight, bias)
+        self._magnitude = torch.ops.gptoss.linear(x.abs(), weight.abs(), bias.abs())
+
+    def check(self, arrays: list[np.ndarray]) -> None:
+        """Compare one level's outputs."""
+        (found,) = torch_outputs(self._case, arrays)
+        comparable = self._expected.isfinite() & (self._magnitude < OVERFLOWS)
+        close = (found - self._expected).abs() <= NATIVE_LINEAR * self._magnitude + UNDERFLOW
+        wrong = comparable & ~close
+        assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
+        assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+
+
+class MoEExpectation:
+    """All outputs together within a share of their norm; tokens and experts with wild numbers are left out."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._scalar: torch.Tensor | None = None
+        inputs = torch_inputs(case)
+        inputs["hidden"] = inputs["hidden"].double()
+        op = getattr(torch.ops.gptoss, "moe_dispatch_mxfp4" if "gate_up_blocks" in inputs else "moe_dispatch")
+        self._expected = op(*inputs.values(), *case.attributes.values())
+        # An output that cancels out says nothing of its rounding: the same with positive down weights does.
+        for name in ("down", "down_bias"):
+            if name in inputs:
+                inputs[name] = inputs[name].abs()
+        if "down_blocks" in inputs:
+            inputs["down_blocks"] = inputs["down_blocks"] & 0x77  # without the signs
+        self._size = op(*inputs.values(), *case.attributes.values())
+        chosen, _ = moe_dispatch.route(inputs["router_logits"].double(), int(case.attributes["top_k"]))
+        wild = torch.zeros(len(chosen), dtype=torch.bool)
+        for kind, number in case.wild:
+            wild |= (chosen == number).any(dim=1) if kind == "expert" else torch.arange(len(wild)) == number
+        self._tame = ~wild
+
+    def check(self, arrays: list[np.ndarray]) -> None:
+        """Compare one level's outputs."""
+        (found,) = torch_outputs(self._case, arrays)
+        assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+        expected, size, ours = (x[self._tame].double() for x in (self._expected, self._size, found))
+        finite = expected.isfinite()
+        assert ours[finite].isfinite().all(), "an infinity or NaN where the definition has none"
+        norm = max(float(expected[finite].norm()), float(size[size.isfinite()].norm()), UNDERFLOW)
+        error = float((ours - expected)[finite].norm()) / norm
+        assert error < FUZZ_EXPERTS[self._case.mode], f"relative error {error} against the definition"
+        if self._scalar is None:
+            self._scalar = ours
+        apart = float((ours - self._scalar)[finite].norm()) / norm
+        assert apart < FUZZ_EXPERTS_LEVELS[self._case.mode], f"relative difference {apart} from the scalar level"

@@ -1,0 +1,16 @@
+"""The case of a seed: the same in every process."""
+
+import numpy as np
+
+from fuzz.case import Case
+from fuzz.draw_attention import draw_attention
+from fuzz.draw_linear import draw_linear
+from fuzz.draw_moe import draw_moe
+
+DRAWS = (draw_linear, draw_moe, draw_moe, draw_attention)  # the two MoE ops share one
+
+
+def draw(seed: int) -> Case:
+    """Draw one call of one op."""
+    rng = np.random.default_rng(seed)
+    return DRAWS[int(rng.integers(0, len(DRAWS)))](rng)

@@ -1,0 +1,256 @@
+"""The native SinkAttention against its definition: rings, ragged rows, caches in place, every CPU level, bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+
+from support.attention_cases import Case, cached_call, cases, real_tokens, run_definition
+from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
+from support.op_models import op_model, ort_value, run_ort
+from support.tolerances import (
+    BODY_BFLOAT16_CACHE,
+    BODY_FLOAT16_CACHE,
+    BODY_FLOAT32,
+    NATIVE_ATTENTION,
+    NATIVE_ATTENTION_BF16_PRODUCTS,
+)
+
+pytestmark = needs_native
+InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
+RuntimeException = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TOLERANCES = {torch.float32: BODY_FLOAT32, torch.float16: BODY_FLOAT16_CACHE, torch.bfloat16: BODY_BFLOAT16_CACHE}
+CACHES = ("past_key", "past_value")
+Inputs = dict[str, torch.Tensor]
+
+
+def layer(kv_heads: int, group: int, head_dim: int, window: int, new: tuple[int, ...], columns: int) -> Case:
+    """Return a layer and its first call."""
+    return Case(kv_heads, group, head_dim // 2, window, 0, ((new, columns),), ((0,) * len(new),), seed=3)
+
+
+# (layer and call, cached tokens a row, capacity): pieces merged, blocks cut by the ring's end, tiles of odd size.
+CACHED = (
+    (layer(2, 4, 64, 0, (1,), 1), (2999,), 3000),
+    (layer(2, 3, 32, 0, (7, 3), 8), (2990, 1500), 3000),
+    (layer(1, 8, 64, 0, (100,), 100), (1400,), 1500),
+    (layer(1, 5, 10, 0, (50,), 50), (100,), 150),
+    (layer(2, 7, 6, 0, (3, 9, 0), 9), (0, 61, 70), 80),
+    (layer(2, 8, 64, 128, (1,), 1), (5000,), 130),
+    (layer(2, 8, 64, 128, (200, 3), 256), (5000, 7), 390),
+    (layer(2, 6, 80, 3, (60, 50), 70), (0, 9), 72),
+    (layer(3, 2, 2, 40, (20,), 20), (1000,), 59),
+    (layer(8, 8, 64, 0, (2, 1), 2), (700, 20), 705),
+)
+
+
+def model_of(case: Case, inputs: Inputs) -> bytes:
+    """Return the op without its portable body, which would run in silence where the kernel is missing."""
+    model = op_model("SinkAttention", inputs, case.attributes)
+    model.ClearField("functions")
+    return model.SerializeToString()
+
+
+def define(case: Case, inputs: Inputs) -> list[torch.Tensor]:
+    return list(torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values()))
+
+
+def assert_output(found: torch.Tensor, expected: torch.Tensor, new: torch.Tensor, tolerance: float) -> None:
+    real = real_tokens(expected.shape[1], new)
+    torch.testing.assert_close(found[real], expected[real], atol=tolerance, rtol=0)
+    assert torch.isfinite(found).all()
+
+
+def as_numpy(inputs: Inputs) -> dict[str, np.ndarray]:
+    """Return feeds for `session.run`, which unlike an IO binding raises errors by their kind."""
+    return {name: tensor.numpy() for name, tensor in inputs.items()}
+
+
+def slots_without_padding(inputs: Inputs) -> torch.Tensor:
+    """Return the slots that no padding token of the call falls into, bool (B, C): padding need not be written."""
+    columns, capacity = inputs["query"].shape[1], inputs["past_key"].shape[2]
+    slots = (inputs["past_lengths"].unsqueeze(1) + torch.arange(columns)) % capacity  # (B, S)
+    padding = ~real_tokens(columns, inputs["new_lengths"])
+    return torch.ones(len(slots), capacity, dtype=torch.bool).scatter(1, slots, ~padding)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernel_equals_definition(dtype: torch.dtype) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(cases(groups=8, halves=5))
+    def check(case: Case) -> None:
+        session = None
+        for inputs, expected, _ in run_definition(case, dtype):
+            session = session or native_session(model_of(case, inputs))
+            output, *present = run_ort(session, inputs)
+            assert_output(output, expected, inputs["new_lengths"], TOLERANCES[dtype])
+            kept = slots_without_padding(inputs)
+            for found, defined in zip(present, define(case, inputs)[1:], strict=True):
+                found, defined = (x.transpose(1, 2)[kept].float() for x in (found, defined))
+                torch.testing.assert_close(found, defined, atol=TOLERANCES[dtype], rtol=0)
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
+    """Past and present are one buffer, full of NaN at first: no slot is read that no token of the row wrote."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(cases(groups=8, halves=5))
+    def check(case: Case) -> None:
+        session = None
+        for inputs, expected, _ in run_definition(case, dtype):
+            if session is None:
+                session = native_session(model_of(case, inputs))
+                buffers = {name: ort_value(torch.full_like(inputs[name], torch.nan)) for name in CACHES}
+            values = {name: ort_value(tensor) for name, tensor in inputs.items()} | buffers
+            binding = session.io_binding()
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_output("output")
+            for name in CACHES:
+                binding.bind_ortvalue_output(name.replace("past", "present"), buffers[name])
+            session.run_with_iobinding(binding)
+            output = torch.from_numpy(binding.get_outputs()[0].numpy().copy())
+            assert_output(output, expected, inputs["new_lengths"], TOLERANCES[dtype])
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", cpu_levels())
+def test_every_level_equals_definition(level: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    calls = [(case, cached_call(case, past, capacity, dtype)) for case, past, capacity in CACHED]
+    natives = [NativeCase(model_of(case, inputs), inputs, threads=1 + i % 3) for i, (case, inputs) in enumerate(calls)]
+    for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
+        assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+
+
+@pytest.mark.parametrize("activations", ["bf16", "int8"])
+@pytest.mark.parametrize("level", cpu_levels())
+def test_every_level_with_narrow_activations(level: str, activations: str, tmp_path: Path) -> None:
+    calls = [(case, cached_call(case, past, capacity, torch.bfloat16)) for case, past, capacity in CACHED]
+    config = {"gptoss.activations": activations}
+    natives = [NativeCase(model_of(case, inputs), inputs, config) for case, inputs in calls]
+    for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
+        assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION_BF16_PRODUCTS)
+
+
+@pytest.mark.parametrize("window", [0, 128])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_real_head_shape(dtype: torch.dtype, window: int) -> None:
+    """64 query heads on 8 kv heads of 64: prefill of 256 after 300 tokens, then decode."""
+    for new, past in ((256, 300), (1, 600)):
+        case = layer(8, 8, 64, window, (new,), new)
+        inputs = cached_call(case, (past,), past + new if window == 0 else window + new - 1, dtype)
+        found = run_ort(native_session(model_of(case, inputs)), inputs)
+        assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_nothing(threads: int) -> None:
+    case, past, capacity = CACHED[0]
+    inputs = cached_call(case, past, capacity, torch.float32)
+    one, other = (run_ort(native_session(model_of(case, inputs), threads=n), inputs) for n in (1, threads))
+    for found, expected in zip(other, one, strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("poison", ["query", "key", "value", "past_value", "cos"])
+def test_nan_stays_in_its_row(poison: str) -> None:
+    case = layer(2, 3, 6, 4, (3, 2, 3), 3)
+    inputs = cached_call(case, (9, 9, 9), 6, torch.float32)
+    clean = run_ort(native_session(model_of(case, inputs)), inputs)[0]
+    inputs[poison][1] = torch.nan
+    found = run_ort(native_session(model_of(case, inputs)), inputs)[0]
+    assert torch.equal(found[[0, 2]], clean[[0, 2]])
+    assert found[1, :2].isnan().any()
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize("columns", [0, 3])
+def test_no_tokens(batch: int, columns: int) -> None:
+    case = layer(2, 2, 4, 0, (0, 0), 3)
+    inputs = cached_call(case, (1, 1), 8, torch.float32)
+    inputs |= {name: inputs[name][:batch] for name in (*CACHES, "past_lengths", "new_lengths")}
+    inputs |= {name: inputs[name][:batch, :columns] for name in ("query", "key", "value", "cos", "sin")}
+    output, *present = run_ort(native_session(model_of(case, inputs)), inputs)
+    assert torch.equal(output, torch.zeros_like(inputs["query"]))
+    for found, name in zip(present, CACHES, strict=True):
+        assert torch.equal(found, inputs[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": torch.zeros(2, 3, 11)}, r"'query': found shape \(2, 3, 11\), expected \(2, 3, 12\) = \(B, S, H·D\)"),
+        ({"query": torch.zeros(2, 12, 1)}, r"'past_key': found head dim 2 .* expected an even number"),
+        ({"key": torch.zeros(2, 4, 4)}, r"'key': found shape \(2, 4, 4\), expected \(2, 3, 4\)"),
+        ({"value": torch.zeros(1, 3, 4)}, r"'value': found shape \(1, 3, 4\), expected \(2, 3, 4\)"),
+        ({"past_key": torch.zeros(2, 1, 9, 2)}, r"'past_key': found shape \(2, 1, 9, 2\), expected \(2, 2, 9, 2\)"),
+        ({"past_key": torch.zeros(2, 2, 9, 3)}, r"'past_key': found head dim 3"),
+        ({"past_key": torch.zeros(2, 2, 9, 0)}, r"'past_key': found head dim 0"),
+        ({"past_value": torch.zeros(2, 2, 8, 2)}, r"'past_value': found shape \(2, 2, 8, 2\), expected \(2, 2, 9, 2\)"),
+        ({"past_lengths": torch.zeros(3, dtype=torch.int64)}, r"'past_lengths': found shape \(3\), expected \(2\)"),
+        ({"past_lengths": torch.tensor([0, -1])}, r"'past_lengths': found -1 in row 1, expected 0 to 2\^62"),
+        ({"past_lengths": torch.tensor([2**63 - 1, 0])}, r"'past_lengths': found 9223372036854775807 in row 0"),
+        (
+            {"past_lengths": torch.tensor([6, 7])},
+            r"'past_lengths': found 7 cached tokens in row 1, which with 3 new ones need 10 slots \(window 0\), "
+            r"expected a need of at most 9, the capacity of past_key",
+        ),
+        ({"new_lengths": torch.tensor([0, 4])}, r"'new_lengths': found 4 in row 1, expected 0 to 3"),
+        ({"new_lengths": torch.tensor([-1, 1])}, r"'new_lengths': found -1 in row 0, expected 0 to 3"),
+        ({"sinks": torch.zeros(5)}, r"'sinks': found shape \(5\), expected \(6\) = \(H\)"),
+        ({"cos": torch.zeros(2, 3, 2)}, r"'cos': found shape \(2, 3, 2\), expected \(2, 3, 1\)"),
+        ({"sin": torch.zeros(2, 2, 1)}, r"'sin': found shape \(2, 2, 1\), expected \(2, 3, 1\)"),
+    ],
+)
+def test_bad_inputs_are_refused(change: Inputs, message: str) -> None:
+    case = layer(2, 3, 2, 0, (3, 3), 3)
+    inputs = cached_call(case, (0, 0), 9, torch.float32)
+    session = native_session(model_of(case, inputs))
+    with pytest.raises(InvalidArgument, match=rf"SinkAttention: input {message}"):
+        session.run(None, as_numpy(inputs | change))
+
+
+@pytest.mark.parametrize(
+    ("window", "past", "capacity", "fits"), [(4, 0, 6, True), (4, 0, 5, False), (4, 100, 9, True), (4, 100, 8, False)]
+)
+def test_window_layers_need_window_and_chunk(window: int, past: int, capacity: int, fits: bool) -> None:
+    case = layer(1, 2, 2, window, (6,), 6)
+    inputs = cached_call(case, (past,), capacity, torch.float32)
+    session = native_session(model_of(case, inputs))
+    if fits:
+        assert_output(run_ort(session, inputs)[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+    else:
+        with pytest.raises(InvalidArgument, match=rf"need {min(past + 6, 9)} slots \(window 4\)"):
+            session.run(None, as_numpy(inputs))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("num_heads", 5, "found 5, expected a multiple of kv_num_heads = 2"),
+        ("num_heads", 0, "found 0, expected 1 to"),
+        ("kv_num_heads", -2, "found -2, expected 1 to"),
+        ("window", -1, "found -1, expected 0 to"),
+        ("window", 2**40, "found 1099511627776, expected 0 to"),
+        ("scale", float("inf"), "found inf, expected a finite number"),
+    ],
+)
+def test_bad_attributes_are_refused(name: str, value: object, message: str) -> None:
+    case = layer(2, 3, 2, 0, (3,), 3)
+    model = op_model("SinkAttention", cached_call(case, (0,), 9, torch.float32), case.attributes)
+    model.ClearField("functions")
+    (attribute,) = (attribute for attribute in model.graph.node[0].attribute if attribute.name == name)
+    attribute.CopyFrom(onnx.helper.make_attribute(name, value))
+    with pytest.raises(RuntimeException, match=rf"SinkAttention: attribute '{name}': {message}"):
+        native_session(model.SerializeToString())
