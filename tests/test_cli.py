@@ -177,7 +177,7 @@ atexit.register(lambda: print([m for m in ("torch", "onnx", "onnxscript") if m i
     timings = answer["timings"]
     assert (timings["prompt_tokens"], timings["new_tokens"]) == (len("Grüße".encode()), 12)
     assert min(value for value in timings.values()) > 0
-    assert (answer["kernels"], answer["provider"]) == ("portable", "cpu")
+    assert (answer["kernels"], answer["activations"], answer["provider"]) == ("native", "exact", "cpu")
 
 
 def test_generate_prints_ids_without_a_tokenizer(package: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_generate_ends_where_the_model_does(package: Path) -> None:
 
 def test_generate_tells_timings_where_asked(package: Path) -> None:
     result = run("generate", package, "--prompt", "x", "--max-new-tokens", 2, "--verbose")
-    assert "portable kernels" in result.stderr
+    assert "native kernels" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("finished: length; loaded in ")
     assert "tokens/s" in result.stderr
     assert "tokens/s" not in result.stdout

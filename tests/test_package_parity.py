@@ -1,4 +1,4 @@
-"""The exported package, run by ONNX Runtime through its portable bodies, against transformers in float32.
+"""The exported package, run by ONNX Runtime through bodies and native kernels, against transformers in float32.
 
 Window layers wrap, calls are chunked, rows are ragged: every way a server may drive the same tokens.
 """
@@ -15,7 +15,7 @@ from gptoss_onnx.reference import ModelConfig, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from gptoss_onnx.runtime import Session
 from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
-from support.tolerances import PACKAGE_LOGITS
+from support.tolerances import PACKAGE_LOGITS, PACKAGE_LOGITS_NATIVE
 
 RANDOM = {
     "mxfp4": ("hf-mxfp4", "BF16", {}),
@@ -27,18 +27,21 @@ RANDOM = {
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A package's session and transformers' model of the same checkpoint."""
+    """A package's sessions by kernels, and transformers' model of the same checkpoint."""
 
-    session: Session
+    sessions: dict[str, Session]
     theirs: GptOssForCausalLM
     config: ModelConfig
 
     def tokens(self, count: int, seed: int) -> list[int]:
         return random_tokens(self.config, count, seed)
 
-    def assert_equal(self, found: np.ndarray, token_ids: list[int], positions: slice = slice(None)) -> None:
+    def assert_equal(
+        self, session: Session, found: np.ndarray, token_ids: list[int], positions: slice = slice(None)
+    ) -> None:
         expected = hugging_face_logits(self.theirs, token_ids)[positions].numpy()
-        np.testing.assert_allclose(found, expected, atol=PACKAGE_LOGITS, rtol=0)
+        tolerance = PACKAGE_LOGITS if session.kernels == "portable" else PACKAGE_LOGITS_NATIVE
+        np.testing.assert_allclose(found, expected, atol=tolerance, rtol=0)
 
 
 @pytest.fixture(scope="module", params=["demo", *RANDOM])
@@ -52,8 +55,15 @@ def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory
     with open_checkpoint(checkpoint) as opened:
         config = opened.config
     package = export(checkpoint, folder / "package", weights="copy")
-    with Session.open(package.folder, kernels="portable", threads=1) as session:
-        yield Pair(session, load_hugging_face(checkpoint, layout == "hf-mxfp4"), config)
+    sessions = {kernels: Session.open(package.folder, kernels, threads=2) for kernels in ("portable", "native")}
+    yield Pair(sessions, load_hugging_face(checkpoint, layout == "hf-mxfp4"), config)
+    for session in sessions.values():
+        session.close()
+
+
+@pytest.fixture(params=["portable", "native"])
+def session(request: pytest.FixtureRequest, pair: Pair) -> Session:
+    return pair.sessions[request.param]
 
 
 @pytest.fixture
@@ -62,33 +72,33 @@ def beyond(pair: Pair) -> list[int]:
     return pair.tokens(4 * pair.config.window + 3, seed=6)
 
 
-def test_prefill(pair: Pair, beyond: list[int]) -> None:
-    pair.assert_equal(pair.session.score(beyond), beyond)
+def test_prefill(pair: Pair, session: Session, beyond: list[int]) -> None:
+    pair.assert_equal(session, session.score(beyond), beyond)
 
 
-def test_decode_step_by_step(pair: Pair, beyond: list[int]) -> None:
-    with pair.session.new_cache(1, len(beyond)) as cache:
-        found = [pair.session.forward([[token]], cache)[0, 0] for token in beyond]
-    pair.assert_equal(np.stack(found), beyond)
+def test_decode_step_by_step(pair: Pair, session: Session, beyond: list[int]) -> None:
+    with session.new_cache(1, len(beyond)) as cache:
+        found = [session.forward([[token]], cache)[0, 0] for token in beyond]
+    pair.assert_equal(session, np.stack(found), beyond)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_chunks(pair: Pair, beyond: list[int], chunk: int) -> None:
-    pair.assert_equal(pair.session.score(beyond, chunk=chunk), beyond)
+def test_chunks(pair: Pair, session: Session, beyond: list[int], chunk: int) -> None:
+    pair.assert_equal(session, session.score(beyond, chunk=chunk), beyond)
 
 
-def test_ragged_batch_of_three(pair: Pair) -> None:
+def test_ragged_batch_of_three(pair: Pair, session: Session) -> None:
     rows = [pair.tokens(count, seed=count) for count in (pair.config.window + 9, 4, 1)]
     longest = max(map(len, rows))
     padded = [row + [0] * (longest - len(row)) for row in rows]
     every = np.tile(np.arange(longest), (3, 1))
-    with pair.session.new_cache(3, longest + 20) as cache:
-        logits = pair.session.forward(padded, cache, new_lengths=[len(row) for row in rows], logit_positions=every)
+    with session.new_cache(3, longest + 20) as cache:
+        logits = session.forward(padded, cache, new_lengths=[len(row) for row in rows], logit_positions=every)
         for index, row in enumerate(rows):
-            pair.assert_equal(logits[index, : len(row)], row)
+            pair.assert_equal(session, logits[index, : len(row)], row)
         for step in range(20):
             nexts = [pair.tokens(1, seed=100 + 3 * step + index)[0] for index in range(3)]
-            logits = pair.session.forward([[token] for token in nexts], cache)
+            logits = session.forward([[token] for token in nexts], cache)
             rows = [[*row, token] for row, token in zip(rows, nexts, strict=True)]
         for index, row in enumerate(rows):
-            pair.assert_equal(logits[index], row, slice(-1, None))
+            pair.assert_equal(session, logits[index], row, slice(-1, None))

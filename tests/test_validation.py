@@ -29,12 +29,13 @@ def damaged_copy(checkpoint: Path, target: Path, name: str, value: float) -> Pat
     return target
 
 
-def test_a_true_package_passes_every_case(tiny_package: Package, tiny_checkpoint: Path) -> None:
-    report = validate(tiny_package.folder, tiny_checkpoint)
+@pytest.mark.parametrize("kernels", ["native", "portable"])
+def test_a_true_package_passes_every_case(tiny_package: Package, tiny_checkpoint: Path, kernels: str) -> None:
+    report = validate(tiny_package.folder, tiny_checkpoint, kernels=kernels)
     assert report.passed, report.table()
     assert [case.name for case in report.cases] == ["load", *(case.name for case in QUICK), "greedy"]
     assert all(case.difference.positions > 0 for case in report.cases[1:-1])
-    assert report.table().splitlines()[-1].startswith("PASS: 9 cases (portable kernels on cpu")
+    assert report.table().splitlines()[-1].startswith(f"PASS: 9 cases ({kernels} kernels on cpu")
 
 
 def test_full_suite_goes_beyond_the_original_context(tiny_package: Package, tiny_checkpoint: Path) -> None:
@@ -51,6 +52,17 @@ def test_one_changed_tensor_fails(tiny_checkpoint: Path, tmp_path: Path, name: s
     assert not report.passed
     assert not next(case for case in report.cases if case.name == "prefill").passed
     assert "FAIL" in report.table()
+
+
+@pytest.mark.parametrize("activations", ["bf16", "int8"])
+def test_narrow_activations_pass_their_own_limits(
+    demo_package: Package, demo_checkpoint: Path, activations: str
+) -> None:
+    report = validate(demo_package.folder, demo_checkpoint, activations=activations)
+    assert report.passed, report.table()
+    prefill = next(case for case in report.cases if case.name == "prefill")
+    assert prefill.difference.max_abs > 1e-3  # measured, and really narrower
+    assert f"native kernels, {activations}, on cpu" in report.table()
 
 
 @pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16"])
