@@ -64,12 +64,13 @@ struct Avx2 {
     }
   }
 
-  // Up to 8 numbers from `p` on, of which `count` exist.
+  // Up to 8 numbers from `p` on, of which `count` exist; none where it is negative. Pairs of bfloat16, which count as
+  // one number each, may lie at any even address.
   template <class T>
   static F widen(const T* p, int64_t count) {
     if (count >= kLanes) return widen_full(p);
     T padded[kLanes] = {};
-    for (int64_t i = 0; i < count; ++i) padded[i] = p[i];
+    if (count > 0) __builtin_memcpy(padded, p, static_cast<size_t>(count) * sizeof(T));
     return widen_full(padded);
   }
 

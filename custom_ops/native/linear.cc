@@ -111,6 +111,12 @@ void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed)
 void LinearCompute::compute(const Context& context) const {
   LinearCall call = read_call(context, type_);
   if (call.tokens == 0 || call.rows == 0) return;
+  std::vector<float> bias;
+  if (reinterpret_cast<uintptr_t>(call.bias) % alignof(float) != 0) {  // an initializer may lie anywhere in a file
+    bias.resize(call.rows);
+    std::memcpy(bias.data(), call.bias, call.rows * sizeof(float));
+    call.bias = bias.data();
+  }
   const bool few = call.tokens <= kernels_.vector_tokens || kernels_.blocked_product == nullptr;
   const TokenFormat format = few ? kernels_.vector_format : kernels_.blocked_format;
   std::vector<float> formatted;

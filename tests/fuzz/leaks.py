@@ -21,7 +21,7 @@ from fuzz.worker import Sessions
 
 # Repetitions a round, and bytes that each may add: fewer than the message of one error takes, or one kernel with its
 # session. Allocators grow in steps now and then; what leaks grows in every round, so the median round is judged.
-ROUNDS = 5
+ROUNDS = 3
 CALLS, BYTES_PER_CALL = 500, 64
 SESSIONS, BYTES_PER_SESSION = 10, 4096
 
