@@ -221,3 +221,15 @@ def test_wrong_shapes_are_errors(shapes: tuple[tuple[int, ...], ...], message: s
         }
         with pytest.raises(InvalidArgument, match=message):
             bare_session(dtype).run(None, feeds)
+
+
+def test_an_empty_bias_without_address_is_no_omitted_one() -> None:
+    session = bare_session(onnx.TensorProto.FLOAT)
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", np.ones((2, 4), np.float32))
+    binding.bind_cpu_input("weight", np.ones((3, 4), np.float32))
+    empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type([0], np.float32, "cpu")  # allocated by ONNX Runtime
+    binding.bind_ortvalue_input("bias", empty)
+    binding.bind_output("output")
+    with pytest.raises(RuntimeError, match=r"Linear: input 'bias': found shape \(0\), expected \(3\)"):
+        session.run_with_iobinding(binding)

@@ -28,7 +28,8 @@ LinearCall read_call(const Context& context, WeightType type) {
     context.reject(kWeight, "shape " + describe(weight.shape), "(M, " + std::to_string(depth) + ")");
   }
   const int64_t rows = weight.shape[0];
-  if (bias.data != nullptr && bias.shape != Shape{rows}) {
+  const bool has_bias = bias.data != nullptr || !bias.shape.empty();  // ONNX Runtime's empty tensors have no address
+  if (has_bias && bias.shape != Shape{rows}) {
     context.reject(kBias, "shape " + describe(bias.shape), describe({rows}));
   }
   float* y = context.output<float>(0, {x.shape[0], rows});
