@@ -3,9 +3,11 @@
 Legend: B batch, S new tokens, T kept positions, K kv heads, C cache capacity, D head dim.
 """
 
+import gc
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -42,7 +44,7 @@ def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
     model.inv_freq = inv_freq.to("meta")
     example, shapes = _example_call(model, kv_dtype)
     inputs = ["input_ids", "past_lengths", "new_lengths", "logit_positions"]
-    with warnings.catch_warnings(), _Quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), _Quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"), _no_collection():
         warnings.simplefilter("ignore")  # about deprecations inside the exporter, nothing a user can act on
         program = torch.onnx.export(
             model,
@@ -112,6 +114,18 @@ def _attach_bodies(model: ir.Model) -> None:
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
     model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the cyclic garbage collector: tracing makes millions of objects that live, a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Quiet:
