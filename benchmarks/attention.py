@@ -22,6 +22,7 @@ import numpy as np
 import onnxruntime
 from machine import Machine, measure
 from onnx import TensorProto, helper
+from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
 
@@ -122,11 +123,11 @@ def print_row(result: Result, machine: Machine) -> None:
 def run_case(case: Case, library: Path, threads: int, rounds: int) -> Iterator[Result]:
     """Time the peer and all variants of ours, and yield their results."""
     inputs = Inputs(case)
-    peer = Layers(case, inputs, "float32", None, _open(gqa_model(case), threads))
+    peer = Layers(case, inputs, "float32", None, open_session(gqa_model(case), threads))
     variants = {PEER: peer}
     for cache in TYPES:
         for activations in ("exact", "bf16") if cache == "bfloat16" else ("exact",):
-            session = _open(sink_model(case, cache), threads, library, activations)
+            session = open_session(sink_model(case, cache), threads, library, activations)
             variants[f"{cache} {activations}"] = Layers(case, inputs, cache, activations, session)
     outputs = {name: layers.first_output() for name, layers in variants.items()}  # warms too
     for name, tolerance in AGREEMENT.items():
@@ -287,19 +288,6 @@ def _model(case: Case, op: str, domain: str, names: list[str], attributes: dict[
     graph = helper.make_graph(nodes, op, shared + caches, outputs)
     imports = [helper.make_opsetid("", 24), helper.make_opsetid(domain, 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString()
-
-
-def _open(
-    model: bytes, threads: int, library: Path | None = None, activations: str = "exact"
-) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # A pool that spins after its run would take the processor from the one measured next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if library is not None:
-        options.add_session_config_entry("gptoss.activations", activations)
-        options.register_custom_ops_library(str(library))
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _ort_value(array: np.ndarray, dtype: str) -> onnxruntime.OrtValue:

@@ -24,6 +24,7 @@ import onnx
 import onnxruntime
 from machine import Machine, measure, read_seconds
 from onnx import TensorProto, helper
+from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
 
@@ -136,23 +137,13 @@ class Bench:
 
     def _sessions(self, rows: int, depth: int, copies: int, folder: Path) -> dict[str, onnxruntime.InferenceSession]:
         linear = _write_model(folder, "linear", _linear_node, TensorProto.BFLOAT16, rows, depth, copies)
-        sessions = {mode: self._open(linear, mode) for mode in ("exact", "bf16")}
+        sessions = {mode: open_session(linear, self.threads, self.library, mode) for mode in ("exact", "bf16")}
         nbits = _write_model(folder, "nbits_8bit", _nbits_node, TensorProto.UINT8, rows, depth, copies)
-        sessions["nbits_8bit"] = self._open(nbits)
+        sessions["nbits_8bit"] = open_session(nbits, self.threads)
         if 4 * copies * rows * depth < GEMM_LIMIT:
             gemm = _write_model(folder, "gemm_fp32", _gemm_node, TensorProto.FLOAT, rows, depth, copies)
-            sessions["gemm_fp32"] = self._open(gemm)
+            sessions["gemm_fp32"] = open_session(gemm, self.threads)
         return sessions
-
-    def _open(self, model: Path, activations: str | None = None) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        # A pool that spins after its run would take the processor from the one measured next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if activations is not None:
-            options.add_session_config_entry("gptoss.activations", activations)
-            options.register_custom_ops_library(str(self.library))
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
     def _interleaved(self, runs: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
         for run in runs.values():  # warm

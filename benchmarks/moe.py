@@ -24,6 +24,7 @@ import onnx
 import onnxruntime
 from machine import measure, read_seconds
 from onnx import TensorProto, helper
+from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
 
@@ -103,10 +104,10 @@ class Bench:
         self._layers = layers
         self._random = np.random.default_rng(0)
         ours = _write_model(folder / "mxfp4", layers, _mxfp4_node, _mxfp4_weights())
-        self._sessions = {mode: _open(ours, threads, library, mode) for mode in MODES}
+        self._sessions = {mode: open_session(ours, threads, library, mode) for mode in MODES}
         for peer in peers:
             model = _write_model(folder / peer, layers, _qmoe_node(PEERS[peer]), _qmoe_weights(PEERS[peer]))
-            self._sessions[peer] = _open(model, threads)
+            self._sessions[peer] = open_session(model, threads)
         self._file = (folder / "mxfp4.bin").open("r+b")
         self._mapped = mmap.mmap(self._file.fileno(), 0)
         self._bytes = np.frombuffer(self._mapped, np.uint8)
@@ -181,19 +182,6 @@ class Bench:
 
 def _ratio(numerators: list[float], denominators: list[float]) -> float:
     return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
-
-
-def _open(
-    model: Path, threads: int, library: Path | None = None, activations: str = "exact"
-) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # A pool that spins after its run would take the processor from the one measured next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if library is not None:
-        options.add_session_config_entry("gptoss.activations", activations)
-        options.register_custom_ops_library(str(library))
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,7 @@ def test_another_model_is_refused(tiny_package: Package, tmp_path: Path) -> None
 def test_weights_that_are_not_finite_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     broken = damaged_copy(tiny_checkpoint, tmp_path / "broken", "model.layers.0.self_attn.o_proj.weight", float("nan"))
     with pytest.raises(CheckpointError, match=r"o_proj\.weight\[0, 0\] in model\.safetensors is nan"):
-        validate(export_without_golden(broken, tmp_path).folder, broken)
-
-
-def export_without_golden(checkpoint: Path, folder: Path) -> Package:
-    return export(checkpoint, folder / "package")
+        validate(export(broken, tmp_path / "package").folder, broken)
 
 
 def test_report_is_json_and_lies_where_asked(tiny_package: Package, tiny_checkpoint: Path, tmp_path: Path) -> None:
