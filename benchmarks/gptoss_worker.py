@@ -1,0 +1,46 @@
+"""Serve a package of ours to worker.py's commands: python benchmarks/gptoss_worker.py PACKAGE ACTIVATIONS THREADS."""
+
+import argparse
+
+import numpy as np
+from worker import serve
+
+from gptoss_onnx.runtime import Session
+
+CAPACITY = 8192 + 512 + 256
+
+
+class Package:
+    """One sequence in an open package."""
+
+    def __init__(self, folder: str, activations: str, threads: int) -> None:
+        self._session = Session.open(folder, kernels="native", activations=activations, threads=threads)
+        self._cache = self._session.new_cache(1, CAPACITY)
+        self._random = np.random.default_rng(0)
+
+    def prefill(self, tokens: int) -> None:
+        """See worker.Model."""
+        self._cache.reset()
+        self._run(tokens)
+
+    def fill(self, tokens: int) -> None:
+        """Claim so many tokens: what the cache holds, zeros or other tokens, makes no difference to the time."""
+        missing = tokens - int(self._cache.lengths[0])
+        self._cache.mark_writing(1)
+        self._cache.advance(np.array([missing]))
+
+    def step(self) -> None:
+        """See worker.Model."""
+        self._run(1)
+
+    def _run(self, tokens: int) -> None:
+        self._session.forward(self._random.integers(0, self._session.vocab, (1, tokens)), self._cache)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("package")
+    parser.add_argument("activations", choices=("exact", "bf16", "int8"))
+    parser.add_argument("threads", type=int)
+    arguments = parser.parse_args()
+    serve(Package(arguments.package, arguments.activations, arguments.threads))

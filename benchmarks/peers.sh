@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds what the benchmarks compare with, once, into build/peers/: llama.cpp for this very processor (the prebuilt
+# wheels lack AVX-512), and a virtual environment with onnxruntime-genai and what writes GGUF files. Needs a C++
+# compiler and about ten minutes.
+#
+#   bash benchmarks/peers.sh
+set -euo pipefail
+
+readonly LLAMA_CPP_PYTHON=0.3.36 GENAI=0.18.0 GGUF=0.19.0
+cd "$(dirname "$0")/.."
+mkdir -p build/peers
+cd build/peers
+
+[[ -x venv/bin/python ]] || "${PYTHON:-python3}" -m venv venv
+venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" "onnxruntime-genai==$GENAI"
+
+# The sources of llama.cpp and of its Python bindings come in one source package.
+if [[ ! -d source ]]; then
+  venv/bin/pip install --quiet diskcache jinja2 typing-extensions # what the bindings import
+  venv/bin/pip download --quiet --no-deps --no-binary llama-cpp-python --dest sdist "llama-cpp-python==$LLAMA_CPP_PYTHON"
+  mkdir -p unpacked bindings
+  tar -xzf sdist/llama_cpp_python-*.tar.gz --strip-components=1 -C unpacked
+  mv unpacked/llama_cpp bindings/
+  mv unpacked/vendor/llama.cpp source
+  rm -rf unpacked sdist
+fi
+PATH="$PWD/venv/bin:$PATH" cmake -S source -B llama.cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+  -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_TESTS=OFF \
+  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF
+venv/bin/cmake --build llama.cpp --target llama
+echo "built: build/peers/llama.cpp/bin"

@@ -1,0 +1,245 @@
+"""Time all of gpt-oss-20b, with random weights, in our sessions and in llama.cpp: decode, prefill, a long context.
+
+    bash benchmarks/peers.sh
+    python benchmarks/whole_model.py --folder build/whole --layers 12            # both fit in 24 GiB: step by step
+    python benchmarks/whole_model.py --folder build/whole --layers 24 --rounds 3  # process after process
+
+Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`; both with a 16-bit
+cache) and a GGUF file of the same shapes. With `--alternate` (all that 24 layers allow in 24 GiB) one process after
+the other loads, runs until a step takes no major page fault, and is measured; without it all contenders are loaded at
+once and take single steps in turn. Ratios compare what ran in one round, and are medians over rounds.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from machine import measure, read_seconds
+from worker import Worker
+
+HERE = Path(__file__).resolve().parent
+PEERS = HERE.parent / "build" / "peers"
+PEER = "llama.cpp"
+CONTEXT = 8192
+PREFILL = 512
+READ_BYTES = 1 << 29
+PAUSE = 0.02  # seconds after each measurement: other processes' idle threads stop spinning meanwhile
+CACHE_DTYPE = "bfloat16"
+FEW_FAULTS = 8  # in a step; beyond, weights are still being read from disk
+WARM_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One process: what it is called, and how it is started."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> Worker:
+        """Start it and wait until its model is open."""
+        return Worker(self.command, os.environ | self.environment)
+
+
+@dataclass
+class Times:
+    """Seconds that one contender took, one number a round: each the median of the round's steps."""
+
+    opened_in: list[float] = field(default_factory=list)
+    first_token: list[float] = field(default_factory=list)
+    anonymous: list[int] = field(default_factory=list)
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    decode_8k: list[float] = field(default_factory=list)
+    read_gb_s: list[float] = field(default_factory=list)  # plain reads between the steps
+
+
+def main() -> None:
+    """Prepare, measure, print a table, and write the JSON document where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoint, packages and GGUF file lie")
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=15, help="decode steps of a round")
+    parser.add_argument("--alternate", action="store_true", help="one process after the other")
+    parser.add_argument("--only", nargs="+", help="names of contenders")
+    parser.add_argument("--no-long-context", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    prepare(arguments.folder, arguments.layers)
+    contenders = contenders_in(arguments.folder, arguments.layers, arguments.threads)
+    if arguments.only:
+        contenders = [contender for contender in contenders if contender.name in arguments.only]
+    bench = Bench(arguments.threads, arguments.rounds, arguments.steps, not arguments.no_long_context)
+    times = (bench.alternate if arguments.alternate else bench.interleave)(contenders)
+    machine = measure(arguments.threads)
+    print(table(times))
+    if arguments.json:
+        document = {
+            "command": " ".join(["python", *sys.argv]),
+            "machine": asdict(machine),
+            "layers": arguments.layers,
+            "arrangement": "alternating processes" if arguments.alternate else "interleaved steps",
+            "times": {name: asdict(entry) for name, entry in times.items()},
+        }
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def prepare(folder: Path, layers: int) -> None:
+    """Write the checkpoint, the packages and the GGUF file that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tool = [sys.executable, "-m", "gptoss_onnx.cli"]
+    checkpoint = folder / f"checkpoint-{layers}"
+    if not checkpoint.exists():
+        subprocess.run([*tool, "make-checkpoint", "20b", str(checkpoint), "--layers", str(layers)], check=True)
+    for dense in ("checkpoint", "int8"):
+        package = package_of(folder, layers, dense)
+        if not package.exists():
+            options = ["--output", str(package), "--dense", dense, "--kv-dtype", CACHE_DTYPE]
+            subprocess.run([*tool, "export", str(checkpoint), *options], check=True)
+    gguf = folder / f"model-{layers}.gguf"
+    if not gguf.exists():
+        script = [str(PEERS / "venv" / "bin" / "python"), str(HERE / "random_gguf.py")]
+        partial = gguf.with_suffix(".partial")
+        subprocess.run([*script, str(partial), "--layers", str(layers)], check=True)
+        partial.rename(gguf)
+
+
+def package_of(folder: Path, layers: int, dense: str) -> Path:
+    """Return where the package with these dense weights lies."""
+    return folder / f"package-{layers}-{dense}"
+
+
+def contenders_in(folder: Path, layers: int, threads: int) -> list[Contender]:
+    """List what is compared: llama.cpp first."""
+    llama = (str(PEERS / "venv" / "bin" / "python"), str(HERE / "llama_worker.py"))
+    environment = {"LLAMA_CPP_LIB_PATH": str(PEERS / "llama.cpp" / "bin"), "PYTHONPATH": str(PEERS / "bindings")}
+    found = [Contender(PEER, (*llama, str(folder / f"model-{layers}.gguf"), str(threads)), environment)]
+    for dense, label in (("checkpoint", "bf16 dense"), ("int8", "int8 dense")):
+        for activations in ("exact", "bf16", "int8"):
+            package = str(package_of(folder, layers, dense))
+            command = (sys.executable, str(HERE / "gptoss_worker.py"), package, activations, str(threads))
+            found.append(Contender(f"{label}, {activations}", command))
+    return found
+
+
+class Bench:
+    """How the contenders are measured."""
+
+    def __init__(self, threads: int, rounds: int, steps: int, long_context: bool) -> None:
+        self._threads, self._rounds, self._steps, self._long_context = threads, rounds, steps, long_context
+        self._memory = np.ones(READ_BYTES, np.uint8)
+
+    def alternate(self, contenders: list[Contender]) -> dict[str, Times]:
+        """Let one process after the other load, warm up and run, round after round."""
+        times = {contender.name: Times() for contender in contenders}
+        for _ in range(self._rounds):
+            for contender in contenders:
+                worker = self._start(contender, times[contender.name])
+                self._round({contender.name: worker}, times)
+                worker.close()
+        return times
+
+    def interleave(self, contenders: list[Contender]) -> dict[str, Times]:
+        """Load all contenders and let them take single steps in turn."""
+        times = {contender.name: Times() for contender in contenders}
+        workers = {contender.name: self._start(contender, times[contender.name]) for contender in contenders}
+        for name, worker in workers.items():  # loading the next may have pushed out pages
+            self._warm(name, worker)
+        for _ in range(self._rounds):
+            self._round(workers, times)
+        for worker in workers.values():
+            worker.close()
+        return times
+
+    def _start(self, contender: Contender, times: Times) -> Worker:
+        worker = contender.start()
+        times.opened_in.append(worker.opened_in)
+        times.first_token.append(worker.do("prefill", tokens=1)[0])
+        self._warm(contender.name, worker)
+        return worker
+
+    def _warm(self, name: str, worker: Worker) -> None:
+        worker.do("prefill", tokens=PREFILL)
+        for step in range(1, WARM_STEPS + 1):
+            _, faults = worker.do("step")
+            if faults <= FEW_FAULTS:
+                return print(f"{name}: warm after {step} steps", file=sys.stderr, flush=True)
+        print(f"{name}: NOT warm: still {faults} major page faults a step", file=sys.stderr, flush=True)
+
+    def _round(self, workers: dict[str, Worker], times: dict[str, Times]) -> None:
+        for name, worker in workers.items():
+            times[name].prefill.append(self._timed(worker, "prefill", tokens=PREFILL))
+        for worker in workers.values():  # a short context, the same for all
+            worker.do("prefill", tokens=16)
+        self._decode(workers, lambda name: times[name].decode, lambda name: times[name].read_gb_s)
+        for name, worker in workers.items():
+            times[name].anonymous.append(worker.anonymous_bytes())
+        if self._long_context:
+            for worker in workers.values():
+                worker.do("fill", tokens=CONTEXT)
+            self._decode(workers, lambda name: times[name].decode_8k, None)
+
+    def _decode(
+        self,
+        workers: dict[str, Worker],
+        steps_of: Callable[[str], list[float]],
+        reads_of: Callable[[str], list[float]] | None,
+    ) -> None:
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        reads = []
+        for worker in workers.values():
+            worker.do("step")
+        for _ in range(self._steps):
+            for name, worker in workers.items():
+                seconds[name].append(self._timed(worker, "step"))
+            reads.append(read_seconds(self._memory.ctypes.data, READ_BYTES, self._threads))
+        for name in workers:
+            steps_of(name).append(statistics.median(seconds[name]))
+            if reads_of is not None:
+                reads_of(name).append(READ_BYTES / statistics.median(reads) / 1e9)
+
+    @staticmethod
+    def _timed(worker: Worker, name: str, **arguments: int) -> float:
+        seconds, _ = worker.do(name, **arguments)
+        time.sleep(PAUSE)
+        return seconds
+
+
+def table(times: dict[str, Times]) -> str:
+    """Return one line a contender: medians over the rounds, and speedups over the peer in the same rounds."""
+    lines = [
+        f"{'contender':20} {'open s':>7} {'first s':>8} {'anon MB':>8} {'prefill tok/s':>14} {'':7}"
+        f" {'decode ms':>10} {'':7} {'at 8k ms':>9} {'':7} {'read GB/s':>10}"
+    ]
+    peer = times.get(PEER)
+    for name, entry in times.items():
+        line = f"{name:20} {statistics.median(entry.opened_in):7.1f} {statistics.median(entry.first_token):8.2f}"
+        line += f" {statistics.median(entry.anonymous) / 1e6:8.0f} {PREFILL / statistics.median(entry.prefill):14.1f}"
+        line += f" {_speedup(peer and peer.prefill, entry.prefill):>7}"
+        line += f" {1e3 * statistics.median(entry.decode):10.1f} {_speedup(peer and peer.decode, entry.decode):>7}"
+        if entry.decode_8k:
+            line += f" {1e3 * statistics.median(entry.decode_8k):9.1f}"
+            line += f" {_speedup(peer and peer.decode_8k, entry.decode_8k):>7}"
+        lines.append(line + f" {statistics.median(entry.read_gb_s):10.1f}")
+    return "\n".join(lines)
+
+
+def _speedup(peer: list[float] | None, ours: list[float]) -> str:
+    if peer is None or len(peer) != len(ours):
+        return ""
+    return f"{statistics.median(p / o for p, o in zip(peer, ours, strict=True)):.2f}×"
+
+
+if __name__ == "__main__":
+    main()
