@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from machine import measure, read_seconds
 from onnx import TensorProto, helper
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
+from gptoss_onnx.custom_ops.machine import measure, read_seconds
 
 HIDDEN, WIDTH, EXPERTS, TOP_K = 2880, 2880, 32, 4
 BLOCK = 32
@@ -81,6 +81,7 @@ def main() -> None:
         document = {
             "command": " ".join(["python", *sys.argv]),
             "machine": asdict(machine),
+            "onnxruntime": onnxruntime.__version__,
             "results": [asdict(result) for result in results],
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
