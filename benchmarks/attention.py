@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from machine import Machine, measure
 from onnx import TensorProto, helper
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
+from gptoss_onnx.custom_ops.machine import Machine, measure
 
 HEADS, KV_HEADS, HEAD_DIM, WINDOW = 64, 8, 64, 128
 SCALE = HEAD_DIM**-0.5
@@ -106,6 +106,7 @@ def main() -> None:
         document = {
             "command": " ".join(["python", *sys.argv]),
             "machine": asdict(machine),
+            "onnxruntime": onnxruntime.__version__,
             "results": [asdict(result) for result in results],
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")

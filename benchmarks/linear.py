@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from machine import Machine, measure, read_seconds
 from onnx import TensorProto, helper
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
+from gptoss_onnx.custom_ops.machine import Machine, measure, read_seconds
 
 HIDDEN, QUERY, KEY, VOCABULARY = 2880, 4096, 512, 201088
 SHAPES = {"q": (QUERY, HIDDEN), "k, v": (KEY, HIDDEN), "o": (HIDDEN, QUERY), "lm_head": (VOCABULARY, HIDDEN)}
@@ -78,6 +78,7 @@ def main() -> None:
         document = {
             "command": " ".join(["python", *sys.argv]),
             "machine": asdict(machine),
+            "onnxruntime": onnxruntime.__version__,
             "results": [asdict(result) for result in results],
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")

@@ -25,7 +25,6 @@ from pathlib import Path
 import ggml_layer
 import numpy as np
 import onnxruntime
-from machine import measure, read_seconds
 from moe_models import (
     EXPERT_BYTES,
     EXPERTS,
@@ -42,6 +41,7 @@ from numpy.typing import NDArray
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
+from gptoss_onnx.custom_ops.machine import measure, read_seconds
 
 MODES = ("exact", "bf16", "int8")
 QMOE_BITS = {"qmoe_int4": 4, "qmoe_int8": 8}
@@ -101,6 +101,7 @@ def main() -> None:
         document = {
             "command": " ".join(["python", *sys.argv]),
             "machine": asdict(machine),
+            "onnxruntime": onnxruntime.__version__,
             "results": [asdict(result) for result in results],
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")

@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from machine import measure, read_seconds
 from worker import Worker
+
+from gptoss_onnx.custom_ops.machine import measure, read_seconds
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / "build" / "peers"
