@@ -172,7 +172,11 @@ class Speed:
         if self.machine is None:
             return ""
         units = {"read_gb_s": "read {} GB/s", "fma_gflops": "float32 FMA {} GFLOP/s", "bf16_gflops": "bf16 {} GFLOP/s"}
-        units |= {"int8_gops": "int8 {} Gop/s", "amx_bf16_gflops": "AMX bf16 {}", "amx_int8_gops": "AMX int8 {}"}
+        units |= {
+            "int8_gops": "int8 {} Gop/s",
+            "amx_bf16_gflops": "AMX bf16 {} GFLOP/s",
+            "amx_int8_gops": "AMX int8 {} Gop/s",
+        }
         texts = []
         for field, text in units.items():
             figures = [getattr(machine, field) for machine in self.machine]

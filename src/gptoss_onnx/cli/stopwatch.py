@@ -1,6 +1,5 @@
 """Run a package with random tokens and take its times; between decode steps, read its weights and nothing else."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from gptoss_onnx.runtime import KVCache, PackageFolder, Session
 from gptoss_onnx.runtime.footprint import WeightBytes, cache_bytes
 
 STEPS = 4  # decoded between two reads
-LEAST_READ = 64 << 20  # bytes: smaller weights are read again and again, until starting threads does not count
-SETTLE_SECONDS = 0.01  # ONNX Runtime's threads spin for a while after a run, on the cores that the read needs
+LEAST_READS, LEAST_BYTES = 3, 64 << 20  # of one measurement: the fastest counts, as what disturbs a read only slows it
+SETTLE_SECONDS = 0.1  # ONNX Runtime's threads spin for tens of milliseconds after a run, on cores that the read needs
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class WeightReader:
     """Reads a package's weights as they lie, mapped from their file, with all threads and as fast as the machine can.
 
     Attributes:
-        seconds: of each read.
-        size: bytes of one.
+        size: bytes that it reads.
+        seconds: of each time that it did.
     """
 
     def __init__(self, package: PackageFolder, threads: int) -> None:
@@ -59,11 +58,11 @@ class WeightReader:
         self.seconds: list[float] = []
 
     def warm(self) -> None:
-        """Read once without taking the time: the first may come from the disk."""
+        """Read without taking the time: the first may come from the disk."""
         self._read()
 
     def read(self) -> None:
-        """Read once."""
+        """Read, and take the time."""
         time.sleep(SETTLE_SECONDS)
         self.seconds.append(self._read())
 
@@ -78,8 +77,8 @@ class WeightReader:
         return Floor(Spread.of(rates), 1e3 * Spread.of(floors).median, Spread.of(shares))
 
     def _read(self) -> float:
-        times = max(1, LEAST_READ // self.size)
-        return statistics.median(read_seconds(self._bytes.ctypes.data, self.size, self._threads) for _ in range(times))
+        reads = max(LEAST_READS, LEAST_BYTES // self.size)
+        return min(read_seconds(self._bytes.ctypes.data, self.size, self._threads) for _ in range(reads))
 
 
 class Stopwatch:
