@@ -1,6 +1,6 @@
 """How many slots each layer's KV buffer needs: the arithmetic behind the cache contract, without any buffer.
 
-B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer.
+B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer, K kv heads, D head dim.
 
 One call writes columns past … past + S - 1 of *every* row, padding included, column p into slot p mod C, and
 attends afterwards. From this follow the sizes:
@@ -21,10 +21,11 @@ rewritten, is taken for position q - C. A ring never needs more slots than a ful
 it never wraps either, by the rule above, and then nothing is ever lost.
 """
 
-from gptoss_onnx.errors import InputError
+from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.manifest import CacheLayer
 
 SPARE_SLOTS = 32
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def check_sizes(batch: int, capacity: int, reserve: int, chunk: int) -> None:
@@ -44,3 +45,13 @@ def layer_slots(layer: CacheLayer, batch: int, capacity: int, reserve: int, chun
     """Return C of one layer."""
     slots = full_slots(batch, capacity, chunk)
     return min(slots, layer.window + reserve + chunk - 1) if layer.window > 0 else slots
+
+
+def slot_bytes(layer: CacheLayer, kv_dtype: str) -> int:
+    """Return what one token of one row takes in a layer: key and value of (K, D) each.
+
+    Raises PackageError where no cache has elements of this type.
+    """
+    if kv_dtype not in ELEMENT_BYTES:
+        raise PackageError(f"manifest: kv_dtype: found {kv_dtype!r}, expected one of {', '.join(ELEMENT_BYTES)}")
+    return 2 * layer.kv_heads * layer.head_dim * ELEMENT_BYTES[kv_dtype]

@@ -37,6 +37,13 @@ class PackageFolder:
         """Token ids that end a text; see `special_ids`."""
         return special_ids(self.folder, self.manifest.model, "eos_token_id")
 
+    def model_size(self, key: str) -> int:
+        """Return an integer of the model configuration, such as `vocab_size`; raises PackageError where it is none."""
+        value = self.manifest.model.get(key)
+        if not isinstance(value, int):
+            raise PackageError(f"{self.folder}: model.{key} in the manifest is {value!r}; export the package again")
+        return value
+
 
 def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
     """Read the manifest of `folder` and check the graph and every weight file against it.

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from gptoss_onnx.cli.bench import bench
 from gptoss_onnx.cli.console import Invocation, one_line, verbose_option
 from gptoss_onnx.cli.export import export
 from gptoss_onnx.cli.generate import generate
@@ -69,7 +70,7 @@ def main() -> None:
     """Export gpt-oss checkpoints to ONNX packages, prove them against PyTorch, and run them with ONNX Runtime."""
 
 
-for command in (export, inspect, generate, validate, make_checkpoint):
+for command in (export, inspect, generate, validate, bench, make_checkpoint):
     main.add_command(command)
 
 

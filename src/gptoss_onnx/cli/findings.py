@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.manifest import FORMAT, FORMAT_VERSION, CacheLayer, Manifest, WeightFile
-from gptoss_onnx.runtime.cache_layout import layer_slots
+from gptoss_onnx.runtime.cache_layout import layer_slots, slot_bytes
 from gptoss_onnx.runtime.chat import TEMPLATE_FILE, TOKENIZER_CONFIG
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
 from gptoss_onnx.runtime.package import check_weight_file, read_json
@@ -17,7 +17,6 @@ from gptoss_onnx.runtime.text import TOKENIZER_FILE
 
 GOLDEN_FILE = "golden/golden.json"
 PARITY_FILE = "parity.json"
-ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 State = Literal["unchanged", "changed", "missing"]
 
@@ -117,12 +116,9 @@ class Findings:
 
 
 def _cache(index: int, layer: CacheLayer, kv_dtype: str) -> LayerCache:
-    if kv_dtype not in ELEMENT_BYTES:
-        raise PackageError(f"manifest: kv_dtype: found {kv_dtype!r}, expected one of {', '.join(ELEMENT_BYTES)}")
-    slot = 2 * layer.kv_heads * layer.head_dim * ELEMENT_BYTES[kv_dtype]  # key and value, (K, D) each
     plenty = layer.window + PREFILL_CHUNK  # a capacity at which the ring no longer grows
     ring = layer_slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK) if layer.window else None
-    return LayerCache(index, layer.window, slot, ring)
+    return LayerCache(index, layer.window, slot_bytes(layer, kv_dtype), ring)
 
 
 def _state(path: Path, entry: WeightFile, compare_time: bool) -> State:

@@ -10,7 +10,7 @@ import click
 
 from gptoss_onnx.cli.console import extra, is_verbose, kernel_options, print_json, verbose_option
 from gptoss_onnx.cli.writer import Answer, Writer
-from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime import PackageFolder, Session, Tokenizer
@@ -121,7 +121,7 @@ def _prompt_ids(
 
 def _capacity(package: "PackageFolder", ids: list[int], max_new_tokens: int) -> int:
     """Return how many tokens the cache must hold; raises InputError for a prompt the model cannot take."""
-    vocabulary, longest = (_model_size(package, key) for key in ("vocab_size", "max_position_embeddings"))
+    vocabulary, longest = (package.model_size(key) for key in ("vocab_size", "max_position_embeddings"))
     if not ids:
         raise InputError("--prompt: found no token in it, expected at least one")
     for place, token in enumerate(ids):
@@ -130,13 +130,6 @@ def _capacity(package: "PackageFolder", ids: list[int], max_new_tokens: int) -> 
     if len(ids) > longest:
         raise InputError(f"prompt: found {len(ids)} tokens, expected at most {longest}, the longest this model takes")
     return min(len(ids) + max_new_tokens, longest)
-
-
-def _model_size(package: "PackageFolder", key: str) -> int:
-    value = package.manifest.model.get(key)
-    if not isinstance(value, int):
-        raise PackageError(f"{package.folder}: model.{key} in the manifest is {value!r}; export the package again")
-    return value
 
 
 def _report(session: "Session", answer: Answer, text: str | None, as_json: bool) -> None:

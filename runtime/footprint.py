@@ -1,0 +1,94 @@
+"""How many bytes one decode step must read: the memory footprint of a token, from the graph's initializers alone.
+
+At batch 1 a step multiplies every dense weight once, the weights of the experts that its token is routed to, and
+reads one row of the embedding and the cached keys and values that its query sees. Divided by the read bandwidth of
+the machine this is the memory floor: no decode is faster unless a cache of the processor holds the weights.
+
+Bytes are counted as they lie in the package. Portable bodies may read more (float32 copies that ONNX Runtime makes);
+what must be read is the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.manifest import CacheLayer
+from gptoss_onnx.runtime.cache_layout import slot_bytes
+from gptoss_onnx.runtime.graph_file import GraphFile, Initializer, Node
+
+_TOP_K = "top_k"  # the attribute that tells a mixture of experts, whose initializers all have shape (E, …)
+_KEEP_SHAPE = ("Cast", "Identity")
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of weights that one token at batch 1 needs."""
+
+    dense: int
+    experts: int  # those of top_k experts of each layer
+    embedding: int  # one row
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.dense + self.experts + self.embedding
+
+
+def weight_bytes(graph: GraphFile) -> WeightBytes:
+    """Return what a token reads of the graph's initializers; one that is used twice counts once, as its largest use.
+
+    A tied embedding therefore counts as dense, since the logits need all of it. Raises PackageError where a
+    mixture of experts takes an initializer without an axis for them.
+    """
+    largest: dict[str, tuple[int, str]] = {}
+    for name, share in _uses(graph):
+        largest[name] = max(share, largest.get(name, (0, "")))
+    sums = dict.fromkeys(("dense", "experts", "embedding"), 0)
+    for count, kind in largest.values():
+        sums[kind] += count
+    return WeightBytes(**sums)
+
+
+def cache_bytes(layers: Sequence[CacheLayer], kv_dtype: str, past: int) -> int:
+    """Return the bytes of keys and values that the query after `past` tokens sees; window layers show their window.
+
+    Its own key and value are not among them: the step has just written them.
+    """
+    return sum(
+        slot_bytes(layer, kv_dtype) * (min(past, layer.window - 1) if layer.window else past) for layer in layers
+    )
+
+
+def _uses(graph: GraphFile) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Yield each use of an initializer: its name, the bytes a token needs of it, and what kind they are."""
+    stands_for = _sources(graph)
+    for node in graph.nodes:
+        if node.op in _KEEP_SHAPE and node.domain == "":
+            continue
+        for place, value in enumerate(node.inputs):
+            if value in stands_for:
+                source = stands_for[value]
+                yield source.name, _share(node, place, source)
+
+
+def _share(node: Node, place: int, initializer: Initializer) -> tuple[int, str]:
+    first = initializer.shape[0] if initializer.shape else 0
+    if _TOP_K in node.attributes:
+        if first < node.attributes[_TOP_K]:
+            raise PackageError(
+                f"{initializer.name}: found shape {initializer.shape}, expected an expert axis of at least "
+                f"{node.attributes[_TOP_K]} first; export the package again"
+            )
+        return initializer.nbytes * node.attributes[_TOP_K] // first, "experts"
+    if node.op == "Gather" and place == 0 and first > 0 and node.attributes.get("axis", 0) == 0:
+        return initializer.nbytes // first, "embedding"
+    return initializer.nbytes, "dense"
+
+
+def _sources(graph: GraphFile) -> Mapping[str, Initializer]:
+    """Return the initializer that each value stands for: itself, or one that was only cast."""
+    stands_for = dict(graph.initializers)
+    for node in graph.nodes:  # in the order they run
+        if node.op in _KEEP_SHAPE and node.domain == "" and node.inputs[0] in stands_for:
+            stands_for[node.outputs[0]] = stands_for[node.inputs[0]]
+    return stands_for
