@@ -18,7 +18,7 @@ class LibraryInfo:
     path: Path
     version: str
     kernels: frozenset[str]  # operators of domain ai.gptoss with a native kernel
-    cpu_level: str  # scalar, avx2, avx512, avx512_vnni, avx512_bf16 or amx
+    cpu_level: str  # scalar, avx2, avx512, avx512_vnni, avx512_vbmi, avx512_bf16 or amx
 
 
 def library_path() -> Path | None:

@@ -17,7 +17,7 @@ from gptoss_onnx.errors import RuntimeUnavailable
 
 DOMAIN = "ai.gptoss.selfcheck"
 LIBRARY = library.library_path()
-CPU_LEVELS = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"}
+CPU_LEVELS = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx"}
 
 built = pytest.mark.skipif(LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)")
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr const char* kVariable = "GPTOSS_CPU_LEVEL";
 constexpr CpuLevel kLevels[] = {CpuLevel::scalar, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::avx512_vnni,
-                                CpuLevel::avx512_bf16, CpuLevel::amx};
+                                CpuLevel::avx512_vbmi, CpuLevel::avx512_bf16, CpuLevel::amx};
 
 std::string names_up_to(CpuLevel best) {
   std::string names;
@@ -59,6 +59,7 @@ const char* name_of(CpuLevel level) noexcept {
     case CpuLevel::avx2: return "avx2";
     case CpuLevel::avx512: return "avx512";
     case CpuLevel::avx512_vnni: return "avx512_vnni";
+    case CpuLevel::avx512_vbmi: return "avx512_vbmi";
     case CpuLevel::avx512_bf16: return "avx512_bf16";
     case CpuLevel::amx: return "amx";
   }
@@ -77,7 +78,8 @@ CpuLevel detect_cpu_level() noexcept {
     return CpuLevel::avx2;
   }
   if (!__builtin_cpu_supports("avx512vnni")) return CpuLevel::avx512;
-  if (!__builtin_cpu_supports("avx512bf16")) return CpuLevel::avx512_vnni;
+  if (!__builtin_cpu_supports("avx512vbmi")) return CpuLevel::avx512_vnni;
+  if (!__builtin_cpu_supports("avx512bf16")) return CpuLevel::avx512_vbmi;
   if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") || !may_use_tiles()) {
     return CpuLevel::avx512_bf16;
   }

@@ -9,6 +9,7 @@ enum class CpuLevel {
   avx2,         // AVX2, FMA and F16C
   avx512,       // AVX-512 F, BW, DQ, VL
   avx512_vnni,  // and 8-bit dot products
+  avx512_vbmi,  // and permutations of bytes
   avx512_bf16,  // and bfloat16 dot products
   amx,          // and AMX tiles with bfloat16 products
 };

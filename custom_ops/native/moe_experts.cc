@@ -39,8 +39,7 @@ Places place_groups(const Routing& routing, size_t tile) {
   return places;
 }
 
-// One call of the op: gate_up for every expert and slice of its outputs, then down for every slice of the
-// output, which visits all experts so that no two threads add to one place.
+// One call of the op: gate_up for every expert and slice of its outputs, then down likewise.
 class Run {
  public:
   Run(const Context& context, const MoELayer& layer, const MoEAttributes& attributes, const Routing& routing,
@@ -101,15 +100,44 @@ class Run {
   }
 
   void run_down() {
+    std::fill_n(output_, layer_.tokens * layer_.hidden_size, 0.0f);
+    if (layer_.tokens <= kFewTokens) {
+      run_down_by_expert();
+    } else {
+      run_down_by_slice();
+    }
+  }
+
+  // Few tokens: every expert and slice is a task, as many as the threads can share evenly; the sum comes afterwards.
+  void run_down_by_expert() {
+    const size_t outputs = layer_.hidden_size;
+    const size_t slice = std::min(layer_.down.outputs_per_task(), outputs);
+    const size_t slices = round_up(outputs, slice) / slice;
+    const size_t tasks = routing_.groups.size() * slices;
+    AlignedBytes memory(routing_.slots.size() * outputs * sizeof(float));
+    auto* products = reinterpret_cast<float*>(memory.data());
+    Scratch scratch(layer_.down, most_tokens_, 0, workers_for(tasks));
+    run_tasks(context_, tasks, [&](size_t worker, size_t task) noexcept {
+      const size_t g = task / slices, first = task % slices * slice;
+      const ExpertGroup& group = routing_.groups[g];
+      layer_.down.multiply(group.expert, first, std::min(slice, outputs - first),
+                           {activated_.data(), activated_places_.first[g], group.count}, scratch.kernel(worker),
+                           products + group.first * outputs + first, outputs);
+    });
+    for (const ExpertGroup& group : routing_.groups) {
+      add_weighted(group, products + group.first * outputs, outputs, 0, outputs);
+    }
+  }
+
+  // Many tokens: a task is a slice of the output and visits all experts, so that no two threads add to one place and
+  // only a slice's products are held.
+  void run_down_by_slice() {
     const size_t outputs = layer_.hidden_size;
     const size_t slice = std::min(layer_.down.outputs_per_task(), outputs);
     const size_t tasks = round_up(outputs, slice) / slice;
     Scratch scratch(layer_.down, most_tokens_, slice, workers_for(tasks));
     run_tasks(context_, tasks, [&](size_t worker, size_t task) noexcept {
       const size_t first = task * slice, count = std::min(slice, outputs - first);
-      for (size_t token = 0; token < layer_.tokens; ++token) {
-        std::fill_n(output_ + token * outputs + first, count, 0.0f);
-      }
       for (size_t g = 0; g < routing_.groups.size(); ++g) {
         const ExpertGroup& group = routing_.groups[g];
         float* y = scratch.products(worker);

@@ -7,6 +7,8 @@
 
 namespace gptoss {
 
+constexpr size_t kFewTokens = 8;  // up to here a call is decoding: each weight meets one token or two
+
 struct MoEAttributes {
   size_t top_k;
   float alpha;  // gain inside the sigmoid

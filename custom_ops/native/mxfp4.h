@@ -69,6 +69,7 @@ const Mxfp4Kernel& mxfp4_scalar(Activations activations);
 const Mxfp4Kernel& mxfp4_avx2(Activations activations);
 const Mxfp4Kernel& mxfp4_avx512(Activations activations);
 const Mxfp4Kernel& mxfp4_vnni(Activations activations);
+const Mxfp4Kernel& mxfp4_vbmi(Activations activations);
 const Mxfp4Kernel& mxfp4_amx(Activations activations);
 
 }  // namespace gptoss
