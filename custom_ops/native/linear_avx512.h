@@ -5,6 +5,8 @@
 //   static __m512 load(const unsigned char* address, size_t bytes);  the same of `bytes` bytes, then zeros
 //   static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
 //
+// The blocked product takes its weights from Weights, which is Stored<Arithmetic> or has the same two members.
+//
 // Included by files that are compiled with AVX-512 alone: everything is in an anonymous namespace
 // (CMakeLists.txt says why).
 #pragma once
@@ -134,21 +136,32 @@ void transpose(__m512 (&r)[16]) {
   for (int i = 0; i < 16; ++i) r[i] = t[i];
 }
 
+// Weights that multiply as they lie.
+template <class Arithmetic>
+struct Stored {
+  static constexpr size_t kLaneBytes = Arithmetic::kLaneBytes;
+  // 16 lanes of row `row` from `lane` on, zeros beyond its end.
+  static __m512 load(const LinearCall& call, size_t row, size_t lane) {
+    const size_t offset = lane * kLaneBytes;
+    return Arithmetic::load(call.weight + row * call.row_bytes + offset, call.row_bytes - offset);
+  }
+};
+
 // Puts rows [m, m + 32) and lanes [lane, lane + count) of the weight into panel[lane][32]; rows from `end` on are
 // zero. Fetches the lanes of the next block, which lie too far apart for the processor's own prefetcher.
-template <class Arithmetic>
+template <class Weights>
 void pack(const LinearCall& call, size_t m, size_t end, size_t lane, size_t count, float* panel) {
   for (size_t half = 0; half < kPanel; half += kLanes) {
     for (size_t at = 0; at < count; at += kLanes) {
-      const size_t offset = (lane + at) * Arithmetic::kLaneBytes;
+      const size_t offset = (lane + at) * Weights::kLaneBytes;
       __m512 square[kLanes];
       for (size_t i = 0; i < kLanes; ++i) {
         const size_t row = m + half + i;
         square[i] = _mm512_setzero_ps();
         if (row >= end) continue;
-        const unsigned char* address = call.weight + row * call.row_bytes + offset;
-        square[i] = Arithmetic::load(address, call.row_bytes - offset);
-        if (offset % kCacheLine == 0) _mm_prefetch(address + kBlockLanes * Arithmetic::kLaneBytes, _MM_HINT_T1);
+        square[i] = Weights::load(call, row, lane + at);
+        if (offset % kCacheLine != 0) continue;
+        _mm_prefetch(call.weight + row * call.row_bytes + offset + kBlockLanes * Weights::kLaneBytes, _MM_HINT_T1);
       }
       transpose(square);
       for (size_t i = 0; i < least(kLanes, count - at); ++i) {
@@ -224,13 +237,13 @@ constexpr Multiply kMultiply[kTileWidth + 1] = {
     multiply<Arithmetic, 14>,
 };
 
-template <class Arithmetic>
+template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
                      float* panels) noexcept {
   for (size_t lane = 0; lane < call.lanes || lane == 0; lane += kBlockLanes) {  // once even where there is none
     const size_t lanes = least(kBlockLanes, call.lanes - lane);
     for (size_t m = begin; m < end; m += kPanel) {
-      pack<Arithmetic>(call, m, end, lane, lanes, panels + (m - begin) * kBlockLanes);
+      pack<Weights>(call, m, end, lane, lanes, panels + (m - begin) * kBlockLanes);
     }
     for (size_t tile = 0; tile < tiles.count; ++tile) {
       const size_t token = tile * tiles.width;
