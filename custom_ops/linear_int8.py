@@ -52,4 +52,5 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 def dequantize_int8(weight: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return int8 weights (M, K) times their scales (M, K/32), rounded to `dtype`."""
     blocks = weight.to(dtype).unflatten(1, (-1, BLOCK))
-    return (blocks * scales.to(dtype).unsqueeze(2)).flatten(1)
+    wide: Tensor = blocks * scales.to(dtype).unsqueeze(2)
+    return wide.flatten(1)

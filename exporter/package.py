@@ -62,7 +62,7 @@ def export(
 ) -> Package:
     """Export a gpt-oss checkpoint to a package folder.
 
-    Reads no weight byte, except for checkpoints under 1 GiB, whose golden vectors need a forward pass, and of those that
+    Reads no weight byte, except for checkpoints under 1 GiB, whose golden vectors need a forward pass, and those that
     `dense` converts.
 
     Args:
@@ -85,8 +85,8 @@ def export(
     _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
     if dense == "int8" and weights == "reference":
         raise InputError(
-            "--dense int8 writes weights into the package, and --weights reference makes ONNX Runtime look for all of them "
-            "below the checkpoint's folder: choose --weights link or copy"
+            "--dense int8 writes weights into the package, and --weights reference makes ONNX Runtime look for all of "
+            "them below the checkpoint's folder: choose --weights link or copy"
         )
     output = Path(output).absolute()
     check_output(output, force)

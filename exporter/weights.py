@@ -79,7 +79,7 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
 
 
 def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path, computed: str | None) -> Weights:
-    """Return the manifest's record of the weights, as they lie now: the placed files, then the one that was computed."""
+    """Return the manifest's record of the weights, as they lie now: the placed files, then a computed one."""
     root = placement.root or folder
     placed = sorted(placement.locations.items(), key=lambda item: item[1])
     files = [_describe_file(root, location, "checkpoint", _known_sha256(path)) for path, location in placed]

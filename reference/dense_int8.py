@@ -1,7 +1,7 @@
 """The reference with 8-bit projections, as a package of `export --dense int8` has them, in the same words.
 
-Such a package keeps the projections' weights in one safetensors file of its own: `weight_int8` (M, K) and `weight_scales`
-(M, K/32) beside the name of each projection. Legend: N tokens, K input width, M output width.
+Such a package keeps the projections' weights in one safetensors file of its own: `weight_int8` (M, K) and
+`weight_scales` (M, K/32) behind the name of each projection. Legend: N tokens, K input width, M output width.
 """
 
 from pathlib import Path

@@ -49,8 +49,10 @@ ACTIVATIONS = {
     "bf16": Limits(max_abs=math.inf, kl=1e-2, top1=0.93),
     "int8": Limits(max_abs=math.inf, kl=2e-2, top1=0.9),
 }
-# Projections and lm_head rounded to 8-bit integers in blocks of 32, against the checkpoint's own.
-DENSE_INT8 = Limits(max_abs=math.inf, kl=1e-2, top1=0.93)
+# Projections and lm_head rounded to 8-bit integers in blocks of 32, against the checkpoint's own. Seen on the demo
+# checkpoint with random tokens: KL 4e-4 … 5e-3, top-1 0.986 … 1. Random weights may go beyond, and are then rightly
+# failed: their routers choose by a hair, so that tiny models of them lose up to 0.2 nats.
+DENSE_INT8 = Limits(max_abs=math.inf, kl=2e-2, top1=0.95)
 
 
 def limits_for(manifest: Manifest, activations: str) -> Limits:

@@ -232,14 +232,16 @@ void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
   for (; m < end; ++m) rows_times_all_tokens<digits, 1>(call, m);
 }
 
-constexpr size_t kVectorTokens = 24;  // beyond, the blocked product is the faster
+// The most tokens for which this is the faster, and not float32 panels.
+template <size_t digits>
+constexpr size_t kVectorTokens = digits == 1 ? 40 : digits == 2 ? 24 : 16;
 
 template <size_t digits>
 LinearKernels kernels() {
   LinearKernels kernels = linear_int8_avx512();
   kernels.matrix_vector = matrix_vector<digits>;
   kernels.vector_format = TokenFormat::packed;
-  kernels.vector_tokens = kVectorTokens;
+  kernels.vector_tokens = kVectorTokens<digits>;
   kernels.packing = {lanes<digits>, pack<digits>};
   return kernels;
 }

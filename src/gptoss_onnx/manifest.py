@@ -80,8 +80,8 @@ class Weights:
 
     `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the absolute folder
     the names are relative to for `reference` and null otherwise (the package folder). `layout` names the source
-    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's. Where it
-    is false, `Manifest.lossy` names the weights that are not, and all others are.
+    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's. Where
+    it is false, `Manifest.lossy` names the weights that are not, and all others are.
     """
 
     mode: Literal["link", "copy", "reference"]
