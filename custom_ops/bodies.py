@@ -128,6 +128,17 @@ def Linear(x: FLOAT, weight, bias: FLOAT) -> FLOAT:  # noqa: N802
 
 
 @script(gptoss, default_opset=op)
+def LinearInt8(x: FLOAT, weight, scales: FLOAT, bias: FLOAT) -> FLOAT:  # noqa: N802
+    """Multiply (N, K) by int8 (M, K) transposed, each block of 32 times its scale; the bias as in Linear.
+
+    No DequantizeLinear: runtimes replace it, before a product, by kernels that round the tokens to 8 bits.
+    """
+    blocks = op.Reshape(op.Cast(weight, to=1), op.Constant(value_ints=[0, -1, 32]))  # (M, K/32, 32)
+    scaled = op.Mul(blocks, op.Unsqueeze(scales, op.Constant(value_ints=[-1])))
+    return op.Gemm(x, op.Reshape(scaled, op.Constant(value_ints=[0, -1])), bias, transB=1)
+
+
+@script(gptoss, default_opset=op)
 def SinkAttention(  # noqa: N802
     query: FLOAT,
     key: FLOAT,
@@ -202,6 +213,7 @@ BODIES = {
     "MoEDispatch": (ClampedSwiGLU, MoEDispatch),
     "MoEDispatchMXFP4": (DecodeMXFP4, ClampedSwiGLU, MoEDispatchMXFP4),
     "Linear": (Linear,),
+    "LinearInt8": (LinearInt8,),
 }
 
 

@@ -12,6 +12,7 @@ FLOAT = ("float",)
 CACHE = ("float", "float16", "bfloat16")
 WEIGHT = ("float", "float16", "bfloat16")
 BYTES = ("uint8",)
+INT8 = ("int8",)
 INT64 = ("int64",)
 
 
@@ -109,4 +110,15 @@ LINEAR = Signature(
     outputs=_floats("output"),
     attributes=(),
 )
-SIGNATURES = {s.name: s for s in (SINK_ATTENTION, MOE_DISPATCH, MOE_DISPATCH_MXFP4, LINEAR)}
+LINEAR_INT8 = Signature(
+    "LinearInt8",
+    inputs=(
+        *_floats("x"),
+        Operand("weight", INT8, "Q"),
+        *_floats("scales"),
+        Operand("bias", FLOAT, "T", optional=True),
+    ),
+    outputs=_floats("output"),
+    attributes=(),
+)
+SIGNATURES = {s.name: s for s in (SINK_ATTENTION, MOE_DISPATCH, MOE_DISPATCH_MXFP4, LINEAR, LINEAR_INT8)}

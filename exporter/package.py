@@ -15,13 +15,15 @@ from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.dense_int8 import convert_dense
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
-from gptoss_onnx.exporter.weights import Placement, WeightMode, attach_weights, describe_weights, place_weights
-from gptoss_onnx.manifest import CacheLayer, Manifest, OpUse, TensorSpec
+from gptoss_onnx.exporter.weights import WeightMode, attach_weights, describe_weights, place_weights
+from gptoss_onnx.manifest import CacheLayer, Manifest, OpUse, TensorSpec, Weights
 from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
+from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
 
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILES = (
@@ -35,6 +37,7 @@ TOKENIZER_FILES = (
 GENERATION_CONFIG = "generation_config.json"
 GOLDEN_LIMIT = 1 << 30  # bytes of weights up to which the reference forward for golden vectors is cheap
 KvDtype = Literal["float32", "float16", "bfloat16"]
+Dense = Literal["checkpoint", "int8"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,29 +56,38 @@ def export(
     *,
     target: Literal["portable"] = "portable",
     weights: WeightMode = "link",
+    dense: Dense = "checkpoint",
     kv_dtype: KvDtype = "float32",
     force: bool = False,
 ) -> Package:
     """Export a gpt-oss checkpoint to a package folder.
 
-    Reads no weight byte, except for checkpoints under 1 GiB, whose golden vectors need a forward pass.
+    Reads no weight byte, except for checkpoints under 1 GiB, whose golden vectors need a forward pass, and those that
+    `dense` converts.
 
     Args:
         checkpoint: a folder, or a hub id in the local Hugging Face cache.
         output: the package folder to make; it appears only when it is complete.
         target: `portable`, the graph of `ai.gptoss` ops with their bodies.
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are.
+        dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's own (lossy).
         kv_dtype: element type of the KV cache.
         force: replace an existing package.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
         PackageError: the output cannot be written; nothing is left behind.
-        InputError: an option has no such value.
+        InputError: an option has no such value, or two do not go together.
     """
     _check_choice("target", target, ("portable",))
     _check_choice("weights", weights, ("link", "copy", "reference"))
+    _check_choice("dense", dense, ("checkpoint", "int8"))
     _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
+    if dense == "int8" and weights == "reference":
+        raise InputError(
+            "--dense int8 writes weights into the package, and --weights reference makes ONNX Runtime look for all of "
+            "them below the checkpoint's folder: choose --weights link or copy"
+        )
     output = Path(output).absolute()
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
@@ -83,13 +95,18 @@ def export(
         logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
         reference = GptOss.from_checkpoint(opened, device="meta")
         graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
+        lossy = [] if kv_dtype == "float32" else [f"kv cache in {kv_dtype}"]
+        if dense == "int8":
+            logger.info("quantizing the dense weights to int8")
+            lossy.append(convert_dense(graph, opened, folder))
         attach_weights(graph, opened, placement)
         proto = ir.to_proto(graph)
         check_graph(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = _copy_side_files(opened, folder)
-        _write_golden_if_small(opened, folder)
-        manifest = _describe(opened, proto, placement, folder, target, kv_dtype, tokenizer_files)
+        _write_golden_if_small(opened, folder, dense)
+        described = describe_weights(opened, placement, folder, INT8_FILE if dense == "int8" else None)
+        manifest = _describe(opened.config, proto, described, target, kv_dtype, tokenizer_files, tuple(lossy))
         manifest.write(folder)
     logger.info("wrote %s", output)
     return Package(output, manifest)
@@ -119,40 +136,43 @@ def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
     return tuple(copied)
 
 
-def _write_golden_if_small(checkpoint: Checkpoint, folder: Path) -> None:
+def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, dense: Dense) -> None:
     size = sum(path.stat().st_size for path in checkpoint.files)
     if size >= GOLDEN_LIMIT:
         logger.info(
             "no golden vectors: %.1f GB of weights; write them with `gptoss-onnx validate --write-golden`", size / 1e9
         )
         return
-    write_golden(GptOss.from_checkpoint(checkpoint), folder, checkpoint.path_of("tokenizer.json"))
+    model = GptOss.from_checkpoint(checkpoint)
+    if dense == "int8":  # what every client of this package is to compute
+        use_dense_int8(model, folder / INT8_FILE)
+    write_golden(model, folder, checkpoint.path_of("tokenizer.json"))
 
 
 def _describe(
-    checkpoint: Checkpoint,
+    config: ModelConfig,
     proto: onnx.ModelProto,
-    placement: Placement,
-    folder: Path,
+    weights: Weights,
     target: str,
     kv_dtype: str,
     tokenizer_files: tuple[str, ...],
+    lossy: tuple[str, ...],
 ) -> Manifest:
     ops = [node.op_type for node in proto.graph.node if node.domain == DOMAIN]
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=target,
-        model=checkpoint.config.to_json(),
+        model=config.to_json(),
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),
         outputs=tuple(_spec(value) for value in proto.graph.output),
         kv_dtype=kv_dtype,
-        cache=tuple(_cache_layer(checkpoint.config, layer) for layer in range(checkpoint.config.num_layers)),
+        cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
         ops=tuple(OpUse(DOMAIN, name, DOMAIN_VERSION, ops.count(name)) for name in sorted(set(ops))),
-        weights=describe_weights(checkpoint, placement, folder),
+        weights=weights,
         tokenizer_files=tokenizer_files,
-        lossy=() if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",),
+        lossy=lossy,
         unsupported=(),
     )
 

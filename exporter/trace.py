@@ -21,6 +21,7 @@ from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.reference.model import GptOss
 
+# The ops that the reference calls; LinearInt8 takes the place of a Linear later (dense_int8.py).
 _TORCH_NAMES = {
     "SinkAttention": "sink_attention",
     "MoEDispatch": "moe_dispatch",
@@ -64,7 +65,7 @@ def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
             value.const_value = ir.tensor(inv_freq.numpy(), name=name) if name == "inv_freq" else None
         onnxscript.optimizer.optimize_ir(traced)
     model.inv_freq = inv_freq
-    _attach_bodies(traced)
+    attach_bodies(traced)
     return traced
 
 
@@ -93,7 +94,7 @@ def _cache_names(prefix: str, layers: int) -> list[str]:
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Map each torch op to one node of its ONNX schema; an `OnnxFunction` here would be inlined and fail."""
-    return {getattr(torch.ops.gptoss, _TORCH_NAMES[name]).default: _one_node(name) for name in SIGNATURES}
+    return {getattr(torch.ops.gptoss, _TORCH_NAMES[name]).default: _one_node(name) for name in _TORCH_NAMES}
 
 
 def _one_node(name: str) -> Callable[..., Any]:
@@ -108,7 +109,9 @@ def _one_node(name: str) -> Callable[..., Any]:
     return translate
 
 
-def _attach_bodies(model: ir.Model) -> None:
+def attach_bodies(model: ir.Model) -> None:
+    """Give `model` the portable body of each custom op it uses, and of no other."""
+    model.functions.clear()
     used = {node.op_type for node in model.graph if node.domain == DOMAIN}
     for proto in function_protos(used):
         function = ir.serde.deserialize_function(proto)

@@ -1,6 +1,6 @@
 """Place a checkpoint's weight files in a package and point the graph's external data into them.
 
-No weight is converted or rewritten: an initializer is a byte range of a safetensors file, the checkpoint's own.
+No weight is converted or rewritten here: an initializer is a byte range of a safetensors file, the checkpoint's own.
 """
 
 import os
@@ -78,24 +78,28 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
         )
 
 
-def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path) -> Weights:
-    """Return the manifest's record of the weights, as they lie now."""
+def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path, computed: str | None) -> Weights:
+    """Return the manifest's record of the weights, as they lie now: the placed files, then a computed one."""
     root = placement.root or folder
-    files = []
-    for path, location in sorted(placement.locations.items(), key=lambda item: item[1]):
-        status = (root / location).stat()
-        files.append(
-            WeightFile(
-                location, status.st_size, status.st_mtime_ns, header_sha256(root / location), _known_sha256(path)
-            )
-        )
+    placed = sorted(placement.locations.items(), key=lambda item: item[1])
+    files = [_describe_file(root, location, "checkpoint", _known_sha256(path)) for path, location in placed]
+    if computed is not None:
+        files.append(_describe_file(folder, computed, "export", None))
     return Weights(
         mode=placement.mode,
         root=None if placement.root is None else str(placement.root),
         layout=checkpoint.layout,
-        bit_identical=True,
+        bit_identical=computed is None,
         files=tuple(files),
     )
+
+
+def _describe_file(
+    root: Path, location: str, origin: Literal["checkpoint", "export"], sha256: str | None
+) -> WeightFile:
+    status = (root / location).stat()
+    header = header_sha256(root / location)
+    return WeightFile(location, origin, status.st_size, status.st_mtime_ns, header, sha256)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -23,7 +23,13 @@ from gptoss_onnx.reference.fields import Problems
 Layout = Literal["hf-mxfp4", "hf-dense"]
 FLOATS = ("BF16", "F16", "F32")
 BYTES = ("U8",)
-TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "U8": torch.uint8}
+TORCH_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "U8": torch.uint8,
+    "I8": torch.int8,  # in what `export --dense int8` writes, not in checkpoints
+}
 
 
 @dataclass(frozen=True)

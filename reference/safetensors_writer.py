@@ -58,9 +58,30 @@ def write_safetensors(path: Path, tensors: Iterable[PlannedTensor], content: Con
     Wider elements come first, as in the safetensors library, so that every tensor is aligned to its elements.
     """
     ordered = sorted(tensors, key=lambda tensor: -tensor.itemsize)
+    head, offsets = safetensors_head(ordered, 8)
+    with path.open("wb") as file:
+        file.write(head)
+        if content is None:
+            file.truncate(len(head) + sum(tensor.nbytes for tensor in ordered))
+            return
+        for tensor in ordered:
+            assert file.tell() == offsets[tensor.name]
+            written = sum(file.write(piece) for piece in content(tensor))
+            assert written == tensor.nbytes, f"{tensor.name}: {written} bytes instead of {tensor.nbytes}"
+
+
+def safetensors_head(tensors: Iterable[PlannedTensor], alignment: int) -> tuple[bytes, dict[str, int]]:
+    """Return what a file begins with, and the offset in it of each tensor, one behind the other in their order.
+
+    Args:
+        tensors: what the file holds.
+        alignment: of the first tensor, in bytes; the header is filled up with blanks.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begins: dict[str, int] = {}
     end = 0
-    for tensor in ordered:
+    for tensor in tensors:
+        begins[tensor.name] = end
         header[tensor.name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
@@ -68,15 +89,9 @@ def write_safetensors(path: Path, tensors: Iterable[PlannedTensor], content: Con
         }
         end += tensor.nbytes
     encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
-        if content is None:
-            file.truncate(8 + len(encoded) + end)
-            return
-        for tensor in ordered:
-            written = sum(file.write(piece) for piece in content(tensor))
-            assert written == tensor.nbytes, f"{tensor.name}: {written} bytes instead of {tensor.nbytes}"
+    encoded += b" " * (-(8 + len(encoded)) % alignment)
+    head = struct.pack("<Q", len(encoded)) + encoded
+    return head, {name: len(head) + begin for name, begin in begins.items()}
 
 
 def index_document(files: Mapping[str, list[PlannedTensor]]) -> dict[str, object]:

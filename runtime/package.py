@@ -50,8 +50,8 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
 
     Size and safetensors header must agree in every mode. For `link` and `reference` the modification time
     must agree too: those bytes belong to the checkpoint, and training that rewrites them in place keeps the
-    header (the same tensors at the same offsets). A `copy` is nobody else's, and copying the folder changes
-    its times, so there the time is not compared.
+    header (the same tensors at the same offsets). A `copy`, and a file of origin `export`, is nobody else's,
+    and copying the folder changes its times, so there the time is not compared.
 
     Raises PackageError naming the first file that is missing or differs, what was found and what was
     expected.
@@ -70,7 +70,7 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
         name = PurePosixPath(entry.name)
         if name.is_absolute() or ".." in name.parts:
             raise PackageError(f"{path}: manifest: weight file {entry.name!r}: expected a name below the weights' root")
-        check_weight_file(package.weights_root / entry.name, entry, compare_time=weights.mode != "copy")
+        check_weight_file(package.weights_root / entry.name, entry, compare_time=is_shared(package.manifest, entry))
     return package
 
 
@@ -99,6 +99,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise PackageError(f"{path}: expected a JSON object, found {type(document).__name__}; export the package again")
     return document
+
+
+def is_shared(manifest: Manifest, entry: WeightFile) -> bool:
+    """Say whether a weight file is the checkpoint's own, which others may change."""
+    return manifest.weights.mode != "copy" and entry.origin == "checkpoint"
 
 
 def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> None:

@@ -64,7 +64,6 @@ def test_the_entry_point_is_the_command() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("export", "x", "--output", "y", "--dense", "int8"),
         ("export", "x", "--output", "y", "--experts", "packed"),
         ("export", "x", "--output", "y", "--target", "ort"),
         ("make-checkpoint", "tiny", "x", "--layout", "openai"),
@@ -120,6 +119,13 @@ def test_export_links_and_says_what_it_did(checkpoint: Path, tmp_path: Path) -> 
     assert "1 file copied" in text
     assert "lossy    kv cache in float16" in text
     assert (output / "manifest.json").stat().st_ino != before
+    text = done("export", checkpoint, "--output", output, "--dense", "int8", "--force")
+    assert "1 file hard-linked, no byte copied" in text
+    assert "dense-int8.safetensors computed (" in text
+    assert "lossy    q, k, v, o and lm_head in int8 (block 32)" in text
+    text = done("inspect", output)
+    assert "bit-identical to the checkpoint but for those named as lossy" in text
+    assert "computed by the export): unchanged" in text
     assert os.listdir(tmp_path) == ["package"]  # noqa: PTH208 - hidden files too
 
 

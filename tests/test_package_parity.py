@@ -1,5 +1,7 @@
 """The exported package, run by ONNX Runtime through bodies and native kernels, against transformers in float32.
 
+A package with int8 projections is held to transformers with the dequantized weights.
+
 Window layers wrap, calls are chunked, rows are ragged: every way a server may drive the same tokens.
 """
 
@@ -12,9 +14,10 @@ from transformers import GptOssForCausalLM
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import ModelConfig, open_checkpoint
+from gptoss_onnx.reference.dense_int8 import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from gptoss_onnx.runtime import Session
-from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
+from support.hugging_face import give_dense_int8, hugging_face_logits, load_hugging_face, random_tokens
 from support.tolerances import PACKAGE_LOGITS, PACKAGE_LOGITS_NATIVE
 
 RANDOM = {
@@ -44,19 +47,23 @@ class Pair:
         np.testing.assert_allclose(found, expected, atol=tolerance, rtol=0)
 
 
-@pytest.fixture(scope="module", params=["demo", *RANDOM])
+@pytest.fixture(scope="module", params=["demo", *RANDOM, "demo int8", "mxfp4 int8", "dense fp16 int8"])
 def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("parity")
     checkpoint, layout = demo_checkpoint, "hf-mxfp4"
-    if request.param != "demo":
-        layout, dtype, changes = RANDOM[request.param]
+    source, int8 = request.param.removesuffix(" int8"), request.param.endswith(" int8")
+    if source != "demo":
+        layout, dtype, changes = RANDOM[source]
         checkpoint = folder / "checkpoint"
         make_checkpoint(checkpoint, tiny_config(**changes), layout=layout, dtype=dtype, seed=8)
     with open_checkpoint(checkpoint) as opened:
         config = opened.config
-    package = export(checkpoint, folder / "package", weights="copy")
+    package = export(checkpoint, folder / "package", weights="copy", dense="int8" if int8 else "checkpoint")
+    theirs = load_hugging_face(checkpoint, layout == "hf-mxfp4")
+    if int8:
+        give_dense_int8(theirs, package.folder / INT8_FILE)
     sessions = {kernels: Session.open(package.folder, kernels, threads=2) for kernels in ("portable", "native")}
-    yield Pair(sessions, load_hugging_face(checkpoint, layout == "hf-mxfp4"), config)
+    yield Pair(sessions, theirs, config)
     for session in sessions.values():
         session.close()
 

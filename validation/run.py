@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -14,13 +15,14 @@ from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
+from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
 from gptoss_onnx.reference.finite import first_non_finite
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.runtime.environment import load_onnxruntime
-from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting
+from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting, prefill
 from gptoss_onnx.validation.expected import Expected
 from gptoss_onnx.validation.greedy_case import greedy_agreement
-from gptoss_onnx.validation.limits import Limits, limits_for
+from gptoss_onnx.validation.limits import DENSE_INT8, Limits, limits_for
 from gptoss_onnx.validation.metrics import compare
 from gptoss_onnx.validation.report import CaseResult, Report
 
@@ -44,6 +46,9 @@ def validate(
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
 
+    A package with int8 projections is held to the reference with these, as closely as any other; one more case measures
+    how far they are from the checkpoint's own.
+
     Args:
         package: the package folder.
         reference: the checkpoint it was exported from: a folder or a hub id.
@@ -60,7 +65,7 @@ def validate(
     opened = Session.open(package, kernels=kernels, activations=activations)
     with open_checkpoint(reference) as checkpoint, opened as session:
         _check_pair(session.manifest, checkpoint, session.package.folder)
-        expected = Expected(GptOss.from_checkpoint(checkpoint), SEED)
+        expected = Expected(_reference(session.manifest, checkpoint, session.package.folder), SEED)
         limits = limits_for(session.manifest, activations)
         window = checkpoint.config.window or 32
         length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
@@ -68,6 +73,8 @@ def validate(
         results = [_check_structure(session, checkpoint)]
         results += [_run(case, setting, limits) for case in SUITES[suite]]
         results.append(_run_greedy(setting, GREEDY_TOKENS[suite], limits))
+        if session.manifest.has_op("LinearInt8"):
+            results.append(_run_dense_int8(setting, checkpoint, limits))
         return Report(
             package=str(package),
             reference=str(reference),
@@ -93,8 +100,14 @@ def write_golden_vectors(package: str | Path, reference: str | Path) -> Path:
         raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
     with open_checkpoint(reference) as checkpoint:
         _check_pair(manifest, checkpoint, folder)
-        write_golden(GptOss.from_checkpoint(checkpoint), folder, checkpoint.path_of("tokenizer.json"))
+        write_golden(_reference(manifest, checkpoint, folder), folder, checkpoint.path_of("tokenizer.json"))
     return folder / FOLDER
+
+
+def _reference(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> GptOss:
+    """Return the reference with the weights the package has: int8 projections where the export made such."""
+    model = GptOss.from_checkpoint(checkpoint)
+    return use_dense_int8(model, folder / INT8_FILE) if manifest.has_op("LinearInt8") else model
 
 
 def _check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None:
@@ -129,7 +142,8 @@ def _other_files(session: Session, checkpoint: Checkpoint) -> str:
     manifest, root = session.manifest, session.package.weights_root
     if manifest.weights.mode == "copy":
         return ""
-    ours = {(root / entry.name).stat().st_ino for entry in manifest.weights.files}
+    files = [entry for entry in manifest.weights.files if entry.origin == "checkpoint"]
+    ours = {(root / entry.name).stat().st_ino for entry in files}
     theirs = {path.stat().st_ino for path in checkpoint.files}
     return "" if ours == theirs else "the package's weights are not the files of this reference, but others like them"
 
@@ -141,6 +155,15 @@ def _run(case: Case, setting: Setting, limits: Limits) -> CaseResult:
     difference = compare(found, expected)
     seconds = time.perf_counter() - begin
     return CaseResult(case.name, case.description, limits.hold(difference), seconds, difference, "")
+
+
+def _run_dense_int8(setting: Setting, checkpoint: Checkpoint, limits: Limits) -> CaseResult:
+    """Measure what the int8 projections cost, against the checkpoint's own weights."""
+    own = replace(setting, expected=Expected(GptOss.from_checkpoint(checkpoint), SEED))
+    case = Case("int8 weights", "the whole sequence in one call, against the checkpoint's own weights", prefill)
+    allowed = limits.wider(DENSE_INT8)
+    result = _run(case, own, allowed)
+    return replace(result, note=f"against the checkpoint's own weights ({allowed})")
 
 
 def _run_greedy(setting: Setting, count: int, limits: Limits) -> CaseResult:

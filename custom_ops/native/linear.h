@@ -8,6 +8,7 @@
 #include "activations.h"
 #include "context.h"
 #include "linear_kernels.h"
+#include "linear_product.h"
 #include "ort_abi.h"
 
 namespace gptoss {
@@ -16,17 +17,13 @@ class LinearCompute {
  public:
   LinearCompute(WeightType type, Activations activations)
       : type_(type),
-        rounded_(activations != Activations::exact),
-        kernels_(linear_kernels(cpu_level(), type, rounded_)) {}
+        product_(linear_kernels(cpu_level(), type, activations != Activations::exact),
+                 activations == Activations::exact ? Activations::exact : Activations::bf16) {}
   void compute(const Context& context) const;
 
  private:
-  void multiply_vectors(const Context& context, const LinearCall& call) const;
-  void multiply_blocks(const Context& context, const LinearCall& call) const;
-
   WeightType type_;
-  bool rounded_;  // tokens are rounded to bfloat16 before they are multiplied
-  LinearKernels kernels_;
+  LinearProduct product_;
 };
 
 template <WeightType type, ONNXTensorElementDataType element>

@@ -2,37 +2,10 @@
 //
 // Weights are the left operand and need no packing: a tile is loaded from where they lie. Tokens are the right one:
 // pairs of bfloat16 values, or in mode exact two such terms, the nearest and the nearest to what is left.
-#include <cstdint>
-
-#include "linear_avx512.h"
+#include "linear_tiles.h"
 
 namespace gptoss {
 namespace {
-
-constexpr size_t kTileRows = 16;
-constexpr size_t kLineBytes = 64;
-
-// What the processor is told of its eight tiles: 0 to 3 hold sums, 4 and 5 weights, 6 and 7 tokens.
-struct alignas(kLineBytes) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-void configure(size_t tile_width) {
-  TileConfig config;
-  for (int tile = 0; tile < 8; ++tile) {
-    const bool weights = tile == 4 || tile == 5;
-    config.rows[tile] = kTileRows;
-    config.row_bytes[tile] = static_cast<uint16_t>(weights ? kLineBytes : tile_width * sizeof(float));
-  }
-  _tile_loadconfig(&config);
-}
-
-// The compiler does not know that a tile load reads memory, nor that a store writes it.
-void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
 // 16 rows of weights: where they lie, or where they would run over an edge copied with zeros beyond it.
 class WeightTile {
@@ -64,20 +37,6 @@ class WeightTile {
   size_t row_bytes_, rows_;
   alignas(kLineBytes) unsigned char copy_[kTileRows][kLineBytes];
 };
-
-// Writes sums[m][t], of rows [m, end) and `tokens` tokens from `token` on but at most 16 of each, with the bias.
-void store(const LinearCall& call, const float (&sums)[kTileRows][kTileRows], size_t m, size_t end, size_t token,
-           size_t tokens) {
-  if (m >= end) return;
-  __m512 columns[kTileRows];
-  for (size_t i = 0; i < kTileRows; ++i) columns[i] = _mm512_load_ps(sums[i]);
-  transpose(columns);
-  const __mmask16 mask = first(end - m);
-  const __m512 bias = call.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, call.bias + m);
-  for (size_t t = 0; t < tokens; ++t) {
-    _mm512_mask_storeu_ps(call.y + (token + t) * call.rows + m, mask, _mm512_add_ps(columns[t], bias));
-  }
-}
 
 // 32 rows from m on times the tokens of one tile, or of two.
 template <size_t kTerms, bool two>

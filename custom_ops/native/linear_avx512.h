@@ -5,6 +5,8 @@
 //   static __m512 load(const unsigned char* address, size_t bytes);  the same of `bytes` bytes, then zeros
 //   static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
 //
+// Weights come from Stored<Arithmetic>, or from a class that has the same members and makes its lanes otherwise.
+//
 // Included by files that are compiled with AVX-512 alone: everything is in an anonymous namespace
 // (CMakeLists.txt says why).
 #pragma once
@@ -29,14 +31,28 @@ __mmask16 first(size_t count) {
   return static_cast<__mmask16>(count >= kLanes ? 0xffff : (1u << count) - 1);
 }
 
+// Weights that multiply as they lie: 16 lanes of row `row` from `lane` on.
+template <class Arithmetic>
+struct Stored {
+  static constexpr size_t kLaneBytes = Arithmetic::kLaneBytes;
+  static __m512 load(const LinearCall& call, size_t row, size_t lane) {
+    return Arithmetic::load(call.weight + row * call.row_bytes + lane * kLaneBytes);
+  }
+  // The same where the row may end before, with zeros beyond its end.
+  static __m512 load_rest(const LinearCall& call, size_t row, size_t lane) {
+    const size_t offset = lane * kLaneBytes;
+    return Arithmetic::load(call.weight + row * call.row_bytes + offset, call.row_bytes - offset);
+  }
+};
+
 // kRows weight rows from m on times kTokens tokens from `first_token` on. The rows share the loads of the tokens,
 // which together no longer fit the first-level cache. Meanwhile the next rows are fetched: the processor's own
 // prefetcher stops at every page and at the end of every row.
-template <class Arithmetic, size_t kTokens, size_t kRows>
+template <class Arithmetic, class Weights, size_t kTokens, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
   const float* x = call.x + first_token * call.lanes;
   float* y = call.y + first_token * call.rows;
-  const unsigned char* rows = call.weight + m * call.row_bytes;
+  const unsigned char* next_rows = call.weight + (m + kRows) * call.row_bytes;
   __m512 sums[kRows][kTokens];
 #pragma GCC unroll 4  // these loops are unrolled to keep the sums in registers
   for (size_t r = 0; r < kRows; ++r) {
@@ -46,7 +62,7 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
   const auto add = [&](size_t lane, __mmask16 mask, const auto& load) {
     __m512 weights[kRows];
 #pragma GCC unroll 4
-    for (size_t r = 0; r < kRows; ++r) weights[r] = load(rows + r * call.row_bytes + lane * Arithmetic::kLaneBytes);
+    for (size_t r = 0; r < kRows; ++r) weights[r] = load(m + r, lane);
 #pragma GCC unroll 8
     for (size_t n = 0; n < kTokens; ++n) {
       const __m512 token = _mm512_maskz_loadu_ps(mask, x + n * call.lanes + lane);
@@ -54,20 +70,19 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
       for (size_t r = 0; r < kRows; ++r) sums[r][n] = Arithmetic::multiply_add(weights[r], token, sums[r][n]);
     }
   };
-  const size_t full_lanes = call.row_bytes / Arithmetic::kLaneBytes;
+  const size_t full_lanes = call.row_bytes / Weights::kLaneBytes;
   size_t lane = 0;
   for (; lane + kLanes <= full_lanes; lane += kLanes) {
-    if (lane * Arithmetic::kLaneBytes % kCacheLine == 0) {
+    if (lane * Weights::kLaneBytes % kCacheLine == 0) {
 #pragma GCC unroll 4
       for (size_t r = 0; r < kRows; ++r) {
-        _mm_prefetch(rows + (kRows + r) * call.row_bytes + lane * Arithmetic::kLaneBytes, _MM_HINT_T0);
+        _mm_prefetch(next_rows + r * call.row_bytes + lane * Weights::kLaneBytes, _MM_HINT_T0);
       }
     }
-    add(lane, 0xffff, [](const unsigned char* address) { return Arithmetic::load(address); });
+    add(lane, 0xffff, [&](size_t row, size_t at) { return Weights::load(call, row, at); });
   }
   if (lane < call.lanes) {
-    const size_t bytes = call.row_bytes - lane * Arithmetic::kLaneBytes;
-    add(lane, first(call.lanes - lane), [=](const unsigned char* address) { return Arithmetic::load(address, bytes); });
+    add(lane, first(call.lanes - lane), [&](size_t row, size_t at) { return Weights::load_rest(call, row, at); });
   }
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
@@ -78,22 +93,22 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
 }
 
 // The same rows times tokens [n, n + tokens), at most eight.
-template <class Arithmetic, size_t kRows>
+template <class Arithmetic, class Weights, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t n, size_t tokens) {
   switch (tokens) {
-    case 1: return rows_times_tokens<Arithmetic, 1, kRows>(call, m, n);
-    case 2: return rows_times_tokens<Arithmetic, 2, kRows>(call, m, n);
-    case 3: return rows_times_tokens<Arithmetic, 3, kRows>(call, m, n);
-    case 4: return rows_times_tokens<Arithmetic, 4, kRows>(call, m, n);
-    case 5: return rows_times_tokens<Arithmetic, 5, kRows>(call, m, n);
-    case 6: return rows_times_tokens<Arithmetic, 6, kRows>(call, m, n);
-    case 7: return rows_times_tokens<Arithmetic, 7, kRows>(call, m, n);
-    case 8: return rows_times_tokens<Arithmetic, 8, kRows>(call, m, n);
+    case 1: return rows_times_tokens<Arithmetic, Weights, 1, kRows>(call, m, n);
+    case 2: return rows_times_tokens<Arithmetic, Weights, 2, kRows>(call, m, n);
+    case 3: return rows_times_tokens<Arithmetic, Weights, 3, kRows>(call, m, n);
+    case 4: return rows_times_tokens<Arithmetic, Weights, 4, kRows>(call, m, n);
+    case 5: return rows_times_tokens<Arithmetic, Weights, 5, kRows>(call, m, n);
+    case 6: return rows_times_tokens<Arithmetic, Weights, 6, kRows>(call, m, n);
+    case 7: return rows_times_tokens<Arithmetic, Weights, 7, kRows>(call, m, n);
+    case 8: return rows_times_tokens<Arithmetic, Weights, 8, kRows>(call, m, n);
   }
 }
 
 // Up to eight tokens at a time; for the later ones the rows are still in the cache.
-template <class Arithmetic>
+template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
   const size_t groups = (call.tokens + 7) / 8;
   const size_t tokens = (call.tokens + groups - 1) / groups;
@@ -103,8 +118,8 @@ void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
     }
   };
   size_t m = begin;
-  for (; m + kVectorRows <= end; m += kVectorRows) times_all(rows_times_tokens<Arithmetic, kVectorRows>, m);
-  for (; m < end; ++m) times_all(rows_times_tokens<Arithmetic, 1>, m);
+  for (; m + kVectorRows <= end; m += kVectorRows) times_all(rows_times_tokens<Arithmetic, Weights, kVectorRows>, m);
+  for (; m < end; ++m) times_all(rows_times_tokens<Arithmetic, Weights, 1>, m);
 }
 
 // Transposes 16 rows of 16 floats: pairs of rows, then pairs of pairs, then quarters of the registers.
@@ -136,19 +151,19 @@ void transpose(__m512 (&r)[16]) {
 
 // Puts rows [m, m + 32) and lanes [lane, lane + count) of the weight into panel[lane][32]; rows from `end` on are
 // zero. Fetches the lanes of the next block, which lie too far apart for the processor's own prefetcher.
-template <class Arithmetic>
+template <class Weights>
 void pack(const LinearCall& call, size_t m, size_t end, size_t lane, size_t count, float* panel) {
   for (size_t half = 0; half < kPanel; half += kLanes) {
     for (size_t at = 0; at < count; at += kLanes) {
-      const size_t offset = (lane + at) * Arithmetic::kLaneBytes;
+      const size_t offset = (lane + at) * Weights::kLaneBytes;
       __m512 square[kLanes];
       for (size_t i = 0; i < kLanes; ++i) {
         const size_t row = m + half + i;
         square[i] = _mm512_setzero_ps();
         if (row >= end) continue;
-        const unsigned char* address = call.weight + row * call.row_bytes + offset;
-        square[i] = Arithmetic::load(address, call.row_bytes - offset);
-        if (offset % kCacheLine == 0) _mm_prefetch(address + kBlockLanes * Arithmetic::kLaneBytes, _MM_HINT_T1);
+        square[i] = Weights::load_rest(call, row, lane + at);
+        if (offset % kCacheLine != 0) continue;
+        _mm_prefetch(call.weight + row * call.row_bytes + offset + kBlockLanes * Weights::kLaneBytes, _MM_HINT_T1);
       }
       transpose(square);
       for (size_t i = 0; i < least(kLanes, count - at); ++i) {
@@ -224,13 +239,13 @@ constexpr Multiply kMultiply[kTileWidth + 1] = {
     multiply<Arithmetic, 14>,
 };
 
-template <class Arithmetic>
+template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
                      float* panels) noexcept {
   for (size_t lane = 0; lane < call.lanes || lane == 0; lane += kBlockLanes) {  // once even where there is none
     const size_t lanes = least(kBlockLanes, call.lanes - lane);
     for (size_t m = begin; m < end; m += kPanel) {
-      pack<Arithmetic>(call, m, end, lane, lanes, panels + (m - begin) * kBlockLanes);
+      pack<Weights>(call, m, end, lane, lanes, panels + (m - begin) * kBlockLanes);
     }
     for (size_t tile = 0; tile < tiles.count; ++tile) {
       const size_t token = tile * tiles.width;

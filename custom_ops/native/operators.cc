@@ -1,6 +1,7 @@
 #include "operators.h"
 
 #include "linear.h"
+#include "linear_int8.h"
 #include "moe_dispatch.h"
 #include "moe_dispatch_mxfp4.h"
 #include "op.h"
@@ -33,6 +34,7 @@ std::vector<Domain> table(Activations mode) {
       op<LinearFloat32>(mode),
       op<LinearFloat16>(mode),
       op<LinearBFloat16>(mode),
+      op<LinearInt8>(mode),
   };
   return {{kDomain, kernels}, {kSelfCheckDomain, {op<SelfCheck>(mode)}}};
 }

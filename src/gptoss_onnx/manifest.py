@@ -62,10 +62,12 @@ class WeightFile:
 
     `name` is relative to the weights' root. `size` in bytes, `mtime_ns` and the sha256 of the safetensors header
     are compared when the package is opened, so a checkpoint rewritten under its link is noticed. `sha256` of the
-    whole file is null unless it was known for free (a hub blob's name) or asked for.
+    whole file is null unless it was known for free (a hub blob's name) or asked for. `origin` says whose bytes they
+    are: the `checkpoint`'s, linked, copied or referred to, or the package's own, which `export` computed.
     """
 
     name: str
+    origin: Literal["checkpoint", "export"]
     size: int
     mtime_ns: int
     header_sha256: str
@@ -78,7 +80,8 @@ class Weights:
 
     `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the absolute folder
     the names are relative to for `reference` and null otherwise (the package folder). `layout` names the source
-    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's.
+    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's. Where
+    it is false, `Manifest.lossy` names the weights that are not, and all others are.
     """
 
     mode: Literal["link", "copy", "reference"]
@@ -106,6 +109,10 @@ class Manifest:
     tokenizer_files: tuple[str, ...]
     lossy: tuple[str, ...]
     unsupported: tuple[str, ...]
+
+    def has_op(self, name: str) -> bool:
+        """Say whether the graph uses the custom op of this name."""
+        return any(use.name == name for use in self.ops)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""

@@ -7,8 +7,15 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-FLOAT, UINT8, INT64, FLOAT16, BFLOAT16 = 1, 2, 7, 10, 16  # ONNX's element types
-NUMPY_TYPES = {FLOAT: np.float32, UINT8: np.uint8, INT64: np.int64, FLOAT16: np.float16, BFLOAT16: np.uint16}
+FLOAT, UINT8, INT8, INT64, FLOAT16, BFLOAT16 = 1, 2, 3, 7, 10, 16  # ONNX's element types
+NUMPY_TYPES = {
+    FLOAT: np.float32,
+    UINT8: np.uint8,
+    INT8: np.int8,
+    INT64: np.int64,
+    FLOAT16: np.float16,
+    BFLOAT16: np.uint16,
+}
 FLOAT_TYPES = (FLOAT, FLOAT16, BFLOAT16)
 MODES = ("exact", "bf16", "int8")
 SPECIAL = (np.inf, -np.inf, np.nan, 3e38, -3e38, 1e30, 1e-39, -1e-45, 0.0, -0.0)

@@ -11,8 +11,9 @@ import torch
 from fuzz.case import Case
 from fuzz.check_attention import AttentionExpectation
 from fuzz.tensors import OVERFLOWS, UNDERFLOW, torch_inputs, torch_outputs
-from gptoss_onnx.custom_ops import linear, moe_dispatch  # noqa: F401 - defines the op
-from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_LINEAR
+from gptoss_onnx.custom_ops import linear, linear_int8, moe_dispatch  # noqa: F401 - they define the ops
+from support.int8_inputs import allowed_error, in_float64
+from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_INT8, NATIVE_LINEAR
 
 
 class Expectation(Protocol):
@@ -26,6 +27,8 @@ def expectation(case: Case) -> Expectation:
     """Return what a valid case should return."""
     if case.op == "Linear":
         return LinearExpectation(case)
+    if case.op == "LinearInt8":
+        return LinearInt8Expectation(case)
     return AttentionExpectation(case) if case.op == "SinkAttention" else MoEExpectation(case)
 
 
@@ -48,6 +51,24 @@ class LinearExpectation:
         comparable = self._expected.isfinite() & (self._magnitude < OVERFLOWS)
         close = (found - self._expected).abs() <= NATIVE_LINEAR * self._magnitude + UNDERFLOW
         wrong = comparable & ~close
+        assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
+        assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+
+
+class LinearInt8Expectation:
+    """Each output within what its activation mode may round."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        inputs = torch_inputs(case)
+        self._expected = torch.ops.gptoss.linear_int8(*in_float64(inputs).values())
+        self._allowed = allowed_error(inputs, case.mode)
+
+    def check(self, arrays: list[np.ndarray]) -> None:
+        """Compare one level's outputs."""
+        (found,) = torch_outputs(self._case, arrays)
+        comparable = self._expected.isfinite() & (self._allowed < NATIVE_INT8[self._case.mode] * OVERFLOWS)
+        wrong = comparable & ~((found - self._expected).abs() <= self._allowed + UNDERFLOW)
         assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
         assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
 

@@ -71,7 +71,7 @@ def expected_logits(
 def manifest(layers: tuple[CacheLayer, ...], kv_dtype: str, root: Path, recorded_root: str | None) -> Manifest:
     path = root / "weights.safetensors"
     stat = path.stat()
-    entry = WeightFile(path.name, stat.st_size, stat.st_mtime_ns, header_sha256(path), None)
+    entry = WeightFile(path.name, "checkpoint", stat.st_size, stat.st_mtime_ns, header_sha256(path), None)
     return Manifest(
         exporter="test",
         target="portable",

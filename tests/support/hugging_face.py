@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import GptOssForCausalLM, Mxfp4Config
 from transformers.utils import logging
 
@@ -17,6 +18,16 @@ def load_hugging_face(folder: Path, mxfp4: bool) -> GptOssForCausalLM:
     options = {"quantization_config": Mxfp4Config(dequantize=True)} if mxfp4 else {}
     model = GptOssForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options)
     return model.float().eval()
+
+
+def give_dense_int8(model: GptOssForCausalLM, file: Path) -> None:
+    """Replace the projections' weights by what the 8-bit ones of a package stand for."""
+    stored = load_file(file)
+    for name, weight in stored.items():
+        projection, _, kind = name.rpartition(".")
+        if kind == "weight_int8":
+            blocks = weight.float().unflatten(1, (-1, 32)) * stored[f"{projection}.weight_scales"].unsqueeze(2)
+            model.get_submodule(projection).weight = torch.nn.Parameter(blocks.flatten(1))  # lm_head is tied no more
 
 
 @torch.inference_mode()

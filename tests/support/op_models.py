@@ -19,9 +19,16 @@ _ELEMENT_TYPES = {
     torch.float16: onnx.TensorProto.FLOAT16,
     torch.bfloat16: onnx.TensorProto.BFLOAT16,
     torch.uint8: onnx.TensorProto.UINT8,
+    torch.int8: onnx.TensorProto.INT8,
     torch.int64: onnx.TensorProto.INT64,
 }
-_OUTPUT_RANKS = {"SinkAttention": (3, 4, 4), "MoEDispatch": (2,), "MoEDispatchMXFP4": (2,), "Linear": (2,)}
+_OUTPUT_RANKS = {
+    "SinkAttention": (3, 4, 4),
+    "MoEDispatch": (2,),
+    "MoEDispatchMXFP4": (2,),
+    "Linear": (2,),
+    "LinearInt8": (2,),
+}
 
 
 def op_model(name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]) -> onnx.ModelProto:

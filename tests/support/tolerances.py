@@ -20,6 +20,16 @@ METRICS = 1e-6
 # Native Linear against float64, as a share of Σ|x·w| + |b|: float32 sums of up to some thousand terms (seen: 4e-7), and
 # at level amx a token is two bfloat16 terms, which lose 2^-17 of it at worst. Norms stay within 3e-6.
 NATIVE_LINEAR = 9e-6
+# What a quantized weight may be off in steps of its scale: half a step, and what float32 rounds in scale and quotient.
+INT8_HALF_STEP = 0.5 + 2e-5
+# Native LinearInt8 against float64, as a share of Σ|x·w| + |b|. exact: as Linear; at level amx both operands are two
+# bfloat16 terms without the smallest product, 3 · 2^-18 at worst. The others may round both operands to bfloat16.
+NATIVE_INT8 = {"exact": 1.2e-5, "bf16": 8e-3, "int8": 8e-3}
+# And of each term's block the share of the largest |x| that one digit's step is: three digits, two, one.
+NATIVE_INT8_STEP = {"exact": 2**-23, "bf16": 2**-15, "int8": 2**-7}
+# The same in norms, whose errors average: what mode exact promises a layer, and the others measured on normal numbers.
+# `rounded` is against the definition on tokens rounded as the mode says.
+NATIVE_INT8_NORM = {"exact": 1e-5, "bf16": 5e-3, "int8": 2e-2, "rounded": 1e-4}
 # Native SinkAttention in float32 arithmetic against its definition on random caches of up to 3000 tokens. Seen: 3e-6.
 NATIVE_ATTENTION = 1e-5
 # The same with queries and softmax weights rounded to bfloat16 (2^-9 each) on values of size 1. Seen: 7e-3.

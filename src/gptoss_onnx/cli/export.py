@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     help="link: hard links to the checkpoint's files; copy: a folder of its own; reference: they stay there.",
 )
 @click.option(
+    "--dense",
+    type=click.Choice(["checkpoint", "int8"]),
+    default="checkpoint",
+    show_default=True,
+    help="int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
+)
+@click.option(
     "--kv-dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
@@ -44,6 +51,7 @@ def export(
     output: Path,
     target: Literal["portable"],
     weights: Literal["link", "copy", "reference"],
+    dense: Literal["checkpoint", "int8"],
     kv_dtype: Literal["float32", "float16", "bfloat16"],
     force: bool,
 ) -> None:
@@ -53,7 +61,9 @@ def export(
     with extra("export"):
         from gptoss_onnx.exporter import export as export_package
 
-    package = export_package(checkpoint, output, target=target, weights=weights, kv_dtype=kv_dtype, force=force)
+    package = export_package(
+        checkpoint, output, target=target, weights=weights, dense=dense, kv_dtype=kv_dtype, force=force
+    )
     click.echo(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
 
 
@@ -80,12 +90,17 @@ def _weights(manifest: "Manifest") -> str:
         "copy": "copied",
         "reference": f"referred to in {weights.root}",
     }
-    count, size = len(weights.files), sum(entry.size for entry in weights.files)
-    return f"{count_of(count, 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
+    placed = [entry for entry in weights.files if entry.origin == "checkpoint"]
+    size = sum(entry.size for entry in placed)
+    text = f"{count_of(len(placed), 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
+    computed = (f"{entry.name} computed ({file_size(entry.size)})" for entry in weights.files if entry not in placed)
+    return "; ".join([text, *computed])
 
 
 def _bytes_written(folder: Path, manifest: "Manifest") -> int:
     """Return the size of the package's files that are not links to the checkpoint's."""
-    linked = {entry.name for entry in manifest.weights.files} if manifest.weights.mode == "link" else set()
+    weights = manifest.weights
+    shared = (entry.name for entry in weights.files if weights.mode == "link" and entry.origin == "checkpoint")
+    linked = set(shared)
     files = (path for path in folder.rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files if path.relative_to(folder).as_posix() not in linked)

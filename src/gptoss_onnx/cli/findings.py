@@ -12,7 +12,7 @@ from gptoss_onnx.manifest import FORMAT, FORMAT_VERSION, CacheLayer, Manifest, W
 from gptoss_onnx.runtime.cache_layout import layer_slots, slot_bytes
 from gptoss_onnx.runtime.chat import TEMPLATE_FILE, TOKENIZER_CONFIG
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
-from gptoss_onnx.runtime.package import check_weight_file, read_json
+from gptoss_onnx.runtime.package import check_weight_file, is_shared, read_json
 from gptoss_onnx.runtime.text import TOKENIZER_FILE
 
 GOLDEN_FILE = "golden/golden.json"
@@ -63,7 +63,6 @@ class Findings:
         """Look at a package folder; raises PackageError where it is none."""
         manifest = Manifest.read(folder)
         root = folder if manifest.weights.root is None else Path(manifest.weights.root)
-        compare_time = manifest.weights.mode != "copy"
         graph = folder / manifest.graph
         config = read_json(folder / TOKENIZER_CONFIG)
         return cls(
@@ -76,7 +75,7 @@ class Findings:
                 "unchanged" if graph.is_file() else "missing",
             ),
             weights=tuple(
-                FileState(entry.name, entry.size, _state(root / entry.name, entry, compare_time))
+                FileState(entry.name, entry.size, _state(root / entry.name, entry, is_shared(manifest, entry)))
                 for entry in manifest.weights.files
             ),
             golden=(folder / GOLDEN_FILE).is_file(),

@@ -84,10 +84,11 @@ def _weights(findings: Findings) -> Iterator[str]:
     weights = findings.manifest.weights
     total = sum(entry.size for entry in weights.files)
     place = f" to {weights.root}" if weights.root is not None else ""
-    identity = "bit-identical to the checkpoint" if weights.bit_identical else "not those of the checkpoint"
+    identity = "bit-identical to the checkpoint" + ("" if weights.bit_identical else " but for those named as lossy")
     yield f"{weights.mode}{place}, {weights.layout}, {file_size(total)}, {identity}"
-    for entry in findings.weights:
-        yield f"{entry.name} ({file_size(entry.size or 0)}): {entry.state}"
+    for entry, recorded in zip(findings.weights, weights.files, strict=True):
+        computed = ", computed by the export" if recorded.origin == "export" else ""
+        yield f"{entry.name} ({file_size(entry.size or 0)}{computed}): {entry.state}"
 
 
 def _tokenizer(findings: Findings) -> Iterator[str]:

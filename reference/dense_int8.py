@@ -1,0 +1,54 @@
+"""The reference with 8-bit projections, as a package of `export --dense int8` has them, in the same words.
+
+Such a package keeps the projections' weights in one safetensors file of its own: `weight_int8` (M, K) and
+`weight_scales` (M, K/32) behind the name of each projection. Legend: N tokens, K input width, M output width.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gptoss_onnx.custom_ops import linear_int8  # noqa: F401 - it defines the op
+from gptoss_onnx.reference.model import GptOss, Linear
+
+INT8_FILE = "dense-int8.safetensors"
+LM_HEAD = "lm_head"  # a projection of its own in that file, also where the checkpoint ties it to the embedding
+_WEIGHT, _SCALES = "weight_int8", "weight_scales"
+
+
+def int8_names(projection: str) -> tuple[str, str]:
+    """Return the names of a projection's weight and scales, for instance of `model.layers.0.self_attn.q_proj`."""
+    return f"{projection}.{_WEIGHT}", f"{projection}.{_SCALES}"
+
+
+class LinearInt8(nn.Module):
+    """A projection (N, K) → (N, M) on 8-bit weights, with the bias of the one it replaces."""
+
+    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scales", scales)
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project (N, K) to (N, M)."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return torch.ops.gptoss.linear_int8(x, self.weight, self.scales, bias)  # type: ignore[no-any-return]
+
+
+def use_dense_int8(model: GptOss, file: Path) -> GptOss:
+    """Replace in `model` the projections that `file` has, mapped from it; returns the model."""
+    stored = load_file(file)
+    for name in stored:
+        projection, _, kind = name.rpartition(".")
+        if kind != _WEIGHT:
+            continue
+        weight_name, scales_name = int8_names(projection)
+        parent = model.get_submodule(projection.rpartition(".")[0])
+        replaced = getattr(parent, projection.rpartition(".")[2])
+        bias = replaced.bias if isinstance(replaced, Linear) else None
+        module = LinearInt8(stored[weight_name], stored[scales_name], bias)
+        setattr(parent, projection.rpartition(".")[2], module.requires_grad_(False).eval())
+    return model
