@@ -138,6 +138,9 @@ __m512 pair_dot(__m512i weights, const Pair<digits>& pair) {
   return _mm512_fmadd_ps(high, _mm512_set1_ps(65536.0f), low);
 }
 
+constexpr size_t kAhead = 512;        // bytes of each row to prefetch,
+constexpr size_t kScalesAhead = 128;  // and of its scales
+
 // Which of a run's scales belong to the eight lanes of each block of a pair.
 struct Spread {
   alignas(64) int32_t lanes[kRunPairs][kLanes];
@@ -151,10 +154,10 @@ constexpr Spread spread() {
 }
 constexpr Spread kSpread = spread();
 
-// kRows weight rows from m on times kTokens tokens from `first_token` on. The rows share the loads of the tokens.
-// Meanwhile the next rows are fetched: the processor's own prefetcher stops at every page and at the end of every row.
+// kRows weight rows, from m on and `step` rows apart, times kTokens tokens from `first_token` on: each row is a stream
+// of its own from memory, as in linear_avx512.h.
 template <size_t digits, size_t kTokens, size_t kRows>
-void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
+void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t first_token) {
   const size_t blocks = call.depth / kScaleBlock, scale_bytes = blocks * sizeof(float);
   const unsigned char* rows = call.weight + m * call.row_bytes;
   const unsigned char* scales = call.scales + m * scale_bytes;
@@ -172,8 +175,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
     __m512 both[kRows][kTokens];  // scales of weights times those of tokens
 #pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
-      const unsigned char* address = scales + r * scale_bytes + run * kRunBlocks * sizeof(float);
-      _mm_prefetch(address + kRows * scale_bytes, _MM_HINT_T0);
+      const unsigned char* address = scales + r * step * scale_bytes + run * kRunBlocks * sizeof(float);
+      _mm_prefetch(address + kScalesAhead, _MM_HINT_T0);
       const __m512 scale = _mm512_maskz_loadu_ps(mask, address);
 #pragma GCC unroll 4
       for (size_t n = 0; n < kTokens; ++n) {
@@ -185,8 +188,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
       const size_t offset = (run * kRunPairs + pair) * kPair * kScaleBlock;
 #pragma GCC unroll 4
       for (size_t r = 0; r < kRows; ++r) {
-        const unsigned char* address = rows + r * call.row_bytes + offset;
-        _mm_prefetch(address + kRows * call.row_bytes, _MM_HINT_T0);
+        const unsigned char* address = rows + r * step * call.row_bytes + offset;
+        _mm_prefetch(address + kAhead, _MM_HINT_T0);
         const __m512i weights = _mm512_xor_si512(load(address), _mm512_set1_epi8(static_cast<char>(kOffset)));
 #pragma GCC unroll 4
         for (size_t n = 0; n < kTokens; ++n) {
@@ -204,32 +207,34 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t first_token) {
   }
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
-    const float bias = call.bias == nullptr ? 0.0f : call.bias[m + r];
+    const size_t row = m + r * step;
+    const float bias = call.bias == nullptr ? 0.0f : call.bias[row];
 #pragma GCC unroll 4
     for (size_t n = 0; n < kTokens; ++n) {
-      call.y[(first_token + n) * call.rows + m + r] = _mm512_reduce_add_ps(sums[r][n]) + bias;
+      call.y[(first_token + n) * call.rows + row] = _mm512_reduce_add_ps(sums[r][n]) + bias;
     }
   }
 }
 
 // Some tokens at a time; for the later ones the rows are still in the cache.
 template <size_t digits, size_t kRows>
-void rows_times_all_tokens(const LinearCall& call, size_t m) {
+void rows_times_all_tokens(const LinearCall& call, size_t m, size_t step) {
   constexpr size_t kTokens = 4;  // more would not fit the registers
   size_t n = 0;
-  for (; n + kTokens <= call.tokens; n += kTokens) rows_times_tokens<digits, kTokens, kRows>(call, m, n);
+  for (; n + kTokens <= call.tokens; n += kTokens) rows_times_tokens<digits, kTokens, kRows>(call, m, step, n);
   switch (call.tokens - n) {
-    case 3: return rows_times_tokens<digits, 3, kRows>(call, m, n);
-    case 2: return rows_times_tokens<digits, 2, kRows>(call, m, n);
-    case 1: return rows_times_tokens<digits, 1, kRows>(call, m, n);
+    case 3: return rows_times_tokens<digits, 3, kRows>(call, m, step, n);
+    case 2: return rows_times_tokens<digits, 2, kRows>(call, m, step, n);
+    case 1: return rows_times_tokens<digits, 1, kRows>(call, m, step, n);
   }
 }
 
 template <size_t digits>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
-  size_t m = begin;
-  for (; m + kVectorRows <= end; m += kVectorRows) rows_times_all_tokens<digits, kVectorRows>(call, m);
-  for (; m < end; ++m) rows_times_all_tokens<digits, 1>(call, m);
+  constexpr size_t kStreams = 4;
+  const size_t step = (end - begin) / kStreams;
+  for (size_t m = begin; m < begin + step; ++m) rows_times_all_tokens<digits, kStreams>(call, m, step);
+  for (size_t m = begin + kStreams * step; m < end; ++m) rows_times_all_tokens<digits, 1>(call, m, 1);
 }
 
 // The most tokens for which this is the faster, and not float32 panels.

@@ -52,7 +52,7 @@ struct TokenTiles {
 // Few tokens: each weight is read once, in the order it lies in memory. Computes rows [begin, end) of every token.
 using MatrixVector = void (*)(const LinearCall& call, size_t begin, size_t end) noexcept;
 
-constexpr size_t kVectorRows = 4;  // rows that it computes together: begin should be a multiple
+constexpr size_t kVectorRows = 8;  // rows that it computes together at most: end − begin should be a multiple
 
 // Many tokens: weights are widened block by block into `panel`, and each block multiplies all tiles.
 // end − begin is at most kBlockRows; `panel` is aligned to 64 bytes.

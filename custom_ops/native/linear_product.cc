@@ -8,12 +8,12 @@
 
 #include "aligned_bytes.h"
 #include "linear_tokens.h"
+#include "tasks.h"
 
 namespace gptoss {
 namespace {
 
-constexpr size_t kTaskWeights = 1 << 15;  // weights that are worth waking a thread for
-constexpr size_t kPassTokens = 560;       // tokens gathered at a time: bounds the memory, 6 MB at K = 2880
+constexpr size_t kPassTokens = 560;  // tokens gathered at a time: bounds the memory, 6 MB at K = 2880
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -85,8 +85,9 @@ void LinearProduct::compute(const Context& context, LinearCall call) const {
 }
 
 void LinearProduct::multiply_vectors(const Context& context, const LinearCall& call) const {
-  const size_t task_rows = kVectorRows * ceil_div(kTaskWeights, std::max<size_t>(kVectorRows * call.depth, 1));
-  context.parallel_for(ceil_div(call.rows, task_rows), [&](size_t task) noexcept {
+  const size_t scale_bytes = call.scales == nullptr ? 0 : call.depth / kScaleBlock * sizeof(float);
+  const size_t task_rows = rows_of_run(call.rows, call.row_bytes + scale_bytes, kVectorRows);
+  run_tasks(context, ceil_div(call.rows, task_rows), [&](size_t, size_t task) noexcept {
     const size_t begin = task * task_rows;
     kernels_.matrix_vector(call, begin, std::min(begin + task_rows, call.rows));
   });

@@ -1,10 +1,8 @@
 #include "moe_dispatch_mxfp4.h"
 
-#include <algorithm>
-#include <thread>
-
 #include "cpu_features.h"
 #include "moe_checks.h"
+#include "tasks.h"
 
 namespace gptoss {
 namespace {
@@ -14,13 +12,6 @@ enum { kHidden, kRouterLogits, kGateUpBlocks, kGateUpScales, kGateUpBias, kDownB
 // Outputs of a task with many tokens: two panels, and even shares of the work.
 constexpr size_t kManyOutputs = 64;
 
-// Outputs of a task with few tokens, out of `outputs` of all chosen experts. Such a task is a run through memory, slow
-// to start: 192 outputs read a third faster than 64, and 576 a twelfth faster than 192. But each core wants several.
-size_t outputs_of_run(size_t outputs) {
-  constexpr size_t kUnit = 64, kLeast = 3 * kUnit, kMost = 9 * kUnit, kTasksACore = 8;
-  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
-  return std::clamp(outputs / (kTasksACore * cores) / kUnit * kUnit, kLeast, kMost);
-}
 
 class Mxfp4Projection final : public Projection {
  public:
@@ -115,13 +106,15 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
   const auto width = static_cast<size_t>(sizes.width);
   const bool few = tokens <= kFewTokens;
   const Mxfp4Kernel& kernel = few ? *kernels_.few : *kernels_.many;
-  const auto task = [&](size_t outputs) {
-    return few ? outputs_of_run(routing.groups.size() * outputs) : kManyOutputs;
+  const auto task = [&](size_t outputs, size_t inputs) {
+    const size_t row_bytes = inputs / kBlock * (kBlockBytes + 1);
+    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kManyOutputs) : kManyOutputs;
   };
   const auto bytes = [&](size_t index) { return context.input<uint8_t>(index).data; };
   const auto floats = [&](size_t index) { return context.input<float>(index).data; };
-  const Mxfp4Projection gate_up(kernel, task(2 * width), bytes(kGateUpBlocks), bytes(kGateUpScales), 2 * width, hidden);
-  const Mxfp4Projection down(kernel, task(hidden), bytes(kDownBlocks), bytes(kDownScales), hidden, width);
+  const Mxfp4Projection gate_up(kernel, task(2 * width, hidden), bytes(kGateUpBlocks), bytes(kGateUpScales), 2 * width,
+                                hidden);
+  const Mxfp4Projection down(kernel, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales), hidden, width);
   const MoELayer layer{tokens, hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias), gate_up,
                        down};
   run_experts(context, layer, attributes_, routing, output);

@@ -6,7 +6,7 @@
 #include "aligned_bytes.h"
 #include "cpu_features.h"
 #include "moe_swiglu.h"
-#include "moe_tasks.h"
+#include "tasks.h"
 
 namespace gptoss {
 namespace {

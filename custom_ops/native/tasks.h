@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <thread>
 
 #include "context.h"
 
@@ -23,6 +24,16 @@ void run_tasks(const Context& context, size_t tasks, const Body& body) {
   context.parallel_for(workers_for(tasks), [&](size_t worker) noexcept {
     for (size_t task = next++; task < tasks; task = next++) body(worker, task);
   });
+}
+
+// Rows that make a task, a multiple of `unit`, where memory is what a kernel waits for: `rows` of `row_bytes` bytes in
+// all. Such a task is a run through memory, which is slow to start: on a layer of gpt-oss-20b's experts, runs of 300 kB
+// read a third faster than runs of 100 kB, and runs of 900 kB a twelfth faster than those. But each core wants several.
+inline size_t rows_of_run(size_t rows, size_t row_bytes, size_t unit) {
+  constexpr size_t kLeastBytes = 128 << 10, kMostBytes = 900 << 10, kTasksACore = 8;
+  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  const size_t bytes = std::clamp(rows * row_bytes / (kTasksACore * cores), kLeastBytes, kMostBytes);
+  return std::max<size_t>(1, bytes / std::max<size_t>(1, unit * row_bytes)) * unit;
 }
 
 }  // namespace gptoss
