@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Builds what the benchmarks compare with, once, into build/peers/: llama.cpp for this very processor (the prebuilt
-# wheels lack AVX-512), and a virtual environment with onnxruntime-genai and what writes GGUF files. Needs a C++
-# compiler and about ten minutes.
+# wheels lack AVX-512), and a virtual environment with what writes GGUF files and draws plots. Needs a C++ compiler and
+# about ten minutes.
 #
 #   bash benchmarks/peers.sh
 set -euo pipefail
 
-readonly LLAMA_CPP_PYTHON=0.3.36 GENAI=0.18.0 GGUF=0.19.0
+readonly LLAMA_CPP_PYTHON=0.3.36 GGUF=0.19.0
 cd "$(dirname "$0")/.."
 mkdir -p build/peers
 cd build/peers
 
 [[ -x venv/bin/python ]] || "${PYTHON:-python3}" -m venv venv
-venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" "onnxruntime-genai==$GENAI"
+venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" matplotlib
 
 # The sources of llama.cpp and of its Python bindings come in one source package.
 if [[ ! -d source ]]; then
@@ -24,8 +24,12 @@ if [[ ! -d source ]]; then
   mv unpacked/vendor/llama.cpp source
   rm -rf unpacked sdist
 fi
+# Without AMX: this version's AMX product of Q8_0 weights crashes on batches of several tokens (SIGSEGV in
+# ggml_backend_amx_mul_mat). Its MXFP4 experts, most of the work, have no AMX kernels anyway.
+no_amx="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 PATH="$PWD/venv/bin:$PATH" cmake -S source -B llama.cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
   -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_TESTS=OFF \
-  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF
+  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
+  -DCMAKE_C_FLAGS="$no_amx" -DCMAKE_CXX_FLAGS="$no_amx"
 venv/bin/cmake --build llama.cpp --target llama
 echo "built: build/peers/llama.cpp/bin"

@@ -32,10 +32,11 @@ PEER = "llama.cpp"
 CONTEXT = 8192
 PREFILL = 512
 READ_BYTES = 1 << 29
-PAUSE = 0.02  # seconds after each measurement: other processes' idle threads stop spinning meanwhile
+PAUSE = 0.15  # seconds after each measurement: the idle threads of one contender spin for tens of milliseconds
 CACHE_DTYPE = "bfloat16"
 FEW_FAULTS = 8  # in a step; beyond, weights are still being read from disk
-WARM_STEPS = 200
+WARM_STEPS = 5
+WARM_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def main() -> None:
 def prepare(folder: Path, layers: int) -> None:
     """Write the checkpoint, the packages and the GGUF file that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    tool = [sys.executable, "-m", "gptoss_onnx.cli"]
+    tool = [str(Path(sys.executable).with_name("gptoss-onnx"))]
     checkpoint = folder / f"checkpoint-{layers}"
     if not checkpoint.exists():
         subprocess.run([*tool, "make-checkpoint", "20b", str(checkpoint), "--layers", str(layers)], check=True)
@@ -146,9 +147,10 @@ class Bench:
         times = {contender.name: Times() for contender in contenders}
         for _ in range(self._rounds):
             for contender in contenders:
-                worker = self._start(contender, times[contender.name])
-                self._round({contender.name: worker}, times)
-                worker.close()
+                workers = {contender.name: self._start(contender, times[contender.name])}
+                self._round(workers, times)
+                self._long(workers, times, rounds=1)
+                workers[contender.name].close()
         return times
 
     def interleave(self, contenders: list[Contender]) -> dict[str, Times]:
@@ -159,6 +161,7 @@ class Bench:
             self._warm(name, worker)
         for _ in range(self._rounds):
             self._round(workers, times)
+        self._long(workers, times, self._rounds)
         for worker in workers.values():
             worker.close()
         return times
@@ -171,11 +174,12 @@ class Bench:
         return worker
 
     def _warm(self, name: str, worker: Worker) -> None:
-        worker.do("prefill", tokens=PREFILL)
-        for step in range(1, WARM_STEPS + 1):
-            _, faults = worker.do("step")
+        """Run until steps take no major page faults; a prefill, which needs every expert, brings them in at once."""
+        for attempt in range(1, WARM_ATTEMPTS + 1):
+            faults = max(worker.do("step")[1] for _ in range(WARM_STEPS))
             if faults <= FEW_FAULTS:
-                return print(f"{name}: warm after {step} steps", file=sys.stderr, flush=True)
+                return print(f"{name}: warm after {attempt - 1} prefills", file=sys.stderr, flush=True)
+            worker.do("prefill", tokens=PREFILL)
         print(f"{name}: NOT warm: still {faults} major page faults a step", file=sys.stderr, flush=True)
 
     def _round(self, workers: dict[str, Worker], times: dict[str, Times]) -> None:
@@ -186,9 +190,14 @@ class Bench:
         self._decode(workers, lambda name: times[name].decode, lambda name: times[name].read_gb_s)
         for name, worker in workers.items():
             times[name].anonymous.append(worker.anonymous_bytes())
-        if self._long_context:
-            for worker in workers.values():
-                worker.do("fill", tokens=CONTEXT)
+
+    def _long(self, workers: dict[str, Worker], times: dict[str, Times], rounds: int) -> None:
+        """Decode at a long context, which is filled once: a peer may take minutes to fill it."""
+        if not self._long_context:
+            return
+        for worker in workers.values():
+            worker.do("fill", tokens=CONTEXT)
+        for _ in range(rounds):
             self._decode(workers, lambda name: times[name].decode_8k, None)
 
     def _decode(

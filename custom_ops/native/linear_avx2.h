@@ -90,8 +90,9 @@ void rows_times_all_tokens(const LinearCall& call, size_t m) {
 
 template <class Weights>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
+  constexpr size_t kRows = 4;  // as many as there are registers for
   size_t m = begin;
-  for (; m + kVectorRows <= end; m += kVectorRows) rows_times_all_tokens<Weights, kVectorRows>(call, m);
+  for (; m + kRows <= end; m += kRows) rows_times_all_tokens<Weights, kRows>(call, m);
   for (; m < end; ++m) rows_times_all_tokens<Weights, 1>(call, m);
 }
 

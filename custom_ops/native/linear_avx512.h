@@ -126,9 +126,9 @@ void rows_side_by_side(const LinearCall& call, size_t begin, size_t end) {
 
 template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
-  constexpr size_t kMostStreams = 8;
-  if (call.tokens <= 2) return rows_side_by_side<Arithmetic, Weights, kMostStreams>(call, begin, end);
-  rows_side_by_side<Arithmetic, Weights, kMostStreams / 2>(call, begin, end);  // as many sums as there are registers for
+  // As many rows as there are registers for their sums.
+  if (call.tokens <= 2) return rows_side_by_side<Arithmetic, Weights, kVectorRows>(call, begin, end);
+  rows_side_by_side<Arithmetic, Weights, kVectorRows / 2>(call, begin, end);
 }
 
 // Transposes 16 rows of 16 floats: pairs of rows, then pairs of pairs, then quarters of the registers.

@@ -70,8 +70,8 @@ struct Lockstep {
   const uint8_t* scales_of(size_t stream) const { return scales + stream * step * blocks; }
 };
 
-// Some rows against a few tokens, four blocks at a time. Each row is a stream of its own from memory: a single one would
-// wait at the start of every page of the mapped file, where the hardware prefetcher stops.
+// Some rows against a few tokens, four blocks at a time. Each row is a stream of its own from memory: a single one
+// would wait at the start of every page of the mapped file, where the hardware prefetcher stops.
 template <class Decode, size_t digits, size_t tokens, size_t streams, bool careful>
 void multiply_rows(const Lockstep& rows, const Quad<digits>* quads, float* out, size_t stride) {
   const size_t quads_a_token = (rows.blocks + kQuad - 1) / kQuad;

@@ -1,0 +1,171 @@
+"""Turn the benchmarks' JSON documents into the page and the plot of docs/benchmarks.
+
+    build/peers/venv/bin/python benchmarks/report.py docs/benchmarks
+
+Reads moe.json, linear.json, attention.json and whole-*.json of that folder, as the benchmarks write them with --json.
+Needs matplotlib, which peers.sh installs.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+
+INTRODUCTION = """# Benchmarks
+
+Shapes of gpt-oss-20b, random weights, random tokens. Every comparison comes from one run in which the contenders took
+turns; ratios are medians of ratios within one round, so a noisy machine moves both sides. A *share of read* is a plain
+read of the same bytes, several prefetched streams a thread, divided by the kernel's time. This page is written by
+`benchmarks/report.py` from the JSON files beside it; the scripts in `benchmarks/` say how each figure is taken.
+"""
+PEER = "llama.cpp"
+COLOURS = {PEER: "#9a9a9a"}
+OURS = "#2a6fb0"
+
+
+def main() -> None:
+    """Write README.md and decode.svg into the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    sections = [INTRODUCTION]
+    whole = {name: document for name, document in documents.items() if name.startswith("whole")}
+    for document in whole.values():
+        sections.append(whole_model(document))
+    for name, write in (("moe", experts), ("attention", attention), ("linear", linear)):
+        if name in documents:
+            sections.append(write(documents[name]))
+    if whole:
+        plot(next(iter(whole.values())), folder / "decode.svg")
+        sections.insert(1, "![Decode and prefill of the whole model](decode.svg)\n")
+    (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def whole_model(document: dict[str, Any]) -> str:
+    """Return the section of one whole_model.py run."""
+    times = document["times"]
+    peer = times.get(PEER)
+    rows = []
+    for name, entry in times.items():
+        row = [name, _seconds(entry["opened_in"], 1), _seconds(entry["first_token"], 2)]
+        row.append(f"{statistics.median(entry['anonymous']) / 1e6:,.0f}")
+        for key, unit in (("prefill", 512), ("decode", 1), ("decode_8k", 1)):
+            if not entry[key]:
+                row += ["", ""]
+                continue
+            row.append(f"{unit / statistics.median(entry[key]):.1f}")
+            row.append(_ratio(peer[key], entry[key]) if peer and name != PEER else "")
+        rows.append(row)
+    layers = document["layers"]
+    header = ["", "open s", "first token s", "anonymous MB", "prefill 512, tok/s", "×", "decode, tok/s", "×"]
+    header += ["decode at 8k, tok/s", "×"]
+    title = f"## Whole model, {layers} layers, {document['arrangement']}"
+    return _section(title, document, _table(header, rows))
+
+
+def experts(document: dict[str, Any]) -> str:
+    """Return the section of moe.py."""
+    peers = list(document["results"][0]["speedup_over"])
+    header = ["contender", "tokens", "ms a layer", "share of read", "error", *(f"× {peer}" for peer in peers)]
+    rows = [
+        [
+            result["contender"],
+            str(result["tokens"]),
+            f"{result['milliseconds']:.2f}",
+            _optional(result["share_of_read"], ".2f"),
+            _optional(result["error"], ".1e"),
+            *(_optional(result["speedup_over"].get(peer), ".2f") for peer in peers),
+        ]
+        for result in document["results"]
+    ]
+    return _section("## Experts, one layer", document, _table(header, rows))
+
+
+def attention(document: dict[str, Any]) -> str:
+    """Return the section of attention.py."""
+    header = ["case", "cache and activations", "ms a layer", "× GroupQueryAttention", "cache GB/s", "GFLOP/s"]
+    rows = [
+        [
+            result["case"],
+            result["variant"],
+            f"{result['milliseconds']:.3f}",
+            f"{result['speedup']:.2f}",
+            f"{result['cache_gb_s']:.1f}",
+            f"{result['gflops']:.0f}",
+        ]
+        for result in document["results"]
+    ]
+    return _section("## Attention, one layer", document, _table(header, rows))
+
+
+def linear(document: dict[str, Any]) -> str:
+    """Return the section of linear.py."""
+    peers = list(document["results"][0]["speedup_over"])
+    header = ["projection", "tokens", "activations", "ms", "share of", "", *(f"× {peer}" for peer in peers)]
+    rows = [
+        [
+            result["case"],
+            str(result["tokens"]),
+            result["activations"],
+            f"{result['milliseconds']:.3f}",
+            result["floor"],
+            f"{result['share_of_floor']:.2f}",
+            *(_optional(result["speedup_over"].get(peer), ".2f") for peer in peers),
+        ]
+        for result in document["results"]
+    ]
+    return _section("## Projections with bf16 weights", document, _table(header, rows))
+
+
+def plot(document: dict[str, Any], path: Path) -> None:
+    """Draw tokens a second of the whole model, one panel a case."""
+    times = document["times"]
+    cases = [("prefill", 512, "prefill of 512"), ("decode", 1, "decode"), ("decode_8k", 1, "decode at 8k")]
+    cases = [case for case in cases if all(entry[case[0]] for entry in times.values())]
+    figure, axes = plt.subplots(1, len(cases), figsize=(4 * len(cases), 3), sharey=True)
+    for axis, (key, unit, title) in zip(axes, cases, strict=True):
+        speeds = [unit / statistics.median(entry[key]) for entry in times.values()]
+        bars = axis.barh(list(times), speeds, color=[COLOURS.get(name, OURS) for name in times])
+        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        axis.set_title(f"{title}, tokens/s", fontsize=10)
+        axis.margins(x=0.15)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _section(title: str, document: dict[str, Any], table: str) -> str:
+    machine = document["machine"]
+    peaks = f"reads {machine['read_gb_s']:.1f} GB/s, float32 FMA {machine['fma_gflops']:.0f} GFLOP/s"
+    where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}. `{document['command']}`"
+    return f"{title}\n\n{where}\n\n{table}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _seconds(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f}"
+
+
+def _ratio(peer: Sequence[float], ours: Sequence[float]) -> str:
+    return f"{statistics.median(p / o for p, o in zip(peer, ours, strict=True)):.2f}"
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+if __name__ == "__main__":
+    main()
