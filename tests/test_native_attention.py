@@ -174,6 +174,16 @@ def test_nan_stays_in_its_row(poison: str) -> None:
     assert found[1, :2].isnan().any()
 
 
+@pytest.mark.parametrize("sink", [3.4e38, -3.4e38, -torch.inf])
+def test_extreme_sinks(sink: float) -> None:
+    """A sink takes everything or nothing; the kernel scales it, which must not make it infinite."""
+    case, past, capacity = CACHED[0]
+    inputs = cached_call(case, past, capacity, torch.float32)
+    inputs["sinks"][0] = sink
+    found = run_ort(native_session(model_of(case, inputs)), inputs)[0]
+    assert_output(found, define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+
+
 @pytest.mark.parametrize("batch", [0, 2])
 @pytest.mark.parametrize("columns", [0, 3])
 def test_no_tokens(batch: int, columns: int) -> None:

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <thread>
@@ -201,7 +202,7 @@ class Run {
       float* rotated = queries + r * width_;
       rotate(query, call_.cos + angles, call_.sin + angles, head_dim, attributes_.scale * kLog2E, rotated);
       std::fill(rotated + head_dim, rotated + width_, 0.0f);
-      part.peaks[r] = call_.sinks[head] * kLog2E;
+      part.peaks[r] = sink_of(head);
     }
     const int64_t length = divide_up(block.end - block.begin, block.pieces);
     const int64_t begin = std::min(block.end, block.begin + piece * length);
@@ -242,9 +243,15 @@ class Run {
       const int64_t column = block.row * call_.columns + block.token + r / group_;
       const int64_t head = block.kv_head * group_ + r % group_;
       float* out = output_ + (column * attributes_.num_heads + head) * call_.head_dim;
-      const float total = totals[r] + std::exp2(call_.sinks[head] * kLog2E - peaks[r]);
+      const float total = totals[r] + std::exp2(sink_of(head) - peaks[r]);
       for (int64_t d = 0; d < call_.head_dim; ++d) out[d] = sums[r * width_ + d] / total;
     }
+  }
+
+  // A head's sink in units of log2(e). A finite one stays finite, or it would be infinity less infinity later on.
+  float sink_of(int64_t head) const noexcept {
+    const float sink = call_.sinks[head], scaled = sink * kLog2E;
+    return std::isinf(scaled) && !std::isinf(sink) ? std::copysign(std::numeric_limits<float>::max(), sink) : scaled;
   }
 
   const Context& context_;
