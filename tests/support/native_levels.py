@@ -25,7 +25,8 @@ from support.op_models import run_ort
 
 # GPTOSS_TEST_LIBRARY names another build than the installed one, for instance one with sanitizers.
 LIBRARY = Path(os.environ["GPTOSS_TEST_LIBRARY"]) if "GPTOSS_TEST_LIBRARY" in os.environ else library.library_path()
-LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx")  # each includes the ones before it
+# Each includes the ones before it.
+LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx")
 _DONE = "done\n"
 
 needs_native = pytest.mark.skipif(LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)")
