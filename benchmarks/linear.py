@@ -1,4 +1,4 @@
-"""Time Linear on the projections of gpt-oss-20b, beside a plain read of its weights, arithmetic peaks and stock ORT.
+"""Time Linear and LinearInt8 on the projections of gpt-oss-20b, beside a plain read, arithmetic peaks and stock ORT.
 
     python benchmarks/linear.py --threads 2 --json linear.json
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx
@@ -35,6 +36,8 @@ DECODE_TOKENS = (1, 4, 8)
 PREFILL_TOKENS = 512
 DECODE_BYTES = 384 << 20  # of weights that one decode run reads: several times the last-level cache
 PEERS = ("gemm_fp32", "nbits_8bit")
+# Weights and activations; 8-bit activations round as bfloat16 ones do where the weights have 16 bits.
+OURS = (("bf16", "exact"), ("bf16", "bf16"), ("int8", "exact"), ("int8", "bf16"), ("int8", "int8"))
 GEMM_LIMIT = 1 << 30  # Gemm would hold two float32 copies of anything larger
 BLOCK = 32  # of MatMulNBits
 
@@ -44,6 +47,7 @@ class Result:
     """One projection: times in milliseconds, and ratios above one where our kernel is the faster."""
 
     case: str
+    weights: str
     tokens: int
     activations: str
     milliseconds: float
@@ -66,12 +70,14 @@ def main() -> None:
     bench = Bench(arguments.library.resolve(), arguments.threads, arguments.rounds)
     machine = measure(arguments.threads)
     print(json.dumps(asdict(machine), indent=2))
-    print(f"{'case':10} {'tokens':>6} {'mode':>6} {'ms':>9}  share of floor          speedup over peers")
+    print(f"{'case':10} {'weights':>7} {'tokens':>6} {'mode':>6} {'ms':>9}  share of floor          speedup over peers")
     results = []
     for result in bench.results(arguments.cases, machine):  # printed as they come
         peers = ", ".join(f"{name} {ratio:.2f}" for name, ratio in result.speedup_over.items())
         floor = f"{result.share_of_floor:.2f} of {result.floor}"
-        head = f"{result.case:10} {result.tokens:6} {result.activations:>6} {result.milliseconds:9.3f}"
+        head = (
+            f"{result.case:10} {result.weights:>7} {result.tokens:6} {result.activations:>6} {result.milliseconds:9.3f}"
+        )
         print(f"{head}  {floor:22}  {peers}")
         results.append(result)
     if arguments.json:
@@ -105,40 +111,46 @@ class Bench:
 
     def _decode(self, case: str, rows: int, depth: int, copies: int, folder: Path) -> Iterator[Result]:
         sessions = self._sessions(rows, depth, copies, folder)
-        weights = folder / "linear.bin"
-        with weights.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-            view = np.frombuffer(mapped, np.uint8)
-            address, count = view.ctypes.data, 2 * copies * rows * depth
+        with _Mapped(folder / "linear.bin") as bf16, _Mapped(folder / "int8.bin") as int8:
             for tokens in DECODE_TOKENS:
                 x = np.random.default_rng(0).standard_normal((tokens, depth), np.float32)
                 runs = {name: _runner(session, x) for name, session in sessions.items()}
-                runs["read"] = lambda: read_seconds(address, count, self.threads)
+                runs["read bf16"] = lambda: read_seconds(bf16.address, bf16.size, self.threads)
+                runs["read int8"] = lambda: read_seconds(int8.address, int8.size, self.threads)
                 times = self._interleaved(runs)
-                for name, activations in (("exact", "exact"), ("bf16", "bf16")):
+                for weights, activations in OURS:
+                    name = f"{weights} {activations}"
                     yield Result(
                         case,
+                        weights,
                         tokens,
                         activations,
                         1e3 * statistics.median(times[name]) / copies,
                         "plain read",
-                        _ratio(times["read"], times[name]),
+                        _ratio(times[f"read {weights}"], times[name]),
                         {peer: _ratio(times[peer], times[name]) for peer in PEERS if peer in times},
                     )
-            del view
 
     def _prefill(self, case: str, rows: int, depth: int, machine: Machine, folder: Path) -> Iterator[Result]:
         sessions = self._sessions(rows, depth, 1, folder)
         x = np.random.default_rng(0).standard_normal((PREFILL_TOKENS, depth), np.float32)
         times = self._interleaved({name: _runner(session, x) for name, session in sessions.items()})
         floor = 2 * PREFILL_TOKENS * rows * depth / ((machine.fma_gflops or float("nan")) * 1e9)
-        for activations in ("exact", "bf16"):
-            seconds = statistics.median(times[activations])
-            speedups = {peer: _ratio(times[peer], times[activations]) for peer in PEERS}
-            yield Result(case, PREFILL_TOKENS, activations, 1e3 * seconds, "fp32 FMA peak", floor / seconds, speedups)
+        for weights, activations in OURS:
+            name = f"{weights} {activations}"
+            seconds = statistics.median(times[name])
+            speedups = {peer: _ratio(times[peer], times[name]) for peer in PEERS}
+            share = floor / seconds
+            yield Result(case, weights, PREFILL_TOKENS, activations, 1e3 * seconds, "fp32 FMA peak", share, speedups)
 
     def _sessions(self, rows: int, depth: int, copies: int, folder: Path) -> dict[str, onnxruntime.InferenceSession]:
         linear = _write_model(folder, "linear", _linear_node, TensorProto.BFLOAT16, rows, depth, copies)
-        sessions = {mode: open_session(linear, self.threads, self.library, mode) for mode in ("exact", "bf16")}
+        int8 = _write_model(folder, "int8", _int8_node, TensorProto.INT8, rows, depth, copies)
+        models = {"bf16": linear, "int8": int8}
+        sessions = {
+            f"{weights} {activations}": open_session(models[weights], self.threads, self.library, activations)
+            for weights, activations in OURS
+        }
         nbits = _write_model(folder, "nbits_8bit", _nbits_node, TensorProto.UINT8, rows, depth, copies)
         sessions["nbits_8bit"] = open_session(nbits, self.threads)
         if 4 * copies * rows * depth < GEMM_LIMIT:
@@ -186,8 +198,30 @@ def _gemm_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
 
 def _nbits_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
     sizes = {"K": depth, "N": rows, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
-    inputs = ["x", f"w{copy}", "scales", "", "", "bias"]
+    inputs = ["x", f"w{copy}", f"scales{copy}", "", "", "bias"]
     return helper.make_node("MatMulNBits", inputs, [f"y{copy}"], domain="com.microsoft", **sizes)
+
+
+def _int8_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    return helper.make_node("LinearInt8", ["x", f"w{copy}", f"scales{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss")
+
+
+class _Mapped:
+    """A file in memory: where it lies, and its size in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), 0)
+        self._view: np.ndarray | None = np.frombuffer(self._map, np.uint8)
+        self.address, self.size = self._view.ctypes.data, self._view.size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._view = None
+        self._map.close()
+        self._file.close()
 
 
 def _write_model(
@@ -199,30 +233,33 @@ def _write_model(
     depth: int,
     copies: int,
 ) -> Path:
-    """Write `copies` projections of one input, with random weights of `element` type one after the other in a file."""
+    """Write `copies` projections of one input, with random weights of `element` type one after the other in a file.
+
+    8-bit weights have their scales behind them.
+    """
     one = _random_weights(element, rows, depth)
+    blocks = rows * depth // BLOCK if element in (TensorProto.UINT8, TensorProto.INT8) else 0
+    scales = np.full(blocks, 1e-3, np.float32)
     with (folder / f"{name}.bin").open("wb") as file:
         for _ in range(copies):
-            file.write(one.tobytes())
-    weights = []
+            file.write(one.tobytes() + scales.tobytes())
+    tensors = []
     for copy in range(copies):
-        dims = [rows, depth // BLOCK, BLOCK] if element == TensorProto.UINT8 else [rows, depth]
-        weight = TensorProto(name=f"w{copy}", data_type=element, dims=dims, data_location=TensorProto.EXTERNAL)
-        place = {"location": f"{name}.bin", "offset": copy * one.nbytes, "length": one.nbytes}
-        for key, value in place.items():
-            weight.external_data.add(key=key, value=str(value))
-        weights.append(weight)
+        start = copy * (one.nbytes + scales.nbytes)
+        nbits = element == TensorProto.UINT8
+        dims = [rows, depth // BLOCK, BLOCK] if nbits else [rows, depth]
+        tensors.append(_external(f"w{copy}", element, dims, f"{name}.bin", start, one.nbytes))
+        if blocks:
+            dims = [blocks] if nbits else [rows, depth // BLOCK]
+            place = (f"{name}.bin", start + one.nbytes, scales.nbytes)
+            tensors.append(_external(f"scales{copy}", TensorProto.FLOAT, dims, *place))
     bias = helper.make_tensor("bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True)
-    count = rows * depth // BLOCK if element == TensorProto.UINT8 else 0
-    scales = helper.make_tensor(
-        "scales", TensorProto.FLOAT, [count], np.full(count, 1e-3, np.float32).tobytes(), raw=True
-    )
     graph = helper.make_graph(
         [node(copy, rows, depth) for copy in range(copies)],
         name,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", depth])],
         [helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, ["N", rows]) for copy in range(copies)],
-        [*weights, bias, *([scales] if count else [])],
+        [*tensors, bias],
     )
     domains = {"": 24, "ai.gptoss": 1, "com.microsoft": 1}
     imports = [helper.make_opsetid(domain, opset) for domain, opset in domains.items()]
@@ -231,8 +268,17 @@ def _write_model(
     return path
 
 
+def _external(name: str, element: int, dims: list[int], location: str, offset: int, length: int) -> TensorProto:
+    tensor = TensorProto(name=name, data_type=element, dims=dims, data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, "offset": offset, "length": length}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
 def _random_weights(element: int, rows: int, depth: int) -> np.ndarray:
     generator = np.random.default_rng(1)
+    if element == TensorProto.INT8:
+        return generator.integers(-127, 128, (rows, depth), np.int8)
     if element == TensorProto.UINT8:
         return generator.integers(0, 256, (rows, depth), np.uint8)
     values = generator.standard_normal((rows, depth), np.float32)

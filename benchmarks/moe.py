@@ -7,8 +7,9 @@ Random weights of several layers lie in one memory-mapped file, an order of magn
 run sends its tokens to other experts of every layer, and alternates with a plain read of other experts' bytes. Prefill:
 512 tokens through one layer after the other. The peers run interleaved: ggml on the same weights, as llama.cpp stores
 them and as it repacks them (its default), and stock ONNX Runtime's QMoE on weights requantised to 4 bits and on the
-same weights in 8 bits, both at accuracy level 4. Times are medians for one layer; shares and speedups are medians of
-ratios within one round. `error` is the root mean square difference from mode exact, relative to its output.
+same weights in 8 bits, both at accuracy level 4, and transformers' eager experts in bfloat16. Times are medians for one
+layer; shares and speedups are medians of ratios within one round. `error` is the root mean square difference from mode
+exact, relative to its output.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 import ggml_layer
 import numpy as np
 import onnxruntime
+import transformers_layer
 from moe_models import (
     EXPERT_BYTES,
     EXPERTS,
@@ -35,6 +37,7 @@ from moe_models import (
     ggml_experts,
     mxfp4_model,
     qmoe_model,
+    transformers_experts,
     write_model,
 )
 from numpy.typing import NDArray
@@ -46,10 +49,11 @@ from gptoss_onnx.custom_ops.machine import measure, read_seconds
 MODES = ("exact", "bf16", "int8")
 QMOE_BITS = {"qmoe_int4": 4, "qmoe_int8": 8}
 LLAMA_REPACKS = {"llama.cpp": True, "llama.cpp as stored": False}
-PEERS = (*LLAMA_REPACKS, *QMOE_BITS)
+TRANSFORMERS = "transformers bf16"
+PEERS = (*LLAMA_REPACKS, *QMOE_BITS, TRANSFORMERS)
 READ = "read"
 OPERATIONS_A_TOKEN = 2 * 3 * HIDDEN * WIDTH * TOP_K
-PAUSE = 0.005  # seconds after each run: idle threads of one contender stop spinning before the next one runs
+PAUSE = 0.02  # seconds after each run: idle threads of one contender stop spinning before the next one runs
 
 Floats = NDArray[np.float32]
 
@@ -149,6 +153,7 @@ class Bench:
         self._ggml = {
             peer: ggml_experts(layers, threads, repack) for peer, repack in LLAMA_REPACKS.items() if peer in peers
         }
+        self._transformers = transformers_experts(layers, threads) if TRANSFORMERS in peers else None
         self._file = (folder / "mxfp4.bin").open("r+b")
         self._mapped = mmap.mmap(self._file.fileno(), 0)
         self._bytes = np.frombuffer(self._mapped, np.uint8)
@@ -165,6 +170,8 @@ class Bench:
         inputs = Inputs(hidden, [np.empty((tokens, EXPERTS), np.float32) for _ in range(self._layers)])
         contenders = {name: self._session(session, inputs) for name, session in self._sessions.items()}
         contenders |= {name: self._ggml_call(experts, inputs) for name, experts in self._ggml.items()}
+        if self._transformers is not None:
+            contenders[TRANSFORMERS] = _transformers_call(self._transformers, inputs)
         errors = self._errors(contenders, inputs)
         times: dict[str, list[float]] = {name: [] for name in contenders}
         if tokens == 1:
@@ -229,7 +236,7 @@ class Bench:
 
     def _result(self, name: str, tokens: int, times: dict[str, list[float]], errors: dict[str, float]) -> Result:
         seconds = statistics.median(times[name])
-        reads = name == READ or (tokens == 1 and name not in QMOE_BITS)
+        reads = name == READ or (tokens == 1 and (name in MODES or name in LLAMA_REPACKS))
         return Result(
             name,
             tokens,
@@ -240,6 +247,10 @@ class Bench:
             errors.get(name),
             {peer: _ratio(times[peer], times[name]) for peer in PEERS if peer in times and name in MODES},
         )
+
+
+def _transformers_call(experts: transformers_layer.Experts, inputs: Inputs) -> Contender:
+    return Contender(lambda: experts.run(inputs.hidden, inputs.routers), lambda: experts.output(0))
 
 
 def _ratio(numerators: list[float], denominators: list[float]) -> float:

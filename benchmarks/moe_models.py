@@ -10,6 +10,7 @@ from pathlib import Path
 import ggml_layer
 import numpy as np
 import onnx
+import transformers_layer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -45,6 +46,11 @@ def ggml_experts(layers: int, threads: int, repack: bool) -> ggml_layer.Experts:
         return gate_up[:, 0::2], gate_up[:, 1::2], down
 
     return ggml_layer.Experts(SIZES, (convert(draw(i)) for i in range(layers)), layers, threads, repack)
+
+
+def transformers_experts(layers: int, threads: int) -> transformers_layer.Experts:
+    """Return the layers in transformers."""
+    return transformers_layer.Experts(SIZES, (tuple(draw(i).values()) for i in range(layers)), threads)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,11 @@ def attention(document: dict[str, Any]) -> str:
 def linear(document: dict[str, Any]) -> str:
     """Return the section of linear.py."""
     peers = list(document["results"][0]["speedup_over"])
-    header = ["projection", "tokens", "activations", "ms", "share of", "", *(f"× {peer}" for peer in peers)]
+    header = ["projection", "weights", "tokens", "activations", "ms", "share of", "", *(f"× {peer}" for peer in peers)]
     rows = [
         [
             result["case"],
+            result["weights"],
             str(result["tokens"]),
             result["activations"],
             f"{result['milliseconds']:.3f}",
@@ -129,7 +130,7 @@ def linear(document: dict[str, Any]) -> str:
         ]
         for result in document["results"]
     ]
-    return _section("## Projections with bf16 weights", document, _table(header, rows))
+    return _section("## Projections", document, _table(header, rows))
 
 
 def plot(document: dict[str, Any], path: Path) -> None:

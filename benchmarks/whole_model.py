@@ -29,6 +29,7 @@ from gptoss_onnx.custom_ops.machine import measure, read_seconds
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / "build" / "peers"
 PEER = "llama.cpp"
+PARTS = ("prefill", "decode", "long")
 CONTEXT = 8192
 PREFILL = 512
 READ_BYTES = 1 << 29
@@ -75,14 +76,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15, help="decode steps of a round")
     parser.add_argument("--alternate", action="store_true", help="one process after the other")
     parser.add_argument("--only", nargs="+", help="names of contenders")
-    parser.add_argument("--no-long-context", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     prepare(arguments.folder, arguments.layers)
     contenders = contenders_in(arguments.folder, arguments.layers, arguments.threads)
     if arguments.only:
         contenders = [contender for contender in contenders if contender.name in arguments.only]
-    bench = Bench(arguments.threads, arguments.rounds, arguments.steps, not arguments.no_long_context)
+    bench = Bench(arguments.threads, arguments.rounds, arguments.steps, arguments.parts)
     times = (bench.alternate if arguments.alternate else bench.interleave)(contenders)
     machine = measure(arguments.threads)
     print(table(times))
@@ -138,8 +139,8 @@ def contenders_in(folder: Path, layers: int, threads: int) -> list[Contender]:
 class Bench:
     """How the contenders are measured."""
 
-    def __init__(self, threads: int, rounds: int, steps: int, long_context: bool) -> None:
-        self._threads, self._rounds, self._steps, self._long_context = threads, rounds, steps, long_context
+    def __init__(self, threads: int, rounds: int, steps: int, parts: list[str]) -> None:
+        self._threads, self._rounds, self._steps, self._parts = threads, rounds, steps, parts
         self._memory = np.ones(READ_BYTES, np.uint8)
 
     def alternate(self, contenders: list[Contender]) -> dict[str, Times]:
@@ -184,27 +185,28 @@ class Bench:
 
     def _round(self, workers: dict[str, Worker], times: dict[str, Times]) -> None:
         for name, worker in workers.items():
-            times[name].prefill.append(self._timed(worker, "prefill", tokens=PREFILL))
-        for worker in workers.values():  # a short context, the same for all
-            worker.do("prefill", tokens=16)
-        self._decode(workers, lambda name: times[name].decode, lambda name: times[name].read_gb_s)
+            if "prefill" in self._parts:
+                times[name].prefill.append(self._timed(worker, "prefill", tokens=PREFILL))
+            worker.do("prefill", tokens=16)  # a short context, the same for all
+        if "decode" in self._parts:
+            self._decode(workers, lambda name: times[name].decode, lambda name: times[name].read_gb_s)
         for name, worker in workers.items():
             times[name].anonymous.append(worker.anonymous_bytes())
 
     def _long(self, workers: dict[str, Worker], times: dict[str, Times], rounds: int) -> None:
         """Decode at a long context, which is filled once: a peer may take minutes to fill it."""
-        if not self._long_context:
+        if "long" not in self._parts:
             return
         for worker in workers.values():
             worker.do("fill", tokens=CONTEXT)
         for _ in range(rounds):
-            self._decode(workers, lambda name: times[name].decode_8k, None)
+            self._decode(workers, lambda name: times[name].decode_8k, lambda name: times[name].read_gb_s)
 
     def _decode(
         self,
         workers: dict[str, Worker],
         steps_of: Callable[[str], list[float]],
-        reads_of: Callable[[str], list[float]] | None,
+        reads_of: Callable[[str], list[float]],
     ) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in workers}
         reads = []
@@ -216,8 +218,7 @@ class Bench:
             reads.append(read_seconds(self._memory.ctypes.data, READ_BYTES, self._threads))
         for name in workers:
             steps_of(name).append(statistics.median(seconds[name]))
-            if reads_of is not None:
-                reads_of(name).append(READ_BYTES / statistics.median(reads) / 1e9)
+            reads_of(name).append(READ_BYTES / statistics.median(reads) / 1e9)
 
     @staticmethod
     def _timed(worker: Worker, name: str, **arguments: int) -> float:
@@ -228,20 +229,18 @@ class Bench:
 
 def table(times: dict[str, Times]) -> str:
     """Return one line a contender: medians over the rounds, and speedups over the peer in the same rounds."""
-    lines = [
-        f"{'contender':20} {'open s':>7} {'first s':>8} {'anon MB':>8} {'prefill tok/s':>14} {'':7}"
-        f" {'decode ms':>10} {'':7} {'at 8k ms':>9} {'':7} {'read GB/s':>10}"
-    ]
+    lines = []
     peer = times.get(PEER)
     for name, entry in times.items():
-        line = f"{name:20} {statistics.median(entry.opened_in):7.1f} {statistics.median(entry.first_token):8.2f}"
-        line += f" {statistics.median(entry.anonymous) / 1e6:8.0f} {PREFILL / statistics.median(entry.prefill):14.1f}"
-        line += f" {_speedup(peer and peer.prefill, entry.prefill):>7}"
-        line += f" {1e3 * statistics.median(entry.decode):10.1f} {_speedup(peer and peer.decode, entry.decode):>7}"
-        if entry.decode_8k:
-            line += f" {1e3 * statistics.median(entry.decode_8k):9.1f}"
-            line += f" {_speedup(peer and peer.decode_8k, entry.decode_8k):>7}"
-        lines.append(line + f" {statistics.median(entry.read_gb_s):10.1f}")
+        line = f"{name:18} opens {statistics.median(entry.opened_in):5.1f} s"
+        line += f", first token {statistics.median(entry.first_token):5.2f} s"
+        line += f", anonymous {statistics.median(entry.anonymous) / 1e6:6.0f} MB"
+        for part, tokens in (("prefill", PREFILL), ("decode", 1), ("decode_8k", 1)):
+            seconds = getattr(entry, part)
+            if seconds:
+                speed = tokens / statistics.median(seconds)
+                line += f", {part} {speed:6.1f} tokens/s {_speedup(peer and getattr(peer, part), seconds):>6}"
+        lines.append(f"{line}, read {statistics.median(entry.read_gb_s):5.1f} GB/s")
     return "\n".join(lines)
 
 

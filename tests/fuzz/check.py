@@ -10,7 +10,7 @@ import torch
 
 from fuzz.case import Case
 from fuzz.check_attention import AttentionExpectation
-from fuzz.tensors import OVERFLOWS, UNDERFLOW, torch_inputs, torch_outputs
+from fuzz.tensors import FLUSHED, OVERFLOWS, UNDERFLOW, torch_inputs, torch_outputs
 from gptoss_onnx.custom_ops import linear, linear_int8, moe_dispatch  # noqa: F401 - they define the ops
 from support.int8_inputs import allowed_error, in_float64
 from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_INT8, NATIVE_LINEAR
@@ -44,15 +44,24 @@ class LinearExpectation:
         bias = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
         self._expected = torch.ops.gptoss.linear(x, weight, bias)
         self._magnitude = torch.ops.gptoss.linear(x.abs(), weight.abs(), bias.abs())
+        self._flushed = torch.ops.gptoss.linear(_tiny(x), weight.abs()) + torch.ops.gptoss.linear(
+            x.abs(), _tiny(weight)
+        )
 
     def check(self, arrays: list[np.ndarray]) -> None:
         """Compare one level's outputs."""
         (found,) = torch_outputs(self._case, arrays)
         comparable = self._expected.isfinite() & (self._magnitude < OVERFLOWS)
-        close = (found - self._expected).abs() <= NATIVE_LINEAR * self._magnitude + UNDERFLOW
+        allowed = NATIVE_LINEAR * self._magnitude + self._flushed + UNDERFLOW
+        close = (found - self._expected).abs() <= allowed
         wrong = comparable & ~close
         assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
         assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+
+
+def _tiny(x: torch.Tensor) -> torch.Tensor:
+    """Return the sizes of what a bfloat16 product may take as zero, and zero elsewhere."""
+    return torch.where(x.abs() < FLUSHED, x.abs(), 0)
 
 
 class LinearInt8Expectation:

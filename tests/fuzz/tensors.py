@@ -7,6 +7,7 @@ from fuzz.case import BFLOAT16, Case, Tensor
 
 OVERFLOWS = 1e37  # sums of this size may overflow in float32 on their way
 UNDERFLOW = 1e-35  # and below this size lose bits as denormal numbers
+FLUSHED = 2.0**-117  # bfloat16 products take denormal factors as zero, and so the second of an activation's two terms
 
 
 def torch_of(array: np.ndarray, element: int) -> torch.Tensor:
