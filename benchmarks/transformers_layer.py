@@ -51,6 +51,7 @@ def _experts(sizes: Sizes, weights: Weights) -> GptOssExperts:
         num_local_experts=sizes.experts,
         num_experts_per_tok=sizes.top_k,
     )
+    config._experts_implementation = "eager"  # what a whole model would set; a lone module warns without it
     with torch.device("meta"):
         experts = GptOssExperts(config)
     experts = experts.bfloat16().to_empty(device="cpu").eval()
