@@ -30,6 +30,8 @@ weights crashes there (`benchmarks/peers.sh`). It runs with its defaults: MXFP4 
 16-bit cache. ONNX Runtime is 1.31.1. Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole
 model; *bf16 dense* multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
 and int8 are the activations. The first token of a process that finds its weights on disk includes reading them.
+llama.cpp was not run at 8k with 24 layers, which takes it a quarter of an hour to fill; it takes longer there than with
+the 12 layers of the first table.
 """
 PEER = "llama.cpp"
 # Key of the times, tokens of each, title.
