@@ -43,10 +43,20 @@ class Context {
   // ONNX Runtime has matched the element type against the Port before it calls us.
   template <class T>
   Input<T> input(size_t index) const {
-    const OrtValue* value = nullptr;
-    check(api_, api_.KernelContext_GetInput(&context_, index, &value));
-    if (value == nullptr) return {{}, nullptr};
-    return {shape_of(*value), static_cast<const T*>(data_of(const_cast<OrtValue*>(value)))};
+    return {shape(index), data<T>(index)};
+  }
+
+  // The shape alone; empty for an optional input that the node leaves out.
+  Shape shape(size_t index) const {
+    const OrtValue* value = value_of(index);
+    return value == nullptr ? Shape{} : shape_of(*value);
+  }
+
+  // The address alone, which is much quicker to have than the shape.
+  template <class T>
+  const T* data(size_t index) const {
+    const OrtValue* value = value_of(index);
+    return value == nullptr ? nullptr : static_cast<const T*>(data_of(const_cast<OrtValue*>(value)));
   }
 
   template <class T>
@@ -74,6 +84,12 @@ class Context {
   }
 
  private:
+  const OrtValue* value_of(size_t index) const {
+    const OrtValue* value = nullptr;
+    check(api_, api_.KernelContext_GetInput(&context_, index, &value));
+    return value;
+  }
+
   Shape shape_of(const OrtValue& value) const {
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api_, api_.GetTensorTypeAndShape(&value, &info));

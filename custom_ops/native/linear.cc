@@ -10,9 +10,9 @@ enum { kX, kWeight, kBias };
 void LinearCompute::compute(const Context& context) const {
   const auto [tokens, depth, rows] = check_linear_shapes(context, kX, kWeight, kBias);
   LinearCall call{};
-  call.x = context.input<float>(kX).data;
-  call.weight = context.input<unsigned char>(kWeight).data;
-  call.bias = context.input<float>(kBias).data;
+  call.x = context.data<float>(kX);
+  call.weight = context.data<unsigned char>(kWeight);
+  call.bias = context.data<float>(kBias);
   call.y = context.output<float>(0, {static_cast<int64_t>(tokens), static_cast<int64_t>(rows)});
   call.tokens = tokens;
   call.depth = call.lanes = depth;

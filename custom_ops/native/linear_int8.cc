@@ -9,10 +9,10 @@ enum { kX, kWeight, kScales, kBias };
 
 void check_scales(const Context& context, size_t rows, size_t depth) {
   if (depth % kScaleBlock != 0) {
-    const Shape x = context.input<float>(kX).shape;
+    const Shape x = context.shape(kX);
     context.reject(kX, "shape " + describe(x), "(N, K) with K a multiple of " + std::to_string(kScaleBlock));
   }
-  const Shape found = context.input<unsigned char>(kScales).shape;
+  const Shape found = context.shape(kScales);
   const Shape expected = {static_cast<int64_t>(rows), static_cast<int64_t>(depth / kScaleBlock)};
   if (found != expected) context.reject(kScales, "shape " + describe(found), describe(expected));
 }
@@ -23,10 +23,10 @@ void LinearInt8::compute(const Context& context) const {
   const auto [tokens, depth, rows] = check_linear_shapes(context, kX, kWeight, kBias);
   check_scales(context, rows, depth);
   LinearCall call{};
-  call.x = context.input<float>(kX).data;
-  call.weight = context.input<unsigned char>(kWeight).data;
-  call.scales = context.input<unsigned char>(kScales).data;
-  call.bias = context.input<float>(kBias).data;
+  call.x = context.data<float>(kX);
+  call.weight = context.data<unsigned char>(kWeight);
+  call.scales = context.data<unsigned char>(kScales);
+  call.bias = context.data<float>(kBias);
   call.y = context.output<float>(0, {static_cast<int64_t>(tokens), static_cast<int64_t>(rows)});
   call.tokens = tokens;
   call.depth = call.lanes = call.row_bytes = depth;

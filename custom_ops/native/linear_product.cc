@@ -39,7 +39,7 @@ void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed)
 }  // namespace
 
 LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias) {
-  const Shape tokens = context.input<float>(x).shape, weights = context.input<unsigned char>(weight).shape;
+  const Shape tokens = context.shape(x), weights = context.shape(weight);
   const auto biases = context.input<float>(bias);
   if (tokens.size() != 2) context.reject(x, "shape " + describe(tokens), "rank 2 (N, K)");
   const int64_t depth = tokens[1];
@@ -86,10 +86,8 @@ void LinearProduct::compute(const Context& context, LinearCall call) const {
 
 void LinearProduct::multiply_vectors(const Context& context, const LinearCall& call) const {
   const size_t scale_bytes = call.scales == nullptr ? 0 : call.depth / kScaleBlock * sizeof(float);
-  const size_t task_rows = rows_of_run(call.rows, call.row_bytes + scale_bytes, kVectorRows);
-  run_tasks(context, ceil_div(call.rows, task_rows), [&](size_t, size_t task) noexcept {
-    const size_t begin = task * task_rows;
-    kernels_.matrix_vector(call, begin, std::min(begin + task_rows, call.rows));
+  run_rows(context, call.rows, call.row_bytes + scale_bytes, kVectorRows, [&](size_t begin, size_t end) noexcept {
+    kernels_.matrix_vector(call, begin, end);
   });
 }
 

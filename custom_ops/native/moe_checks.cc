@@ -30,8 +30,8 @@ MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, 
   return {static_cast<size_t>(top_k), alpha, limit};
 }
 
-void expect_shape(const Context& context, size_t index, const Shape& found, const Shape& expected,
-                  const char* legend) {
+void expect_shape(const Context& context, size_t index, const Shape& expected, const char* legend) {
+  const Shape found = context.shape(index);
   if (found == expected) return;
   context.reject(index, "shape " + describe(found), "shape " + describe(expected) + " = " + legend);
 }

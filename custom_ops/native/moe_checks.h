@@ -12,8 +12,7 @@ namespace gptoss {
 MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, const char* op);
 
 // The shape of input `index` must be `expected`, whose names are `legend`, for instance "(E, 2I, Hd/32, 16)".
-void expect_shape(const Context& context, size_t index, const Shape& found, const Shape& expected,
-                  const char* legend);
+void expect_shape(const Context& context, size_t index, const Shape& expected, const char* legend);
 
 void expect_rank(const Context& context, size_t index, const Shape& found, size_t rank, const char* legend);
 

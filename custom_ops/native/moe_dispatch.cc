@@ -44,11 +44,10 @@ struct Sizes {
 };
 
 // The sizes that hidden, router_logits and gate_up state; every other input must agree with them.
-template <class T>
 Sizes checked_sizes(const Context& context, const MoEAttributes& moe) {
-  const Shape hidden = context.input<float>(kHidden).shape;
-  const Shape logits = context.input<float>(kRouterLogits).shape;
-  const Shape gate_up = context.input<T>(kGateUp).shape;
+  const Shape hidden = context.shape(kHidden);
+  const Shape logits = context.shape(kRouterLogits);
+  const Shape gate_up = context.shape(kGateUp);
   expect_rank(context, kHidden, hidden, 2, "(N, Hd)");
   expect_rank(context, kRouterLogits, logits, 2, "(N, E)");
   expect_rank(context, kGateUp, gate_up, 3, "(E, Hd, 2I)");
@@ -58,11 +57,11 @@ Sizes checked_sizes(const Context& context, const MoEAttributes& moe) {
   if (s.width == 0 || gate_up[2] % 2 != 0) {
     context.reject(kGateUp, "shape " + describe(gate_up), "(E, Hd, 2I) with I at least 1");
   }
-  expect_shape(context, kRouterLogits, logits, {s.tokens, s.experts}, "(N, E)");
-  expect_shape(context, kGateUp, gate_up, {s.experts, s.hidden, 2 * s.width}, "(E, Hd, 2I)");
-  expect_shape(context, kGateUpBias, context.input<float>(kGateUpBias).shape, {s.experts, 2 * s.width}, "(E, 2I)");
-  expect_shape(context, kDown, context.input<T>(kDown).shape, {s.experts, s.width, s.hidden}, "(E, I, Hd)");
-  expect_shape(context, kDownBias, context.input<float>(kDownBias).shape, {s.experts, s.hidden}, "(E, Hd)");
+  expect_shape(context, kRouterLogits, {s.tokens, s.experts}, "(N, E)");
+  expect_shape(context, kGateUp, {s.experts, s.hidden, 2 * s.width}, "(E, Hd, 2I)");
+  expect_shape(context, kGateUpBias, {s.experts, 2 * s.width}, "(E, 2I)");
+  expect_shape(context, kDown, {s.experts, s.width, s.hidden}, "(E, I, Hd)");
+  expect_shape(context, kDownBias, {s.experts, s.hidden}, "(E, Hd)");
   return s;
 }
 
@@ -75,7 +74,7 @@ MoEDispatch<T>::MoEDispatch(const OrtApi& api, const OrtKernelInfo& info, Activa
 
 template <class T>
 void MoEDispatch<T>::compute(const Context& context) const {
-  const Sizes sizes = checked_sizes<T>(context, attributes_);
+  const Sizes sizes = checked_sizes(context, attributes_);
   float* output = context.output<float>(0, {sizes.tokens, sizes.hidden});
   if (sizes.tokens == 0) return;
 
@@ -83,11 +82,11 @@ void MoEDispatch<T>::compute(const Context& context) const {
   const auto tokens = static_cast<size_t>(sizes.tokens), hidden = static_cast<size_t>(sizes.hidden);
   const auto width = static_cast<size_t>(sizes.width);
   const auto projection = [&](size_t index, size_t outputs, size_t inputs) {
-    return DenseProjection(multiply_, activations_, context.input<T>(index).data, sizeof(T), outputs, inputs);
+    return DenseProjection(multiply_, activations_, context.data<T>(index), sizeof(T), outputs, inputs);
   };
   const DenseProjection gate_up = projection(kGateUp, 2 * width, hidden), down = projection(kDown, hidden, width);
-  const MoELayer layer{tokens, hidden, width, context.input<float>(kHidden).data,
-                       context.input<float>(kGateUpBias).data, context.input<float>(kDownBias).data, gate_up, down};
+  const MoELayer layer{tokens, hidden, width, context.data<float>(kHidden),
+                       context.data<float>(kGateUpBias), context.data<float>(kDownBias), gate_up, down};
   run_experts(context, layer, attributes_, routing, output);
 }
 

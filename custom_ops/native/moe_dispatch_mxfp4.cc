@@ -55,9 +55,9 @@ struct Sizes {
 
 // The sizes that hidden, router_logits and gate_up_scales state; every other input must agree with them.
 Sizes read_sizes(const Context& context, const MoEAttributes& moe) {
-  const Shape hidden = context.input<float>(kHidden).shape;
-  const Shape logits = context.input<float>(kRouterLogits).shape;
-  const Shape scales = context.input<uint8_t>(kGateUpScales).shape;
+  const Shape hidden = context.shape(kHidden);
+  const Shape logits = context.shape(kRouterLogits);
+  const Shape scales = context.shape(kGateUpScales);
   expect_rank(context, kHidden, hidden, 2, "(N, Hd)");
   expect_rank(context, kRouterLogits, logits, 2, "(N, E)");
   expect_rank(context, kGateUpScales, scales, 3, "(E, 2I, Hd/32)");
@@ -74,20 +74,17 @@ Sizes read_sizes(const Context& context, const MoEAttributes& moe) {
 
 void check_shapes(const Context& context, const Sizes& s) {
   const int64_t hidden_blocks = s.hidden / int64_t{kBlock}, width_blocks = s.width / int64_t{kBlock};
-  const auto expect = [&](size_t index, const Shape& found, const Shape& expected, const char* legend) {
-    expect_shape(context, index, found, expected, legend);
+  const auto expect = [&](size_t index, const Shape& expected, const char* legend) {
+    expect_shape(context, index, expected, legend);
   };
-  const auto bytes = [&](size_t index) { return context.input<uint8_t>(index).shape; };
-  const auto floats = [&](size_t index) { return context.input<float>(index).shape; };
   constexpr int64_t kBytes = kBlockBytes;
-  expect(kRouterLogits, floats(kRouterLogits), {s.tokens, s.experts}, "(N, E)");
-  expect(kGateUpBlocks, bytes(kGateUpBlocks), {s.experts, 2 * s.width, hidden_blocks, kBytes},
-         "(E, 2I, Hd/32, 16)");
-  expect(kGateUpScales, bytes(kGateUpScales), {s.experts, 2 * s.width, hidden_blocks}, "(E, 2I, Hd/32)");
-  expect(kGateUpBias, floats(kGateUpBias), {s.experts, 2 * s.width}, "(E, 2I)");
-  expect(kDownBlocks, bytes(kDownBlocks), {s.experts, s.hidden, width_blocks, kBytes}, "(E, Hd, I/32, 16)");
-  expect(kDownScales, bytes(kDownScales), {s.experts, s.hidden, width_blocks}, "(E, Hd, I/32)");
-  expect(kDownBias, floats(kDownBias), {s.experts, s.hidden}, "(E, Hd)");
+  expect(kRouterLogits, {s.tokens, s.experts}, "(N, E)");
+  expect(kGateUpBlocks, {s.experts, 2 * s.width, hidden_blocks, kBytes}, "(E, 2I, Hd/32, 16)");
+  expect(kGateUpScales, {s.experts, 2 * s.width, hidden_blocks}, "(E, 2I, Hd/32)");
+  expect(kGateUpBias, {s.experts, 2 * s.width}, "(E, 2I)");
+  expect(kDownBlocks, {s.experts, s.hidden, width_blocks, kBytes}, "(E, Hd, I/32, 16)");
+  expect(kDownScales, {s.experts, s.hidden, width_blocks}, "(E, Hd, I/32)");
+  expect(kDownBias, {s.experts, s.hidden}, "(E, Hd)");
 }
 
 }  // namespace
@@ -108,10 +105,11 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
   const Mxfp4Kernel& kernel = few ? *kernels_.few : *kernels_.many;
   const auto task = [&](size_t outputs, size_t inputs) {
     const size_t row_bytes = inputs / kBlock * (kBlockBytes + 1);
-    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kManyOutputs) : kManyOutputs;
+    constexpr size_t kRunsACore = 8;  // all are of one length: more than a few, so that the cores end together
+    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kManyOutputs, kRunsACore) : kManyOutputs;
   };
-  const auto bytes = [&](size_t index) { return context.input<uint8_t>(index).data; };
-  const auto floats = [&](size_t index) { return context.input<float>(index).data; };
+  const auto bytes = [&](size_t index) { return context.data<uint8_t>(index); };
+  const auto floats = [&](size_t index) { return context.data<float>(index); };
   const Mxfp4Projection gate_up(kernel, task(2 * width, hidden), bytes(kGateUpBlocks), bytes(kGateUpScales), 2 * width,
                                 hidden);
   const Mxfp4Projection down(kernel, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales), hidden, width);

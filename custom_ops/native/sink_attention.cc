@@ -7,10 +7,10 @@
 #include <limits>
 #include <memory>
 #include <new>
-#include <thread>
 #include <vector>
 
 #include "attention_half.h"
+#include "tasks.h"
 
 namespace gptoss {
 namespace {
@@ -172,7 +172,7 @@ class Run {
   // Pieces differ in length, so each thread takes the next one when it is free, in memory of its own.
   void attend() {
     const size_t pieces = piece_blocks_.size();
-    const size_t workers = std::min<size_t>(pieces, std::max(1u, std::thread::hardware_concurrency()));
+    const size_t workers = std::min(pieces, processors());
     const int64_t queries_size = block_rows() * width_;
     const int64_t scratch_size = attention_scratch_size(block_rows(), call_.head_dim);
     const int64_t worker_size = queries_size + part_size() + scratch_size;
