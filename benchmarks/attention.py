@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
+from results import ratio, write_document
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
@@ -103,13 +104,7 @@ def main() -> None:
                 print_row(result, machine)
                 results.append(result)
     if arguments.json:
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "machine": asdict(machine),
-            "onnxruntime": onnxruntime.__version__,
-            "results": [asdict(result) for result in results],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        write_document(arguments.json, machine, results=[asdict(result) for result in results])
 
 
 def print_row(result: Result, machine: Machine) -> None:
@@ -143,7 +138,7 @@ def run_case(case: Case, library: Path, threads: int, rounds: int) -> Iterator[R
     keys = min(case.past + case.new, case.window + case.new - 1 if case.window else np.inf)  # of all queries together
     for name, layers in variants.items():
         seconds = statistics.median(times[name])
-        speedup = statistics.median(theirs / ours for theirs, ours in zip(times[PEER], times[name], strict=True))
+        speedup = ratio(times[PEER], times[name])
         cached = 2 * keys * KV_HEADS * HEAD_DIM * layers.cache_itemsize
         products = 4 * float(seen.sum()) * HEADS * HEAD_DIM
         yield Result(case.name, name, 1e3 * seconds, speedup, cached / seconds / 1e9, products / seconds / 1e9)

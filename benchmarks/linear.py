@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper
+from results import ratio, write_document
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
@@ -81,13 +82,7 @@ def main() -> None:
         print(f"{head}  {floor:22}  {peers}")
         results.append(result)
     if arguments.json:
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "machine": asdict(machine),
-            "onnxruntime": onnxruntime.__version__,
-            "results": [asdict(result) for result in results],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        write_document(arguments.json, machine, results=[asdict(result) for result in results])
 
 
 @dataclass(frozen=True)
@@ -127,8 +122,8 @@ class Bench:
                         activations,
                         1e3 * statistics.median(times[name]) / copies,
                         "plain read",
-                        _ratio(times[f"read {weights}"], times[name]),
-                        {peer: _ratio(times[peer], times[name]) for peer in PEERS if peer in times},
+                        ratio(times[f"read {weights}"], times[name]),
+                        {peer: ratio(times[peer], times[name]) for peer in PEERS if peer in times},
                     )
 
     def _prefill(self, case: str, rows: int, depth: int, machine: Machine, folder: Path) -> Iterator[Result]:
@@ -139,7 +134,7 @@ class Bench:
         for weights, activations in OURS:
             name = f"{weights} {activations}"
             seconds = statistics.median(times[name])
-            speedups = {peer: _ratio(times[peer], times[name]) for peer in PEERS}
+            speedups = {peer: ratio(times[peer], times[name]) for peer in PEERS}
             share = floor / seconds
             yield Result(case, weights, PREFILL_TOKENS, activations, 1e3 * seconds, "fp32 FMA peak", share, speedups)
 
@@ -166,10 +161,6 @@ class Bench:
             for name, run in runs.items():
                 times[name].append(run())
         return times
-
-
-def _ratio(numerators: list[float], denominators: list[float]) -> float:
-    return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
 
 
 def _runner(session: onnxruntime.InferenceSession, x: np.ndarray) -> Callable[[], float]:

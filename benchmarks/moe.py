@@ -41,6 +41,7 @@ from moe_models import (
     write_model,
 )
 from numpy.typing import NDArray
+from results import ratio, write_document
 from sessions import open_session
 
 from gptoss_onnx.custom_ops.library import library_path
@@ -102,13 +103,7 @@ def main() -> None:
                 results.append(result)
         bench.close()
     if arguments.json:
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "machine": asdict(machine),
-            "onnxruntime": onnxruntime.__version__,
-            "results": [asdict(result) for result in results],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        write_document(arguments.json, machine, results=[asdict(result) for result in results])
 
 
 def _row(result: Result) -> str:
@@ -243,18 +238,14 @@ class Bench:
             1e3 * seconds,
             TOP_K * EXPERT_BYTES / seconds / 1e9 if reads else None,
             tokens * OPERATIONS_A_TOKEN / seconds / 1e9 if name != READ else 0.0,
-            _ratio(times[READ], times[name]) if tokens == 1 and reads and name != READ else None,
+            ratio(times[READ], times[name]) if tokens == 1 and reads and name != READ else None,
             errors.get(name),
-            {peer: _ratio(times[peer], times[name]) for peer in PEERS if peer in times and name in MODES},
+            {peer: ratio(times[peer], times[name]) for peer in PEERS if peer in times and name in MODES},
         )
 
 
 def _transformers_call(experts: transformers_layer.Experts, inputs: Inputs) -> Contender:
     return Contender(lambda: experts.run(inputs.hidden, inputs.routers), lambda: experts.output(0))
-
-
-def _ratio(numerators: list[float], denominators: list[float]) -> float:
-    return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
 
 
 def _rms(values: Floats) -> float:

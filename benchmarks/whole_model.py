@@ -11,7 +11,6 @@ once and take single steps in turn. Ratios compare what ran in one round, and ar
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from results import ratio, write_document
 from worker import Worker
 
 from gptoss_onnx.custom_ops.machine import measure, read_seconds
@@ -88,14 +88,13 @@ def main() -> None:
     machine = measure(arguments.threads)
     print(table(times))
     if arguments.json:
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "machine": asdict(machine),
-            "layers": arguments.layers,
-            "arrangement": "alternating processes" if arguments.alternate else "interleaved steps",
-            "times": {name: asdict(entry) for name, entry in times.items()},
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        write_document(
+            arguments.json,
+            machine,
+            layers=arguments.layers,
+            arrangement="alternating processes" if arguments.alternate else "interleaved steps",
+            times={name: asdict(entry) for name, entry in times.items()},
+        )
 
 
 def prepare(folder: Path, layers: int) -> None:
@@ -247,7 +246,7 @@ def table(times: dict[str, Times]) -> str:
 def _speedup(peer: list[float] | None, ours: list[float]) -> str:
     if peer is None or len(peer) != len(ours):
         return ""
-    return f"{statistics.median(p / o for p, o in zip(peer, ours, strict=True)):.2f}×"
+    return f"{ratio(peer, ours):.2f}×"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 // bfloat16 products in AMX tiles of 16 query rows, for prefill; fewer rows go the way of attention_avx512_bf16.h,
 // whose packing this file shares: its words of two numbers are what a tile's right operand wants.
-#include <immintrin.h>
-
+#include "amx_tiles.h"
 #include "attention_avx512_bf16.h"
 
 namespace gptoss {
@@ -9,17 +8,6 @@ namespace {
 
 constexpr int64_t kTile = 16;      // rows of a tile, and words of one
 constexpr int64_t kWordBytes = 4;
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// The compiler does not know that tile loads and stores touch memory.
-void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
 // Tiles 0 to 3 (16, 64) += left (16, words) · right (words, 64), both of pairs; strides in words.
 void multiply(const float* left, int64_t left_stride, const float* right, int64_t right_stride, int64_t words,

@@ -4,14 +4,12 @@
 // Such an integer is written in signed digits of base 256, and each digit takes one pass of dot products over the
 // weights: one digit is mode int8; two hold bfloat16's eight bits 2^8 below the block's largest value; three are a
 // fixed point of 24 bits, what float32 has. Sums of a block are exact; blocks add up in float32.
-#include <immintrin.h>
-
+#include "digits.h"
 #include "linear_kernels.h"
 
 namespace gptoss {
 namespace {
 
-constexpr size_t kLanes = 16;
 constexpr size_t kPair = 2;             // blocks whose weights fill a register
 constexpr size_t kRunBlocks = kLanes;   // blocks whose scales do
 constexpr size_t kRunPairs = kRunBlocks / kPair;
@@ -41,30 +39,11 @@ struct alignas(64) Run {
 // The largest integer of a block: of three digits the first is at most 127.
 template <size_t digits>
 constexpr float kLargest = digits == 1 ? 127.0f : digits == 2 ? 127.0f * 256 : 127.0f * 65536;
-constexpr float kSmallest = 0x1p-100f;  // values below it count as zero: their inverse scale would overflow
 
 template <size_t digits>
 size_t lanes(size_t depth) noexcept {
   const size_t runs = (depth / kScaleBlock + kRunBlocks - 1) / kRunBlocks;
   return runs * sizeof(Run<digits>) / sizeof(float);
-}
-
-// To the nearest bfloat16, ties to even; what is not finite is caught by its block's scale.
-__m512 round_to_bf16(__m512 x) {
-  const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-}
-
-// Splits 16 integers of a block into their digits and stores each digit's 16 bytes.
-template <size_t digits>
-void store_digits(__m512i integers, Pair<digits>& pair, size_t place) {
-  for (size_t digit = 0; digit < digits; ++digit) {
-    const __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(integers, 24), 24);
-    _mm_store_si128(reinterpret_cast<__m128i*>(pair.values[digit] + place), _mm512_cvtepi32_epi8(low));
-    integers = _mm512_srai_epi32(_mm512_sub_epi32(integers, low), 8);
-  }
 }
 
 // The first digit of three, which the last two leave.
@@ -91,26 +70,11 @@ void store_corrections(__m512i first, __m512i second, Pair<digits>& pair, size_t
 // Returns the block's scale.
 template <size_t digits>
 float pack_block(const float* x, Pair<digits>& pair, size_t block) {
-  __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + kLanes);
-  if constexpr (digits == 2) {
-    a = round_to_bf16(a);
-    b = round_to_bf16(b);
-  }
-  // The largest magnitude as bits, whose order is that of the numbers, with NaN and infinity on top.
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const __m512i bits = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), magnitude),
-                                        _mm512_and_si512(_mm512_castps_si512(b), magnitude));
-  const float largest = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(bits))));
-  const bool finite = largest <= 0x1.fffffep127f, usable = finite && largest >= kSmallest;
-  const __m512 inverse = _mm512_set1_ps(usable ? kLargest<digits> / largest : 0.0f);
-  const __mmask16 keep = usable ? 0xffff : 0;  // what is NaN or infinite has no integer
-  const __m512i first = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(a, inverse));
-  const __m512i second = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(b, inverse));
-  store_digits(first, pair, block * kScaleBlock);
-  store_digits(second, pair, block * kScaleBlock + kLanes);
+  const auto [first, second, scale] = to_integers<digits == 2>(x, kLargest<digits>);
+  store_digits(first, pair.values, block * kScaleBlock);
+  store_digits(second, pair.values, block * kScaleBlock + kLanes);
   store_corrections(first, second, pair, block);
-  // largest − largest is NaN where it is NaN or infinite, and so is then the whole dot product.
-  return finite ? (usable ? largest / kLargest<digits> : 0.0f) : largest - largest;
+  return scale;
 }
 
 template <size_t digits>

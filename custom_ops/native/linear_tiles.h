@@ -4,37 +4,21 @@
 // Included by files that are compiled with AMX alone: everything is in an anonymous namespace (CMakeLists.txt says why).
 #pragma once
 
-#include <cstdint>
-
+#include "amx_tiles.h"
 #include "linear_avx512.h"
 
 namespace gptoss {
 namespace {
 
-constexpr size_t kTileRows = 16;
-constexpr size_t kLineBytes = 64;
-
-// What the processor is told of its eight tiles: 0 to 3 hold sums, 4 and 5 weights, 6 and 7 tokens.
-struct alignas(kLineBytes) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
+// Tiles 0 to 3 hold sums, 4 and 5 weights, 6 and 7 tokens.
 void configure(size_t tile_width) {
   TileConfig config;
   for (int tile = 0; tile < 8; ++tile) {
     const bool weights = tile == 4 || tile == 5;
-    config.rows[tile] = kTileRows;
     config.row_bytes[tile] = static_cast<uint16_t>(weights ? kLineBytes : tile_width * sizeof(float));
   }
   _tile_loadconfig(&config);
 }
-
-// The compiler does not know that a tile load reads memory, nor that a store writes it.
-void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
 // Writes sums[m][t], of rows [m, end) and `tokens` tokens from `token` on but at most 16 of each, added to the bias, or
 // where this is a later block of columns to what y holds.

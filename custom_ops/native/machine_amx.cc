@@ -1,6 +1,5 @@
 // The measuring loops with AMX: six tiles of 16 × 16 sums, each a chain of its own.
-#include <immintrin.h>
-
+#include "amx_tiles.h"
 #include "machine_loops.h"
 
 namespace gptoss {
@@ -9,15 +8,6 @@ namespace {
 constexpr uint64_t kTiles = 6;
 constexpr uint64_t kTileSteps = 200'000;
 constexpr uint64_t kTileSums = 16 * 16;
-
-// What the processor is told of its eight tiles: all 16 rows of 64 bytes.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 void zero_tiles() {
   const TileConfig config;
@@ -35,7 +25,7 @@ void zero_tiles() {
 uint64_t first_sum() {
   alignas(64) uint64_t sums[16][8];
   _tile_stored(0, sums, 64);
-  __asm__ volatile("" ::: "memory");  // the compiler does not know that the store writes memory
+  settle_memory();
   _tile_release();
   return sums[0][0];
 }

@@ -3,8 +3,7 @@
 // A weight, its scale included, is exact in bfloat16. An activation is one bfloat16, or in mode exact two: the
 // nearest and the nearest to what is left. Weights are the left operand, whose tiles are rows as they come, so that
 // only tokens need the interleaving of the right operand, once. Sums are float32.
-#include <immintrin.h>
-
+#include "amx_tiles.h"
 #include "mxfp4.h"
 
 namespace gptoss {
@@ -14,7 +13,6 @@ constexpr size_t kTile = 16;          // rows of weights, and tokens, of a tile
 constexpr size_t kTileBytes = 1024;   // 16 rows of 64 bytes: a block's weights, or pairs of a block for 16 tokens
 constexpr size_t kPanelRows = 2 * kTile;
 constexpr size_t kPanelBlocks = 16;   // 32 kB of decoded weights, for the first-level cache
-constexpr size_t kLineBytes = 64;
 
 // Products with scales outside could be subnormal or infinite, which AMX does not compute as float32 does.
 constexpr uint8_t kLowestScale = 32, kHighestScale = 222;
@@ -125,9 +123,6 @@ uint32_t decode_panel(const Mxfp4Rows& rows, size_t first, size_t begin, size_t 
   return unusual;
 }
 
-// The compiler does not know that a tile load reads memory.
-void settle_memory() { __asm__ volatile("" ::: "memory"); }
-
 // Adds the products of a panel's blocks to the sums of two tiles of tokens (tiles 0 to 3), or of one.
 template <size_t terms, bool two>
 void multiply_tiles(const Panel& panel, size_t blocks, const std::byte* tokens, size_t stride, Sums* sums, bool begin) {
@@ -192,14 +187,6 @@ void multiply_unusual_row(const uint8_t* bytes, const uint8_t* scales, size_t bl
     out[t * stride] = sum;
   }
 }
-
-struct alignas(kLineBytes) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 template <size_t terms>
 void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memory, float* out, size_t stride) {

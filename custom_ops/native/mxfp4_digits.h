@@ -10,22 +10,20 @@
 // why).
 #pragma once
 
-#include <immintrin.h>
-
+#include "digits.h"
 #include "mxfp4.h"
 
 namespace gptoss {
 namespace {
 
 constexpr size_t kQuad = 4;  // blocks whose low nibbles fill a register
-constexpr size_t kLanes = 16;
 constexpr int kOffset = 12;  // added to doubled levels, −12 … 12, because one side of a dot product is unsigned
 
 // A token's values for four blocks, in the order in which weights meet them.
 template <size_t digits>
 struct alignas(64) Quad {
-  // The last digit first; the values that meet low nibbles, then those that meet high ones; 16 for each block.
-  int8_t values[digits][2][kQuad * kBlockBytes];
+  // The values that meet low nibbles, then those that meet high ones; the last digit first; 16 for each block.
+  int8_t values[2][digits][kQuad * kBlockBytes];
   // By block −12 · Σ values, which takes the offset back, in the first of its four lanes; zero in the others.
   int32_t correction[kLanes];
   float scale[kLanes];  // by block, in its four lanes; includes the half that undoes the doubled levels
@@ -34,7 +32,6 @@ struct alignas(64) Quad {
 // The largest integer of a block, so that 32 products of it with 12 fit in an int32.
 template <size_t digits>
 constexpr float kLargest = digits == 1 ? 127.0f : digits == 2 ? 127.0f * 256 : 4194304.0f;
-constexpr float kSmallest = 0x1p-100f;  // activations below it count as zero: their inverse scale would overflow
 
 size_t quads_of(size_t width) { return (width / kBlock + kQuad - 1) / kQuad; }
 
@@ -43,58 +40,24 @@ size_t packed_bytes(size_t tokens, size_t width) {
   return tokens * quads_of(width) * sizeof(Quad<digits>);
 }
 
-// To the nearest bfloat16, ties to even; what is not finite is caught by its block's scale.
-__m512 round_to_bf16(__m512 x) {
-  const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-}
-
-// Splits 16 integers into their digits and stores each digit's 16 bytes.
-template <size_t digits>
-void store_digits(__m512i integers, Quad<digits>& quad, size_t half, size_t place) {
-  for (size_t digit = 0; digit < digits; ++digit) {
-    const __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(integers, 24), 24);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(quad.values[digit][half] + place), _mm512_cvtepi32_epi8(low));
-    integers = _mm512_srai_epi32(_mm512_sub_epi32(integers, low), 8);
-  }
-}
-
 template <size_t digits>
 void pack_block(const float* x, Quad<digits>& quad, size_t block) {
-  __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + kLanes);
-  if constexpr (digits == 2) {
-    a = round_to_bf16(a);
-    b = round_to_bf16(b);
-  }
-  // The largest magnitude as bits, whose order is that of the numbers, with NaN and infinity on top.
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const __m512i bits = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), magnitude),
-                                        _mm512_and_si512(_mm512_castps_si512(b), magnitude));
-  const float largest = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(bits))));
-  const bool finite = largest <= 0x1.fffffep127f, usable = finite && largest >= kSmallest;
-  const __m512 inverse = _mm512_set1_ps(usable ? kLargest<digits> / largest : 0.0f);
-  const __mmask16 keep = usable ? 0xffff : 0;  // what is NaN or infinite has no integer
-  const __m512i first = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(a, inverse));
-  const __m512i second = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(b, inverse));
+  const auto [first, second, scale] = to_integers<digits == 2>(x, kLargest<digits>);
   const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  store_digits(_mm512_permutex2var_epi32(first, even, second), quad, 0, block * kBlockBytes);
-  store_digits(_mm512_permutex2var_epi32(first, odd, second), quad, 1, block * kBlockBytes);
+  store_digits(_mm512_permutex2var_epi32(first, even, second), quad.values[0], block * kBlockBytes);
+  store_digits(_mm512_permutex2var_epi32(first, odd, second), quad.values[1], block * kBlockBytes);
   const int sum = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
   _mm_store_si128(reinterpret_cast<__m128i*>(quad.correction + kQuad * block), _mm_setr_epi32(-kOffset * sum, 0, 0, 0));
-  // largest − largest is NaN where it is NaN or infinite, and so is then the whole dot product.
-  const float scale = finite ? (usable ? largest / kLargest<digits> * 0.5f : 0.0f) : largest - largest;
-  _mm_store_ps(quad.scale + kQuad * block, _mm_set1_ps(scale));
+  _mm_store_ps(quad.scale + kQuad * block, _mm_set1_ps(scale * 0.5f));
 }
 
 // The blocks that a last quad lacks: zeros, which multiply the zeros read for the weights.
 template <size_t digits>
 void pack_nothing(Quad<digits>& quad, size_t block) {
-  for (size_t digit = 0; digit < digits; ++digit) {
-    for (size_t half = 0; half < 2; ++half) {
-      __m128i* values = reinterpret_cast<__m128i*>(quad.values[digit][half] + block * kBlockBytes);
+  for (size_t half = 0; half < 2; ++half) {
+    for (size_t digit = 0; digit < digits; ++digit) {
+      __m128i* values = reinterpret_cast<__m128i*>(quad.values[half][digit] + block * kBlockBytes);
       _mm_store_si128(values, _mm_setzero_si128());
     }
   }

@@ -51,8 +51,8 @@ __m512i quad_dot(__m512i low, __m512i high, const Quad<digits>& quad) {
 #pragma GCC unroll 3
   for (size_t digit = 0; digit < digits; ++digit) {
     const __m512i start = digit == 0 ? _mm512_load_si512(quad.correction) : _mm512_setzero_si512();
-    sums[digit] = _mm512_dpbusd_epi32(start, low, _mm512_load_si512(quad.values[digit][0]));
-    sums[digit] = _mm512_dpbusd_epi32(sums[digit], high, _mm512_load_si512(quad.values[digit][1]));
+    sums[digit] = _mm512_dpbusd_epi32(start, low, _mm512_load_si512(quad.values[0][digit]));
+    sums[digit] = _mm512_dpbusd_epi32(sums[digit], high, _mm512_load_si512(quad.values[1][digit]));
   }
   __m512i sum = sums[0];
   if constexpr (digits > 1) sum = _mm512_dpwssd_epi32(sum, sums[1], _mm512_set1_epi32(1 << 8));

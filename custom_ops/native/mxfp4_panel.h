@@ -70,7 +70,7 @@ void multiply_panel(const PanelBlock* panel, size_t blocks, const Quad<digits>* 
           parts[digit][half] = corrected ? _mm512_set1_epi32(quad.correction[lane]) : _mm512_setzero_si512();
           for (size_t i = 0; i < kQuad; ++i) {
             int32_t four;
-            std::memcpy(&four, quad.values[digit][half] + (lane + i) * sizeof four, sizeof four);
+            std::memcpy(&four, quad.values[half][digit] + (lane + i) * sizeof four, sizeof four);
             parts[digit][half] = _mm512_dpbusd_epi32(parts[digit][half], weights[half][i], _mm512_set1_epi32(four));
           }
         }
