@@ -16,18 +16,25 @@ class Limits:
     top1: float
 
     def hold(self, difference: Difference) -> bool:
-        """Tell whether a difference is within all three; one position may always differ in top-1, as in a tie."""
-        differing = round((1 - difference.top1) * difference.positions)
-        agrees = differing <= max(1, (1 - self.top1) * difference.positions)
-        return difference.max_abs <= self.max_abs and difference.kl <= self.kl and agrees
+        """Tell whether what is known of a difference is within its limit; NaN never is.
+
+        One position may always differ in top-1, as in a tie.
+        """
+        if difference.top1 is not None:
+            differing = round((1 - difference.top1) * difference.positions)
+            if differing > max(1, (1 - self.top1) * difference.positions):
+                return False
+        return difference.max_abs <= self.max_abs and (difference.kl is None or difference.kl <= self.kl)
 
     def wider(self, other: "Limits") -> "Limits":
         """Return the wider of each limit, for two lossy choices together."""
         return Limits(max(self.max_abs, other.max_abs), max(self.kl, other.kl), min(self.top1, other.top1))
 
     def __str__(self) -> str:
-        judged = f"max abs ≤ {self.max_abs:g}, " if math.isfinite(self.max_abs) else ""
-        return f"{judged}KL ≤ {self.kl:g}, top-1 ≥ {self.top1:g}"
+        judged = [f"max abs ≤ {self.max_abs:g}"] if math.isfinite(self.max_abs) else []
+        judged += [f"KL ≤ {self.kl:g}"] if math.isfinite(self.kl) else []
+        judged += [f"top-1 ≥ {self.top1:g}"] if self.top1 > 0 else []
+        return ", ".join(judged)
 
 
 # The same formula in float32, summed in another order: errors near 1e-5 on small models and 1e-4 on deep ones. Two

@@ -15,14 +15,15 @@ class Difference:
     """Errors of logits against the reference's over `positions` positions.
 
     `max_abs` and `mean_abs` are in logits; `kl` is the mean KL divergence from the reference's distribution to the
-    other, in nats; `top1` is the share of positions whose largest logit is the same token.
+    other, in nats; `top1` is the share of positions whose largest logit is the same token. None where only some of the
+    logits are known, as from a client.
     """
 
     positions: int
     max_abs: float
-    mean_abs: float
-    kl: float
-    top1: float
+    mean_abs: float | None
+    kl: float | None
+    top1: float | None
 
 
 def compare(found: Logits, expected: Logits) -> Difference:

@@ -84,8 +84,17 @@ def _row(case: CaseResult) -> tuple[str, ...]:
     found = case.difference
     if found is None:
         return (case.name, "", "", "", "", "", time, verdict)
-    numbers = (f"{found.max_abs:.1e}", f"{found.mean_abs:.1e}", f"{found.kl:.1e}", f"{found.top1:.1%}")
+    numbers = (
+        _form(found.max_abs, ".1e"),
+        _form(found.mean_abs, ".1e"),
+        _form(found.kl, ".1e"),
+        _form(found.top1, ".1%"),
+    )
     return (case.name, str(found.positions), *numbers, time, verdict)
+
+
+def _form(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _pad(cell: str, width: int, column: int) -> str:

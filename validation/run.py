@@ -10,13 +10,11 @@ from typing import Literal
 import onnx
 import torch
 
-from gptoss_onnx.errors import CheckpointError, InputError, PackageError, ParityError
+from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
-from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
-from gptoss_onnx.reference.finite import first_non_finite
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting, prefill
@@ -24,6 +22,7 @@ from gptoss_onnx.validation.expected import Expected
 from gptoss_onnx.validation.greedy_case import greedy_agreement
 from gptoss_onnx.validation.limits import DENSE_INT8, Limits, limits_for
 from gptoss_onnx.validation.metrics import compare
+from gptoss_onnx.validation.pair import check_pair, reference_model
 from gptoss_onnx.validation.report import CaseResult, Report
 
 Suite = Literal["quick", "full"]
@@ -64,8 +63,8 @@ def validate(
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     opened = Session.open(package, kernels=kernels, activations=activations)
     with open_checkpoint(reference) as checkpoint, opened as session:
-        _check_pair(session.manifest, checkpoint, session.package.folder)
-        expected = Expected(_reference(session.manifest, checkpoint, session.package.folder), SEED)
+        check_pair(session.manifest, checkpoint, session.package.folder)
+        expected = Expected(reference_model(session.manifest, checkpoint, session.package.folder), SEED)
         limits = limits_for(session.manifest, activations)
         window = checkpoint.config.window or 32
         length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
@@ -99,30 +98,9 @@ def write_golden_vectors(package: str | Path, reference: str | Path) -> Path:
     if (folder / FOLDER).exists():
         raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
     with open_checkpoint(reference) as checkpoint:
-        _check_pair(manifest, checkpoint, folder)
-        write_golden(_reference(manifest, checkpoint, folder), folder, checkpoint.path_of("tokenizer.json"))
+        check_pair(manifest, checkpoint, folder)
+        write_golden(reference_model(manifest, checkpoint, folder), folder, checkpoint.path_of("tokenizer.json"))
     return folder / FOLDER
-
-
-def _reference(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> GptOss:
-    """Return the reference with the weights the package has: int8 projections where the export made such."""
-    model = GptOss.from_checkpoint(checkpoint)
-    return use_dense_int8(model, folder / INT8_FILE) if manifest.has_op("LinearInt8") else model
-
-
-def _check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None:
-    """Refuse a package of another model, and a reference that cannot be judged against."""
-    ours, theirs = dict(manifest.model), checkpoint.config.to_json()
-    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if differing:
-        key = differing[0]
-        raise ParityError(
-            f"{folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
-            f"({key}: {ours.get(key)} and {theirs.get(key)})"
-        )
-    broken = first_non_finite(checkpoint)
-    if broken is not None:
-        raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
 
 
 def _check_structure(session: Session, checkpoint: Checkpoint) -> CaseResult:

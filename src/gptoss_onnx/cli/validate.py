@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gptoss_onnx.cli.console import extra, kernel_options, let_threads_sleep, print_json, verbose_option
+from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
@@ -24,6 +25,14 @@ FAILED = 1
     help="full adds the long cases.",
 )
 @kernel_options
+@click.option(
+    "--runtime",
+    type=click.Choice(["python", "cpp", "node", "browser"]),
+    default="python",
+    show_default=True,
+    help="What runs the package; a client in another language is held to the golden vectors.",
+)
+@click.option("--client", metavar="COMMAND", help="What starts that client; omitted, its program on the PATH.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
 @click.option("--write-golden", is_flag=True, help="Write golden vectors into the package first, from the reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
@@ -34,6 +43,8 @@ def validate(
     suite: Literal["quick", "full"],
     kernels: Literal["auto", "native", "portable"],
     activations: Literal["exact", "bf16", "int8"],
+    runtime: Literal["python", "cpp", "node", "browser"],
+    client: str | None,
     report: Path | None,
     write_golden: bool,
     as_json: bool,
@@ -42,17 +53,23 @@ def validate(
 
     Exits with 0 when every case holds and with 1 when one does not.
     """
+    _check_runtime(runtime, client, suite, kernels, activations)
     let_threads_sleep()
     with extra("export,cpu"):
         from gptoss_onnx.validation import validate as run_validation
-        from gptoss_onnx.validation import write_golden_vectors
+        from gptoss_onnx.validation import validate_client, write_golden_vectors
 
     if write_golden:
         write_golden_vectors(package, reference)
-    found = run_validation(package, reference, suite=suite, kernels=kernels, activations=activations)
+    if runtime == "python":
+        found = run_validation(package, reference, suite=suite, kernels=kernels, activations=activations)
+        name = "parity.json"
+    else:
+        found = validate_client(package, reference, runtime, client)
+        name = f"parity-{runtime}.json"
     for folder in (package, report):
         if folder is not None:
-            _write(found, folder, required=folder is report)
+            _write(found, folder, name, required=folder is report)
     if as_json:
         print_json(found.to_json())
     else:
@@ -60,11 +77,24 @@ def validate(
     return 0 if found.passed else FAILED
 
 
-def _write(found: "Report", folder: Path, required: bool) -> None:
-    """Write `parity.json`; a package that is read-only keeps the one it has, which is said on stderr."""
+def _check_runtime(runtime: str, client: str | None, suite: str, kernels: str, activations: str) -> None:
+    """Refuse options that would be without effect: a client runs the golden cases, with the kernels it has."""
+    if runtime == "python" and client is not None:
+        raise InputError("--client: found with --runtime python, expected --runtime cpp, node or browser")
+    defaults = {"suite": "quick", "kernels": "auto", "activations": "exact"}
+    for name, value in {"suite": suite, "kernels": kernels, "activations": activations}.items():
+        if runtime != "python" and value != defaults[name]:
+            raise InputError(
+                f"--{name} {value}: found with --runtime {runtime}, which runs the golden cases with what the client "
+                f"chooses; leave it out"
+            )
+
+
+def _write(found: "Report", folder: Path, name: str, required: bool) -> None:
+    """Write the report; a package that is read-only keeps the one it has, which is said on stderr."""
     try:
-        found.write(folder)
+        found.write(folder, name)
     except OSError as error:
         if required:
             raise
-        click.echo(f"note: {folder / 'parity.json'} not written ({error.strerror})", err=True)
+        click.echo(f"note: {folder / name} not written ({error.strerror})", err=True)

@@ -1,0 +1,30 @@
+"""The two sides of a parity run: a package, and the reference with the weights that the package has."""
+
+from pathlib import Path
+
+from gptoss_onnx.errors import CheckpointError, ParityError
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.reference import Checkpoint, GptOss
+from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
+from gptoss_onnx.reference.finite import first_non_finite
+
+
+def check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None:
+    """Refuse a package of another model, and a reference that cannot be judged against."""
+    ours, theirs = dict(manifest.model), checkpoint.config.to_json()
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        key = differing[0]
+        raise ParityError(
+            f"{folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
+            f"({key}: {ours.get(key)} and {theirs.get(key)})"
+        )
+    broken = first_non_finite(checkpoint)
+    if broken is not None:
+        raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
+
+
+def reference_model(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> GptOss:
+    """Return the reference with the weights the package has: int8 projections where the export made such."""
+    model = GptOss.from_checkpoint(checkpoint)
+    return use_dense_int8(model, folder / INT8_FILE) if manifest.has_op("LinearInt8") else model
