@@ -15,22 +15,14 @@ namespace gptoss {
 
 using Tokens = std::vector<int64_t>;
 
-// KV cache of one layer: key and value (1, kv_heads, slots, head_dim); window 0 means a full layer.
-struct CacheLayer {
-  int64_t window, kv_heads, head_dim;
-  std::string past_key, past_value, present_key, present_value;
-};
-
-// What the manifest says. Opening checks format, target, and that the weight files are those it names.
+// A package folder; opening it checks the format, the target, and that the weight files are those it was made with.
 struct Package {
   explicit Package(const std::filesystem::path& folder);
   void check(const Tokens& tokens, int64_t room) const;  // that a cache with this much room can take them
 
-  std::filesystem::path folder, graph, weights_root;  // weights_root: empty where weights lie in the folder
-  std::string target, kv_dtype;
+  std::filesystem::path folder;
+  Json manifest;
   int64_t vocab, longest;  // longest: the most tokens of a sequence
-  std::vector<CacheLayer> cache;
-  std::vector<std::string> ops;  // custom ops of the graph
   Tokens eos_tokens;
 };
 
@@ -41,7 +33,7 @@ struct Options {
   int threads = 0;                    // 0: one a core
 };
 
-struct Sampling {
+struct Sampling {  // in the order of the steps
   double repetition_penalty = 1;      // of tokens in the prompt or the continuation; 1: none
   double temperature = 0;             // 0 takes the most probable token
   int64_t top_k = 0;                  // keeps the k most probable; 0: all
@@ -49,10 +41,9 @@ struct Sampling {
   double min_p = 0;                   // keeps those this fraction as probable as the first; 0: all
   std::optional<uint64_t> seed;       // none draws a fresh one
   std::optional<Tokens> stop_tokens;  // none takes the package's
-  void check() const;
 };
 
-// Chooses the tokens of one sequence; the filters run in the order of Sampling.
+// Chooses the tokens of one sequence.
 class Sampler {
  public:
   Sampler(const Sampling& sampling, const Tokens& prompt, int64_t vocab);
@@ -79,7 +70,6 @@ class KVCache;
 class Session {
  public:
   Session(const Package& package, const Options& options);
-
   // Runs tokens after what the cache holds; returns the logits (positions, vocab) at ascending positions among them.
   std::vector<float> forward(KVCache& cache, const Tokens& tokens, const Tokens& positions) const;
   // Continues a prompt. `on_token` gets each token as it comes; where it returns false the generation stops.
@@ -104,7 +94,7 @@ class KVCache {
   int64_t length() const { return past_; }
   void reset() { past_ = 0; }
   // Runs the graph once, on at most `chunk` tokens; returns logits (kept, vocab) that live until the next run.
-  const float* run(const int64_t* tokens, size_t count, const int64_t* positions, size_t kept);
+  const float* run(const int64_t* tokens, int64_t count, const int64_t* positions, int64_t kept);
 
   const int64_t capacity, chunk;
 
@@ -117,11 +107,7 @@ class KVCache {
   std::vector<float> logits_;
 };
 
-struct Verdict {
-  bool passed;
-  std::string json;
-};
-
-Verdict verify(const Session& session);  // runs the package's golden vectors
+// Runs the package's golden vectors; returns whether all passed, and the verdict as JSON.
+std::pair<bool, std::string> verify(const Session& session);
 
 }  // namespace gptoss

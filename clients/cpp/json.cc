@@ -9,57 +9,50 @@
 namespace gptoss {
 namespace {
 
-constexpr int kDeepest = 100;  // levels of arrays and objects: recursion must not eat the stack
-
-// One pass over the text; `at` is the next character.
 struct Reader {
   const std::string& text;
-  Json json = {};
-  size_t at = 0;
+  Json json;
+  size_t at = 0;  // the next character
 
   [[noreturn]] void fail(const std::string& expected) const {
     const std::string found = at < text.size() ? json_string(text.substr(at, 1)) : "the end";
-    throw Error("not JSON: byte " + std::to_string(at) + ": found " + found + ", expected " + expected);
+    throw Error(json.file + ": not JSON: byte " + std::to_string(at) + ": found " + found + ", expected " + expected);
   }
 
-  bool take(const std::string& token) {
+  bool take(const std::string& token, const char* space = " \t\r\n") {
+    at = std::min(text.find_first_not_of(space, at), text.size());
     const bool here = text.compare(at, token.size(), token) == 0;
     if (here) at += token.size();
     return here;
   }
 
-  bool take_after_space(const std::string& token) {
-    at = std::min(text.find_first_not_of(" \t\r\n", at), text.size());
-    return take(token);
-  }
-
-  void expect(const std::string& token) {
-    if (!take_after_space(token)) fail(json_string(token));
-  }
-
-  void value(const std::string& path, int depth = 0) {
-    if (depth > kDeepest) fail("at most " + std::to_string(kDeepest) + " levels");
+  void value(const std::string& path, int depth) {
+    if (depth > 100) fail("at most 100 levels of arrays and objects");
     const std::string below = depth == 0 ? "" : path + "/";
     auto& result = json.values[path];
-    Json::Size size = 0;
-    if (take_after_space("{")) {
-      for (; !take_after_space("}"); ++size) {
-        if (size > 0) expect(",");
-        const std::string key = string();
-        expect(":");
-        value(below + key, depth + 1);
-      }
-      result = size;
-    } else if (take("[")) {
-      for (; !take_after_space("]"); ++size) {
-        if (size > 0) expect(",");
-        value(below + std::to_string(size), depth + 1);
-      }
-      result = size;
-    } else if (text[at] == '"') result = string();
+    if (take("{")) result = elements("}", depth, [&](size_t) { return below + key(); });
+    else if (take("[")) result = elements("]", depth, [&](size_t index) { return below + std::to_string(index); });
+    else if (take("\"")) result = string();
     else if (take("true")) result = true;
     else if (take("false")) result = false;
     else if (!take("null")) number(result);
+  }
+
+  template <class Path>
+  Json::Size elements(const char* end, int depth, const Path& path) {
+    Json::Size size = 0;
+    for (; !take(end); ++size) {
+      if (size > 0 && !take(",")) fail("a comma");
+      value(path(size), depth + 1);
+    }
+    return size;
+  }
+
+  std::string key() {
+    if (!take("\"")) fail("a key");
+    std::string key = string();
+    if (!take(":")) fail("a colon");
+    return key;
   }
 
   template <class Value>
@@ -68,44 +61,43 @@ struct Reader {
     std::cmatch match;
     const char* begin = text.c_str() + at;
     if (!std::regex_search(begin, match, kGrammar, std::regex_constants::match_continuous)) fail("a value");
+    const char* end = match[0].second;
     int64_t integer = 0;
     double real = 0;
-    if (match.length(2) + match.length(3) == 0 && std::from_chars(begin, match[0].second, integer).ec == std::errc())
-      result = integer;
-    else if (std::from_chars(begin, match[0].second, real).ec == std::errc()) result = real;
+    if (match.length(2) + match.length(3) == 0 && std::from_chars(begin, end, integer).ec == std::errc()) result = integer;
+    else if (std::from_chars(begin, end, real).ec == std::errc()) result = real;
     else fail("a number that a double holds");
     at += match.length();
   }
 
-  std::string string() {
+  std::string string() {  // after its first quotation mark
+    constexpr std::string_view kEscapes = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
     std::string result;
-    for (expect("\""); !take("\"");) {
-      if (at == text.size() || static_cast<unsigned char>(text[at]) < 0x20) fail("a character of a string");
-      if (!take("\\")) result += text[at++];
-      else if (take("u")) append_utf8(result, code_point());
-      else {
-        const size_t escape = std::string("\"\\/bfnrt").find(text[at]);
-        if (escape == std::string::npos) fail("an escape");
-        result += "\"\\/\b\f\n\r\t"[escape];
-        ++at;
-      }
+    for (; !take("\"", ""); ++at) {
+      if (at == text.size() || static_cast<unsigned char>(text[at]) < ' ') fail("a character of a string");
+      if (!take("\\", "")) result += text[at];
+      else if (text[at] == 'u') append_utf8(result, code_point());
+      else if (const size_t escape = kEscapes.find(text[at]); escape != kEscapes.npos) result += kMeanings[escape];
+      else fail("an escape");
     }
     return result;
   }
 
-  uint32_t code_point() {  // what follows \u: four digits, or those of a surrogate pair
+  uint32_t code_point() {  // `at` goes from the u to the last digit of it, or of the surrogate pair it begins
     const uint32_t high = code_unit();
     if (high < 0xD800 || high > 0xDFFF) return high;
-    const uint32_t low = high < 0xDC00 && take("\\u") ? code_unit() : 0;
-    if (low < 0xDC00 || low > 0xDFFF) fail("two surrogates that make a pair before this");
+    const bool pair = high < 0xDC00 && text.compare(at + 1, 2, "\\u") == 0;
+    if (pair) at += 2;
+    const uint32_t low = pair ? code_unit() : 0;
+    if (low < 0xDC00 || low > 0xDFFF) fail("the end of a surrogate pair");
     return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
   }
 
   uint32_t code_unit() {
     uint32_t unit = 0;
-    const char* begin = text.c_str() + at;
-    if (std::from_chars(begin, begin + std::min<size_t>(4, text.size() - at), unit, 16).ptr != begin + 4)
-      fail("four hexadecimal digits");
+    const char* digits = text.c_str() + at + 1;  // text ends in a zero, which is no digit
+    if (std::from_chars(digits, digits + std::min<size_t>(4, text.size() - at - 1), unit, 16).ptr != digits + 4)
+      fail("four hexadecimal digits after it");
     at += 4;
     return unit;
   }
@@ -120,29 +112,24 @@ struct Reader {
 
 }  // namespace
 
-Json Json::parse(const std::string& text) {
-  Reader reader{text};
-  reader.value("");
-  reader.take_after_space("");
-  if (reader.at != text.size()) reader.fail("the end");
-  return std::move(reader.json);
+Json Json::parse(const std::string& text, const std::string& file) {
+  Reader reader{text, {file, {}}};
+  reader.value("", 0);
+  if (!reader.take("") || reader.at != text.size()) reader.fail("the end");
+  return reader.json;
 }
 
 Json Json::read(const std::string& file) {
   std::ostringstream text;
   if (!(text << std::ifstream(file, std::ios::binary).rdbuf())) throw Error(file + ": cannot be read, expected JSON");
-  try {
-    return parse(text.str());
-  } catch (const Error& error) {
-    throw Error(file + ": " + error.what());
-  }
+  return parse(text.str(), file);
 }
 
 std::string json_string(const std::string& text) {
   std::string literal = "\"";
   for (const unsigned char c : text) {
     if (c == '"' || c == '\\') literal += '\\';
-    if (c >= 0x20) literal += static_cast<char>(c);
+    if (c >= ' ') literal += static_cast<char>(c);
     else literal += std::string("\\u00") + "0123456789abcdef"[c >> 4] + "0123456789abcdef"[c & 15];
   }
   return literal + '"';

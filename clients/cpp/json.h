@@ -6,14 +6,12 @@
 #include <map>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
 namespace gptoss {
 
-// What went wrong, in one line: the thing, what was found, what was expected.
-struct Error : std::runtime_error {
+struct Error : std::runtime_error {  // one line: the thing, what was found, what was expected
   using std::runtime_error::runtime_error;
 };
 
@@ -24,23 +22,21 @@ inline void expect(bool holds, const std::string& thing, const std::string& foun
 // A document by path: the window of the first cache layer is get<int64_t>("cache/0/window").
 struct Json {
   using Size = size_t;  // of an array or an object
+  std::string file;
   std::map<std::string, std::variant<std::nullptr_t, bool, int64_t, double, std::string, Size>> values;
 
-  static Json parse(const std::string& text);
+  static Json parse(const std::string& text, const std::string& file);
   static Json read(const std::string& file);
 
-  bool has(const std::string& path) const { return values.count(path) != 0 && values.at(path).index() != 0; }
-
+  template <class T>
+  bool is(const std::string& path) const { return values.count(path) != 0 && std::holds_alternative<T>(values.at(path)); }
   template <class T>
   T get(const std::string& path) const {
     constexpr const char* kKinds[] = {"null", "a boolean", "an integer", "a number", "a string", "an array or object"};
-    const auto entry = values.find(path);
-    if (entry != values.end())
-      if (const T* value = std::get_if<T>(&entry->second)) return *value;
-    throw Error(path + ": found " + (entry == values.end() ? "nothing" : kKinds[entry->second.index()]) +
-                ", expected " + kKinds[decltype(entry->second)(T()).index()]);
+    if (is<T>(path)) return std::get<T>(values.at(path));
+    const std::string found = values.count(path) != 0 ? kKinds[values.at(path).index()] : "nothing";
+    throw Error(file + ": " + path + ": found " + found + ", expected " + kKinds[decltype(values)::mapped_type(T()).index()]);
   }
-
   template <class T>
   std::vector<T> list(const std::string& path) const {
     std::vector<T> elements;
@@ -49,7 +45,7 @@ struct Json {
   }
 };
 
-// Text of JSON values; a number is null where JSON has none, and members are text already.
+// Text of JSON values. A number is null where JSON has none; the members of an object are text already.
 std::string json_string(const std::string& text);
 std::string json_number(double value);
 std::string json_object(std::initializer_list<std::pair<std::string, std::string>> members);

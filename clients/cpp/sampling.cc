@@ -6,20 +6,14 @@
 
 namespace gptoss {
 
-void Sampling::check() const {
-  const auto in = [](const char* name, double found, bool holds, const char* expected) {
-    expect(holds, name, json_number(found), expected);
-  };
-  in("repetition_penalty", repetition_penalty, repetition_penalty > 0 && repetition_penalty < INFINITY, "above 0");
-  in("temperature", temperature, temperature >= 0 && temperature < INFINITY, "a finite number, 0 or more");
-  in("top_k", static_cast<double>(top_k), top_k >= 0, "0 (off) or more");
-  in("top_p", top_p, top_p > 0 && top_p <= 1, "above 0, at most 1");
-  in("min_p", min_p, min_p >= 0 && min_p <= 1, "0 to 1");
-}
-
 Sampler::Sampler(const Sampling& sampling, const Tokens& prompt, int64_t vocab)
     : sampling_(sampling), seen_(vocab), random_(sampling.seed ? *sampling.seed : std::random_device()()) {
-  sampling.check();
+  const auto& [penalty, temperature, top_k, top_p, min_p, seed, stop_tokens] = sampling;
+  expect(penalty > 0 && penalty < INFINITY, "repetition_penalty", std::to_string(penalty), "a finite number above 0");
+  expect(temperature >= 0 && temperature < INFINITY, "temperature", std::to_string(temperature), "a finite number from 0");
+  expect(top_k >= 0, "top_k", std::to_string(top_k), "0 (off) or more");
+  expect(top_p > 0 && top_p <= 1, "top_p", std::to_string(top_p), "above 0, at most 1");
+  expect(min_p >= 0 && min_p <= 1, "min_p", std::to_string(min_p), "0 to 1");
   for (const int64_t token : prompt) seen_.at(token) = true;
 }
 
