@@ -4,7 +4,6 @@
 #include <cmath>
 #include <fstream>
 #include <regex>
-#include <sstream>
 
 namespace gptoss {
 namespace {
@@ -15,7 +14,7 @@ struct Reader {
   size_t at = 0;  // the next character
 
   [[noreturn]] void fail(const std::string& expected) const {
-    const std::string found = at < text.size() ? json_string(text.substr(at, 1)) : "the end";
+    const std::string found = at == text.size() ? "the end" : text[at] > ' ' ? text.substr(at, 1) : "another character";
     throw Error(json.file + ": not JSON: byte " + std::to_string(at) + ": found " + found + ", expected " + expected);
   }
 
@@ -120,9 +119,9 @@ Json Json::parse(const std::string& text, const std::string& file) {
 }
 
 Json Json::read(const std::string& file) {
-  std::ostringstream text;
-  if (!(text << std::ifstream(file, std::ios::binary).rdbuf())) throw Error(file + ": cannot be read, expected JSON");
-  return parse(text.str(), file);
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw Error(file + ": cannot be read, expected JSON");
+  return parse(std::string(std::istreambuf_iterator<char>(stream), {}), file);
 }
 
 std::string json_string(const std::string& text) {
