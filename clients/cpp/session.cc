@@ -24,10 +24,15 @@ static std::string missing_kernels(const std::filesystem::path& path, const Json
   return missing;
 }
 
-Session::Session(const Package& opened, const Options& given) : package(opened), options(given) {
+// Called before any object of ONNX Runtime exists: without its functions none could even be destroyed.
+static const Package& with_runtime(const Package& package) {
   const OrtApiBase* runtime = OrtGetApiBase();
   expect(runtime->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", runtime->GetVersionString(),
          "1." + std::to_string(ORT_API_VERSION) + " or newer, as the headers this was built with");
+  return package;
+}
+
+Session::Session(const Package& opened, const Options& given) : package(with_runtime(opened)), options(given) {
   const auto& [choice, activations, path, threads] = options;
   const bool exact = activations == "exact", is_auto = choice == "auto", portable = choice == "portable";
   expect(is_auto || portable || choice == "native", "kernels", choice, "auto, native or portable");

@@ -45,7 +45,7 @@ class Client:
     def run(self, *words: str | Path, env: dict[str, str] | None = None) -> Result:
         """Run `gptoss-generate` with the native kernels unless `--kernels portable` is among the words."""
         native = [] if "portable" in words else ["--library", self.library]
-        return run(self.program, *words, *native, "--threads", "1", env=env)
+        return run(self.program, *native, "--threads", "1", *words, env=env)
 
     def generate(self, package: Path, prompt: list[int], *words: str) -> dict[str, Any]:
         """Return the JSON document of a generation."""
