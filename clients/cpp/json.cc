@@ -3,7 +3,6 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
-#include <regex>
 
 namespace gptoss {
 namespace {
@@ -56,17 +55,25 @@ struct Reader {
 
   template <class Value>
   void number(Value& result) {
-    static const std::regex kGrammar("-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?");
-    std::cmatch match;
     const char* begin = text.c_str() + at;
-    if (!std::regex_search(begin, match, kGrammar, std::regex_constants::match_continuous)) fail("a value");
-    const char* end = match[0].second;
+    const auto next_in = [&](std::string_view set) { return set.find(text[at]) != set.npos; };
+    const auto digits = [&] {
+      if (!next_in("0123456789")) fail("a value");
+      while (next_in("0123456789")) ++at;
+    };
+    take("-", "");
+    if (!take("0", "")) digits();
+    const bool whole = !next_in(".eE");
+    if (take(".", "")) digits();
+    if (take("e", "") || take("E", "")) {
+      if (!take("+", "")) take("-", "");
+      digits();
+    }
     int64_t integer = 0;
     double real = 0;
-    if (match.length(2) + match.length(3) == 0 && std::from_chars(begin, end, integer).ec == std::errc()) result = integer;
-    else if (std::from_chars(begin, end, real).ec == std::errc()) result = real;
-    else fail("a number that a double holds");
-    at += match.length();
+    if (whole && std::from_chars(begin, text.c_str() + at, integer).ec == std::errc()) result = integer;
+    else if (std::from_chars(begin, text.c_str() + at, real).ec == std::errc()) result = real;
+    else fail("a number that a double holds before this");
   }
 
   std::string string() {  // after its first quotation mark

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.runtime import Sampling, Session
+from gptoss_onnx.runtime import Sampling, Session, chat_messages
 from gptoss_onnx.runtime.sampling import restrict
-from support.cpp_client import Client, build_client, run
+from support.cpp_client import Client, build_chat, build_client, run
 from support.tolerances import CLIENT_LOGITS, SAMPLING_SIGMAS
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
@@ -273,3 +273,13 @@ def test_it_never_opens_a_socket(client: Client, demo_package: Package, tmp_path
     environment = {"LD_PRELOAD": str(shim)}
     assert run("python3", "-c", python, env=environment).code != 0  # the shim works
     assert client.run(demo_package.folder, "--verify", env=environment).code == 0
+
+
+def test_the_chat_example_says_what_python_says(client: Client, demo_package: Package) -> None:
+    message = "Tell me about the rain — «it’s» 日本\n"
+    result = run(build_chat(), demo_package.folder, message, client.library)
+    assert result.code == 0, result.err
+    with Session.open(demo_package.folder, threads=1) as session:
+        prompt = session.tokenizer.encode_chat(chat_messages(message, None))
+        tokens = [*session.generate(prompt, max_new_tokens=200)]
+        assert result.out == session.tokenizer.decode(tokens) + "\n"

@@ -141,7 +141,8 @@ def test_a_library_that_is_none_or_lacks_a_kernel(client: Client, demo_package: 
         result = run(client.program, *words, path)
         assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
         assert line in result.err
-    auto = run(client.program, demo_package.folder, "--prompt-tokens", "1", "--max-new-tokens", "1", "--library", library)
+    words = (demo_package.folder, "--prompt-tokens", "1", "--max-new-tokens", "1", "--library")
+    auto = run(client.program, *words, library)
     assert auto.code == 0
     assert auto.err.startswith(f"portable kernels ({library} has no kernel for MoEDispatchMXFP4), exact")
 
@@ -180,9 +181,11 @@ def flat(value: Any, path: str = "") -> dict[str, tuple[int, Any]]:
     return {path: ([type(None), bool, int, float, str].index(type(value)), value)}
 
 
+keys = st.text('aé\U0001f600"\\\n', min_size=1)
+finite = st.floats(allow_nan=False, allow_infinity=False)
 documents = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("aé\U0001f600\"\\\n", min_size=1), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | finite | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
     max_leaves=12,
 )
 

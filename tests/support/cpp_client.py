@@ -1,4 +1,4 @@
-"""The C++ client as the tests run it: ONNX Runtime fetched once, the client built with warnings as errors, and called."""
+"""The C++ client as the tests run it: ONNX Runtime fetched once, the client built with warnings as errors, called."""
 
 import json
 import os
@@ -78,6 +78,20 @@ def build_client() -> Client:
     _must("cmake", "-S", ROOT / "tests" / "clients" / "cpp_probe", "-B", BUILD, "-DGPTOSS_NATIVE=OFF")
     _must("cmake", "--build", BUILD, "--parallel", "2")
     return Client(BUILD / "client" / "gptoss-generate", BUILD / "probe", library)
+
+
+def build_chat() -> Path:
+    """Fetch the tokenizer library of the chat example unless it is there, build the example, return the program."""
+    folder = ROOT / "build" / "onnxruntime-genai"
+    library = folder / "onnxruntime_genai" / "libonnxruntime-genai.so"
+    if not library.is_file():
+        _must(sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, "onnxruntime-genai==0.18.0")
+        (wheel,) = folder.glob("*.whl")
+        _must(sys.executable, "-m", "zipfile", "-e", wheel, folder)
+    build, source = ROOT / "build" / "clients" / "cpp_chat", ROOT / "clients" / "cpp" / "examples" / "chat"
+    _must("cmake", "-S", source, "-B", build, "-DGPTOSS_NATIVE=OFF", f"-DGENAI_LIBRARY={library}")
+    _must("cmake", "--build", build, "--parallel", "2", "--target", "gptoss-chat")
+    return build / "gptoss-chat"
 
 
 def _must(*words: str | Path, env: dict[str, str] | None = None) -> None:
