@@ -1,0 +1,285 @@
+"""The C++ client: its verdict, its tokens against the Python session's, its sampling, its JSON, and its errors."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.runtime import Sampling, Session, chat_messages
+from gptoss_onnx.runtime.sampling import restrict
+from support.cpp_client import Client, build_chat, build_client, run
+from support.tolerances import CLIENT_LOGITS, SAMPLING_SIGMAS
+
+pytestmark = [pytest.mark.cpp, pytest.mark.clients]
+
+PROMPT = [1428, 304, 258, 269, 352, 351, 968, 11, 282, 330]  # It was a bright morning, and she
+IDS = ",".join(map(str, PROMPT))
+GREEDY = 64
+VOCAB = 2048
+
+
+@pytest.fixture(scope="session")
+def client() -> Client:
+    """The program and the probe, built once."""
+    return build_client()
+
+
+@pytest.fixture(scope="session")
+def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo checkpoint with each type of KV cache."""
+    folder = tmp_path_factory.mktemp("kv")
+    return {
+        dtype: export(demo_checkpoint, folder / dtype, weights="copy", kv_dtype=dtype).folder
+        for dtype in ("float32", "float16", "bfloat16")
+    }
+
+
+@pytest.fixture
+def spoilt(demo_package: Package, tmp_path: Path) -> Path:
+    """A copy of the demo package for a test to change."""
+    return Path(shutil.copytree(demo_package.folder, tmp_path / "package"))
+
+
+def random_tokens(count: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(3).integers(0, VOCAB, count)]
+
+
+@pytest.mark.parametrize("kernels", ["native", "portable"])
+def test_verify_passes_on_the_demo_package(client: Client, demo_package: Package, kernels: str) -> None:
+    result = client.run(demo_package.folder, "--verify", "--kernels", kernels)
+    assert result.code == 0, result.out + result.err
+    verdict = result.json
+    cases = verdict.pop("cases")
+    assert verdict.pop("seconds") > 0
+    assert verdict.pop("runtime").startswith("onnxruntime 1.")
+    assert verdict == {
+        "format": "gptoss-onnx-verdict",
+        "format_version": 1,
+        "passed": True,
+        "client": "cpp",
+        "package": str(demo_package.folder),
+        "target": "portable",
+        "kernels": kernels,
+        "activations": "exact",
+        "limit": 0.001,
+    }
+    golden = json.loads((demo_package.folder / "golden" / "golden.json").read_text())
+    assert [case["name"] for case in cases] == [case["name"] for case in golden["cases"]]
+    for case, expected in zip(cases, golden["cases"], strict=True):
+        assert case["passed"] is True
+        assert case["note"] == ""
+        assert case["positions"] == len(expected["positions"])
+        assert case["greedy_equal"] == case["greedy_tokens"] == len(expected["greedy"])
+        assert 0 < case["max_abs"] <= verdict["limit"]
+        assert 0 < case["logsumexp_abs"] <= verdict["limit"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("top_logits", [[9.0]]), ("sampled_logits", [[9.0]]), ("logsumexp", [9.0]), ("greedy", [7])]
+)
+def test_a_wrong_number_anywhere_fails_its_case_alone(
+    client: Client, spoilt: Path, field: str, value: list[Any]
+) -> None:
+    path = spoilt / "golden" / "golden.json"
+    golden = json.loads(path.read_text())
+    wrong = next(case for case in golden["cases"] if case["name"] == "one-token")
+    if isinstance(value[0], list):
+        wrong[field][0][3] = value[0][0]
+    else:
+        wrong[field][0] = value[0]
+    path.write_text(json.dumps(golden))
+    result = client.run(spoilt, "--verify")
+    assert result.code == 1
+    assert result.json["passed"] is False
+    assert [case["name"] for case in result.json["cases"] if not case["passed"]] == ["one-token"]
+
+
+def test_logits_that_are_not_numbers_fail_the_verdict(client: Client, spoilt: Path) -> None:
+    path = spoilt / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    (size,) = struct.unpack_from("<Q", data)
+    begin, end = json.loads(data[8 : 8 + size])["model.norm.weight"]["data_offsets"]
+    data[8 + size + begin : 8 + size + end] = b"\xc0\x7f" * ((end - begin) // 2)  # bfloat16 NaN
+    path.write_bytes(data)
+    result = client.run(spoilt, "--verify")
+    assert result.code == 1
+    for case in result.json["cases"]:
+        assert case["passed"] is False
+        assert case["max_abs"] is None  # JSON has no NaN
+        assert case["greedy_equal"] == 0
+        assert "finite" in case["note"]
+
+
+@pytest.mark.parametrize("kernels", ["native", "portable"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_greedy_tokens_are_those_of_the_python_session(
+    client: Client, packages: dict[str, Path], dtype: str, kernels: Any
+) -> None:
+    found = client.generate(packages[dtype], PROMPT, "--max-new-tokens", str(GREEDY), "--kernels", kernels)
+    with Session.open(packages[dtype], kernels=kernels, threads=1) as session:
+        generation = session.generate(PROMPT, max_new_tokens=GREEDY)
+        expected = list(generation)
+    assert found["tokens"] == expected
+    assert found["finish_reason"] == generation.finish_reason
+    assert found["kernels"] == kernels
+    assert found["timings"]["prompt_tokens"] == len(PROMPT)
+    assert found["timings"]["new_tokens"] == len(expected)
+
+
+@pytest.mark.parametrize("activations", ["bf16", "int8"])
+def test_activations_reach_the_kernels(client: Client, demo_package: Package, activations: Any) -> None:
+    words = ("--max-new-tokens", "24", "--activations", activations)
+    found = client.generate(demo_package.folder, PROMPT, *words)
+    with Session.open(demo_package.folder, activations=activations, threads=1) as session:
+        assert found["tokens"] == list(session.generate(PROMPT, max_new_tokens=24))
+    assert found["activations"] == activations
+    verdict = client.run(demo_package.folder, "--verify", "--activations", activations).json
+    assert verdict["passed"] is False  # lossy, and the verdict sees it
+
+
+@pytest.mark.parametrize(("chunk", "first"), [(512, 0), (1, 0), (7, 0), (48, 50), (7, 90)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_chunks_and_calls_may_be_cut_anywhere(
+    client: Client, packages: dict[str, Path], dtype: str, chunk: int, first: int
+) -> None:
+    tokens = random_tokens(150)  # the window is 32
+    found = client.score(packages[dtype], tokens, chunk, first, VOCAB)
+    with Session.open(packages[dtype], threads=1) as session:
+        expected = session.score(tokens, chunk=chunk)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=CLIENT_LOGITS[dtype])
+
+
+def test_caches_of_one_session_run_at_the_same_time(client: Client, demo_package: Package) -> None:
+    words = (demo_package.folder, client.library, "40", "4", *map(str, PROMPT))
+    result = run(client.probe, "race", *words)
+    assert result.code == 0, result.err
+    expected = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "40")["tokens"]
+    assert [list(map(int, line.split())) for line in result.out.splitlines()] == [expected] * 4
+
+
+def test_tokens_are_streamed_as_ids(client: Client, demo_package: Package) -> None:
+    result = client.run(demo_package.folder, "--prompt-tokens", IDS, "--max-new-tokens", "5")
+    tokens = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "5")["tokens"]
+    assert result.out == ",".join(map(str, tokens)) + "\n"
+    assert result.err == f"native kernels ({client.library}), exact\n"
+
+
+def test_it_ends_at_the_stop_token_the_capacity_or_the_count(client: Client, spoilt: Path) -> None:
+    tokens = client.generate(spoilt, PROMPT, "--max-new-tokens", "12")["tokens"]
+    (spoilt / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokens[7]]}))
+    stopped = client.generate(spoilt, PROMPT, "--max-new-tokens", "12")
+    assert (stopped["tokens"], stopped["finish_reason"]) == (tokens[: tokens.index(tokens[7]) + 1], "stop")
+    (spoilt / "generation_config.json").write_text(json.dumps({"eos_token_id": tokens[7]}))
+    assert client.generate(spoilt, PROMPT, "--max-new-tokens", "12") | {"timings": 0} == stopped | {"timings": 0}
+    (spoilt / "generation_config.json").unlink()  # the model's own: not among these
+    assert client.generate(spoilt, PROMPT, "--max-new-tokens", "12")["finish_reason"] == "length"
+    full = client.generate(spoilt, PROMPT, "--max-new-tokens", "12", "--capacity", str(len(PROMPT) + 4))
+    assert (full["tokens"], full["finish_reason"]) == (tokens[:5], "length")  # the last one needs no room
+
+
+def test_a_seed_repeats_itself_and_others_differ(client: Client, demo_package: Package) -> None:
+    words = ("--max-new-tokens", "30", "--temperature", "1.2", "--top-p", "0.95", "--top-k", "100", "--min-p", "0.01")
+    runs = [client.generate(demo_package.folder, PROMPT, *words, "--seed", seed)["tokens"] for seed in "5567"]
+    assert runs[0] == runs[1]
+    assert len({tuple(tokens) for tokens in runs}) == 3
+    unseeded = [client.generate(demo_package.folder, PROMPT, *words)["tokens"] for _ in range(2)]
+    assert unseeded[0] != unseeded[1]
+
+
+def test_the_repetition_penalty_is_the_python_sessions(client: Client, demo_package: Package) -> None:
+    words = ("--max-new-tokens", "40", "--repetition-penalty", "1.3")
+    with Session.open(demo_package.folder, threads=1) as session:
+        expected = list(session.generate(PROMPT, Sampling(repetition_penalty=1.3), max_new_tokens=40))
+    assert client.generate(demo_package.folder, PROMPT, *words)["tokens"] == expected
+
+
+def draws(client: Client, logits: NDArray[np.float32], seed: int, sampling: Sampling, count: int) -> NDArray[np.int64]:
+    settings = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+    words = [str(client.probe), "draw", str(seed), *map(str, settings), str(count)]
+    out = subprocess.run(words, input=logits.tobytes(), capture_output=True, check=True).stdout
+    return np.array(out.split(), np.int64)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0),
+        Sampling(temperature=0.7, top_k=5),
+        Sampling(temperature=1.5, top_p=0.8),
+        Sampling(temperature=1.0, min_p=0.2),
+        Sampling(temperature=1.3, top_k=12, top_p=0.9, min_p=0.05),
+        Sampling(temperature=1e-6),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution_of_the_python_sampler(client: Client, sampling: Sampling) -> None:
+    logits = (2 * np.random.default_rng(8).standard_normal(64)).astype(np.float32)
+    logits[20] = np.sort(logits)[-5]  # ties with the fifth: both stay
+    scores = restrict(logits, sampling).astype(np.float64)
+    expected = np.exp(scores - scores.max())
+    expected /= expected.sum()
+    count = 20_000
+    found = np.bincount(draws(client, logits, 4, sampling, count), minlength=logits.size) / count
+    assert (found[expected == 0] == 0).all()
+    spread = np.sqrt(expected * (1 - expected) / count)
+    assert (np.abs(found - expected) <= SAMPLING_SIGMAS * spread + 1 / count).all()
+    assert (found[expected * count > SAMPLING_SIGMAS**2] > 0).all()
+
+
+def test_a_large_vocabulary_keeps_the_smallest_nucleus(client: Client) -> None:
+    logits = np.random.default_rng(9).standard_normal(200_000).astype(np.float32)
+    sampling = Sampling(temperature=0.2, top_p=0.9)
+    kept = set(np.flatnonzero(restrict(logits, sampling) > -np.inf))
+    assert 2 < len(kept) < 2000
+    assert set(draws(client, logits, 1, sampling, 300)) <= kept
+
+
+def test_weights_by_reference_are_read_where_they_lie(client: Client, demo_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(demo_checkpoint, tmp_path / "checkpoint"))
+    package = export(checkpoint, tmp_path / "package", weights="reference").folder
+    assert not list(package.glob("*.safetensors"))
+    result = client.run(package, "--verify")
+    assert result.code == 0, result.err
+    os.utime(checkpoint / "model.safetensors")
+    refused = client.run(package, "--verify")
+    assert refused.code == 2
+    assert "modification time" in refused.err
+    (checkpoint / "model.safetensors").unlink()
+    assert "no such file" in client.run(package, "--verify").err
+
+
+def test_the_library_beside_the_program_is_found(client: Client, demo_package: Package, tmp_path: Path) -> None:
+    program = shutil.copy(client.program, tmp_path)
+    alone = run(program, demo_package.folder, "--verify")
+    assert alone.json["kernels"] == "portable"
+    (tmp_path / client.library.name).symlink_to(client.library)
+    assert run(program, demo_package.folder, "--verify").json["kernels"] == "native"
+
+
+def test_it_never_opens_a_socket(client: Client, demo_package: Package, tmp_path: Path) -> None:
+    source = tmp_path / "no_network.c"
+    source.write_text("#include <stdlib.h>\nint socket(int a, int b, int c) { (void)a, (void)b, (void)c; abort(); }\n")
+    shim = tmp_path / "no_network.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source], check=True)
+    python = "import socket; socket.socket()"
+    environment = {"LD_PRELOAD": str(shim)}
+    assert run("python3", "-c", python, env=environment).code != 0  # the shim works
+    assert client.run(demo_package.folder, "--verify", env=environment).code == 0
+
+
+def test_the_chat_example_says_what_python_says(client: Client, demo_package: Package) -> None:
+    message = "Tell me about the rain — «it’s» 日本\n"
+    result = run(build_chat(), demo_package.folder, message, client.library)
+    assert result.code == 0, result.err
+    with Session.open(demo_package.folder, threads=1) as session:
+        prompt = session.tokenizer.encode_chat(chat_messages(message, None))
+        tokens = [*session.generate(prompt, max_new_tokens=200)]
+        assert result.out == session.tokenizer.decode(tokens) + "\n"

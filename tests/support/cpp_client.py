@@ -1,0 +1,103 @@
+"""The C++ client as the tests run it: ONNX Runtime fetched once, the client built with warnings as errors, called."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from gptoss_onnx.custom_ops.library import library_path
+
+ROOT = Path(__file__).parent.parent.parent
+ONNXRUNTIME = ROOT / "build" / "onnxruntime"
+BUILD = ROOT / "build" / "clients" / "cpp_probe"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The document it printed; refuses the constants NaN and Infinity, which JSON does not have."""
+        document: dict[str, Any] = json.loads(self.out, parse_constant=_no_constant)
+        return document
+
+
+@dataclass(frozen=True)
+class Client:
+    """The built programs and the library with the native kernels."""
+
+    program: Path
+    probe: Path
+    library: Path
+
+    def run(self, *words: str | Path, env: dict[str, str] | None = None) -> Result:
+        """Run `gptoss-generate` with the native kernels unless `--kernels portable` is among the words."""
+        native = [] if "portable" in words else ["--library", self.library]
+        return run(self.program, *native, "--threads", "1", *words, env=env)
+
+    def generate(self, package: Path, prompt: list[int], *words: str) -> dict[str, Any]:
+        """Return the JSON document of a generation."""
+        ids = ",".join(map(str, prompt))
+        result = self.run(package, "--prompt-tokens", ids, "--json", *words)
+        assert result.code == 0, result.err
+        return result.json
+
+    def score(self, package: Path, tokens: list[int], chunk: int, first: int, vocab: int) -> NDArray[np.float32]:
+        """Return the logits (T, V) of all positions, run `chunk` a call, `first` tokens before the others."""
+        words = [package, self.library, str(chunk), str(first), *map(str, tokens)]
+        bytes_ = subprocess.run([self.probe, "score", *words], check=True, capture_output=True).stdout
+        return np.frombuffer(bytes_, np.float32).reshape(len(tokens), vocab)
+
+
+def run(*words: str | Path, env: dict[str, str] | None = None) -> Result:
+    """Run a program to its end."""
+    environment = {**os.environ, **(env or {})}
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def build_client() -> Client:
+    """Fetch ONNX Runtime of this Python's version unless it is there, and bring the build up to date."""
+    version = ONNXRUNTIME / "VERSION_NUMBER"
+    if not version.is_file() or version.read_text().strip() != ort.__version__:
+        _must(ROOT / "clients" / "cpp" / "fetch_onnxruntime.sh", ONNXRUNTIME, env={"PYTHON": sys.executable})
+    library = library_path()
+    assert library is not None, "the native library was not built: reinstall with GPTOSS_SKIP_NATIVE unset"
+    _must("cmake", "-S", ROOT / "tests" / "clients" / "cpp_probe", "-B", BUILD, "-DGPTOSS_NATIVE=OFF")
+    _must("cmake", "--build", BUILD, "--parallel", "2")
+    return Client(BUILD / "client" / "gptoss-generate", BUILD / "probe", library)
+
+
+def build_chat() -> Path:
+    """Fetch the tokenizer library of the chat example unless it is there, build the example, return the program."""
+    folder = ROOT / "build" / "onnxruntime-genai"
+    library = folder / "onnxruntime_genai" / "libonnxruntime-genai.so"
+    if not library.is_file():
+        _must(sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, "onnxruntime-genai==0.18.0")
+        (wheel,) = folder.glob("*.whl")
+        _must(sys.executable, "-m", "zipfile", "-e", wheel, folder)
+    build, source = ROOT / "build" / "clients" / "cpp_chat", ROOT / "clients" / "cpp" / "examples" / "chat"
+    _must("cmake", "-S", source, "-B", build, "-DGPTOSS_NATIVE=OFF", f"-DGENAI_LIBRARY={library}")
+    _must("cmake", "--build", build, "--parallel", "2", "--target", "gptoss-chat")
+    return build / "gptoss-chat"
+
+
+def _must(*words: str | Path, env: dict[str, str] | None = None) -> None:
+    result = run(*words, env=env)
+    assert result.code == 0, f"{words[0]}: exit {result.code}\n{result.out[-4000:]}\n{result.err[-4000:]}"
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"found {name}, which JSON does not have")
