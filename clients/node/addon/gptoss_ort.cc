@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 #include <napi.h>
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -51,23 +50,6 @@ struct Graph {
   Owned<OrtSession> session;
 };
 
-std::shared_ptr<Graph> open_graph(const std::string& runtime, const std::string& model, const std::string& library,
-                                  int threads, const std::map<std::string, std::string>& config) {
-  static const Runtime ort(runtime);
-  OrtSessionOptions* options = nullptr;
-  ort.check(ort.api->CreateSessionOptions(&options));
-  const Owned<OrtSessionOptions> owner(options, ort.api->ReleaseSessionOptions);
-  ort.check(ort.api->SetSessionLogSeverityLevel(options, kLogErrors));
-  ort.check(ort.api->SetInterOpNumThreads(options, 1));  // the graph is one chain of large ops
-  if (threads > 0) ort.check(ort.api->SetIntraOpNumThreads(options, threads));
-  for (const auto& [key, value] : config)  // before registering: the library reads them while it registers
-    ort.check(ort.api->AddSessionConfigEntry(options, key.c_str(), value.c_str()));
-  ort.check(ort.api->RegisterCustomOpsLibrary_V2(options, library.c_str()));
-  OrtSession* session = nullptr;
-  ort.check(ort.api->CreateSession(ort.env, model.c_str(), options, &session));
-  return std::make_shared<Graph>(Graph{ort, {session, ort.api->ReleaseSession}});
-}
-
 // The typed arrays that one sequence has bound to a graph, by the name of the input or output.
 struct Binding {
   std::shared_ptr<Graph> graph;
@@ -87,18 +69,17 @@ std::shared_ptr<T>& shared(const Napi::Value& value) {
   return *value.As<Napi::External<std::shared_ptr<T>>>().Data();
 }
 
-// A promise: `work` runs on a thread of Node's pool, `result` afterwards on the main thread.
-struct Job : Napi::AsyncWorker {
-  std::function<void()> work;
-  std::function<Napi::Value(Napi::Env)> result;
+// A promise of one run, which happens on a thread of Node's pool.
+struct Run : Napi::AsyncWorker {
+  std::shared_ptr<Binding> binding;
   Napi::Promise::Deferred deferred;
 
-  Job(Napi::Env env, std::function<void()> work, std::function<Napi::Value(Napi::Env)> result)
-      : AsyncWorker(env), work(std::move(work)), result(std::move(result)), deferred(env) {
-    Queue();  // deletes itself when it is done
+  Run(Napi::Env env, std::shared_ptr<Binding> of) : AsyncWorker(env), binding(std::move(of)), deferred(env) {}
+  void Execute() override {
+    const Graph& graph = *binding->graph;
+    graph.ort.check(graph.ort.api->RunWithBinding(graph.session.get(), nullptr, binding->io.get()));
   }
-  void Execute() override { work(); }
-  void OnOK() override { deferred.Resolve(result(Env())); }
+  void OnOK() override { deferred.Resolve(Env().Undefined()); }
   void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
 };
 
@@ -107,17 +88,23 @@ Napi::Value kernels(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), symbol<const char*()>(info[0].As<Napi::String>(), "gptoss_ops_kernels")());
 }
 
-// open(runtime, model, library, threads, config): a promise of a graph; 0 threads leave it to ONNX Runtime.
+// open(runtime, model, library, threads, config): a graph; 0 threads leave it to ONNX Runtime.
 Napi::Value open(const Napi::CallbackInfo& info) {
-  const std::string runtime = info[0].As<Napi::String>(), model = info[1].As<Napi::String>();
-  const std::string library = info[2].As<Napi::String>();
+  static const Runtime ort(info[0].As<Napi::String>());
+  const auto text = [](const Napi::Value& value) -> std::string { return value.As<Napi::String>(); };
+  OrtSessionOptions* options = nullptr;
+  ort.check(ort.api->CreateSessionOptions(&options));
+  const Owned<OrtSessionOptions> owner(options, ort.api->ReleaseSessionOptions);
+  ort.check(ort.api->SetSessionLogSeverityLevel(options, kLogErrors));
+  ort.check(ort.api->SetInterOpNumThreads(options, 1));  // the graph is one chain of large ops
   const int threads = info[3].As<Napi::Number>();
-  std::map<std::string, std::string> config;
-  for (const auto& [key, value] : info[4].As<Napi::Object>())
-    config[key.As<Napi::String>()] = static_cast<Napi::Value>(value).As<Napi::String>();
-  const auto graph = std::make_shared<std::shared_ptr<Graph>>();
-  const auto work = [=] { *graph = open_graph(runtime, model, library, threads, config); };
-  return (new Job(info.Env(), work, [=](Napi::Env env) { return share(env, *graph); }))->deferred.Promise();
+  if (threads > 0) ort.check(ort.api->SetIntraOpNumThreads(options, threads));
+  for (const auto& [key, value] : info[4].As<Napi::Object>())  // first: the library reads them while it registers
+    ort.check(ort.api->AddSessionConfigEntry(options, text(key).c_str(), text(value).c_str()));
+  ort.check(ort.api->RegisterCustomOpsLibrary_V2(options, text(info[2]).c_str()));
+  OrtSession* session = nullptr;
+  ort.check(ort.api->CreateSession(ort.env, text(info[1]).c_str(), options, &session));
+  return share(info.Env(), std::make_shared<Graph>(Graph{ort, {session, ort.api->ReleaseSession}}));
 }
 
 // close(graph): frees it as soon as nothing is bound to it any more.
@@ -152,11 +139,9 @@ void bind(const Napi::CallbackInfo& info) {
 
 // run(binding): a promise kept once the bound outputs are written.
 Napi::Value run(const Napi::CallbackInfo& info) {
-  const auto work = [binding = shared<Binding>(info[0])] {
-    const Graph& graph = *binding->graph;
-    graph.ort.check(graph.ort.api->RunWithBinding(graph.session.get(), nullptr, binding->io.get()));
-  };
-  return (new Job(info.Env(), work, [](Napi::Env env) { return env.Undefined(); }))->deferred.Promise();
+  Run* run = new Run(info.Env(), shared<Binding>(info[0]));  // deletes itself when it is done
+  run->Queue();
+  return run->deferred.Promise();
 }
 
 // Calls `function`; what it throws becomes a JavaScript error.
@@ -170,12 +155,13 @@ auto guarded(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  exports["kernels"] = Napi::Function::New(env, guarded<kernels>);
-  exports["open"] = Napi::Function::New(env, guarded<open>);
-  exports["close"] = Napi::Function::New(env, guarded<close>);
-  exports["binding"] = Napi::Function::New(env, guarded<binding>);
-  exports["bind"] = Napi::Function::New(env, guarded<bind>);
-  exports["run"] = Napi::Function::New(env, guarded<run>);
+  const auto add = [&](const char* name, auto function) { exports[name] = Napi::Function::New(env, function); };
+  add("kernels", guarded<kernels>);
+  add("open", guarded<open>);
+  add("close", guarded<close>);
+  add("binding", guarded<binding>);
+  add("bind", guarded<bind>);
+  add("run", guarded<run>);
   return exports;
 }
 

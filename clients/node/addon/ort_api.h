@@ -11,7 +11,8 @@ struct OrtStatus;  // a null pointer means success
 struct OrtApi {
   void* gap_0[2];   const char* (*GetErrorMessage)(const OrtStatus*);
                     OrtStatus* (*CreateEnv)(int severity, const char* log_id, OrtEnv** out);
-  void* gap_4[3];   OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*, OrtSession**);
+  void* gap_4[3];   OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*,
+                        OrtSession** out);
   void* gap_8[2];   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out);
   void* gap_11[11]; OrtStatus* (*SetSessionLogSeverityLevel)(OrtSessionOptions*, int severity);
   void* gap_23[1];  OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions*, int threads);

@@ -8,17 +8,15 @@ export class GptossError extends Error {}
 export interface Manifest {
   format: string;
   format_version: number;
-  target: "portable" | "ort";
+  target: string;
   model: { vocab_size: number; max_position_embeddings: number; eos_token_id?: number | number[] | null };
   graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
   cache: (Record<"window" | "kv_heads" | "head_dim", number> &
     Record<"past_key" | "past_value" | "present_key" | "present_value", string>)[];
   ops: { domain: string; name: string }[];
-  weights: { mode: string; root: string | null; files: WeightFile[] };
+  weights: { mode: string; root: string | null; files: Record<"name" | "origin" | "size" | "mtime_ns", unknown>[] };
 }
-
-type WeightFile = { name: string; origin: string; size: number; mtime_ns: number };
 
 /** A package folder whose files are those it was written with. */
 export interface PackageFolder {
@@ -32,14 +30,15 @@ export function openPackage(path: string): PackageFolder {
   const folder = resolve(path);
   const manifest = readJson(join(folder, "manifest.json")) as Manifest | undefined;
   if (manifest === undefined) throw new GptossError(`${folder}: not a package: it has no manifest.json`);
-  oneOf(`${folder}: format in the manifest`, manifest.format, ["gptoss-onnx"]);
-  oneOf(`${folder}: format_version in the manifest`, manifest.format_version, [1]);
-  oneOf(`${folder}: target in the manifest`, manifest.target, ["portable", "ort"]);
+  oneOf(`${folder}: manifest: format`, manifest.format, ["gptoss-onnx"]);
+  oneOf(`${folder}: manifest: format_version`, manifest.format_version, [1]);
+  oneOf(`${folder}: manifest: target`, manifest.target, ["portable", "ort"]);
   const graph = join(folder, manifest.graph);
   if (!existsSync(graph)) throw new GptossError(`${graph}: no such file, but the manifest names it; export again`);
-  for (const file of manifest.weights.files) checkWeights(manifest, folder, file);
-  const generation = readJson(join(folder, "generation_config.json")) as Manifest["model"] | undefined;
-  return { folder, manifest, graph, stopTokens: [generation?.eos_token_id ?? manifest.model.eos_token_id ?? []].flat() };
+  checkWeights(folder, manifest.weights);
+  const generation = readJson(join(folder, "generation_config.json")) as Partial<Manifest["model"]> | undefined;
+  const stopTokens = [generation?.eos_token_id ?? manifest.model.eos_token_id ?? []].flat();
+  return { folder, manifest, graph, stopTokens };
 }
 
 /** Returns the document in a file, undefined where there is no file. */
@@ -52,18 +51,15 @@ export function readJson(path: string): unknown {
   }
 }
 
-function checkWeights({ weights }: Manifest, folder: string, file: WeightFile): void {
-  const path = join(weights.root ?? folder, file.name);
-  const found = statSync(path, { bigint: true, throwIfNoEntry: false });
-  if (found === undefined) throw new GptossError(`${path}: no such file, but weights lie there; export again`);
-  // The checkpoint's own files may be rewritten in place; nobody does that to a copy, and copying changes its time.
-  const shared = weights.mode !== "copy" && file.origin === "checkpoint";
-  for (const [what, value, expected] of [
-    ["bytes", found.size, file.size],
-    ["ns of modification time", found.mtimeNs, shared ? file.mtime_ns : Number(found.mtimeNs)],
-  ] as const)
-    if (Number(value) !== expected)
-      throw new GptossError(`${path}: changed since it was exported: found ${value} ${what}, expected ${expected}`);
+function checkWeights(folder: string, { root, mode, files }: Manifest["weights"]): void {
+  for (const { name, origin, size, mtime_ns } of files) {
+    const path = join(root ?? folder, String(name));
+    const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+    // The checkpoint's own files may be rewritten in place; nobody does that to a copy, and copying changes its time.
+    const isShared = mode !== "copy" && origin === "checkpoint";
+    oneOf(`${path}: bytes of the weight file (export again)`, found && Number(found.size), [size]);
+    if (isShared) oneOf(`${path}: ns of its modification time (export again)`, Number(found?.mtimeNs), [mtime_ns]);
+  }
 }
 
 /** Returns what was thrown as one line. */
@@ -71,8 +67,9 @@ export function oneLine(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").trim();
 }
 
-export function oneOf<T>(name: string, found: T, known: T[]): void {
-  if (!known.includes(found)) throw new GptossError(`${name}: found ${found}, expected ${known.join(" or ")}`);
+export function oneOf(name: string, found: unknown, known: unknown[]): void {
+  if (known.includes(found)) return;
+  throw new GptossError(`${name}: found ${found ?? "none"}, expected ${known.join(" or ")}`);
 }
 
 export function checkInteger(name: string, found: unknown, least: number, most = Number.MAX_SAFE_INTEGER): void {

@@ -26,16 +26,16 @@ export class Sampler {
   private draws = 0;
 
   constructor(private readonly settings: Sampling, prompt: readonly number[]) {
-    const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1, seed } = settings;
+    const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty: penalty = 1, seed } = settings;
     checkInteger("top-k", topK, 0);
     checkInteger("seed", seed ?? 0, 0);
-    const expect = (name: string, found: number, holds: boolean, expected: string): void => {
+    for (const [name, found, holds, expected] of [
+      ["temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more"],
+      ["top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1"],
+      ["min-p", minP, minP >= 0 && minP <= 1, "0 to 1"],
+      ["repetition-penalty", penalty, penalty > 0 && penalty < Infinity, "a finite number above 0"],
+    ] as const)
       if (!holds) throw new GptossError(`${name}: found ${found}, expected ${expected}`);
-    };
-    expect("temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more");
-    expect("top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1");
-    expect("min-p", minP, minP >= 0 && minP <= 1, "0 to 1");
-    expect("repetition-penalty", repetitionPenalty, repetitionPenalty > 0 && repetitionPenalty < Infinity, "a finite number above 0");
     this.seen = new Set(prompt);
     this.key = seed === undefined ? randomBytes(16).toString("hex") : String(seed);
   }
@@ -47,7 +47,7 @@ export class Sampler {
     const { temperature = 0, repetitionPenalty: penalty = 1 } = this.settings;
     const scores = logits.slice();
     if (penalty !== 1)
-      for (const token of this.seen) scores[token] = logits[token]! < 0 ? logits[token]! * penalty : logits[token]! / penalty;
+      for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
     const token = temperature === 0 ? argmax(scores) : this.draw(restrict(scores, this.settings));
     this.seen.add(token);
     return token;
@@ -64,7 +64,8 @@ export class Sampler {
 }
 
 /** Returns scores (V) after temperature, top-k, top-p and min-p; -Infinity marks what is left out. */
-export function restrict(logits: Float32Array, { temperature = 1, topK = 0, topP = 1, minP = 0 }: Sampling): Float32Array {
+export function restrict(logits: Float32Array, settings: Sampling): Float32Array {
+  const { temperature = 1, topK = 0, topP = 1, minP = 0 } = settings;
   let scores = logits.map((logit) => logit / temperature);
   const top = scores[argmax(scores)]!;
   const keep = (least: number): void => void (scores = scores.map((score) => (score < least ? -Infinity : score)));
@@ -79,7 +80,7 @@ export function restrict(logits: Float32Array, { temperature = 1, topK = 0, topP
   return scores;
 }
 
-/** Returns the largest scores, falling, until `enough`: sorting a whole vocabulary takes longer than a layer of the model. */
+/** Returns the largest scores, falling, until `enough`: sorting a vocabulary takes longer than a layer of the model. */
 function largest(scores: Float32Array, top: number, enough: (some: Float32Array) => boolean): Float32Array {
   for (const margin of [2, 8, 32]) {
     const some = scores.filter((score) => score >= top - margin);

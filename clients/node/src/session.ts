@@ -13,13 +13,13 @@ export interface OpenOptions {
   library?: string;
 }
 
-/** The keys and values of one sequence of up to `capacity` tokens; `chunk` is the most that one call of the graph takes. */
+/** Keys and values of one sequence of up to `capacity` tokens; one call of the graph takes at most `chunk`. */
 export interface KVCache {
   readonly session: Session;
   readonly capacity: number;
   readonly chunk: number;
   readonly binding: Binding;
-  /** Tokens cached; 0 forgets them. */
+  /** Tokens cached; set to 0 it forgets them. */
   length: number;
   /** A call is running on it. */
   busy: boolean;
@@ -28,7 +28,7 @@ export interface KVCache {
 /** A package opened for running; it serves many caches, also at once. */
 export class Session {
   readonly vocab: number;
-  private open = true;
+  private isOpen = true;
 
   private constructor(
     readonly files: PackageFolder,
@@ -39,13 +39,15 @@ export class Session {
   }
 
   static async open(path: string, options: OpenOptions = {}): Promise<Session> {
-    const { kernels = "auto", activations = "exact", threads = 0 } = options;
+    const { kernels = "auto", activations = "exact", threads = 0, library } = options;
     oneOf("kernels", kernels, ["auto", "native", "portable"]);
     oneOf("activations", activations, ["exact", "bf16", "int8"]);
     checkInteger("threads", threads, 0, 2 ** 31 - 1);
     const files = openPackage(path);
-    const opening = files.manifest.target === "ort" ? openContrib : openPortable;
-    return new Session(files, activations, await refusals(files.graph, opening(files, { ...options, kernels, activations, threads })));
+    const isContrib = files.manifest.target === "ort";
+    const engine = isContrib ? openContrib(files, kernels, activations, threads)
+      : openPortable(files, kernels, activations, threads, library);
+    return new Session(files, activations, await oneLineErrors(files.graph, engine));
   }
 
   /** What runs: `native` or `portable`, or `contrib` for target ort. */
@@ -54,45 +56,46 @@ export class Session {
   }
 
   newCache(capacity: number, chunk = 512): KVCache {
-    this.checkOpen();
     checkInteger("cache capacity", capacity, 1);
     checkInteger("cache chunk", chunk, 1);
+    this.checkOpen();
     const binding = this.engine.newBinding();
-    const { cache, kv_dtype } = this.files.manifest;
+    const { cache, kv_dtype: type } = this.files.manifest;
     for (const { window, kv_heads, head_dim, ...names } of cache) {
       // Full layers never wrap; a ring has room for its window and what one call writes, and GQA compacts its own.
       const ring = this.kernels === "contrib" ? window : Math.min(capacity, window + chunk - 1);
       const shape = [1, kv_heads, window === 0 ? capacity : ring, head_dim];
       const size = shape.reduce((product, dimension) => product * dimension);
-      for (const [past, present] of [[names.past_key, names.present_key], [names.past_value, names.present_value]] as const) {
-        const zeros = kv_dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
-        binding.bind("input", past, kv_dtype, zeros, shape);
-        binding.bind("output", present, kv_dtype, zeros, shape);
+      for (const [past, present] of [[names.past_key, names.present_key], [names.past_value, names.present_value]]) {
+        const zeros = type === "float32" ? new Float32Array(size) : new Uint16Array(size);
+        binding.bind(false, past!, type, zeros, shape);
+        binding.bind(true, present!, type, zeros, shape);
       }
     }
     return { session: this, capacity, chunk, binding, length: 0, busy: false };
   }
 
-  /** Runs tokens after what the cache holds; returns logits (positions, V), `positions` ascending among these tokens. */
+  /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
   async forward(tokens: readonly number[], cache: KVCache, positions = [tokens.length - 1]): Promise<Float32Array> {
+    const { vocab } = this;
     this.checkOpen();
     this.checkTokens(tokens);
-    positions.forEach((position, i) => checkInteger(`positions[${i}]`, position, i && positions[i - 1]! + 1, tokens.length - 1));
-    if (cache.session !== this) throw new GptossError("cache: found one of another session, expected this one's");
+    positions.forEach((at, i) => checkInteger(`positions[${i}]`, at, i && positions[i - 1]! + 1, tokens.length - 1));
+    if (cache.session !== this) throw new GptossError("cache: found another session's, expected one of this session");
     if (cache.busy) throw new GptossError("cache: found a call running on it, expected one at a time");
-    if (cache.length + tokens.length > cache.capacity)
-      throw new GptossError(`cache: found ${cache.length} cached + ${tokens.length} new tokens, expected at most ${cache.capacity}`);
+    checkInteger("cache: tokens cached and new", cache.length + tokens.length, 1, cache.capacity);
     cache.busy = true;
     try {
-      const logits = new Float32Array(positions.length * this.vocab);
+      const logits = new Float32Array(positions.length * vocab);
       for (let begin = 0, done = 0; begin < tokens.length; ) {
         let end = Math.min(begin + cache.chunk, tokens.length);
         // Target ort gives the logits of a call's last token alone, so a call ends at each one wanted.
         if (this.kernels === "contrib") end = Math.min(end, (positions[done] ?? end) + 1);
-        const here = positions.slice(done).filter((position) => position < end).map((position) => position - begin);
+        const here = positions.filter((at) => begin <= at && at < end).map((at) => at - begin);
+        const rows = logits.subarray(done * vocab, (done + here.length) * vocab);
         // Every call gives logits; where none are wanted nobody reads them.
-        const out = here.length > 0 ? logits.subarray(done * this.vocab, (done + here.length) * this.vocab) : new Float32Array(this.vocab);
-        await this.run(tokens.slice(begin, end), cache, here.length > 0 ? here : [0], out);
+        if (here.length > 0) await this.run(tokens.slice(begin, end), cache, here, rows);
+        else await this.run(tokens.slice(begin, end), cache, [0], new Float32Array(vocab));
         cache.length += end - begin;
         [begin, done] = [end, done + here.length];
       }
@@ -110,13 +113,13 @@ export class Session {
 
   /** Frees the weights, as soon as its caches are garbage too. */
   async close(): Promise<void> {
-    if (this.open) await this.engine.close();
-    this.open = false;
+    if (this.isOpen) await this.engine.close();
+    this.isOpen = false;
   }
 
-  private async run(tokens: readonly number[], { binding, length }: KVCache, kept: number[], logits: Float32Array): Promise<void> {
+  private async run(tokens: readonly number[], { binding, length }: KVCache, kept: number[], logits: Float32Array) {
     const input = (name: string, values: readonly number[], shape: number[]): void =>
-      binding.bind("input", name, "int64", BigInt64Array.from(values, BigInt), shape);
+      binding.bind(false, name, "int64", BigInt64Array.from(values, BigInt), shape);
     const total = length + tokens.length;
     input("input_ids", tokens, [1, tokens.length]);
     if (this.kernels === "contrib") {
@@ -126,41 +129,44 @@ export class Session {
       input("new_lengths", [tokens.length], [1]);
       input("logit_positions", kept, [1, kept.length]);
     }
-    binding.bind("output", "logits", "float32", logits, [1, kept.length, this.vocab]);
-    await refusals("ONNX Runtime failed while running the graph", binding.run());
+    binding.bind(true, "logits", "float32", logits, [1, kept.length, this.vocab]);
+    await oneLineErrors("ONNX Runtime failed while running the graph", binding.run());
+  }
+
+  private checkOpen(): void {
+    if (!this.isOpen) throw new GptossError("session: found it closed, expected an open one");
   }
 
   private checkTokens(tokens: readonly number[]): void {
     if (tokens.length === 0) throw new GptossError("prompt: found no token, expected at least one");
     tokens.forEach((token, i) => checkInteger(`prompt: token ${i}`, token, 0, this.vocab - 1));
   }
-
-  private checkOpen(): void {
-    if (!this.open) throw new GptossError("session: found it closed, expected an open one");
-  }
 }
 
-type Chosen = Required<Omit<OpenOptions, "library">> & OpenOptions;
-
-async function openPortable({ graph, manifest }: PackageFolder, { kernels, activations, threads, library }: Chosen): Promise<Engine> {
+async function openPortable(
+  { graph, manifest }: PackageFolder, kernels: string, activations: string, threads: number, given?: string,
+): Promise<Engine> {
   const { root } = manifest.weights;
-  const config: Record<string, string> = root === null ? {} : { "session.model_external_initializers_file_folder_path": root };
-  const native = kernels === "portable" ? { missing: "found kernels portable" } : findNative(manifest, library);
-  if ("library" in native) return openNative(graph, native.library, threads, { ...config, "gptoss.activations": activations });
-  if (kernels === "native") throw new GptossError(`native kernels: ${native.missing}`);
-  if (activations !== "exact") throw new GptossError(`activations ${activations} need the native kernels: ${native.missing}`);
-  if (manifest.kv_dtype === "bfloat16") throw new GptossError(`kv_dtype bfloat16 needs the native kernels: ${native.missing}`);
+  const config = root === null ? {} : { "session.model_external_initializers_file_folder_path": root };
+  const native = kernels === "portable" ? { missing: "found kernels portable" } : findNative(manifest, given);
+  if ("library" in native)
+    return openNative(graph, native.library, threads, { ...config, "gptoss.activations": activations });
+  const needs = kernels === "native" ? "kernels native" : activations !== "exact" ? `activations ${activations}`
+    : manifest.kv_dtype === "bfloat16" ? "kv_dtype bfloat16" : undefined;
+  if (needs !== undefined) throw new GptossError(`${needs}: needs the native kernels: ${native.missing}`);
   if (kernels === "auto") console.error(`gptoss-node: portable kernels run: ${native.missing}`);
   return openStock(graph, "portable", threads, config);
 }
 
-async function openContrib({ graph, manifest }: PackageFolder, { kernels, activations, threads }: Chosen): Promise<Engine> {
+async function openContrib(
+  { graph, manifest }: PackageFolder, kernels: string, activations: string, threads: number,
+): Promise<Engine> {
   oneOf("kernels for target ort", kernels, ["auto"]);
-  oneOf("activations for target ort", activations, ["exact", "int8"]);
+  oneOf("activations for target ort", activations, ["exact"]); // QMoE of onnxruntime-node 1.30 has no others
   oneOf("kv_dtype of target ort", manifest.kv_dtype, ["float32", "float16"]);
-  const variable = "ORT_QMOE_CPU_QNBIT_GEMM"; // other than 0 while QMoE is created, it multiplies int8 activations
+  const variable = "ORT_QMOE_CPU_QNBIT_GEMM"; // newer ones multiply int8 activations unless it is 0 as QMoE is made
   const before = process.env[variable];
-  if (activations === "exact") process.env[variable] = "0";
+  process.env[variable] = "0";
   try {
     return await openStock(graph, "contrib", threads, {});
   } finally {
@@ -169,8 +175,8 @@ async function openContrib({ graph, manifest }: PackageFolder, { kernels, activa
   }
 }
 
-/** Says what failed before ONNX Runtime's own words, on one line. */
-async function refusals<T>(what: string, promise: Promise<T>): Promise<T> {
+/** Says what failed before ONNX Runtime's own words. */
+async function oneLineErrors<T>(what: string, promise: Promise<T>): Promise<T> {
   return promise.catch((error: unknown) => {
     throw error instanceof GptossError ? error : new GptossError(`${what}: ${oneLine(error)}`);
   });

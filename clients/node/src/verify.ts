@@ -3,23 +3,10 @@ import { createRequire } from "node:module";
 import { GptossError, oneOf, readJson } from "./package.js";
 import type { Session } from "./session.js";
 
-interface Golden {
-  format: string;
-  format_version: number;
-  sampled_indices: number[];
-  cases: GoldenCase[];
-}
-
-interface GoldenCase {
-  name: string;
-  token_ids: number[];
-  greedy: number[];
-  positions: number[];
-  top_indices: number[][];
-  top_logits: number[][];
-  sampled_logits: number[][];
-  logsumexp: number[];
-}
+type Lists<Keys extends string, Entry> = Record<Keys, Entry[]>;
+type Golden = { format: string; format_version: number; sampled_indices: number[]; cases: GoldenCase[] };
+type GoldenCase = { name: string } & Lists<"token_ids" | "greedy" | "positions" | "logsumexp", number> &
+  Lists<"top_indices" | "top_logits" | "sampled_logits", number[]>;
 
 const LIMIT = 1e-3;
 
@@ -28,7 +15,7 @@ export async function verify(session: Session): Promise<{ passed: boolean; [key:
   const { folder, manifest } = session.files;
   const path = join(folder, "golden/golden.json");
   const golden = readJson(path) as Golden | undefined;
-  if (golden === undefined) throw new GptossError(`${path}: no such file; write it with gptoss-onnx validate --write-golden`);
+  if (!golden) throw new GptossError(`${path}: no such file; gptoss-onnx validate --write-golden writes it`);
   oneOf(`${path}: format`, golden.format, ["gptoss-onnx-golden"]);
   oneOf(`${path}: format_version`, golden.format_version, [1]);
   const begin = performance.now();
@@ -43,15 +30,16 @@ export async function verify(session: Session): Promise<{ passed: boolean; [key:
   };
 }
 
-async function verifyCase(session: Session, entry: GoldenCase, sampled: number[]) {
-  const { name, token_ids, greedy, positions, top_indices, top_logits, sampled_logits, logsumexp } = entry;
+async function verifyCase(session: Session, golden: GoldenCase, sampled: number[]) {
+  const { name, token_ids, greedy, positions, top_indices, top_logits, sampled_logits, logsumexp } = golden;
   const logits = await session.forward(token_ids, session.newCache(token_ids.length), positions);
   let [maxAbs, logsumexpAbs] = [0, 0];
   positions.forEach((_, p) => {
     const row = logits.subarray(p * session.vocab, (p + 1) * session.vocab);
     const differences = (indices: number[], expected: number[]): number[] =>
       indices.map((index, i) => Math.abs(row[index]! - expected[i]!));
-    maxAbs = Math.max(maxAbs, ...differences(top_indices[p]!, top_logits[p]!), ...differences(sampled, sampled_logits[p]!));
+    const top = differences(top_indices[p]!, top_logits[p]!);
+    maxAbs = Math.max(maxAbs, ...top, ...differences(sampled, sampled_logits[p]!));
     logsumexpAbs = Math.max(logsumexpAbs, Math.abs(logSumExp(row) - logsumexp[p]!));
   });
   const generation = session.generate(token_ids, { maxNewTokens: greedy.length, sampling: { stopTokens: [] } });
