@@ -57,6 +57,7 @@ const ELEMENT_TYPES: Record<ElementType, number> = { float32: 1, int64: 7, float
 
 /** Returns the libgptoss_ops to run a package with, or why the native kernels cannot run it. */
 export function findNative(manifest: Manifest, given?: string): { library: string } | { missing: string } {
+  if (process.platform !== "linux") return { missing: `found ${process.platform}, expected linux` };
   if (!existsSync(ADDON)) return { missing: "the addon is not built; run npm run build with a C++ compiler" };
   const library = given ?? join(dirname(ADDON), "libgptoss_ops.so");
   if (!existsSync(library)) return { missing: `found no library ${library}; name it, or put it there` };

@@ -39,14 +39,12 @@ export class Session {
   }
 
   static async open(path: string, options: OpenOptions = {}): Promise<Session> {
-    const { kernels = "auto", activations = "exact", threads = 0, library } = options;
+    const { kernels = "auto", activations = "exact", threads = 0 } = options;
     oneOf("kernels", kernels, ["auto", "native", "portable"]);
     oneOf("activations", activations, ["exact", "bf16", "int8"]);
     checkInteger("threads", threads, 0, 2 ** 31 - 1);
     const files = openPackage(path);
-    const isContrib = files.manifest.target === "ort";
-    const engine = isContrib ? openContrib(files, kernels, activations, threads)
-      : openPortable(files, kernels, activations, threads, library);
+    const engine = openEngine(files, { ...options, kernels, activations, threads });
     return new Session(files, activations, await oneLineErrors(files.graph, engine));
   }
 
@@ -143,12 +141,21 @@ export class Session {
   }
 }
 
-async function openPortable(
-  { graph, manifest }: PackageFolder, kernels: string, activations: string, threads: number, given?: string,
-): Promise<Engine> {
+type Chosen = OpenOptions & Required<Pick<OpenOptions, "kernels" | "activations" | "threads">>;
+
+/** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
+async function openEngine({ graph, manifest }: PackageFolder, options: Chosen): Promise<Engine> {
+  const { kernels, activations, threads, library } = options;
+  if (manifest.target === "ort") {
+    oneOf("kernels for target ort", kernels, ["auto"]);
+    oneOf("activations for target ort", activations, ["exact"]); // QMoE of onnxruntime-node 1.30 has no others
+    oneOf("kv_dtype of target ort", manifest.kv_dtype, ["float32", "float16"]);
+    process.env.ORT_QMOE_CPU_QNBIT_GEMM = "0"; // newer ones multiply int8 activations unless it is 0
+    return openStock(graph, "contrib", threads, {});
+  }
   const { root } = manifest.weights;
   const config = root === null ? {} : { "session.model_external_initializers_file_folder_path": root };
-  const native = kernels === "portable" ? { missing: "found kernels portable" } : findNative(manifest, given);
+  const native = kernels === "portable" ? { missing: "found kernels portable" } : findNative(manifest, library);
   if ("library" in native)
     return openNative(graph, native.library, threads, { ...config, "gptoss.activations": activations });
   const needs = kernels === "native" ? "kernels native" : activations !== "exact" ? `activations ${activations}`
@@ -156,23 +163,6 @@ async function openPortable(
   if (needs !== undefined) throw new GptossError(`${needs}: needs the native kernels: ${native.missing}`);
   if (kernels === "auto") console.error(`gptoss-node: portable kernels run: ${native.missing}`);
   return openStock(graph, "portable", threads, config);
-}
-
-async function openContrib(
-  { graph, manifest }: PackageFolder, kernels: string, activations: string, threads: number,
-): Promise<Engine> {
-  oneOf("kernels for target ort", kernels, ["auto"]);
-  oneOf("activations for target ort", activations, ["exact"]); // QMoE of onnxruntime-node 1.30 has no others
-  oneOf("kv_dtype of target ort", manifest.kv_dtype, ["float32", "float16"]);
-  const variable = "ORT_QMOE_CPU_QNBIT_GEMM"; // newer ones multiply int8 activations unless it is 0 as QMoE is made
-  const before = process.env[variable];
-  process.env[variable] = "0";
-  try {
-    return await openStock(graph, "contrib", threads, {});
-  } finally {
-    if (before === undefined) delete process.env[variable];
-    else process.env[variable] = before;
-  }
 }
 
 /** Says what failed before ONNX Runtime's own words. */
