@@ -32,10 +32,10 @@ export function serve(session, tokenizer) {
     try {
       if (request.url !== "/generate") throw new Refusal(404, `found ${request.url}, expected /generate`);
       if (request.method !== "POST") throw new Refusal(405, `found ${request.method}, expected POST`);
-      if (running >= MOST_AT_ONCE) throw new Refusal(503, `found ${running} generations running, expected fewer: try later`);
+      const generation = start(session, tokenizer, await readBody(request));
+      if (running >= MOST_AT_ONCE) throw new Refusal(503, `found ${running} generations running: try again later`);
       running += 1;
       try {
-        const generation = start(session, tokenizer, await readBody(request));
         await stream(generation, tokenizer, response);
       } finally {
         running -= 1;
@@ -63,28 +63,32 @@ async function readBody(request) {
 
 /** Checks a request; generate() itself checks ids and settings, and throws a GptossError. */
 function start(session, tokenizer, body) {
-  if (typeof body !== "object" || body === null || Array.isArray(body)) throw new Refusal(400, "body: expected a JSON object");
+  const expect = (holds, message) => {
+    if (!holds) throw new Refusal(400, message);
+  };
+  expect(typeof body === "object" && body !== null && !Array.isArray(body), "body: expected a JSON object");
   const known = ["token_ids", "text", "max_new_tokens", ...Object.keys(SAMPLING)];
   const unknown = Object.keys(body).find((key) => !known.includes(key));
-  if (unknown !== undefined) throw new Refusal(400, `${unknown}: expected one of ${known.join(", ")}`);
+  expect(unknown === undefined, `${unknown}: expected one of ${known.join(", ")}`);
   const { token_ids, text, max_new_tokens = 256 } = body;
-  if ((token_ids === undefined) === (text === undefined)) throw new Refusal(400, "expected one of token_ids and text");
-  if (text !== undefined && tokenizer === undefined) throw new Refusal(400, "text: this package has no tokenizer; send token_ids");
-  if (text !== undefined && typeof text !== "string") throw new Refusal(400, "text: expected a string");
-  if (token_ids !== undefined && !Array.isArray(token_ids)) throw new Refusal(400, "token_ids: expected a list of integers");
+  expect((token_ids === undefined) !== (text === undefined), "expected one of token_ids and text");
+  expect(text === undefined || tokenizer !== undefined, "text: this package has no tokenizer; send token_ids");
+  expect(text === undefined || typeof text === "string", "text: expected a string");
+  expect(token_ids === undefined || Array.isArray(token_ids), "token_ids: expected a list of integers");
   const given = Object.entries(SAMPLING).filter(([key]) => body[key] !== undefined);
-  const wrong = given.find(([key]) => typeof body[key] !== "number");
-  if (wrong !== undefined) throw new Refusal(400, `${wrong[0]}: found ${JSON.stringify(body[wrong[0]])}, expected a number`);
+  for (const [key] of given)
+    expect(typeof body[key] === "number", `${key}: found ${JSON.stringify(body[key])}, expected a number`);
   const sampling = Object.fromEntries(given.map(([key, name]) => [name, body[key]]));
   return session.generate(token_ids ?? tokenizer.encode(text).ids, { maxNewTokens: max_new_tokens, sampling });
 }
 
 /** Writes an event a token until the end, or until the client is gone: then nothing more is generated. */
 async function stream(generation, tokenizer, response) {
+  const headers = { "content-type": "text/event-stream", "cache-control": "no-store" };
   let told = 0; // characters
   for await (const token of generation) {
     if (response.destroyed) return;
-    if (!response.headersSent) response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+    if (!response.headersSent) response.writeHead(200, headers);
     let text = null;
     if (tokenizer !== undefined) {
       const all = tokenizer.decode(generation.tokens, { skip_special_tokens: true });

@@ -17,11 +17,14 @@ function run(args, library = LIBRARY) {
 
 test("generate prints the document that gptoss-onnx generate --json prints", () => {
   const ids = short.token_ids.join(",");
-  const { status, stdout, stderr } = run(["generate", PACKAGE, "--prompt-tokens", ids, "--max-new-tokens", "8", "--json"]);
+  const command = ["generate", PACKAGE, "--prompt-tokens", ids, "--max-new-tokens", "8", "--json"];
+  const { status, stdout, stderr } = run(command);
   assert.deepEqual([status, stderr], [0, ""]);
   const answer = JSON.parse(stdout);
   assert.deepEqual(answer.tokens, short.greedy.slice(0, 8));
-  assert.deepEqual(Object.keys(answer).sort(), ["activations", "finish_reason", "kernels", "provider", "text", "timings", "tokens"]);
+  assert.deepEqual(Object.keys(answer).sort(), [
+    "activations", "finish_reason", "kernels", "provider", "text", "timings", "tokens",
+  ]);
   assert.deepEqual(Object.keys(answer.timings).sort(), [
     "decode_seconds", "decode_tokens_per_second", "load_seconds", "new_tokens", "prefill_seconds",
     "prefill_tokens_per_second", "prompt_tokens",
@@ -33,8 +36,9 @@ test("generate prints the document that gptoss-onnx generate --json prints", () 
 });
 
 test("sampling flags reach the sampler", () => {
-  const flags = ["--temperature", "1.5", "--top-k", "50", "--top-p", "0.9", "--min-p", "0.01", "--repetition-penalty", "1.3"];
-  const draw = (seed) => run(["generate", PACKAGE, "--prompt", short.text, "--max-new-tokens", "12", "--seed", seed, ...flags]);
+  const flags = ["--temperature", "1.5", "--top-k", "50", "--top-p", "0.9", "--min-p", "0.01"];
+  const prompt = ["--prompt", short.text, "--max-new-tokens", "12", "--repetition-penalty", "1.3"];
+  const draw = (seed) => run(["generate", PACKAGE, ...prompt, "--seed", seed, ...flags]);
   assert.equal(draw("5").status, 0);
   assert.equal(draw("5").stdout, draw("5").stdout);
   assert.notEqual(draw("5").stdout, draw("6").stdout);
@@ -46,7 +50,8 @@ test("verify exits 1 where a golden number differs", (t) => {
   const folder = changed(t, "golden/golden.json", ({ cases }) => (cases[1].greedy[10] += 1));
   const bad = run(["verify", folder]);
   const { passed, cases } = JSON.parse(bad.stdout);
-  assert.deepEqual([bad.status, passed, cases[1].passed, cases[1].greedy_equal, cases[0].passed], [1, false, false, 10, true]);
+  assert.deepEqual([bad.status, passed, cases[0].passed], [1, false, true]);
+  assert.deepEqual([cases[1].passed, cases[1].greedy_equal], [false, 10]);
   const logits = changed(t, "golden/golden.json", ({ cases }) => (cases[0].sampled_logits[2][7] += 0.01));
   assert.equal(run(["verify", logits]).status, 1);
 });

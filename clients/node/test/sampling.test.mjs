@@ -75,7 +75,8 @@ test("draws follow the probabilities that are left", () => {
   const sampler = new Sampler({ temperature: 1, topK: 3, seed: 1 }, []);
   const counts = [0, 0, 0, 0];
   for (let draw = 0; draw < 4000; ++draw) counts[sampler.choose(logits)] += 1;
-  [0.5, 0.3, 0.15].forEach((share, token) => assert.ok(Math.abs(counts[token] / 4000 - share / 0.95) < 0.03, `${counts}`));
+  for (const [token, share] of [0.5, 0.3, 0.15].entries())
+    assert.ok(Math.abs(counts[token] / 4000 - share / 0.95) < 0.03, `${counts}`);
   assert.equal(counts[3], 0);
 });
 

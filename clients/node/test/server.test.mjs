@@ -87,8 +87,10 @@ test("generation stops when the client is gone, and others go on", async () => {
 });
 
 test("more than four at once are asked to come back", async () => {
-  const responses = await Promise.all(Array.from({ length: 8 }, () => post({ token_ids: [1772], max_new_tokens: 50 })));
+  const request = { token_ids: [1772], max_new_tokens: 50 };
+  const responses = await Promise.all(Array.from({ length: 8 }, () => post(request)));
   const statuses = responses.map(({ status }) => status).sort();
-  assert.deepEqual([statuses.filter((s) => s === 200).length >= 4, statuses.includes(503)], [true, true], `${statuses}`);
+  assert.ok(statuses.filter((status) => status === 200).length >= 4, `${statuses}`);
+  assert.ok(statuses.includes(503), `${statuses}`);
   await Promise.all(responses.map((response) => response.text()));
 });

@@ -60,7 +60,7 @@ test("a kept cache goes on where it was, and starts over at length 0", async () 
   assert.deepEqual(await all(session.generate(short.token_ids, { ...options, maxNewTokens: 64 })), short.greedy);
 });
 
-test("a generation ends at a stop token, at the tokens asked for, at the capacity, and when its loop is left", async () => {
+test("a generation ends at a stop token, at its length, at the capacity, and when its loop is left", async () => {
   const session = await Session.open(PACKAGE, NATIVE);
   const stopping = session.generate(short.token_ids, { sampling: { stopTokens: [short.greedy[3]] } });
   assert.deepEqual([await all(stopping), stopping.finishReason], [short.greedy.slice(0, 4), "stop"]);
@@ -118,7 +118,8 @@ test("mistakes in opening are named", async (t) => {
   await refused(PACKAGE, { ...NATIVE, kernels: "fast" }, /kernels: found fast, expected auto or native or portable/);
   await refused(PACKAGE, { ...NATIVE, threads: 0.5 }, /threads: found 0.5/);
   await refused(PACKAGE, { kernels: "native", library: "missing.so" }, /found no library missing.so/);
-  await refused(PACKAGE, { kernels: "native", library: `${PACKAGE}/model.onnx` }, /expected this project's libgptoss_ops/);
+  const noLibrary = { kernels: "native", library: `${PACKAGE}/model.onnx` };
+  await refused(PACKAGE, noLibrary, /expected this project's libgptoss_ops/);
   await refused(PACKAGE, { ...PORTABLE, activations: "bf16" }, /activations bf16: needs the native kernels/);
   for (const [key, value, message] of [
     ["format_version", 2, /format_version: found 2, expected 1/],
@@ -135,7 +136,8 @@ test("mistakes in opening are named", async (t) => {
   await refused(rewritten, NATIVE, /modification time/);
   const half = changed(t, "manifest.json", (manifest) => (manifest.kv_dtype = "bfloat16"));
   await refused(half, PORTABLE, /kv_dtype bfloat16: needs the native kernels/);
-  const lacking = changed(t, "manifest.json", ({ ops }) => ops.push({ domain: "ai.gptoss", name: "New", version: 1, count: 1 }));
+  const op = { domain: "ai.gptoss", name: "New", version: 1, count: 1 };
+  const lacking = changed(t, "manifest.json", ({ ops }) => ops.push(op));
   await refused(lacking, NATIVE, /has no kernel for New/);
 });
 
