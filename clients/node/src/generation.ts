@@ -1,0 +1,54 @@
+import { checkInteger } from "./package.js";
+import { Sampler, type Sampling } from "./sampling.js";
+import type { KVCache, Session } from "./session.js";
+
+export interface GenerateOptions {
+  sampling?: Sampling;
+  maxNewTokens?: number;
+  /** Goes on after what it holds and keeps the result; without it an own one. */
+  cache?: KVCache;
+}
+
+/**
+ * Token ids as they are generated; leaving the loop over them ends it. A stop token is the last id. The last id has
+ * not been run: a caller who keeps the cache passes it first when going on.
+ */
+export class Generation implements AsyncIterable<number> {
+  readonly tokens: number[] = [];
+  /** `length` after the tokens asked for or at the capacity; null while it goes on. */
+  finishReason: "stop" | "length" | null = null;
+  prefillSeconds = 0;
+  /** Later runs and the sampling; the consumer's time between tokens is not in it. */
+  decodeSeconds = 0;
+  private readonly sampler: Sampler;
+
+  constructor(
+    private readonly session: Session,
+    private readonly prompt: readonly number[],
+    private readonly options: GenerateOptions,
+  ) {
+    checkInteger("max-new-tokens", options.maxNewTokens ?? 256, 1);
+    checkInteger("prompt: number of tokens", prompt.length, 1, session.files.manifest.model.max_position_embeddings);
+    this.sampler = new Sampler(options.sampling ?? {}, prompt);
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<number, void, void> {
+    const { session, prompt, tokens } = this;
+    const { maxNewTokens = 256, sampling } = this.options;
+    const capacity = Math.min(prompt.length + maxNewTokens, session.files.manifest.model.max_position_embeddings);
+    const cache = this.options.cache ?? session.newCache(capacity);
+    const stops = sampling?.stopTokens ?? session.files.stopTokens;
+    for (let next = prompt; this.finishReason === null; next = tokens.slice(-1)) {
+      const begin = performance.now();
+      const logits = await session.forward(next, cache);
+      const ran = performance.now();
+      const token = this.sampler.choose(logits);
+      tokens.push(token);
+      if (stops.includes(token)) this.finishReason = "stop";
+      else if (tokens.length === maxNewTokens || cache.length === cache.capacity) this.finishReason = "length";
+      if (next === prompt) this.prefillSeconds = (ran - begin) / 1000;
+      this.decodeSeconds += (performance.now() - (next === prompt ? ran : begin)) / 1000;
+      yield token;
+    }
+  }
+}
