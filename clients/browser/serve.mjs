@@ -24,11 +24,10 @@ export async function serve(folder, port = 0) {
   const manifest = join(folder, "manifest.json");
   if (!existsSync(manifest)) throw new Error(`${folder}: found no manifest.json, expected a package folder`);
   const missing = LIBRARIES.find((library) => !existsSync(join(HERE, library)));
-  if (missing) throw new Error(`${HERE}${missing}: not found; run npm ci in ${HERE}`);
-  // A package may refer to weights in the checkpoint's folder.
-  const { root } = JSON.parse(readFileSync(manifest, "utf8")).weights;
+  if (missing) throw new Error(`${HERE}${missing}: found no such folder, expected what npm ci puts there`);
+  const root = JSON.parse(readFileSync(manifest, "utf8")).weights?.root ?? folder; // perhaps the checkpoint's folder
   /** @type {[string, string][]} */
-  const places = [["/package/", folder], ["/package/", root ?? folder], ["/", join(HERE, "public")]];
+  const places = [["/package/", folder], ["/package/", root], ["/", join(HERE, "public")]];
   for (const library of LIBRARIES) places.push([`/${library}`, join(HERE, library)]);
   const server = createServer(({ method, url = "" }, response) => {
     const file = method === "GET" && locate(url, places);
@@ -42,7 +41,7 @@ export async function serve(folder, port = 0) {
   return { url: `http://127.0.0.1:${address.port}/`, close: () => (server.close(), server.closeAllConnections()) };
 }
 
-/** Return the file that a URL names, if it lies in a place of that prefix, links followed.
+/** Return the file a URL names if, links followed, it lies in a place of that prefix.
  * @param {string} url @param {[string, string][]} places */
 export function locate(url, places) {
   try {
@@ -50,18 +49,24 @@ export function locate(url, places) {
     for (const [prefix, folder] of places) {
       const file = path.startsWith(prefix) ? join(folder, path.slice(prefix.length)) : "";
       if (!existsSync(file) || !statSync(file).isFile()) continue;
-      if (realpathSync(file).startsWith(realpathSync(folder) + sep)) return realpathSync(file);
+      if (realpathSync(file).startsWith(realpathSync(folder) + sep)) return file;
     }
   } catch {} // a malformed URL names no file
 }
 
-if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
-  try {
-    const { values, positionals } = parseArgs({ options: { port: { type: "string" } }, allowPositionals: true });
-    if (positionals.length !== 1) throw new Error("usage: node serve.mjs PACKAGE [--port N]");
-    console.log((await serve(positionals[0], Number(values.port ?? 0))).url);
-  } catch (error) {
-    console.error(error.message);
-    process.exitCode = 2;
-  }
+/** Run a module's main function where it is the program: its number is the exit code, an error one line and code 2.
+ * @param {string} module @param {() => Promise<number | undefined>} main */
+export function program(module, main) {
+  if (!process.argv[1] || realpathSync(process.argv[1]) !== fileURLToPath(module)) return;
+  main().then((code) => (process.exitCode = code), (error) => {
+    console.error(error.message.split("\n")[0]);
+    process.exit(2);
+  });
 }
+
+program(import.meta.url, async () => {
+  const { values, positionals } = parseArgs({ options: { port: { type: "string" } }, allowPositionals: true });
+  if (positionals.length !== 1) throw new Error("usage: node serve.mjs PACKAGE [--port N]");
+  console.log((await serve(positionals[0], Number(values.port ?? 0))).url);
+  return undefined;
+});

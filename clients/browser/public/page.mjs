@@ -34,6 +34,7 @@ async function run(state, action) {
   } catch (error) {
     at("error").textContent = error.message;
     show(state === "loading" ? "failed" : "ready");
+    if (state === "loading") at("facts").textContent = "No package is loaded.";
   }
 }
 

@@ -21,10 +21,17 @@ export const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPen
 export class Sampler {
   /** @param {Sampling} sampling @param {number[]} prompt */
   constructor(sampling, prompt) {
-    checkSampling(sampling);
+    const { temperature, topK, topP, minP, repetitionPenalty: penalty, seed } = sampling;
+    const count = (/** @type {number} */ value) => Number.isInteger(value) && value >= 0;
+    expect("temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more");
+    expect("top-k", topK, count(topK), "an integer, 0 (off) or more");
+    expect("top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1");
+    expect("min-p", minP, minP >= 0 && minP <= 1, "0 to 1");
+    expect("repetition penalty", penalty, penalty > 0 && penalty < Infinity, "a finite number above 0");
+    expect("seed", seed, seed === null || count(seed), "an integer, 0 or more, or none");
     this.sampling = sampling;
     this.seen = new Set(prompt);
-    this.random = sampling.seed === null ? Math.random : randomNumbers(sampling.seed);
+    this.random = seed === null ? Math.random : randomNumbers(seed);
   }
 
   /** Return the next token and remember it. @param {Float32Array} logits  (V), overwritten */
@@ -32,9 +39,7 @@ export class Sampler {
     const { temperature, repetitionPenalty } = this.sampling;
     const largest = logits.reduce((most, logit) => Math.max(most, logit), -Infinity); // NaN where there is one
     expect("logits: the largest", largest, Number.isFinite(largest), "a finite number; run Verify on the package");
-    if (repetitionPenalty !== 1)
-      for (const id of this.seen)
-        logits[id] = logits[id] < 0 ? logits[id] * repetitionPenalty : logits[id] / repetitionPenalty;
+    for (const id of this.seen) logits[id] *= logits[id] < 0 ? repetitionPenalty : 1 / repetitionPenalty;
     const token = temperature === 0 ? argmax(logits) : draw(restrict(logits, this.sampling), this.random());
     this.seen.add(token);
     return token;
@@ -48,15 +53,12 @@ export function argmax(values) {
   return best;
 }
 
-/**
- * Return how probable each token is relative to the most probable one, 0 for those left out.
- * @param {Float32Array} logits  (V)
- * @param {Sampling} sampling
- */
+/** Return how probable each token is relative to the most probable one, 0 for those left out.
+ * @param {Float32Array} logits  (V) @param {Sampling} sampling */
 export function restrict(logits, { temperature, topK, topP, minP }) {
   const scores = logits.map((logit) => logit / temperature);
   const largest = scores[argmax(scores)];
-  const least = topK > 0 && topK < scores.length ? scores.slice().sort()[scores.length - topK] : -Infinity;
+  const least = topK > 0 && topK < scores.length ? scores.toSorted()[scores.length - topK] : -Infinity;
   const weights = Float64Array.from(scores, (score) => (score < least ? 0 : Math.exp(score - largest)));
   if (topP < 1) {
     // A token is out when it and all less probable ones together have at most 1 - topP; the most probable stays.
@@ -71,18 +73,6 @@ export function restrict(logits, { temperature, topK, topP, minP }) {
   return weights.map((weight) => (weight < minP ? 0 : weight));
 }
 
-/** Throw unless every setting is in its range. @param {Sampling} sampling */
-function checkSampling({ temperature, topK, topP, minP, repetitionPenalty, seed }) {
-  const count = (/** @type {number} */ value) => Number.isInteger(value) && value >= 0;
-  expect("temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more");
-  expect("top-k", topK, count(topK), "an integer, 0 (off) or more");
-  expect("top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1");
-  expect("min-p", minP, minP >= 0 && minP <= 1, "0 to 1");
-  const penalty = repetitionPenalty > 0 && repetitionPenalty < Infinity;
-  expect("repetition penalty", repetitionPenalty, penalty, "a finite number above 0");
-  expect("seed", seed, seed === null || count(seed), "an integer, 0 or more, or none");
-}
-
 /** Return the token at which the weights, added up, pass a fraction of their sum.
  * @param {Float64Array} weights @param {number} fraction  from 0 to below 1 */
 function draw(weights, fraction) {
@@ -91,14 +81,13 @@ function draw(weights, fraction) {
   return token >= 0 ? token : weights.findLastIndex((weight) => weight > 0); // rounding may leave a rest
 }
 
-/** Return a generator of numbers from 0 to below 1: a counter, its bits mixed by two multiplications.
- * @param {number} seed */
+/** Return a generator of numbers from 0 to below 1: a counter, its bits mixed. @param {number} seed */
 function randomNumbers(seed) {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x9e3779b9) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
-    mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
-    return ((mixed ^ (mixed >>> 16)) >>> 0) / 2 ** 32;
+    const mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+    const again = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+    return ((again ^ (again >>> 16)) >>> 0) / 2 ** 32;
   };
 }

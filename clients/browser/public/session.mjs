@@ -5,12 +5,11 @@
  * The `wasm` build is the only one to use: the default build of onnxruntime-web ignores attention sinks and windows.
  */
 import * as ort from "/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
-import { expect, fetchBytes } from "./package.mjs";
+import { callEnds, expect, fetchBytes, slots } from "./package.mjs";
 import { Sampler } from "./sampling.mjs";
 
 /** @typedef {import("./package.mjs").Manifest} Manifest */
 
-const CHUNK = 512; // tokens of a prompt run in one call
 /** @type {{logSeverityLevel: 3}} errors alone: ONNX Runtime would warn that caches are copied at every step */
 const QUIET = { logSeverityLevel: 3 };
 
@@ -32,14 +31,6 @@ export class Cache {
       }
     }
   }
-}
-
-/** Return C of a layer. Portable window layers are rings in which a call overwrites nothing that it may still see;
- * those of target ort hold the last tokens in order. @param {string} target @param {number} window  0 for a full layer
- * @param {number} capacity */
-export function slots(target, window, capacity) {
-  if (window === 0) return capacity;
-  return target === "ort" ? window : Math.min(capacity, window + CHUNK - 1);
 }
 
 export class Session {
@@ -73,15 +64,14 @@ export class Session {
     expect("token id", wrong, wrong === undefined, `0 to ${this.vocab - 1}`);
     const total = cache.length + tokens.length;
     expect("tokens in the cache", total, total <= cache.capacity, `at most its capacity, ${cache.capacity}`);
-    // A call ends where its chunk is full; and, where the graph returns the last logits alone, where they are wanted.
-    const last = this.manifest.target === "ort" ? positions : [];
     /** @type {Float32Array[]} */
     const rows = [];
-    for (let begin = 0, end = 0; begin < tokens.length; begin = end) {
-      end = Math.min(begin + CHUNK, tokens.length, ...last.filter((p) => p >= begin).map((p) => p + 1));
+    let begin = 0;
+    for (const end of callEnds(this.manifest.target, tokens.length, positions)) {
       const wanted = positions.filter((p) => p >= begin && p < end).map((p) => p - begin);
       const logits = await this.#run(tokens.slice(begin, end), cache, wanted.length > 0 ? wanted : [0]);
       wanted.forEach((_, row) => rows.push(logits.slice(row * this.vocab, (row + 1) * this.vocab)));
+      begin = end;
     }
     return rows;
   }

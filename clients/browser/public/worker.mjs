@@ -26,8 +26,8 @@ const methods = {
     /** @type {import("./package.mjs").OnProgress} */
     const onProgress = (what, done, total) => report({ what, done, total });
     if (manifest.tokenizer_files.includes("tokenizer.json"))
-      tokenizer = new Tokenizer(await fetchJson(new URL("tokenizer.json", FOLDER), onProgress), {});
-    const config = await fetchJson(new URL("generation_config.json", FOLDER));
+      tokenizer = new Tokenizer(await fetchJson(new URL("tokenizer.json", FOLDER), { onProgress }), {});
+    const config = await fetchJson(new URL("generation_config.json", FOLDER), { instead: {} });
     stopTokens = [config.eos_token_id ?? manifest.model.eos_token_id ?? []].flat();
     session = await Session.open(manifest, FOLDER, onProgress);
     return { manifest, bytes, text: tokenizer !== null, runtime: `${runtime()}, threads: ${env.wasm.numThreads}` };
@@ -35,8 +35,8 @@ const methods = {
 
   /** @param {Request} request */
   async generate({ prompt, most, sampling }, report, signal) {
-    const ids = typeof prompt === "string" ? encode(prompt) : prompt;
-    const stream = new TextStream(decode);
+    const ids = typeof prompt === "string" ? toTokens(prompt) : prompt;
+    const stream = new TextStream(toText);
     const begin = performance.now();
     const tokens = [];
     let [first, finish, text] = [begin, "stopped", ""];
@@ -48,9 +48,9 @@ const methods = {
       report({ fresh, tokens: tokens.length, perSecond: (1000 * (tokens.length - 1)) / (performance.now() - first) });
       await messages(); // a call of the graph blocks the worker, and "stop" is a message
     }
-    const end = performance.now();
-    const timings = { prompt_tokens: ids.length, prefill_seconds: (first - begin) / 1000, new_tokens: tokens.length,
-      decode_seconds: (end - first) / 1000, decode_tokens_per_second: (1000 * (tokens.length - 1)) / (end - first) };
+    const [prefill, decode] = [(first - begin) / 1000, (performance.now() - first) / 1000];
+    const timings = { prompt_tokens: ids.length, prefill_seconds: prefill, new_tokens: tokens.length,
+      decode_seconds: decode, decode_tokens_per_second: (tokens.length - 1) / decode };
     return { tokens, text, finish_reason: finish, timings };
   },
 
@@ -69,7 +69,7 @@ const methods = {
 const runtime = () => `onnxruntime-web ${env.versions.web}`;
 
 /** @param {string} text */
-function encode(text) {
+function toTokens(text) {
   if (tokenizer) return tokenizer.encode(text).ids;
   const ids = text.split(/[\s,]+/).filter(Boolean);
   const wrong = ids.find((id) => !/^\d+$/.test(id));
@@ -78,7 +78,7 @@ function encode(text) {
 }
 
 /** @param {number[]} ids */
-function decode(ids) {
+function toText(ids) {
   if (!tokenizer) return ids.map((id) => `${id} `).join("");
   const options = { skip_special_tokens: true, clean_up_tokenization_spaces: false };
   return ids.length > 0 ? tokenizer.decode(ids, options) : ""; // the library refuses an empty list
