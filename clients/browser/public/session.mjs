@@ -51,7 +51,10 @@ export class Session {
     ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
     onProgress("ONNX Runtime opens the graph", 0, 0);
     const options = { executionProviders: ["wasm"], externalData, ...QUIET };
-    return new Session(manifest, await ort.InferenceSession.create(graph, options));
+    const opened = ort.InferenceSession.create(graph, options).catch((error) => {
+      throw new Error(`${manifest.graph}: ONNX Runtime cannot open it (${error.message})`);
+    });
+    return new Session(manifest, await opened);
   }
 
   /**

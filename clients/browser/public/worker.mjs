@@ -30,7 +30,7 @@ const methods = {
     const config = await fetchJson(new URL("generation_config.json", FOLDER), { instead: {} });
     stopTokens = [config.eos_token_id ?? manifest.model.eos_token_id ?? []].flat();
     session = await Session.open(manifest, FOLDER, onProgress);
-    return { manifest, bytes, text: tokenizer !== null, runtime: `${runtime()}, threads: ${env.wasm.numThreads}` };
+    return { manifest, bytes, text: tokenizer !== null, runtime: `${runtime()} · ${env.wasm.numThreads} thread(s)` };
   },
 
   /** @param {Request} request */
