@@ -5,8 +5,8 @@ import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 import { program, serve } from "./serve.mjs";
 
-const USAGE = "usage: gptoss-browser verify PACKAGE [--screenshot FILE] [--chromium PATH], or gptoss-browser generate " +
-  "PACKAGE --prompt-tokens 1,2,3 [--max-new-tokens N] [--json] [--chromium PATH]";
+const USAGE = "usage: gptoss-browser verify PACKAGE [--screenshot FILE] [--chromium PATH], or gptoss-browser " +
+  "generate PACKAGE --prompt-tokens 1,2,3 [--max-new-tokens N] [--json] [--chromium PATH]";
 const BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 // It sees no page but ours, often as root in a container without namespaces or network.
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -40,16 +40,16 @@ export async function withPage(folder, executable, action) {
   try {
     const page = await browser.newPage();
     page.setDefaultTimeout(0); // a large package takes its time
-    const crash = new Promise((_, reject) => page.on("crash", () => reject(new Error("page: crashed; out of memory?"))));
-    await page.goto(server.url);
-    return await Promise.race([crash, settled(page).then(() => action(page))]);
+    const crash = page.waitForEvent("crash").then(() => Promise.reject(new Error("page: crashed; out of memory?")));
+    const work = page.goto(server.url).then(() => settled(page)).then(() => action(page));
+    return await Promise.race([crash, work]);
   } finally {
     await browser.close();
     server.close();
   }
 }
 
-/** Wait until the page is done with what it does; throw its error, if any. @param {import("playwright-core").Page} page */
+/** Wait until the page is done with what it does; throw its error. @param {import("playwright-core").Page} page */
 export async function settled(page) {
   await page.waitForSelector("body[data-state=ready], body[data-state=failed]");
   const error = await page.textContent("#error");
@@ -81,6 +81,6 @@ async function generate(page, prompt, most) {
 /** Return the first browser on PATH. */
 function findBrowser() {
   const found = spawnSync("sh", ["-c", `command -v ${BROWSERS.join(" || command -v ")}`], { encoding: "utf8" });
-  if (found.status !== 0) throw new Error(`PATH: found none of ${BROWSERS.join(", ")}, expected one, or --chromium PATH`);
+  if (found.status !== 0) throw new Error(`PATH: found none of ${BROWSERS.join(", ")}; expected one or --chromium`);
   return found.stdout.trim();
 }

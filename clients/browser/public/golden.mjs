@@ -1,4 +1,4 @@
-/** Golden vectors: runs every case of the package's `golden.json` and says whether the package computes what it should. */
+/** Golden vectors: runs the cases of `golden.json` and says whether the package computes here what it should. */
 import { Cache } from "./session.mjs";
 import { GREEDY } from "./sampling.mjs";
 

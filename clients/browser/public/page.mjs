@@ -13,7 +13,7 @@ export function call(method, argument, onReport, signal) {
   const { port1, port2 } = new MessageChannel();
   signal?.addEventListener("abort", () => port1.postMessage("stop"));
   return new Promise((resolve, reject) => {
-    worker.onerror = (event) => reject(new Error(`worker.mjs: ${event.message ?? "not loaded; run npm ci and reload"}`));
+    worker.onerror = ({ message }) => reject(new Error(`worker.mjs: ${message ?? "not loaded; is npm ci done?"}`));
     port1.onmessage = ({ data }) => {
       if ("report" in data) onReport(data.report);
       else if ("error" in data) reject(new Error(data.error));
@@ -26,6 +26,11 @@ export function call(method, argument, onReport, signal) {
 /** Show what the page is doing, and its error; do nothing else meanwhile.
  * @param {"loading" | "generating" | "verifying"} state @param {() => Promise<void>} action */
 async function run(state, action) {
+  const show = (/** @type {string} */ now) => {
+    document.body.dataset.state = now;
+    at("generate").disabled = at("verify").disabled = now !== "ready";
+    at("stop").disabled = now !== "generating";
+  };
   show(state);
   at("error").textContent = "";
   try {
@@ -36,13 +41,6 @@ async function run(state, action) {
     show(state === "loading" ? "failed" : "ready");
     if (state === "loading") at("facts").textContent = "No package is loaded.";
   }
-}
-
-/** @param {string} state */
-function show(state) {
-  document.body.dataset.state = state;
-  for (const id of ["generate", "verify"]) at(id).disabled = state !== "ready";
-  at("stop").disabled = state !== "generating";
 }
 
 async function load() {
@@ -56,8 +54,8 @@ async function load() {
   });
   at("progress").replaceChildren();
   const { num_hidden_layers: layers, num_local_experts: experts } = manifest.model;
-  at("facts").textContent = `${layers} layers · ${experts} experts · ${megabytes(bytes)} of weights · target ${
-    manifest.target} · ${runtime}`;
+  const facts = [`${layers} layers`, `${experts} experts`, `${megabytes(bytes)} of weights`, manifest.target, runtime];
+  at("facts").textContent = facts.join(" · ");
   if (!text) at("prompt").placeholder = "Token ids, such as 11 29 3: this package has no tokenizer.json";
 }
 
@@ -69,11 +67,13 @@ async function generate() {
   at("stop").onclick = () => controller.abort();
   at("text").textContent = at("speed").textContent = "";
   const argument = { prompt: at("prompt").value, most: Number(most), sampling };
-  const { finish_reason: finish, timings } = await call("generate", argument, ({ fresh, tokens, perSecond }) => {
-      at("text").append(fresh);
-      at("speed").textContent = `${tokens} tokens · ${perSecond.toFixed(1)} tokens/s`;
-    }, controller.signal);
-  at("speed").textContent += ` · prompt of ${timings.prompt_tokens} in ${timings.prefill_seconds.toFixed(2)} s · ${finish}`;
+  const onReport = (/** @type {any} */ { fresh, tokens, perSecond }) => {
+    at("text").append(fresh);
+    at("speed").textContent = `${tokens} tokens · ${perSecond.toFixed(1)} tokens/s`;
+  };
+  const { finish_reason: finish, timings } = await call("generate", argument, onReport, controller.signal);
+  const prefill = timings.prefill_seconds.toFixed(2);
+  at("speed").textContent += ` · prompt of ${timings.prompt_tokens} in ${prefill} s · ${finish}`;
 }
 
 async function verify() {
@@ -83,12 +83,12 @@ async function verify() {
     at("verified").textContent = `${done} of ${of} cases: ${name}`;
   });
   for (const one of verdict.cases) {
-    const cells = [one.name, one.positions, one.max_abs.toExponential(1), `${one.greedy_equal} of ${one.greedy_tokens}`];
+    const greedy = `${one.greedy_equal} of ${one.greedy_tokens}`;
     const row = at("cases").insertRow();
-    for (const cell of [...cells, one.passed ? "passed" : `failed ${one.note}`]) row.insertCell().textContent = cell;
+    const cells = [one.name, one.positions, one.max_abs.toExponential(1), greedy, one.passed ? "passed" : "FAILED"];
+    for (const cell of cells) row.insertCell().textContent = cell;
   }
-  at("verified").textContent = `${verdict.passed ? "Passed" : "FAILED"} in ${verdict.seconds.toFixed(1)} s, within ${
-    verdict.limit} of the reference’s logits`;
+  at("verified").textContent = `${verdict.passed ? "Passed" : "FAILED"} in ${verdict.seconds.toFixed(1)} s`;
   at("verified").dataset.passed = verdict.passed;
   at("verdict").textContent = JSON.stringify(verdict, null, 2);
   at("result").hidden = false;

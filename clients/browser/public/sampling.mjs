@@ -10,18 +10,18 @@ import { expect } from "./package.mjs";
  * @property {number} topK  keep the k largest logits (and what ties with the last); 0 keeps all
  * @property {number} topP  keep the fewest most probable tokens whose probabilities reach this sum; 1 keeps all
  * @property {number} minP  keep tokens at least this fraction as probable as the most probable one; 0 keeps all
- * @property {number} repetitionPenalty  divides positive, multiplies negative logits of tokens seen; 1 is none
+ * @property {number} penalty  of repetition: divides positive, multiplies negative logits of tokens seen; 1 is none
  * @property {number | null} seed  of the random numbers; null draws fresh ones
  */
 
 /** @type {Sampling} */
-export const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: null };
+export const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, penalty: 1, seed: null };
 
 /** Chooses the tokens of one sequence, remembering what it has said. */
 export class Sampler {
   /** @param {Sampling} sampling @param {number[]} prompt */
   constructor(sampling, prompt) {
-    const { temperature, topK, topP, minP, repetitionPenalty: penalty, seed } = sampling;
+    const { temperature, topK, topP, minP, penalty, seed } = sampling;
     const count = (/** @type {number} */ value) => Number.isInteger(value) && value >= 0;
     expect("temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more");
     expect("top-k", topK, count(topK), "an integer, 0 (off) or more");
@@ -36,10 +36,10 @@ export class Sampler {
 
   /** Return the next token and remember it. @param {Float32Array} logits  (V), overwritten */
   choose(logits) {
-    const { temperature, repetitionPenalty } = this.sampling;
+    const { temperature, penalty } = this.sampling;
     const largest = logits.reduce((most, logit) => Math.max(most, logit), -Infinity); // NaN where there is one
     expect("logits: the largest", largest, Number.isFinite(largest), "a finite number; run Verify on the package");
-    for (const id of this.seen) logits[id] *= logits[id] < 0 ? repetitionPenalty : 1 / repetitionPenalty;
+    for (const id of this.seen) logits[id] *= logits[id] < 0 ? penalty : 1 / penalty;
     const token = temperature === 0 ? argmax(logits) : draw(restrict(logits, this.sampling), this.random());
     this.seen.add(token);
     return token;

@@ -25,10 +25,9 @@ export class Cache {
     for (const layer of manifest.cache) {
       const dims = [1, layer.kv_heads, slots(manifest.target, layer.window, capacity), layer.head_dim];
       const size = dims.reduce((product, dim) => product * dim);
-      for (const name of [layer.past_key, layer.past_value]) {
-        const zeros = manifest.kv_dtype === "float16" ? new Uint16Array(size) : new Float32Array(size);
-        this.tensors[name] = new ort.Tensor(manifest.kv_dtype, zeros, dims);
-      }
+      const zeros = () => (manifest.kv_dtype === "float16" ? new Uint16Array(size) : new Float32Array(size));
+      for (const name of [layer.past_key, layer.past_value])
+        this.tensors[name] = new ort.Tensor(manifest.kv_dtype, zeros(), dims);
     }
   }
 }

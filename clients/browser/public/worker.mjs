@@ -9,6 +9,7 @@ import { TextStream } from "./text.mjs";
 /** @typedef {{prompt: string | number[], most: number, sampling: import("./sampling.mjs").Sampling}} Request */
 
 const FOLDER = new URL("package/", import.meta.url);
+const RUNTIME = `onnxruntime-web ${env.versions.web}`;
 
 /** @type {Session} */
 let session;
@@ -30,7 +31,7 @@ const methods = {
     const config = await fetchJson(new URL("generation_config.json", FOLDER), { instead: {} });
     stopTokens = [config.eos_token_id ?? manifest.model.eos_token_id ?? []].flat();
     session = await Session.open(manifest, FOLDER, onProgress);
-    return { manifest, bytes, text: tokenizer !== null, runtime: `${runtime()} · ${env.wasm.numThreads} thread(s)` };
+    return { manifest, bytes, text: tokenizer !== null, runtime: `${RUNTIME} · threads: ${env.wasm.numThreads}` };
   },
 
   /** @param {Request} request */
@@ -48,8 +49,8 @@ const methods = {
       report({ fresh, tokens: tokens.length, perSecond: (1000 * (tokens.length - 1)) / (performance.now() - first) });
       await messages(); // a call of the graph blocks the worker, and "stop" is a message
     }
-    const [prefill, decode] = [(first - begin) / 1000, (performance.now() - first) / 1000];
-    const timings = { prompt_tokens: ids.length, prefill_seconds: prefill, new_tokens: tokens.length,
+    const decode = (performance.now() - first) / 1000;
+    const timings = { prompt_tokens: ids.length, prefill_seconds: (first - begin) / 1000, new_tokens: tokens.length,
       decode_seconds: decode, decode_tokens_per_second: (tokens.length - 1) / decode };
     return { tokens, text, finish_reason: finish, timings };
   },
@@ -62,11 +63,9 @@ const methods = {
       cases.push(one);
       report({ name: one.name, done: cases.length, of: golden.cases.length });
     }
-    return verdict(session.manifest, runtime(), FOLDER.pathname, cases, (performance.now() - begin) / 1000);
+    return verdict(session.manifest, RUNTIME, FOLDER.pathname, cases, (performance.now() - begin) / 1000);
   },
 };
-
-const runtime = () => `onnxruntime-web ${env.versions.web}`;
 
 /** @param {string} text */
 function toTokens(text) {
@@ -84,14 +83,13 @@ function toText(ids) {
   return ids.length > 0 ? tokenizer.decode(ids, options) : ""; // the library refuses an empty list
 }
 
-/** Let messages that have arrived be handled. */
-function messages() {
-  const { port1, port2 } = new MessageChannel();
-  return new Promise((resolve) => {
+/** Let messages that have arrived be handled, without the milliseconds that timers wait. */
+const messages = () =>
+  new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
     port1.onmessage = resolve;
     port2.postMessage(null);
   });
-}
 
 addEventListener("message", async ({ data: { method, argument }, ports: [port] }) => {
   const controller = new AbortController();

@@ -51,7 +51,7 @@ test("temperature divides the logits", () => {
 });
 
 test("the repetition penalty divides positive and multiplies negative logits of what was seen", () => {
-  const sampler = new Sampler({ ...GREEDY, repetitionPenalty: 2 }, [0]);
+  const sampler = new Sampler({ ...GREEDY, penalty: 2 }, [0]);
   assert.equal(sampler.choose(logits(3, 2, -1)), 1); // 1.5, 2, -1
   assert.equal(sampler.choose(logits(-3, 2, 1.5)), 2); // -6, 1, 1.5: token 1 is seen by now
 });
@@ -66,7 +66,7 @@ test("draws follow the probabilities, and the seed", () => {
 });
 
 test("settings out of range and logits that are no numbers are refused by name", () => {
-  const wrong = { temperature: -1, topK: 1.5, topP: 0, minP: 2, repetitionPenalty: 0, seed: -1 };
+  const wrong = { temperature: -1, topK: 1.5, topP: 0, minP: 2, penalty: 0, seed: -1 };
   for (const [name, value] of Object.entries(wrong))
     assert.throws(() => new Sampler({ ...GREEDY, [name]: value }, []), new RegExp(`found ${value}, expected`), name);
   assert.throws(() => new Sampler(GREEDY, []).choose(logits(1, NaN, 2)), /logits.*NaN/);

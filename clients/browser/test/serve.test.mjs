@@ -28,9 +28,13 @@ const raw = (/** @type {string} */ url, /** @type {string} */ path) =>
 test("the page, its libraries, the package and the weights it refers to, with headers for threads", async () => {
   const { url, close } = await serve(folder);
   try {
-    for (const [path, type] of [["", "text/html"], ["worker.mjs", "text/javascript"],
-      ["package/golden/golden.json", "application/octet-stream"], ["package/model.safetensors", "application/octet-stream"],
-      ["node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", "application/wasm"]]) {
+    for (const [path, type] of [
+      ["", "text/html"],
+      ["worker.mjs", "text/javascript"],
+      ["package/golden/golden.json", "application/octet-stream"],
+      ["package/model.safetensors", "application/octet-stream"],
+      ["node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", "application/wasm"],
+    ]) {
       const response = await fetch(url + path);
       assert.equal(response.status, 200, path);
       assert.equal(response.headers.get("Content-Type"), type, path);
@@ -46,9 +50,11 @@ test("the page, its libraries, the package and the weights it refers to, with he
 test("nothing else: no other folder, no link out of one, no malformed path", async () => {
   const { url, close } = await serve(folder);
   try {
-    for (const path of ["/package/../secret", "/package/%2e%2e/secret", "/package/..%2fsecret", "/package//../../secret",
-      "/package/link", "/../serve.mjs", "/%2e%2e/serve.mjs", "/%2e%2e/package.json", "/node_modules/typescript/package.json",
-      "/package", "/package/golden", "/package/%", "/package/%00", "/etc/passwd", "//etc/passwd", ""]) {
+    for (const path of [
+      "/package/../secret", "/package/%2e%2e/secret", "/package/..%2fsecret", "/package//../../secret", "/package/link",
+      "/../serve.mjs", "/%2e%2e/serve.mjs", "/%2e%2e/package.json", "/node_modules/typescript/package.json", "/package",
+      "/package/golden", "/package/%", "/package/%00", "/etc/passwd", "//etc/passwd", "",
+    ]) {
       const answer = await raw(url, path);
       assert.doesNotMatch(answer, /secret|root:|gptoss-onnx-browser/, path);
       assert.match(answer, /^HTTP\/1.1 40[04]/, path);

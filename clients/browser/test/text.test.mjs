@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { TextStream } from "../public/text.mjs";
 
 /** A tokenizer with one token a byte. */
-const decode = (/** @type {number[]} */ ids) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(ids));
+const decode = (/** @type {number[]} */ ids) => new TextDecoder().decode(Uint8Array.from(ids));
 const stream = (/** @type {Iterable<number>} */ bytes) => {
   const text = new TextStream(decode);
   const pieces = Array.from(bytes, (byte) => text.push(byte));
