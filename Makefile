@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test fuzz demo wheel clean
+.PHONY: help venv lint test test-clients fuzz demo wheel clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,11 +20,14 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
+# What `make test-clients` runs.
+CLIENT_TESTS ?= tests/clients
+
 # What `make test` runs; `make test MARKERS=` runs everything.
-MARKERS ?= not slow and not gpu and not node and not browser
+MARKERS ?= not slow and not gpu and not clients
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 	@echo "make PYTHON=/path/to/python TARGET chooses the Python (3.11 or newer) that .venv is made from"
 
 venv: $(INSTALLED) ## Create .venv and install the project in it, editable, with the native library
@@ -51,21 +54,25 @@ lint: venv ## Check style, format and types
 	@ln -s $(abspath $(wildcard src/gptoss_onnx/*) $(FOLDERS)) $(TYPECHECK)/gptoss_onnx
 	$(BIN)/mypy $(TYPECHECK)/gptoss_onnx $(wildcard demo/*.py)
 
-test: lint ## Lint, then run the tests that need no GPU, Node.js, browser or long time
+test: lint ## Lint, then run the tests that need no GPU, no client in another language and no long time
 	$(BIN)/pytest -m "$(MARKERS)"
 	@echo 'Selected: "$(MARKERS)" (empty: everything). What the default leaves out, because it needs'
 	@echo 'what most machines lack or takes too long:'
 	@echo '  slow     minutes rather than seconds, or gigabytes of address space'
 	@echo '  gpu      a CUDA device and onnxruntime-gpu'
-	@echo '  node     Node.js with onnxruntime-node'
-	@echo '  browser  headless Chromium'
+	@echo '  clients  npm packages, a Chromium, onnxruntime-genai: make test-clients installs them'
 	@echo 'Run one group with, for instance: make test MARKERS=slow'
+
+test-clients: venv ## Install what the clients in C++, Node.js and the browser need, build them and run their tests
+	bash tests/clients/install.sh
+	$(BIN)/pytest -m clients $(CLIENT_TESTS)
 
 fuzz: venv ## Build the native library with sanitizers and drive it with random calls for FUZZ_SECONDS
 	cmake -S custom_ops/native -B build/fuzz -DGPTOSS_SANITIZE=address,undefined
 	cmake --build build/fuzz --parallel
 	$(BIN)/python tests/fuzz/fuzz_kernels.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) \
 	  --library build/fuzz/libgptoss_ops.so
+	$(BIN)/python tests/fuzz/leaks.py
 
 demo: venv ## Export the demo checkpoint, validate the package, generate from it
 	$(BIN)/gptoss-onnx export demo/checkpoint --output demo/package --force

@@ -1,6 +1,6 @@
 """Call, refuse, create and close again and again, and watch memory.
 
-    python tests/fuzz/leaks.py LIBRARY
+    python tests/fuzz/leaks.py [LIBRARY]
 
 Exits with 1 where the process keeps growing. Leaks are counted so because Python and ONNX Runtime keep memory until
 the process ends, which a leak checker would report.
@@ -18,6 +18,7 @@ from fuzz.case import Case
 from fuzz.draw import draw
 from fuzz.memory import Call
 from fuzz.worker import Sessions
+from support.native_levels import LIBRARY
 
 # Repetitions a round, and bytes that each may add: fewer than the message of one error takes, or one kernel with its
 # session. Allocators grow in steps now and then; what leaks grows in every round, so the median round is judged.
@@ -28,7 +29,7 @@ SESSIONS, BYTES_PER_SESSION = 10, 4096
 
 def main() -> int:
     """Return 0 where memory stays level."""
-    library = sys.argv[1]
+    library = sys.argv[1] if len(sys.argv) > 1 else str(LIBRARY)
     growing = 0
     for (op, error), case in sorted(one_case_of_each_kind(Sessions(library)).items()):
         kind = f"{op} {'refused' if error else 'computed'}"
