@@ -1,0 +1,123 @@
+"""One checkpoint, exported once per target: every client and onnxruntime-genai say what Python and reference say."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gptoss_onnx.custom_ops.library import library_path
+from gptoss_onnx.exporter import export
+from gptoss_onnx.runtime import Sampling, Session
+from gptoss_onnx.validation import validate_client
+from support.cpp_client import build_client
+
+ROOT = Path(__file__).parents[2]
+NODE = f"node {ROOT}/clients/node/dist/cli.js"
+BROWSER = f"node {ROOT}/clients/browser/verify.mjs"
+GENAI = ROOT / "build" / "clients" / "genai" / "bin" / "python"
+TOKENS = 64
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="session")
+def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo checkpoint, exported once for each target."""
+    folder = tmp_path_factory.mktemp("targets")
+    return {
+        target: export(demo_checkpoint, folder / target, target=target, weights="copy").folder
+        for target in ("portable", "ort")
+    }
+
+
+@pytest.fixture(scope="session")
+def cpp() -> str:
+    client = build_client()
+    return f"{client.program} --library {client.library}"
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[str]:
+    """The command of the Node client, with the native library where it looks for it."""
+    subprocess.run(["npm", "run", "build"], cwd=ROOT / "clients" / "node", check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTOSS_OPS_LIBRARY", str(library_path()))
+        yield NODE
+
+
+def short_prompt(package: Path) -> tuple[list[int], list[int]]:
+    """The golden case "short": its prompt and the reference's continuation."""
+    golden = json.loads((package / "golden" / "golden.json").read_text())
+    case = next(case for case in golden["cases"] if case["name"] == "short")
+    return case["token_ids"], case["greedy"]
+
+
+def python_tokens(package: Path, prompt: list[int]) -> list[int]:
+    with Session.open(package) as session:
+        return list(session.generate(prompt, Sampling(stop_tokens=()), max_new_tokens=TOKENS))
+
+
+def client_tokens(command: str, package: Path, prompt: list[int], *words: str) -> list[int]:
+    ids = ",".join(map(str, prompt))
+    asked = [*command.split(), str(package), "--prompt-tokens", ids, "--max-new-tokens", str(TOKENS), "--json", *words]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    tokens: list[int] = json.loads(done.stdout)["tokens"]
+    return tokens
+
+
+def genai_tokens(package: Path) -> list[int]:
+    script = Path(__file__).with_name("genai_greedy.py")
+    done = subprocess.run([GENAI, script, package, "exact"], capture_output=True, text=True, check=True)
+    tokens: list[int] = json.loads(done.stdout)["short"]
+    return tokens
+
+
+def test_greedy_continuations_are_identical_everywhere(packages: dict[str, Path], cpp: str, node: str) -> None:
+    portable, ort = packages["portable"], packages["ort"]
+    prompt, reference = short_prompt(portable)
+    assert short_prompt(ort) == (prompt, reference)
+    assert len(reference) == TOKENS
+    found = {
+        "python, portable": python_tokens(portable, prompt),
+        "python, ort": python_tokens(ort, prompt),
+        "cpp": client_tokens(cpp, portable, prompt),
+        "node, native": client_tokens(f"{node} generate", portable, prompt, "--kernels", "native"),
+        "node, ort": client_tokens(f"{node} generate", ort, prompt),
+        "browser, portable": client_tokens(f"{BROWSER} generate", portable, prompt),
+        "browser, ort": client_tokens(f"{BROWSER} generate", ort, prompt),
+        "onnxruntime-genai, ort": genai_tokens(ort),
+    }
+    assert {name: tokens for name, tokens in found.items() if tokens != reference} == {}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "target", "kernels"),
+    [
+        ("cpp", "portable", "native"),
+        ("node", "portable", "native"),
+        ("node", "ort", "contrib"),
+        ("browser", "portable", "portable"),
+        ("browser", "ort", "contrib"),
+    ],
+)
+def test_validate_collects_the_verdict(
+    packages: dict[str, Path], demo_checkpoint: Path, cpp: str, node: str, runtime: str, target: str, kernels: str
+) -> None:
+    command = {"cpp": cpp, "node": node, "browser": BROWSER}[runtime]
+    report = validate_client(packages[target], demo_checkpoint, runtime, command)
+    assert report.passed, report.table()
+    assert report.kernels == kernels
+    assert len(report.cases) == 5
+
+
+def test_command_line_says_which_client_it_ran(packages: dict[str, Path], demo_checkpoint: Path, cpp: str) -> None:
+    words = ["validate", packages["portable"], "--reference", demo_checkpoint, "--runtime", "cpp", "--client", cpp]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("gptoss-onnx"), *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS: 5 cases (native kernels on cpp client" in done.stdout
