@@ -19,7 +19,7 @@ _BYTE_TO_LEVELS = torch.tensor(LEVELS)[torch.stack((_BYTES & 15, _BYTES >> 4), d
 # 2^(scale − 127) by ldexp from float64: 2^-127 is subnormal in float32, and exp2 may flush it to zero.
 _SCALE_TO_FACTOR = torch.ldexp(torch.ones(256, dtype=torch.float64), _BYTES - SCALE_BIAS).float()
 _SCALE_TO_FACTOR[SCALE_NAN] = float("nan")
-_BYTE_TO_INTEGERS = (2 * _BYTE_TO_LEVELS + 128).to(torch.uint8)  # (256, 2)
+_BYTE_TO_INTEGERS = (2 * _BYTE_TO_LEVELS + 128).to(torch.uint8).view(torch.int16)[:, 0]  # (256), two in one
 
 
 def decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -50,7 +50,7 @@ def mxfp4_as_uint8(blocks: torch.Tensor) -> torch.Tensor:
     Returns:
         uint8 (R…, 32).
     """
-    return _BYTE_TO_INTEGERS.to(blocks.device)[blocks.int()].flatten(-2)
+    return _BYTE_TO_INTEGERS.to(blocks.device)[blocks.int()].view(torch.uint8)
 
 
 def mxfp4_uint8_scales(scales: torch.Tensor) -> torch.Tensor:
