@@ -17,7 +17,7 @@ from gptoss_onnx.errors import PackageError
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head, write_safetensors
 
-PIECE = 1 << 22  # elements converted at a time
+PIECE = 1 << 21  # elements converted at a time
 _ELEMENT_TYPES = {
     "BF16": ir.DataType.BFLOAT16,
     "F16": ir.DataType.FLOAT16,
