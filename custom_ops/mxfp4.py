@@ -19,6 +19,7 @@ _BYTE_TO_LEVELS = torch.tensor(LEVELS)[torch.stack((_BYTES & 15, _BYTES >> 4), d
 # 2^(scale − 127) by ldexp from float64: 2^-127 is subnormal in float32, and exp2 may flush it to zero.
 _SCALE_TO_FACTOR = torch.ldexp(torch.ones(256, dtype=torch.float64), _BYTES - SCALE_BIAS).float()
 _SCALE_TO_FACTOR[SCALE_NAN] = float("nan")
+_BYTE_TO_INTEGERS = (2 * _BYTE_TO_LEVELS + 128).to(torch.uint8).view(torch.int16)[:, 0]  # (256), two in one
 
 
 def decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -36,3 +37,22 @@ def decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype 
     factors = _SCALE_TO_FACTOR.to(scales.device)[scales.int()]  # (R, G)
     values = levels.flatten(-2) * factors.unsqueeze(-1)  # (R, G, 32)
     return values.flatten(-2).to(dtype)
+
+
+def mxfp4_as_uint8(blocks: torch.Tensor) -> torch.Tensor:
+    """Return MXFP4 values as 8-bit integers around 128, exactly: 128 + 2 × level, in blocks of 32 as they were.
+
+    With the scales of `mxfp4_uint8_scales`, (integer − 128) × scale is the value that `decode_mxfp4` gives.
+
+    Args:
+        blocks: uint8 (R…, 16), two E2M1 values a byte, low nibble first.
+
+    Returns:
+        uint8 (R…, 32).
+    """
+    return _BYTE_TO_INTEGERS.to(blocks.device)[blocks.int()].view(torch.uint8)
+
+
+def mxfp4_uint8_scales(scales: torch.Tensor) -> torch.Tensor:
+    """Return the float32 scales that go with `mxfp4_as_uint8`: 2^(scale − 128), NaN for 255; the shape stays."""
+    return _SCALE_TO_FACTOR.to(scales.device)[scales.int()] / 2

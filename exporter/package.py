@@ -3,25 +3,33 @@
 import json
 import logging
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import onnx_ir as ir
 import torch
 
-from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.dense_int8 import convert_dense
+from gptoss_onnx.exporter.genai_config import write_genai_config
 from gptoss_onnx.exporter.golden import write_golden
+from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS, check_ort_config, lower_to_ort
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
-from gptoss_onnx.exporter.weights import WeightMode, attach_weights, describe_weights, place_weights
-from gptoss_onnx.manifest import CacheLayer, Manifest, OpUse, TensorSpec, Weights
+from gptoss_onnx.exporter.weights import (
+    WeightMode,
+    attach_weights,
+    describe_own_weights,
+    describe_weights,
+    place_weights,
+)
+from gptoss_onnx.manifest import NOT_OFFERED, CacheLayer, Manifest, OpUse, Target, TensorSpec, Weights
 from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
 
@@ -35,6 +43,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 GENERATION_CONFIG = "generation_config.json"
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GOLDEN_LIMIT = 1 << 30  # bytes of weights up to which the reference forward for golden vectors is cheap
 KvDtype = Literal["float32", "float16", "bfloat16"]
 Dense = Literal["checkpoint", "int8"]
@@ -54,8 +63,8 @@ def export(
     checkpoint: str | Path,
     output: str | Path,
     *,
-    target: Literal["portable"] = "portable",
-    weights: WeightMode = "link",
+    target: Target = "portable",
+    weights: WeightMode | None = None,
     dense: Dense = "checkpoint",
     kv_dtype: KvDtype = "float32",
     force: bool = False,
@@ -63,13 +72,15 @@ def export(
     """Export a gpt-oss checkpoint to a package folder.
 
     Reads no weight byte, except for checkpoints under 1 GiB, whose golden vectors need a forward pass, and those that
-    `dense` converts.
+    `dense` or `target` converts.
 
     Args:
         checkpoint: a folder, or a hub id in the local Hugging Face cache.
         output: the package folder to make; it appears only when it is complete.
-        target: `portable`, the graph of `ai.gptoss` ops with their bodies.
-        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are.
+        target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph in the ops that
+            every build of ONNX Runtime has.
+        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are; None
+            is `link`, and for target `ort`, which always has a weight file of its own, `copy`.
         dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's own (lossy).
         kv_dtype: element type of the KV cache.
         force: replace an existing package.
@@ -79,7 +90,8 @@ def export(
         PackageError: the output cannot be written; nothing is left behind.
         InputError: an option has no such value, or two do not go together.
     """
-    _check_choice("target", target, ("portable",))
+    _check_choice("target", target, ("portable", "ort"))
+    weights = weights or ("copy" if target == "ort" else "link")
     _check_choice("weights", weights, ("link", "copy", "reference"))
     _check_choice("dense", dense, ("checkpoint", "int8"))
     _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
@@ -88,28 +100,81 @@ def export(
             "--dense int8 writes weights into the package, and --weights reference makes ONNX Runtime look for all of "
             "them below the checkpoint's folder: choose --weights link or copy"
         )
+    if target == "ort":
+        _check_ort(weights, dense, kv_dtype)
     output = Path(output).absolute()
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
-        placement = place_weights(opened, folder, weights)  # first: what may be refused comes before what is slow
-        logger.info("tracing %d layers of %s", opened.config.num_layers, opened.folder)
-        reference = GptOss.from_checkpoint(opened, device="meta")
-        graph = tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(opened.tensors))
-        lossy = [] if kv_dtype == "float32" else [f"kv cache in {kv_dtype}"]
-        if dense == "int8":
-            logger.info("quantizing the dense weights to int8")
-            lossy.append(convert_dense(graph, opened, folder))
-        attach_weights(graph, opened, placement)
-        proto = ir.to_proto(graph)
+        make = _make_ort if target == "ort" else _make_portable
+        made = make(opened, folder, weights, dense, kv_dtype)
+        proto = ir.to_proto(made.graph)
         check_graph(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = _copy_side_files(opened, folder)
+        if target == "ort":
+            write_genai_config(opened.config, _special_ids(folder), GRAPH_FILE, folder)
         _write_golden_if_small(opened, folder, dense)
-        described = describe_weights(opened, placement, folder, INT8_FILE if dense == "int8" else None)
-        manifest = _describe(opened.config, proto, described, target, kv_dtype, tokenizer_files, tuple(lossy))
+        manifest = _describe(opened.config, proto, made, target, kv_dtype, tokenizer_files)
         manifest.write(folder)
     logger.info("wrote %s", output)
     return Package(output, manifest)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A graph whose weights lie in the folder, their record, and what was lost on the way."""
+
+    graph: ir.Model
+    weights: Weights
+    lossy: tuple[str, ...]
+
+
+def _make_portable(checkpoint: Checkpoint, folder: Path, weights: WeightMode, dense: Dense, kv_dtype: KvDtype) -> _Made:
+    placement = place_weights(checkpoint, folder, weights)  # first: what may be refused comes before what is slow
+    graph = _trace(checkpoint, kv_dtype)
+    lossy = _lossy_cache(kv_dtype)
+    if dense == "int8":
+        logger.info("quantizing the dense weights to int8")
+        lossy += (convert_dense(graph, checkpoint, folder),)
+    attach_weights(graph, checkpoint, placement)
+    described = describe_weights(checkpoint, placement, folder, INT8_FILE if dense == "int8" else None)
+    return _Made(graph, described, lossy)
+
+
+def _make_ort(checkpoint: Checkpoint, folder: Path, _: WeightMode, __: Dense, kv_dtype: KvDtype) -> _Made:
+    check_ort_config(checkpoint.config)
+    graph = _trace(checkpoint, kv_dtype)
+    logger.info("lowering to ONNX Runtime's own ops and writing their weights")
+    lower_to_ort(graph, checkpoint, folder)
+    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS), _lossy_cache(kv_dtype))
+
+
+def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype) -> ir.Model:
+    logger.info("tracing %d layers of %s", checkpoint.config.num_layers, checkpoint.folder)
+    reference = GptOss.from_checkpoint(checkpoint, device="meta")
+    return tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(checkpoint.tensors))
+
+
+def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
+    return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
+
+
+def _check_ort(weights: WeightMode, dense: Dense, kv_dtype: KvDtype) -> None:
+    """Refuse options that do not go with target ort, each with what to do instead."""
+    if weights != "copy":
+        raise InputError(
+            f"--weights {weights}: found with --target ort, whose weights are always a file of the package's own: "
+            "leave --weights out"
+        )
+    if dense != "checkpoint":
+        raise InputError(
+            f"--dense {dense}: found with --target ort, expected checkpoint; export with --target portable"
+        )
+    if kv_dtype == "bfloat16":
+        raise InputError(
+            "--kv-dtype bfloat16: found with --target ort, expected float32 or float16 (GroupQueryAttention has no "
+            "bfloat16 on the CPU)"
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -130,10 +195,15 @@ def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
         shutil.copyfile(settings, folder / GENERATION_CONFIG)
     else:
         config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
-        ids = {key: config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        ids = {key: config.get(key) for key in SPECIAL_IDS}
         text = json.dumps({key: value for key, value in ids.items() if value is not None}, indent=2)
         (folder / GENERATION_CONFIG).write_text(text + "\n", encoding="utf-8")
     return tuple(copied)
+
+
+def _special_ids(folder: Path) -> dict[str, Any]:
+    settings = json.loads((folder / GENERATION_CONFIG).read_text(encoding="utf-8"))
+    return {key: settings[key] for key in SPECIAL_IDS if settings.get(key) is not None}
 
 
 def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, dense: Dense) -> None:
@@ -152,13 +222,13 @@ def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, dense: Dense) -
 def _describe(
     config: ModelConfig,
     proto: onnx.ModelProto,
-    weights: Weights,
-    target: str,
+    made: _Made,
+    target: Target,
     kv_dtype: str,
     tokenizer_files: tuple[str, ...],
-    lossy: tuple[str, ...],
 ) -> Manifest:
-    ops = [node.op_type for node in proto.graph.node if node.domain == DOMAIN]
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=target,
@@ -169,11 +239,11 @@ def _describe(
         outputs=tuple(_spec(value) for value in proto.graph.output),
         kv_dtype=kv_dtype,
         cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
-        ops=tuple(OpUse(DOMAIN, name, DOMAIN_VERSION, ops.count(name)) for name in sorted(set(ops))),
-        weights=weights,
+        ops=tuple(OpUse(domain, name, versions[domain], count) for (domain, name), count in sorted(ops.items())),
+        weights=made.weights,
         tokenizer_files=tokenizer_files,
-        lossy=lossy,
-        unsupported=(),
+        lossy=made.lossy,
+        unsupported=NOT_OFFERED[target],
     )
 
 

@@ -94,6 +94,12 @@ def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path,
     )
 
 
+def describe_own_weights(checkpoint: Checkpoint, folder: Path, computed: str) -> Weights:
+    """Return the manifest's record of weights that all lie in one computed file, each the checkpoint's exactly."""
+    file = _describe_file(folder, computed, "export", None)
+    return Weights(mode="copy", root=None, layout=checkpoint.layout, bit_identical=True, files=(file,))
+
+
 def _describe_file(
     root: Path, location: str, origin: Literal["checkpoint", "export"], sha256: str | None
 ) -> WeightFile:

@@ -29,7 +29,7 @@ class PlannedTensor:
         return element_count(self.shape) * self.itemsize
 
 
-Content = Callable[[PlannedTensor], Iterable[bytes]]
+Content = Callable[[PlannedTensor], Iterable[bytes | memoryview]]
 
 
 def plan_files(tensors: Iterable[PlannedTensor], shard_bytes: int) -> dict[str, list[PlannedTensor]]:

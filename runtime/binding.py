@@ -1,8 +1,9 @@
 """Binding: one KV cache bound once to one ONNX Runtime session, so that a step rebinds only its small inputs.
 
-B batch, S columns of this call, V vocabulary.
+B batch, S columns of this call, T tokens of a row after it, V vocabulary.
 """
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -10,10 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
+from gptoss_onnx.manifest import Target
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kv_cache import KVCache
 
-STEP_INPUTS = ("input_ids", "past_lengths", "new_lengths", "logit_positions")
+# The inputs of a step, by target, in the order of `Binding.run`; the caches come beside them.
+STEP_INPUTS: Mapping[Target, tuple[str, ...]] = {
+    "portable": ("input_ids", "past_lengths", "new_lengths", "logit_positions"),
+    "ort": ("input_ids", "attention_mask", "logit_positions"),
+}
+OPTIONAL_INPUTS: Mapping[Target, tuple[str, ...]] = {"portable": (), "ort": ("logit_positions",)}
 LOGITS = "logits"
 
 
@@ -23,8 +30,12 @@ class Binding:
     It refers to the buffers, so a cache drops it when it reallocates or closes.
     """
 
-    def __init__(self, onnxruntime: ModuleType, session: Any, cache: KVCache, vocab: int) -> None:
+    def __init__(self, onnxruntime: ModuleType, session: Any, cache: KVCache, vocab: int, target: Target) -> None:
         self.session = session
+        self._target = target
+        # Logits of several positions have another shape than target ort declares (onnxruntime-genai wants it to): ONNX
+        # Runtime then only takes a buffer of its own.
+        self._allocates = target == "ort"
         self._onnxruntime = onnxruntime
         self._vocab = vocab
         self._on_device = cache.device != "cpu"
@@ -47,15 +58,30 @@ class Binding:
         Raises RuntimeUnavailable when ONNX Runtime fails; what the buffers hold from the first new token on
         is then undefined.
         """
-        steps = (input_ids, past_lengths, new_lengths, logit_positions)
-        for name, array in zip(STEP_INPUTS, steps, strict=True):
-            self._io.bind_cpu_input(name, np.ascontiguousarray(array, np.int64))
+        if self._target == "ort":  # every row as long as the first, see ContribLayout
+            mask = np.ones((len(input_ids), int(past_lengths[0]) + input_ids.shape[1]), np.int64)  # (B, T)
+            self._bind_step(input_ids, mask, logit_positions)
+        else:
+            self._bind_step(input_ids, past_lengths, new_lengths, logit_positions)
         logits = np.empty((*logit_positions.shape, self._vocab), np.float32)
-        # Bound by address, so the graph writes the array that is returned; bound anew, since its shape may
-        # change.
-        self._io.bind_output(LOGITS, "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        if self._allocates:
+            self._io.bind_output(LOGITS, "cpu")
+        else:
+            # Bound by address, so the graph writes the array that is returned; bound anew, since its shape may
+            # change.
+            self._io.bind_output(LOGITS, "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         with onnxruntime_errors(self._onnxruntime, RuntimeUnavailable, "ONNX Runtime failed while running the graph"):
             self.session.run_with_iobinding(self._io)
             if self._on_device:
                 self._io.synchronize_outputs()
+        if self._allocates:
+            logits[:] = self._io.get_outputs()[-1].numpy()  # bound after the caches
         return logits
+
+    def _bind_step(self, *arrays: NDArray[np.int64]) -> None:
+        for name, array in zip(STEP_INPUTS[self._target], arrays, strict=True):
+            given = np.ascontiguousarray(array, np.int64)
+            if name in OPTIONAL_INPUTS[self._target]:  # bind_cpu_input does not know them
+                self._io.bind_ortvalue_input(name, self._onnxruntime.OrtValue.ortvalue_from_numpy(given))
+            else:
+                self._io.bind_cpu_input(name, given)

@@ -1,5 +1,7 @@
 """How many slots each layer's KV buffer needs: the arithmetic behind the cache contract, without any buffer.
 
+This page is about `RingLayout`, that of target `portable`; target `ort` has `ContribLayout`.
+
 B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer, K kv heads, D head dim.
 
 One call writes columns past … past + S - 1 of *every* row, padding included, column p into slot p mod C, and
@@ -21,11 +23,70 @@ rewritten, is taken for position q - C. A ring never needs more slots than a ful
 it never wraps either, by the rule above, and then nothing is ever lost.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.manifest import CacheLayer
 
 SPARE_SLOTS = 32
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class CacheLayout(Protocol):
+    """What a target's graph expects of the buffers, and which calls it can bear."""
+
+    @property
+    def rewinds(self) -> bool:
+        """A row can be made shorter without losing all of it."""
+
+    @property
+    def ragged(self) -> bool:
+        """Rows may take different numbers of tokens."""
+
+    def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
+        """Return C of one layer."""
+
+    def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
+        """Return how many of `remaining` columns the next call of the graph may write after `lengths` (B)."""
+
+    def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
+        """Refuse sizes no cache can have; raises InputError naming the first."""
+
+    def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
+        """Refuse new tokens (B) after `lengths` (B) that the graph cannot run; raises InputError."""
+
+    def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
+        """Refuse to shorten rows of `lengths` (B) to `wanted` (B); raises InputError."""
+
+
+@dataclass(frozen=True)
+class RingLayout:
+    """Layout of target `portable`: window layers are rings, and every row goes its own way."""
+
+    rewinds: bool = True
+    ragged: bool = True
+
+    def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
+        """Return C of one layer."""
+        return layer_slots(layer, batch, capacity, reserve, chunk)
+
+    def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
+        """No more than the chunk, and no more than the fullest row has slots left on full layers."""
+        return min(remaining, chunk, full_slots(lengths.size, capacity, chunk) - int(lengths.max()))
+
+    def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
+        """Refuse sizes no cache can have."""
+        check_sizes(batch, capacity, reserve, chunk)
+
+    def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
+        """Rows may differ as they like."""
+
+    def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
+        """How far a row goes back is the cache's to know."""
 
 
 def check_sizes(batch: int, capacity: int, reserve: int, chunk: int) -> None:

@@ -16,7 +16,8 @@ from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.runtime.graph_file import GraphFile, Initializer, Node
 
-_TOP_K = "top_k"  # the attribute that tells a mixture of experts, whose initializers all have shape (E, …)
+# The attribute of a mixture of experts that says how many a token takes; its initializers all have shape (E, …).
+_TOP_K = {"MoEDispatch": "top_k", "MoEDispatchMXFP4": "top_k", "QMoE": "k", "MoE": "k"}
 _KEEP_SHAPE = ("Cast", "Identity")
 
 
@@ -73,13 +74,14 @@ def _uses(graph: GraphFile) -> Iterator[tuple[str, tuple[int, str]]]:
 
 def _share(node: Node, place: int, initializer: Initializer) -> tuple[int, str]:
     first = initializer.shape[0] if initializer.shape else 0
-    if _TOP_K in node.attributes:
-        if first < node.attributes[_TOP_K]:
+    if node.op in _TOP_K:
+        taken = node.attributes[_TOP_K[node.op]]
+        if first < taken:
             raise PackageError(
                 f"{initializer.name}: found shape {initializer.shape}, expected an expert axis of at least "
-                f"{node.attributes[_TOP_K]} first; export the package again"
+                f"{taken} first; export the package again"
             )
-        return initializer.nbytes * node.attributes[_TOP_K] // first, "experts"
+        return initializer.nbytes * taken // first, "experts"
     if node.op == "Gather" and place == 0 and first > 0 and node.attributes.get("axis", 0) == 0:
         return initializer.nbytes // first, "embedding"
     return initializer.nbytes, "dense"

@@ -177,7 +177,9 @@ class Generation(Iterator[Step], Generic[Step]):
             most = max(prompt.size for prompt in self._prompts) + self._max_new_tokens
             cache.grow(min(2 * cache.capacity, most))
         last = np.array([[row.tokens[-1]] for row in self._rows])  # (B, 1)
-        return self._session.forward(last, cache, goes_on.astype(np.int64))[:, 0]
+        # Rows of target ort cannot part: those that have finished run their last token again, for nothing.
+        new = goes_on.astype(np.int64) if cache.layout.ragged else None
+        return self._session.forward(last, cache, new)[:, 0]
 
     def _finish_full_rows(self) -> None:
         assert self.cache is not None

@@ -5,7 +5,7 @@ from typing import Any
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
-from gptoss_onnx.runtime.binding import LOGITS, STEP_INPUTS
+from gptoss_onnx.runtime.binding import LOGITS, OPTIONAL_INPUTS, STEP_INPUTS
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.package import PackageFolder
@@ -33,6 +33,10 @@ def load_graph(
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(package.weights_root)
         )
+    if choice.kernels == "contrib" and activations == "exact":
+        # QMoE multiplies int8 activations by weights that it prepacked, and float32 ones by those it did not. Nor are
+        # weights copied then: they stay in the mapped file.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if choice.library is not None:
         # Before registering: the library reads the entry while it registers.
         options.add_session_config_entry("gptoss.activations", activations)
@@ -45,7 +49,8 @@ def load_graph(
 def check_graph(graph: Any, manifest: Manifest) -> int:
     """Compare the graph's inputs and outputs with the manifest and the contract; return the vocabulary size."""
     caches = manifest.cache
-    inputs = {*STEP_INPUTS, *(layer.past_key for layer in caches), *(layer.past_value for layer in caches)}
+    required = set(STEP_INPUTS[manifest.target]) - set(OPTIONAL_INPUTS[manifest.target])
+    inputs = {*required, *(layer.past_key for layer in caches), *(layer.past_value for layer in caches)}
     outputs = {LOGITS, *(layer.present_key for layer in caches), *(layer.present_value for layer in caches)}
     for what, expected, found in (
         ("inputs", inputs, {value.name for value in graph.get_inputs()}),

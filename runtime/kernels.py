@@ -1,4 +1,4 @@
-"""Choose which kernels run the `ai.gptoss` ops: the native library's, or the bodies the graph carries."""
+"""Choose which kernels run a graph: for `ai.gptoss` ops the native library's or the bodies it carries, else ORT's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ ACTIVATIONS = ("exact", "bf16", "int8")
 class KernelChoice:
     """Which kernels a session runs, the library to register for them, and why."""
 
-    kernels: Literal["native", "portable"]
+    kernels: Literal["native", "portable", "contrib"]
     library: Path | None
     reason: str
 
@@ -27,12 +27,16 @@ class KernelChoice:
 def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider: str) -> KernelChoice:
     """Decide between `native` and `portable`; `auto` takes native where every op of the graph has a kernel.
 
+    A package of target `ort` has no choice: ONNX Runtime's own kernels run it, `contrib`.
+
     Raises InputError for unknown names, and RuntimeUnavailable when native kernels are needed (asked for, or
     because `activations` is not `exact`) and are not to be had, or when the library refuses to load.
     """
     for name, value, known in (("kernels", kernels, KERNELS), ("activations", activations, ACTIVATIONS)):
         if value not in known:
             raise InputError(f"{name}: found {value!r}, expected one of {', '.join(known)}")
+    if manifest.target == "ort":
+        return _contrib(kernels, activations, provider)
     if kernels == "portable":
         if activations != "exact":
             raise RuntimeUnavailable(
@@ -48,6 +52,21 @@ def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider:
     if activations != "exact":
         raise RuntimeUnavailable(f"activations {activations} need the native kernels: {choice}")
     return KernelChoice("portable", None, choice)
+
+
+def _contrib(kernels: str, activations: str, provider: str) -> KernelChoice:
+    """Return the choice for target `ort`, unless something else is asked for."""
+    for name, value, offered in (
+        ("kernels", kernels, ("auto",)),
+        ("activations", activations, ("exact", "int8")),
+        ("provider", provider, ("cpu",)),
+    ):
+        if value not in offered:
+            raise RuntimeUnavailable(
+                f"{name} {value}: not offered by a package of target ort, expected {' or '.join(offered)}; "
+                "export with --target portable for that"
+            )
+    return KernelChoice("contrib", None, "ONNX Runtime's own, for target ort")
 
 
 def _native(manifest: Manifest, provider: str) -> KernelChoice | str:

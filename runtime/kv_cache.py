@@ -1,7 +1,7 @@
 """KVCache: the key and value buffers of a batch of sequences, and what each row of them holds.
 
-B batch, K kv heads, C slots of a layer, D head dim. The token at position p lives in slot p mod C; sizes and
-the proof that nothing visible is overwritten are in `gptoss_onnx.runtime.cache_layout`.
+B batch, K kv heads, C slots of a layer, D head dim. How many slots there are and what lies in them is the layout's to
+say, see `gptoss_onnx.runtime.cache_layout`.
 """
 
 import copy
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.cache_buffer import CacheBuffer
-from gptoss_onnx.runtime.cache_layout import check_sizes, full_slots, layer_slots
+from gptoss_onnx.runtime.cache_layout import CacheLayout
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.binding import Binding
@@ -33,7 +33,8 @@ class KVCache:
         capacity: tokens each row may hold.
         reserve: tokens a row can always be rewound below `start`, even where window layers have wrapped.
         chunk: most columns one call of the graph writes; longer inputs are split.
-        layers: the package's cache layout.
+        layers: the package's cache layers.
+        layout: what the package's target expects of the buffers.
     """
 
     def __init__(
@@ -41,14 +42,15 @@ class KVCache:
         onnxruntime: ModuleType,
         layers: Sequence[CacheLayer],
         dtype: str,
+        layout: CacheLayout,
         batch: int,
         capacity: int,
         reserve: int = 0,
         chunk: int = PREFILL_CHUNK,
         device: str = "cpu",
     ) -> None:
-        check_sizes(batch, capacity, reserve, chunk)
-        self.layers, self.dtype, self.device = tuple(layers), dtype, device
+        layout.check_sizes(batch, capacity, reserve, chunk)
+        self.layers, self.dtype, self.layout, self.device = tuple(layers), dtype, layout, device
         self.batch, self.capacity, self.reserve, self.chunk = batch, capacity, reserve, chunk
         self.binding: Binding | None = None  # made and used by the session; void once the buffers change
         self._onnxruntime = onnxruntime
@@ -72,6 +74,8 @@ class KVCache:
     @property
     def floor(self) -> NDArray[np.int64]:
         """Smallest length, besides 0, each row can be rewound to, (B): see `rewind`."""
+        if not self.layout.rewinds:
+            return self.lengths
         return np.where(self._wrapped, np.clip(self._start - self.reserve, 0, self._lengths), 0)
 
     @property
@@ -88,7 +92,7 @@ class KVCache:
 
     def slots(self, layer: CacheLayer) -> int:
         """Return C of one layer."""
-        return layer_slots(layer, self.batch, self.capacity, self.reserve, self.chunk)
+        return self.layout.slots(layer, self.batch, self.capacity, self.reserve, self.chunk)
 
     def rewind(self, lengths: ArrayLike) -> None:
         """Forget each row's tokens from position `lengths` on; one integer, or one a row.
@@ -96,12 +100,14 @@ class KVCache:
         While no window layer has wrapped on a row, nothing is lost and any length goes. Afterwards slots are
         reused and a row goes back to `start - reserve` at most, `start` being the largest position at which
         any call on it began: repeated small rewinds would otherwise eat the window. 0 is always possible
-        (nothing earlier is left to be seen) and resets the row.
+        (nothing earlier is left to be seen) and resets the row. In target `ort` it is the only length, for all
+        rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
         self.buffers  # noqa: B018 - refuses a closed cache
         wanted = _row_integers(lengths, "rewind lengths", self.batch)
+        self.layout.check_rewind(self._lengths, wanted)
         floor = self.floor
         for row in range(self.batch):
             cached, target = int(self._lengths[row]), int(wanted[row])
@@ -138,7 +144,7 @@ class KVCache:
         A window layer's ring changes size only while capacity limits it, and such a ring has never wrapped:
         slot p holds position p before and after. Old and new buffers exist together until the copy is done.
         """
-        check_sizes(self.batch, capacity, self.reserve, self.chunk)
+        self.layout.check_sizes(self.batch, capacity, self.reserve, self.chunk)
         if capacity < self.capacity:
             raise InputError(f"cache capacity: found {capacity}, expected at least the present {self.capacity}")
         if capacity > self.capacity:
@@ -150,7 +156,8 @@ class KVCache:
         self._buffers, self.binding = None, None
 
     def check_room(self, new_lengths: NDArray[np.int64]) -> None:
-        """Refuse new tokens (B) that exceed the capacity of a row; padding never counts."""
+        """Refuse new tokens (B) that a row has no room for (padding never counts), or that the target cannot run."""
+        self.layout.check_call(self._lengths, new_lengths)
         for row in np.flatnonzero(self._lengths + new_lengths > self.capacity):
             raise InputError(
                 f"row {row}: {self._lengths[row]} cached + {new_lengths[row]} new tokens exceed the cache capacity of "
@@ -158,13 +165,8 @@ class KVCache:
             )
 
     def columns(self, remaining: int) -> int:
-        """Return how many of `remaining` columns the next call of the graph may write, at least 1.
-
-        No more than the chunk, and no more than the fullest row has slots left on full layers (see
-        `cache_layout`).
-        """
-        room = full_slots(self.batch, self.capacity, self.chunk) - int(self._lengths.max())
-        return min(remaining, self.chunk, room)
+        """Return how many of `remaining` columns the next call of the graph may write, at least 1."""
+        return self.layout.columns(remaining, self._lengths, self.capacity, self.chunk)
 
     def mark_writing(self, columns: int) -> None:
         """Record that a call is about to write `columns` columns on every row."""
@@ -193,7 +195,7 @@ class KVCache:
         longest = int(self._lengths.max())
         copies = []
         for layer, (key, value) in zip(self.layers, self.buffers, strict=True):
-            slots = layer_slots(layer, self.batch, capacity, self.reserve, self.chunk)
+            slots = self.layout.slots(layer, self.batch, capacity, self.reserve, self.chunk)
             # Unless a ring has wrapped, no slot from the longest row's end on is ever seen before it is rewritten.
             used = self.slots(layer) if layer.window > 0 and self._wrapped.any() else longest
             copies.append((self._copied(key, slots, used), self._copied(value, slots, used)))

@@ -13,9 +13,10 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.binding import Binding
+from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
     Provider,
     check_active_provider,
@@ -41,7 +42,7 @@ class Session:
 
     Attributes:
         package: the folder and its manifest.
-        kernels: `native` or `portable`, what runs.
+        kernels: `native`, `portable` or `contrib` (target `ort`), what runs.
         activations: `exact`, `bf16` or `int8`.
         provider: `cpu` or `cuda`.
         vocab: V.
@@ -52,7 +53,7 @@ class Session:
         onnxruntime: ModuleType,
         graph: Any,
         package: PackageFolder,
-        kernels: Literal["native", "portable"],
+        kernels: Literal["native", "portable", "contrib"],
         activations: Activations,
         provider: Provider,
     ) -> None:
@@ -76,8 +77,10 @@ class Session:
 
         Args:
             package: folder written by `gptoss-onnx export`.
-            kernels: `native`, `portable`, or `auto`: native where every op of the graph has a kernel.
-            activations: what the native kernels multiply; `bf16` and `int8` are lossy.
+            kernels: `native`, `portable`, or `auto`: native where every op of the graph has a kernel. For a package
+                of target `ort` only `auto`.
+            activations: what the native kernels multiply, in target `ort` the experts: `bf16` (not there) and `int8`
+                are lossy.
             provider: `cpu` or `cuda`; the caches live there.
             threads: threads within an op; None leaves it to ONNX Runtime (one a core).
 
@@ -87,16 +90,11 @@ class Session:
             InputError: an argument is none of the values above.
         """
         opened = open_package(package)
-        if opened.manifest.target != "portable":
-            raise RuntimeUnavailable(
-                f"{opened.folder}: its target is {opened.manifest.target}; this runtime runs target portable: "
-                "export again without --target"
-            )
         if threads is not None and threads < 1:
             raise InputError(f"threads: found {threads}, expected at least 1")
         onnxruntime = load_onnxruntime()
-        providers = execution_providers(onnxruntime, provider)
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
+        providers = execution_providers(onnxruntime, provider)
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
         check_active_provider(graph.get_providers(), provider)
         logger.info("%s: %s kernels (%s), provider %s", opened.folder, choice.kernels, choice.reason, provider)
@@ -126,6 +124,7 @@ class Session:
             self._onnxruntime,
             manifest.cache,
             manifest.kv_dtype,
+            cache_layout(manifest.target),
             batch,
             capacity,
             reserve,
@@ -251,11 +250,12 @@ class Session:
         if self._graph is None:
             raise InputError("session: found it closed, expected an open one; open the package again")
         manifest = self.manifest
-        if (cache.layers, cache.dtype, cache.device) != (manifest.cache, manifest.kv_dtype, self.provider):
+        ours = (manifest.cache, manifest.kv_dtype, cache_layout(manifest.target), self.provider)
+        if (cache.layers, cache.dtype, cache.layout, cache.device) != ours:
             raise InputError("cache: found one of another package or provider; make it with this session's new_cache")
         cache.buffers  # noqa: B018 - refuses a closed cache
         if cache.binding is None or cache.binding.session is not self._graph:
-            cache.binding = Binding(self._onnxruntime, self._graph, cache, self.vocab)
+            cache.binding = Binding(self._onnxruntime, self._graph, cache, self.vocab, manifest.target)
             self._bound.add(cache)
         return cache.binding
 

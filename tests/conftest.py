@@ -26,6 +26,12 @@ def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def ort_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The demo checkpoint exported for ONNX Runtime's own ops."""
+    return export(demo_checkpoint, tmp_path_factory.mktemp("demo-ort") / "package", target="ort")
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random MXFP4 checkpoint of a few hundred kilobytes, without a tokenizer. Tests copy it before they break it."""
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"

@@ -65,7 +65,6 @@ def test_the_entry_point_is_the_command() -> None:
     "arguments",
     [
         ("export", "x", "--output", "y", "--experts", "packed"),
-        ("export", "x", "--output", "y", "--target", "ort"),
         ("make-checkpoint", "tiny", "x", "--layout", "openai"),
     ],
     ids=lambda arguments: " ".join(arguments),

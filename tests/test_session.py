@@ -203,9 +203,14 @@ def test_graphs_that_do_not_fit_are_refused(package: Path) -> None:
     with pytest.raises(PackageError, match=r"its inputs differ from the manifest: missing \[\], unknown \['past_key"):
         Session.open(package)
     _change(package, cache=layers, target="ort")
-    with pytest.raises(RuntimeUnavailable, match="its target is ort"):
+    with pytest.raises(PackageError, match=r"its inputs differ from the manifest: missing \['attention_mask'\]"):
         Session.open(package)
     _change(package, target="portable")
+    document = (package / "manifest.json").read_text()
+    (package / "manifest.json").write_text(document.replace('"portable"', '"abacus"'))
+    with pytest.raises(PackageError, match="target: found 'abacus', expected portable or ort"):
+        Session.open(package)
+    (package / "manifest.json").write_text(document)
     (package / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(PackageError, match=r"model\.onnx: ONNX Runtime cannot load it: [^\n]*$"):
         Session.open(package)

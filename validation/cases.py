@@ -33,11 +33,15 @@ Outcome = tuple[Logits, Logits]
 
 @dataclass(frozen=True)
 class Case:
-    """A name, one line that says what is done, and the function that does it."""
+    """A name, one line that says what is done, the function that does it, and what it needs the target to offer.
+
+    `needs` is in the words of `Manifest.unsupported`; None where every target can do it.
+    """
 
     name: str
     description: str
     run: Callable[[Setting], Outcome]
+    needs: str | None = None
 
 
 def prefill(setting: Setting) -> Outcome:
@@ -89,6 +93,18 @@ def ragged(setting: Setting) -> Outcome:
     return np.concatenate([logits for _, _, logits in found]), np.stack(expected)
 
 
+def even(setting: Setting) -> Outcome:
+    """Three rows of one length in one call, then a token a row and call, beyond the window."""
+    steps = 2 * setting.window
+    rows = [setting.expected.tokens(setting.window + 5 + steps) for _ in range(3)]
+    prompt = len(rows[0]) - steps
+    with setting.session.new_cache(3, len(rows[0])) as cache:
+        found = [setting.session.forward([row[:prompt] for row in rows], cache)]
+        found += [setting.session.forward([[row[prompt + step]] for row in rows], cache) for step in range(steps)]
+    expected = np.stack([setting.expected.score(row)[prompt - 1 :] for row in rows])  # (3, T, V)
+    return np.concatenate(np.concatenate(found, axis=1)), np.concatenate(expected)
+
+
 def rewind(setting: Setting) -> Outcome:
     """Tokens that prove wrong are taken back, again and again, down to the last position the reserve allows."""
     tokens, reserve = setting.sequence, min(setting.window, 8)
@@ -127,8 +143,9 @@ QUICK = (
     Case("decode", "one token a call, to four times the window", decode),
     Case("chunks of 7", "the sequence in calls of 7 tokens", chunked(7)),
     Case("chunks of 64", "the sequence in calls of 64 tokens", chunked(64)),
-    Case("ragged batch", "three rows of unlike length, right-padded, decoding in turns", ragged),
-    Case("rewind", "wrong tokens taken back within the reserve, again and again", rewind),
+    Case("even batch", "three rows of one length, decoding beyond the window", even),
+    Case("ragged batch", "three rows of unlike length, right-padded, decoding in turns", ragged, "ragged batches"),
+    Case("rewind", "wrong tokens taken back within the reserve, again and again", rewind, "rewinding"),
     Case("empty past", "one token with nothing cached", empty_past),
 )
 FULL = (*QUICK, Case("long context", "past the original context length", long_context))

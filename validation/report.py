@@ -17,11 +17,15 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: what it did, how far it was off, and whether that passes. `difference` is None where none applies."""
+    """One case: what it did, how far it was off, and whether that passes.
+
+    `passed` is None where the package's target does not offer what the case does, and the session refused it in the
+    words of the note. `difference` is None where none applies.
+    """
 
     name: str
     description: str
-    passed: bool
+    passed: bool | None
     seconds: float
     difference: Difference | None
     note: str
@@ -43,8 +47,9 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True when every case passed, and there was one."""
-        return bool(self.cases) and all(case.passed for case in self.cases)
+        """True when every case that the target offers passed, and there was one."""
+        judged = [case.passed for case in self.cases if case.passed is not None]
+        return bool(judged) and all(judged)
 
     def table(self) -> str:
         """Return the cases as an aligned plain-text table with a verdict as its last line."""
@@ -59,10 +64,11 @@ class Report:
         ]
         lines.insert(1, "-" * max(map(len, lines)))
         notes = [f"  {case.name}: {case.note}" for case in self.cases if case.note]
-        failed = sum(not case.passed for case in self.cases)
-        verdict = (
-            f"PASS: {len(self.cases)} cases" if self.passed else f"FAIL: {failed} of {len(self.cases)} cases failed"
-        )
+        failed = sum(case.passed is False for case in self.cases)
+        judged = sum(case.passed is not None for case in self.cases)
+        verdict = f"PASS: {judged} cases" if self.passed else f"FAIL: {failed} of {judged} cases failed"
+        if judged < len(self.cases):
+            verdict += f", {len(self.cases) - judged} not offered"
         kernels = f"{self.kernels} kernels" + (f", {self.activations}," if self.activations != "exact" else "")
         summary = f"{verdict} ({kernels} on {self.provider} against the float32 reference; {self.limits})"
         return "\n".join([*lines, *notes, summary])
@@ -80,7 +86,8 @@ class Report:
 
 
 def _row(case: CaseResult) -> tuple[str, ...]:
-    verdict, time = "ok" if case.passed else "FAILED", f"{case.seconds:.1f} s"
+    verdict = {True: "ok", False: "FAILED", None: "not offered"}[case.passed]
+    time = f"{case.seconds:.1f} s"
     found = case.difference
     if found is None:
         return (case.name, "", "", "", "", "", time, verdict)

@@ -129,10 +129,22 @@ def _other_files(session: Session, checkpoint: Checkpoint) -> str:
 def _run(case: Case, setting: Setting, limits: Limits) -> CaseResult:
     logger.info("%s: %s", case.name, case.description)
     begin = time.perf_counter()
+    if case.needs in setting.session.manifest.unsupported:
+        passed, note = _refusal(case, setting)
+        return CaseResult(case.name, case.description, passed, time.perf_counter() - begin, None, note)
     found, expected = case.run(setting)
     difference = compare(found, expected)
     seconds = time.perf_counter() - begin
     return CaseResult(case.name, case.description, limits.hold(difference), seconds, difference, "")
+
+
+def _refusal(case: Case, setting: Setting) -> tuple[Literal[False] | None, str]:
+    """Run a case that the target does not offer: the session must refuse it, in words that become the note."""
+    try:
+        case.run(setting)
+    except InputError as error:
+        return None, str(error)
+    return False, f"the manifest lists {case.needs} as not supported, but the session ran it"
 
 
 def _run_dense_int8(setting: Setting, checkpoint: Checkpoint, limits: Limits) -> CaseResult:

@@ -18,6 +18,20 @@ FORMAT = "gptoss-onnx"
 FORMAT_VERSION = 1
 STAGING_SUFFIX = ".partial"  # of a folder an export is still writing, or was when it was interrupted
 
+Target = Literal["portable", "ort"]
+# What a target cannot do, as `Manifest.unsupported` lists it; sessions refuse it.
+NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
+    "portable": (),
+    "ort": (
+        "ragged batches",
+        "several tokens a row after the first call of a batch",
+        "rewinding",
+        "kv cache in bfloat16",
+        "activations bf16",
+        "provider cuda",
+    ),
+}
+
 Document = TypeVar("Document")
 
 
@@ -34,7 +48,8 @@ class TensorSpec:
 class CacheLayer:
     """KV cache of one layer: buffers (batch, kv_heads, capacity, head_dim); `window` 0 means a full layer.
 
-    The token at absolute position p lives in slot p mod capacity.
+    The token at absolute position p lives in slot p mod capacity. In target `ort` a window layer keeps its last
+    positions in order from slot 0 on instead, and takes a capacity of at least the window.
     """
 
     window: int
@@ -80,8 +95,9 @@ class Weights:
 
     `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the absolute folder
     the names are relative to for `reference` and null otherwise (the package folder). `layout` names the source
-    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's. Where
-    it is false, `Manifest.lossy` names the weights that are not, and all others are.
+    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's, bit for
+    bit or, in target `ort`, in another form of exactly the same value (MXFP4 as 8-bit integers, bfloat16 as float32).
+    Where it is false, `Manifest.lossy` names the weights that are not, and all others are.
     """
 
     mode: Literal["link", "copy", "reference"]
@@ -96,7 +112,7 @@ class Manifest:
     """The whole document; see `manifest.schema.json`."""
 
     exporter: str
-    target: str
+    target: Target
     model: Mapping[str, Any]
     graph: str
     opset: int

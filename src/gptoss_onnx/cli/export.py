@@ -10,7 +10,7 @@ import click
 from gptoss_onnx.cli.console import count_of, extra, file_size, let_threads_sleep, verbose_option
 
 if TYPE_CHECKING:
-    from gptoss_onnx.manifest import Manifest
+    from gptoss_onnx.manifest import Manifest, Target
 
 
 @click.command(short_help="Turn a checkpoint into a package.")
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The package folder to make.")
 @click.option(
     "--target",
-    type=click.Choice(["portable"]),
+    type=click.Choice(["portable", "ort"]),
     default="portable",
     show_default=True,
-    help="The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX.",
+    help="The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, the ops of "
+    "stock ONNX Runtime builds, for onnxruntime-genai and the web.",
 )
 @click.option(
     "--weights",
     type=click.Choice(["link", "copy", "reference"]),
-    default="link",
-    show_default=True,
-    help="link: hard links to the checkpoint's files; copy: a folder of its own; reference: they stay there.",
+    help="link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort always); "
+    "reference: they stay there.",
 )
 @click.option(
     "--dense",
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 def export(
     checkpoint: str,
     output: Path,
-    target: Literal["portable"],
-    weights: Literal["link", "copy", "reference"],
+    target: "Target",
+    weights: Literal["link", "copy", "reference"] | None,
     dense: Literal["checkpoint", "int8"],
     kv_dtype: Literal["float32", "float16", "bfloat16"],
     force: bool,
@@ -94,7 +94,7 @@ def _weights(manifest: "Manifest") -> str:
     size = sum(entry.size for entry in placed)
     text = f"{count_of(len(placed), 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
     computed = (f"{entry.name} computed ({file_size(entry.size)})" for entry in weights.files if entry not in placed)
-    return "; ".join([text, *computed])
+    return "; ".join([*([text] if placed else []), *computed])
 
 
 def _bytes_written(folder: Path, manifest: "Manifest") -> int:

@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.manifest import FORMAT, FORMAT_VERSION, CacheLayer, Manifest, WeightFile
-from gptoss_onnx.runtime.cache_layout import layer_slots, slot_bytes
+from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.runtime.chat import TEMPLATE_FILE, TOKENIZER_CONFIG
+from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
 from gptoss_onnx.runtime.package import check_weight_file, is_shared, read_json
 from gptoss_onnx.runtime.text import TOKENIZER_FILE
@@ -68,7 +69,7 @@ class Findings:
         return cls(
             folder=folder,
             manifest=manifest,
-            cache=tuple(_cache(index, layer, manifest.kv_dtype) for index, layer in enumerate(manifest.cache)),
+            cache=tuple(_cache(index, layer, manifest) for index, layer in enumerate(manifest.cache)),
             graph=FileState(
                 manifest.graph,
                 graph.stat().st_size if graph.is_file() else None,
@@ -114,10 +115,11 @@ class Findings:
         return {**head, **asdict(self.manifest), "computed": computed}
 
 
-def _cache(index: int, layer: CacheLayer, kv_dtype: str) -> LayerCache:
+def _cache(index: int, layer: CacheLayer, manifest: Manifest) -> LayerCache:
     plenty = layer.window + PREFILL_CHUNK  # a capacity at which the ring no longer grows
-    ring = layer_slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK) if layer.window else None
-    return LayerCache(index, layer.window, slot_bytes(layer, kv_dtype), ring)
+    layout = cache_layout(manifest.target)
+    ring = layout.slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK) if layer.window else None
+    return LayerCache(index, layer.window, slot_bytes(layer, manifest.kv_dtype), ring)
 
 
 def _state(path: Path, entry: WeightFile, compare_time: bool) -> State:

@@ -122,6 +122,10 @@ class Stopwatch:
 
     def _wake(self, cache: KVCache) -> None:
         """Run a token and take it back: a step of a running generation finds no thread asleep, nor foreign caches."""
+        if not cache.layout.rewinds:
+            with cache.fork() as twin:
+                self._run(twin, 1)
+            return
         lengths = cache.lengths
         self._run(cache, 1)
         cache.rewind(lengths)

@@ -1,0 +1,80 @@
+"""`genai_config.json`: what onnxruntime-genai needs to know of a package of target ort.
+
+Keys and their spelling: https://onnxruntime.ai/docs/genai/reference/config.html. onnxruntime-genai refuses keys that it
+does not know, so there are none of ours.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gptoss_onnx.reference.config import ModelConfig
+
+FILE = "genai_config.json"
+MODEL_TYPE = "gptoss"  # what onnxruntime-genai calls this architecture
+LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and who needs more says so
+
+
+def write_genai_config(config: ModelConfig, special_ids: Mapping[str, Any], graph: str, folder: Path) -> None:
+    """Write the file into `folder`.
+
+    Args:
+        config: the model's.
+        special_ids: `bos_token_id`, `eos_token_id` and `pad_token_id`, as far as they are known.
+        graph: file name of the graph.
+        folder: the package.
+    """
+    document = {"model": _model(config, special_ids, graph), "search": _search(config)}
+    (folder / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _model(config: ModelConfig, special_ids: Mapping[str, Any], graph: str) -> dict[str, Any]:
+    return {
+        "type": MODEL_TYPE,
+        **special_ids,
+        "context_length": config.max_position_embeddings,
+        "vocab_size": config.vocab_size,
+        "decoder": {
+            "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+            "filename": graph,
+            "head_size": config.head_dim,
+            "hidden_size": config.hidden_size,
+            "num_attention_heads": config.num_heads,
+            "num_hidden_layers": config.num_layers,
+            "num_key_value_heads": config.num_kv_heads,
+            "inputs": {
+                "input_ids": "input_ids",
+                "attention_mask": "attention_mask",
+                "past_key_names": "past_key_values.%d.key",
+                "past_value_names": "past_key_values.%d.value",
+            },
+            "outputs": {
+                "logits": "logits",
+                "present_key_names": "present.%d.key",
+                "present_value_names": "present.%d.value",
+            },
+            **_sliding_window(config),
+        },
+    }
+
+
+def _sliding_window(config: ModelConfig) -> dict[str, Any]:
+    """Window layers evict by themselves (`sliding_window_cache` of the graph), so nothing is to be slid."""
+    layers = [layer for layer in range(config.num_layers) if config.window_of(layer)]
+    if not layers:
+        return {}
+    kept = {"window_size": config.window, "slide_key_value_cache": False, "slide_inputs": False, "layers": layers}
+    return {"sliding_window": kept}
+
+
+def _search(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "do_sample": False,
+        "max_length": min(LONGEST, config.max_position_embeddings),
+        "num_beams": 1,
+        "past_present_share_buffer": True,
+        "temperature": 1.0,
+        "top_k": 1,
+        "top_p": 1.0,
+    }

@@ -1,0 +1,77 @@
+"""Graph pass of the ort target: experts become QMoE on 8-bit integers, or MoE on float32.
+
+Matches every MoEDispatchMXFP4, whose weights 8-bit integers in blocks of 32 hold exactly, and every MoEDispatch, whose
+weights are widened to float32 and transposed. Both ops of ONNX Runtime choose the experts themselves and give ties to
+the higher index; ours go to the lower. So the graph chooses first, by TopK, and hands them logits that are −∞ but for
+the chosen: their choice has then no tie to break that matters, and their softmax over the chosen is ours. Leaves alone:
+the router and the biases.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.exporter.ort_nodes import CONTRIB, constant, make_node, replace
+from gptoss_onnx.exporter.own_weights import OwnWeights
+
+OPS = ("MoEDispatch", "MoEDispatchMXFP4")
+_BLOCK = 32
+
+
+def lower_experts(model: ir.Model, weights: OwnWeights) -> None:
+    """Replace every mixture of experts of `model` in place; the weights are added to `weights`."""
+    for node in [node for node in model.graph if node.domain == DOMAIN and node.op_type in OPS]:
+        chosen = _choose(model.graph, node)
+        lowered = _qmoe(model.graph, node, chosen[-1], weights) if len(node.inputs) == 8 else None
+        replace(model.graph, node, [*chosen, lowered or _moe(model.graph, node, chosen[-1], weights)])
+
+
+def _choose(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
+    """Return nodes, the last of which gives the router's logits (N, E) of the chosen experts and −∞ elsewhere."""
+    logits = old.inputs[1]
+    count = constant(graph, "experts.top_k", np.array([old.attributes["top_k"].as_int()], np.int64))
+    nothing = constant(graph, "experts.not_chosen", np.array(-np.inf, np.float32))
+    top = make_node(old, "TopK", [logits, count], outputs=2)
+    shape = make_node(old, "Shape", [logits])
+    none = make_node(old, "Expand", [nothing, shape.outputs[0]])
+    scattered = [none.outputs[0], top.outputs[1], top.outputs[0]]
+    return [top, shape, none, make_node(old, "ScatterElements", scattered, {"axis": 1})]
+
+
+def _qmoe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
+    hidden, _, gate_up_blocks, _, gate_up_bias, down_blocks, _, down_bias = old.inputs
+    gate_up, gate_up_scales = weights.mxfp4_uint8(graph, _stem(gate_up_blocks))
+    down, down_scales = weights.mxfp4_uint8(graph, _stem(down_blocks))
+    operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
+    attributes = _attributes(old) | {"expert_weight_bits": 8, "block_size": _BLOCK}
+    return make_node(old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB)
+
+
+def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
+    hidden, _, gate_up, gate_up_bias, down, down_bias = old.inputs
+    rows, columns = (weights.transposed_float32(graph, _name(value)) for value in (gate_up, down))
+    operands = [rows, gate_up_bias, columns, down_bias]
+    return make_node(old, "MoE", [hidden, routed.outputs[0], *operands], _attributes(old), domain=CONTRIB)
+
+
+def _attributes(old: ir.Node) -> dict[str, int | float | str]:
+    """Return the attributes that QMoE and MoE share: gpt-oss's clamped SwiGLU on interleaved rows."""
+    return {
+        "k": old.attributes["top_k"].as_int(),
+        "activation_type": "swiglu",
+        "swiglu_fusion": 1,  # gate and up interleaved
+        "activation_alpha": old.attributes["alpha"].as_float(),
+        "activation_beta": 1.0,  # up + 1
+        "swiglu_limit": old.attributes["limit"].as_float(),
+        "normalize_routing_weights": 1,  # softmax over the chosen alone
+    }
+
+
+def _name(value: ir.Value | None) -> str:
+    assert value is not None
+    assert value.name is not None
+    return value.name
+
+
+def _stem(blocks: ir.Value | None) -> str:
+    return _name(blocks).removesuffix("_blocks")

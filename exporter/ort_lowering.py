@@ -1,0 +1,59 @@
+"""The ort target: a pass over the traced graph, from `ai.gptoss` ops to ops that every build of ONNX Runtime has.
+
+Interface and attention, experts and projections are a pass each, in `ort_*.py`. What they leave alone, embedding, norms
+and biases, keeps the checkpoint's tensors byte for byte. All weights go into one file of the package's own: the experts
+of the checkpoint's files would be dead weight in it.
+"""
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.errors import InputError
+from gptoss_onnx.exporter.ort_attention import lower_attention
+from gptoss_onnx.exporter.ort_experts import lower_experts
+from gptoss_onnx.exporter.ort_interface import drop_unused_inputs, lower_interface
+from gptoss_onnx.exporter.ort_linear import lower_linear
+from gptoss_onnx.exporter.ort_nodes import CONTRIB
+from gptoss_onnx.exporter.own_weights import OwnWeights
+from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.reference.config import ModelConfig
+
+ORT_WEIGHTS = "weights.safetensors"
+CONTRIB_VERSION = 1
+HEAD_DIM_MULTIPLE = 8  # GroupQueryAttention takes no other
+
+
+def check_ort_config(config: ModelConfig) -> None:
+    """Refuse a model that the ops of this target cannot compute."""
+    if config.head_dim % HEAD_DIM_MULTIPLE:
+        raise InputError(
+            f"--target ort: found head_dim {config.head_dim}, expected a multiple of {HEAD_DIM_MULTIPLE} "
+            "(GroupQueryAttention takes no other): export with --target portable"
+        )
+
+
+def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path) -> None:
+    """Rewrite `model` in place and write its weights into `folder`.
+
+    Raises:
+        PackageError: there is no room for the weights.
+        CheckpointError: a file of the checkpoint has become shorter.
+    """
+    graph = model.graph
+    weights = OwnWeights(checkpoint)
+    lengths = lower_interface(model)
+    lower_attention(model, lengths.last_positions, lengths.total)
+    lower_experts(model, weights)
+    lower_linear(model, weights)
+    drop_unused_inputs(model)
+    left = sorted({node.op_type for node in graph if node.domain == DOMAIN})
+    assert not left, f"not lowered: {left}"
+    for name, value in graph.initializers.items():
+        if name in checkpoint.tensors:
+            weights.as_stored(name, value)
+    model.functions.clear()
+    graph.opset_imports.pop(DOMAIN)
+    graph.opset_imports[CONTRIB] = CONTRIB_VERSION
+    weights.write(folder / ORT_WEIGHTS)

@@ -1,0 +1,128 @@
+"""OwnWeights: the weights of a package that `export` computes, gathered while a graph is rewritten, then written.
+
+Nothing is computed when a weight is added; the file is written tensor by tensor and piece by piece, so that memory
+stays small however large the model is. Legend: E experts, R rows, C columns of a matrix.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from gptoss_onnx.custom_ops.mxfp4 import mxfp4_as_uint8, mxfp4_uint8_scales
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head, write_safetensors
+
+PIECE = 1 << 21  # elements converted at a time
+_ELEMENT_TYPES = {
+    "BF16": ir.DataType.BFLOAT16,
+    "F16": ir.DataType.FLOAT16,
+    "F32": ir.DataType.FLOAT,
+    "U8": ir.DataType.UINT8,
+}
+_ALIGNMENT = 8  # what write_safetensors gives the first tensor
+
+Pieces = Callable[[], Iterable[Tensor]]
+
+
+class OwnWeights:
+    """Weights to be written into one safetensors file of the package's own, by name."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._planned: dict[str, PlannedTensor] = {}
+        self._pieces: dict[str, Pieces] = {}
+        self._values: dict[str, ir.Value] = {}
+
+    def as_stored(self, name: str, value: ir.Value) -> None:
+        """Take a tensor of the checkpoint byte for byte, for the initializer `value`."""
+        info = self._checkpoint.tensors[name]
+        self._planned[name] = PlannedTensor(name, info.dtype, info.shape)
+        self._pieces[name] = lambda: [self._checkpoint.load(name)]
+        self._values[name] = value
+
+    def float32(self, graph: ir.Graph, name: str) -> ir.Value:
+        """Return an initializer with a tensor of the checkpoint widened to float32, which loses nothing."""
+        shape = self._checkpoint.tensors[name].shape
+        return self._add(graph, PlannedTensor(f"{name}_float32", "F32", shape), lambda: self._widened(name))
+
+    def transposed_float32(self, graph: ir.Graph, name: str) -> ir.Value:
+        """Return an initializer with each matrix of (E, R, C) transposed to (E, C, R), in float32."""
+        count, rows, columns = self._checkpoint.tensors[name].shape
+        planned = PlannedTensor(f"{name}_transposed_float32", "F32", (count, columns, rows))
+        return self._add(graph, planned, lambda: self._transposed(name))
+
+    def mxfp4_uint8(self, graph: ir.Graph, stem: str) -> tuple[ir.Value, ir.Value]:
+        """Return initializers with MXFP4 weights (E, R, C) as 8-bit integers and their float32 scales (E, R, C/32).
+
+        Both are exact, see `mxfp4_as_uint8`; `stem` is the tensors' name without `_blocks` and `_scales`.
+        """
+        count, rows, blocks, _ = self._checkpoint.tensors[f"{stem}_blocks"].shape
+        weight = PlannedTensor(f"{stem}_uint8", "U8", (count, rows, blocks * 32))
+        scales = PlannedTensor(f"{stem}_uint8_scales", "F32", (count, rows, blocks))
+        return (
+            self._add(graph, weight, lambda: map(mxfp4_as_uint8, self._load_pieces(f"{stem}_blocks"))),
+            self._add(graph, scales, lambda: map(mxfp4_uint8_scales, self._load_pieces(f"{stem}_scales"))),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the file, and make every initializer a byte range of it.
+
+        Raises:
+            PackageError: there is no room for it.
+            CheckpointError: a file of the checkpoint has become shorter.
+        """
+        ordered = sorted(self._planned.values(), key=lambda tensor: -tensor.itemsize)  # as write_safetensors does
+        head, offsets = safetensors_head(ordered, _ALIGNMENT)
+        _require_room(path, len(head) + sum(tensor.nbytes for tensor in ordered))
+        write_safetensors(path, ordered, lambda tensor: map(_bytes_of, self._pieces[tensor.name]()))
+        for name, value in self._values.items():
+            tensor = self._planned[name]
+            value.const_value = ir.ExternalTensor(
+                path.name,
+                offsets[name],
+                tensor.nbytes,
+                _ELEMENT_TYPES[tensor.dtype],
+                shape=ir.Shape(tensor.shape),
+                name=name,
+                base_dir="",
+            )
+
+    def _add(self, graph: ir.Graph, tensor: PlannedTensor, pieces: Pieces) -> ir.Value:
+        """Return the initializer of this name, a new one unless another node has asked for it before."""
+        name = tensor.name
+        if name not in self._values:
+            element = ir.TensorType(_ELEMENT_TYPES[tensor.dtype])
+            value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=element)
+            graph.initializers[name] = value
+            self._planned[name], self._pieces[name], self._values[name] = tensor, pieces, value
+        return self._values[name]
+
+    def _widened(self, name: str) -> Iterator[Tensor]:
+        return (piece.float() for piece in self._load_pieces(name))
+
+    def _transposed(self, name: str) -> Iterator[Tensor]:
+        return (expert.T.contiguous().float() for expert in self._checkpoint.load(name))
+
+    def _load_pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield a tensor in runs of its last axis: (…, C) as (n, C) each."""
+        rows = self._checkpoint.load(name)
+        rows = rows.reshape(-1, rows.shape[-1])
+        yield from rows.split(max(1, PIECE // rows.shape[-1]))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _require_room(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise PackageError(
+            f"{path.parent.parent}: the weights of target ort need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
+            "free some space"
+        )

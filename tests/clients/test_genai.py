@@ -1,0 +1,56 @@
+"""A package of target ort in onnxruntime-genai 0.18: it loads, and with exact arithmetic says what we say."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gptoss_onnx.exporter import Package
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / "build" / "clients" / "genai" / "bin" / "python"
+GREEDY = Path(__file__).with_name("genai_greedy.py")
+
+pytestmark = [
+    pytest.mark.genai,
+    pytest.mark.skipif(not PYTHON.exists(), reason="no build/clients/genai: run tests/clients/genai_venv.sh"),
+]
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([PYTHON, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def greedy(package: Package, arithmetic: str) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = json.loads(run(str(GREEDY), str(package.folder), arithmetic))
+    return found
+
+
+def golden(package: Package) -> dict[str, list[int]]:
+    document = json.loads((package.folder / "golden" / "golden.json").read_text())
+    return {case["name"]: case["greedy"] for case in document["cases"]}
+
+
+def test_the_version_is_the_one_that_is_promised() -> None:
+    assert run("-c", "import onnxruntime_genai as og; print(og.__version__)").startswith("0.18.")
+
+
+def test_greedy_tokens_are_ours_with_exact_arithmetic(ort_package: Package) -> None:
+    expected = golden(ort_package)
+    assert {len(tokens) for tokens in expected.values()} == {64}
+    assert greedy(ort_package, "exact") == expected
+
+
+def test_default_arithmetic_is_reported(ort_package: Package, record_property: Callable[[str, object], None]) -> None:
+    """QMoE multiplies int8 activations unless told otherwise: it must run to the end; agreement is only recorded."""
+    found, expected = greedy(ort_package, "default"), golden(ort_package)
+    for name, tokens in expected.items():
+        assert len(found[name]) == len(tokens)
+        same = [ours == theirs for ours, theirs in zip(found[name], tokens, strict=True)]
+        equal = same.index(False) if False in same else len(same)
+        record_property(name, equal)
+        print(f"{name}: {equal} of {len(tokens)} tokens equal before the first difference")

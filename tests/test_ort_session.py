@@ -1,0 +1,141 @@
+"""A session of a package of target ort: what it offers, and that it refuses the rest in one clear line."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gptoss_onnx.cli import main
+from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.runtime import KVCache, Sampling, Session
+from gptoss_onnx.validation import validate
+
+GREEDY = Sampling(stop_tokens=())
+
+
+@pytest.fixture(scope="module")
+def session(ort_package: Package) -> Iterator[Session]:
+    with Session.open(ort_package.folder, threads=1) as opened:
+        yield opened
+
+
+def filled(session: Session, batch: int = 1, length: int = 40) -> KVCache:
+    cache = session.new_cache(batch, 100)
+    session.forward(np.arange(batch * length).reshape(batch, length), cache)
+    return cache
+
+
+def test_kernels_are_named(session: Session) -> None:
+    assert (session.kernels, session.activations, session.provider) == ("contrib", "exact", "cpu")
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernels": "native"}, {"kernels": "portable"}, {"activations": "bf16"}, {"provider": "cuda"}], ids=str
+)
+def test_what_only_the_portable_target_has_is_refused(ort_package: Package, options: dict[str, str]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(RuntimeUnavailable, match=f"^{name} {value}: not offered by a package of target ort[^\n]*$"):
+        Session.open(ort_package.folder, **options)
+
+
+REFUSED: dict[str, Callable[[Session], Any]] = {
+    "ragged first call": lambda s: s.forward([[1, 2], [3, 0]], s.new_cache(2, 10), new_lengths=[2, 1]),
+    "row without a token": lambda s: s.forward([[1], [2]], filled(s, 2), new_lengths=[1, 0]),
+    "several tokens after a batch's first": lambda s: s.forward([[1, 2], [3, 4]], filled(s, 2)),
+    "prompts of unlike length": lambda s: next(s.generate([[1, 2], [3]])),
+    "reserve": lambda s: s.new_cache(1, 10, reserve=1),
+    "rewind": lambda s: filled(s).rewind(39),
+    "rewind of one row": lambda s: filled(s, 2).rewind([0, 40]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_op_cannot_do_is_refused_before_it_runs(session: Session, case: str) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*target ort[^\n]*export with --target portable[^\n]*$"):
+        REFUSED[case](session)
+
+
+def test_a_refused_call_leaves_the_cache_as_it_was(session: Session) -> None:
+    with filled(session, 2) as cache, filled(session, 2) as twin:
+        with pytest.raises(InputError):
+            session.forward([[1, 2], [3, 4]], cache)
+        assert cache.lengths.tolist() == [40, 40]
+        np.testing.assert_array_equal(session.forward([[1], [2]], cache), session.forward([[1], [2]], twin))
+
+
+def test_reset_fork_and_grow_keep_what_queries_see(session: Session) -> None:
+    tokens = list(range(70))
+    expected = session.score(tokens)
+    with session.new_cache(1, 60) as cache:
+        session.forward([list(range(500, 550))], cache)
+        cache.reset()
+        session.forward([tokens[:50]], cache)
+        assert cache.floor.tolist() == [50]
+        with cache.fork() as fork:
+            session.forward([[9] * 5], cache)  # the fork must not notice
+            fork.grow(70)
+            found = [session.forward([[token]], fork)[0, 0] for token in tokens[50:]]
+    np.testing.assert_allclose(np.stack(found), expected[50:], atol=1e-4, rtol=0)
+
+
+def test_window_layers_take_their_window_however_long_the_context(session: Session) -> None:
+    with session.new_cache(1, 5) as short, session.new_cache(1, 900) as long:
+        windows = [layer for layer in session.manifest.cache if layer.window]
+        assert {cache.slots(layer) for cache in (short, long) for layer in windows} == {32}
+
+
+def test_rows_of_a_batch_end_one_by_one(session: Session) -> None:
+    """A row that has met its stop token leaves the others as they are."""
+    prompts = [[1, 2, 3], [4, 5, 6]]
+    alone = [list(session.generate(prompt, GREEDY, max_new_tokens=12)) for prompt in prompts]
+    stop = alone[0][4]
+    assert stop not in alone[0][:4] + alone[1]
+    generation = session.generate(prompts, Sampling(stop_tokens=(stop,)), max_new_tokens=12)
+    list(generation)
+    assert generation.tokens == [alone[0][:5], alone[1]]
+    assert generation.finish_reasons == ("stop", "length")
+
+
+def test_logits_of_any_positions(session: Session) -> None:
+    tokens = list(range(30))
+    expected = session.score(tokens)
+    with session.new_cache(2, 30) as cache:
+        found = session.forward([tokens, tokens], cache, logit_positions=[[3, 29, 3], [0, 1, 28]])
+    np.testing.assert_allclose(found, expected[[[3, 29, 3], [0, 1, 28]]], atol=1e-4, rtol=0)
+
+
+def test_validate_reports_what_is_not_offered(ort_package: Package, demo_checkpoint: Path) -> None:
+    report = validate(ort_package.folder, demo_checkpoint)
+    assert report.passed, report.table()
+    missing = {case.name: case for case in report.cases if case.passed is None}
+    assert missing.keys() == {"ragged batch", "rewind"}
+    assert all("target ort" in case.note and case.difference is None for case in missing.values())
+    lines = report.table().splitlines()
+    assert sum(line.rstrip().endswith("not offered") for line in lines) == 2
+    assert lines[-1].startswith("PASS: 8 cases, 2 not offered (contrib kernels on cpu")
+    assert [case["passed"] for case in report.to_json()["cases"]].count(None) == 2
+
+
+def test_validate_fails_where_the_manifest_denies_what_is_offered(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    package = export(tiny_checkpoint, tmp_path / "package")
+    dataclasses.replace(package.manifest, unsupported=NOT_OFFERED["ort"]).write(package.folder)
+    report = validate(package.folder, tiny_checkpoint)
+    failed = [case.name for case in report.cases if case.passed is False]
+    assert failed == ["ragged batch", "rewind"] and not report.passed
+
+
+def test_the_command_line_exports_and_generates(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "package"
+    done = CliRunner().invoke(main, ["export", str(tiny_checkpoint), "--output", str(out), "--target", "ort"])
+    assert done.exit_code == 0, done.stderr
+    assert "weights.safetensors computed" in done.stdout
+    command = ["generate", str(out), "--prompt-tokens", "1,2,3", "--max-new-tokens", "4", "--json"]
+    generated = CliRunner().invoke(main, command)
+    assert generated.exit_code == 0, generated.stderr
+    assert '"kernels": "contrib"' in generated.stdout
