@@ -15,6 +15,7 @@ GREEDY = Path(__file__).with_name("genai_greedy.py")
 
 pytestmark = [
     pytest.mark.genai,
+    pytest.mark.clients,
     pytest.mark.skipif(not PYTHON.exists(), reason="no build/clients/genai: run tests/clients/genai_venv.sh"),
 ]
 
