@@ -18,7 +18,8 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 library_below() { find "$1" -path '*capi/libonnxruntime.so.*' | head -n 1; }
-installed=$("$python" -c 'import importlib.util as u; s = u.find_spec("onnxruntime"); print(s.submodule_search_locations[0] if s else "")')
+find='import importlib.util as u; s = u.find_spec("onnxruntime"); print(s.submodule_search_locations[0] if s else "")'
+installed=$("$python" -c "$find")
 library=${installed:+$(library_below "$installed")}
 if [ -z "$library" ]; then
   "$python" -m pip download --quiet --no-deps --dest "$scratch" onnxruntime >&2
@@ -33,7 +34,7 @@ tar -xzf "$scratch"/*.tgz -C "$scratch" package/Plugins/Android/onnxruntime.aar
 "$python" -m zipfile -e "$scratch/package/Plugins/Android/onnxruntime.aar" "$scratch/aar"
 api=$(sed -n 's/^#define ORT_API_VERSION \([0-9]*\)$/\1/p' "$scratch/aar/headers/onnxruntime_c_api.h")
 minor=$(echo "$version" | cut -d . -f 2)
-[ "$minor" -ge "$api" ] || fail "libonnxruntime.so.$version: found a library older than the headers, expected 1.$api or newer"
+[ "$minor" -ge "$api" ] || fail "libonnxruntime.so.$version: older than the headers, expected 1.$api or newer"
 
 rm -rf "$folder"
 mkdir -p "$folder/lib"

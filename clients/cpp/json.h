@@ -29,13 +29,16 @@ struct Json {
   static Json read(const std::string& file);
 
   template <class T>
-  bool is(const std::string& path) const { return values.count(path) != 0 && std::holds_alternative<T>(values.at(path)); }
+  bool is(const std::string& path) const {
+    return values.count(path) != 0 && std::holds_alternative<T>(values.at(path));
+  }
   template <class T>
   T get(const std::string& path) const {
     constexpr const char* kKinds[] = {"null", "a boolean", "an integer", "a number", "a string", "an array or object"};
     if (is<T>(path)) return std::get<T>(values.at(path));
     const std::string found = values.count(path) != 0 ? kKinds[values.at(path).index()] : "nothing";
-    throw Error(file + ": " + path + ": found " + found + ", expected " + kKinds[decltype(values)::mapped_type(T()).index()]);
+    const std::string expected = kKinds[decltype(values)::mapped_type(T()).index()];
+    throw Error(file + ": " + path + ": found " + found + ", expected " + expected);
   }
   template <class T>
   std::vector<T> list(const std::string& path) const {

@@ -61,7 +61,8 @@ static Request parse_request(int count, char** words) {
     if (flag[0] != '-') request.package = flag;
   }
   expect(!request.package.empty(), "package", "none", "a folder; see --help");
-  expect(request.verify == request.prompt.empty(), "--verify, --prompt-tokens", request.verify ? "both" : "none", "one");
+  expect(request.verify == request.prompt.empty(), "--verify, --prompt-tokens",
+         request.verify ? "both" : "none", "one");
   return request;
 }
 

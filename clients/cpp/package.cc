@@ -50,7 +50,8 @@ void Package::check(const Tokens& tokens, int64_t room) const {
   expect(static_cast<int64_t>(tokens.size()) <= room, "prompt", std::to_string(tokens.size()) + " tokens",
          "at most " + std::to_string(room) + ", the room in the cache");
   for (const int64_t id : tokens)
-    if (id < 0 || id >= vocab) expect(false, "prompt", "token " + std::to_string(id), "0 to " + std::to_string(vocab - 1));
+    if (id < 0 || id >= vocab)
+      expect(false, "prompt", "token " + std::to_string(id), "0 to " + std::to_string(vocab - 1));
 }
 
 }  // namespace gptoss

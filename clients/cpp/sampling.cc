@@ -10,7 +10,7 @@ Sampler::Sampler(const Sampling& sampling, const Tokens& prompt, int64_t vocab)
     : sampling_(sampling), seen_(vocab), random_(sampling.seed ? *sampling.seed : std::random_device()()) {
   const auto& [penalty, temperature, top_k, top_p, min_p, seed, stop_tokens] = sampling;
   expect(penalty > 0 && penalty < INFINITY, "repetition_penalty", std::to_string(penalty), "a finite number above 0");
-  expect(temperature >= 0 && temperature < INFINITY, "temperature", std::to_string(temperature), "a finite number from 0");
+  expect(temperature >= 0 && temperature < INFINITY, "temperature", std::to_string(temperature), "finite, from 0");
   expect(top_k >= 0, "top_k", std::to_string(top_k), "0 (off) or more");
   expect(top_p > 0 && top_p <= 1, "top_p", std::to_string(top_p), "above 0, at most 1");
   expect(min_p >= 0 && min_p <= 1, "min_p", std::to_string(min_p), "0 to 1");

@@ -43,7 +43,8 @@ Session::Session(const Package& opened, const Options& given) : package(with_run
   reason = portable ? "asked for" : missing_kernels(library, package.manifest);
   kernels = reason.empty() ? "native" : "portable";
   const std::string asked = "--kernels " + choice + " --activations " + activations;
-  expect(kernels == "native" || (exact && choice != "native"), asked, "portable kernels (" + reason + ")", "native ones");
+  expect(kernels == "native" || (exact && choice != "native"), asked,
+         "portable kernels (" + reason + ")", "native ones");
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR).SetInterOpNumThreads(1).SetIntraOpNumThreads(threads);
   if (package.manifest.is<std::string>("weights/root"))

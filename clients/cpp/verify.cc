@@ -32,7 +32,8 @@ static std::pair<bool, std::string> run_case(const Session& session, const Json&
   for (size_t row = 0; row < positions.size(); ++row) {
     const std::string at = "/" + std::to_string(row);
     const auto compare = [&](const Tokens& indices, const std::vector<double>& expected) {
-      for (size_t i = 0; i < indices.size(); ++i) widen(logits_abs, logits.at(row * vocab + indices[i]), expected.at(i));
+      for (size_t i = 0; i < indices.size(); ++i)
+        widen(logits_abs, logits.at(row * vocab + indices[i]), expected.at(i));
     };
     compare(tokens("top_indices" + at), golden.list<double>(path + "top_logits" + at));
     compare(golden.list<int64_t>("sampled_indices"), golden.list<double>(path + "sampled_logits" + at));
