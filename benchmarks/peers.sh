@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Builds what the benchmarks compare with, once, into build/peers/: llama.cpp for this very processor (the prebuilt
-# wheels lack AVX-512), and a virtual environment with what writes GGUF files and draws plots. Needs a C++ compiler and
-# about ten minutes.
+# wheels lack AVX-512), and a virtual environment with onnxruntime-genai and what writes GGUF files and draws plots.
+# Needs a C++ compiler and about ten minutes.
 #
 #   bash benchmarks/peers.sh
 set -euo pipefail
 
-readonly LLAMA_CPP_PYTHON=0.3.36 GGUF=0.19.0
+readonly LLAMA_CPP_PYTHON=0.3.36 GGUF=0.19.0 GENAI=0.18.0
 cd "$(dirname "$0")/.."
 mkdir -p build/peers
 cd build/peers
 
 [[ -x venv/bin/python ]] || "${PYTHON:-python3}" -m venv venv
-venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" matplotlib
+venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" matplotlib "onnxruntime-genai==$GENAI"
 
 # The sources of llama.cpp and of its Python bindings come in one source package.
 if [[ ! -d source ]]; then

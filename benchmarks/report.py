@@ -31,7 +31,9 @@ weights crashes there (`benchmarks/peers.sh`). It runs with its defaults: MXFP4 
 model; *bf16 dense* multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
 and int8 are the activations. The first token of a process that finds its weights on disk includes reading them.
 llama.cpp was not run at 8k with 24 layers, which takes it a quarter of an hour to fill; it takes longer there than with
-the 12 layers of the first table.
+the 12 layers of the first table. onnxruntime-genai 0.18 runs a package of `export --target ort`, experts in 8 bits and
+float32 elsewhere, with the 8-bit activations that it takes by default; four layers of that fit the memory beside the
+others. Clients in C++ and Node are timed beside the Python session by `benchmarks/clients.py`.
 """
 PEER = "llama.cpp"
 # Key of the times, tokens of each, title.

@@ -7,7 +7,9 @@
 Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`; both with a 16-bit
 cache) and a GGUF file of the same shapes. With `--alternate` (all that 24 layers allow in 24 GiB) one process after
 the other loads, runs until a step takes no major page fault, and is measured; without it all contenders are loaded at
-once and take single steps in turn. Ratios compare what ran in one round, and are medians over rounds.
+once and take single steps in turn. With `--genai` onnxruntime-genai runs a package of target ort as well, whose weights
+take twice the memory and are copied when it is opened: four layers are what 24 GiB allow then.
+Ratios compare what ran in one round, and are medians over rounds.
 """
 
 import argparse
@@ -75,12 +77,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=15, help="decode steps of a round")
     parser.add_argument("--alternate", action="store_true", help="one process after the other")
+    parser.add_argument("--genai", action="store_true", help="with onnxruntime-genai")
     parser.add_argument("--only", nargs="+", help="names of contenders")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    prepare(arguments.folder, arguments.layers)
-    contenders = contenders_in(arguments.folder, arguments.layers, arguments.threads)
+    prepare(arguments.folder, arguments.layers, arguments.genai)
+    contenders = contenders_in(arguments.folder, arguments.layers, arguments.threads, arguments.genai)
     if arguments.only:
         contenders = [contender for contender in contenders if contender.name in arguments.only]
     bench = Bench(arguments.threads, arguments.rounds, arguments.steps, arguments.parts)
@@ -97,18 +100,20 @@ def main() -> None:
         )
 
 
-def prepare(folder: Path, layers: int) -> None:
+def prepare(folder: Path, layers: int, genai: bool) -> None:
     """Write the checkpoint, the packages and the GGUF file that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     tool = [str(Path(sys.executable).with_name("gptoss-onnx"))]
     checkpoint = folder / f"checkpoint-{layers}"
     if not checkpoint.exists():
         subprocess.run([*tool, "make-checkpoint", "20b", str(checkpoint), "--layers", str(layers)], check=True)
-    for dense in ("checkpoint", "int8"):
-        package = package_of(folder, layers, dense)
+    packages = {dense: ["--dense", dense, "--kv-dtype", CACHE_DTYPE] for dense in ("checkpoint", "int8")}
+    if genai:
+        packages["ort"] = ["--target", "ort"]
+    for kind, options in packages.items():
+        package = package_of(folder, layers, kind)
         if not package.exists():
-            options = ["--output", str(package), "--dense", dense, "--kv-dtype", CACHE_DTYPE]
-            subprocess.run([*tool, "export", str(checkpoint), *options], check=True)
+            subprocess.run([*tool, "export", str(checkpoint), "--output", str(package), *options], check=True)
     gguf = folder / f"model-{layers}.gguf"
     if not gguf.exists():
         script = [str(PEERS / "venv" / "bin" / "python"), str(HERE / "random_gguf.py")]
@@ -117,16 +122,20 @@ def prepare(folder: Path, layers: int) -> None:
         partial.rename(gguf)
 
 
-def package_of(folder: Path, layers: int, dense: str) -> Path:
-    """Return where the package with these dense weights lies."""
-    return folder / f"package-{layers}-{dense}"
+def package_of(folder: Path, layers: int, kind: str) -> Path:
+    """Return where the package with these dense weights, or of target ort, lies."""
+    return folder / f"package-{layers}-{kind}"
 
 
-def contenders_in(folder: Path, layers: int, threads: int) -> list[Contender]:
+def contenders_in(folder: Path, layers: int, threads: int, genai: bool) -> list[Contender]:
     """List what is compared: llama.cpp first."""
-    llama = (str(PEERS / "venv" / "bin" / "python"), str(HERE / "llama_worker.py"))
+    python = str(PEERS / "venv" / "bin" / "python")
+    llama = (python, str(HERE / "llama_worker.py"))
     environment = {"LLAMA_CPP_LIB_PATH": str(PEERS / "llama.cpp" / "bin"), "PYTHONPATH": str(PEERS / "bindings")}
     found = [Contender(PEER, (*llama, str(folder / f"model-{layers}.gguf"), str(threads)), environment)]
+    if genai:
+        command = (python, str(HERE / "genai_worker.py"), str(package_of(folder, layers, "ort")), str(threads))
+        found.append(Contender("onnxruntime-genai", command))
     for dense, label in (("checkpoint", "bf16 dense"), ("int8", "int8 dense")):
         for activations in ("exact", "bf16", "int8"):
             package = str(package_of(folder, layers, dense))
