@@ -26,8 +26,8 @@ export async function serve(folder, port = 0) {
   const missing = LIBRARIES.find((library) => !existsSync(join(HERE, library)));
   if (missing) throw new Error(`${HERE}${missing}: found no such folder, expected what npm ci puts there`);
   const root = JSON.parse(readFileSync(manifest, "utf8")).weights?.root ?? folder; // perhaps the checkpoint's folder
-  const places = [["/package/", folder], ["/package/", root], ["/", join(HERE, "public")]];
-  for (const library of LIBRARIES) places.push([`/${library}`, join(HERE, library)]);
+  const libraries = LIBRARIES.map((library) => [`/${library}`, join(HERE, library)]);
+  const places = [["/package/", folder], ["/package/", root], ["/", join(HERE, "public")], ...libraries];
   const server = createServer(({ method, url = "" }, response) => {
     const file = method === "GET" && locate(url, places);
     if (!file) return response.writeHead(404, HEADERS).end();

@@ -11,8 +11,7 @@ const USAGE = "usage: gptoss-browser verify PACKAGE [--screenshot FILE] [--chrom
   "generate PACKAGE --prompt-tokens 1,2,3 [--max-new-tokens N] [--json] [--chromium PATH]";
 const BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 // It sees no page but ours, often as root in a container without namespaces or network.
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic"];
 
 program(import.meta.url, async () => {
   const [text, flag] = /** @type {const} */ ([{ type: "string" }, { type: "boolean" }]);
@@ -29,13 +28,12 @@ program(import.meta.url, async () => {
 });
 
 /** Serve a package, open the page with an empty profile, and do something with it once the package is loaded.
- * @template T @param {string} folder @param {string | undefined} executable
- * @param {(page: Page) => Promise<T>} action @returns {Promise<T>} */
-export async function withPage(folder, executable, action) {
+ * @template T @param {string} folder @param {string | undefined} path @param {(page: Page) => Promise<T>} action */
+export async function withPage(folder, path, action) {
   const server = await serve(folder);
   let browser = /** @type {import("playwright-core").Browser | undefined} */ (undefined);
   try {
-    browser = await chromium.launch({ executablePath: executable ?? findBrowser(), args: FLAGS });
+    browser = await chromium.launch({ executablePath: path ?? findBrowser(), args: FLAGS });
     const page = await browser.newPage();
     page.setDefaultTimeout(0); // a large package takes its time
     const crash = page.waitForEvent("crash").then(() => Promise.reject(new Error("page: crashed; out of memory?")));

@@ -44,10 +44,10 @@ export function checkManifest(manifest) {
   return bytes;
 }
 
-/** Return the JSON document at a URL. @param {URL} url @param {{onProgress?: OnProgress, instead?: string}} [options] */
+/** Return the JSON at a URL. @param {URL} url @param {{onProgress?: OnProgress, instead?: string}} [options] */
 export async function fetchJson(url, options) {
-  const response = new Response(await fetchBytes(url, options));
-  return response.json().catch(({ message }) => expect(url.pathname, `no JSON (${message})`, false, "a document"));
+  const body = new Response(await fetchBytes(url, options));
+  return body.json().catch(({ message }) => expect(url.pathname, `no JSON (${message})`, false, "a whole file"));
 }
 
 /** Return the bytes at a URL, or a text that stands in for a file that may be missing; a known size must be met.
