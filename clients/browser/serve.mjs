@@ -26,9 +26,8 @@ export async function serve(folder, port = 0) {
   const missing = LIBRARIES.find((library) => !existsSync(join(HERE, library)));
   if (missing) throw new Error(`${HERE}${missing}: found no such folder, expected what npm ci puts there`);
   const root = JSON.parse(readFileSync(manifest, "utf8")).weights?.root ?? folder; // perhaps the checkpoint's folder
-  /** @type {[string, string][]} */
-  const places = [["/package/", folder], ["/package/", root], ["/", join(HERE, "public")]];
-  for (const library of LIBRARIES) places.push([`/${library}`, join(HERE, library)]);
+  const libraries = LIBRARIES.map((library) => [`/${library}`, join(HERE, library)]);
+  const places = [["/package/", folder], ["/package/", root], ["/", join(HERE, "public")], ...libraries];
   const server = createServer(({ method, url = "" }, response) => {
     const file = method === "GET" && locate(url, places);
     if (!file) return response.writeHead(404, HEADERS).end();
@@ -42,7 +41,7 @@ export async function serve(folder, port = 0) {
 }
 
 /** Return the file a URL names if, links followed, it lies in a place of that prefix.
- * @param {string} url @param {[string, string][]} places */
+ * @param {string} url @param {string[][]} places  prefix and folder */
 export function locate(url, places) {
   try {
     const path = decodeURIComponent(url.split("?")[0]).replace(/\/$/, "/index.html");
@@ -55,10 +54,10 @@ export function locate(url, places) {
 }
 
 /** Run a module's main function where it is the program: its number is the exit code, an error one line and code 2.
- * @param {string} module @param {() => Promise<number | undefined>} main */
+ * @param {string} module @param {() => Promise<number | void>} main */
 export function program(module, main) {
   if (!process.argv[1] || realpathSync(process.argv[1]) !== fileURLToPath(module)) return;
-  main().then((code) => (process.exitCode = code), (error) => {
+  main().then((code) => (process.exitCode = code ?? 0), (error) => {
     console.error(error.message.split("\n")[0]);
     process.exit(2);
   });
@@ -68,5 +67,4 @@ program(import.meta.url, async () => {
   const { values, positionals } = parseArgs({ options: { port: { type: "string" } }, allowPositionals: true });
   if (positionals.length !== 1) throw new Error("usage: node serve.mjs PACKAGE [--port N]");
   console.log((await serve(positionals[0], Number(values.port ?? 0))).url);
-  return undefined;
 });

@@ -5,16 +5,16 @@ import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 import { program, serve } from "./serve.mjs";
 
+/** @typedef {import("playwright-core").Page} Page */
+
 const USAGE = "usage: gptoss-browser verify PACKAGE [--screenshot FILE] [--chromium PATH], or gptoss-browser " +
   "generate PACKAGE --prompt-tokens 1,2,3 [--max-new-tokens N] [--json] [--chromium PATH]";
 const BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 // It sees no page but ours, often as root in a container without namespaces or network.
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic"];
 
 program(import.meta.url, async () => {
-  const text = /** @type {const} */ ({ type: "string" });
-  const flag = /** @type {const} */ ({ type: "boolean" });
+  const [text, flag] = /** @type {const} */ ([{ type: "string" }, { type: "boolean" }]);
   const options = { screenshot: text, chromium: text, "prompt-tokens": text, "max-new-tokens": text, json: flag };
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
   const [command, folder] = positionals;
@@ -24,40 +24,35 @@ program(import.meta.url, async () => {
     if (!prompt) return verify(page, folder, values.screenshot);
     const answer = await generate(page, prompt, Number(values["max-new-tokens"] ?? 128));
     console.log(values.json ? JSON.stringify(answer, null, 2) : answer.text);
-    return 0;
   });
 });
 
 /** Serve a package, open the page with an empty profile, and do something with it once the package is loaded.
- * @template T @param {string} folder @param {string | undefined} executable
- * @param {(page: import("playwright-core").Page) => Promise<T>} action @returns {Promise<T>} */
-export async function withPage(folder, executable, action) {
+ * @template T @param {string} folder @param {string | undefined} path @param {(page: Page) => Promise<T>} action */
+export async function withPage(folder, path, action) {
   const server = await serve(folder);
-  const browser = await chromium.launch({ executablePath: executable ?? findBrowser(), args: FLAGS }).catch((error) => {
-    server.close();
-    throw error;
-  });
+  let browser = /** @type {import("playwright-core").Browser | undefined} */ (undefined);
   try {
+    browser = await chromium.launch({ executablePath: path ?? findBrowser(), args: FLAGS });
     const page = await browser.newPage();
     page.setDefaultTimeout(0); // a large package takes its time
     const crash = page.waitForEvent("crash").then(() => Promise.reject(new Error("page: crashed; out of memory?")));
     const work = page.goto(server.url).then(() => settled(page)).then(() => action(page));
     return await Promise.race([crash, work]);
   } finally {
-    await browser.close();
+    await browser?.close();
     server.close();
   }
 }
 
-/** Wait until the page is done with what it does; throw its error. @param {import("playwright-core").Page} page */
+/** Wait until the page is done with what it does; throw its error. @param {Page} page */
 export async function settled(page) {
   await page.waitForSelector("body[data-state=ready], body[data-state=failed]");
   const error = await page.textContent("#error");
   if (error) throw new Error(error);
 }
 
-/** Click Verify and print the verdict. @param {import("playwright-core").Page} page @param {string} folder
- * @param {string | undefined} screenshot */
+/** Click Verify and print the verdict. @param {Page} page @param {string} folder @param {string} [screenshot] */
 async function verify(page, folder, screenshot) {
   await page.click("#verify");
   await settled(page);
@@ -67,12 +62,11 @@ async function verify(page, folder, screenshot) {
   return verdict.passed ? 0 : 1;
 }
 
-/** Generate greedily with the page's engine. @param {import("playwright-core").Page} page @param {number[]} prompt
- * @param {number} most */
+/** Generate greedily with the page's engine. @param {Page} page @param {number[]} prompt @param {number} most */
 async function generate(page, prompt, most) {
   const answer = await page.evaluate(async (argument) => {
-    const [{ call }, { GREEDY }] = await Promise.all([import("/page.mjs"), import("/sampling.mjs")]);
-    return call("generate", { ...argument, sampling: GREEDY }, () => {}).catch(({ message }) => ({ error: message }));
+    const { call } = await import("/page.mjs");
+    return call("generate", argument, () => {}).catch((/** @type {Error} */ { message }) => ({ error: message }));
   }, { prompt, most });
   if (answer.error) throw new Error(answer.error);
   return answer;

@@ -1,17 +1,14 @@
 /** Package: the files of a package folder, fetched over HTTP, and what of it a browser cannot run. */
 
-/**
- * @typedef {{window: number, kv_heads: number, head_dim: number, past_key: string, past_value: string,
+/** @typedef {{window: number, kv_heads: number, head_dim: number, past_key: string, past_value: string,
  *   present_key: string, present_value: string}} CacheLayer
  * @typedef {{format: string, format_version: number, target: "portable" | "ort", graph: string, cache: CacheLayer[],
  *   kv_dtype: "float32" | "float16", model: Record<string, any>, weights: {files: {name: string, size: number}[]},
  *   tokenizer_files: string[]}} Manifest
- * @typedef {(what: string, done: number, total: number) => void} OnProgress  total 0: unknown
- */
+ * @typedef {(what: string, done: number, total: number) => void} OnProgress  total 0: unknown */
 
 /** WebAssembly addresses 4 GiB, which the weights share with the copies that ONNX Runtime makes of them. */
 export const MOST_WEIGHT_BYTES = 2 ** 30;
-
 const CHUNK = 512; // most tokens of one call
 
 /** Return C, the slots of a layer's cache. Portable window layers are rings in which a call overwrites nothing that it
@@ -47,43 +44,32 @@ export function checkManifest(manifest) {
   return bytes;
 }
 
-/** Return the JSON document at a URL; where there is none, what to take instead, if anything.
- * @param {URL} url @param {{onProgress?: OnProgress, instead?: object}} [options] */
-export async function fetchJson(url, { onProgress, instead } = {}) {
-  const response = await get(url);
-  if (response.status === 404 && instead) return instead;
-  const bytes = await read(response, url, undefined, onProgress);
-  try {
-    return JSON.parse(new TextDecoder().decode(bytes));
-  } catch (error) {
-    throw new Error(`${url.pathname}: found no JSON (${error.message}); export the package again`);
-  }
+/** Return the JSON at a URL. @param {URL} url @param {{onProgress?: OnProgress, instead?: string}} [options] */
+export async function fetchJson(url, options) {
+  const body = new Response(await fetchBytes(url, options));
+  return body.json().catch(({ message }) => expect(url.pathname, `no JSON (${message})`, false, "a whole file"));
 }
 
-/** Return the bytes at a URL; a size that is known must be met.
- * @param {URL} url @param {number | undefined} size @param {OnProgress} onProgress */
-export const fetchBytes = async (url, size, onProgress) => read(await get(url), url, size, onProgress);
-
-/** @type {(url: URL) => Promise<Response>} */
-const get = (url) => fetch(url).catch((error) => expect(url.pathname, error.message, false, "an answer of the server"));
-
-/** @param {Response} response @param {URL} url @param {number} [size] @param {OnProgress} [onProgress] */
-async function read(response, url, size, onProgress) {
+/** Return the bytes at a URL, or a text that stands in for a file that may be missing; a known size must be met.
+ * @param {URL} url @param {{size?: number, onProgress?: OnProgress, instead?: string}} [options] */
+export async function fetchBytes(url, { size, onProgress, instead } = {}) {
+  const response = await fetch(url).catch(({ message }) => expect(url.pathname, message, false, "an answer"));
+  if (response.status === 404 && instead) return new TextEncoder().encode(instead);
   expect(`${url.pathname}: HTTP status`, response.status, response.ok, "200; is the package complete?");
+  const expected = size ?? Number(response.headers.get("Content-Length")); // too small where the body is compressed
   let bytes = new Uint8Array(size ?? 0); // as large as it will be: large weights may not fit twice
   let done = 0;
-  for (const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader(); ; ) {
+  for (const reader = response.body.getReader(); ; ) {
     const { value } = await reader.read();
     if (!value) break;
-    const end = done + value.length;
-    if (end > bytes.length) {
+    if (done + value.length > bytes.length) {
       const smaller = bytes;
-      bytes = new Uint8Array(2 * end);
+      bytes = new Uint8Array(2 * (done + value.length));
       bytes.set(smaller);
     }
     bytes.set(value, done);
-    done = end;
-    onProgress?.(url.pathname, done, Math.max(size ?? Number(response.headers.get("Content-Length")), done));
+    done += value.length;
+    onProgress?.(url.pathname, done, Math.max(expected, done));
   }
   expect(`${url.pathname}: bytes`, done, done === (size ?? done), `${size}; export the package again`);
   return bytes.subarray(0, done);

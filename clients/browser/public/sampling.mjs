@@ -1,7 +1,5 @@
-/**
- * Sampling: how the next token is chosen from the logits of the vocabulary, V. The steps and their order are those of
- * the Python session: repetition penalty, temperature, top-k, top-p, min-p.
- */
+/** Sampling: how the next token is chosen from the logits of the vocabulary, V. The steps and their order are those of
+ * the Python session: repetition penalty, temperature, top-k, top-p, min-p. */
 import { expect } from "./package.mjs";
 
 /**
@@ -17,41 +15,31 @@ import { expect } from "./package.mjs";
 /** @type {Sampling} */
 export const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, penalty: 1, seed: null };
 
-/** Chooses the tokens of one sequence, remembering what it has said. */
-export class Sampler {
-  /** @param {Sampling} sampling @param {number[]} prompt */
-  constructor(sampling, prompt) {
-    const { temperature, topK, topP, minP, penalty, seed } = sampling;
-    const count = (/** @type {number} */ value) => Number.isInteger(value) && value >= 0;
-    expect("temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more");
-    expect("top-k", topK, count(topK), "an integer, 0 (off) or more");
-    expect("top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1");
-    expect("min-p", minP, minP >= 0 && minP <= 1, "0 to 1");
-    expect("repetition penalty", penalty, penalty > 0 && penalty < Infinity, "a finite number above 0");
-    expect("seed", seed, seed === null || count(seed), "an integer, 0 or more, or none");
-    this.sampling = sampling;
-    this.seen = new Set(prompt);
-    this.random = seed === null ? Math.random : randomNumbers(seed);
-  }
-
-  /** Return the next token and remember it. @param {Float32Array} logits  (V), overwritten */
-  choose(logits) {
-    const { temperature, penalty } = this.sampling;
+/** Return a function that chooses the tokens of one sequence, remembering them. It takes the logits (V), overwritten.
+ * @param {Sampling} sampling @param {number[]} prompt */
+export function sampler(sampling, prompt) {
+  const { temperature, topK, topP, minP, penalty, seed } = sampling;
+  const count = (/** @type {number} */ value) => Number.isInteger(value) && value >= 0;
+  expect("temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more");
+  expect("top-k", topK, count(topK), "an integer, 0 (off) or more");
+  expect("top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1");
+  expect("min-p", minP, minP >= 0 && minP <= 1, "0 to 1");
+  expect("repetition penalty", penalty, penalty > 0 && penalty < Infinity, "a finite number above 0");
+  expect("seed", seed, seed === null || count(seed), "an integer, 0 or more, or none");
+  const seen = new Set(prompt);
+  const random = seed === null ? Math.random : randomNumbers(seed);
+  return (/** @type {Float32Array} */ logits) => {
     const largest = logits.reduce((most, logit) => Math.max(most, logit), -Infinity); // NaN where there is one
     expect("logits: the largest", largest, Number.isFinite(largest), "a finite number; run Verify on the package");
-    for (const id of this.seen) logits[id] *= logits[id] < 0 ? penalty : 1 / penalty;
-    const token = temperature === 0 ? argmax(logits) : draw(restrict(logits, this.sampling), this.random());
-    this.seen.add(token);
+    for (const id of seen) logits[id] *= logits[id] < 0 ? penalty : 1 / penalty;
+    const token = temperature === 0 ? argmax(logits) : draw(restrict(logits, sampling), random());
+    seen.add(token);
     return token;
-  }
+  };
 }
 
 /** Return the index of the largest value, the lowest among equals. @param {Float32Array} values */
-export function argmax(values) {
-  let best = 0;
-  for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
-  return best;
-}
+export const argmax = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 
 /** Return how probable each token is relative to the most probable one, 0 for those left out.
  * @param {Float32Array} logits  (V) @param {Sampling} sampling */
@@ -66,8 +54,7 @@ export function restrict(logits, { temperature, topK, topP, minP }) {
     let room = (1 - topP) * weights.reduce((sum, weight) => sum + weight, 0);
     for (const id of rising.slice(0, -1)) {
       room -= weights[id];
-      if (room < 0) break;
-      weights[id] = 0;
+      if (room >= 0) weights[id] = 0;
     }
   }
   return weights.map((weight) => (weight < minP ? 0 : weight));

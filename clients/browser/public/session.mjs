@@ -1,17 +1,12 @@
-/**
- * Session: runs a package's graph in ONNX Runtime's WebAssembly build. S new tokens, C slots of a layer's cache,
- * K kv heads, D head dim, V vocabulary.
- *
- * The `wasm` build is the only one to use: the default build of onnxruntime-web ignores attention sinks and windows.
- */
+/** Session: runs a package's graph in ONNX Runtime's WebAssembly build, the only one to use: the default build ignores
+ * attention sinks and windows. C slots of a layer's cache, K kv heads, D head dim, V vocabulary. */
 import * as ort from "/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 import { callEnds, expect, fetchBytes, slots } from "./package.mjs";
-import { Sampler } from "./sampling.mjs";
+import { sampler } from "./sampling.mjs";
 
 /** @typedef {import("./package.mjs").Manifest} Manifest */
-
-/** @type {{logSeverityLevel: 3}} errors alone: ONNX Runtime would warn that caches are copied at every step */
-const QUIET = { logSeverityLevel: 3 };
+// Errors alone: ONNX Runtime would warn that caches are copied at every step.
+const QUIET = /** @type {const} */ ({ logSeverityLevel: 3 });
 
 /** Keys and values of one sequence: one tensor (1, K, C, D) for each, filled with zeros, under its input's name. */
 export class Cache {
@@ -43,10 +38,10 @@ export class Session {
   /** Download graph and weights and load them. @param {Manifest} manifest @param {URL} folder
    * @param {import("./package.mjs").OnProgress} onProgress */
   static async open(manifest, folder, onProgress) {
-    const graph = await fetchBytes(new URL(manifest.graph, folder), undefined, onProgress);
+    const graph = await fetchBytes(new URL(manifest.graph, folder), { onProgress });
     const externalData = [];
     for (const { name, size } of manifest.weights.files)
-      externalData.push({ path: name, data: await fetchBytes(new URL(name, folder), size, onProgress) });
+      externalData.push({ path: name, data: await fetchBytes(new URL(name, folder), { size, onProgress }) });
     ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
     onProgress("ONNX Runtime opens the graph", 0, 0);
     const options = { executionProviders: ["wasm"], externalData, ...QUIET };
@@ -56,10 +51,8 @@ export class Session {
     return new Session(manifest, await opened);
   }
 
-  /**
-   * Append tokens to the cache; return the logits (V) after each of those at `positions`, 0 the first of `tokens`.
-   * @param {number[]} tokens @param {Cache} cache @param {number[]} [positions]  rising
-   */
+  /** Append tokens to the cache; return the logits (V) after each of those at `positions`, 0 the first of `tokens`.
+   * @param {number[]} tokens @param {Cache} cache @param {number[]} [positions]  rising */
   async forward(tokens, cache, positions = [tokens.length - 1]) {
     expect("tokens", "none", tokens.length > 0, "at least one");
     const wrong = tokens.find((id) => !(Number.isInteger(id) && id >= 0 && id < this.vocab));
@@ -85,8 +78,8 @@ export class Session {
     const portable = { past_lengths: int64([cache.length], [1]), new_lengths: int64([tokens.length], [1]),
       logit_positions: int64(kept, [1, kept.length]) };
     const contrib = { attention_mask: int64(new Array(total).fill(1), [1, total]) };
-    const ids = { input_ids: int64(tokens, [1, tokens.length]) };
-    const feeds = { ...ids, ...(this.manifest.target === "ort" ? contrib : portable), ...cache.tensors };
+    const lengths = this.manifest.target === "ort" ? contrib : portable;
+    const feeds = { input_ids: int64(tokens, [1, tokens.length]), ...lengths, ...cache.tensors };
     const outputs = await this.graph.run(feeds, QUIET);
     // This build copies tensors into its memory and back, and leaves outputs it is given unwritten: past and present
     // cannot share a buffer, so what it returns is the next call's past.
@@ -98,19 +91,16 @@ export class Session {
     return /** @type {Float32Array} */ (outputs.logits.data);
   }
 
-  /**
-   * Generate tokens; ends with `stop` after a stop token and with `length` after `most` tokens.
+  /** Generate tokens; ends with `stop` after a stop token and with `length` after `most` tokens.
    * @param {number[]} prompt @param {import("./sampling.mjs").Sampling} sampling
-   * @param {{most: number, stopTokens: number[], signal?: AbortSignal}} limits
-   * @returns {AsyncGenerator<{token: number, finish: "stop" | "length" | null}>}
-   */
-  async *generate(prompt, sampling, { most, stopTokens, signal }) {
+   * @param {{most: number, stopTokens: number[]}} limits */
+  async *generate(prompt, sampling, { most, stopTokens }) {
     expect("tokens to generate", most, Number.isInteger(most) && most > 0, "an integer above 0");
-    const sampler = new Sampler(sampling, prompt);
+    const choose = sampler(sampling, prompt);
     const cache = new Cache(this.manifest, prompt.length + most);
-    for (let next = prompt, count = 1; !signal?.aborted; count++) {
+    for (let next = prompt, count = 1; ; count++) {
       const [logits] = await this.forward(next, cache);
-      const token = sampler.choose(logits);
+      const token = choose(logits);
       const finish = stopTokens.includes(token) ? "stop" : count === most ? "length" : null;
       yield { token, finish };
       if (finish) return;

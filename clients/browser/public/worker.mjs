@@ -1,12 +1,11 @@
 /** Worker: holds the session, so that the page stays responsive while ONNX Runtime computes. */
 import { env } from "/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 import { Tokenizer } from "/node_modules/@huggingface/tokenizers/dist/tokenizers.min.mjs";
-import { runCases, verdict } from "./golden.mjs";
+import { verify } from "./golden.mjs";
 import { checkManifest, expect, fetchJson } from "./package.mjs";
+import { GREEDY } from "./sampling.mjs";
 import { Session } from "./session.mjs";
-import { TextStream } from "./text.mjs";
-
-/** @typedef {{prompt: string | number[], most: number, sampling: import("./sampling.mjs").Sampling}} Request */
+import { textStream } from "./text.mjs";
 
 const FOLDER = new URL("package/", import.meta.url);
 const RUNTIME = `onnxruntime-web ${env.versions.web}`;
@@ -17,9 +16,10 @@ let session;
 let tokenizer = null;
 /** @type {number[]} */
 let stopTokens = [];
+let stopped = false; // by the page
 
-/** What the page may ask for; each reports as it goes and returns a result.
- * @type {Record<string, (argument: any, report: (report: object) => void, signal: AbortSignal) => Promise<object>>} */
+/** What the page may ask for, one at a time; each reports as it goes and returns a result.
+ * @type {Record<string, (argument: any, report: (report: object) => void) => Promise<object>>} */
 const methods = {
   async load(_, report) {
     const manifest = await fetchJson(new URL("manifest.json", FOLDER));
@@ -28,26 +28,28 @@ const methods = {
     const onProgress = (what, done, total) => report({ what, done, total });
     if (manifest.tokenizer_files.includes("tokenizer.json"))
       tokenizer = new Tokenizer(await fetchJson(new URL("tokenizer.json", FOLDER), { onProgress }), {});
-    const config = await fetchJson(new URL("generation_config.json", FOLDER), { instead: {} });
+    const config = await fetchJson(new URL("generation_config.json", FOLDER), { instead: "{}" });
     stopTokens = [config.eos_token_id ?? manifest.model.eos_token_id ?? []].flat();
     session = await Session.open(manifest, FOLDER, onProgress);
     return { manifest, bytes, text: tokenizer !== null, runtime: `${RUNTIME} · threads: ${env.wasm.numThreads}` };
   },
 
-  /** @param {Request} request */
-  async generate({ prompt, most, sampling }, report, signal) {
+  /** @param {{prompt: string | number[], most: number, sampling?: import("./sampling.mjs").Sampling}} request */
+  async generate({ prompt, most, sampling = GREEDY }, report) {
     const ids = typeof prompt === "string" ? toTokens(prompt) : prompt;
-    const stream = new TextStream(toText);
-    const begin = performance.now();
+    const toFresh = textStream(toText);
     const tokens = [];
-    let [first, finish, text] = [begin, "stopped", ""];
-    for await (const step of session.generate(ids, sampling, { most, stopTokens, signal })) {
+    const begin = performance.now();
+    let [first, finish, text] = [begin, "", ""];
+    stopped = false;
+    for await (const step of session.generate(ids, sampling, { most, stopTokens })) {
       if (tokens.push(step.token) === 1) first = performance.now();
-      const fresh = stream.push(step.token) + (step.finish ? stream.finish() : "");
-      finish = step.finish ?? finish;
+      const fresh = toFresh(step.token, step.finish !== null);
       text += fresh;
+      finish = step.finish ?? "stopped";
       report({ fresh, tokens: tokens.length, perSecond: (1000 * (tokens.length - 1)) / (performance.now() - first) });
       await messages(); // a call of the graph blocks the worker, and "stop" is a message
+      if (stopped) break;
     }
     const decode = (performance.now() - first) / 1000;
     const timings = { prompt_tokens: ids.length, prefill_seconds: (first - begin) / 1000, new_tokens: tokens.length,
@@ -57,18 +59,11 @@ const methods = {
 
   async verify(_, report) {
     const golden = await fetchJson(new URL("golden/golden.json", FOLDER));
-    const begin = performance.now();
-    const cases = [];
-    for await (const one of runCases(session, golden)) {
-      cases.push(one);
-      report({ name: one.name, done: cases.length, of: golden.cases.length });
-    }
-    return verdict(session.manifest, RUNTIME, FOLDER.pathname, cases, (performance.now() - begin) / 1000);
+    return verify(session, golden, { runtime: RUNTIME, package: FOLDER.pathname }, report);
   },
 };
 
-/** @param {string} text */
-function toTokens(text) {
+function toTokens(/** @type {string} */ text) {
   if (tokenizer) return tokenizer.encode(text).ids;
   const ids = text.split(/[\s,]+/).filter(Boolean);
   const wrong = ids.find((id) => !/^\d+$/.test(id));
@@ -76,28 +71,23 @@ function toTokens(text) {
   return ids.map(Number);
 }
 
-/** @param {number[]} ids */
-function toText(ids) {
-  if (!tokenizer) return ids.map((id) => `${id} `).join("");
-  const options = { skip_special_tokens: true, clean_up_tokenization_spaces: false };
-  return ids.length > 0 ? tokenizer.decode(ids, options) : ""; // the library refuses an empty list
+function toText(/** @type {number[]} */ ids) {
+  if (!tokenizer) return `${ids.join(" ")} `;
+  return tokenizer.decode(ids, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
 }
 
 /** Let messages that have arrived be handled, without the milliseconds that timers wait. */
-const messages = () =>
-  new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = resolve;
-    port2.postMessage(null);
-  });
+function messages() {
+  const { port1, port2 } = new MessageChannel();
+  port2.postMessage(null);
+  return new Promise((resolve) => (port1.onmessage = resolve));
+}
 
-addEventListener("message", async ({ data: { method, argument }, ports: [port] }) => {
-  const controller = new AbortController();
-  port.onmessage = () => controller.abort();
+addEventListener("message", async ({ data: { method, argument } }) => {
+  if (method === "stop") return (stopped = true);
   try {
-    const result = await methods[method](argument, (report) => port.postMessage({ report }), controller.signal);
-    port.postMessage({ result });
+    postMessage({ result: await methods[method](argument, (report) => postMessage({ report })) });
   } catch (error) {
-    port.postMessage({ error: error.message });
+    postMessage({ error: error.message });
   }
 });

@@ -53,7 +53,7 @@ test("bytes arrive whole, with progress", () =>
     for (const size of [300_000, undefined]) {
       /** @type {[string, number, number][]} */
       const reports = [];
-      const bytes = await fetchBytes(url, size, (...report) => reports.push(report));
+      const bytes = await fetchBytes(url, { size, onProgress: (...report) => reports.push(report) });
       assert.equal(bytes.length, 300_000);
       assert.ok(bytes.every((byte) => byte === "x".charCodeAt(0)));
       assert.deepEqual(reports.at(-1), ["/package/file", 300_000, 300_000]);
@@ -63,13 +63,13 @@ test("bytes arrive whole, with progress", () =>
 test("a file of another size than the manifest's is refused", () =>
   answering(200, "12345", async (/** @type {URL} */ url) => {
     for (const size of [4, 6])
-      await assert.rejects(fetchBytes(url, size, () => {}), new RegExp(`/file: bytes: found 5, expected ${size}`));
+      await assert.rejects(fetchBytes(url, { size }), new RegExp(`/file: bytes: found 5, expected ${size}`));
   }));
 
 test("a missing file is named, or replaced where it may be missing", () =>
   answering(404, "", async (/** @type {URL} */ url) => {
     await assert.rejects(fetchJson(url), /\/package\/file: HTTP status: found 404, expected 200/);
-    assert.deepEqual(await fetchJson(url, { instead: { a: 1 } }), { a: 1 });
+    assert.deepEqual(await fetchJson(url, { instead: '{"a": 1}' }), { a: 1 });
   }));
 
 test("what is no JSON is named", () =>

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { argmax, GREEDY, restrict, Sampler } from "../public/sampling.mjs";
+import { argmax, GREEDY, restrict, sampler } from "../public/sampling.mjs";
 
 const logits = (/** @type {number[]} */ ...values) => Float32Array.from(values);
 const at = (/** @type {object} */ settings) => ({ ...GREEDY, temperature: 1, seed: 1, ...settings });
@@ -10,13 +10,13 @@ const ofProbabilities = (/** @type {number[]} */ ...p) => logits(...p.map(Math.l
 const kept = (/** @type {Float32Array} */ values, /** @type {object} */ settings) =>
   [...restrict(values, at(settings))].flatMap((weight, id) => (weight > 0 ? [id] : []));
 const draws = (/** @type {number} */ seed) => {
-  const sampler = new Sampler(at({ seed }), []);
-  return Array.from({ length: 8000 }, () => sampler.choose(ofProbabilities(0.1, 0.6, 0.3)));
+  const choose = sampler(at({ seed }), []);
+  return Array.from({ length: 8000 }, () => choose(ofProbabilities(0.1, 0.6, 0.3)));
 };
 
 test("greedy takes the lowest index among equals", () => {
   assert.equal(argmax(logits(1, 3, 3, 2)), 1);
-  assert.equal(new Sampler(GREEDY, []).choose(logits(-1, -3, -1)), 0);
+  assert.equal(sampler(GREEDY, [])(logits(-1, -3, -1)), 0);
 });
 
 test("top-k keeps the largest and what ties with the last", () => {
@@ -51,9 +51,9 @@ test("temperature divides the logits", () => {
 });
 
 test("the repetition penalty divides positive and multiplies negative logits of what was seen", () => {
-  const sampler = new Sampler({ ...GREEDY, penalty: 2 }, [0]);
-  assert.equal(sampler.choose(logits(3, 2, -1)), 1); // 1.5, 2, -1
-  assert.equal(sampler.choose(logits(-3, 2, 1.5)), 2); // -6, 1, 1.5: token 1 is seen by now
+  const choose = sampler({ ...GREEDY, penalty: 2 }, [0]);
+  assert.equal(choose(logits(3, 2, -1)), 1); // 1.5, 2, -1
+  assert.equal(choose(logits(-3, 2, 1.5)), 2); // -6, 1, 1.5: token 1 is seen by now
 });
 
 test("draws follow the probabilities, and the seed", () => {
@@ -68,7 +68,7 @@ test("draws follow the probabilities, and the seed", () => {
 test("settings out of range and logits that are no numbers are refused by name", () => {
   const wrong = { temperature: -1, topK: 1.5, topP: 0, minP: 2, penalty: 0, seed: -1 };
   for (const [name, value] of Object.entries(wrong))
-    assert.throws(() => new Sampler({ ...GREEDY, [name]: value }, []), new RegExp(`found ${value}, expected`), name);
-  assert.throws(() => new Sampler(GREEDY, []).choose(logits(1, NaN, 2)), /logits.*NaN/);
-  assert.throws(() => new Sampler(GREEDY, []).choose(logits(1, Infinity)), /logits.*Infinity/);
+    assert.throws(() => sampler({ ...GREEDY, [name]: value }, []), new RegExp(`found ${value}, expected`), name);
+  assert.throws(() => sampler(GREEDY, [])(logits(1, NaN, 2)), /logits.*NaN/);
+  assert.throws(() => sampler(GREEDY, [])(logits(1, Infinity)), /logits.*Infinity/);
 });
