@@ -1,9 +1,9 @@
 // A Node addon that runs a package's graph with libgptoss_ops registered, which onnxruntime-node cannot do.
 // It drives the ONNX Runtime that onnxruntime-node ships, through its C API and off the main thread.
+// What it throws becomes a JavaScript error (NODE_ADDON_API_CPP_EXCEPTIONS_ALL).
 #include <dlfcn.h>
 #include <napi.h>
 
-#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -43,6 +43,14 @@ struct Runtime {
     const Owned<OrtStatus> owner(status, api->ReleaseStatus);
     throw std::runtime_error(api->GetErrorMessage(status));
   }
+
+  // Returns what `create(arguments..., &made)` makes.
+  template <typename T, typename Create, typename... Arguments>
+  Owned<T> make(void (*release)(T*), Create create, Arguments... arguments) const {
+    T* made = nullptr;
+    check(create(arguments..., &made));
+    return {made, release};
+  }
 };
 
 struct Graph {
@@ -50,118 +58,102 @@ struct Graph {
   Owned<OrtSession> session;
 };
 
-// The typed arrays that one sequence has bound to a graph, by the name of the input or output.
-struct Binding {
-  std::shared_ptr<Graph> graph;
-  Owned<OrtIoBinding> io;
-  std::map<std::string, Napi::Reference<Napi::Value>> arrays;  // kept from the garbage collector while bound
+struct Tensor {
+  Owned<OrtValue> value;
+  Napi::Reference<Napi::Value> array;  // whose memory it is, kept from the garbage collector
 };
 
-// Graphs and bindings are externals that share ownership, so that none dies in the middle of a run.
+// JavaScript holds graphs and tensors as externals.
 template <typename T>
-Napi::Value share(Napi::Env env, std::shared_ptr<T> value) {
-  const auto drop = [](Napi::Env, std::shared_ptr<T>* held) { delete held; };
-  return Napi::External<std::shared_ptr<T>>::New(env, new std::shared_ptr<T>(std::move(value)), drop);
+Napi::Value wrap(Napi::Env env, T value) {
+  return Napi::External<T>::New(env, new T(std::move(value)), [](Napi::Env, T* held) { delete held; });
 }
 
 template <typename T>
-std::shared_ptr<T>& shared(const Napi::Value& value) {
-  return *value.As<Napi::External<std::shared_ptr<T>>>().Data();
+T& unwrap(const Napi::Value& value) {
+  return *value.As<Napi::External<T>>().Data();
 }
 
-// A promise of one run, which happens on a thread of Node's pool.
-struct Run : Napi::AsyncWorker {
-  std::shared_ptr<Binding> binding;
-  Napi::Promise::Deferred deferred;
+std::string text(const Napi::Value& value) { return value.As<Napi::String>(); }
 
-  Run(Napi::Env env, std::shared_ptr<Binding> of) : AsyncWorker(env), binding(std::move(of)), deferred(env) {}
-  void Execute() override {
-    const Graph& graph = *binding->graph;
-    graph.ort.check(graph.ort.api->RunWithBinding(graph.session.get(), nullptr, binding->io.get()));
+// The tensors of one run by the names of the graph's inputs or outputs, as the C API takes them.
+struct Named {
+  Napi::ObjectReference tensors;  // kept from the garbage collector
+  std::vector<std::string> strings;
+  std::vector<const char*> names;
+  std::vector<OrtValue*> values;
+
+  explicit Named(Napi::Object of) : tensors(Napi::Persistent(of)) {
+    for (const auto& [name, tensor] : of) {
+      strings.push_back(text(name));
+      values.push_back(unwrap<Tensor>(tensor).value.get());
+    }
+    for (const std::string& name : strings) names.push_back(name.c_str());
   }
-  void OnOK() override { deferred.Resolve(Env().Undefined()); }
-  void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
+};
+
+// One run, on a thread of Node's pool. It shares the graph, which may be closed meanwhile, and deletes itself.
+struct Run : Napi::AsyncWorker {
+  const std::shared_ptr<Graph> graph;
+  const Named feeds;
+  Named fetches;
+
+  explicit Run(const Napi::CallbackInfo& info)
+      : AsyncWorker(info[3].As<Napi::Function>()), graph(unwrap<std::shared_ptr<Graph>>(info[0])),
+        feeds(info[1].As<Napi::Object>()), fetches(info[2].As<Napi::Object>()) {}
+  void Execute() override {
+    graph->ort.check(graph->ort.api->Run(graph->session.get(), nullptr, feeds.names.data(), feeds.values.data(),
+                                         feeds.values.size(), fetches.names.data(), fetches.values.size(),
+                                         fetches.values.data()));
+  }
 };
 
 // kernels(library): the names of the operators it has kernels for, separated by commas.
 Napi::Value kernels(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), symbol<const char*()>(info[0].As<Napi::String>(), "gptoss_ops_kernels")());
+  return Napi::String::New(info.Env(), symbol<const char*()>(text(info[0]), "gptoss_ops_kernels")());
 }
 
 // open(runtime, model, library, threads, config): a graph; 0 threads leave it to ONNX Runtime.
 Napi::Value open(const Napi::CallbackInfo& info) {
-  static const Runtime ort(info[0].As<Napi::String>());
-  const auto text = [](const Napi::Value& value) -> std::string { return value.As<Napi::String>(); };
-  OrtSessionOptions* options = nullptr;
-  ort.check(ort.api->CreateSessionOptions(&options));
-  const Owned<OrtSessionOptions> owner(options, ort.api->ReleaseSessionOptions);
-  ort.check(ort.api->SetSessionLogSeverityLevel(options, kLogErrors));
-  ort.check(ort.api->SetInterOpNumThreads(options, 1));  // the graph is one chain of large ops
-  const int threads = info[3].As<Napi::Number>();
-  if (threads > 0) ort.check(ort.api->SetIntraOpNumThreads(options, threads));
+  static const Runtime ort(text(info[0]));
+  const auto options = ort.make(ort.api->ReleaseSessionOptions, ort.api->CreateSessionOptions);
+  ort.check(ort.api->SetSessionLogSeverityLevel(options.get(), kLogErrors));
+  ort.check(ort.api->SetIntraOpNumThreads(options.get(), info[3].As<Napi::Number>()));
   for (const auto& [key, value] : info[4].As<Napi::Object>())  // first: the library reads them while it registers
-    ort.check(ort.api->AddSessionConfigEntry(options, text(key).c_str(), text(value).c_str()));
-  ort.check(ort.api->RegisterCustomOpsLibrary_V2(options, text(info[2]).c_str()));
-  OrtSession* session = nullptr;
-  ort.check(ort.api->CreateSession(ort.env, text(info[1]).c_str(), options, &session));
-  return share(info.Env(), std::make_shared<Graph>(Graph{ort, {session, ort.api->ReleaseSession}}));
+    ort.check(ort.api->AddSessionConfigEntry(options.get(), text(key).c_str(), text(value).c_str()));
+  ort.check(ort.api->RegisterCustomOpsLibrary_V2(options.get(), text(info[2]).c_str()));
+  const std::string model = text(info[1]);
+  auto session = ort.make(ort.api->ReleaseSession, ort.api->CreateSession, ort.env, model.c_str(), options.get());
+  return wrap(info.Env(), std::shared_ptr<Graph>(new Graph{ort, std::move(session)}));
 }
 
-// close(graph): frees it as soon as nothing is bound to it any more.
-void close(const Napi::CallbackInfo& info) { shared<Graph>(info[0]).reset(); }
-
-// binding(graph): with nothing bound yet.
-Napi::Value binding(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Graph> graph = shared<Graph>(info[0]);
-  OrtIoBinding* io = nullptr;
-  graph->ort.check(graph->ort.api->CreateIoBinding(graph->session.get(), &io));
-  return share(info.Env(), std::shared_ptr<Binding>(new Binding{graph, {io, graph->ort.api->ReleaseIoBinding}, {}}));
-}
-
-// bind(binding, isOutput, name, elementType, array, shape): `array` is the memory that the graph reads or writes.
-void bind(const Napi::CallbackInfo& info) {
-  Binding& binding = *shared<Binding>(info[0]);
-  const Runtime& ort = binding.graph->ort;
-  const std::string name = info[2].As<Napi::String>();
-  const auto array = info[4].As<Napi::TypedArray>();
-  const auto sizes = info[5].As<Napi::Array>();
+// tensor(graph, elementType, array, shape): the array's memory, for runs to read and write in place.
+Napi::Value tensor(const Napi::CallbackInfo& info) {
+  const Runtime& ort = unwrap<std::shared_ptr<Graph>>(info[0])->ort;
+  const int type = info[1].As<Napi::Number>();
+  const auto array = info[2].As<Napi::TypedArray>();
+  const auto sizes = info[3].As<Napi::Array>();
   std::vector<int64_t> shape;
   for (uint32_t i = 0; i < sizes.Length(); ++i) shape.push_back(sizes.Get(i).As<Napi::Number>());
   char* data = static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
-  OrtValue* value = nullptr;
-  ort.check(ort.api->CreateTensorWithDataAsOrtValue(ort.memory, data, array.ByteLength(), shape.data(), shape.size(),
-                                                    info[3].As<Napi::Number>(), &value));
-  const Owned<OrtValue> owner(value, ort.api->ReleaseValue);  // the binding takes its own share
-  const auto bind = info[1].As<Napi::Boolean>() ? ort.api->BindOutput : ort.api->BindInput;
-  ort.check(bind(binding.io.get(), name.c_str(), value));
-  binding.arrays[name] = Napi::Reference<Napi::Value>::New(array, 1);
+  auto value = ort.make(ort.api->ReleaseValue, ort.api->CreateTensorWithDataAsOrtValue, ort.memory, data,
+                        array.ByteLength(), shape.data(), shape.size(), type);
+  return wrap(info.Env(), Tensor{std::move(value), Napi::Reference<Napi::Value>::New(array, 1)});
 }
 
-// run(binding): a promise kept once the bound outputs are written.
-Napi::Value run(const Napi::CallbackInfo& info) {
-  Run* run = new Run(info.Env(), shared<Binding>(info[0]));  // deletes itself when it is done
-  run->Queue();
-  return run->deferred.Promise();
-}
+// run(graph, feeds, fetches, callback): calls back with an error or nothing, once the fetches are written.
+void run(const Napi::CallbackInfo& info) { (new Run(info))->Queue(); }
 
-// Calls `function`; what it throws becomes a JavaScript error.
-template <auto function>
-auto guarded(const Napi::CallbackInfo& info) {
-  try {
-    return function(info);
-  } catch (const std::runtime_error& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
-}
+// close(graph): frees it as soon as no run has it.
+void close(const Napi::CallbackInfo& info) { unwrap<std::shared_ptr<Graph>>(info[0]).reset(); }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   const auto add = [&](const char* name, auto function) { exports[name] = Napi::Function::New(env, function); };
-  add("kernels", guarded<kernels>);
-  add("open", guarded<open>);
-  add("close", guarded<close>);
-  add("binding", guarded<binding>);
-  add("bind", guarded<bind>);
-  add("run", guarded<run>);
+  add("kernels", kernels);
+  add("open", open);
+  add("tensor", tensor);
+  add("run", run);
+  add("close", close);
   return exports;
 }
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-struct OrtEnv; struct OrtIoBinding; struct OrtMemoryInfo; struct OrtSession; struct OrtSessionOptions; struct OrtValue;
+struct OrtEnv; struct OrtMemoryInfo; struct OrtSession; struct OrtSessionOptions; struct OrtValue;
 struct OrtStatus;  // a null pointer means success
 
 struct OrtApi {
@@ -13,11 +13,13 @@ struct OrtApi {
                     OrtStatus* (*CreateEnv)(int severity, const char* log_id, OrtEnv** out);
   void* gap_4[3];   OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*,
                         OrtSession** out);
-  void* gap_8[2];   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out);
+  void* gap_8[1];   OrtStatus* (*Run)(OrtSession*, const void* run_options,
+                        const char* const* input_names, const OrtValue* const* inputs, size_t input_count,
+                        const char* const* output_names, size_t output_count, OrtValue** outputs);
+                    OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out);
   void* gap_11[11]; OrtStatus* (*SetSessionLogSeverityLevel)(OrtSessionOptions*, int severity);
   void* gap_23[1];  OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions*, int threads);
-                    OrtStatus* (*SetInterOpNumThreads)(OrtSessionOptions*, int threads);
-  void* gap_26[23]; OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void* data, size_t bytes,
+  void* gap_25[24]; OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void* data, size_t bytes,
                         const int64_t* shape, size_t rank, int element_type, OrtValue** out);
   void* gap_50[19]; OrtStatus* (*CreateCpuMemoryInfo)(int allocator, int memory, OrtMemoryInfo** out);
   void* gap_70[23]; void (*ReleaseStatus)(OrtStatus*);
@@ -25,17 +27,11 @@ struct OrtApi {
                     void (*ReleaseValue)(OrtValue*);
   void* gap_97[3];  void (*ReleaseSessionOptions)(OrtSessionOptions*);
   void* gap_101[29]; OrtStatus* (*AddSessionConfigEntry)(OrtSessionOptions*, const char* key, const char* value);
-  void* gap_131[2]; OrtStatus* (*RunWithBinding)(OrtSession*, const void* run_options, const OrtIoBinding*);
-                    OrtStatus* (*CreateIoBinding)(OrtSession*, OrtIoBinding** out);
-                    void (*ReleaseIoBinding)(OrtIoBinding*);
-                    OrtStatus* (*BindInput)(OrtIoBinding*, const char* name, const OrtValue*);
-                    OrtStatus* (*BindOutput)(OrtIoBinding*, const char* name, const OrtValue*);
-  void* gap_138[90]; OrtStatus* (*RegisterCustomOpsLibrary_V2)(OrtSessionOptions*, const char* library);
+  void* gap_131[97]; OrtStatus* (*RegisterCustomOpsLibrary_V2)(OrtSessionOptions*, const char* library);
 };
 static_assert(offsetof(OrtApi, AddSessionConfigEntry) == 130 * sizeof(void*), "counted by hand");
 static_assert(offsetof(OrtApi, RegisterCustomOpsLibrary_V2) == 228 * sizeof(void*), "counted by hand");
 
 struct OrtApiBase {
   const OrtApi* (*GetApi)(uint32_t version);  // null when this ONNX Runtime is older
-  const char* (*GetVersionString)();
 };

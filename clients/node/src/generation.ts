@@ -39,16 +39,20 @@ export class Generation implements AsyncIterable<number> {
     const cache = this.options.cache ?? session.newCache(capacity);
     const stops = sampling?.stopTokens ?? session.files.stopTokens;
     for (let next = prompt; this.finishReason === null; next = tokens.slice(-1)) {
-      const begin = performance.now();
+      let begin = performance.now();
       const logits = await session.forward(next, cache);
-      const ran = performance.now();
+      if (next === prompt) [this.prefillSeconds, begin] = [secondsSince(begin), performance.now()];
       const token = this.sampler.choose(logits);
       tokens.push(token);
       if (stops.includes(token)) this.finishReason = "stop";
       else if (tokens.length === maxNewTokens || cache.length === cache.capacity) this.finishReason = "length";
-      if (next === prompt) this.prefillSeconds = (ran - begin) / 1000;
-      this.decodeSeconds += (performance.now() - (next === prompt ? ran : begin)) / 1000;
+      this.decodeSeconds += secondsSince(begin);
       yield token;
     }
   }
+}
+
+/** Since a time that performance.now() gave. */
+export function secondsSince(begin: number): number {
+  return (performance.now() - begin) / 1000;
 }

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { GptossError, checkInteger } from "./package.js";
+import { check, checkInteger } from "./package.js";
 
 /** How tokens are chosen, greedily unless told otherwise; the steps and their order are those of Hugging Face. */
 export interface Sampling {
@@ -29,13 +29,10 @@ export class Sampler {
     const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty: penalty = 1, seed } = settings;
     checkInteger("top-k", topK, 0);
     checkInteger("seed", seed ?? 0, 0);
-    for (const [name, found, holds, expected] of [
-      ["temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more"],
-      ["top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1"],
-      ["min-p", minP, minP >= 0 && minP <= 1, "0 to 1"],
-      ["repetition-penalty", penalty, penalty > 0 && penalty < Infinity, "a finite number above 0"],
-    ] as const)
-      if (!holds) throw new GptossError(`${name}: found ${found}, expected ${expected}`);
+    check(temperature >= 0 && temperature < Infinity, "temperature", temperature, "a finite number, 0 or more");
+    check(topP > 0 && topP <= 1, "top-p", topP, "above 0, at most 1");
+    check(minP >= 0 && minP <= 1, "min-p", minP, "0 to 1");
+    check(penalty > 0 && penalty < Infinity, "repetition-penalty", penalty, "a finite number above 0");
     this.seen = new Set(prompt);
     this.key = seed === undefined ? randomBytes(16).toString("hex") : String(seed);
   }
@@ -43,11 +40,10 @@ export class Sampler {
   /** Returns the next token from logits (V) and remembers it. */
   choose(logits: Float32Array): number {
     const top = logits[argmax(logits)]!;
-    if (!Number.isFinite(top)) throw new GptossError(`logits: the largest is ${top}, expected a finite number`);
+    check(Number.isFinite(top), "logits: the largest", top, "a finite number");
     const { temperature = 0, repetitionPenalty: penalty = 1 } = this.settings;
     const scores = logits.slice();
-    if (penalty !== 1)
-      for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
+    for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
     const token = temperature === 0 ? argmax(scores) : this.draw(restrict(scores, this.settings));
     this.seen.add(token);
     return token;
@@ -82,14 +78,12 @@ export function restrict(logits: Float32Array, settings: Sampling): Float32Array
 
 /** Returns the largest scores, falling, until `enough`: sorting a vocabulary takes longer than a layer of the model. */
 function largest(scores: Float32Array, top: number, enough: (some: Float32Array) => boolean): Float32Array {
-  for (const margin of [2, 8, 32]) {
-    const some = scores.filter((score) => score >= top - margin);
-    if (enough(some)) return some.sort().reverse();
-  }
-  return scores.slice().sort().reverse();
+  const within = (margin: number): Float32Array => scores.filter((score) => score >= top - margin);
+  const margin = [2, 8, 32].find((some) => enough(within(some)));
+  return within(margin ?? Infinity).sort().reverse();
 }
 
-function mass(scores: Float32Array, top: number): number {
+export function mass(scores: Float32Array, top: number): number {
   return scores.reduce((sum, score) => sum + Math.exp(score - top), 0);
 }
 

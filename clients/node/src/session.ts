@@ -1,24 +1,15 @@
-import { type Binding, type Engine, findNative, openNative, openStock } from "./engine.js";
+import { type Engine, openEngine, type OpenOptions, type Tensors } from "./engine.js";
 import { Generation, type GenerateOptions } from "./generation.js";
-import { checkInteger, GptossError, oneLine, oneOf, openPackage, type PackageFolder } from "./package.js";
-
-export interface OpenOptions {
-  /** `auto` takes native where it can, and says on stderr where it cannot; `native` refuses then. */
-  kernels?: "auto" | "native" | "portable";
-  /** What the kernels multiply; `bf16` and `int8` are lossy. */
-  activations?: "exact" | "bf16" | "int8";
-  /** Threads within an op; 0 is one a core. */
-  threads?: number;
-  /** Path of libgptoss_ops.so; without it the one beside the addon. */
-  library?: string;
-}
+import { check, checkInteger, explained, openPackage, type PackageFolder } from "./package.js";
 
 /** Keys and values of one sequence of up to `capacity` tokens; one call of the graph takes at most `chunk`. */
 export interface KVCache {
   readonly session: Session;
   readonly capacity: number;
   readonly chunk: number;
-  readonly binding: Binding;
+  /** The same tensors by the names of inputs and of outputs: the graph updates them in place. */
+  readonly past: Tensors;
+  readonly present: Tensors;
   /** Tokens cached; set to 0 it forgets them. */
   length: number;
   /** A call is running on it. */
@@ -39,13 +30,9 @@ export class Session {
   }
 
   static async open(path: string, options: OpenOptions = {}): Promise<Session> {
-    const { kernels = "auto", activations = "exact", threads = 0 } = options;
-    oneOf("kernels", kernels, ["auto", "native", "portable"]);
-    oneOf("activations", activations, ["exact", "bf16", "int8"]);
-    checkInteger("threads", threads, 0, 2 ** 31 - 1);
     const files = openPackage(path);
-    const engine = openEngine(files, { ...options, kernels, activations, threads });
-    return new Session(files, activations, await oneLineErrors(files.graph, engine));
+    const engine = await explained(files.graph, openEngine(files, options));
+    return new Session(files, options.activations ?? "exact", engine);
   }
 
   /** What runs: `native` or `portable`, or `contrib` for target ort. */
@@ -57,20 +44,20 @@ export class Session {
     checkInteger("cache capacity", capacity, 1);
     checkInteger("cache chunk", chunk, 1);
     this.checkOpen();
-    const binding = this.engine.newBinding();
     const { cache, kv_dtype: type } = this.files.manifest;
+    const past: Tensors = {}, present: Tensors = {};
     for (const { window, kv_heads, head_dim, ...names } of cache) {
       // Full layers never wrap; a ring has room for its window and what one call writes, and GQA compacts its own.
       const ring = this.kernels === "contrib" ? window : Math.min(capacity, window + chunk - 1);
       const shape = [1, kv_heads, window === 0 ? capacity : ring, head_dim];
       const size = shape.reduce((product, dimension) => product * dimension);
-      for (const [past, present] of [[names.past_key, names.present_key], [names.past_value, names.present_value]]) {
+      for (const kind of ["key", "value"] as const) {
         const zeros = type === "float32" ? new Float32Array(size) : new Uint16Array(size);
-        binding.bind(false, past!, type, zeros, shape);
-        binding.bind(true, present!, type, zeros, shape);
+        const tensor = this.engine.tensor(type, zeros, shape);
+        past[names[`past_${kind}`]] = present[names[`present_${kind}`]] = tensor;
       }
     }
-    return { session: this, capacity, chunk, binding, length: 0, busy: false };
+    return { session: this, capacity, chunk, past, present, length: 0, busy: false };
   }
 
   /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
@@ -79,8 +66,8 @@ export class Session {
     this.checkOpen();
     this.checkTokens(tokens);
     positions.forEach((at, i) => checkInteger(`positions[${i}]`, at, i && positions[i - 1]! + 1, tokens.length - 1));
-    if (cache.session !== this) throw new GptossError("cache: found another session's, expected one of this session");
-    if (cache.busy) throw new GptossError("cache: found a call running on it, expected one at a time");
+    check(cache.session === this, "cache", "another session's", "one of this session");
+    check(!cache.busy, "cache", "a call running on it", "one at a time");
     checkInteger("cache: tokens cached and new", cache.length + tokens.length, 1, cache.capacity);
     cache.busy = true;
     try {
@@ -109,65 +96,35 @@ export class Session {
     return new Generation(this, tokens, options);
   }
 
-  /** Frees the weights, as soon as its caches are garbage too. */
+  /** Frees the weights, as soon as no call is running. */
   async close(): Promise<void> {
     if (this.isOpen) await this.engine.close();
     this.isOpen = false;
   }
 
-  private async run(tokens: readonly number[], { binding, length }: KVCache, kept: number[], logits: Float32Array) {
-    const input = (name: string, values: readonly number[], shape: number[]): void =>
-      binding.bind(false, name, "int64", BigInt64Array.from(values, BigInt), shape);
-    const total = length + tokens.length;
-    input("input_ids", tokens, [1, tokens.length]);
-    if (this.kernels === "contrib") {
-      input("attention_mask", new Array<number>(total).fill(1), [1, total]);
-    } else {
-      input("past_lengths", [length], [1]);
-      input("new_lengths", [tokens.length], [1]);
-      input("logit_positions", kept, [1, kept.length]);
-    }
-    binding.bind(true, "logits", "float32", logits, [1, kept.length, this.vocab]);
-    await oneLineErrors("ONNX Runtime failed while running the graph", binding.run());
+  private async run(tokens: readonly number[], cache: KVCache, kept: number[], logits: Float32Array) {
+    this.checkOpen(); // for it may have been closed between two chunks
+    const int64 = (values: readonly number[], shape: number[]): object =>
+      this.engine.tensor("int64", BigInt64Array.from(values, BigInt), shape);
+    const total = cache.length + tokens.length;
+    const lengths: Tensors = this.kernels === "contrib"
+      ? { attention_mask: int64(new Array<number>(total).fill(1), [1, total]) }
+      : {
+          past_lengths: int64([cache.length], [1]), new_lengths: int64([tokens.length], [1]),
+          logit_positions: int64(kept, [1, kept.length]),
+        };
+    const feeds = { ...cache.past, input_ids: int64(tokens, [1, tokens.length]), ...lengths };
+    const rows = this.engine.tensor("float32", logits, [1, kept.length, this.vocab]);
+    const running = this.engine.run(feeds, { ...cache.present, logits: rows });
+    await explained("ONNX Runtime failed while running the graph", running);
   }
 
   private checkOpen(): void {
-    if (!this.isOpen) throw new GptossError("session: found it closed, expected an open one");
+    check(this.isOpen, "session", "it closed", "an open one");
   }
 
   private checkTokens(tokens: readonly number[]): void {
-    if (tokens.length === 0) throw new GptossError("prompt: found no token, expected at least one");
+    check(tokens.length > 0, "prompt", "no token", "at least one");
     tokens.forEach((token, i) => checkInteger(`prompt: token ${i}`, token, 0, this.vocab - 1));
   }
-}
-
-type Chosen = OpenOptions & Required<Pick<OpenOptions, "kernels" | "activations" | "threads">>;
-
-/** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
-async function openEngine({ graph, manifest }: PackageFolder, options: Chosen): Promise<Engine> {
-  const { kernels, activations, threads, library } = options;
-  if (manifest.target === "ort") {
-    oneOf("kernels for target ort", kernels, ["auto"]);
-    oneOf("activations for target ort", activations, ["exact"]); // QMoE of onnxruntime-node 1.30 has no others
-    oneOf("kv_dtype of target ort", manifest.kv_dtype, ["float32", "float16"]);
-    process.env.ORT_QMOE_CPU_QNBIT_GEMM = "0"; // newer ones multiply int8 activations unless it is 0
-    return openStock(graph, "contrib", threads, {});
-  }
-  const { root } = manifest.weights;
-  const config = root === null ? {} : { "session.model_external_initializers_file_folder_path": root };
-  const native = kernels === "portable" ? { missing: "found kernels portable" } : findNative(manifest, library);
-  if ("library" in native)
-    return openNative(graph, native.library, threads, { ...config, "gptoss.activations": activations });
-  const needs = kernels === "native" ? "kernels native" : activations !== "exact" ? `activations ${activations}`
-    : manifest.kv_dtype === "bfloat16" ? "kv_dtype bfloat16" : undefined;
-  if (needs !== undefined) throw new GptossError(`${needs}: needs the native kernels: ${native.missing}`);
-  if (kernels === "auto") console.error(`gptoss-node: portable kernels run: ${native.missing}`);
-  return openStock(graph, "portable", threads, config);
-}
-
-/** Says what failed before ONNX Runtime's own words. */
-async function oneLineErrors<T>(what: string, promise: Promise<T>): Promise<T> {
-  return promise.catch((error: unknown) => {
-    throw error instanceof GptossError ? error : new GptossError(`${what}: ${oneLine(error)}`);
-  });
 }
