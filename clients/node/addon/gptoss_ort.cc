@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <napi.h>
 
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -14,6 +15,7 @@
 namespace {
 
 constexpr int kLogErrors = 3, kDeviceAllocator = 0, kDefaultMemory = 0;
+const std::map<std::string, int> kElementTypes{{"float32", 1}, {"int64", 7}, {"float16", 10}, {"bfloat16", 16}};
 
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
@@ -53,67 +55,69 @@ struct Runtime {
   }
 };
 
-struct Graph {
-  const Runtime& ort;
-  Owned<OrtSession> session;
-};
-
-struct Tensor {
-  Owned<OrtValue> value;
-  Napi::Reference<Napi::Value> array;  // whose memory it is, kept from the garbage collector
-};
-
-// JavaScript holds graphs and tensors as externals.
-template <typename T>
-Napi::Value wrap(Napi::Env env, T value) {
-  return Napi::External<T>::New(env, new T(std::move(value)), [](Napi::Env, T* held) { delete held; });
-}
-
-template <typename T>
-T& unwrap(const Napi::Value& value) {
-  return *value.As<Napi::External<T>>().Data();
-}
-
 std::string text(const Napi::Value& value) { return value.As<Napi::String>(); }
 
-// The tensors of one run by the names of the graph's inputs or outputs, as the C API takes them.
-struct Named {
-  Napi::ObjectReference tensors;  // kept from the garbage collector
-  std::vector<std::string> strings;
-  std::vector<const char*> names;
-  std::vector<OrtValue*> values;
+// The typed arrays that one sequence has bound to a graph, by the name of the input or output.
+struct Binding {
+  const Runtime& ort;
+  const std::shared_ptr<OrtSession> session;
+  const Owned<OrtIoBinding> io = ort.make(ort.api->ReleaseIoBinding, ort.api->CreateIoBinding, session.get());
+  std::map<std::string, Napi::Reference<Napi::Value>> arrays = {};  // kept from the garbage collector while bound
 
-  explicit Named(Napi::Object of) : tensors(Napi::Persistent(of)) {
-    for (const auto& [name, tensor] : of) {
-      strings.push_back(text(name));
-      values.push_back(unwrap<Tensor>(tensor).value.get());
-    }
-    for (const std::string& name : strings) names.push_back(name.c_str());
+  // bind(isOutput, name, elementType, array, shape): `array` is the memory that the graph reads or writes.
+  void bind(const Napi::CallbackInfo& info) {
+    const std::string name = text(info[1]);
+    const int type = kElementTypes.at(text(info[2]));
+    const auto array = info[3].As<Napi::TypedArray>();
+    const auto sizes = info[4].As<Napi::Array>();
+    std::vector<int64_t> shape;
+    for (uint32_t i = 0; i < sizes.Length(); ++i) shape.push_back(sizes.Get(i).As<Napi::Number>());
+    char* data = static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+    const auto value = ort.make(ort.api->ReleaseValue, ort.api->CreateTensorWithDataAsOrtValue, ort.memory, data,
+                                array.ByteLength(), shape.data(), shape.size(), type);
+    const auto bind_value = info[0].As<Napi::Boolean>() ? ort.api->BindOutput : ort.api->BindInput;
+    ort.check(bind_value(io.get(), name.c_str(), value.get()));  // takes its own share
+    arrays[name] = Napi::Reference<Napi::Value>::New(array, 1);
   }
 };
 
-// One run, on a thread of Node's pool. It shares the graph, which may be closed meanwhile, and deletes itself.
+// A promise of one run, which happens on a thread of Node's pool.
 struct Run : Napi::AsyncWorker {
-  const std::shared_ptr<Graph> graph;
-  const Named feeds;
-  Named fetches;
+  const std::shared_ptr<Binding> binding;
+  const Napi::Promise::Deferred deferred;
 
-  explicit Run(const Napi::CallbackInfo& info)
-      : AsyncWorker(info[3].As<Napi::Function>()), graph(unwrap<std::shared_ptr<Graph>>(info[0])),
-        feeds(info[1].As<Napi::Object>()), fetches(info[2].As<Napi::Object>()) {}
+  Run(Napi::Env env, std::shared_ptr<Binding> of) : AsyncWorker(env), binding(std::move(of)), deferred(env) {}
   void Execute() override {
-    graph->ort.check(graph->ort.api->Run(graph->session.get(), nullptr, feeds.names.data(), feeds.values.data(),
-                                         feeds.values.size(), fetches.names.data(), fetches.values.size(),
-                                         fetches.values.data()));
+    binding->ort.check(binding->ort.api->RunWithBinding(binding->session.get(), nullptr, binding->io.get()));
   }
+  void OnOK() override { deferred.Resolve(Env().Undefined()); }
+  void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
 };
+
+template <typename Function>
+void define(Napi::Object object, const char* name, Function function) {
+  object[name] = Napi::Function::New(object.Env(), function, name);
+}
+
+// The methods of src/engine.ts's Binding, with nothing bound yet.
+Napi::Object make_binding(Napi::Env env, const Runtime& ort, std::shared_ptr<OrtSession> session) {
+  const std::shared_ptr<Binding> binding(new Binding{ort, std::move(session)});
+  const Napi::Object made = Napi::Object::New(env);
+  define(made, "bind", [binding](const Napi::CallbackInfo& info) { binding->bind(info); });
+  define(made, "run", [binding](const Napi::CallbackInfo& info) -> Napi::Value {
+    Run* run = new Run(info.Env(), binding);  // deletes itself when it is done
+    run->Queue();
+    return run->deferred.Promise();
+  });
+  return made;
+}
 
 // kernels(library): the names of the operators it has kernels for, separated by commas.
 Napi::Value kernels(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), symbol<const char*()>(text(info[0]), "gptoss_ops_kernels")());
 }
 
-// open(runtime, model, library, threads, config): a graph; 0 threads leave it to ONNX Runtime.
+// open(runtime, model, library, threads, config): the methods of src/engine.ts's Graph.
 Napi::Value open(const Napi::CallbackInfo& info) {
   static const Runtime ort(text(info[0]));
   const auto options = ort.make(ort.api->ReleaseSessionOptions, ort.api->CreateSessionOptions);
@@ -123,37 +127,18 @@ Napi::Value open(const Napi::CallbackInfo& info) {
     ort.check(ort.api->AddSessionConfigEntry(options.get(), text(key).c_str(), text(value).c_str()));
   ort.check(ort.api->RegisterCustomOpsLibrary_V2(options.get(), text(info[2]).c_str()));
   const std::string model = text(info[1]);
-  auto session = ort.make(ort.api->ReleaseSession, ort.api->CreateSession, ort.env, model.c_str(), options.get());
-  return wrap(info.Env(), std::shared_ptr<Graph>(new Graph{ort, std::move(session)}));
+  auto made = ort.make(ort.api->ReleaseSession, ort.api->CreateSession, ort.env, model.c_str(), options.get());
+  // Bindings and runs share the session, so that closing frees it once nothing uses it any more.
+  const auto open = std::make_shared<std::shared_ptr<OrtSession>>(std::move(made));
+  const Napi::Object graph = Napi::Object::New(info.Env());
+  define(graph, "newBinding", [open](const Napi::CallbackInfo& info) { return make_binding(info.Env(), ort, *open); });
+  define(graph, "close", [open](const Napi::CallbackInfo&) { open->reset(); });
+  return graph;
 }
 
-// tensor(graph, elementType, array, shape): the array's memory, for runs to read and write in place.
-Napi::Value tensor(const Napi::CallbackInfo& info) {
-  const Runtime& ort = unwrap<std::shared_ptr<Graph>>(info[0])->ort;
-  const int type = info[1].As<Napi::Number>();
-  const auto array = info[2].As<Napi::TypedArray>();
-  const auto sizes = info[3].As<Napi::Array>();
-  std::vector<int64_t> shape;
-  for (uint32_t i = 0; i < sizes.Length(); ++i) shape.push_back(sizes.Get(i).As<Napi::Number>());
-  char* data = static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
-  auto value = ort.make(ort.api->ReleaseValue, ort.api->CreateTensorWithDataAsOrtValue, ort.memory, data,
-                        array.ByteLength(), shape.data(), shape.size(), type);
-  return wrap(info.Env(), Tensor{std::move(value), Napi::Reference<Napi::Value>::New(array, 1)});
-}
-
-// run(graph, feeds, fetches, callback): calls back with an error or nothing, once the fetches are written.
-void run(const Napi::CallbackInfo& info) { (new Run(info))->Queue(); }
-
-// close(graph): frees it as soon as no run has it.
-void close(const Napi::CallbackInfo& info) { unwrap<std::shared_ptr<Graph>>(info[0]).reset(); }
-
-Napi::Object init(Napi::Env env, Napi::Object exports) {
-  const auto add = [&](const char* name, auto function) { exports[name] = Napi::Function::New(env, function); };
-  add("kernels", kernels);
-  add("open", open);
-  add("tensor", tensor);
-  add("run", run);
-  add("close", close);
+Napi::Object init(Napi::Env, Napi::Object exports) {
+  define(exports, "kernels", kernels);
+  define(exports, "open", open);
   return exports;
 }
 

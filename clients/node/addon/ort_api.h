@@ -5,18 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 
-struct OrtEnv; struct OrtMemoryInfo; struct OrtSession; struct OrtSessionOptions; struct OrtValue;
+struct OrtEnv; struct OrtIoBinding; struct OrtMemoryInfo; struct OrtSession; struct OrtSessionOptions; struct OrtValue;
 struct OrtStatus;  // a null pointer means success
 
 struct OrtApi {
   void* gap_0[2];   const char* (*GetErrorMessage)(const OrtStatus*);
                     OrtStatus* (*CreateEnv)(int severity, const char* log_id, OrtEnv** out);
-  void* gap_4[3];   OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*,
-                        OrtSession** out);
-  void* gap_8[1];   OrtStatus* (*Run)(OrtSession*, const void* run_options,
-                        const char* const* input_names, const OrtValue* const* inputs, size_t input_count,
-                        const char* const* output_names, size_t output_count, OrtValue** outputs);
-                    OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out);
+  void* gap_4[3];   OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*, OrtSession**);
+  void* gap_8[2];   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out);
   void* gap_11[11]; OrtStatus* (*SetSessionLogSeverityLevel)(OrtSessionOptions*, int severity);
   void* gap_23[1];  OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions*, int threads);
   void* gap_25[24]; OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void* data, size_t bytes,
@@ -27,7 +23,12 @@ struct OrtApi {
                     void (*ReleaseValue)(OrtValue*);
   void* gap_97[3];  void (*ReleaseSessionOptions)(OrtSessionOptions*);
   void* gap_101[29]; OrtStatus* (*AddSessionConfigEntry)(OrtSessionOptions*, const char* key, const char* value);
-  void* gap_131[97]; OrtStatus* (*RegisterCustomOpsLibrary_V2)(OrtSessionOptions*, const char* library);
+  void* gap_131[2]; OrtStatus* (*RunWithBinding)(OrtSession*, const void* run_options, const OrtIoBinding*);
+                    OrtStatus* (*CreateIoBinding)(OrtSession*, OrtIoBinding** out);
+                    void (*ReleaseIoBinding)(OrtIoBinding*);
+                    OrtStatus* (*BindInput)(OrtIoBinding*, const char* name, const OrtValue*);
+                    OrtStatus* (*BindOutput)(OrtIoBinding*, const char* name, const OrtValue*);
+  void* gap_138[90]; OrtStatus* (*RegisterCustomOpsLibrary_V2)(OrtSessionOptions*, const char* library);
 };
 static_assert(offsetof(OrtApi, AddSessionConfigEntry) == 130 * sizeof(void*), "counted by hand");
 static_assert(offsetof(OrtApi, RegisterCustomOpsLibrary_V2) == 228 * sizeof(void*), "counted by hand");

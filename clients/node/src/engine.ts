@@ -2,7 +2,6 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { checkInteger, GptossError, type Manifest, oneLine, oneOf, type PackageFolder } from "./package.js";
 
 export interface OpenOptions {
@@ -19,30 +18,29 @@ export interface OpenOptions {
 type ElementType = Manifest["kv_dtype"] | "int64";
 type Data = Float32Array | Uint16Array | BigInt64Array;
 type Config = Record<string, string>;
-/** By the names of the graph's inputs or outputs; what a tensor is, is the engine's own. */
-export type Tensors = Record<string, object>;
-
-/** A graph in ONNX Runtime, and what runs it. */
-export interface Engine {
-  kernels: "native" | "portable" | "contrib";
-  /** Returns a tensor on the memory of `data`, which runs read and write in place. */
-  tensor(type: ElementType, data: Data, shape: number[]): object;
-  run(feeds: Tensors, fetches: Tensors): Promise<unknown>;
+/** A graph in ONNX Runtime. */
+interface Graph {
+  newBinding(): Binding;
   close(): void | Promise<void>;
 }
 
-/** addon/gptoss_ort.cc; what it calls a graph and a tensor is opaque here. */
+/** A graph, and what runs it. */
+export type Engine = Graph & { kernels: "native" | "portable" | "contrib" };
+
+/** The memory that one sequence has bound to a graph, which reads inputs and writes outputs where they lie. */
+export interface Binding {
+  bind(isOutput: boolean, name: string, type: ElementType, data: Data, shape: number[]): void;
+  run(): Promise<unknown>;
+}
+
+/** addon/gptoss_ort.cc */
 interface Addon {
   kernels(library: string): string;
-  open(runtime: string, model: string, library: string, threads: number, config: Config): object;
-  tensor(graph: object, type: number, data: Data, shape: number[]): object;
-  run(graph: object, feeds: Tensors, fetches: Tensors, done: (error: unknown) => void): void;
-  close(graph: object): void;
+  open(runtime: string, model: string, library: string, threads: number, config: Config): Graph;
 }
 
 const require = createRequire(import.meta.url);
 const ADDON = fileURLToPath(new URL("../build/Release/gptoss_ort.node", import.meta.url));
-const ELEMENT_TYPES = { float32: 1, int64: 7, float16: 10, bfloat16: 16 }; // of ONNX
 
 /** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
 export async function openEngine({ graph, manifest }: PackageFolder, options: OpenOptions): Promise<Engine> {
@@ -85,15 +83,9 @@ function whyNotNative({ ops }: Manifest, library: string): string | undefined {
 
 /** Opens a graph with the kernels of `library`, in onnxruntime-node's ONNX Runtime, and runs it on other threads. */
 function openNative(model: string, library: string, threads: number, config: Config): Engine {
-  const addon = require(ADDON) as Addon;
   const binaries = join(dirname(require.resolve("onnxruntime-node")), "../bin/napi-v6", process.platform, process.arch);
-  const graph = addon.open(join(binaries, "libonnxruntime.so.1"), model, library, threads, config);
-  return {
-    kernels: "native",
-    tensor: (type, ...rest) => addon.tensor(graph, ELEMENT_TYPES[type], ...rest),
-    run: promisify(addon.run.bind(addon, graph)),
-    close: () => addon.close(graph),
-  };
+  const runtime = join(binaries, "libonnxruntime.so.1");
+  return { kernels: "native", ...(require(ADDON) as Addon).open(runtime, model, library, threads, config) };
 }
 
 /** Opens a graph in onnxruntime-node as it is. A run holds the main thread until it is done. */
@@ -101,11 +93,15 @@ async function openStock(model: string, kernels: Engine["kernels"], threads: num
   const { InferenceSession, Tensor } = await import("onnxruntime-node");
   const options = { intraOpNumThreads: threads, logSeverityLevel: 3, extra } as const; // errors only
   const session = await InferenceSession.create(model, options);
-  type Feeds = Parameters<typeof session.run>[0];
-  return {
-    kernels,
-    tensor: (type, data, shape) => new Tensor(type as "float32", data as Float32Array, shape),
-    run: (feeds, fetches) => session.run(feeds as Feeds, fetches as Feeds),
-    close: () => session.release(),
+  const newBinding = (): Binding => {
+    const feeds: Record<string, InstanceType<typeof Tensor>> = {}, fetches: typeof feeds = {};
+    return {
+      // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
+      bind(isOutput, name, type, data, shape) {
+        (isOutput ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, shape);
+      },
+      run: () => session.run(feeds, fetches),
+    };
   };
+  return { kernels, newBinding, close: () => session.release() };
 }

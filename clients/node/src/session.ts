@@ -1,4 +1,4 @@
-import { type Engine, openEngine, type OpenOptions, type Tensors } from "./engine.js";
+import { type Binding, type Engine, openEngine, type OpenOptions } from "./engine.js";
 import { Generation, type GenerateOptions } from "./generation.js";
 import { check, checkInteger, explained, openPackage, type PackageFolder } from "./package.js";
 
@@ -7,9 +7,7 @@ export interface KVCache {
   readonly session: Session;
   readonly capacity: number;
   readonly chunk: number;
-  /** The same tensors by the names of inputs and of outputs: the graph updates them in place. */
-  readonly past: Tensors;
-  readonly present: Tensors;
+  readonly binding: Binding;
   /** Tokens cached; set to 0 it forgets them. */
   length: number;
   /** A call is running on it. */
@@ -21,11 +19,7 @@ export class Session {
   readonly vocab: number;
   private isOpen = true;
 
-  private constructor(
-    readonly files: PackageFolder,
-    readonly activations: string,
-    private readonly engine: Engine,
-  ) {
+  private constructor(readonly files: PackageFolder, readonly activations: string, private readonly engine: Engine) {
     this.vocab = files.manifest.model.vocab_size;
   }
 
@@ -45,7 +39,7 @@ export class Session {
     checkInteger("cache chunk", chunk, 1);
     this.checkOpen();
     const { cache, kv_dtype: type } = this.files.manifest;
-    const past: Tensors = {}, present: Tensors = {};
+    const binding = this.engine.newBinding();
     for (const { window, kv_heads, head_dim, ...names } of cache) {
       // Full layers never wrap; a ring has room for its window and what one call writes, and GQA compacts its own.
       const ring = this.kernels === "contrib" ? window : Math.min(capacity, window + chunk - 1);
@@ -53,11 +47,11 @@ export class Session {
       const size = shape.reduce((product, dimension) => product * dimension);
       for (const kind of ["key", "value"] as const) {
         const zeros = type === "float32" ? new Float32Array(size) : new Uint16Array(size);
-        const tensor = this.engine.tensor(type, zeros, shape);
-        past[names[`past_${kind}`]] = present[names[`present_${kind}`]] = tensor;
+        binding.bind(false, names[`past_${kind}`], type, zeros, shape);
+        binding.bind(true, names[`present_${kind}`], type, zeros, shape);
       }
     }
-    return { session: this, capacity, chunk, past, present, length: 0, busy: false };
+    return { session: this, capacity, chunk, binding, length: 0, busy: false };
   }
 
   /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
@@ -96,27 +90,26 @@ export class Session {
     return new Generation(this, tokens, options);
   }
 
-  /** Frees the weights, as soon as no call is running. */
+  /** Frees the weights, as soon as its caches are garbage too. */
   async close(): Promise<void> {
     if (this.isOpen) await this.engine.close();
     this.isOpen = false;
   }
 
-  private async run(tokens: readonly number[], cache: KVCache, kept: number[], logits: Float32Array) {
-    this.checkOpen(); // for it may have been closed between two chunks
-    const int64 = (values: readonly number[], shape: number[]): object =>
-      this.engine.tensor("int64", BigInt64Array.from(values, BigInt), shape);
-    const total = cache.length + tokens.length;
-    const lengths: Tensors = this.kernels === "contrib"
-      ? { attention_mask: int64(new Array<number>(total).fill(1), [1, total]) }
-      : {
-          past_lengths: int64([cache.length], [1]), new_lengths: int64([tokens.length], [1]),
-          logit_positions: int64(kept, [1, kept.length]),
-        };
-    const feeds = { ...cache.past, input_ids: int64(tokens, [1, tokens.length]), ...lengths };
-    const rows = this.engine.tensor("float32", logits, [1, kept.length, this.vocab]);
-    const running = this.engine.run(feeds, { ...cache.present, logits: rows });
-    await explained("ONNX Runtime failed while running the graph", running);
+  private async run(tokens: readonly number[], { binding, length }: KVCache, kept: number[], logits: Float32Array) {
+    const input = (name: string, values: readonly number[], ...shape: number[]): void =>
+      binding.bind(false, name, "int64", BigInt64Array.from(values, BigInt), shape);
+    const total = length + tokens.length;
+    input("input_ids", tokens, 1, tokens.length);
+    if (this.kernels === "contrib") {
+      input("attention_mask", new Array<number>(total).fill(1), 1, total);
+    } else {
+      input("past_lengths", [length], 1);
+      input("new_lengths", [tokens.length], 1);
+      input("logit_positions", kept, 1, kept.length);
+    }
+    binding.bind(true, "logits", "float32", logits, [1, kept.length, this.vocab]);
+    await explained("ONNX Runtime failed while running the graph", binding.run());
   }
 
   private checkOpen(): void {
