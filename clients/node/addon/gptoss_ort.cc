@@ -94,24 +94,6 @@ struct Run : Napi::AsyncWorker {
   void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
 };
 
-template <typename Function>
-void define(Napi::Object object, const char* name, Function function) {
-  object[name] = Napi::Function::New(object.Env(), function, name);
-}
-
-// The methods of src/engine.ts's Binding, with nothing bound yet.
-Napi::Object make_binding(Napi::Env env, const Runtime& ort, std::shared_ptr<OrtSession> session) {
-  const std::shared_ptr<Binding> binding(new Binding{ort, std::move(session)});
-  const Napi::Object made = Napi::Object::New(env);
-  define(made, "bind", [binding](const Napi::CallbackInfo& info) { binding->bind(info); });
-  define(made, "run", [binding](const Napi::CallbackInfo& info) -> Napi::Value {
-    Run* run = new Run(info.Env(), binding);  // deletes itself when it is done
-    run->Queue();
-    return run->deferred.Promise();
-  });
-  return made;
-}
-
 // kernels(library): the names of the operators it has kernels for, separated by commas.
 Napi::Value kernels(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), symbol<const char*()>(text(info[0]), "gptoss_ops_kernels")());
@@ -121,7 +103,6 @@ Napi::Value kernels(const Napi::CallbackInfo& info) {
 Napi::Value open(const Napi::CallbackInfo& info) {
   static const Runtime ort(text(info[0]));
   const auto options = ort.make(ort.api->ReleaseSessionOptions, ort.api->CreateSessionOptions);
-  ort.check(ort.api->SetSessionLogSeverityLevel(options.get(), kLogErrors));
   ort.check(ort.api->SetIntraOpNumThreads(options.get(), info[3].As<Napi::Number>()));
   for (const auto& [key, value] : info[4].As<Napi::Object>())  // first: the library reads them while it registers
     ort.check(ort.api->AddSessionConfigEntry(options.get(), text(key).c_str(), text(value).c_str()));
@@ -130,15 +111,25 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   auto made = ort.make(ort.api->ReleaseSession, ort.api->CreateSession, ort.env, model.c_str(), options.get());
   // Bindings and runs share the session, so that closing frees it once nothing uses it any more.
   const auto open = std::make_shared<std::shared_ptr<OrtSession>>(std::move(made));
-  const Napi::Object graph = Napi::Object::New(info.Env());
-  define(graph, "newBinding", [open](const Napi::CallbackInfo& info) { return make_binding(info.Env(), ort, *open); });
-  define(graph, "close", [open](const Napi::CallbackInfo&) { open->reset(); });
+  Napi::Object graph = Napi::Object::New(info.Env());
+  graph["newBinding"] = Napi::Function::New(info.Env(), [open](const Napi::CallbackInfo& info) {
+    const std::shared_ptr<Binding> binding(new Binding{ort, *open});
+    Napi::Object made = Napi::Object::New(info.Env());
+    made["bind"] = Napi::Function::New(info.Env(), [binding](const Napi::CallbackInfo& info) { binding->bind(info); });
+    made["run"] = Napi::Function::New(info.Env(), [binding](const Napi::CallbackInfo& info) -> Napi::Value {
+      Run* run = new Run(info.Env(), binding);  // deletes itself when it is done
+      run->Queue();
+      return run->deferred.Promise();
+    });
+    return made;
+  });
+  graph["close"] = Napi::Function::New(info.Env(), [open](const Napi::CallbackInfo&) { open->reset(); });
   return graph;
 }
 
-Napi::Object init(Napi::Env, Napi::Object exports) {
-  define(exports, "kernels", kernels);
-  define(exports, "open", open);
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports["kernels"] = Napi::Function::New(env, kernels);
+  exports["open"] = Napi::Function::New(env, open);
   return exports;
 }
 

@@ -33,14 +33,13 @@ async function main([command = "no command", ...args]: string[]): Promise<number
 }
 
 function open(path: string, values: Values): Promise<Session> {
-  const { kernels, activations, library = process.env.GPTOSS_OPS_LIBRARY } = values;
-  const threads = number("threads", values.threads);
-  return Session.open(path, { kernels, activations, library, threads } as OpenOptions); // checks what they are
+  const options = { library: process.env.GPTOSS_OPS_LIBRARY, ...values, threads: number("threads", values.threads) };
+  return Session.open(path, options as OpenOptions); // checks what they are
 }
 
 async function generate(path: string, values: Values): Promise<number> {
   const { prompt, "prompt-tokens": tokenIds, json } = values;
-  check((prompt === undefined) !== (tokenIds === undefined), "--prompt and --prompt-tokens", "none or both", "one of them");
+  check((prompt === undefined) !== (tokenIds === undefined), "--prompt and --prompt-tokens", "0 or 2", "one of them");
   const setting = (flag: Exclude<keyof Values, "json">): number | undefined => number(flag, values[flag]);
   const sampling = {
     temperature: setting("temperature"), topK: setting("top-k"), topP: setting("top-p"), minP: setting("min-p"),
@@ -70,8 +69,7 @@ async function generate(path: string, values: Values): Promise<number> {
     load_seconds, prompt_tokens, prefill_seconds, prefill_tokens_per_second: prompt_tokens / prefill_seconds,
     new_tokens, decode_seconds, decode_tokens_per_second: new_tokens > 1 ? (new_tokens - 1) / decode_seconds : null,
   };
-  const { activations, kernels } = session;
-  const said = { tokens, text: tokenizer ? text : null, finish_reason };
+  const { activations, kernels } = session, said = { tokens, text: tokenizer ? text : null, finish_reason };
   console.log(JSON.stringify({ ...said, timings, activations, kernels, provider: "cpu" }, null, 2));
   return 0;
 }

@@ -15,32 +15,32 @@ export interface OpenOptions {
   library?: string;
 }
 
-type ElementType = Manifest["kv_dtype"] | "int64";
-type Data = Float32Array | Uint16Array | BigInt64Array;
 type Config = Record<string, string>;
-/** A graph in ONNX Runtime. */
-interface Graph {
-  newBinding(): Binding;
-  close(): void | Promise<void>;
-}
-
-/** A graph, and what runs it. */
-export type Engine = Graph & { kernels: "native" | "portable" | "contrib" };
 
 /** The memory that one sequence has bound to a graph, which reads inputs and writes outputs where they lie. */
 export interface Binding {
-  bind(isOutput: boolean, name: string, type: ElementType, data: Data, shape: number[]): void;
+  bind(isOutput: boolean, name: string, type: Manifest["kv_dtype"] | "int64", data: NodeJS.TypedArray, shape: number[]): void;
   run(): Promise<unknown>;
+}
+
+/** A graph in ONNX Runtime, and what runs it. */
+export interface Engine {
+  kernels: "native" | "portable" | "contrib";
+  newBinding(): Binding;
+  close(): void | Promise<void>;
 }
 
 /** addon/gptoss_ort.cc */
 interface Addon {
   kernels(library: string): string;
-  open(runtime: string, model: string, library: string, threads: number, config: Config): Graph;
+  open(runtime: string, model: string, library: string, threads: number, config: Config): Omit<Engine, "kernels">;
 }
 
 const require = createRequire(import.meta.url);
 const ADDON = fileURLToPath(new URL("../build/Release/gptoss_ort.node", import.meta.url));
+const loadAddon = (): Addon => require(ADDON) as Addon;
+const BINARIES = join("../bin/napi-v6", process.platform, process.arch); // of onnxruntime-node
+const RUNTIME = join(dirname(require.resolve("onnxruntime-node")), BINARIES, "libonnxruntime.so.1");
 
 /** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
 export async function openEngine({ graph, manifest }: PackageFolder, options: OpenOptions): Promise<Engine> {
@@ -59,8 +59,10 @@ export async function openEngine({ graph, manifest }: PackageFolder, options: Op
   const { root } = manifest.weights;
   const config: Config = root === null ? {} : { "session.model_external_initializers_file_folder_path": root };
   const missing = kernels === "portable" ? "found kernels portable" : whyNotNative(manifest, library);
-  if (missing === undefined)
-    return openNative(graph, library, threads, { ...config, "gptoss.activations": activations });
+  if (missing === undefined) {
+    const native = { ...config, "gptoss.activations": activations };
+    return { kernels: "native", ...loadAddon().open(RUNTIME, graph, library, threads, native) };
+  }
   const needs = kernels === "native" ? "kernels native" : activations !== "exact" ? `activations ${activations}`
     : manifest.kv_dtype === "bfloat16" ? "kv_dtype bfloat16" : undefined;
   if (needs !== undefined) throw new GptossError(`${needs}: needs the native kernels: ${missing}`);
@@ -73,19 +75,12 @@ function whyNotNative({ ops }: Manifest, library: string): string | undefined {
   if (!existsSync(ADDON)) return "the addon is not built; run npm run build with a C++ compiler";
   if (!existsSync(library)) return `found no library ${library}; name it, or put it there`;
   try {
-    const kernels = (require(ADDON) as Addon).kernels(library).split(",");
+    const kernels = loadAddon().kernels(library).split(",");
     const op = ops.find(({ domain, name }) => domain === "ai.gptoss" && !kernels.includes(name));
     return op && `${library} has no kernel for ${op.name}`;
   } catch (error) {
     throw new GptossError(`${library}: cannot be used (${oneLine(error)}), expected this project's libgptoss_ops`);
   }
-}
-
-/** Opens a graph with the kernels of `library`, in onnxruntime-node's ONNX Runtime, and runs it on other threads. */
-function openNative(model: string, library: string, threads: number, config: Config): Engine {
-  const binaries = join(dirname(require.resolve("onnxruntime-node")), "../bin/napi-v6", process.platform, process.arch);
-  const runtime = join(binaries, "libonnxruntime.so.1");
-  return { kernels: "native", ...(require(ADDON) as Addon).open(runtime, model, library, threads, config) };
 }
 
 /** Opens a graph in onnxruntime-node as it is. A run holds the main thread until it is done. */
@@ -95,13 +90,10 @@ async function openStock(model: string, kernels: Engine["kernels"], threads: num
   const session = await InferenceSession.create(model, options);
   const newBinding = (): Binding => {
     const feeds: Record<string, InstanceType<typeof Tensor>> = {}, fetches: typeof feeds = {};
-    return {
-      // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
-      bind(isOutput, name, type, data, shape) {
-        (isOutput ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, shape);
-      },
-      run: () => session.run(feeds, fetches),
-    };
+    // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
+    const bind: Binding["bind"] = (isOutput, name, type, data, shape) =>
+      void ((isOutput ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, shape));
+    return { bind, run: () => session.run(feeds, fetches) };
   };
   return { kernels, newBinding, close: () => session.release() };
 }

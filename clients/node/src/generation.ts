@@ -2,12 +2,8 @@ import { checkInteger } from "./package.js";
 import { Sampler, type Sampling } from "./sampling.js";
 import type { KVCache, Session } from "./session.js";
 
-export interface GenerateOptions {
-  sampling?: Sampling;
-  maxNewTokens?: number;
-  /** Goes on after what it holds and keeps the result; without it an own one. */
-  cache?: KVCache;
-}
+/** A generation goes on after what `cache` holds and leaves its tokens there; without it, it has an own one. */
+export type GenerateOptions = { sampling?: Sampling; maxNewTokens?: number; cache?: KVCache };
 
 /**
  * Token ids as they are generated; leaving the loop over them ends it. A stop token is the last id. The last id has
@@ -20,7 +16,7 @@ export class Generation implements AsyncIterable<number> {
   prefillSeconds = 0;
   /** Later runs and the sampling; the consumer's time between tokens is not in it. */
   decodeSeconds = 0;
-  private readonly sampler: Sampler;
+  private readonly sampler = new Sampler(this.options.sampling ?? {}, this.prompt);
 
   constructor(
     private readonly session: Session,
@@ -29,7 +25,6 @@ export class Generation implements AsyncIterable<number> {
   ) {
     checkInteger("max-new-tokens", options.maxNewTokens ?? 256, 1);
     checkInteger("prompt: number of tokens", prompt.length, 1, session.files.manifest.model.max_position_embeddings);
-    this.sampler = new Sampler(options.sampling ?? {}, prompt);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<number, void, void> {

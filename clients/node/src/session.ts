@@ -3,11 +3,7 @@ import { Generation, type GenerateOptions } from "./generation.js";
 import { check, checkInteger, explained, openPackage, type PackageFolder } from "./package.js";
 
 /** Keys and values of one sequence of up to `capacity` tokens; one call of the graph takes at most `chunk`. */
-export interface KVCache {
-  readonly session: Session;
-  readonly capacity: number;
-  readonly chunk: number;
-  readonly binding: Binding;
+export interface KVCache extends Readonly<{ session: Session; capacity: number; chunk: number; binding: Binding }> {
   /** Tokens cached; set to 0 it forgets them. */
   length: number;
   /** A call is running on it. */
@@ -16,22 +12,17 @@ export interface KVCache {
 
 /** A package opened for running; it serves many caches, also at once. */
 export class Session {
-  readonly vocab: number;
+  readonly vocab = this.files.manifest.model.vocab_size;
+  /** What runs: `native` or `portable`, or `contrib` for target ort. */
+  readonly kernels = this.engine.kernels;
   private isOpen = true;
 
-  private constructor(readonly files: PackageFolder, readonly activations: string, private readonly engine: Engine) {
-    this.vocab = files.manifest.model.vocab_size;
-  }
+  private constructor(readonly files: PackageFolder, readonly activations: string, private readonly engine: Engine) {}
 
   static async open(path: string, options: OpenOptions = {}): Promise<Session> {
     const files = openPackage(path);
     const engine = await explained(files.graph, openEngine(files, options));
     return new Session(files, options.activations ?? "exact", engine);
-  }
-
-  /** What runs: `native` or `portable`, or `contrib` for target ort. */
-  get kernels(): Engine["kernels"] {
-    return this.engine.kernels;
   }
 
   newCache(capacity: number, chunk = 512): KVCache {
@@ -56,7 +47,6 @@ export class Session {
 
   /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
   async forward(tokens: readonly number[], cache: KVCache, positions = [tokens.length - 1]): Promise<Float32Array> {
-    const { vocab } = this;
     this.checkOpen();
     this.checkTokens(tokens);
     positions.forEach((at, i) => checkInteger(`positions[${i}]`, at, i && positions[i - 1]! + 1, tokens.length - 1));
@@ -65,18 +55,17 @@ export class Session {
     checkInteger("cache: tokens cached and new", cache.length + tokens.length, 1, cache.capacity);
     cache.busy = true;
     try {
-      const logits = new Float32Array(positions.length * vocab);
-      for (let begin = 0, done = 0; begin < tokens.length; ) {
-        let end = Math.min(begin + cache.chunk, tokens.length);
+      const logits: Float32Array = new Float32Array(positions.length * this.vocab);
+      for (let begin = 0, end = 0, done = 0; end < tokens.length; begin = end) {
+        end = Math.min(begin + cache.chunk, tokens.length);
         // Target ort gives the logits of a call's last token alone, so a call ends at each one wanted.
         if (this.kernels === "contrib") end = Math.min(end, (positions[done] ?? end) + 1);
         const here = positions.filter((at) => begin <= at && at < end).map((at) => at - begin);
-        const rows = logits.subarray(done * vocab, (done + here.length) * vocab);
+        const rows = logits.subarray(done * this.vocab, (done += here.length) * this.vocab);
         // Every call gives logits; where none are wanted nobody reads them.
-        if (here.length > 0) await this.run(tokens.slice(begin, end), cache, here, rows);
-        else await this.run(tokens.slice(begin, end), cache, [0], new Float32Array(vocab));
+        const [kept, out] = here.length > 0 ? [here, rows] : [[0], new Float32Array(this.vocab)];
+        await this.run(tokens.slice(begin, end), cache, kept, out);
         cache.length += end - begin;
-        [begin, done] = [end, done + here.length];
       }
       return logits;
     } finally {

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { createRequire } from "node:module";
 import { GptossError, oneOf, readJson } from "./package.js";
-import { argmax, mass } from "./sampling.js";
+import { largest, mass } from "./sampling.js";
 import type { Session } from "./session.js";
 
 type Golden = { format: string; format_version: number; sampled_indices: number[]; cases: GoldenCase[] };
@@ -40,15 +40,14 @@ async function verifyCase(session: Session, golden: GoldenCase, sampled: number[
       indices.map((index, i) => Math.abs(row[index]! - expected[i]!));
     const leading = differences(top_indices[p]!, top_logits[p]!);
     maxAbs = Math.max(maxAbs, ...leading, ...differences(sampled, sampled_logits[p]!));
-    const top = row[argmax(row)]!;
+    const top = largest(row);
     logsumexpAbs = Math.max(logsumexpAbs, Math.abs(top + Math.log(mass(row, top)) - logsumexp[p]!));
   });
   const generation = session.generate(token_ids, { maxNewTokens: greedy.length, sampling: { stopTokens: [] } });
   let equal = 0;
-  for await (const token of generation) {
-    if (token !== greedy[equal]) break;
-    equal += 1;
-  }
+  for await (const token of generation)
+    if (token === greedy[equal]) equal += 1;
+    else break;
   const passed = maxAbs <= LIMIT && logsumexpAbs <= LIMIT && equal === greedy.length; // false for NaN
   return {
     name, passed, positions: positions.length, max_abs: maxAbs, logsumexp_abs: logsumexpAbs,
