@@ -64,17 +64,16 @@ struct Binding {
   const Owned<OrtIoBinding> io = ort.make(ort.api->ReleaseIoBinding, ort.api->CreateIoBinding, session.get());
   std::map<std::string, Napi::Reference<Napi::Value>> arrays = {};  // kept from the garbage collector while bound
 
-  // bind(isOutput, name, elementType, array, shape): `array` is the memory that the graph reads or writes.
+  // bind(out, name, elementType, array, dims): `array` is the memory that the graph reads or writes.
   void bind(const Napi::CallbackInfo& info) {
     const std::string name = text(info[1]);
-    const int type = kElementTypes.at(text(info[2]));
     const auto array = info[3].As<Napi::TypedArray>();
     const auto sizes = info[4].As<Napi::Array>();
     std::vector<int64_t> shape;
     for (uint32_t i = 0; i < sizes.Length(); ++i) shape.push_back(sizes.Get(i).As<Napi::Number>());
     char* data = static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     const auto value = ort.make(ort.api->ReleaseValue, ort.api->CreateTensorWithDataAsOrtValue, ort.memory, data,
-                                array.ByteLength(), shape.data(), shape.size(), type);
+                                array.ByteLength(), shape.data(), shape.size(), kElementTypes.at(text(info[2])));
     const auto bind_value = info[0].As<Napi::Boolean>() ? ort.api->BindOutput : ort.api->BindInput;
     ort.check(bind_value(io.get(), name.c_str(), value.get()));  // takes its own share
     arrays[name] = Napi::Reference<Napi::Value>::New(array, 1);

@@ -31,6 +31,4 @@ struct OrtApi {
 };
 static_assert(offsetof(OrtApi, RegisterCustomOpsLibrary_V2) == 228 * sizeof(void*), "counted by hand");
 
-struct OrtApiBase {
-  const OrtApi* (*GetApi)(uint32_t version);  // null when this ONNX Runtime is older
-};
+struct OrtApiBase { const OrtApi* (*GetApi)(uint32_t version); };  // null when this ONNX Runtime is older

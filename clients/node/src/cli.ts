@@ -2,11 +2,8 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { type OpenOptions } from "./engine.js";
-import { secondsSince } from "./generation.js";
+import { type OpenOptions, Session, verify } from "./index.js";
 import { check, oneLine, oneOf, readJson } from "./package.js";
-import { Session } from "./session.js";
-import { verify } from "./verify.js";
 
 const USAGE = `gptoss-node verify PACKAGE [OPEN]
 gptoss-node generate PACKAGE (--prompt TEXT | --prompt-tokens 1,2,3) [OPEN] [--max-new-tokens N] [--temperature T]
@@ -48,7 +45,7 @@ async function generate(path: string, values: Values): Promise<number> {
   const maxNewTokens = setting("max-new-tokens") ?? 128;
   const begin = performance.now();
   const session = await open(path, values);
-  const load_seconds = secondsSince(begin);
+  const load_seconds = (performance.now() - begin) / 1000;
   const file = readJson(join(path, "tokenizer.json")) as object | undefined;
   const tokenizer = file && new Tokenizer(file, readJson(join(path, "tokenizer_config.json")) as object);
   check(tokenIds !== undefined || tokenizer !== undefined, path, "no tokenizer.json", "--prompt-tokens");

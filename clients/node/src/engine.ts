@@ -19,7 +19,7 @@ type Config = Record<string, string>;
 
 /** The memory that one sequence has bound to a graph, which reads inputs and writes outputs where they lie. */
 export interface Binding {
-  bind(isOutput: boolean, name: string, type: Manifest["kv_dtype"] | "int64", data: NodeJS.TypedArray, shape: number[]): void;
+  bind(out: boolean, name: string, type: Manifest["kv_dtype"] | "int64", data: ArrayBufferView, dims: number[]): void;
   run(): Promise<unknown>;
 }
 
@@ -57,12 +57,10 @@ export async function openEngine({ graph, manifest }: PackageFolder, options: Op
     return openStock(graph, "contrib", threads, {});
   }
   const { root } = manifest.weights;
-  const config: Config = root === null ? {} : { "session.model_external_initializers_file_folder_path": root };
+  const config: Config = { "gptoss.activations": activations }; // which nothing reads without the library
+  if (root !== null) config["session.model_external_initializers_file_folder_path"] = root;
   const missing = kernels === "portable" ? "found kernels portable" : whyNotNative(manifest, library);
-  if (missing === undefined) {
-    const native = { ...config, "gptoss.activations": activations };
-    return { kernels: "native", ...loadAddon().open(RUNTIME, graph, library, threads, native) };
-  }
+  if (!missing) return { kernels: "native", ...loadAddon().open(RUNTIME, graph, library, threads, config) };
   const needs = kernels === "native" ? "kernels native" : activations !== "exact" ? `activations ${activations}`
     : manifest.kv_dtype === "bfloat16" ? "kv_dtype bfloat16" : undefined;
   if (needs !== undefined) throw new GptossError(`${needs}: needs the native kernels: ${missing}`);
@@ -86,13 +84,13 @@ function whyNotNative({ ops }: Manifest, library: string): string | undefined {
 /** Opens a graph in onnxruntime-node as it is. A run holds the main thread until it is done. */
 async function openStock(model: string, kernels: Engine["kernels"], threads: number, extra: Config): Promise<Engine> {
   const { InferenceSession, Tensor } = await import("onnxruntime-node");
-  const options = { intraOpNumThreads: threads, logSeverityLevel: 3, extra } as const; // errors only
-  const session = await InferenceSession.create(model, options);
+  // Nothing but errors is said (level 3).
+  const session = await InferenceSession.create(model, { intraOpNumThreads: threads, logSeverityLevel: 3, extra });
   const newBinding = (): Binding => {
     const feeds: Record<string, InstanceType<typeof Tensor>> = {}, fetches: typeof feeds = {};
     // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
-    const bind: Binding["bind"] = (isOutput, name, type, data, shape) =>
-      void ((isOutput ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, shape));
+    const bind: Binding["bind"] = (out, name, type, data, dims) =>
+      void ((out ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, dims));
     return { bind, run: () => session.run(feeds, fetches) };
   };
   return { kernels, newBinding, close: () => session.release() };

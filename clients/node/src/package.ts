@@ -5,12 +5,9 @@ import { join, resolve } from "node:path";
 export class GptossError extends Error {}
 
 /** What this client reads of `manifest.json`; `manifest.schema.json` describes all of it. */
-export interface Manifest {
-  format: string;
+export interface Manifest extends Record<"format" | "target" | "graph", string> {
   format_version: number;
-  target: string;
   model: { vocab_size: number; max_position_embeddings: number; eos_token_id?: number | number[] | null };
-  graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
   cache: (Record<"window" | "kv_heads" | "head_dim", number> &
     Record<"past_key" | "past_value" | "present_key" | "present_value", string>)[];

@@ -22,7 +22,7 @@ export interface Sampling {
 /** Chooses the tokens of one sequence; `prompt` counts for the repetition penalty. */
 export class Sampler {
   private readonly seen: Set<number>;
-  private readonly key: string;
+  private readonly key = String(this.settings.seed ?? randomBytes(16).toString("hex"));
   private draws = 0;
 
   constructor(private readonly settings: Sampling, prompt: readonly number[]) {
@@ -34,15 +34,16 @@ export class Sampler {
     check(minP >= 0 && minP <= 1, "min-p", minP, "0 to 1");
     check(penalty > 0 && penalty < Infinity, "repetition-penalty", penalty, "a finite number above 0");
     this.seen = new Set(prompt);
-    this.key = seed === undefined ? randomBytes(16).toString("hex") : String(seed);
   }
 
   /** Returns the next token from logits (V) and remembers it. */
   choose(logits: Float32Array): number {
-    check(Number.isFinite(largest(logits)), "logits: the largest", largest(logits), "a finite number");
+    const top = largest(logits);
+    check(Number.isFinite(top), "logits: the largest", top, "a finite number");
     const { temperature = 0, repetitionPenalty: penalty = 1 } = this.settings;
     const scores = logits.slice();
-    for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
+    if (penalty !== 1)
+      for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
     const token = temperature === 0 ? scores.indexOf(largest(scores)) : this.draw(restrict(scores, this.settings));
     this.seen.add(token);
     return token;
@@ -71,7 +72,8 @@ export function restrict(logits: Float32Array, settings: Sampling): Float32Array
 function leastLikely(scores: Float32Array, top: number, topK: number, topP: number): number {
   if (topK >= scores.length && topP === 1) return -Infinity;
   const all = mass(scores, top);
-  for (const margin of [2, 8, 32, Infinity]) { // as sorting a vocabulary takes longer than a layer of the model
+  // Sorting a vocabulary takes longer than a layer of the model: first what is close to the top, at last everything.
+  for (let margin = 2; ; margin **= 3) {
     const falling = scores.filter((score) => score >= top - margin).sort().reverse();
     const last = topK < scores.length ? falling[topK - 1] : -Infinity;
     if (last === undefined) continue;
@@ -79,7 +81,6 @@ function leastLikely(scores: Float32Array, top: number, topK: number, topP: numb
     const likely = topP < 1 ? falling.find((score) => (wanted -= Math.exp(score - top)) <= 0) : last;
     if (likely !== undefined || margin === Infinity) return Math.max(likely ?? last, last);
   }
-  return -Infinity; // not reached
 }
 
 export function mass(scores: Float32Array, top: number): number {

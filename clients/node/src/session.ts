@@ -1,6 +1,6 @@
 import { type Binding, type Engine, openEngine, type OpenOptions } from "./engine.js";
-import { Generation, type GenerateOptions } from "./generation.js";
 import { check, checkInteger, explained, openPackage, type PackageFolder } from "./package.js";
+import { Sampler, type Sampling } from "./sampling.js";
 
 /** Keys and values of one sequence of up to `capacity` tokens; one call of the graph takes at most `chunk`. */
 export interface KVCache extends Readonly<{ session: Session; capacity: number; chunk: number; binding: Binding }> {
@@ -21,14 +21,13 @@ export class Session {
 
   static async open(path: string, options: OpenOptions = {}): Promise<Session> {
     const files = openPackage(path);
-    const engine = await explained(files.graph, openEngine(files, options));
-    return new Session(files, options.activations ?? "exact", engine);
+    return new Session(files, options.activations ?? "exact", await explained(files.graph, openEngine(files, options)));
   }
 
   newCache(capacity: number, chunk = 512): KVCache {
     checkInteger("cache capacity", capacity, 1);
     checkInteger("cache chunk", chunk, 1);
-    this.checkOpen();
+    check(this.isOpen, "session", "it closed", "an open one");
     const { cache, kv_dtype: type } = this.files.manifest;
     const binding = this.engine.newBinding();
     for (const { window, kv_heads, head_dim, ...names } of cache) {
@@ -47,7 +46,7 @@ export class Session {
 
   /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
   async forward(tokens: readonly number[], cache: KVCache, positions = [tokens.length - 1]): Promise<Float32Array> {
-    this.checkOpen();
+    check(this.isOpen, "session", "it closed", "an open one");
     this.checkTokens(tokens);
     positions.forEach((at, i) => checkInteger(`positions[${i}]`, at, i && positions[i - 1]! + 1, tokens.length - 1));
     check(cache.session === this, "cache", "another session's", "one of this session");
@@ -101,12 +100,54 @@ export class Session {
     await explained("ONNX Runtime failed while running the graph", binding.run());
   }
 
-  private checkOpen(): void {
-    check(this.isOpen, "session", "it closed", "an open one");
-  }
-
   private checkTokens(tokens: readonly number[]): void {
     check(tokens.length > 0, "prompt", "no token", "at least one");
     tokens.forEach((token, i) => checkInteger(`prompt: token ${i}`, token, 0, this.vocab - 1));
+  }
+}
+
+/** A generation goes on after what `cache` holds and leaves its tokens there; without it, it has an own one. */
+export type GenerateOptions = { sampling?: Sampling; maxNewTokens?: number; cache?: KVCache };
+
+/**
+ * Token ids as they are generated; leaving the loop over them ends it. A stop token is the last id. The last id has
+ * not been run: a caller who keeps the cache passes it first when going on.
+ */
+export class Generation implements AsyncIterable<number> {
+  readonly tokens: number[] = [];
+  /** `length` after the tokens asked for or at the capacity; null while it goes on. */
+  finishReason: "stop" | "length" | null = null;
+  prefillSeconds = 0;
+  /** Later runs and the sampling; the consumer's time between tokens is not in it. */
+  decodeSeconds = 0;
+  private readonly sampler = new Sampler(this.options.sampling ?? {}, this.prompt);
+
+  constructor(
+    private readonly session: Session,
+    private readonly prompt: readonly number[],
+    private readonly options: GenerateOptions,
+  ) {
+    checkInteger("max-new-tokens", options.maxNewTokens ?? 256, 1);
+    checkInteger("prompt: number of tokens", prompt.length, 1, session.files.manifest.model.max_position_embeddings);
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<number, void, void> {
+    const { session, prompt, tokens } = this;
+    const { maxNewTokens = 256, sampling } = this.options;
+    const capacity = Math.min(prompt.length + maxNewTokens, session.files.manifest.model.max_position_embeddings);
+    const cache = this.options.cache ?? session.newCache(capacity);
+    const stops = sampling?.stopTokens ?? session.files.stopTokens;
+    for (let next = prompt; this.finishReason === null; next = tokens.slice(-1)) {
+      const begin = performance.now();
+      const logits = await session.forward(next, cache);
+      const ran = performance.now();
+      const token = this.sampler.choose(logits);
+      tokens.push(token);
+      if (stops.includes(token)) this.finishReason = "stop";
+      else if (tokens.length === maxNewTokens || cache.length === cache.capacity) this.finishReason = "length";
+      if (next === prompt) this.prefillSeconds = (ran - begin) / 1000;
+      this.decodeSeconds += (performance.now() - (next === prompt ? ran : begin)) / 1000;
+      yield token;
+    }
   }
 }
