@@ -11,13 +11,10 @@ struct OrtStatus;  // a null pointer means success
 struct OrtApi {
   void* gap_0[2];   const char* (*GetErrorMessage)(const OrtStatus*);
                     OrtStatus* (*CreateEnv)(int severity, const char* log_id, OrtEnv** out);
-  void* gap_4[3];   OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*,
-                        OrtSession** out);
+  void* gap_4[3]; OrtStatus* (*CreateSession)(const OrtEnv*, const char* model, const OrtSessionOptions*, OrtSession**);
   void* gap_8[2];   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out);
-  void* gap_11[11]; OrtStatus* (*SetSessionLogSeverityLevel)(OrtSessionOptions*, int severity);
-  void* gap_23[1];  OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions*, int threads);
-                    OrtStatus* (*SetInterOpNumThreads)(OrtSessionOptions*, int threads);
-  void* gap_26[23]; OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void* data, size_t bytes,
+  void* gap_11[13]; OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions*, int threads);
+  void* gap_25[24]; OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void* data, size_t bytes,
                         const int64_t* shape, size_t rank, int element_type, OrtValue** out);
   void* gap_50[19]; OrtStatus* (*CreateCpuMemoryInfo)(int allocator, int memory, OrtMemoryInfo** out);
   void* gap_70[23]; void (*ReleaseStatus)(OrtStatus*);
@@ -32,10 +29,6 @@ struct OrtApi {
                     OrtStatus* (*BindOutput)(OrtIoBinding*, const char* name, const OrtValue*);
   void* gap_138[90]; OrtStatus* (*RegisterCustomOpsLibrary_V2)(OrtSessionOptions*, const char* library);
 };
-static_assert(offsetof(OrtApi, AddSessionConfigEntry) == 130 * sizeof(void*), "counted by hand");
 static_assert(offsetof(OrtApi, RegisterCustomOpsLibrary_V2) == 228 * sizeof(void*), "counted by hand");
 
-struct OrtApiBase {
-  const OrtApi* (*GetApi)(uint32_t version);  // null when this ONNX Runtime is older
-  const char* (*GetVersionString)();
-};
+struct OrtApiBase { const OrtApi* (*GetApi)(uint32_t version); };  // null when this ONNX Runtime is older

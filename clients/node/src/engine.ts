@@ -2,11 +2,26 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { GptossError, type Manifest, oneLine } from "./package.js";
+import { checkInteger, GptossError, type Manifest, oneLine, oneOf, type PackageFolder } from "./package.js";
 
-export type ElementType = Manifest["kv_dtype"] | "int64";
-export type Data = Float32Array | Uint16Array | BigInt64Array;
+export interface OpenOptions {
+  /** `auto` takes native where it can, and says on stderr where it cannot; `native` refuses then. */
+  kernels?: "auto" | "native" | "portable";
+  /** What the kernels multiply; `bf16` and `int8` are lossy. */
+  activations?: "exact" | "bf16" | "int8";
+  /** Threads within an op; 0 is one a core. */
+  threads?: number;
+  /** Path of libgptoss_ops.so; without it the one beside the addon. */
+  library?: string;
+}
+
 type Config = Record<string, string>;
+
+/** The memory that one sequence has bound to a graph, which reads inputs and writes outputs where they lie. */
+export interface Binding {
+  bind(out: boolean, name: string, type: Manifest["kv_dtype"] | "int64", data: ArrayBufferView, dims: number[]): void;
+  run(): Promise<unknown>;
+}
 
 /** A graph in ONNX Runtime, and what runs it. */
 export interface Engine {
@@ -15,72 +30,68 @@ export interface Engine {
   close(): void | Promise<void>;
 }
 
-/** The memory that one sequence has bound to a graph, which reads inputs and writes outputs where they lie. */
-export interface Binding {
-  bind(isOutput: boolean, name: string, type: ElementType, data: Data, shape: number[]): void;
-  run(): Promise<unknown>;
-}
-
-/** Opens a graph in onnxruntime-node as it is. A run holds the main thread until it is done. */
-export async function openStock(
-  graph: string, kernels: "portable" | "contrib", threads: number, extra: Config,
-): Promise<Engine> {
-  const { InferenceSession, Tensor } = await import("onnxruntime-node");
-  const fixed = { interOpNumThreads: 1, logSeverityLevel: 3, extra } as const; // one chain of large ops; errors only
-  const session = await InferenceSession.create(graph, threads > 0 ? { ...fixed, intraOpNumThreads: threads } : fixed);
-  const newBinding = (): Binding => {
-    const feeds: Record<string, InstanceType<typeof Tensor>> = {}, fetches: typeof feeds = {};
-    return {
-      // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
-      bind(isOutput, name, type, data, shape) {
-        (isOutput ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, shape);
-      },
-      run: () => session.run(feeds, fetches),
-    };
-  };
-  return { kernels, newBinding, close: () => session.release() };
-}
-
-/** addon/gptoss_ort.cc; what it calls a graph and a binding is opaque here. */
+/** addon/gptoss_ort.cc */
 interface Addon {
   kernels(library: string): string;
-  open(runtime: string, graph: string, library: string, threads: number, config: Config): object;
-  close(graph: object): void;
-  binding(graph: object): object;
-  bind(binding: object, isOutput: boolean, name: string, type: number, data: Data, shape: number[]): void;
-  run(binding: object): Promise<void>;
+  open(runtime: string, model: string, library: string, threads: number, config: Config): Omit<Engine, "kernels">;
 }
 
 const require = createRequire(import.meta.url);
 const ADDON = fileURLToPath(new URL("../build/Release/gptoss_ort.node", import.meta.url));
-const ELEMENT_TYPES: Record<ElementType, number> = { float32: 1, int64: 7, float16: 10, bfloat16: 16 }; // of ONNX
+const loadAddon = (): Addon => require(ADDON) as Addon;
+const BINARIES = join("../bin/napi-v6", process.platform, process.arch); // of onnxruntime-node
+const RUNTIME = join(dirname(require.resolve("onnxruntime-node")), BINARIES, "libonnxruntime.so.1");
 
-/** Returns the libgptoss_ops to run a package with, or why the native kernels cannot run it. */
-export function findNative(manifest: Manifest, given?: string): { library: string } | { missing: string } {
-  if (process.platform !== "linux") return { missing: `found ${process.platform}, expected linux` };
-  if (!existsSync(ADDON)) return { missing: "the addon is not built; run npm run build with a C++ compiler" };
-  const library = given ?? join(dirname(ADDON), "libgptoss_ops.so");
-  if (!existsSync(library)) return { missing: `found no library ${library}; name it, or put it there` };
+/** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
+export async function openEngine({ graph, manifest }: PackageFolder, options: OpenOptions): Promise<Engine> {
+  const { kernels = "auto", activations = "exact", threads = 0 } = options;
+  const { library = join(dirname(ADDON), "libgptoss_ops.so") } = options;
+  oneOf("kernels", kernels, ["auto", "native", "portable"]);
+  oneOf("activations", activations, ["exact", "bf16", "int8"]);
+  checkInteger("threads", threads, 0, 2 ** 31 - 1);
+  if (manifest.target === "ort") {
+    oneOf("kernels for target ort", kernels, ["auto"]);
+    oneOf("activations for target ort", activations, ["exact"]); // QMoE of onnxruntime-node 1.30 has no others
+    oneOf("kv_dtype of target ort", manifest.kv_dtype, ["float32", "float16"]);
+    process.env.ORT_QMOE_CPU_QNBIT_GEMM = "0"; // newer ones multiply int8 activations unless it is 0
+    return openStock(graph, "contrib", threads, {});
+  }
+  const { root } = manifest.weights;
+  const config: Config = { "gptoss.activations": activations }; // which nothing reads without the library
+  if (root !== null) config["session.model_external_initializers_file_folder_path"] = root;
+  const missing = kernels === "portable" ? "found kernels portable" : whyNotNative(manifest, library);
+  if (!missing) return { kernels: "native", ...loadAddon().open(RUNTIME, graph, library, threads, config) };
+  const needs = kernels === "native" ? "kernels native" : activations !== "exact" ? `activations ${activations}`
+    : manifest.kv_dtype === "bfloat16" ? "kv_dtype bfloat16" : undefined;
+  if (needs !== undefined) throw new GptossError(`${needs}: needs the native kernels: ${missing}`);
+  if (kernels === "auto") console.error(`gptoss-node: portable kernels run: ${missing}`);
+  return openStock(graph, "portable", threads, config);
+}
+
+function whyNotNative({ ops }: Manifest, library: string): string | undefined {
+  if (process.platform !== "linux") return `found ${process.platform}, expected linux`;
+  if (!existsSync(ADDON)) return "the addon is not built; run npm run build with a C++ compiler";
+  if (!existsSync(library)) return `found no library ${library}; name it, or put it there`;
   try {
-    const kernels = (require(ADDON) as Addon).kernels(library).split(",");
-    const op = manifest.ops.find(({ domain, name }) => domain === "ai.gptoss" && !kernels.includes(name));
-    return op === undefined ? { library } : { missing: `${library} has no kernel for ${op.name}` };
+    const kernels = loadAddon().kernels(library).split(",");
+    const op = ops.find(({ domain, name }) => domain === "ai.gptoss" && !kernels.includes(name));
+    return op && `${library} has no kernel for ${op.name}`;
   } catch (error) {
     throw new GptossError(`${library}: cannot be used (${oneLine(error)}), expected this project's libgptoss_ops`);
   }
 }
 
-/** Opens a graph with the kernels of `library`, in onnxruntime-node's ONNX Runtime, and runs it on other threads. */
-export function openNative(graph: string, library: string, threads: number, config: Config): Engine {
-  const addon = require(ADDON) as Addon;
-  const binaries = join(dirname(require.resolve("onnxruntime-node")), "../bin/napi-v6", process.platform, process.arch);
-  const opened = addon.open(join(binaries, "libonnxruntime.so.1"), graph, library, threads, config);
+/** Opens a graph in onnxruntime-node as it is. A run holds the main thread until it is done. */
+async function openStock(model: string, kernels: Engine["kernels"], threads: number, extra: Config): Promise<Engine> {
+  const { InferenceSession, Tensor } = await import("onnxruntime-node");
+  // Nothing but errors is said (level 3).
+  const session = await InferenceSession.create(model, { intraOpNumThreads: threads, logSeverityLevel: 3, extra });
   const newBinding = (): Binding => {
-    const binding = addon.binding(opened);
-    return {
-      bind: (isOutput, name, type, ...rest) => addon.bind(binding, isOutput, name, ELEMENT_TYPES[type], ...rest),
-      run: () => addon.run(binding),
-    };
+    const feeds: Record<string, InstanceType<typeof Tensor>> = {}, fetches: typeof feeds = {};
+    // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
+    const bind: Binding["bind"] = (out, name, type, data, dims) =>
+      void ((out ? fetches : feeds)[name] = new Tensor(type as "float32", data as Float32Array, dims));
+    return { bind, run: () => session.run(feeds, fetches) };
   };
-  return { kernels: "native", newBinding, close: () => addon.close(opened) };
+  return { kernels, newBinding, close: () => session.release() };
 }

@@ -5,12 +5,9 @@ import { join, resolve } from "node:path";
 export class GptossError extends Error {}
 
 /** What this client reads of `manifest.json`; `manifest.schema.json` describes all of it. */
-export interface Manifest {
-  format: string;
+export interface Manifest extends Record<"format" | "target" | "graph", string> {
   format_version: number;
-  target: string;
   model: { vocab_size: number; max_position_embeddings: number; eos_token_id?: number | number[] | null };
-  graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
   cache: (Record<"window" | "kv_heads" | "head_dim", number> &
     Record<"past_key" | "past_value" | "present_key" | "present_value", string>)[];
@@ -19,14 +16,9 @@ export interface Manifest {
 }
 
 /** A package folder whose files are those it was written with. */
-export interface PackageFolder {
-  folder: string;
-  manifest: Manifest;
-  graph: string;
-  stopTokens: number[];
-}
+export type PackageFolder = ReturnType<typeof openPackage>;
 
-export function openPackage(path: string): PackageFolder {
+export function openPackage(path: string) {
   const folder = resolve(path);
   const manifest = readJson(join(folder, "manifest.json")) as Manifest | undefined;
   if (manifest === undefined) throw new GptossError(`${folder}: not a package: it has no manifest.json`);
@@ -67,12 +59,22 @@ export function oneLine(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").trim();
 }
 
-export function oneOf(name: string, found: unknown, known: unknown[]): void {
-  if (known.includes(found)) return;
-  throw new GptossError(`${name}: found ${found ?? "none"}, expected ${known.join(" or ")}`);
+/** Says what failed before the words of what threw. */
+export async function explained<T>(what: string, promise: Promise<T>): Promise<T> {
+  return promise.catch((error: unknown) => {
+    throw error instanceof GptossError ? error : new GptossError(`${what}: ${oneLine(error)}`);
+  });
 }
 
-export function checkInteger(name: string, found: unknown, least: number, most = Number.MAX_SAFE_INTEGER): void {
-  if (Number.isSafeInteger(found) && (found as number) >= least && (found as number) <= most) return;
-  throw new GptossError(`${name}: found ${String(found)}, expected an integer from ${least} to ${most}`);
+export function check(holds: boolean, name: string, found: unknown, expected: string): void {
+  if (!holds) throw new GptossError(`${name}: found ${found ?? "none"}, expected ${expected}`);
+}
+
+export function oneOf(name: string, found: unknown, known: unknown[]): void {
+  check(known.includes(found), name, found, known.join(" or "));
+}
+
+export function checkInteger(name: string, found: number, least: number, most = Number.MAX_SAFE_INTEGER): void {
+  const holds = Number.isSafeInteger(found) && found >= least && found <= most;
+  check(holds, name, found, `an integer from ${least} to ${most}`);
 }

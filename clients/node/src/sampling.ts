@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { GptossError, checkInteger } from "./package.js";
+import { check, checkInteger } from "./package.js";
 
 /** How tokens are chosen, greedily unless told otherwise; the steps and their order are those of Hugging Face. */
 export interface Sampling {
@@ -22,33 +22,29 @@ export interface Sampling {
 /** Chooses the tokens of one sequence; `prompt` counts for the repetition penalty. */
 export class Sampler {
   private readonly seen: Set<number>;
-  private readonly key: string;
+  private readonly key = String(this.settings.seed ?? randomBytes(16).toString("hex"));
   private draws = 0;
 
   constructor(private readonly settings: Sampling, prompt: readonly number[]) {
     const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty: penalty = 1, seed } = settings;
     checkInteger("top-k", topK, 0);
     checkInteger("seed", seed ?? 0, 0);
-    for (const [name, found, holds, expected] of [
-      ["temperature", temperature, temperature >= 0 && temperature < Infinity, "a finite number, 0 or more"],
-      ["top-p", topP, topP > 0 && topP <= 1, "above 0, at most 1"],
-      ["min-p", minP, minP >= 0 && minP <= 1, "0 to 1"],
-      ["repetition-penalty", penalty, penalty > 0 && penalty < Infinity, "a finite number above 0"],
-    ] as const)
-      if (!holds) throw new GptossError(`${name}: found ${found}, expected ${expected}`);
+    check(temperature >= 0 && temperature < Infinity, "temperature", temperature, "a finite number, 0 or more");
+    check(topP > 0 && topP <= 1, "top-p", topP, "above 0, at most 1");
+    check(minP >= 0 && minP <= 1, "min-p", minP, "0 to 1");
+    check(penalty > 0 && penalty < Infinity, "repetition-penalty", penalty, "a finite number above 0");
     this.seen = new Set(prompt);
-    this.key = seed === undefined ? randomBytes(16).toString("hex") : String(seed);
   }
 
   /** Returns the next token from logits (V) and remembers it. */
   choose(logits: Float32Array): number {
-    const top = logits[argmax(logits)]!;
-    if (!Number.isFinite(top)) throw new GptossError(`logits: the largest is ${top}, expected a finite number`);
+    const top = largest(logits);
+    check(Number.isFinite(top), "logits: the largest", top, "a finite number");
     const { temperature = 0, repetitionPenalty: penalty = 1 } = this.settings;
     const scores = logits.slice();
     if (penalty !== 1)
       for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
-    const token = temperature === 0 ? argmax(scores) : this.draw(restrict(scores, this.settings));
+    const token = temperature === 0 ? scores.indexOf(largest(scores)) : this.draw(restrict(scores, this.settings));
     this.seen.add(token);
     return token;
   }
@@ -56,49 +52,44 @@ export class Sampler {
   /** Inverse transform sampling; the random number is a hash of the seed and the count of draws. */
   private draw(scores: Float32Array): number {
     const random = createHash("sha256").update(`${this.key}:${this.draws++}`).digest().readUIntBE(0, 6) / 2 ** 48;
-    const best = argmax(scores);
-    let rest = random * mass(scores, scores[best]!);
-    const token = scores.findIndex((score) => (rest -= Math.exp(score - scores[best]!)) < 0);
-    return token >= 0 ? token : best; // rounding
+    const top = largest(scores);
+    let rest = random * mass(scores, top);
+    const token = scores.findIndex((score) => (rest -= Math.exp(score - top)) < 0);
+    return token >= 0 ? token : scores.indexOf(top); // rounding
   }
 }
 
 /** Returns scores (V) after temperature, top-k, top-p and min-p; -Infinity marks what is left out. */
 export function restrict(logits: Float32Array, settings: Sampling): Float32Array {
   const { temperature = 1, topK = 0, topP = 1, minP = 0 } = settings;
-  let scores = logits.map((logit) => logit / temperature);
-  const top = scores[argmax(scores)]!;
-  const keep = (least: number): void => void (scores = scores.map((score) => (score < least ? -Infinity : score)));
-  if (topK > 0 && topK < scores.length) keep(largest(scores, top, (some) => some.length >= topK)[topK - 1]!);
-  if (topP < 1) {
-    const wanted = topP * mass(scores, top);
-    const likely = largest(scores, top, (some) => mass(some, top) >= wanted);
-    let sum = 0;
-    keep(likely.find((score) => (sum += Math.exp(score - top)) >= wanted) ?? -Infinity);
-  }
-  if (minP > 0) keep(top + Math.log(minP));
-  return scores;
+  const scores = logits.map((logit) => logit / temperature);
+  const top = largest(scores);
+  const least = Math.max(leastLikely(scores, top, topK || scores.length, topP), top + Math.log(minP));
+  return scores.map((score) => (score < least ? -Infinity : score));
 }
 
-/** Returns the largest scores, falling, until `enough`: sorting a vocabulary takes longer than a layer of the model. */
-function largest(scores: Float32Array, top: number, enough: (some: Float32Array) => boolean): Float32Array {
-  for (const margin of [2, 8, 32]) {
-    const some = scores.filter((score) => score >= top - margin);
-    if (enough(some)) return some.sort().reverse();
+/** Returns the least score that top-k and then top-p keep. */
+function leastLikely(scores: Float32Array, top: number, topK: number, topP: number): number {
+  if (topK >= scores.length && topP === 1) return -Infinity;
+  const all = mass(scores, top);
+  // Sorting a vocabulary takes longer than a layer of the model: first what is close to the top, at last everything.
+  for (let margin = 2; ; margin **= 3) {
+    const falling = scores.filter((score) => score >= top - margin).sort().reverse();
+    const last = topK < scores.length ? falling[topK - 1] : -Infinity;
+    if (last === undefined) continue;
+    let wanted = topP * (last > -Infinity ? mass(falling.filter((score) => score >= last), top) : all);
+    const likely = topP < 1 ? falling.find((score) => (wanted -= Math.exp(score - top)) <= 0) : last;
+    if (likely !== undefined || margin === Infinity) return Math.max(likely ?? last, last);
   }
-  return scores.slice().sort().reverse();
 }
 
-function mass(scores: Float32Array, top: number): number {
+export function mass(scores: Float32Array, top: number): number {
   return scores.reduce((sum, score) => sum + Math.exp(score - top), 0);
 }
 
-/** Returns the place of the largest value, the lowest among equals; of a NaN where there is one. */
-export function argmax(values: Float32Array): number {
-  let best = 0;
-  for (let i = 0; i < values.length; ++i) {
-    if (Number.isNaN(values[i]!)) return i;
-    if (values[i]! > values[best]!) best = i;
-  }
-  return best;
+/** Returns the largest value, NaN where there is one. */
+export function largest(values: Float32Array): number {
+  let most = -Infinity;
+  for (const value of values) most = Math.max(most, value);
+  return most;
 }

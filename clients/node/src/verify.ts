@@ -1,12 +1,12 @@
 import { join } from "node:path";
 import { createRequire } from "node:module";
 import { GptossError, oneOf, readJson } from "./package.js";
+import { largest, mass } from "./sampling.js";
 import type { Session } from "./session.js";
 
-type Lists<Keys extends string, Entry> = Record<Keys, Entry[]>;
 type Golden = { format: string; format_version: number; sampled_indices: number[]; cases: GoldenCase[] };
-type GoldenCase = { name: string } & Lists<"token_ids" | "greedy" | "positions" | "logsumexp", number> &
-  Lists<"top_indices" | "top_logits" | "sampled_logits", number[]>;
+type GoldenCase = { name: string } & Record<"token_ids" | "greedy" | "positions" | "logsumexp", number[]> &
+  Record<"top_indices" | "top_logits" | "sampled_logits", number[][]>;
 
 const LIMIT = 1e-3;
 
@@ -38,24 +38,19 @@ async function verifyCase(session: Session, golden: GoldenCase, sampled: number[
     const row = logits.subarray(p * session.vocab, (p + 1) * session.vocab);
     const differences = (indices: number[], expected: number[]): number[] =>
       indices.map((index, i) => Math.abs(row[index]! - expected[i]!));
-    const top = differences(top_indices[p]!, top_logits[p]!);
-    maxAbs = Math.max(maxAbs, ...top, ...differences(sampled, sampled_logits[p]!));
-    logsumexpAbs = Math.max(logsumexpAbs, Math.abs(logSumExp(row) - logsumexp[p]!));
+    const leading = differences(top_indices[p]!, top_logits[p]!);
+    maxAbs = Math.max(maxAbs, ...leading, ...differences(sampled, sampled_logits[p]!));
+    const top = largest(row);
+    logsumexpAbs = Math.max(logsumexpAbs, Math.abs(top + Math.log(mass(row, top)) - logsumexp[p]!));
   });
   const generation = session.generate(token_ids, { maxNewTokens: greedy.length, sampling: { stopTokens: [] } });
   let equal = 0;
-  for await (const token of generation) {
-    if (token !== greedy[equal]) break;
-    equal += 1;
-  }
+  for await (const token of generation)
+    if (token === greedy[equal]) equal += 1;
+    else break;
   const passed = maxAbs <= LIMIT && logsumexpAbs <= LIMIT && equal === greedy.length; // false for NaN
   return {
     name, passed, positions: positions.length, max_abs: maxAbs, logsumexp_abs: logsumexpAbs,
     greedy_tokens: greedy.length, greedy_equal: equal, note: "",
   };
-}
-
-function logSumExp(row: Float32Array): number {
-  const top = row.reduce((most, logit) => Math.max(most, logit));
-  return top + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - top), 0));
 }
