@@ -50,7 +50,8 @@ struct Reader {
     static const std::regex kNumber(R"(-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?)");
     const size_t size = std::min(text.find_first_not_of("+-.0123456789eE", at), text.size()) - at;
     const char *begin = text.data() + at, *end = begin + size;
-    if (size > 1000 || !std::regex_match(begin, end, kNumber)) fail("a value");
+    // A regular expression takes stack for each character.
+    if (size > 1000 || !std::regex_match(begin, end, kNumber)) fail(size == 0 ? "a value" : "a number of JSON");
     int64_t integer = 0;
     double real = 0;
     at += size;
