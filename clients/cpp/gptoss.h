@@ -3,17 +3,74 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <functional>
-#include <memory>
+#include <map>
 #include <optional>
 #include <random>
-
-#include "json.h"
+#include <variant>
 
 namespace gptoss {
 
+// One line: the thing, what was found, what was expected.
+struct Error : std::runtime_error { using std::runtime_error::runtime_error; };
+
+inline void expect(bool holds, const std::string& thing, const std::string& found, const std::string& expected) {
+  if (!holds) throw Error(thing + ": found " + found + ", expected " + expected);
+}
+
+// A JSON document by path: the window of the first cache layer is get<int64_t>("cache/0/window").
+struct Json {
+  using Size = size_t;  // of an array or an object
+  using Value = std::variant<std::nullptr_t, bool, int64_t, double, std::string, Size>;
+  std::string file;
+  std::map<std::string, Value> values;
+
+  static Json read(const std::string& file);
+
+  template <class T> const T* find(const std::string& path) const {  // null where there is none of this type
+    const auto found = values.find(path);
+    return found == values.end() ? nullptr : std::get_if<T>(&found->second);
+  }
+  template <class T> T get(const std::string& path) const {
+    if (const T* value = find<T>(path)) return *value;
+    constexpr const char* kKinds[] = {"null", "a boolean", "an integer", "a number", "a string", "an array or object"};
+    const std::string found = values.count(path) != 0 ? kKinds[values.at(path).index()] : "nothing";
+    throw Error(file + ": " + path + ": found " + found + ", expected " + kKinds[Value(T()).index()]);
+  }
+  template <class T> std::vector<T> list(const std::string& path) const {
+    std::vector<T> elements;
+    for (Size i = 0; i < get<Size>(path); ++i) elements.push_back(get<T>(path + "/" + std::to_string(i)));
+    return elements;
+  }
+};
+
+std::string json_string(const std::string& text);  // in quotation marks, escaped
+
+// The text of a value: null, a boolean, a number (null where JSON has none), a string, an object or an array.
+struct JsonText {
+  JsonText() = default;
+  template <class T> JsonText(const T& value) {
+    char digits[32];
+    if constexpr (std::is_same_v<T, bool>) text = value ? "true" : "false";
+    else if constexpr (!std::is_arithmetic_v<T>) text = json_string(value);
+    else if (std::isfinite(value)) text.assign(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+  }
+  JsonText(std::initializer_list<std::pair<std::string, JsonText>> members);
+  JsonText(const std::vector<JsonText>& elements);
+
+  std::string text = "null";
+};
+
 using Tokens = std::vector<int64_t>;
+
+inline double now() {  // seconds of a clock that only goes forward
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // A package folder; opening it checks the format, the target, and that the weight files are those it was made with.
 struct Package {
@@ -50,11 +107,9 @@ class Sampler {
   int64_t choose(const float* logits);  // (vocab)
 
  private:
-  int64_t draw(float top);
+  int64_t draw(std::vector<float>& scores, float top);
   Sampling sampling_;
   std::vector<bool> seen_;  // by token: in the prompt or the continuation
-  std::vector<float> scores_;
-  Tokens candidates_;
   std::mt19937_64 random_;
 };
 
@@ -92,22 +147,17 @@ class KVCache {
   KVCache(const Session& session, int64_t capacity, int64_t chunk = 512);  // chunk: most tokens of one run of the graph
   KVCache(const KVCache&) = delete;
   int64_t length() const { return past_; }
-  void reset() { past_ = 0; }
-  // Runs the graph once, on at most `chunk` tokens; returns logits (kept, vocab) that live until the next run.
-  const float* run(const int64_t* tokens, int64_t count, const int64_t* positions, int64_t kept);
 
   const int64_t capacity, chunk;
 
  private:
-  const Session& session_;
+  friend class Session;
   Ort::IoBinding binding_;
   std::vector<std::unique_ptr<void, decltype(&std::free)>> buffers_;
   int64_t past_ = 0, new_ = 0;
-  Tokens ids_, positions_;
-  std::vector<float> logits_;
 };
 
 // Runs the package's golden vectors; returns whether all passed, and the verdict as JSON.
-std::pair<bool, std::string> verify(const Session& session);
+std::pair<bool, JsonText> verify(const Session& session);
 
 }  // namespace gptoss

@@ -1,14 +1,13 @@
-#include "json.h"
-
-#include <charconv>
-#include <cmath>
+// A strict reader of JSON (RFC 8259) for the files of a package, and a writer.
 #include <fstream>
+#include <regex>
+
+#include "gptoss.h"
 
 namespace gptoss {
-namespace {
 
 struct Reader {
-  const std::string& text;
+  std::string text;
   Json json;
   size_t at = 0;  // the next character
 
@@ -26,54 +25,40 @@ struct Reader {
 
   void value(const std::string& path, int depth) {
     if (depth > 100) fail("at most 100 levels of arrays and objects");
-    const std::string below = depth == 0 ? "" : path + "/";
-    auto& result = json.values[path];
-    if (take("{")) result = elements("}", depth, [&](size_t) { return below + key(); });
-    else if (take("[")) result = elements("]", depth, [&](size_t index) { return below + std::to_string(index); });
+    Json::Value& result = json.values[path];
+    if (take("{")) result = elements(path, depth, "}", true);
+    else if (take("[")) result = elements(path, depth, "]", false);
     else if (take("\"")) result = string();
     else if (take("true")) result = true;
     else if (take("false")) result = false;
-    else if (!take("null")) number(result);
+    else if (!take("null")) result = number();
   }
 
-  template <class Path>
-  Json::Size elements(const char* end, int depth, const Path& path) {
+  Json::Size elements(const std::string& path, int depth, const char* end, bool have_keys) {
     Json::Size size = 0;
     for (; !take(end); ++size) {
       if (size > 0 && !take(",")) fail("a comma");
-      value(path(size), depth + 1);
+      if (have_keys && !take("\"")) fail("a key");
+      const std::string key = have_keys ? string() : std::to_string(size);
+      if (have_keys && !take(":")) fail("a colon");
+      value(depth == 0 ? key : path + "/" + key, depth + 1);
     }
     return size;
   }
 
-  std::string key() {
-    if (!take("\"")) fail("a key");
-    std::string key = string();
-    if (!take(":")) fail("a colon");
-    return key;
-  }
-
-  template <class Value>
-  void number(Value& result) {
-    const char* begin = text.c_str() + at;
-    const auto next_in = [&](std::string_view set) { return set.find(text[at]) != set.npos; };
-    const auto digits = [&] {
-      if (!next_in("0123456789")) fail("a value");
-      while (next_in("0123456789")) ++at;
-    };
-    take("-", "");
-    if (!take("0", "")) digits();
-    const bool whole = !next_in(".eE");
-    if (take(".", "")) digits();
-    if (take("e", "") || take("E", "")) {
-      if (!take("+", "")) take("-", "");
-      digits();
-    }
+  Json::Value number() {
+    static const std::regex kNumber(R"(-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?)");
+    const size_t size = std::min(text.find_first_not_of("+-.0123456789eE", at), text.size()) - at;
+    const char *begin = text.data() + at, *end = begin + size;
+    // A regular expression takes stack for each character.
+    if (size > 1000 || !std::regex_match(begin, end, kNumber)) fail(size == 0 ? "a value" : "a number of JSON");
     int64_t integer = 0;
     double real = 0;
-    if (whole && std::from_chars(begin, text.c_str() + at, integer).ec == std::errc()) result = integer;
-    else if (std::from_chars(begin, text.c_str() + at, real).ec == std::errc()) result = real;
-    else fail("a number that a double holds before this");
+    at += size;
+    const auto [stop, error] = std::from_chars(begin, end, integer);
+    if (stop == end && error == std::errc()) return integer;
+    if (std::from_chars(begin, end, real).ec != std::errc()) fail("a number that a double holds before this");
+    return real;
   }
 
   std::string string() {  // after its first quotation mark
@@ -82,53 +67,35 @@ struct Reader {
     for (; !take("\"", ""); ++at) {
       if (at == text.size() || static_cast<unsigned char>(text[at]) < ' ') fail("a character of a string");
       if (!take("\\", "")) result += text[at];
-      else if (text[at] == 'u') append_utf8(result, code_point());
+      else if (text[at] == 'u') result += unicode();
       else if (const size_t escape = kEscapes.find(text[at]); escape != kEscapes.npos) result += kMeanings[escape];
       else fail("an escape");
     }
     return result;
   }
 
-  uint32_t code_point() {  // `at` goes from the u to the last digit of it, or of the surrogate pair it begins
-    const uint32_t high = code_unit();
-    if (high < 0xD800 || high > 0xDFFF) return high;
-    const bool pair = high < 0xDC00 && text.compare(at + 1, 2, "\\u") == 0;
-    if (pair) at += 2;
-    const uint32_t low = pair ? code_unit() : 0;
-    if (low < 0xDC00 || low > 0xDFFF) fail("the end of a surrogate pair");
-    return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-  }
-
-  uint32_t code_unit() {
-    uint32_t unit = 0;
-    const char* digits = text.c_str() + at + 1;  // text ends in a zero, which is no digit
-    if (std::from_chars(digits, digits + std::min<size_t>(4, text.size() - at - 1), unit, 16).ptr != digits + 4)
-      fail("four hexadecimal digits after it");
-    at += 4;
-    return unit;
-  }
-
-  static void append_utf8(std::string& result, uint32_t point) {
-    const int more = point < 0x80 ? 0 : point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;  // bytes after the first
-    constexpr int kFirst[] = {0x00, 0xC0, 0xE0, 0xF0};
-    result += static_cast<char>(kFirst[more] | point >> 6 * more);
-    for (int left = more - 1; left >= 0; --left) result += static_cast<char>(0x80 | (point >> 6 * left & 0x3F));
+  std::string unicode() try {  // a run of \u escapes, which is UTF-16: from its first u to its last digit
+    std::u16string units;
+    for (; take("u", "") || take("\\u", ""); at += 4) {
+      const char *digits = text.c_str() + at, *end = text.c_str() + std::min(at + 4, text.size());
+      uint16_t unit = 0;
+      if (std::from_chars(digits, end, unit, 16).ptr != digits + 4) fail("four hexadecimal digits");
+      units += unit;
+    }
+    --at;
+    return std::filesystem::path(units).u8string();
+  } catch (const std::system_error&) {
+    fail("the end of a surrogate pair");
   }
 };
-
-}  // namespace
-
-Json Json::parse(const std::string& text, const std::string& file) {
-  Reader reader{text, {file, {}}};
-  reader.value("", 0);
-  if (!reader.take("") || reader.at != text.size()) reader.fail("the end");
-  return reader.json;
-}
 
 Json Json::read(const std::string& file) {
   std::ifstream stream(file, std::ios::binary);
   if (!stream) throw Error(file + ": cannot be read, expected JSON");
-  return parse(std::string(std::istreambuf_iterator<char>(stream), {}), file);
+  Reader reader{std::string(std::istreambuf_iterator<char>(stream), {}), {file, {}}};
+  reader.value("", 0);
+  if (!reader.take("") || reader.at != reader.text.size()) reader.fail("the end");
+  return reader.json;
 }
 
 std::string json_string(const std::string& text) {
@@ -141,15 +108,14 @@ std::string json_string(const std::string& text) {
   return literal + '"';
 }
 
-std::string json_number(double value) {
-  char text[32];
-  return std::isfinite(value) ? std::string(text, std::to_chars(text, text + 32, value).ptr) : "null";
+JsonText::JsonText(std::initializer_list<std::pair<std::string, JsonText>> members) : text("{") {
+  for (const auto& [key, value] : members) text += (text == "{" ? "" : ", ") + json_string(key) + ": " + value.text;
+  text += "}";
 }
 
-std::string json_object(std::initializer_list<std::pair<std::string, std::string>> members) {
-  std::string text;
-  for (const auto& [key, value] : members) text += (text.empty() ? "" : ", ") + json_string(key) + ": " + value;
-  return "{" + text + "}";
+JsonText::JsonText(const std::vector<JsonText>& elements) : text("[") {
+  for (const JsonText& element : elements) text += (text == "[" ? "" : ", ") + element.text;
+  text += "]";
 }
 
 }  // namespace gptoss

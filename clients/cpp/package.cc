@@ -1,7 +1,5 @@
 #include <sys/stat.h>
 
-#include <algorithm>
-
 #include "gptoss.h"
 
 namespace gptoss {
@@ -23,6 +21,9 @@ static void check_weight_file(const Json& manifest, const std::filesystem::path&
 }
 
 Package::Package(const std::filesystem::path& path) : folder(path) {
+  // Before any object of ONNX Runtime exists: without its functions none could even be destroyed.
+  expect(OrtGetApiBase()->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", OrtGetApiBase()->GetVersionString(),
+         "1." + std::to_string(ORT_API_VERSION) + " or newer, as the headers this was built with");
   expect(std::filesystem::exists(folder / "manifest.json"), folder, "no manifest.json in it", "a package folder");
   manifest = Json::read(folder / "manifest.json");
   const auto format = manifest.get<std::string>("format"), target = manifest.get<std::string>("target");
@@ -32,17 +33,16 @@ Package::Package(const std::filesystem::path& path) : folder(path) {
   expect(target == "portable", manifest.file + ": target", target, "portable: export again without --target");
   vocab = manifest.get<int64_t>("model/vocab_size");
   longest = manifest.get<int64_t>("model/max_position_embeddings");
-  const bool elsewhere = manifest.is<std::string>("weights/root");
-  const std::filesystem::path root = elsewhere ? manifest.get<std::string>("weights/root") : folder.string();
+  const auto* elsewhere = manifest.find<std::string>("weights/root");
+  const std::filesystem::path root = elsewhere != nullptr ? *elsewhere : folder.string();
   for (size_t i = 0; i < manifest.get<Json::Size>("weights/files"); ++i)
     check_weight_file(manifest, root, "weights/files/" + std::to_string(i) + "/");
   const auto config_file = folder / "generation_config.json";
   const Json config = std::filesystem::exists(config_file) ? Json::read(config_file) : Json();
-  const bool configured = config.values.count("eos_token_id") != 0;
-  const Json& source = configured ? config : manifest;
-  const std::string key = configured ? "eos_token_id" : "model/eos_token_id";  // one token, several, or none
-  if (source.is<int64_t>(key)) eos_tokens = {source.get<int64_t>(key)};
-  else if (source.is<Json::Size>(key)) eos_tokens = source.list<int64_t>(key);
+  const Json& source = config.values.count("eos_token_id") != 0 ? config : manifest;
+  const std::string key = &source == &config ? "eos_token_id" : "model/eos_token_id";  // one token, several, or none
+  if (const auto* token = source.find<int64_t>(key)) eos_tokens = {*token};
+  else if (source.find<Json::Size>(key) != nullptr) eos_tokens = source.list<int64_t>(key);
 }
 
 void Package::check(const Tokens& tokens, int64_t room) const {
@@ -50,8 +50,7 @@ void Package::check(const Tokens& tokens, int64_t room) const {
   expect(static_cast<int64_t>(tokens.size()) <= room, "prompt", std::to_string(tokens.size()) + " tokens",
          "at most " + std::to_string(room) + ", the room in the cache");
   for (const int64_t id : tokens)
-    if (id < 0 || id >= vocab)
-      expect(false, "prompt", "token " + std::to_string(id), "0 to " + std::to_string(vocab - 1));
+    expect(id >= 0 && id < vocab, "prompt", "token " + std::to_string(id), "0 to " + std::to_string(vocab - 1));
 }
 
 }  // namespace gptoss

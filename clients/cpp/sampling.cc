@@ -1,7 +1,4 @@
 // The steps are those of runtime/sampling.py, and of Hugging Face transformers.
-#include <algorithm>
-#include <cmath>
-
 #include "gptoss.h"
 
 namespace gptoss {
@@ -18,53 +15,43 @@ Sampler::Sampler(const Sampling& sampling, const Tokens& prompt, int64_t vocab)
 }
 
 int64_t Sampler::choose(const float* logits) {
-  scores_.assign(logits, logits + seen_.size());
-  for (const float logit : scores_) if (!std::isfinite(logit)) throw Error("logits: found one that is not finite");
+  std::vector<float> scores(logits, logits + seen_.size());
+  for (const float logit : scores) if (!std::isfinite(logit)) throw Error("logits: found one that is not finite");
   const auto penalty = static_cast<float>(sampling_.repetition_penalty);
-  for (size_t token = 0; penalty != 1 && token < scores_.size(); ++token)
-    if (seen_[token]) scores_[token] = scores_[token] < 0 ? scores_[token] * penalty : scores_[token] / penalty;
-  const auto best = std::max_element(scores_.begin(), scores_.end());  // the first among equals
-  const int64_t token = sampling_.temperature == 0 ? best - scores_.begin() : draw(*best);
+  for (size_t token = 0; penalty != 1 && token < scores.size(); ++token)
+    if (seen_[token]) scores[token] = scores[token] < 0 ? scores[token] * penalty : scores[token] / penalty;
+  const auto best = std::max_element(scores.begin(), scores.end());  // the first among equals
+  const int64_t token = sampling_.temperature == 0 ? best - scores.begin() : draw(scores, *best);
   seen_[token] = true;
   return token;
 }
 
-int64_t Sampler::draw(float top) {
-  candidates_.clear();
-  for (float& score : scores_) {
-    score = static_cast<float>((score - top) / sampling_.temperature);  // 0 is the most probable
-    candidates_.push_back(&score - scores_.data());
+int64_t Sampler::draw(std::vector<float>& scores, float top) {
+  const auto& [penalty, temperature, top_k, top_p, min_p, seed, stop_tokens] = sampling_;
+  for (float& score : scores) score = static_cast<float>((score - top) / temperature);  // 0 is the most probable
+  float least = -INFINITY;
+  if (top_k > 0 && top_k < static_cast<int64_t>(scores.size())) {  // with what ties with the last
+    std::vector<float> ordered = scores;
+    std::nth_element(ordered.begin(), ordered.begin() + top_k - 1, ordered.end(), std::greater<>());
+    least = ordered[top_k - 1];
   }
-  const auto less = [&](int64_t a, int64_t b) { return scores_[a] != scores_[b] ? scores_[a] < scores_[b] : a > b; };
-  const auto keep_from = [&](float least) {
-    const auto below = [&](int64_t token) { return scores_[token] < least; };
-    candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), below), candidates_.end());
-  };
-  const auto weight = [&](int64_t token) { return std::exp(static_cast<double>(scores_[token])); };
-  const auto total = [&] {
-    double sum = 0;
-    for (const int64_t token : candidates_) sum += weight(token);
-    return sum;
-  };
-  if (sampling_.top_k > 0 && sampling_.top_k < static_cast<int64_t>(candidates_.size())) {
-    const auto last = candidates_.end() - sampling_.top_k;
-    std::nth_element(candidates_.begin(), last, candidates_.end(), less);
-    keep_from(scores_[*last]);  // with what ties with the last
+  std::vector<std::pair<double, int64_t>> candidates;  // weight, and token below 0: the lower goes first among equals
+  double nucleus = 0, total = 0;
+  for (size_t token = 0; token < scores.size(); ++token) {
+    const double weight = scores[token] >= least ? std::exp(static_cast<double>(scores[token])) : 0;
+    nucleus += top_p * weight;
+    if (weight > 0 && weight >= min_p) candidates.emplace_back(weight, -static_cast<int64_t>(token));
   }
-  if (sampling_.top_p < 1) {  // by heap: mostly a few hundred of a vocabulary hold the nucleus
-    double missing = sampling_.top_p * total();
-    auto nucleus = candidates_.end();
-    std::make_heap(candidates_.begin(), nucleus, less);
-    for (; missing > 0 && nucleus != candidates_.begin(); missing -= weight(*nucleus))
-      std::pop_heap(candidates_.begin(), nucleus--, less);
-    candidates_.erase(candidates_.begin(), nucleus);
+  if (top_p < 1) {  // by heap: mostly a few hundred of a vocabulary hold the nucleus
+    auto rest = candidates.end();
+    std::make_heap(candidates.begin(), rest);
+    for (; nucleus > 0 && rest != candidates.begin(); nucleus -= rest->first) std::pop_heap(candidates.begin(), rest--);
+    candidates.erase(candidates.begin(), rest);
   }
-  if (sampling_.min_p > 0) keep_from(static_cast<float>(std::log(sampling_.min_p)));
-  std::sort(candidates_.begin(), candidates_.end());  // a seed draws alike with every standard library
-  double left = static_cast<double>(random_() >> 11) * 0x1p-53 * total();  // uniform in [0, total)
-  for (const int64_t token : candidates_)
-    if ((left -= weight(token)) < 0) return token;
-  return *std::max_element(candidates_.begin(), candidates_.end(), less);  // rounding left a crumb
+  for (const auto& [weight, token] : candidates) total += weight;
+  double left = static_cast<double>(random_() >> 11) * 0x1p-53 * total;  // uniform in [0, total)
+  for (const auto& [weight, token] : candidates) if ((left -= weight) < 0) return -token;
+  return -candidates.back().second;  // rounding left a crumb
 }
 
 }  // namespace gptoss

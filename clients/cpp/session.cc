@@ -1,8 +1,5 @@
 #include <dlfcn.h>
 
-#include <algorithm>
-#include <chrono>
-
 #include "gptoss.h"
 
 namespace gptoss {
@@ -24,15 +21,7 @@ static std::string missing_kernels(const std::filesystem::path& path, const Json
   return missing;
 }
 
-// Called before any object of ONNX Runtime exists: without its functions none could even be destroyed.
-static const Package& with_runtime(const Package& package) {
-  const OrtApiBase* runtime = OrtGetApiBase();
-  expect(runtime->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", runtime->GetVersionString(),
-         "1." + std::to_string(ORT_API_VERSION) + " or newer, as the headers this was built with");
-  return package;
-}
-
-Session::Session(const Package& opened, const Options& given) : package(with_runtime(opened)), options(given) {
+Session::Session(const Package& opened, const Options& given) : package(opened), options(given) {
   const auto& [choice, activations, path, threads] = options;
   const bool exact = activations == "exact", is_auto = choice == "auto", portable = choice == "portable";
   expect(is_auto || portable || choice == "native", "kernels", choice, "auto, native or portable");
@@ -42,14 +31,12 @@ Session::Session(const Package& opened, const Options& given) : package(with_run
   const auto library = path.empty() ? beside : path;
   reason = portable ? "asked for" : missing_kernels(library, package.manifest);
   kernels = reason.empty() ? "native" : "portable";
-  const std::string asked = "--kernels " + choice + " --activations " + activations;
-  expect(kernels == "native" || (exact && choice != "native"), asked,
+  expect(kernels == "native" || (exact && choice != "native"), "--kernels " + choice + " --activations " + activations,
          "portable kernels (" + reason + ")", "native ones");
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR).SetInterOpNumThreads(1).SetIntraOpNumThreads(threads);
-  if (package.manifest.is<std::string>("weights/root"))
-    settings.AddConfigEntry("session.model_external_initializers_file_folder_path",
-                            package.manifest.get<std::string>("weights/root").c_str());
+  if (const auto* root = package.manifest.find<std::string>("weights/root"))
+    settings.AddConfigEntry("session.model_external_initializers_file_folder_path", root->c_str());
   if (kernels == "native") {
     reason = library;
     settings.AddConfigEntry("gptoss.activations", activations.c_str());  // the library reads it while it registers
@@ -59,40 +46,47 @@ Session::Session(const Package& opened, const Options& given) : package(with_run
   graph_ = Ort::Session(env_, (package.folder / package.manifest.get<std::string>("graph")).c_str(), settings);
 }
 
+// A tensor over memory that stays its owner's.
+static Ort::Value tensor(void* data, const Tokens& shape, size_t element_bytes = sizeof(int64_t),
+                         ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64) {
+  static const auto cpu = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+  for (const int64_t size : shape) element_bytes *= size;
+  return Ort::Value::CreateTensor(cpu, data, element_bytes, shape.data(), shape.size(), type);
+}
+
 std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens, const Tokens& positions) const {
   package.check(tokens, cache.capacity - cache.length());
-  std::vector<float> logits;
+  std::vector<float> logits((positions.size() + 1) * package.vocab);  // and a row for a chunk without positions
   auto next = positions.begin();
-  for (int64_t begin = 0, end, size = tokens.size(); begin < size; begin = end) {
+  for (int64_t begin = 0, end = 0, size = tokens.size(); begin < size; begin = end) {
     end = std::min(begin + cache.chunk, size);
-    Tokens here;  // positions in this chunk
+    Tokens ids(tokens.begin() + begin, tokens.begin() + end), here;  // here: positions in this chunk
+    float* rows = &logits[(next - positions.begin()) * package.vocab];
     for (; next != positions.end() && *next < end; ++next) here.push_back(*next - begin);
-    const size_t wanted = here.size() * package.vocab;
     if (here.empty()) here = {0};  // no runtime has to bear an empty lm_head
-    const float* rows = cache.run(&tokens[begin], end - begin, here.data(), here.size());
-    logits.insert(logits.end(), rows, rows + wanted);
+    cache.new_ = end - begin;
+    const int64_t kept = here.size();
+    cache.binding_.BindInput("input_ids", tensor(ids.data(), {1, cache.new_}));
+    cache.binding_.BindInput("logit_positions", tensor(here.data(), {1, kept}));
+    cache.binding_.BindOutput("logits", tensor(rows, {1, kept, package.vocab}, 4, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+    graph_.Run(Ort::RunOptions{nullptr}, cache.binding_);
+    cache.past_ += cache.new_;
   }
+  logits.resize(positions.size() * package.vocab);
   return logits;
 }
 
 Generation Session::generate(KVCache& cache, const Tokens& prompt, const Sampling& sampling, int64_t max_new_tokens,
                              const std::function<bool(int64_t)>& on_token) const {
-  using Seconds = std::chrono::duration<double>;
-  using Clock = std::chrono::steady_clock;
   expect(max_new_tokens > 0, "max_new_tokens", std::to_string(max_new_tokens), "at least 1");
   package.check(prompt, cache.capacity - cache.length());
   Generation result;
   Sampler sampler(sampling, prompt, package.vocab);
   const Tokens stops = sampling.stop_tokens.value_or(package.eos_tokens);
-  auto begin = Clock::now();
-  const auto prefill = forward(cache, prompt, {static_cast<int64_t>(prompt.size()) - 1});
-  result.prefill_seconds = Seconds(Clock::now() - begin).count();
-  while (result.finish_reason.empty()) {
-    begin = Clock::now();
-    constexpr int64_t kOnly = 0;
-    const float* logits = result.tokens.empty() ? prefill.data() : cache.run(&result.tokens.back(), 1, &kOnly, 1);
-    const int64_t token = sampler.choose(logits);
-    result.decode_seconds += Seconds(Clock::now() - begin).count();
+  for (Tokens next = prompt; result.finish_reason.empty(); next = {result.tokens.back()}) {
+    const double begin = now();
+    const int64_t token = sampler.choose(forward(cache, next, {static_cast<int64_t>(next.size()) - 1}).data());
+    (result.tokens.empty() ? result.prefill_seconds : result.decode_seconds) += now() - begin;
     result.tokens.push_back(token);
     const bool goes_on = (!on_token || on_token(token)) && std::find(stops.begin(), stops.end(), token) == stops.end();
     const bool full = static_cast<int64_t>(result.tokens.size()) == max_new_tokens || cache.length() == cache.capacity;
@@ -101,19 +95,8 @@ Generation Session::generate(KVCache& cache, const Tokens& prompt, const Samplin
   return result;
 }
 
-// A tensor over memory that stays its owner's.
-static Ort::Value tensor(void* data, std::vector<int64_t> shape, ONNXTensorElementDataType type, size_t element_bytes) {
-  static const auto cpu = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
-  for (const int64_t size : shape) element_bytes *= size;
-  return Ort::Value::CreateTensor(cpu, data, element_bytes, shape.data(), shape.size(), type);
-}
-
-static Ort::Value integers(int64_t* data, std::vector<int64_t> shape) {
-  return tensor(data, std::move(shape), ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, sizeof(int64_t));
-}
-
 KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
-    : capacity(capacity_), chunk(chunk_), session_(session), binding_(session.graph_) {
+    : capacity(capacity_), chunk(chunk_), binding_(session.graph_) {
   const Json& manifest = session.package.manifest;
   const int64_t longest = session.package.longest;
   expect(capacity > 0 && capacity <= longest, "capacity", std::to_string(capacity), "1 to " + std::to_string(longest));
@@ -121,8 +104,8 @@ KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
   const auto dtype = manifest.get<std::string>("kv_dtype");
   const bool is_float = dtype == "float32", is_half = dtype == "float16";
   expect(is_float || is_half || dtype == "bfloat16", "kv_dtype", dtype, "float32, float16 or bfloat16");
-  const auto type = is_float ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
-                             : is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+  const auto half = is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+  const auto [type, bytes] = is_float ? std::pair(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, 4) : std::pair(half, 2);
   for (size_t i = 0; i < manifest.get<Json::Size>("cache"); ++i) {
     const std::string layer = "cache/" + std::to_string(i) + "/";
     const int64_t heads = manifest.get<int64_t>(layer + "kv_heads"), width = manifest.get<int64_t>(layer + "head_dim");
@@ -131,33 +114,16 @@ KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
     const int64_t slots = window > 0 ? std::min(capacity, window + chunk - 1) : capacity;
     for (const std::string what : {"key", "value"}) {
       // Zeros, since an unseen slot is multiplied by 0, which a NaN survives. Untouched pages cost nothing.
-      void* memory = std::calloc(heads * slots * width, is_float ? 4 : 2);
+      buffers_.emplace_back(std::calloc(heads * slots * width, bytes), std::free);
+      void* memory = buffers_.back().get();
       expect(memory != nullptr, "KV cache", "no memory for it", "less capacity than " + std::to_string(capacity));
-      buffers_.emplace_back(memory, std::free);
-      const Ort::Value buffer = tensor(memory, {1, heads, slots, width}, type, is_float ? 4 : 2);
+      const Ort::Value buffer = tensor(memory, {1, heads, slots, width}, bytes, type);
       binding_.BindInput(manifest.get<std::string>(layer + "past_" + what).c_str(), buffer);
       binding_.BindOutput(manifest.get<std::string>(layer + "present_" + what).c_str(), buffer);
     }
   }
-  binding_.BindInput("past_lengths", integers(&past_, {1}));
-  binding_.BindInput("new_lengths", integers(&new_, {1}));
-}
-
-const float* KVCache::run(const int64_t* tokens, int64_t count, const int64_t* positions, int64_t kept) {
-  const bool bound = ids_.size() == static_cast<size_t>(count) && positions_.size() == static_cast<size_t>(kept);
-  ids_.assign(tokens, tokens + count);
-  positions_.assign(positions, positions + kept);
-  new_ = count;
-  if (!bound) {  // a decode step after the first finds all in place, and allocates nothing
-    const int64_t vocab = session_.package.vocab;
-    logits_.resize(kept * vocab);
-    binding_.BindInput("input_ids", integers(ids_.data(), {1, count}));
-    binding_.BindInput("logit_positions", integers(positions_.data(), {1, kept}));
-    binding_.BindOutput("logits", tensor(logits_.data(), {1, kept, vocab}, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, 4));
-  }
-  session_.graph_.Run(Ort::RunOptions{nullptr}, binding_);
-  past_ += count;
-  return logits_.data();
+  binding_.BindInput("past_lengths", tensor(&past_, {1}));
+  binding_.BindInput("new_lengths", tensor(&new_, {1}));
 }
 
 }  // namespace gptoss

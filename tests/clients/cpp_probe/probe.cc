@@ -11,17 +11,14 @@
 
 using namespace gptoss;
 
-static std::string text_of(const std::string& value) { return json_string(value); }
-static std::string text_of(double value) { return json_number(value); }
-static std::string text_of(std::nullptr_t) { return "null"; }
-static std::string text_of(bool value) { return value ? "true" : "false"; }
-static std::string text_of(int64_t value) { return std::to_string(value); }
-static std::string text_of(size_t value) { return std::to_string(value); }
-
 static void print_json(const std::string& file) {
-  for (const auto& [path, value] : Json::read(file).values)
-    std::cout << "[" << json_string(path) << ", " << value.index() << ", "
-              << std::visit([](const auto& held) { return text_of(held); }, value) << "]\n";
+  for (const auto& [path, value] : Json::read(file).values) {
+    const JsonText text = std::visit([](const auto& held) -> JsonText {
+      if constexpr (std::is_null_pointer_v<std::decay_t<decltype(held)>>) return {};
+      else return held;
+    }, value);
+    std::cout << "[" << json_string(path) << ", " << value.index() << ", " << text.text << "]\n";
+  }
 }
 
 static void draw(char** words) {
