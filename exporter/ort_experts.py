@@ -68,7 +68,7 @@ def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeig
         assert scales is not None
         scales.type = ir.TensorType(ir.DataType.FLOAT8E8M0)
     assert gate_up.shape is not None
-    ones = constant(graph, "experts.global_scale", np.ones(gate_up.shape[0], np.float32))
+    ones = constant(graph, "experts.global_scale", np.ones(gate_up.shape.numpy()[0], np.float32))
     operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
     operands += [*[None] * _OMITTED_BEFORE_GLOBAL_SCALES, ones, ones]
     attributes = _attributes(old) | {"expert_weight_bits": 4, "quant_type": "fp4", "block_size": _BLOCK}
