@@ -1,6 +1,6 @@
 """`export --target ort --provider cuda`: checked for structure, and in float32 on the CPU for what it would compute.
 
-No test here runs it on CUDA.
+One test runs it on CUDA, where there is a GPU; so far there has been none.
 """
 
 import json
@@ -29,7 +29,7 @@ from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
 from gptoss_onnx.validation.limits import CACHES, EXACT
-from gptoss_onnx.validation.metrics import compare
+from gptoss_onnx.validation.metrics import Difference, compare
 from support.cuda_stand_in import decode_by_column, stand_in
 from support.hugging_face import random_tokens
 
@@ -167,12 +167,24 @@ def test_with_its_casts_it_is_within_the_limits_of_bfloat16(
     demo: Package, demo_checkpoint: Path, tmp_path: Path
 ) -> None:
     """On the CPU, with its weights decoded; what the kernels round on the way is not in it."""
-    folder = stand_in(demo, tmp_path / "stand-in", rounds=True)
-    with open_checkpoint(demo_checkpoint) as opened, Session.open(folder, threads=1) as session:
-        tokens = random_tokens(opened.config, 4 * opened.config.window, seed=5)
-        found = compare(session.score(tokens), GptOss.from_checkpoint(opened).score(tokens).numpy())
+    with Session.open(stand_in(demo, tmp_path / "stand-in", rounds=True), threads=1) as session:
+        found = difference(session, demo_checkpoint)
     assert CACHES["bfloat16"].hold(found), found
     assert found.max_abs > EXACT.max_abs  # really narrower
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("fp4-qmoe=" not in onnxruntime.get_build_info(), reason="no onnxruntime-gpu with QMoE on MXFP4")
+def test_on_cuda_it_is_within_the_limits_of_bfloat16(demo: Package, demo_checkpoint: Path) -> None:
+    with Session.open(demo.folder, provider="cuda") as session:
+        assert CACHES["bfloat16"].hold(difference(session, demo_checkpoint))
+
+
+def difference(session: Session, checkpoint: Path) -> Difference:
+    """Return how far the session is from the reference, on random tokens beyond the window."""
+    with open_checkpoint(checkpoint) as opened:
+        tokens = random_tokens(opened.config, 4 * opened.config.window, seed=5)
+        return compare(session.score(tokens), GptOss.from_checkpoint(opened).score(tokens).numpy())
 
 
 def test_manifest_and_genai_config_say_what_was_done(package: Package) -> None:
