@@ -56,3 +56,18 @@ def mxfp4_as_uint8(blocks: torch.Tensor) -> torch.Tensor:
 def mxfp4_uint8_scales(scales: torch.Tensor) -> torch.Tensor:
     """Return the float32 scales that go with `mxfp4_as_uint8`: 2^(scale − 128), NaN for 255; the shape stays."""
     return _SCALE_TO_FACTOR.to(scales.device)[scales.int()] / 2
+
+
+def mxfp4_by_column(blocks: torch.Tensor) -> torch.Tensor:
+    """Return MXFP4 values with neighbours along N, not along K, in a byte: the layout of ONNX Runtime's CUDA kernels.
+
+    The 4-bit codes are the same, and so are the scales that go with them.
+
+    Args:
+        blocks: uint8 (N, G, 16), two E2M1 values a byte, low nibble first; K = G·32.
+
+    Returns:
+        uint8 (K, N/2); the low nibble of byte (k, n) is value (2n, k), the high nibble value (2n + 1, k).
+    """
+    codes = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(1).T  # (K, N)
+    return codes[:, 0::2] | (codes[:, 1::2] << 4)

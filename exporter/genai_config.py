@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptoss_onnx.manifest import Provider
 from gptoss_onnx.reference.config import ModelConfig
 
 FILE = "genai_config.json"
@@ -16,7 +17,13 @@ MODEL_TYPE = "gptoss"  # what onnxruntime-genai calls this architecture
 LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and who needs more says so
 
 
-def write_genai_config(config: ModelConfig, special_ids: Mapping[str, Any], graph: str, folder: Path) -> None:
+# TF32 would round what float32 projections multiply to 11 bits.
+_PROVIDER_OPTIONS: Mapping[Provider, list[dict[str, Any]]] = {"cpu": [], "cuda": [{"cuda": {"use_tf32": "0"}}]}
+
+
+def write_genai_config(
+    config: ModelConfig, special_ids: Mapping[str, Any], graph: str, folder: Path, provider: Provider
+) -> None:
     """Write the file into `folder`.
 
     Args:
@@ -24,19 +31,20 @@ def write_genai_config(config: ModelConfig, special_ids: Mapping[str, Any], grap
         special_ids: `bos_token_id`, `eos_token_id` and `pad_token_id`, as far as they are known.
         graph: file name of the graph.
         folder: the package.
+        provider: what the graph runs on.
     """
-    document = {"model": _model(config, special_ids, graph), "search": _search(config)}
+    document = {"model": _model(config, special_ids, graph, provider), "search": _search(config)}
     (folder / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _model(config: ModelConfig, special_ids: Mapping[str, Any], graph: str) -> dict[str, Any]:
+def _model(config: ModelConfig, special_ids: Mapping[str, Any], graph: str, provider: Provider) -> dict[str, Any]:
     return {
         "type": MODEL_TYPE,
         **special_ids,
         "context_length": config.max_position_embeddings,
         "vocab_size": config.vocab_size,
         "decoder": {
-            "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+            "session_options": {"log_id": "onnxruntime-genai", "provider_options": _PROVIDER_OPTIONS[provider]},
             "filename": graph,
             "head_size": config.head_dim,
             "hidden_size": config.hidden_size,

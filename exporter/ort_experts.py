@@ -1,10 +1,10 @@
-"""Graph pass of the ort target: experts become QMoE on 8-bit integers, or MoE on float32.
+"""Graph pass of the ort target: experts become QMoE on 8-bit integers or MXFP4, or MoE on float32.
 
-Matches every MoEDispatchMXFP4, whose weights 8-bit integers in blocks of 32 hold exactly, and every MoEDispatch, whose
-weights are widened to float32 and transposed. Both ops of ONNX Runtime choose the experts themselves and give ties to
-the higher index; ours go to the lower. So the graph chooses first, by TopK, and hands them logits that are −∞ but for
-the chosen: their choice has then no tie to break that matters, and their softmax over the chosen is ours. Leaves alone:
-the router and the biases.
+Matches every MoEDispatchMXFP4, whose weights 8-bit integers in blocks of 32 hold exactly and QMoE on CUDA takes as they
+are, in another order, and every MoEDispatch, whose weights are widened to float32 and transposed. Both ops of ONNX
+Runtime choose the experts themselves and give ties to the higher index; ours go to the lower. So the graph chooses
+first, by TopK, and hands them logits that are −∞ but for the chosen: their choice has then no tie to break that
+matters, and their softmax over the chosen is ours. Leaves alone: the router and the biases.
 """
 
 import numpy as np
@@ -13,17 +13,21 @@ import onnx_ir as ir
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.ort_nodes import CONTRIB, constant, make_node, replace
 from gptoss_onnx.exporter.own_weights import OwnWeights
+from gptoss_onnx.manifest import Provider
 
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
 _BLOCK = 32
+_OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
-def lower_experts(model: ir.Model, weights: OwnWeights) -> None:
+def lower_experts(model: ir.Model, weights: OwnWeights, provider: Provider) -> None:
     """Replace every mixture of experts of `model` in place; the weights are added to `weights`."""
     for node in [node for node in model.graph if node.domain == DOMAIN and node.op_type in OPS]:
         chosen = _choose(model.graph, node)
-        lowered = _qmoe(model.graph, node, chosen[-1], weights) if len(node.inputs) == 8 else None
-        replace(model.graph, node, [*chosen, lowered or _moe(model.graph, node, chosen[-1], weights)])
+        if provider == "cuda":
+            chosen += _shift(model.graph, node, chosen[-1])
+        lower = _moe if node.op_type == "MoEDispatch" else _qmoe if provider == "cpu" else _qmoe_mxfp4
+        replace(model.graph, node, [*chosen, lower(model.graph, node, chosen[-1], weights)])
 
 
 def _choose(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
@@ -38,12 +42,36 @@ def _choose(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
     return [top, shape, none, make_node(old, "ScatterElements", scattered, {"axis": 1})]
 
 
+def _shift(graph: ir.Graph, old: ir.Node, routed: ir.Node) -> list[ir.Node]:
+    """Return nodes, the last of which gives logits less their largest, for the sake of bfloat16.
+
+    Softmax does not notice, and what decides it, small differences from the largest, is what bfloat16 then holds best.
+    """
+    axis = constant(graph, "experts.axis", np.array([1], np.int64))
+    largest = make_node(old, "ReduceMax", [routed.outputs[0], axis])
+    return [largest, make_node(old, "Sub", [routed.outputs[0], largest.outputs[0]])]
+
+
 def _qmoe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
     hidden, _, gate_up_blocks, _, gate_up_bias, down_blocks, _, down_bias = old.inputs
     gate_up, gate_up_scales = weights.mxfp4_uint8(graph, _stem(gate_up_blocks))
     down, down_scales = weights.mxfp4_uint8(graph, _stem(down_blocks))
     operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
     attributes = _attributes(old) | {"expert_weight_bits": 8, "block_size": _BLOCK}
+    return make_node(old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB)
+
+
+def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
+    hidden, _, gate_up_blocks, gate_up_scales, gate_up_bias, down_blocks, down_scales, down_bias = old.inputs
+    gate_up, down = (weights.mxfp4_by_column(graph, _name(value)) for value in (gate_up_blocks, down_blocks))
+    for scales in (gate_up_scales, down_scales):  # the checkpoint's bytes, under their proper name
+        assert scales is not None
+        scales.type = ir.TensorType(ir.DataType.FLOAT8E8M0)
+    assert gate_up.shape is not None
+    ones = constant(graph, "experts.global_scale", np.ones(gate_up.shape.numpy()[0], np.float32))
+    operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
+    operands += [*[None] * _OMITTED_BEFORE_GLOBAL_SCALES, ones, ones]
+    attributes = _attributes(old) | {"expert_weight_bits": 4, "quant_type": "fp4", "block_size": _BLOCK}
     return make_node(old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB)
 
 

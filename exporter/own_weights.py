@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from gptoss_onnx.custom_ops.mxfp4 import mxfp4_as_uint8, mxfp4_uint8_scales
+from gptoss_onnx.custom_ops.mxfp4 import mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head, write_safetensors
@@ -39,7 +39,7 @@ class OwnWeights:
         self._values: dict[str, ir.Value] = {}
 
     def as_stored(self, name: str, value: ir.Value) -> None:
-        """Take a tensor of the checkpoint byte for byte, for the initializer `value`."""
+        """Take a tensor of the checkpoint byte for byte, for the initializer `value` of whatever type it has."""
         info = self._checkpoint.tensors[name]
         self._planned[name] = PlannedTensor(name, info.dtype, info.shape)
         self._pieces[name] = lambda: [self._checkpoint.load(name)]
@@ -69,6 +69,12 @@ class OwnWeights:
             self._add(graph, scales, lambda: map(mxfp4_uint8_scales, self._load_pieces(f"{stem}_scales"))),
         )
 
+    def mxfp4_by_column(self, graph: ir.Graph, name: str) -> ir.Value:
+        """Return an initializer with MXFP4 blocks (E, R, C/32, 16) in another order, (E, C, R/2): `mxfp4_by_column`."""
+        count, rows, blocks, _ = self._checkpoint.tensors[name].shape
+        planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * 32, rows // 2))
+        return self._add(graph, planned, lambda: map(mxfp4_by_column, self._checkpoint.load(name)))
+
     def write(self, path: Path) -> None:
         """Write the file, and make every initializer a byte range of it.
 
@@ -82,11 +88,12 @@ class OwnWeights:
         write_safetensors(path, ordered, lambda tensor: map(_bytes_of, self._pieces[tensor.name]()))
         for name, value in self._values.items():
             tensor = self._planned[name]
+            assert value.dtype is not None
             value.const_value = ir.ExternalTensor(
                 path.name,
                 offsets[name],
                 tensor.nbytes,
-                _ELEMENT_TYPES[tensor.dtype],
+                value.dtype,
                 shape=ir.Shape(tensor.shape),
                 name=name,
                 base_dir="",

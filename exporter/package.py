@@ -18,7 +18,7 @@ from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.dense_int8 import convert_dense
 from gptoss_onnx.exporter.genai_config import write_genai_config
 from gptoss_onnx.exporter.golden import write_golden
-from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS, check_ort_config, lower_to_ort
+from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS, check_cuda_checkpoint, check_ort_config, lower_to_ort
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
@@ -29,7 +29,17 @@ from gptoss_onnx.exporter.weights import (
     describe_weights,
     place_weights,
 )
-from gptoss_onnx.manifest import NOT_OFFERED, CacheLayer, Manifest, OpUse, Target, TensorSpec, Weights
+from gptoss_onnx.manifest import (
+    NOT_OFFERED,
+    NOT_OFFERED_ON_CUDA,
+    CacheLayer,
+    Manifest,
+    OpUse,
+    Provider,
+    Target,
+    TensorSpec,
+    Weights,
+)
 from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
 
@@ -45,6 +55,7 @@ TOKENIZER_FILES = (
 GENERATION_CONFIG = "generation_config.json"
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GOLDEN_LIMIT = 1 << 30  # bytes of weights up to which the reference forward for golden vectors is cheap
+CUDA_LOSS = "activations of attention and experts in bfloat16"
 KvDtype = Literal["float32", "float16", "bfloat16"]
 Dense = Literal["checkpoint", "int8"]
 
@@ -64,9 +75,10 @@ def export(
     output: str | Path,
     *,
     target: Target = "portable",
+    provider: Provider = "cpu",
     weights: WeightMode | None = None,
     dense: Dense = "checkpoint",
-    kv_dtype: KvDtype = "float32",
+    kv_dtype: KvDtype | None = None,
     force: bool = False,
 ) -> Package:
     """Export a gpt-oss checkpoint to a package folder.
@@ -79,10 +91,12 @@ def export(
         output: the package folder to make; it appears only when it is complete.
         target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph in the ops that
             every build of ONNX Runtime has.
+        provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts compute in bfloat16
+            (lossy), and the experts stay MXFP4.
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are; None
             is `link`, and for target `ort`, which always has a weight file of its own, `copy`.
         dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's own (lossy).
-        kv_dtype: element type of the KV cache.
+        kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16, which takes no other.
         force: replace an existing package.
 
     Raises:
@@ -91,7 +105,9 @@ def export(
         InputError: an option has no such value, or two do not go together.
     """
     _check_choice("target", target, ("portable", "ort"))
+    _check_choice("provider", provider, ("cpu", "cuda"))
     weights = weights or ("copy" if target == "ort" else "link")
+    kv_dtype = kv_dtype or ("float32" if provider == "cpu" else "bfloat16")
     _check_choice("weights", weights, ("link", "copy", "reference"))
     _check_choice("dense", dense, ("checkpoint", "int8"))
     _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
@@ -101,20 +117,27 @@ def export(
             "them below the checkpoint's folder: choose --weights link or copy"
         )
     if target == "ort":
-        _check_ort(weights, dense, kv_dtype)
+        _check_ort(provider, weights, dense, kv_dtype)
+    elif provider != "cpu":
+        raise InputError(
+            f"--provider {provider}: found with --target {target}, which runs on every provider: leave --provider out"
+        )
     output = Path(output).absolute()
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
-        make = _make_ort if target == "ort" else _make_portable
-        made = make(opened, folder, weights, dense, kv_dtype)
+        if target == "ort":
+            made = _make_ort(opened, folder, provider, kv_dtype)
+        else:
+            made = _make_portable(opened, folder, weights, dense, kv_dtype)
         proto = ir.to_proto(made.graph)
         check_graph(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = _copy_side_files(opened, folder)
         if target == "ort":
-            write_genai_config(opened.config, _special_ids(folder), GRAPH_FILE, folder)
+            write_genai_config(opened.config, _special_ids(folder), GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, dense)
-        manifest = _describe(opened.config, proto, made, target, kv_dtype, tokenizer_files)
+        unsupported = NOT_OFFERED[target] if provider == "cpu" else NOT_OFFERED_ON_CUDA
+        manifest = _describe(opened.config, proto, made, target, kv_dtype, tokenizer_files, unsupported)
         manifest.write(folder)
     logger.info("wrote %s", output)
     return Package(output, manifest)
@@ -141,12 +164,15 @@ def _make_portable(checkpoint: Checkpoint, folder: Path, weights: WeightMode, de
     return _Made(graph, described, lossy)
 
 
-def _make_ort(checkpoint: Checkpoint, folder: Path, _: WeightMode, __: Dense, kv_dtype: KvDtype) -> _Made:
+def _make_ort(checkpoint: Checkpoint, folder: Path, provider: Provider, kv_dtype: KvDtype) -> _Made:
     check_ort_config(checkpoint.config)
+    if provider == "cuda":
+        check_cuda_checkpoint(checkpoint)
     graph = _trace(checkpoint, kv_dtype)
     logger.info("lowering to ONNX Runtime's own ops and writing their weights")
-    lower_to_ort(graph, checkpoint, folder)
-    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS), _lossy_cache(kv_dtype))
+    lower_to_ort(graph, checkpoint, folder, provider)
+    lossy = _lossy_cache(kv_dtype) + (() if provider == "cpu" else (CUDA_LOSS,))
+    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS), lossy)
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype) -> ir.Model:
@@ -159,7 +185,7 @@ def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
     return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
 
 
-def _check_ort(weights: WeightMode, dense: Dense, kv_dtype: KvDtype) -> None:
+def _check_ort(provider: Provider, weights: WeightMode, dense: Dense, kv_dtype: KvDtype) -> None:
     """Refuse options that do not go with target ort, each with what to do instead."""
     if weights != "copy":
         raise InputError(
@@ -170,7 +196,12 @@ def _check_ort(weights: WeightMode, dense: Dense, kv_dtype: KvDtype) -> None:
         raise InputError(
             f"--dense {dense}: found with --target ort, expected checkpoint; export with --target portable"
         )
-    if kv_dtype == "bfloat16":
+    if provider == "cuda" and kv_dtype != "bfloat16":
+        raise InputError(
+            f"--kv-dtype {kv_dtype}: found with --target ort --provider cuda, expected bfloat16 (what attention "
+            "computes in there): leave --kv-dtype out"
+        )
+    if provider == "cpu" and kv_dtype == "bfloat16":
         raise InputError(
             "--kv-dtype bfloat16: found with --target ort, expected float32 or float16 (GroupQueryAttention has no "
             "bfloat16 on the CPU)"
@@ -226,6 +257,7 @@ def _describe(
     target: Target,
     kv_dtype: str,
     tokenizer_files: tuple[str, ...],
+    unsupported: tuple[str, ...],
 ) -> Manifest:
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
@@ -243,7 +275,7 @@ def _describe(
         weights=made.weights,
         tokenizer_files=tokenizer_files,
         lossy=made.lossy,
-        unsupported=NOT_OFFERED[target],
+        unsupported=unsupported,
     )
 
 

@@ -5,13 +5,10 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module, metadata
 from types import ModuleType
-from typing import Literal
 
 import numpy as np
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
-
-Provider = Literal["cpu", "cuda"]
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -19,6 +16,8 @@ _PROVIDERS: dict[str, tuple[str, ...]] = {
     # CUDA takes every node it can; ONNX Runtime itself keeps shape arithmetic on the CPU.
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+# float32 is to mean float32: by default CUDA multiplies it as TF32, with 11 bits of mantissa.
+_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 def load_onnxruntime() -> ModuleType:
@@ -45,10 +44,10 @@ def load_onnxruntime() -> ModuleType:
         ) from error
 
 
-def execution_providers(onnxruntime: ModuleType, provider: str) -> list[str]:
-    """Return the provider list to create a session with, after checking that the first of them can work here.
+def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the providers to create a session with, each with its options.
 
-    Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run; nothing falls back.
+    Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run here; nothing falls back.
     """
     if provider not in _PROVIDERS:
         raise InputError(f"provider: found {provider!r}, expected one of {', '.join(_PROVIDERS)}")
@@ -61,7 +60,7 @@ def execution_providers(onnxruntime: ModuleType, provider: str) -> list[str]:
         )
     if provider == "cuda":
         _check_cuda_device(onnxruntime)
-    return list(wanted)
+    return [(name, _OPTIONS.get(name, {})) for name in wanted]
 
 
 def check_active_provider(session_providers: list[str], provider: str) -> None:

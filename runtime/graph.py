@@ -16,7 +16,7 @@ def load_graph(
     package: PackageFolder,
     choice: KernelChoice,
     activations: str,
-    providers: list[str],
+    providers: list[tuple[str, dict[str, str]]],
     threads: int | None,
 ) -> Any:
     """Return an `onnxruntime.InferenceSession` of the package's graph.
@@ -33,9 +33,9 @@ def load_graph(
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(package.weights_root)
         )
-    if choice.kernels == "contrib" and activations == "exact":
+    if choice.kernels == "contrib" and activations == "exact" and package.manifest.runs_on("cpu"):
         # QMoE multiplies int8 activations by weights that it prepacked, and float32 ones by those it did not. Nor are
-        # weights copied then: they stay in the mapped file.
+        # weights copied then: they stay in the mapped file. On CUDA it has to prepack its MXFP4.
         options.add_session_config_entry("session.disable_prepacking", "1")
     if choice.library is not None:
         # Before registering: the library reads the entry while it registers.

@@ -36,7 +36,7 @@ def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider:
         if value not in known:
             raise InputError(f"{name}: found {value!r}, expected one of {', '.join(known)}")
     if manifest.target == "ort":
-        return _contrib(kernels, activations, provider)
+        return _contrib(manifest, kernels, activations, provider)
     if kernels == "portable":
         if activations != "exact":
             raise RuntimeUnavailable(
@@ -54,17 +54,18 @@ def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider:
     return KernelChoice("portable", None, choice)
 
 
-def _contrib(kernels: str, activations: str, provider: str) -> KernelChoice:
+def _contrib(manifest: Manifest, kernels: str, activations: str, provider: str) -> KernelChoice:
     """Return the choice for target `ort`, unless something else is asked for."""
-    for name, value, offered in (
-        ("kernels", kernels, ("auto",)),
-        ("activations", activations, ("exact", "int8")),
-        ("provider", provider, ("cpu",)),
+    on_cpu = manifest.runs_on("cpu")
+    for name, value, offered, instead in (
+        ("provider", provider, ("cpu",) if on_cpu else ("cuda",), f"--target ort --provider {provider}"),
+        ("kernels", kernels, ("auto",), "--target portable"),
+        ("activations", activations, ("exact", "int8") if on_cpu else ("exact",), "--target portable"),
     ):
         if value not in offered:
             raise RuntimeUnavailable(
-                f"{name} {value}: not offered by a package of target ort, expected {' or '.join(offered)}; "
-                "export with --target portable for that"
+                f"{name} {value}: not offered by a package of target ort{'' if on_cpu else ' for cuda'}, expected "
+                f"{' or '.join(offered)}; export with {instead} for that"
             )
     return KernelChoice("contrib", None, "ONNX Runtime's own, for target ort")
 

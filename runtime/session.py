@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.manifest import Manifest, Provider
 from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
-    Provider,
     check_active_provider,
     execution_providers,
     load_onnxruntime,

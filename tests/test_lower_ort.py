@@ -200,30 +200,38 @@ from gptoss_onnx.reference import open_checkpoint
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
 
+_, checkpoint, output, tensor, method, converter = sys.argv
 peak = 0
-convert = own_weights.mxfp4_as_uint8
+convert = getattr(own_weights, converter)
 def watched(blocks):
     global peak
     converted = convert(blocks)
     peak = max(peak, anonymous())
     return converted
 
-convert(torch.zeros(1, 16, dtype=torch.uint8))  # what torch allocates once
-own_weights.mxfp4_as_uint8 = watched
-with open_checkpoint(sys.argv[1]) as checkpoint:
-    weights = own_weights.OwnWeights(checkpoint)
-    weights.mxfp4_uint8(ir.Graph([], [], nodes=[]), "model.layers.0.mlp.experts.gate_up_proj")
+convert(torch.zeros(2, 1, 16, dtype=torch.uint8))  # what torch allocates once
+setattr(own_weights, converter, watched)
+with open_checkpoint(checkpoint) as opened:
+    weights = own_weights.OwnWeights(opened)
+    getattr(weights, method)(ir.Graph([], [], nodes=[]), tensor)
     before = anonymous()
-    weights.write(Path(sys.argv[2]))
+    weights.write(Path(output))
 print(peak - before)
 """
 
 
-def test_converting_streams(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("experts", "suffix", "method", "converter"),
+    [(16, "", "mxfp4_uint8", "mxfp4_as_uint8"), (32, "_blocks", "mxfp4_by_column", "mxfp4_by_column")],
+    ids=["8-bit integers", "MXFP4 for CUDA"],
+)
+def test_converting_streams(tmp_path: Path, experts: int, suffix: str, method: str, converter: str) -> None:
     """Experts of 265 MB are written in less anonymous memory than they take."""
-    config = tiny_config(num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=16)
+    config = tiny_config(num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=experts)
     make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
-    command = [sys.executable, "-c", STREAMING, str(tmp_path / "checkpoint"), str(tmp_path / "own")]
+    tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"
+    script = [sys.executable, "-c", STREAMING]
+    command = [*script, str(tmp_path / "checkpoint"), str(tmp_path / "own"), tensor, method, converter]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert (tmp_path / "own").stat().st_size > 1 << 28
+    assert (tmp_path / "own").stat().st_size > 260_000_000
     assert 0 < grown < STREAMING_LIMIT

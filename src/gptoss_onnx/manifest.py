@@ -19,6 +19,7 @@ FORMAT_VERSION = 1
 STAGING_SUFFIX = ".partial"  # of a folder an export is still writing, or was when it was interrupted
 
 Target = Literal["portable", "ort"]
+Provider = Literal["cpu", "cuda"]
 # What a target cannot do, as `Manifest.unsupported` lists it; sessions refuse it.
 NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
     "portable": (),
@@ -31,6 +32,18 @@ NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
         "provider cuda",
     ),
 }
+
+# What target ort cannot do where it is exported for CUDA: the ops have no kernels of its types on the CPU.
+NOT_OFFERED_ON_CUDA = (
+    "ragged batches",
+    "several tokens a row after the first call of a batch",
+    "rewinding",
+    "kv cache in float32",
+    "kv cache in float16",
+    "activations bf16",
+    "activations int8",
+    "provider cpu",
+)
 
 Document = TypeVar("Document")
 
@@ -129,6 +142,10 @@ class Manifest:
     def has_op(self, name: str) -> bool:
         """Say whether the graph uses the custom op of this name."""
         return any(use.name == name for use in self.ops)
+
+    def runs_on(self, provider: Provider) -> bool:
+        """Say whether the graph is made for an execution provider."""
+        return f"provider {provider}" not in self.unsupported
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""

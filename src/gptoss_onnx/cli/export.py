@@ -10,7 +10,7 @@ import click
 from gptoss_onnx.cli.console import count_of, extra, file_size, let_threads_sleep, verbose_option
 
 if TYPE_CHECKING:
-    from gptoss_onnx.manifest import Manifest, Target
+    from gptoss_onnx.manifest import Manifest, Provider, Target
 
 
 @click.command(short_help="Turn a checkpoint into a package.")
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, the ops of "
     "stock ONNX Runtime builds, for onnxruntime-genai and the web.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts compute in "
+    "bfloat16. Lossy; never run so far, for lack of a GPU.",
 )
 @click.option(
     "--weights",
@@ -40,9 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--kv-dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Element type of the KV cache.",
+    help="Element type of the KV cache (default float32; with --provider cuda bfloat16, and no other).",
 )
 @click.option("--force", is_flag=True, help="Replace an existing package.")
 @verbose_option
@@ -50,9 +56,10 @@ def export(
     checkpoint: str,
     output: Path,
     target: "Target",
+    provider: "Provider",
     weights: Literal["link", "copy", "reference"] | None,
     dense: Literal["checkpoint", "int8"],
-    kv_dtype: Literal["float32", "float16", "bfloat16"],
+    kv_dtype: Literal["float32", "float16", "bfloat16"] | None,
     force: bool,
 ) -> None:
     """Export CHECKPOINT, a folder or a hub id in the local Hugging Face cache, to an ONNX package."""
@@ -62,7 +69,14 @@ def export(
         from gptoss_onnx.exporter import export as export_package
 
     package = export_package(
-        checkpoint, output, target=target, weights=weights, dense=dense, kv_dtype=kv_dtype, force=force
+        checkpoint,
+        output,
+        target=target,
+        provider=provider,
+        weights=weights,
+        dense=dense,
+        kv_dtype=kv_dtype,
+        force=force,
     )
     click.echo(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
 
