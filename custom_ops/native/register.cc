@@ -27,10 +27,10 @@ OrtCustomOpDomain* create_domain(const OrtApi& api, const Domain& domain) {
 
 // A domain is created once and kept for good, because sessions hold pointers to it: once for each activation
 // mode and for each ONNX Runtime in the process (there can be two, a wheel's and a C++ program's), told apart by
-// their API tables.
+// their API tables. The map is never destroyed: sessions may end after it would be, and leak checkers see what it holds.
 OrtCustomOpDomain* domain_for(const OrtApi& api, Activations activations, const Domain& domain) {
   static std::mutex mutex;
-  static std::map<std::tuple<const OrtApi*, Activations, std::string>, OrtCustomOpDomain*> created;
+  static auto& created = *new std::map<std::tuple<const OrtApi*, Activations, std::string>, OrtCustomOpDomain*>;
   const std::lock_guard<std::mutex> lock(mutex);
   OrtCustomOpDomain*& entry = created[{&api, activations, domain.name}];
   if (entry == nullptr) entry = create_domain(api, domain);
