@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import ratio
 
 from gptoss_onnx.runtime import open_package
 
@@ -110,7 +111,9 @@ def judged(name: str, rounds: list[dict[str, dict[str, float]]]) -> dict[str, fl
     """Return a client's medians, and the median of its rounds' ratios to Python (above 1: slower)."""
     medians = {key: statistics.median(found[name][key] for found in rounds) for key in rounds[0][name]}
     ratios = {
-        f"{key.removesuffix('_ms')}_ratio": statistics.median(found[name][key] / found[PYTHON][key] for found in rounds)
+        f"{key.removesuffix('_ms')}_ratio": ratio(
+            [found[name][key] for found in rounds], [found[PYTHON][key] for found in rounds]
+        )
         for key in medians
     }
     return {key: round(value, 4) for key, value in (medians | ratios).items()}

@@ -7,53 +7,36 @@ Runs in the environment that peers.sh makes. Arithmetic is onnxruntime-genai's o
 
 import argparse
 import json
-import random
 from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as og
-from worker import serve
+from worker import Peer, serve
 
 CAPACITY = 8192 + 512 + 256
-BATCH = 512
 
 
-class Genai:
+class Genai(Peer):
     """One sequence in a loaded model."""
 
     def __init__(self, folder: str, threads: int) -> None:
+        super().__init__(json.loads((Path(folder) / "manifest.json").read_text())["model"]["vocab_size"])
         config = og.Config(folder)
         options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
         config.overlay(json.dumps(options))
         self._model = og.Model(config)
-        self._vocabulary = json.loads((Path(folder) / "manifest.json").read_text())["model"]["vocab_size"]
-        self._random = random.Random(0)
-        self._start()
+        self.forget()
 
-    def prefill(self, tokens: int) -> None:
-        """See worker.Model."""
-        self._start()
-        self._run(tokens)
-
-    def fill(self, tokens: int) -> None:
-        """See worker.Model."""
-        while self._length < tokens:
-            self._run(min(BATCH, tokens - self._length))
-
-    def step(self) -> None:
-        """See worker.Model."""
-        self._run(1)
-
-    def _start(self) -> None:
+    def forget(self) -> None:
+        """See Peer."""
         parameters = og.GeneratorParams(self._model)
         parameters.set_search_options(max_length=CAPACITY, do_sample=False)
-        self._generator, self._length = og.Generator(self._model, parameters), 0
+        self._generator = og.Generator(self._model, parameters)
 
-    def _run(self, tokens: int) -> None:
-        ids = [self._random.randrange(self._vocabulary) for _ in range(tokens)]
+    def run(self, ids: list[int]) -> None:
+        """See Peer."""
         self._generator.append_tokens(np.array([ids], np.int32))
         self._generator.get_logits()
-        self._length += tokens
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ kernels, a 16-bit KV cache, flash attention where it finds it useful, batches of
 
 import argparse
 import ctypes
-import random
 
 import llama_cpp
-from worker import serve
+from worker import BATCH, Peer, serve
 
 CONTEXT = 8192 + 512 + 256
-BATCH = 512
 
 
-class Llama:
+class Llama(Peer):
     """One sequence in a loaded model."""
 
     def __init__(self, path: str, threads: int) -> None:
@@ -23,36 +21,23 @@ class Llama:
         model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
         if model is None:
             raise SystemExit(f"{path}: llama.cpp cannot load it")
+        super().__init__(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model)))
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = CONTEXT, BATCH, BATCH
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.swa_full = False
         self._context = llama_cpp.llama_init_from_model(model, parameters)
-        self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-        self._random = random.Random(0)
-        self._length = 0
 
-    def prefill(self, tokens: int) -> None:
-        """See worker.Model."""
+    def forget(self) -> None:
+        """See Peer."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
-        self._length = 0
-        self._run(tokens)
 
-    def fill(self, tokens: int) -> None:
-        """See worker.Model."""
-        while self._length < tokens:
-            self._run(min(BATCH, tokens - self._length))
-
-    def step(self) -> None:
-        """See worker.Model."""
-        self._run(1)
-
-    def _run(self, tokens: int) -> None:
-        ids = (ctypes.c_int32 * tokens)(*(self._random.randrange(self._vocabulary) for _ in range(tokens)))
-        if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(ids, tokens)) != 0:
+    def run(self, ids: list[int]) -> None:
+        """See Peer."""
+        tokens = (ctypes.c_int32 * len(ids))(*ids)  # the batch only points to them
+        if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))) != 0:
             raise SystemExit("llama_decode failed")
         llama_cpp.llama_synchronize(self._context)
-        self._length += tokens
 
 
 if __name__ == "__main__":

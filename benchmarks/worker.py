@@ -4,17 +4,21 @@ A worker reads one JSON command a line from stdin and answers each with one JSON
 """
 
 import json
+import random
 import resource
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+BATCH = 512  # tokens of one call while a context is filled
+
 
 class Model(Protocol):
-    """What a worker serves. All tokens are random: repeated ones would repeat their experts and flatter the caches."""
+    """What a worker serves."""
 
     def prefill(self, tokens: int) -> None:
         """Forget everything, then run `tokens` tokens in one call and compute the last one's logits."""
@@ -24,6 +28,45 @@ class Model(Protocol):
 
     def step(self) -> None:
         """Run one token and compute its logits."""
+
+
+class Peer(ABC):
+    """The Model of another runtime, which says how to forget and how to run tokens in one call.
+
+    All tokens are random: repeated ones would repeat their experts and flatter the caches.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
+        self._random = random.Random(0)
+        self._length = 0
+
+    def prefill(self, tokens: int) -> None:
+        """See Model."""
+        self.forget()
+        self._length = 0
+        self._run_random(tokens)
+
+    def fill(self, tokens: int) -> None:
+        """See Model."""
+        while self._length < tokens:
+            self._run_random(min(BATCH, tokens - self._length))
+
+    def step(self) -> None:
+        """See Model."""
+        self._run_random(1)
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Empty the context."""
+
+    @abstractmethod
+    def run(self, ids: list[int]) -> None:
+        """Run tokens after the context, and compute the last one's logits."""
+
+    def _run_random(self, tokens: int) -> None:
+        self.run([self._random.randrange(self._vocabulary) for _ in range(tokens)])
+        self._length += tokens
 
 
 def serve(model: Model) -> None:

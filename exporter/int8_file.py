@@ -1,7 +1,6 @@
 """Write 8-bit projections as one safetensors file, rows at a time, so that no more than a piece is ever in memory."""
 
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK, quantize_int8
 from gptoss_onnx.errors import CheckpointError, PackageError
+from gptoss_onnx.exporter.external_data import byte_range, require_room
 from gptoss_onnx.reference.dense_int8 import int8_names
 from gptoss_onnx.reference.layout import TensorInfo
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head
@@ -49,7 +49,7 @@ def write_int8_file(path: Path, projections: Sequence[Projection]) -> dict[str, 
     planned: tuple[PlannedTensor, ...] = (*scales, *weights)
     head, offsets = safetensors_head(planned, ALIGNMENT)
     size = len(head) + sum(tensor.nbytes for tensor in planned)
-    _require_room(path, size)
+    require_room(path.parent, size, "the int8 weights need")
     try:
         file = path.open("xb", buffering=0)  # a link of that name would lead into the checkpoint
     except FileExistsError:
@@ -65,7 +65,7 @@ def write_int8_file(path: Path, projections: Sequence[Projection]) -> dict[str, 
             for first in range(0, projection.source.shape[0], SPAN_ROWS)
         )
         _quantize_all(spans)
-    return {tensor.name: _external(tensor, path.name, offsets[tensor.name]) for tensor in planned}
+    return {tensor.name: byte_range(tensor, path.name, offsets[tensor.name]) for tensor in planned}
 
 
 @dataclass(frozen=True)
@@ -120,17 +120,3 @@ def _write(file: int, tensor: torch.Tensor, offset: int) -> None:
     while content:
         written = os.pwrite(file, content, offset)
         content, offset = content[written:], offset + written
-
-
-def _external(tensor: PlannedTensor, location: str, offset: int) -> ir.ExternalTensor:
-    element = ir.DataType.INT8 if tensor.dtype == "I8" else ir.DataType.FLOAT
-    return ir.ExternalTensor(
-        location, offset, tensor.nbytes, element, shape=ir.Shape(tensor.shape), name=tensor.name, base_dir=""
-    )
-
-
-def _require_room(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if size > free:
-        found = f"{free / 1e9:.1f} GB are free: free some space"
-        raise PackageError(f"{path.parent.parent}: the int8 weights need {size / 1e9:.1f} GB, {found}")

@@ -11,12 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.exporter.ort_nodes import CONTRIB, constant, make_node, replace
 from gptoss_onnx.exporter.own_weights import OwnWeights
 from gptoss_onnx.manifest import Provider
 
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
-_BLOCK = 32
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
@@ -57,7 +57,7 @@ def _qmoe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -
     gate_up, gate_up_scales = weights.mxfp4_uint8(graph, _stem(gate_up_blocks))
     down, down_scales = weights.mxfp4_uint8(graph, _stem(down_blocks))
     operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
-    attributes = _attributes(old) | {"expert_weight_bits": 8, "block_size": _BLOCK}
+    attributes = _attributes(old) | {"expert_weight_bits": 8, "block_size": BLOCK}
     return make_node(old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB)
 
 
@@ -71,7 +71,7 @@ def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeig
     ones = constant(graph, "experts.global_scale", np.ones(gate_up.shape.numpy()[0], np.float32))
     operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
     operands += [*[None] * _OMITTED_BEFORE_GLOBAL_SCALES, ones, ones]
-    attributes = _attributes(old) | {"expert_weight_bits": 4, "quant_type": "fp4", "block_size": _BLOCK}
+    attributes = _attributes(old) | {"expert_weight_bits": 4, "quant_type": "fp4", "block_size": BLOCK}
     return make_node(old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB)
 
 

@@ -39,7 +39,7 @@ def lower_interface(model: ir.Model) -> Lengths:
     total = _node(graph, first, "Cast", [width], "lengths.total_int32", {"to": ir.DataType.INT32})
     sequence = _node(graph, first, "Shape", [inputs["input_ids"]], "lengths.sequence", {"start": 1, "end": 2})
     past = _node(graph, first, "Sub", [lengths, sequence], "lengths.past")
-    _replace_input(graph, inputs["past_lengths"], past)
+    ir.convenience.replace_all_uses_with(inputs["past_lengths"], past)
     _optional_positions(graph, inputs["logit_positions"], first, sequence)
     _declare_shapes(graph)
     return Lengths(last, total)
@@ -83,11 +83,6 @@ def _input(graph: ir.Graph, name: str, shape: tuple[str, ...]) -> ir.Value:
     value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.insert(1, value)
     return value
-
-
-def _replace_input(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    for node, index in list(old.uses()):
-        node.replace_input_with(index, new)
 
 
 def _node(

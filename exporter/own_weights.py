@@ -4,7 +4,6 @@ Nothing is computed when a weight is added; the file is written tensor by tensor
 stays small however large the model is. Legend: E experts, R rows, C columns of a matrix.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,18 +11,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from gptoss_onnx.custom_ops.mxfp4 import mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
-from gptoss_onnx.errors import PackageError
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
+from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range, require_room
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head, write_safetensors
 
 PIECE = 1 << 21  # elements converted at a time
-_ELEMENT_TYPES = {
-    "BF16": ir.DataType.BFLOAT16,
-    "F16": ir.DataType.FLOAT16,
-    "F32": ir.DataType.FLOAT,
-    "U8": ir.DataType.UINT8,
-}
 _ALIGNMENT = 8  # what write_safetensors gives the first tensor
 
 Pieces = Callable[[], Iterable[Tensor]]
@@ -62,7 +55,7 @@ class OwnWeights:
         Both are exact, see `mxfp4_as_uint8`; `stem` is the tensors' name without `_blocks` and `_scales`.
         """
         count, rows, blocks, _ = self._checkpoint.tensors[f"{stem}_blocks"].shape
-        weight = PlannedTensor(f"{stem}_uint8", "U8", (count, rows, blocks * 32))
+        weight = PlannedTensor(f"{stem}_uint8", "U8", (count, rows, blocks * BLOCK))
         scales = PlannedTensor(f"{stem}_uint8_scales", "F32", (count, rows, blocks))
         return (
             self._add(graph, weight, lambda: map(mxfp4_as_uint8, self._load_pieces(f"{stem}_blocks"))),
@@ -72,7 +65,7 @@ class OwnWeights:
     def mxfp4_by_column(self, graph: ir.Graph, name: str) -> ir.Value:
         """Return an initializer with MXFP4 blocks (E, R, C/32, 16) in another order, (E, C, R/2): `mxfp4_by_column`."""
         count, rows, blocks, _ = self._checkpoint.tensors[name].shape
-        planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * 32, rows // 2))
+        planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * BLOCK, rows // 2))
         return self._add(graph, planned, lambda: map(mxfp4_by_column, self._checkpoint.load(name)))
 
     def write(self, path: Path) -> None:
@@ -84,26 +77,17 @@ class OwnWeights:
         """
         ordered = sorted(self._planned.values(), key=lambda tensor: -tensor.itemsize)  # as write_safetensors does
         head, offsets = safetensors_head(ordered, _ALIGNMENT)
-        _require_room(path, len(head) + sum(tensor.nbytes for tensor in ordered))
+        size = len(head) + sum(tensor.nbytes for tensor in ordered)
+        require_room(path.parent, size, "the weights of target ort need")
         write_safetensors(path, ordered, lambda tensor: map(_bytes_of, self._pieces[tensor.name]()))
         for name, value in self._values.items():
-            tensor = self._planned[name]
-            assert value.dtype is not None
-            value.const_value = ir.ExternalTensor(
-                path.name,
-                offsets[name],
-                tensor.nbytes,
-                value.dtype,
-                shape=ir.Shape(tensor.shape),
-                name=name,
-                base_dir="",
-            )
+            value.const_value = byte_range(self._planned[name], path.name, offsets[name], value.dtype)
 
     def _add(self, graph: ir.Graph, tensor: PlannedTensor, pieces: Pieces) -> ir.Value:
         """Return the initializer of this name, a new one unless another node has asked for it before."""
         name = tensor.name
         if name not in self._values:
-            element = ir.TensorType(_ELEMENT_TYPES[tensor.dtype])
+            element = ir.TensorType(ELEMENT_TYPES[tensor.dtype])
             value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=element)
             graph.initializers[name] = value
             self._planned[name], self._pieces[name], self._values[name] = tensor, pieces, value
@@ -124,12 +108,3 @@ class OwnWeights:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def _require_room(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if size > free:
-        raise PackageError(
-            f"{path.parent.parent}: the weights of target ort need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
-            "free some space"
-        )

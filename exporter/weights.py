@@ -13,17 +13,12 @@ from typing import Literal
 import onnx_ir as ir
 
 from gptoss_onnx.errors import PackageError
+from gptoss_onnx.exporter.external_data import byte_range, require_room
 from gptoss_onnx.files import header_sha256
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 WeightMode = Literal["link", "copy", "reference"]
-_ELEMENT_TYPES = {
-    "BF16": ir.DataType.BFLOAT16,
-    "F16": ir.DataType.FLOAT16,
-    "F32": ir.DataType.FLOAT,
-    "U8": ir.DataType.UINT8,
-}
 _SHA256_DIGITS = 64
 
 
@@ -52,7 +47,9 @@ def place_weights(checkpoint: Checkpoint, folder: Path, mode: WeightMode) -> Pla
         root = Path(os.path.commonpath([path.parent for path in files]))
         return Placement(mode, root, {path: path.relative_to(root).as_posix() for path in files})
     if mode == "copy":
-        _require_room(files, folder)
+        size = sum(path.stat().st_size for path in files)
+        remedy = "free some space, or choose --weights link or reference"
+        require_room(folder, size, "copying the weights needs", remedy)
     for path, name in files.items():
         if mode == "link":
             _link(path, folder / name)
@@ -67,15 +64,7 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
         if value.const_value is not None:
             continue
         info = checkpoint.tensors[name]
-        value.const_value = ir.ExternalTensor(
-            placement.locations[info.file],
-            info.offset,
-            info.nbytes,
-            _ELEMENT_TYPES[info.dtype],
-            shape=ir.Shape(info.shape),
-            name=name,
-            base_dir="",
-        )
+        value.const_value = byte_range(info, placement.locations[info.file], info.offset)
 
 
 def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path, computed: str | None) -> Weights:
@@ -117,15 +106,6 @@ def _link(source: Path, target: Path) -> None:
             f"cannot hard-link {source} into {target.parent.parent} ({error.strerror}): write the package to the "
             f"checkpoint's file system, or choose --weights reference, or --weights copy ({gigabytes:.1f} GB this file)"
         ) from error
-
-
-def _require_room(files: Mapping[Path, str], folder: Path) -> None:
-    needed, free = sum(path.stat().st_size for path in files), shutil.disk_usage(folder).free
-    if needed > free:
-        raise PackageError(
-            f"{folder.parent}: copying the weights needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
-            "free some space, or choose --weights link or reference"
-        )
 
 
 def _known_sha256(path: Path) -> str | None:

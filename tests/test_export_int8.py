@@ -167,7 +167,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(int8_file.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PackageError, match=r"the int8 weights need .* are free"):
         export(tiny_checkpoint, tmp_path / "package", dense="int8")
     assert not list(tmp_path.iterdir())

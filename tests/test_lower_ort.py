@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_as_uint8, mxfp4_uint8_scales
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.exporter import Package, export, own_weights
+from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
@@ -182,7 +182,7 @@ def test_no_room_is_said_before_anything_is_written(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(own_weights.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PackageError, match=r"the weights of target ort need .* are free"):
         export(tiny_checkpoint, tmp_path / "package", target="ort")
     assert not list(tmp_path.iterdir())

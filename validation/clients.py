@@ -118,8 +118,8 @@ def _check_golden(golden: Mapping[str, Any], model: GptOss) -> CaseResult:
     for case in golden["cases"]:
         logits = model.score(case["token_ids"])[torch.tensor(case["positions"])].double()  # (T, V)
         recorded = torch.tensor(case["top_logits"]).double() - logits.gather(1, torch.tensor(case["top_indices"]))
-        errors += [float(recorded.abs().max())]
-        errors += [float((torch.tensor(case["sampled_logits"]).double() - logits[:, sampled]).abs().max())]
+        errors.append(float(recorded.abs().max()))
+        errors.append(float((torch.tensor(case["sampled_logits"]).double() - logits[:, sampled]).abs().max()))
         positions += len(logits)
     difference = _difference(positions, float(np.max(errors)))  # NaN stays NaN
     seconds = time.perf_counter() - begin

@@ -55,8 +55,7 @@ def library() -> str:
 
 @pytest.fixture(scope="session")
 def ort_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    options: dict[str, Any] = {"target": "ort"}
-    return export(demo_checkpoint, tmp_path_factory.mktemp("ort") / "package", **options)
+    return export(demo_checkpoint, tmp_path_factory.mktemp("ort") / "package", target="ort")
 
 
 def node_tokens(client: Path, folder: Path, kernels: str, library: str) -> list[int]:
