@@ -1,6 +1,6 @@
 """Compare how fast clients in other languages decode with the Python session: same package, prompt and threads.
 
-python benchmarks/clients.py PACKAGE --client "path/to/gptoss-generate" [--client "node clients/node/…"] --output FILE
+python benchmarks/clients.py PACKAGE --client "path/to/gptoss-generate" [--client "node clients/node/…"] --json FILE
 
 Every command takes the flags of `gptoss-onnx generate` used here and prints the JSON of its `--json`. A round runs each
 of them once, in turn and each in its own process, Python first; the ratio of a round is between runs that are seconds
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import ratio
+from results import ratio, write_document
 
+from gptoss_onnx.custom_ops.machine import measure
 from gptoss_onnx.runtime import open_package
 
 PYTHON = "python"
@@ -54,7 +55,7 @@ def figures(document: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run the rounds and print one JSON document."""
+    """Run the rounds, print a table, and write the JSON document where it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("--client", action="append", required=True, help="command line of a client, flags included")
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--kernels", choices=["native", "portable", "contrib"], default="native")
     parser.add_argument("--activations", default="exact")
-    parser.add_argument("--output", type=Path, help="also write the document here")
+    parser.add_argument("--json", type=Path, help="also write the document here")
     arguments = parser.parse_args()
     python = shutil.which("gptoss-onnx", path=str(Path(sys.executable).parent)) or "gptoss-onnx"
     commands = {PYTHON: [python, "generate"]}
@@ -74,8 +75,10 @@ def main() -> None:
         if name in commands:
             parser.error(f"--client: found {name} twice, expected programs of different names")
         commands[name] = command
-    vocabulary = open_package(arguments.package).model_size("vocab_size")
+    manifest = open_package(arguments.package)
+    vocabulary, layers = manifest.model_size("vocab_size"), manifest.model_size("num_hidden_layers")
     prompt = np.random.default_rng(0).integers(0, vocabulary, arguments.prefill).tolist()
+    machine = measure(arguments.threads)
     rounds: list[dict[str, dict[str, float]]] = []
     for number in range(arguments.rounds + 1):
         answers = {name: generate(command, arguments.package, prompt, arguments) for name, command in commands.items()}
@@ -86,20 +89,12 @@ def main() -> None:
         if number > 0:  # the first brings the weights into the page cache
             rounds.append(found)
             print(f"round {number}: {summary(found)}", file=sys.stderr)
-    document = {
-        "package": arguments.package.name,
-        "prefill": arguments.prefill,
-        "decode": arguments.decode,
-        "threads": arguments.threads,
-        "kernels": arguments.kernels,
-        "activations": arguments.activations,
-        "rounds": len(rounds),
-        "clients": {name: judged(name, rounds) for name in commands},
-    }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    results = [judged(name, rounds) for name in commands]
+    for result in results:
+        print("  ".join(f"{key} {value}" for key, value in result.items()))
+    if arguments.json:
+        about = {key: getattr(arguments, key) for key in ("prefill", "decode", "kernels", "activations", "rounds")}
+        write_document(arguments.json, machine, layers=layers, **about, results=results)
 
 
 def summary(found: dict[str, dict[str, float]]) -> str:
@@ -107,16 +102,14 @@ def summary(found: dict[str, dict[str, float]]) -> str:
     return ", ".join(f"{name} {one['decode_ms']:.2f} ms a token" for name, one in found.items())
 
 
-def judged(name: str, rounds: list[dict[str, dict[str, float]]]) -> dict[str, float]:
-    """Return a client's medians, and the median of its rounds' ratios to Python (above 1: slower)."""
-    medians = {key: statistics.median(found[name][key] for found in rounds) for key in rounds[0][name]}
-    ratios = {
-        f"{key.removesuffix('_ms')}_ratio": ratio(
-            [found[name][key] for found in rounds], [found[PYTHON][key] for found in rounds]
-        )
-        for key in medians
-    }
-    return {key: round(value, 4) for key, value in (medians | ratios).items()}
+def judged(name: str, rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Return a client's medians, and the medians of its rounds' ratios to Python (above 1: slower)."""
+    result: dict[str, Any] = {"client": name}
+    for key in rounds[0][name]:
+        own, python = ([found[one][key] for found in rounds] for one in (name, PYTHON))
+        result[key] = round(statistics.median(own), 3)
+        result[f"{key.removesuffix('_ms')}_ratio"] = round(ratio(own, python), 3)
+    return result
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     build/peers/venv/bin/python benchmarks/report.py docs/benchmarks
 
-Reads moe.json, linear.json, attention.json and whole-*.json of that folder, as the benchmarks write them with --json.
+Reads moe.json, linear.json, attention.json, clients.json and whole-*.json of that folder, as the benchmarks write them
+with --json.
 Needs matplotlib, which peers.sh installs.
 """
 
@@ -33,7 +34,7 @@ and int8 are the activations. The first token of a process that finds its weight
 llama.cpp was not run at 8k with 24 layers, which takes it a quarter of an hour to fill; it takes longer there than with
 the 12 layers of the first table. onnxruntime-genai 0.18 runs a package of `export --target ort`, experts in 8 bits and
 float32 elsewhere, with the 8-bit activations that it takes by default; four layers of that fit the memory beside the
-others. Clients in C++ and Node are timed beside the Python session by `benchmarks/clients.py`.
+others.
 """
 PEER = "llama.cpp"
 # Key of the times, tokens of each, title.
@@ -52,7 +53,7 @@ def main() -> None:
     whole = {name: document for name, document in documents.items() if name.startswith("whole")}
     for document in whole.values():
         sections.append(whole_model(document))
-    for name, write in (("moe", experts), ("attention", attention), ("linear", linear)):
+    for name, write in (("clients", clients), ("moe", experts), ("attention", attention), ("linear", linear)):
         if name in documents:
             sections.append(write(documents[name]))
     if whole:
@@ -79,6 +80,21 @@ def whole_model(document: dict[str, Any]) -> str:
     for _, _, title in cases:
         header += [f"{title}, tokens/s", "× llama.cpp"]
     title = f"## Whole model, {layers} layers, {document['arrangement']}"
+    return _section(title, document, _table(header, rows))
+
+
+def clients(document: dict[str, Any]) -> str:
+    """Return the section of clients.py."""
+    titles = ("decode, ms a token", "prefill, ms a token", "open ms")
+    header = ["client", *(text for title in titles for text in (title, "× Python"))]
+    rows = [
+        [
+            result["client"],
+            *(f"{result[f'{part}_{key}']:.2f}" for part in ("decode", "prefill", "load") for key in ("ms", "ratio")),
+        ]
+        for result in document["results"]
+    ]
+    title = f"## Clients without Python, {document['layers']} layers, {document['activations']} activations"
     return _section(title, document, _table(header, rows))
 
 

@@ -47,7 +47,7 @@ def moe_dispatch(
     def weights(expert: int) -> tuple[torch.Tensor, torch.Tensor]:
         return gate_up[expert].to(hidden.dtype), down[expert].to(hidden.dtype)
 
-    return _dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, top_k, alpha, limit)
+    return dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, top_k, alpha, limit)
 
 
 @torch.library.custom_op("gptoss::moe_dispatch_mxfp4", mutates_args=())
@@ -88,7 +88,7 @@ def moe_dispatch_mxfp4(
         down = decode_mxfp4(down_blocks[expert], down_scales[expert], hidden.dtype)  # (Hd, I)
         return gate_up.T, down.T
 
-    return _dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, top_k, alpha, limit)
+    return dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, top_k, alpha, limit)
 
 
 @moe_dispatch.register_fake
@@ -117,7 +117,7 @@ def clamped_swiglu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.T
     return (up + 1) * gate * torch.sigmoid(alpha * gate)
 
 
-def _dispatch(
+def dispatch(
     hidden: torch.Tensor,
     router_logits: torch.Tensor,
     weights: ExpertWeights,
@@ -127,6 +127,7 @@ def _dispatch(
     alpha: float,
     limit: float,
 ) -> torch.Tensor:
+    """Return what `moe_dispatch` does, for experts whose weights `weights` gives one by one."""
     chosen, shares = route(router_logits.to(hidden.dtype), top_k)
     output = torch.zeros_like(hidden)
     for expert in chosen.unique().tolist():

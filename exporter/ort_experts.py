@@ -1,4 +1,4 @@
-"""Graph pass of the ort target: experts become QMoE on 8-bit integers or MXFP4, or MoE on float32.
+"""Graph pass of the ort target: experts become QMoE on 8-bit or 4-bit integers or MXFP4, or MoE on float32.
 
 Matches every MoEDispatchMXFP4, whose weights 8-bit integers in blocks of 32 hold exactly and QMoE on CUDA takes as they
 are, in another order, and every MoEDispatch, whose weights are widened to float32 and transposed. Both ops of ONNX
@@ -6,6 +6,8 @@ Runtime choose the experts themselves and give ties to the higher index; ours go
 first, by TopK, and hands them logits that are −∞ but for the chosen: their choice has then no tie to break that
 matters, and their softmax over the chosen is ours. Leaves alone: the router and the biases.
 """
+
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -16,18 +18,24 @@ from gptoss_onnx.exporter.ort_nodes import CONTRIB, constant, make_node, replace
 from gptoss_onnx.exporter.own_weights import OwnWeights
 from gptoss_onnx.manifest import Provider
 
+Experts = Literal["checkpoint", "int4"]
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
-def lower_experts(model: ir.Model, weights: OwnWeights, provider: Provider) -> None:
+def lower_experts(model: ir.Model, weights: OwnWeights, provider: Provider, experts: Experts) -> None:
     """Replace every mixture of experts of `model` in place; the weights are added to `weights`."""
     for node in [node for node in model.graph if node.domain == DOMAIN and node.op_type in OPS]:
         chosen = _choose(model.graph, node)
         if provider == "cuda":
             chosen += _shift(model.graph, node, chosen[-1])
-        lower = _moe if node.op_type == "MoEDispatch" else _qmoe if provider == "cpu" else _qmoe_mxfp4
-        replace(model.graph, node, [*chosen, lower(model.graph, node, chosen[-1], weights)])
+        if node.op_type == "MoEDispatch":
+            lowered = _moe(model.graph, node, chosen[-1], weights)
+        elif provider == "cuda":
+            lowered = _qmoe_mxfp4(model.graph, node, chosen[-1], weights)
+        else:
+            lowered = _qmoe(model.graph, node, chosen[-1], weights, 4 if experts == "int4" else 8)
+        replace(model.graph, node, [*chosen, lowered])
 
 
 def _choose(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
@@ -52,12 +60,13 @@ def _shift(graph: ir.Graph, old: ir.Node, routed: ir.Node) -> list[ir.Node]:
     return [largest, make_node(old, "Sub", [routed.outputs[0], largest.outputs[0]])]
 
 
-def _qmoe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
+def _qmoe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights, bits: Literal[4, 8]) -> ir.Node:
     hidden, _, gate_up_blocks, _, gate_up_bias, down_blocks, _, down_bias = old.inputs
-    gate_up, gate_up_scales = weights.mxfp4_uint8(graph, _stem(gate_up_blocks))
-    down, down_scales = weights.mxfp4_uint8(graph, _stem(down_blocks))
+    convert = weights.mxfp4_uint8 if bits == 8 else weights.mxfp4_int4
+    gate_up, gate_up_scales = convert(graph, _stem(gate_up_blocks))
+    down, down_scales = convert(graph, _stem(down_blocks))
     operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
-    attributes = _attributes(old) | {"expert_weight_bits": 8, "block_size": BLOCK}
+    attributes = _attributes(old) | {"expert_weight_bits": bits, "block_size": BLOCK}
     return make_node(old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB)
 
 

@@ -13,7 +13,7 @@ from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.ort_attention import lower_attention
 from gptoss_onnx.exporter.ort_bfloat16 import lower_to_bfloat16
-from gptoss_onnx.exporter.ort_experts import lower_experts
+from gptoss_onnx.exporter.ort_experts import Experts, lower_experts
 from gptoss_onnx.exporter.ort_interface import drop_unused_inputs, lower_interface
 from gptoss_onnx.exporter.ort_linear import lower_linear
 from gptoss_onnx.exporter.ort_nodes import CONTRIB
@@ -21,11 +21,13 @@ from gptoss_onnx.exporter.own_weights import OwnWeights
 from gptoss_onnx.manifest import Provider
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ModelConfig
+from gptoss_onnx.reference.layout import Layout
 
 ORT_WEIGHTS = "weights.safetensors"
 CONTRIB_VERSION = 1
 IN_BFLOAT16 = ("self_attn.sinks", "experts.gate_up_proj_bias", "experts.down_proj_bias")  # on CUDA
 E8M0_IR_VERSION = 12  # the first of ONNX that has FLOAT8E8M0
+MXFP4_LAYOUT: Layout = "hf-mxfp4"
 HEAD_DIM_MULTIPLE = 8  # GroupQueryAttention takes no other
 
 
@@ -40,7 +42,7 @@ def check_ort_config(config: ModelConfig) -> None:
 
 def check_cuda_checkpoint(checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint that the ops cannot hold losslessly on CUDA: dense experts, sinks or biases in float32."""
-    if not any(name.endswith("_blocks") for name in checkpoint.tensors):
+    if checkpoint.layout != MXFP4_LAYOUT:
         raise InputError(
             "--provider cuda: found dense experts, expected MXFP4 (QMoE on CUDA has no other lossless form): export "
             "with --provider cpu"
@@ -53,7 +55,15 @@ def check_cuda_checkpoint(checkpoint: Checkpoint) -> None:
             )
 
 
-def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider: Provider) -> None:
+def check_int4_checkpoint(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose experts are no MXFP4."""
+    if checkpoint.layout != MXFP4_LAYOUT:
+        raise InputError(
+            "--experts int4: found dense experts, expected MXFP4 (what its rounding is made for): leave --experts out"
+        )
+
+
+def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider: Provider, experts: Experts) -> None:
     """Rewrite `model` in place and write its weights into `folder`.
 
     Args:
@@ -61,6 +71,7 @@ def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider
         checkpoint: where the weights are read.
         folder: the package.
         provider: what the graph is to run on.
+        experts: `checkpoint`, in a form that loses nothing, or `int4`, which only `cpu` takes.
 
     Raises:
         PackageError: there is no room for the weights.
@@ -70,7 +81,7 @@ def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider
     weights = OwnWeights(checkpoint)
     lengths = lower_interface(model)
     lower_attention(model, lengths.last_positions, lengths.total)
-    lower_experts(model, weights, provider)
+    lower_experts(model, weights, provider, experts)
     lower_linear(model, weights)
     drop_unused_inputs(model)
     if provider == "cuda":

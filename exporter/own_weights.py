@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
+from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range, require_room
 from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.reference.experts_int4 import int4_names
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head, write_safetensors
 
 PIECE = 1 << 21  # elements converted at a time
@@ -62,6 +64,18 @@ class OwnWeights:
             self._add(graph, scales, lambda: map(mxfp4_uint8_scales, self._load_pieces(f"{stem}_scales"))),
         )
 
+    def mxfp4_int4(self, graph: ir.Graph, stem: str) -> tuple[ir.Value, ir.Value]:
+        """Return initializers with MXFP4 weights rounded to 4 bits (E, R, C/2), and float32 scales (E, R, C/32).
+
+        See `mxfp4_as_int4`; `stem` as for `mxfp4_uint8`.
+        """
+        count, rows, blocks, width = self._checkpoint.tensors[f"{stem}_blocks"].shape
+        codes, scales = int4_names(stem)
+        return (
+            self._add(graph, PlannedTensor(codes, "U8", (count, rows, blocks * width)), lambda: self._int4_codes(stem)),
+            self._add(graph, PlannedTensor(scales, "F32", (count, rows, blocks)), lambda: self._int4_scales(stem)),
+        )
+
     def mxfp4_by_column(self, graph: ir.Graph, name: str) -> ir.Value:
         """Return an initializer with MXFP4 blocks (E, R, C/32, 16) in another order, (E, C, R/2): `mxfp4_by_column`."""
         count, rows, blocks, _ = self._checkpoint.tensors[name].shape
@@ -98,6 +112,15 @@ class OwnWeights:
 
     def _transposed(self, name: str) -> Iterator[Tensor]:
         return (expert.T.contiguous().float() for expert in self._checkpoint.load(name))
+
+    def _int4_codes(self, stem: str) -> Iterator[Tensor]:
+        return (mxfp4_as_int4(blocks)[0] for blocks in self._load_pieces(f"{stem}_blocks"))
+
+    def _int4_scales(self, stem: str) -> Iterator[Tensor]:
+        left = self._checkpoint.load(f"{stem}_scales").reshape(-1)
+        for blocks in self._load_pieces(f"{stem}_blocks"):
+            scales, left = left[: len(blocks)], left[len(blocks) :]
+            yield mxfp4_int4_scales(mxfp4_as_int4(blocks)[1], scales)
 
     def _load_pieces(self, name: str) -> Iterator[Tensor]:
         """Yield a tensor in runs of its last axis: (…, C) as (n, C) each."""

@@ -18,7 +18,14 @@ from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.dense_int8 import convert_dense
 from gptoss_onnx.exporter.genai_config import write_genai_config
 from gptoss_onnx.exporter.golden import write_golden
-from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS, check_cuda_checkpoint, check_ort_config, lower_to_ort
+from gptoss_onnx.exporter.ort_experts import Experts
+from gptoss_onnx.exporter.ort_lowering import (
+    ORT_WEIGHTS,
+    check_cuda_checkpoint,
+    check_int4_checkpoint,
+    check_ort_config,
+    lower_to_ort,
+)
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
@@ -42,6 +49,7 @@ from gptoss_onnx.manifest import (
 )
 from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
+from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
 
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILES = (
@@ -78,6 +86,7 @@ def export(
     provider: Provider = "cpu",
     weights: WeightMode | None = None,
     dense: Dense = "checkpoint",
+    experts: Experts = "checkpoint",
     kv_dtype: KvDtype | None = None,
     force: bool = False,
 ) -> Package:
@@ -96,6 +105,8 @@ def export(
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are; None
             is `link`, and for target `ort`, which always has a weight file of its own, `copy`.
         dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's own (lossy).
+        experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half the bytes of the 8-bit
+            ones that hold it (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16, which takes no other.
         force: replace an existing package.
 
@@ -110,6 +121,7 @@ def export(
     kv_dtype = kv_dtype or ("float32" if provider == "cpu" else "bfloat16")
     _check_choice("weights", weights, ("link", "copy", "reference"))
     _check_choice("dense", dense, ("checkpoint", "int8"))
+    _check_choice("experts", experts, ("checkpoint", "int4"))
     _check_choice("kv_dtype", kv_dtype, ("float32", "float16", "bfloat16"))
     if dense == "int8" and weights == "reference":
         raise InputError(
@@ -117,7 +129,12 @@ def export(
             "them below the checkpoint's folder: choose --weights link or copy"
         )
     if target == "ort":
-        _check_ort(provider, weights, dense, kv_dtype)
+        _check_ort(provider, weights, dense, experts, kv_dtype)
+    elif experts != "checkpoint":
+        raise InputError(
+            f"--experts {experts}: found with --target {target}, which runs the checkpoint's own: leave --experts out, "
+            "or choose --target ort"
+        )
     elif provider != "cpu":
         raise InputError(
             f"--provider {provider}: found with --target {target}, which runs on every provider: leave --provider out"
@@ -126,7 +143,7 @@ def export(
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
         if target == "ort":
-            made = _make_ort(opened, folder, provider, kv_dtype)
+            made = _make_ort(opened, folder, provider, experts, kv_dtype)
         else:
             made = _make_portable(opened, folder, weights, dense, kv_dtype)
         proto = ir.to_proto(made.graph)
@@ -135,7 +152,7 @@ def export(
         tokenizer_files = _copy_side_files(opened, folder)
         if target == "ort":
             write_genai_config(opened.config, _special_ids(folder), GRAPH_FILE, folder, provider)
-        _write_golden_if_small(opened, folder, dense)
+        _write_golden_if_small(opened, folder, dense, experts)
         unsupported = NOT_OFFERED[target] if provider == "cpu" else NOT_OFFERED_ON_CUDA
         manifest = _describe(opened.config, proto, made, target, kv_dtype, tokenizer_files, unsupported)
         manifest.write(folder)
@@ -164,15 +181,18 @@ def _make_portable(checkpoint: Checkpoint, folder: Path, weights: WeightMode, de
     return _Made(graph, described, lossy)
 
 
-def _make_ort(checkpoint: Checkpoint, folder: Path, provider: Provider, kv_dtype: KvDtype) -> _Made:
+def _make_ort(checkpoint: Checkpoint, folder: Path, provider: Provider, experts: Experts, kv_dtype: KvDtype) -> _Made:
     check_ort_config(checkpoint.config)
     if provider == "cuda":
         check_cuda_checkpoint(checkpoint)
+    if experts == "int4":
+        check_int4_checkpoint(checkpoint)
     graph = _trace(checkpoint, kv_dtype)
     logger.info("lowering to ONNX Runtime's own ops and writing their weights")
-    lower_to_ort(graph, checkpoint, folder, provider)
+    lower_to_ort(graph, checkpoint, folder, provider, experts)
     lossy = _lossy_cache(kv_dtype) + (() if provider == "cpu" else (CUDA_LOSS,))
-    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS), lossy)
+    lossy += (EXPERTS_INT4,) if experts == "int4" else ()
+    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS, experts == "checkpoint"), lossy)
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype) -> ir.Model:
@@ -185,7 +205,7 @@ def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
     return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
 
 
-def _check_ort(provider: Provider, weights: WeightMode, dense: Dense, kv_dtype: KvDtype) -> None:
+def _check_ort(provider: Provider, weights: WeightMode, dense: Dense, experts: Experts, kv_dtype: KvDtype) -> None:
     """Refuse options that do not go with target ort, each with what to do instead."""
     if weights != "copy":
         raise InputError(
@@ -195,6 +215,11 @@ def _check_ort(provider: Provider, weights: WeightMode, dense: Dense, kv_dtype: 
     if dense != "checkpoint":
         raise InputError(
             f"--dense {dense}: found with --target ort, expected checkpoint; export with --target portable"
+        )
+    if provider == "cuda" and experts != "checkpoint":
+        raise InputError(
+            f"--experts {experts}: found with --provider cuda, which runs the checkpoint's own MXFP4: leave --experts "
+            "out"
         )
     if provider == "cuda" and kv_dtype != "bfloat16":
         raise InputError(
@@ -237,7 +262,7 @@ def _special_ids(folder: Path) -> dict[str, Any]:
     return {key: settings[key] for key in SPECIAL_IDS if settings.get(key) is not None}
 
 
-def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, dense: Dense) -> None:
+def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, dense: Dense, experts: Experts) -> None:
     size = sum(path.stat().st_size for path in checkpoint.files)
     if size >= GOLDEN_LIMIT:
         logger.info(
@@ -247,6 +272,8 @@ def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, dense: Dense) -
     model = GptOss.from_checkpoint(checkpoint)
     if dense == "int8":  # what every client of this package is to compute
         use_dense_int8(model, folder / INT8_FILE)
+    if experts == "int4":
+        use_experts_int4(model, folder / ORT_WEIGHTS)
     write_golden(model, folder, checkpoint.path_of("tokenizer.json"))
 
 

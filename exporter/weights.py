@@ -83,10 +83,10 @@ def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path,
     )
 
 
-def describe_own_weights(checkpoint: Checkpoint, folder: Path, computed: str) -> Weights:
-    """Return the manifest's record of weights that all lie in one computed file, each the checkpoint's exactly."""
+def describe_own_weights(checkpoint: Checkpoint, folder: Path, computed: str, exact: bool) -> Weights:
+    """Return the manifest's record of weights that all lie in one computed file, `exact` where none was rounded."""
     file = _describe_file(folder, computed, "export", None)
-    return Weights(mode="copy", root=None, layout=checkpoint.layout, bit_identical=True, files=(file,))
+    return Weights(mode="copy", root=None, layout=checkpoint.layout, bit_identical=exact, files=(file,))
 
 
 def _describe_file(

@@ -222,8 +222,12 @@ print(peak - before)
 
 @pytest.mark.parametrize(
     ("experts", "suffix", "method", "converter"),
-    [(16, "", "mxfp4_uint8", "mxfp4_as_uint8"), (32, "_blocks", "mxfp4_by_column", "mxfp4_by_column")],
-    ids=["8-bit integers", "MXFP4 for CUDA"],
+    [
+        (16, "", "mxfp4_uint8", "mxfp4_as_uint8"),
+        (32, "", "mxfp4_int4", "mxfp4_as_int4"),
+        (32, "_blocks", "mxfp4_by_column", "mxfp4_by_column"),
+    ],
+    ids=["8-bit integers", "4-bit integers", "MXFP4 for CUDA"],
 )
 def test_converting_streams(tmp_path: Path, experts: int, suffix: str, method: str, converter: str) -> None:
     """Experts of 265 MB are written in less anonymous memory than they take."""

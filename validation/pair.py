@@ -6,6 +6,7 @@ from gptoss_onnx.errors import CheckpointError, ParityError
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import Checkpoint, GptOss
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
+from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
 from gptoss_onnx.reference.finite import first_non_finite
 
 
@@ -25,6 +26,10 @@ def check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None
 
 
 def reference_model(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> GptOss:
-    """Return the reference with the weights the package has: int8 projections where the export made such."""
+    """Return the reference with the weights the package has: rounded ones where the export made such."""
     model = GptOss.from_checkpoint(checkpoint)
-    return use_dense_int8(model, folder / INT8_FILE) if manifest.has_op("LinearInt8") else model
+    if manifest.has_op("LinearInt8"):
+        use_dense_int8(model, folder / INT8_FILE)
+    if EXPERTS_INT4 in manifest.lossy:
+        use_experts_int4(model, folder / manifest.weights.files[0].name)
+    return model

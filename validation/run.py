@@ -20,7 +20,7 @@ from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting, prefill
 from gptoss_onnx.validation.expected import Expected
 from gptoss_onnx.validation.greedy_case import greedy_agreement
-from gptoss_onnx.validation.limits import DENSE_INT8, Limits, limits_for
+from gptoss_onnx.validation.limits import Limits, Rounded, limits_for, rounded_weights
 from gptoss_onnx.validation.metrics import compare
 from gptoss_onnx.validation.pair import check_pair, reference_model
 from gptoss_onnx.validation.report import CaseResult, Report
@@ -45,7 +45,7 @@ def validate(
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
 
-    A package with int8 projections is held to the reference with these, as closely as any other; one more case measures
+    A package with rounded weights is held to the reference with these, as closely as any other; one more case measures
     how far they are from the checkpoint's own.
 
     Args:
@@ -72,8 +72,7 @@ def validate(
         results = [_check_structure(session, checkpoint)]
         results += [_run(case, setting, limits) for case in SUITES[suite]]
         results.append(_run_greedy(setting, GREEDY_TOKENS[suite], limits))
-        if session.manifest.has_op("LinearInt8"):
-            results.append(_run_dense_int8(setting, checkpoint, limits))
+        results += [_run_rounded(rounded, setting, checkpoint, limits) for rounded in rounded_weights(session.manifest)]
         return Report(
             package=str(package),
             reference=str(reference),
@@ -147,11 +146,11 @@ def _refusal(case: Case, setting: Setting) -> tuple[Literal[False] | None, str]:
     return False, f"the manifest lists {case.needs} as not supported, but the session ran it"
 
 
-def _run_dense_int8(setting: Setting, checkpoint: Checkpoint, limits: Limits) -> CaseResult:
-    """Measure what the int8 projections cost, against the checkpoint's own weights."""
+def _run_rounded(rounded: Rounded, setting: Setting, checkpoint: Checkpoint, limits: Limits) -> CaseResult:
+    """Measure what rounded weights cost, against the checkpoint's own."""
     own = replace(setting, expected=Expected(GptOss.from_checkpoint(checkpoint), SEED))
-    case = Case("int8 weights", "the whole sequence in one call, against the checkpoint's own weights", prefill)
-    allowed = limits.wider(DENSE_INT8)
+    case = Case(rounded.name, "the whole sequence in one call, against the checkpoint's own weights", prefill)
+    allowed = limits.wider(rounded.limits)
     result = _run(case, own, allowed)
     return replace(result, note=f"against the checkpoint's own weights ({allowed})")
 

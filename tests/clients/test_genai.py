@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_onnx.exporter import Package
+from gptoss_onnx.exporter import Package, export
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "build" / "clients" / "genai" / "bin" / "python"
@@ -44,6 +44,11 @@ def test_greedy_tokens_are_ours_with_exact_arithmetic(ort_package: Package) -> N
     expected = golden(ort_package)
     assert {len(tokens) for tokens in expected.values()} == {64}
     assert greedy(ort_package, "exact") == expected
+
+
+def test_int4_experts_load_and_say_what_they_should(demo_checkpoint: Path, tmp_path: Path) -> None:
+    package = export(demo_checkpoint, tmp_path / "package", target="ort", experts="int4")
+    assert greedy(package, "exact") == golden(package)
 
 
 def test_default_arithmetic_is_reported(ort_package: Package, record_property: Callable[[str, object], None]) -> None:

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
     help="int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
 )
 @click.option(
+    "--experts",
+    type=click.Choice(["checkpoint", "int4"]),
+    default="checkpoint",
+    show_default=True,
+    help="int4, with target ort: MXFP4 rounded to 4-bit integers, which halves the package. Lossy.",
+)
+@click.option(
     "--kv-dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     help="Element type of the KV cache (default float32; with --provider cuda bfloat16, and no other).",
@@ -59,6 +66,7 @@ def export(
     provider: "Provider",
     weights: Literal["link", "copy", "reference"] | None,
     dense: Literal["checkpoint", "int8"],
+    experts: Literal["checkpoint", "int4"],
     kv_dtype: Literal["float32", "float16", "bfloat16"] | None,
     force: bool,
 ) -> None:
@@ -75,6 +83,7 @@ def export(
         provider=provider,
         weights=weights,
         dense=dense,
+        experts=experts,
         kv_dtype=kv_dtype,
         force=force,
     )

@@ -1,0 +1,57 @@
+"""The reference with experts rounded to 4 bits, as a package of `export --experts int4` has them, in the same words.
+
+Such a package keeps them in its weight file: `…_int4` (E, R, C/2) and `…_int4_scales` (E, R, C/32) behind the name that
+the checkpoint's tensors have before `_blocks`. Legend: N tokens, E experts, R rows, C columns of a matrix.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gptoss_onnx.custom_ops.moe_dispatch import dispatch
+from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4
+from gptoss_onnx.reference.model import GptOss, SparseMLP
+
+EXPERTS_INT4 = "experts in int4 (block 32)"  # what a manifest calls lossy then
+
+
+def int4_names(stem: str) -> tuple[str, str]:
+    """Return the names of a matrix's codes and scales; `stem` as in `model.layers.0.mlp.experts.down_proj`."""
+    return f"{stem}_int4", f"{stem}_int4_scales"
+
+
+class SparseMLPInt4(nn.Module):
+    """Router and biases of the mixture that it replaces, on 4-bit weights that are decoded expert by expert."""
+
+    def __init__(self, replaced: SparseMLP, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.router, self.attributes = replaced.router, replaced.attributes
+        self.gate_up_bias, self.down_bias = replaced.experts.gate_up_proj_bias, replaced.experts.down_proj_bias
+        self._gate_up, self._down = gate_up, down
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Send each token of (N, hidden) through its top-k experts."""
+
+        def weights(expert: int) -> tuple[Tensor, Tensor]:
+            gate_up, down = (decode_int4(codes[expert], scales[expert], x.dtype) for codes, scales in matrices)
+            return gate_up.T, down.T
+
+        matrices = (self._gate_up, self._down)
+        return dispatch(x, self.router(x), weights, self.gate_up_bias, self.down_bias, *self.attributes)
+
+
+def use_experts_int4(model: GptOss, file: Path) -> GptOss:
+    """Replace in `model` the experts by those of `file`, mapped from it; returns the model."""
+    stored: Mapping[str, Tensor] = load_file(file)
+
+    def matrix(stem: str) -> tuple[Tensor, Tensor]:
+        codes, scales = int4_names(stem)
+        return stored[codes], stored[scales]
+
+    for name, mlp in list(model.named_modules()):
+        if isinstance(mlp, SparseMLP):
+            rounded = SparseMLPInt4(mlp, matrix(f"{name}.experts.gate_up_proj"), matrix(f"{name}.experts.down_proj"))
+            model.set_submodule(name, rounded.eval())
+    return model
