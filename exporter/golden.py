@@ -54,7 +54,9 @@ def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> No
     vocabulary = model.config.vocab_size
     generator = torch.Generator().manual_seed(SEED)
     indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
-    cases = [_record(model, prompt, indices) for prompt in _prompts(model, tokenizer_file, generator)]
+    prompts = _prompts(model, tokenizer_file, generator)
+    continuations = greedy(model, [prompt.token_ids for prompt in prompts], GREEDY_TOKENS)
+    cases = [_record(model, *case, indices) for case in zip(prompts, continuations, strict=True)]
     document = {
         "format": "gptoss-onnx-golden",
         "format_version": 1,
@@ -78,7 +80,7 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
     return prompts
 
 
-def _record(model: GptOss, prompt: Prompt, indices: torch.Tensor) -> dict[str, Any]:
+def _record(model: GptOss, prompt: Prompt, continuation: list[int], indices: torch.Tensor) -> dict[str, Any]:
     last = len(prompt.token_ids) - 1
     positions = torch.linspace(0, last, min(POSITIONS, last + 1)).round().long().unique()
     logits = model.score(prompt.token_ids)[positions]  # (T, V)
@@ -87,7 +89,7 @@ def _record(model: GptOss, prompt: Prompt, indices: torch.Tensor) -> dict[str, A
         "name": prompt.name,
         "text": prompt.text,
         "token_ids": prompt.token_ids,
-        "greedy": greedy(model, prompt.token_ids, GREEDY_TOKENS),
+        "greedy": continuation,
         "positions": positions.tolist(),
         "top_indices": top.indices.tolist(),
         "top_logits": _shortest(top.values),

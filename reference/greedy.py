@@ -8,18 +8,23 @@ from gptoss_onnx.reference.model import GptOss
 
 
 @torch.inference_mode()
-def greedy(model: GptOss, token_ids: Sequence[int], count: int) -> list[int]:
-    """Return the `count` tokens that follow `token_ids`, each the lowest id of the largest logit.
+def greedy(model: GptOss, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """Return the `count` tokens that follow each prompt, each the lowest id of the largest logit.
 
-    The prompt is one call, each further token one more over the cache; stop tokens do not stop it.
+    All prompts are one ragged call, each further token of all of them one more over the cache; stop tokens do not stop
+    them.
     """
-    cache = model.new_cache(1, len(token_ids) + count)
-    past = torch.zeros(1, dtype=torch.int64, device=model.inv_freq.device)
-    pending = torch.tensor([token_ids], dtype=torch.int64, device=past.device)
-    chosen: list[int] = []
+    lengths = [len(prompt) for prompt in prompts]
+    longest = max(lengths)
+    cache = model.new_cache(len(prompts), longest + count)
+    device = model.inv_freq.device
+    past = torch.zeros(len(prompts), dtype=torch.int64, device=device)
+    new = torch.tensor(lengths, device=device)
+    pending = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
+    chosen: list[torch.Tensor] = []
     while len(chosen) < count:
-        new = torch.full_like(past, pending.shape[1])
         logits, cache = model(pending, past, new, new.unsqueeze(1) - 1, cache)
-        chosen.append(int(logits[0, 0].argmax()))
-        past, pending = past + new, torch.tensor([[chosen[-1]]], device=past.device)
-    return chosen
+        pending = logits.argmax(-1)  # (B, 1)
+        chosen.append(pending)
+        past, new = past + new, torch.ones_like(new)
+    return torch.cat(chosen, dim=1).tolist()

@@ -82,12 +82,13 @@ def test_logits_equal_transformers_beyond_4096_tokens(checkpoint_of: CheckpointM
 def test_greedy_over_the_ring_equals_transformers(checkpoint_of: CheckpointMaker) -> None:
     config = dataclasses.replace(BASE, window=8)
     folder = checkpoint_of(config, "hf-mxfp4")
-    prompt = random_tokens(config, 5, seed=4)
+    prompts = [random_tokens(config, count, seed=4) for count in (5, 19, 1)]
     model = load_hugging_face(folder, True)
-    expected = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)
     with open_checkpoint(folder) as checkpoint:
-        found = greedy(GptOss.from_checkpoint(checkpoint), prompt, 40)
-    assert found == expected[0, len(prompt) :].tolist()
+        found = greedy(GptOss.from_checkpoint(checkpoint), prompts, 40)
+    for prompt, continuation in zip(prompts, found, strict=True):
+        expected = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)
+        assert continuation == expected[0, len(prompt) :].tolist()
 
 
 @torch.inference_mode()

@@ -36,4 +36,4 @@ class Expected:
 
     def greedy(self, token_ids: Sequence[int], count: int) -> list[int]:
         """Return the reference's greedy continuation."""
-        return greedy(self._model, token_ids, count)
+        return greedy(self._model, [token_ids], count)[0]
