@@ -14,6 +14,7 @@ from gptoss_onnx.custom_ops.moe_dispatch import dispatch
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4
 from gptoss_onnx.reference.model import GptOss, SparseMLP
 
+MATRICES = ("gate_up", "gate_up_scales", "down", "down_scales")
 EXPERTS_INT4 = "experts in int4 (block 32)"  # what a manifest calls lossy then
 
 
@@ -29,16 +30,16 @@ class SparseMLPInt4(nn.Module):
         super().__init__()
         self.router, self.attributes = replaced.router, replaced.attributes
         self.gate_up_bias, self.down_bias = replaced.experts.gate_up_proj_bias, replaced.experts.down_proj_bias
-        self._gate_up, self._down = gate_up, down
+        for name, tensor in zip(MATRICES, (*gate_up, *down), strict=True):
+            self.register_buffer(name, tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Send each token of (N, hidden) through its top-k experts."""
 
         def weights(expert: int) -> tuple[Tensor, Tensor]:
-            gate_up, down = (decode_int4(codes[expert], scales[expert], x.dtype) for codes, scales in matrices)
-            return gate_up.T, down.T
+            gate_up, gate_up_scales, down, down_scales = (self.get_buffer(name)[expert] for name in MATRICES)
+            return decode_int4(gate_up, gate_up_scales, x.dtype).T, decode_int4(down, down_scales, x.dtype).T
 
-        matrices = (self._gate_up, self._down)
         return dispatch(x, self.router(x), weights, self.gate_up_bias, self.down_bias, *self.attributes)
 
 
