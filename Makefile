@@ -26,6 +26,10 @@ CLIENT_TESTS ?= tests/clients
 # What `make test` runs; `make test MARKERS=` runs everything.
 MARKERS ?= not slow and not gpu and not clients
 
+# Processes that share the tests, each with up to 1 GB of memory; 0 runs them in one, where `--pdb` works.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 	@echo "make PYTHON=/path/to/python TARGET chooses the Python (3.11 or newer) that .venv is made from"
@@ -55,7 +59,7 @@ lint: venv ## Check style, format and types
 	$(BIN)/mypy $(TYPECHECK)/gptoss_onnx $(wildcard demo/*.py)
 
 test: lint ## Lint, then run the tests that need no GPU, no client in another language and no long time
-	$(BIN)/pytest -m "$(MARKERS)"
+	$(PYTEST) -m "$(MARKERS)"
 	@echo 'Selected: "$(MARKERS)" (empty: everything). What the default leaves out, because it needs'
 	@echo 'what most machines lack or takes too long:'
 	@echo '  slow     minutes rather than seconds, or gigabytes of address space'
@@ -65,7 +69,7 @@ test: lint ## Lint, then run the tests that need no GPU, no client in another la
 
 test-clients: venv ## Install what the clients in C++, Node.js and the browser need, build them and run their tests
 	bash tests/clients/install.sh
-	$(BIN)/pytest -m clients $(CLIENT_TESTS)
+	$(PYTEST) -m clients $(CLIENT_TESTS)
 
 fuzz: venv ## Build the native library with sanitizers and drive it with random calls for FUZZ_SECONDS
 	cmake -S custom_ops/native -B build/fuzz -DGPTOSS_SANITIZE=address,undefined
