@@ -3,11 +3,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-clients fuzz demo wheel clean
+.PHONY: help venv lint test client-tools test-clients fuzz demo wheel clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CLIENT_TOOLS := build/clients/.installed
 TYPECHECK := build/typecheck
 # The root folders that install as parts of gptoss_onnx.
 FOLDERS := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
@@ -42,11 +43,12 @@ $(BIN)/python:
 	  % (sys.version.split()[0], sys.executable))'
 	$(PYTHON) -m venv .venv
 
-# Installed again only when something that the install depends on has changed.
+# Installed again only when something that the install depends on has changed. Python compiles what it imports, a small
+# part of what pip would take a minute to compile.
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/*) | $(BIN)/python
 	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
 	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
-	$(BIN)/pip install -c constraints.txt -e '.[cpu,export,dev]'
+	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,dev]'
 	@touch $@
 
 # mypy cannot see through an editable install, whose modules an import hook finds. It reads a tree of links in
@@ -67,8 +69,13 @@ test: lint ## Lint, then run the tests that need no GPU, no client in another la
 	@echo '  clients  npm packages, a Chromium, onnxruntime-genai: make test-clients installs them'
 	@echo 'Run one group with, for instance: make test MARKERS=slow'
 
-test-clients: venv ## Install what the clients in C++, Node.js and the browser need, build them and run their tests
+client-tools: $(CLIENT_TOOLS) ## Install what the clients in C++, Node.js and the browser need
+
+$(CLIENT_TOOLS): $(INSTALLED) $(wildcard clients/*/package-lock.json clients/cpp/*.sh tests/clients/*.sh)
 	bash tests/clients/install.sh
+	@touch $@
+
+test-clients: client-tools ## Install what the clients need, build them and run their tests
 	$(PYTEST) -m clients $(CLIENT_TESTS)
 
 fuzz: venv ## Build the native library with sanitizers and drive it with random calls for FUZZ_SECONDS
