@@ -3,11 +3,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-clients fuzz demo wheel clean
+.PHONY: help venv lint test client-tools test-clients fuzz demo wheel clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CLIENT_TOOLS := build/clients/.installed
 TYPECHECK := build/typecheck
 # The root folders that install as parts of gptoss_onnx.
 FOLDERS := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
@@ -26,6 +27,10 @@ CLIENT_TESTS ?= tests/clients
 # What `make test` runs; `make test MARKERS=` runs everything.
 MARKERS ?= not slow and not gpu and not clients
 
+# Processes that share the tests, each with up to 1 GB of memory; 0 runs them in one, where `--pdb` works.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 	@echo "make PYTHON=/path/to/python TARGET chooses the Python (3.11 or newer) that .venv is made from"
@@ -38,11 +43,12 @@ $(BIN)/python:
 	  % (sys.version.split()[0], sys.executable))'
 	$(PYTHON) -m venv .venv
 
-# Installed again only when something that the install depends on has changed.
+# Installed again only when something that the install depends on has changed. Python compiles what it imports, a small
+# part of what pip would take a minute to compile.
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/*) | $(BIN)/python
 	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
 	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
-	$(BIN)/pip install -c constraints.txt -e '.[cpu,export,dev]'
+	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,dev]'
 	@touch $@
 
 # mypy cannot see through an editable install, whose modules an import hook finds. It reads a tree of links in
@@ -55,7 +61,7 @@ lint: venv ## Check style, format and types
 	$(BIN)/mypy $(TYPECHECK)/gptoss_onnx $(wildcard demo/*.py)
 
 test: lint ## Lint, then run the tests that need no GPU, no client in another language and no long time
-	$(BIN)/pytest -m "$(MARKERS)"
+	$(PYTEST) -m "$(MARKERS)"
 	@echo 'Selected: "$(MARKERS)" (empty: everything). What the default leaves out, because it needs'
 	@echo 'what most machines lack or takes too long:'
 	@echo '  slow     minutes rather than seconds, or gigabytes of address space'
@@ -63,9 +69,14 @@ test: lint ## Lint, then run the tests that need no GPU, no client in another la
 	@echo '  clients  npm packages, a Chromium, onnxruntime-genai: make test-clients installs them'
 	@echo 'Run one group with, for instance: make test MARKERS=slow'
 
-test-clients: venv ## Install what the clients in C++, Node.js and the browser need, build them and run their tests
+client-tools: $(CLIENT_TOOLS) ## Install what the clients in C++, Node.js and the browser need
+
+$(CLIENT_TOOLS): $(INSTALLED) $(wildcard clients/*/package-lock.json clients/cpp/*.sh tests/clients/*.sh)
 	bash tests/clients/install.sh
-	$(BIN)/pytest -m clients $(CLIENT_TESTS)
+	@touch $@
+
+test-clients: client-tools ## Install what the clients need, build them and run their tests
+	$(PYTEST) -m clients $(CLIENT_TESTS)
 
 fuzz: venv ## Build the native library with sanitizers and drive it with random calls for FUZZ_SECONDS
 	cmake -S custom_ops/native -B build/fuzz -DGPTOSS_SANITIZE=address,undefined

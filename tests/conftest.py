@@ -1,5 +1,6 @@
 """Fixtures that several test files share: one tiny random checkpoint, the demo checkpoint, and a package of each."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,18 @@ import torch
 
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from support.made_once import made_once
+from support.one_run import run_folder
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and two spinning pools stall each other
 
 DEMO_CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with made_once(run_folder(tmp_path_factory) / "made-once"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from gptoss_onnx.exporter.staging import staged_folder
 from gptoss_onnx.manifest import MANIFEST_NAME, STAGING_SUFFIX
 from gptoss_onnx.runtime import Session
 from support import export_forks
+from support.one_run import run_folder
 
 KILLS = 25
 
@@ -53,8 +54,9 @@ class Forks:
 
 @pytest.fixture(scope="module")
 def forks(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    command = [sys.executable, export_forks.__file__, str(tiny_checkpoint), str(tmp_path_factory.mktemp("forks"))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    folders = (tiny_checkpoint, run_folder(tmp_path_factory) / "made-once", tmp_path_factory.mktemp("forks"))
+    command = [sys.executable, export_forks.__file__, *map(str, folders)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -147,13 +147,6 @@ def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
 
-def test_exports_are_reproducible(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    again = export(tiny_checkpoint, tmp_path / "again", target="ort")
-    first = export(tiny_checkpoint, tmp_path / "first", target="ort")
-    for name in ("model.onnx", ORT_WEIGHTS, "genai_config.json"):
-        assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [

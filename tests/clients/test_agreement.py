@@ -13,6 +13,7 @@ from gptoss_onnx.exporter import export
 from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.validation import validate_client
 from support.cpp_client import build_client
+from support.node_client import build_node
 
 ROOT = Path(__file__).parents[2]
 NODE = f"node {ROOT}/clients/node/dist/cli.js"
@@ -34,15 +35,15 @@ def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def cpp() -> str:
-    client = build_client()
+def cpp(tmp_path_factory: pytest.TempPathFactory) -> str:
+    client = build_client(tmp_path_factory)
     return f"{client.program} --library {client.library}"
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[str]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The command of the Node client, with the native library where it looks for it."""
-    subprocess.run(["npm", "run", "build"], cwd=ROOT / "clients" / "node", check=True, capture_output=True)
+    build_node(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTOSS_OPS_LIBRARY", str(library_path()))
         yield NODE

@@ -13,6 +13,7 @@ import pytest
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.runtime import Sampling, Session
+from support.one_run import once
 
 pytestmark = [pytest.mark.browser, pytest.mark.clients, pytest.mark.timeout(600)]
 
@@ -31,14 +32,18 @@ def _run(*command: str | Path) -> Completed:
 
 
 @pytest.fixture(scope="session")
-def client() -> Callable[..., Completed]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Completed]:
     """Install what the client imports, where it is not yet; returns a function that runs `gptoss-browser`."""
     for program in ("node", "npm"):
         assert shutil.which(program), f"{program}: found none on PATH, expected Node.js 20 or newer"
+    once(tmp_path_factory, "browser-client", _install)
+    return lambda *arguments: _run("node", "verify.mjs", *arguments)
+
+
+def _install() -> None:
     if not (CLIENT / "node_modules").is_dir():
         installed = _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
         assert installed.returncode == 0, installed.stderr
-    return lambda *arguments: _run("node", "verify.mjs", *arguments)
 
 
 @pytest.fixture(scope="session", params=["portable", "ort"])

@@ -25,9 +25,9 @@ BROKEN_JSON = [
 
 
 @pytest.fixture(scope="session")
-def client() -> Client:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
     """The program and the probe, built once."""
-    return build_client()
+    return build_client(tmp_path_factory)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The Node client beside the Python session: the same tokens from the same package folders, on every kind of kernel."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 from gptoss_onnx.custom_ops.library import library_path
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.runtime import Sampling, Session
+from support.node_client import CLIENT, build_node, succeed
 
-CLIENT = Path(__file__).parents[2] / "clients" / "node"
 PROMPT = [1428, 304, 258, 269, 352, 11, 282, 319, 466, 521]
 NEW_TOKENS = 64
 # The keys of the verdict and of its cases, as clients/README.md gives them.
@@ -24,25 +23,12 @@ CASE = ["name", "passed", "positions", "max_abs", "logsumexp_abs", "greedy_token
 pytestmark = [pytest.mark.node, pytest.mark.clients]
 
 
-def succeed(*command: str, **environment: str) -> str:
-    done = subprocess.run(
-        command, cwd=CLIENT, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}{done.stderr[-3000:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="session")
-def client() -> Path:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command line of the client, installed where it stands and built with its addon."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    installed, lock = CLIENT / "node_modules" / ".package-lock.json", CLIENT / "package-lock.json"
-    if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
-        succeed("npm", "ci")
-    succeed("npm", "run", "build")
-    assert (CLIENT / "build" / "Release" / "gptoss_ort.node").is_file(), "the addon was not built: no C++ compiler?"
-    return CLIENT / "dist" / "cli.js"
+    return build_node(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import pytest
 from numpy.typing import NDArray
 
 from gptoss_onnx.custom_ops.library import library_path
+from support.one_run import once
 
 ROOT = Path(__file__).parent.parent.parent
 ONNXRUNTIME = ROOT / "build" / "onnxruntime"
@@ -68,16 +70,21 @@ def run(*words: str | Path, env: dict[str, str] | None = None) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def build_client() -> Client:
-    """Fetch ONNX Runtime of this Python's version unless it is there, and bring the build up to date."""
+def build_client(factory: pytest.TempPathFactory) -> Client:
+    """Bring the build up to date, once a test run."""
+    library = library_path()
+    assert library is not None, "the native library was not built: reinstall with GPTOSS_SKIP_NATIVE unset"
+    once(factory, "cpp-client", _build_client)
+    return Client(BUILD / "client" / "gptoss-generate", BUILD / "probe", library)
+
+
+def _build_client() -> None:
+    """Fetch ONNX Runtime of this Python's version unless it is there, and build."""
     version = ONNXRUNTIME / "VERSION_NUMBER"
     if not version.is_file() or version.read_text().strip() != ort.__version__:
         _must(ROOT / "clients" / "cpp" / "fetch_onnxruntime.sh", ONNXRUNTIME, env={"PYTHON": sys.executable})
-    library = library_path()
-    assert library is not None, "the native library was not built: reinstall with GPTOSS_SKIP_NATIVE unset"
     _must("cmake", "-S", ROOT / "tests" / "clients" / "cpp_probe", "-B", BUILD, "-DGPTOSS_NATIVE=OFF")
     _must("cmake", "--build", BUILD, "--parallel", "2")
-    return Client(BUILD / "client" / "gptoss-generate", BUILD / "probe", library)
 
 
 def build_chat() -> Path:
