@@ -39,11 +39,6 @@ def library() -> str:
     return str(path)
 
 
-@pytest.fixture(scope="session")
-def ort_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    return export(demo_checkpoint, tmp_path_factory.mktemp("ort") / "package", target="ort")
-
-
 def node_tokens(client: Path, folder: Path, kernels: str, library: str) -> list[int]:
     prompt = ("--prompt-tokens", ",".join(map(str, PROMPT)), "--max-new-tokens", str(NEW_TOKENS))
     options = ("--kernels", kernels, "--library", library, "--threads", "1", "--json")

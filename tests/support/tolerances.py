@@ -51,3 +51,7 @@ SAMPLING_SIGMAS = 5.0
 # Logits of a client against the Python session's, run in other chunks, by type of KV cache: the native kernels sum in
 # another order, and a stored key or value on the edge rounds to its other neighbour.
 CLIENT_LOGITS = {"float32": 1e-3, "bfloat16": 1e-1}
+
+# Root mean square of what rounding trained MXFP4 experts to 4-bit integers loses, relative to that of the weights. The
+# demo checkpoint's matrices lose 6.2 to 6.7 %, and 10.4 to 10.6 % with one step for all blocks.
+INT4_ROUNDING = 0.08
