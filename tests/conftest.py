@@ -1,5 +1,6 @@
 """Fixtures that several test files share: one tiny random checkpoint, the demo checkpoint, and a package of each."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from support.made_once import made_once
 from support.one_run import run_folder
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and two spinning pools stall each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # other processes of this run want the cores: programs that tests start, too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DEMO_CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
 

@@ -215,6 +215,6 @@ def test_json_refuses_what_is_none(client: Client, tmp_path: Path, text: str) ->
 
 def test_json_escapes(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "document.json"
-    path.write_text(r'["\"\\\/\b\f\n\r\t", "\u0041\u00e9\u20ac\ud83d\ude00", "\u0000"]')
+    path.write_text(r'["\"\\\/\b\f\n\r\t", "\u0041\u00e9\u20ac\ud83d\ude00", "\u0000", "\u00e9u"]')
     result = run(client.probe, "json", path)
-    assert [json.loads(line)[2] for line in result.out.splitlines()] == [3, '"\\/\b\f\n\r\t', "Aé€😀", "\0"]
+    assert [json.loads(line)[2] for line in result.out.splitlines()] == [4, '"\\/\b\f\n\r\t', "Aé€😀", "\0", "éu"]

@@ -58,6 +58,7 @@ def native_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # a node that is expected to fail keeps off stderr
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other tests want the cores
     for key, value in (config or {}).items():  # before registering: the library reads them then
         options.add_session_config_entry(key, value)
     options.register_custom_ops_library(str(LIBRARY))
