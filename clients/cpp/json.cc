@@ -76,14 +76,12 @@ struct Reader {
 
   std::string unicode() try {  // a run of \u escapes, which is UTF-16: from its first u to its last digit
     std::u16string units;
-    take("u", "");
-    do {
+    for (++at; units.empty() || take("\\u", ""); at += 4) {
       const char *digits = text.c_str() + at, *end = text.c_str() + std::min(at + 4, text.size());
       uint16_t unit = 0;
       if (std::from_chars(digits, end, unit, 16).ptr != digits + 4) fail("four hexadecimal digits");
       units += unit;
-      at += 4;
-    } while (take("\\u", ""));
+    }
     --at;
     return std::filesystem::path(units).u8string();
   } catch (const std::system_error&) {
