@@ -20,10 +20,12 @@ _INTEGERS = (_HALVES / _STEPS[:, None]).round().clamp(-8, 7)  # (step, 16)
 _LOST = (_INTEGERS * _STEPS[:, None] - _HALVES).square()  # (step, 16)
 _CODES = (_INTEGERS + ZERO_POINT).to(torch.uint8)
 
-_BYTES = torch.arange(256)
-_LOW, _HIGH = _BYTES & 15, _BYTES >> 4
-_BYTE_TO_LOST = (_LOST[:, _LOW] + _LOST[:, _HIGH]).T.contiguous()  # (256, step)
-_BYTE_TO_CODES = (_CODES[:, _LOW] | (_CODES[:, _HIGH] << 4)).flatten()  # (step · 256)
+# By pairs of bytes, four levels: lookups take nearly all of the time.
+_PAIRS = torch.arange(1 << 16)
+_SHIFTS = (0, 4, 8, 12)
+_NIBBLES = torch.stack([_PAIRS >> shift & 15 for shift in _SHIFTS])  # (4, 65536)
+_PAIR_TO_LOST = _LOST[:, _NIBBLES].sum(1).T.contiguous()  # (65536, step)
+_PAIR_TO_CODES = (_CODES[:, _NIBBLES].int() << torch.tensor(_SHIFTS)[:, None]).sum(1).to(torch.int16).flatten()
 
 
 def mxfp4_as_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,11 +38,11 @@ def mxfp4_as_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
         Codes, uint8 (R…, 16), integer + 8 in the place of each level; and steps, float32 (R…), in halves of the block's
         scale. See `mxfp4_int4_scales`.
     """
-    rows = blocks.flatten(0, -2).int()
-    lost = torch.nn.functional.embedding_bag(rows, _BYTE_TO_LOST, mode="sum")  # (rows, step), exact sums
-    chosen = lost.argmin(-1)  # the first among equals
-    codes = _BYTE_TO_CODES[chosen[:, None] * 256 + rows]
-    return codes.view_as(blocks), _STEPS[chosen].view(blocks.shape[:-1])
+    pairs = blocks.flatten(0, -2).view(torch.int16).int() & 0xFFFF  # (rows, 8)
+    lost = torch.nn.functional.embedding_bag(pairs, _PAIR_TO_LOST, mode="sum")  # (rows, step), exact sums
+    chosen = lost.argmin(-1).int()  # the first among equals
+    codes = _PAIR_TO_CODES.index_select(0, (chosen[:, None] * len(_PAIRS) + pairs).flatten())
+    return codes.view(torch.uint8).view_as(blocks), _STEPS[chosen].view(blocks.shape[:-1])
 
 
 def mxfp4_int4_scales(steps: Tensor, scales: Tensor) -> Tensor:
