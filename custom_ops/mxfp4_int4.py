@@ -4,6 +4,8 @@ The 15 levels of E2M1 lie up to 6 apart from 0, in steps of ½ near it; sixteen 
 block gets the step, of a few, that loses least. Legend: R rows (any leading dims), 16 bytes a block of 32 values.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -14,18 +16,6 @@ ZERO_POINT = 8  # of the codes 0 … 15
 # of 2 reaches 6. Integers go down to −8 but only up to 7, so a step of −1 or −1.5 reaches further up than down. With 66
 # steps from −2 to 2 the error falls from 6.2 to 6.0 % of the root mean square of trained experts: not worth it.
 _STEPS = torch.tensor([1.0, 1.5, 2.0, -1.0, -1.5, -2.0])
-
-_HALVES = 2 * torch.tensor(LEVELS)  # (16)
-_INTEGERS = (_HALVES / _STEPS[:, None]).round().clamp(-8, 7)  # (step, 16)
-_LOST = (_INTEGERS * _STEPS[:, None] - _HALVES).square()  # (step, 16)
-_CODES = (_INTEGERS + ZERO_POINT).to(torch.uint8)
-
-# By pairs of bytes, four levels: lookups take nearly all of the time.
-_PAIRS = torch.arange(1 << 16)
-_SHIFTS = (0, 4, 8, 12)
-_NIBBLES = torch.stack([_PAIRS >> shift & 15 for shift in _SHIFTS])  # (4, 65536)
-_PAIR_TO_LOST = _LOST[:, _NIBBLES].sum(1).T.contiguous()  # (65536, step)
-_PAIR_TO_CODES = (_CODES[:, _NIBBLES].int() << torch.tensor(_SHIFTS)[:, None]).sum(1).to(torch.int16).flatten()
 
 
 def mxfp4_as_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,10 +28,11 @@ def mxfp4_as_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
         Codes, uint8 (R…, 16), integer + 8 in the place of each level; and steps, float32 (R…), in halves of the block's
         scale. See `mxfp4_int4_scales`.
     """
+    pair_to_lost, pair_to_codes = _tables()
     pairs = blocks.flatten(0, -2).view(torch.int16).int() & 0xFFFF  # (rows, 8)
-    lost = torch.nn.functional.embedding_bag(pairs, _PAIR_TO_LOST, mode="sum")  # (rows, step), exact sums
+    lost = torch.nn.functional.embedding_bag(pairs, pair_to_lost, mode="sum")  # (rows, step), exact sums
     chosen = lost.argmin(-1).int()  # the first among equals
-    codes = _PAIR_TO_CODES.index_select(0, (chosen[:, None] * len(_PAIRS) + pairs).flatten())
+    codes = pair_to_codes.index_select(0, (chosen[:, None] * len(pair_to_lost) + pairs).flatten())
     return codes.view(torch.uint8).view_as(blocks), _STEPS[chosen].view(blocks.shape[:-1])
 
 
@@ -68,3 +59,19 @@ def decode_int4(codes: Tensor, scales: Tensor, dtype: torch.dtype = torch.float3
     """
     integers = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(-2).float() - ZERO_POINT  # (R, C)
     return (integers * scales.repeat_interleave(BLOCK, -1)).to(dtype)
+
+
+@cache  # tens of milliseconds, of use to few who import this
+def _tables() -> tuple[Tensor, Tensor]:
+    """Return what each pair of bytes, four levels, loses at each step, and its codes there.
+
+    By pairs, since lookups take nearly all of the time: float32 (65536, step) and int16 (step · 65536).
+    """
+    halves = 2 * torch.tensor(LEVELS)  # (16)
+    integers = (halves / _STEPS[:, None]).round().clamp(-8, 7)  # (step, 16)
+    lost = (integers * _STEPS[:, None] - halves).square()
+    codes = (integers + ZERO_POINT).int()
+    shifts = torch.tensor([0, 4, 8, 12])[:, None]
+    nibbles = torch.arange(1 << 16) >> shifts & 15  # (4, 65536)
+    pair_to_codes = (codes[:, nibbles] << shifts).sum(1).to(torch.int16)
+    return lost[:, nibbles].sum(1).T.contiguous(), pair_to_codes.flatten()

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     type=click.Choice(["checkpoint", "int4"]),
     default="checkpoint",
     show_default=True,
-    help="int4, with target ort: MXFP4 rounded to 4-bit integers, which halves the package. Lossy.",
+    help="int4, with target ort: MXFP4 rounded to 4-bit integers, for two thirds of the size. Lossy.",
 )
 @click.option(
     "--kv-dtype",
