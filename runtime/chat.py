@@ -13,7 +13,7 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.runtime.package import read_json
+from gptoss_onnx.runtime.package import read_own_json
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -38,7 +38,7 @@ class ChatTemplate:
 
         Raises PackageError when the package has neither, or a template that does not compile.
         """
-        config = read_json(folder / TOKENIZER_CONFIG)
+        config = read_own_json(folder, TOKENIZER_CONFIG)
         origin = folder / TEMPLATE_FILE
         if origin.is_file():
             source: Any = origin.read_text(encoding="utf-8")
