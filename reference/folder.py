@@ -95,7 +95,9 @@ class CheckpointFolder:
 
     def _look(self, name: str) -> tuple[Path | None, FileState | None]:
         if not is_plain_name(name):
-            raise CheckpointError(f"{self.path}: found the file name {_shown(repr(name))}, expected a name inside the folder")
+            raise CheckpointError(
+                f"{self.path}: found the file name {_shown(repr(name))}, expected a name inside the folder"
+            )
         path = self.path / name
         try:
             real = path.resolve(strict=True)
