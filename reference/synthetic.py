@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.reference.config import FULL, SLIDING, SWIGLU_ALPHA, SWIGLU_LIMIT, ModelConfig, RopeConfig
+from gptoss_onnx.reference.folder_kinds import INDEX
 from gptoss_onnx.reference.layout import BYTES, FLOATS, Layout, expected_tensors
 from gptoss_onnx.reference.random_weights import random_weights
 from gptoss_onnx.reference.safetensors_writer import (
@@ -21,7 +22,6 @@ from gptoss_onnx.reference.safetensors_writer import (
     plan_files,
     write_safetensors,
 )
-from gptoss_onnx.reference.shards import INDEX
 
 SyntheticLayout = Literal["hf-mxfp4", "hf-bf16"]
 RealName = Literal["20b", "120b"]
