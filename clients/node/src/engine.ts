@@ -48,8 +48,26 @@ const LIBRARY = join(dirname(ADDON), "libgptoss_ops.so");
 const BINARIES = join("../bin/napi-v6", process.platform, process.arch); // of onnxruntime-node
 const RUNTIME = join(dirname(require.resolve("onnxruntime-node")), BINARIES, "libonnxruntime.so.1");
 
-/** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
+/** Opens what runs the graph of a package; what does not fit the graph is refused in our words. */
 export async function openEngine(files: PackageFolder, options: OpenOptions): Promise<Engine> {
+  const engine = await chooseEngine(files, options);
+  const newBinding = (): Binding => {
+    const binding = engine.newBinding();
+    const bind: Binding["bind"] = (out, name, ...memory) => {
+      try {
+        binding.bind(out, name, ...memory);
+      } catch (error) {
+        const what = `${files.graph}: its ${out ? "output" : "input"} '${name}'`;
+        throw new GptossError(`${what} does not take what the manifest says (${oneLine(error)}); export again`);
+      }
+    };
+    return { bind, run: () => binding.run() };
+  };
+  return { kernels: engine.kernels, newBinding, close: () => engine.close() };
+}
+
+/** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
+async function chooseEngine(files: PackageFolder, options: OpenOptions): Promise<Engine> {
   const { kernels = "auto", activations = "exact", threads = 0, library = LIBRARY } = options;
   oneOf("kernels", kernels, ["auto", "native", "portable"]);
   oneOf("activations", activations, ["exact", "bf16", "int8"]);

@@ -27,9 +27,12 @@ function opened(): Tokenizer | undefined {
 
 function answer({ method, argument }: TokenizerCall): unknown {
   const found = opened();
-  if (method === "describe") return found === undefined ? null : describe(found);
-  if (found === undefined) throw new GptossError(`${folder}: found no tokenizer.json, expected one`);
+  if (found === undefined) {
+    if (method === "describe") return null;
+    throw new GptossError(`${folder}: found no tokenizer.json, expected one`);
+  }
   try {
+    if (method === "describe") return describe(found);
     return method === "encode" ? encode(found, argument as string) : decode(found, argument as number[]);
   } catch (error) {
     throw new GptossError(`${folder}: tokenizer: ${method} failed (${oneLine(error)})`);
