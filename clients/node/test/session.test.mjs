@@ -1,8 +1,8 @@
 // Sessions on the demo package: every way to run it proves itself, caches are independent, mistakes are named.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { GptossError, Session, verify } from "gptoss-node";
-import { all, changed, golden, NATIVE, NO_ORT, ORT_PACKAGE, PACKAGE, PORTABLE, short } from "./support.mjs";
+import { Session, verify } from "gptoss-node";
+import { all, changed, golden, NATIVE, NO_ORT, ORT_PACKAGE, PACKAGE, PORTABLE, refused, short } from "./support.mjs";
 
 const TOLERANCE = 1e-3; // of the golden logits, the limit of the verdict
 
@@ -85,11 +85,6 @@ test("the package's own stop tokens end a generation", async (t) => {
 test("mistakes in a call are named before anything runs", async () => {
   const session = await Session.open(PACKAGE, NATIVE);
   const cache = session.newCache(4);
-  const refused = async (promise, message) => assert.rejects(promise, (error) => {
-    assert.ok(error instanceof GptossError, error.stack);
-    assert.match(error.message, message);
-    return !error.message.includes("\n");
-  });
   await refused(session.forward([], cache), /no token/);
   await refused(session.forward([2048], cache), /token 0: found 2048, expected an integer from 0 to 2047/);
   await refused(session.forward([1.5], cache), /found 1.5/);
@@ -109,36 +104,32 @@ test("mistakes in a call are named before anything runs", async () => {
 });
 
 test("mistakes in opening are named", async (t) => {
-  const refused = (folder, options, message) => assert.rejects(Session.open(folder, options), (error) => {
-    assert.ok(error instanceof GptossError, error.stack);
-    assert.match(error.message, message);
-    return !error.message.includes("\n");
-  });
-  await refused("nowhere", NATIVE, /nowhere: not a package/);
-  await refused(PACKAGE, { ...NATIVE, kernels: "fast" }, /kernels: found fast, expected auto or native or portable/);
-  await refused(PACKAGE, { ...NATIVE, threads: 0.5 }, /threads: found 0.5/);
-  await refused(PACKAGE, { kernels: "native", library: "missing.so" }, /found no library missing.so/);
+  const refusedToOpen = (folder, options, message) => refused(Session.open(folder, options), message);
+  await refusedToOpen("nowhere", NATIVE, /nowhere: not a package/);
+  await refusedToOpen(PACKAGE, { ...NATIVE, kernels: "fast" }, /kernels: found fast, expected auto or native or portable/);
+  await refusedToOpen(PACKAGE, { ...NATIVE, threads: 0.5 }, /threads: found 0.5/);
+  await refusedToOpen(PACKAGE, { kernels: "native", library: "missing.so" }, /found no library missing.so/);
   const noLibrary = { kernels: "native", library: `${PACKAGE}/model.onnx` };
-  await refused(PACKAGE, noLibrary, /expected this project's libgptoss_ops/);
-  await refused(PACKAGE, { ...PORTABLE, activations: "bf16" }, /activations bf16: needs the native kernels/);
+  await refusedToOpen(PACKAGE, noLibrary, /expected this project's libgptoss_ops/);
+  await refusedToOpen(PACKAGE, { ...PORTABLE, activations: "bf16" }, /activations bf16: needs the native kernels/);
   for (const [key, value, message] of [
     ["format_version", 2, /format_version: found 2, expected 1/],
     ["target", "npu", /target: found npu, expected portable or ort/],
     ["graph", "other.onnx", /other.onnx: no such file/],
   ])
-    await refused(changed(t, "manifest.json", (manifest) => (manifest[key] = value)), NATIVE, message);
+    await refusedToOpen(changed(t, "manifest.json", (manifest) => (manifest[key] = value)), NATIVE, message);
   const grown = changed(t, "manifest.json", ({ weights }) => (weights.files[0].size += 1));
-  await refused(grown, NATIVE, /model.safetensors: bytes.*: found \d+, expected \d+/);
+  await refusedToOpen(grown, NATIVE, /model.safetensors: bytes.*: found \d+, expected \d+/);
   const rewritten = changed(t, "manifest.json", ({ weights }) => {
     weights.mode = "link";
     weights.files[0].mtime_ns += 1e9;
   });
-  await refused(rewritten, NATIVE, /modification time/);
+  await refusedToOpen(rewritten, NATIVE, /modification time/);
   const half = changed(t, "manifest.json", (manifest) => (manifest.kv_dtype = "bfloat16"));
-  await refused(half, PORTABLE, /kv_dtype bfloat16: needs the native kernels/);
+  await refusedToOpen(half, PORTABLE, /kv_dtype bfloat16: needs the native kernels/);
   const op = { domain: "ai.gptoss", name: "New", version: 1, count: 1 };
   const lacking = changed(t, "manifest.json", ({ ops }) => ops.push(op));
-  await refused(lacking, NATIVE, /has no kernel for New/);
+  await refusedToOpen(lacking, NATIVE, /has no kernel for New/);
 });
 
 test("activations bf16 reach the kernels", async () => {
