@@ -212,6 +212,9 @@ def test_graphs_that_do_not_fit_are_refused(package: Path) -> None:
         Session.open(package)
     (package / "manifest.json").write_text(document)
     (package / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(PackageError, match=r"model\.onnx: not an ONNX model \(found wire type 6\)"):
+        Session.open(package)
+    (package / "model.onnx").write_bytes(b"\x3a\x00")  # an empty graph
     with pytest.raises(PackageError, match=r"model\.onnx: ONNX Runtime cannot load it: [^\n]*$"):
         Session.open(package)
     (package / "model.onnx").unlink()
