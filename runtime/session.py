@@ -102,8 +102,7 @@ class Session:
         onnxruntime = load_onnxruntime()
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         providers = execution_providers(onnxruntime, provider)
-        root = opened.weights_root
-        weights = WeightWatch(root / entry.name for entry in opened.manifest.weights.files)
+        weights = WeightWatch(opened.weight_path(entry) for entry in opened.manifest.weights.files)
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
         weights.check_mapped()
         check_active_provider(graph.get_providers(), provider)
