@@ -200,6 +200,12 @@ def test_thread_counts_that_hang_or_mean_nothing_are_refused(session: Session, t
         Session.open(session.package.folder, threads=threads)
 
 
+@pytest.mark.parametrize("package", [None, 5, b"bytes", "", "a\0b", "\ud800", ["a"], Path])
+def test_packages_that_are_no_path_are_named(package: Any) -> None:
+    with pytest.raises(InputError, match=r"^package: found .*, expected the path of a folder$"):
+        Session.open(package)
+
+
 def test_integers_of_numpy_are_welcome(session: Session) -> None:
     with Session.open(session.package.folder, threads=np.int32(1)) as opened:  # type: ignore[arg-type]  # welcome
         generation = opened.generate(np.array([1, 2], np.uint64), max_new_tokens=np.int64(3))  # type: ignore[call-overload]
