@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling
+from gptoss_onnx.runtime.stops import end_tokens, split_stops
 from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class _Row:
 
     def __init__(self, session: "Session", prompt: NDArray[np.int64], sampling: Sampling, index: int) -> None:
         self.sampler = RowSampler(sampling, prompt, index, session.vocab)
-        stop_tokens = session.package.eos_tokens if sampling.stop_tokens is None else sampling.stop_tokens
-        self.stop_tokens = frozenset(stop_tokens)
-        self.stream = TextStream(session.tokenizer, sampling.stop) if sampling.stop else None
+        ids, texts = split_stops(sampling.stop, session.tokenizer.special_tokens) if sampling.stop else ((), ())
+        self.stop_tokens = frozenset(end_tokens(sampling, session.package.eos_tokens) + ids)
+        self.stream = TextStream(session.tokenizer, texts) if texts else None
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
 
