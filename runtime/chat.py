@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.files import read_file
-from gptoss_onnx.json_text import read_json_object
 from gptoss_onnx.runtime.messages import Message, plain_data, plain_messages
+from gptoss_onnx.runtime.package import read_own_file, read_own_json
 from gptoss_onnx.runtime.template_process import TemplateProcess
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -37,11 +36,8 @@ class ChatTemplate:
 
         Raises PackageError when the package has neither, or a template that does not compile.
         """
-        try:
-            config = read_json_object(folder / TOKENIZER_CONFIG, PackageError)
-        except FileNotFoundError:
-            config = {}
-        origin, source = folder / TEMPLATE_FILE, _read(folder / TEMPLATE_FILE)
+        config = read_own_json(folder, TOKENIZER_CONFIG)
+        origin, source = folder / TEMPLATE_FILE, _read_template(folder)
         if source is None:
             origin, source = folder / TOKENIZER_CONFIG, config.get("chat_template")
         if isinstance(source, list):  # several named templates
@@ -89,13 +85,15 @@ def plain_input(
     return plain_messages(messages), plain
 
 
-def _read(path: Path) -> Any:
+def _read_template(folder: Path) -> Any:
     try:
-        return read_file(path, TEMPLATE_LIMIT, PackageError).decode("utf-8")
+        return read_own_file(folder, TEMPLATE_FILE, TEMPLATE_LIMIT).decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise PackageError(f"{path}: found no UTF-8 text ({error.reason}), expected a Jinja template") from error
+        raise PackageError(
+            f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template"
+        ) from error
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

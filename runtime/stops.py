@@ -1,9 +1,14 @@
 """What ends a text: token ids, and texts that are not a token's."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime.sampling import Sampling
+from gptoss_onnx.runtime.package import PackageFolder
+from gptoss_onnx.runtime.text import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def split_stops(stop: Sequence[str], special_tokens: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -27,8 +32,19 @@ def split_stops(stop: Sequence[str], special_tokens: Mapping[str, int]) -> tuple
     return tuple(tokens), tuple(texts)
 
 
-def end_tokens(sampling: Sampling, package_ends: Sequence[int], chat_ends: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the ids that end a text: those of the settings, or else the package's and those of its chats."""
-    if sampling.stop_tokens is not None:
-        return sampling.stop_tokens
-    return tuple(dict.fromkeys([*package_ends, *chat_ends]))
+def end_tokens(package: PackageFolder, tokenizer: Tokenizer | None, is_chat: bool, vocab: int) -> tuple[int, ...]:
+    """Return the ids that end a text where the caller names none.
+
+    They are the package's, and those that end an answer in harmony. Ids that no token has are left out.
+    """
+    of_chats = tokenizer.harmony_stop_tokens if is_chat and tokenizer is not None else ()
+    return tuple(token for token in dict.fromkeys([*package.eos_tokens, *of_chats]) if 0 <= token < vocab)
+
+
+def warn_endless(folder: Path) -> None:
+    """Say that a text of a package will not end where its author would end it."""
+    logger.warning(
+        "%s: nothing ends this text but the greatest number of tokens: the package names no end token "
+        "(eos_token_id); name a stop token",
+        folder,
+    )

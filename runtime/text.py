@@ -10,11 +10,11 @@ import numpy as np
 import tokenizers
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.files import read_file
 from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
 from gptoss_onnx.runtime.chat import ChatTemplate
 from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
+from gptoss_onnx.runtime.package import read_own_file
 from gptoss_onnx.runtime.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.runtime.text_stream import TextStream
 
@@ -39,7 +39,7 @@ class Tokenizer:
         """Read `tokenizer.json` of a package folder; raises PackageError when it is missing or damaged."""
         path = Path(folder) / TOKENIZER_FILE
         try:
-            text = read_file(path, TOKENIZER_LIMIT, PackageError)
+            text = read_own_file(Path(folder), TOKENIZER_FILE, TOKENIZER_LIMIT)
         except FileNotFoundError:
             raise PackageError(
                 f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "

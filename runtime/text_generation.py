@@ -1,6 +1,5 @@
 """TextGeneration: the iterator behind `Session.stream_text`, text piece by piece, of a chat with its channels."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -14,14 +13,12 @@ from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyPar
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.sampling import Sampling
-from gptoss_onnx.runtime.stops import end_tokens, split_stops
+from gptoss_onnx.runtime.stops import end_tokens, split_stops, warn_endless
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.session import Session
-
-logger = logging.getLogger(__name__)
 
 TEXT_TOKENS = 256  # new tokens of a text where the caller names no number
 CHAT_TOKENS = 4096  # of an answer in harmony, which begins with thoughts
@@ -165,14 +162,12 @@ def stream_text(
     longest = session.manifest.model.get("max_position_embeddings")
     check_prompt(prompt, session.vocab, longest if isinstance(longest, int) else len(prompt.ids))
     stop_ids, texts = split_stops(sampling.stop, tokenizer.special_tokens)
-    chat_ends = tokenizer.harmony_stop_tokens if prompt.is_chat else ()
-    ends = end_tokens(sampling, session.package.eos_tokens, chat_ends) + stop_ids
-    if not ends and not texts and sampling.stop_tokens is None:
-        logger.warning(
-            "%s: nothing but the number of new tokens ends a text: the package names no end token (eos_token_id); "
-            "give a stop text or a stop token",
-            session.package.folder,
-        )
+    ends = sampling.stop_tokens
+    if ends is None:
+        ends = end_tokens(session.package, tokenizer, prompt.is_chat, session.vocab)
+    ends += stop_ids
+    if not ends and not texts and sampling.stop_tokens is None and max_new_tokens is None:
+        warn_endless(session.package.folder)
     reader: _Reader[Any]
     if prompt.is_chat and tokenizer.harmony is not None:
         reader = HarmonyParser(tokenizer, prompt.ids, texts)

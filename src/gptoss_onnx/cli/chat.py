@@ -58,11 +58,12 @@ def chat(
     """
     with extra("cpu"):
         from gptoss_onnx.runtime import Conversation, Session, Tokenizer, open_package
+        from gptoss_onnx.runtime.stops import end_tokens
 
     opened = open_package(package)
     tokenizer = Tokenizer.open(opened.folder)
     tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
-    settings = sampling(options, tokenizer, opened.eos_tokens + tokenizer.harmony_stop_tokens)
+    settings = sampling(options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size")))
     variables = {} if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
     begin = time.perf_counter()
     with (

@@ -132,9 +132,13 @@ def _print_ids(
     load_seconds: float,
 ) -> tuple[dict[str, Any], Answer]:
     """Print the ids of a package that has no tokenizer."""
+    from gptoss_onnx.runtime.stops import warn_endless
+
     longest = session.package.model_size("max_position_embeddings")
     count = min(max_new_tokens or NEW_TOKENS, longest + 1 - len(prompt.ids))  # the last one is not run
     with session.generate(prompt.ids, settings, max_new_tokens=count) as generation:
+        if generation.endless and max_new_tokens is None:
+            warn_endless(session.package.folder)
         for token in generation:
             writer.token(token)
         writer.finish()
@@ -142,11 +146,8 @@ def _print_ids(
 
 
 def _check_one(prompt: str | None, tokens: tuple[int, ...] | None, file: Path | None) -> None:
-    given = [
-        name
-        for name, value in (("--prompt", prompt), ("--prompt-tokens", tokens), ("--prompt-file", file))
-        if value is not None
-    ]
+    ways = {"--prompt": prompt, "--prompt-tokens": tokens, "--prompt-file": file}
+    given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         found = "found neither" if not given else f"found {' and '.join(given)}"
         raise click.UsageError(f"--prompt, --prompt-file and --prompt-tokens: {found}, expected one of them")

@@ -21,21 +21,47 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def sampling_options(command: Command) -> Command:
     """Add how tokens are chosen and what ends a text; the command gets one argument each, for `sampling`."""
     options = (
-        click.option("--temperature", type=float, default=0.0, show_default=True, help="0 takes the most probable token."),
+        click.option(
+            "--temperature",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="0 takes the most probable token.",
+        ),
         click.option("--top-k", type=int, default=0, help="Choose among the K most probable tokens; 0: all."),
-        click.option("--top-p", type=float, default=1.0, help="Among the fewest that together are this probable; 1: all."),
-        click.option("--min-p", type=float, default=0.0, help="Among those this fraction as probable as the first; 0: all."),
-        click.option("--repetition-penalty", type=float, default=1.0, help="Above 1 discourages tokens already there."),
-        click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; can be given several times."),
+        click.option(
+            "--top-p",
+            type=float,
+            default=1.0,
+            help="Among the fewest that together are this probable; 1: all.",
+        ),
+        click.option(
+            "--min-p",
+            type=float,
+            default=0.0,
+            help="Among those this fraction as probable as the first; 0: all.",
+        ),
+        click.option(
+            "--repetition-penalty",
+            type=float,
+            default=1.0,
+            help="Above 1 discourages tokens already there.",
+        ),
+        click.option(
+            "--stop",
+            multiple=True,
+            metavar="TEXT",
+            help="Text to stop before; can be given several times.",
+        ),
         click.option(
             "--stop-token",
             "stop_tokens",
             multiple=True,
             metavar="TOKEN",
-            help="Token to stop after, an id or a special token such as <|end|>, besides the package's own.",
+            help="Token to stop after besides the package's, an id or a special token such as <|end|>.",
         ),
         click.option("--seed", type=int, help="Of the random choices; without it each run differs."),
-    )  # fmt: skip
+    )
     return _all(options, command)
 
 
