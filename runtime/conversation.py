@@ -30,7 +30,6 @@ class Conversation:
     more than `RESERVE` tokens), it is read again from the beginning.
 
     Attributes:
-        messages: the conversation so far, as the template gets it.
         reused: tokens of the last turn's prompt that the cache held already.
     """
 
@@ -52,8 +51,15 @@ class Conversation:
         self._cache: KVCache | None = None
         self._held: list[int] = []  # the tokens in the cache
         self._running: Answer | None = None
-        self.messages = list(self._first)
+        self._messages = list(self._first)
         self.reused = 0
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation so far, as the template gets it; an answer joins it when it has ended."""
+        if self._running is not None and self._running.finish_reason is not None:
+            self._settle()
+        return list(self._messages)
 
     def ask(self, text: str) -> "Answer":
         """Return the answer to a user's message, which runs while it is iterated over.
@@ -61,7 +67,7 @@ class Conversation:
         Raises InputError when the conversation has become too long for the model; it is as before then.
         """
         self._settle()
-        return self._answer([*self.messages, {"role": "user", "content": text}])
+        return self._answer([*self._messages, {"role": "user", "content": text}])
 
     def retry(self) -> "Answer":
         """Return another answer to the last message; the same one where each choice is the most probable token.
@@ -72,20 +78,20 @@ class Conversation:
         seed = self._sampling.seed
         if seed is not None:  # the same random numbers would give the same answer
             self._sampling = replace(self._sampling, seed=seed + 1)
-        return self._answer(self.messages[: self._last_question() + 1])
+        return self._answer(self._messages[: self._last_question() + 1])
 
     def undo(self) -> str:
         """Forget the last message and its answer, and return that message; raises InputError where there is none."""
         self._settle()
         place = self._last_question()
-        question = self.messages[place]
-        self.messages = self.messages[:place]
+        question = self._messages[place]
+        self._messages = self._messages[:place]
         return str(question["content"])
 
     def clear(self) -> None:
         """Forget all but the system's message."""
         self._settle()
-        self.messages = list(self._first)
+        self._messages = list(self._first)
 
     def close(self) -> None:
         """Free the cache; the conversation can go on, and reads everything again."""
@@ -146,12 +152,12 @@ class Conversation:
         self._held = [*answer.prompt, *answer.tokens][: int(self._cache.lengths[0])]
         if answer.content or answer.finish_reason is not None:
             said = {"role": "assistant", "content": answer.content}
-            self.messages = [*answer.messages, said | ({"thinking": answer.reasoning} if answer.reasoning else {})]
+            self._messages = [*answer.messages, said | ({"thinking": answer.reasoning} if answer.reasoning else {})]
 
     def _last_question(self) -> int:
         """Return the place of the last message of the user's."""
-        for place in reversed(range(len(self.messages))):
-            if self.messages[place]["role"] == "user":
+        for place in reversed(range(len(self._messages))):
+            if self._messages[place]["role"] == "user":
                 return place
         raise InputError("conversation: found no message of the user's yet, expected one")
 
