@@ -68,7 +68,8 @@ class _Copy:
         fields = _fields(value)
         if fields is None:
             raise InputError(
-                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list or a mapping"
+                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list, or "
+                "a mapping"
             )
         copy: dict[str, Plain] = {}
         for key, entry in fields.items():

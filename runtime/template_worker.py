@@ -67,7 +67,7 @@ def compiled(source: str) -> Any:
         return _environment().from_string(source)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's program makes of the compiler
+    except Exception as error:
         raise Refusal("syntax", f"{error}" or type(error).__name__) from error
 
 
@@ -87,7 +87,7 @@ def rendered(template: Any, given: Mapping[str, Any]) -> str:
         raise
     except jinja2.TemplateError as error:
         raise Refusal("refused", error) from error
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's program raises
+    except Exception as error:
         raise Refusal("failed", f"{type(error).__name__}: {error}") from error
     return "".join(pieces)
 

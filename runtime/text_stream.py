@@ -88,7 +88,7 @@ class _Characters:
         self._waiting.append(token)
         fresh = self._text(self._context, self._waiting)
         end = len(fresh)
-        while 0 < end and len(fresh) - end < _LONGEST_INCOMPLETE and fresh[end - 1] == REPLACEMENT:
+        while end > 0 and len(fresh) - end < _LONGEST_INCOMPLETE and fresh[end - 1] == REPLACEMENT:
             end -= 1
         text, self._sent = fresh[self._sent : end], max(self._sent, end)
         if end == len(fresh) and fresh:

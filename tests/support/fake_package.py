@@ -42,7 +42,7 @@ def write_fake_package(
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
-    offset = _write_bias(root / "weights.safetensors", bias)
+    offset = write_bias(root / "weights.safetensors", bias)
     layers = tuple(
         CacheLayer(
             window,
@@ -92,7 +92,7 @@ def manifest(layers: tuple[CacheLayer, ...], kv_dtype: str, root: Path, recorded
     )
 
 
-def _write_bias(path: Path, bias: Sequence[float]) -> int:
+def write_bias(path: Path, bias: Sequence[float]) -> int:
     header = b'{"bias":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (VOCAB, 4 * VOCAB)
     header += b" " * (-len(header) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def _write_bias(path: Path, bias: Sequence[float]) -> int:
     return 8 + len(header)
 
 
-class _Nodes:
+class Nodes:
     """Collects nodes; `add` returns the name of the node's one output."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class _Nodes:
 
 
 def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float, scale: int) -> onnx.ModelProto:
-    g = _Nodes()
+    g = Nodes()
     one, middle = g.constant([1]), g.constant([1, 3])
     new = g.range_to(g.add("Shape", "input_ids", start=1, end=2))
     positions = g.add("Add", g.add("Unsqueeze", "past_lengths", one), new)  # (B, S)
@@ -157,7 +157,7 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10)
 
 
-def _layer(g: _Nodes, layer: CacheLayer, keys: str, values: str, positions: str, last: str) -> str:
+def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, last: str) -> str:
     """Add one layer, write first and read the cache alone, and return its sums (B, S, 6)."""
     capacity = g.add("Shape", layer.past_key, start=2, end=3)
     at = g.add("Mod", "past_lengths", capacity)
