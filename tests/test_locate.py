@@ -1,4 +1,4 @@
-"""A checkpoint by hub id: found in the cache as huggingface_hub lays it out, downloaded only where that is asked for."""
+"""A checkpoint by hub id: found in the cache as huggingface_hub lays it out, and downloaded only on request."""
 
 import os
 import shutil
@@ -72,29 +72,18 @@ def test_a_revision_is_a_branch_a_pull_request_or_a_commit(repository: Path) -> 
 
 
 def test_what_the_cache_lacks_is_told_with_both_ways_to_get_it(repository: Path) -> None:
-    with pytest.raises(CheckpointError, match="pass --download, or download it with: hf download owner/other$"):
+    with pytest.raises(CheckpointError, match=r"pass --download, or .*: hf download owner/other$"):
         locate("owner/other", cache_dir=repository.parent)
     assert refused(repository, revision="v2").endswith("hf download owner/name --revision v2")
     assert "found no such snapshot" in refused(repository, revision="a" * 40)
 
 
-HOSTILE = (
-    "../../../outside",
-    "../../outside",
-    "/etc",
-    "..",
-    ".",
-    "",
-    "a/b",
-    "x\x1b[2J",
-    "\ud800".encode("utf-8", "surrogatepass"),
-)
+HOSTILE = (b"../../../outside", b"../../outside", b"/etc", b"..", b".", b"", b"a/b", b"x\x1b[2J", b"\xed\xa0\x80")
 
 
 @pytest.mark.parametrize("content", HOSTILE)
-def test_a_reference_names_a_snapshot_and_nothing_else(repository: Path, outside: Path, content: str | bytes) -> None:
-    data = content if isinstance(content, bytes) else content.encode()
-    (repository / "refs" / "main").write_bytes(data)
+def test_a_reference_names_a_snapshot_and_nothing_else(repository: Path, outside: Path, content: bytes) -> None:
+    (repository / "refs" / "main").write_bytes(content)
     assert "found no such snapshot" in refused(repository)
     with pytest.raises(CheckpointError, match="found no such snapshot"):
         locate(repository)
@@ -245,9 +234,7 @@ def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path: Path, com
 
 def test_a_hub_id_without_huggingface_hub_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(
-        RuntimeUnavailable, match=r"needs huggingface_hub, which is not installed: pip install .*\[export\]"
-    ):
+    with pytest.raises(RuntimeUnavailable, match=r"needs huggingface_hub, .*: pip install .*\[export\]"):
         locate(NAME)
 
 
