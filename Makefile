@@ -17,6 +17,10 @@ FOLDERS := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 
+# Containers often set it. Without compiled files every process would compile torch, sympy and onnxscript anew, which
+# doubles the time of an export; `make clean` removes them with .venv.
+unexport PYTHONDONTWRITEBYTECODE
+
 # How long `make fuzz` runs, and what it draws its cases from.
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)

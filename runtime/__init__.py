@@ -1,6 +1,7 @@
 """Run a package with ONNX Runtime; imports neither torch nor transformers nor onnxscript."""
 
 from gptoss_onnx.runtime.generation import FinishReason, Generation
+from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
 from gptoss_onnx.runtime.package import PackageFolder, open_package
 from gptoss_onnx.runtime.sampling import Sampling
@@ -12,6 +13,9 @@ __all__ = [
     "PREFILL_CHUNK",
     "FinishReason",
     "Generation",
+    "HarmonyDelta",
+    "HarmonyMessage",
+    "HarmonyParser",
     "KVCache",
     "PackageFolder",
     "Sampling",

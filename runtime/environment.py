@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.runtime.arguments import shown
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -25,8 +26,7 @@ def load_onnxruntime() -> ModuleType:
 
     Raises RuntimeUnavailable when it is not installed, cannot be imported, or when both of its builds are
     installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later one leaves a mixture
-        that pip takes
-    for sound.
+    that pip takes for sound.
     """
     installed = [name for name in _BUILDS if _is_installed(name)]
     if len(installed) == len(_BUILDS):
@@ -49,8 +49,8 @@ def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[st
 
     Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run here; nothing falls back.
     """
-    if provider not in _PROVIDERS:
-        raise InputError(f"provider: found {provider!r}, expected one of {', '.join(_PROVIDERS)}")
+    if not isinstance(provider, str) or provider not in _PROVIDERS:
+        raise InputError(f"provider: found {shown(provider)}, expected one of {', '.join(_PROVIDERS)}")
     wanted = _PROVIDERS[provider]
     available = onnxruntime.get_available_providers()
     if wanted[0] not in available:

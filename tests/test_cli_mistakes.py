@@ -225,7 +225,7 @@ PACKAGES: dict[str, tuple[Callable[[Desk], object], Words]] = {
 }
 FILES: dict[str, tuple[Callable[[Desk], object], Words]] = {
     "without its graph": (lambda desk: (desk.package / "model.onnx").unlink(), ("model.onnx", "export")),
-    "with a damaged graph": (lambda desk: (desk.package / "model.onnx").write_text("?"), "cannot load it"),
+    "with a damaged graph": (lambda desk: (desk.package / "model.onnx").write_text("?"), "not an ONNX model"),
     "without its weights": (
         lambda desk: (desk.package / "model.safetensors").unlink(),
         ("model.safetensors", "No such file"),

@@ -13,7 +13,8 @@ from gptoss_onnx.exporter import export
 from support.checkpoints import edit_json
 from support.tiny_package import VOCAB, clone, tiny_checkpoint
 
-HARMONY = {"<|endoftext|>": 300, "<|return|>": 301, "<|call|>": 302, "<|end|>": 303}
+STOPS = {"<|endoftext|>": 300, "<|return|>": 301, "<|call|>": 302}
+HARMONY = STOPS | {"<|start|>": 303, "<|end|>": 304, "<|message|>": 305, "<|channel|>": 306}
 
 
 @pytest.fixture
@@ -120,5 +121,5 @@ def test_only_harmony_tokenizers_have_harmony_stops() -> None:
     tokens = added_tokens(text, "tokenizer.json", CheckpointError)
     assert tokens == HARMONY
     assert harmony_stops(tokens) == {"<|return|>": 301, "<|endoftext|>": 300, "<|call|>": 302}
-    assert harmony_stops({"<|endoftext|>": 1, "<|call|>": 2}) == {}
+    assert harmony_stops(STOPS) == {}
     assert added_tokens(b"{}", "tokenizer.json", CheckpointError) == {}

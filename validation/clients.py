@@ -193,7 +193,8 @@ def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
     said = printable(str(case.get("note", ""))[:300])
     note = "" if passed else f"{positions} of {len(golden.positions)} positions; {said}"
     description = f"{positions} positions, then {equal} of {tokens} greedy tokens equal"
-    return CaseResult(printable(golden.name[:80]), description, passed, 0.0, difference, note.strip("; ") or description)
+    name = printable(golden.name[:80])
+    return CaseResult(name, description, passed, 0.0, difference, note.strip("; ") or description)
 
 
 def _number(value: object) -> float:

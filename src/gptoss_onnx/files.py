@@ -16,6 +16,7 @@ from typing import BinaryIO
 from gptoss_onnx.errors import CheckpointError, GptOssError
 
 HEADER_LIMIT = 16_000_000  # bytes: a hundred thousand tensors; it keeps other formats from being read whole
+_NAME_LIMIT = 255  # bytes on most file systems
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -76,6 +77,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_plain_name(name: str) -> bool:
+    """Say whether a name is that of a file in a folder: no path, nothing that leads out, nothing unprintable.
+
+    A backslash separates folders on other systems, a colon drives and streams.
+    """
+    if name in ("", ".", "..") or len(name) > _NAME_LIMIT:
+        return False
+    return name.isprintable() and not set(name) & set("/\\:")
 
 
 def safetensors_header(path: Path) -> bytes:

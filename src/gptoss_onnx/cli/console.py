@@ -12,7 +12,7 @@ import click
 
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.extras import install_command
-from gptoss_onnx.json_text import dump_json
+from gptoss_onnx.json_text import dump_json, printable
 
 OURS = "gptoss_onnx"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,7 +33,7 @@ class Invocation:
         self.verbose = False
         self.before_a_line: Callable[[], None] | None = None
         self._handler = logging.StreamHandler(sys.stderr)
-        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._handler.setFormatter(_OneLine())
         self._handler.addFilter(self._shows)
         self._warnings = warnings.catch_warnings()
 
@@ -67,6 +67,13 @@ class Invocation:
             if self.before_a_line is not None:
                 self.before_a_line()
             print(f"{category.__name__}: {message}", file=sys.stderr)  # noqa: T201 - a terminal is what this is for
+
+
+class _OneLine(logging.Formatter):
+    """The message alone, on one line; below it the traceback, where a record has one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return one_line(record.message)
 
 
 def verbose_option(command: Command) -> Command:
@@ -143,8 +150,13 @@ def extra(name: str) -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, as short as white space allows."""
-    return " ".join(text.split())
+    """Return the text on one line, as short as white space allows, with other control characters escaped."""
+    return printable(" ".join(text.split()))
+
+
+def say(text: str) -> None:
+    """Print lines to stdout; what strangers wrote in them cannot steer the terminal."""
+    click.echo("\n".join(printable(line) for line in text.split("\n")))
 
 
 def file_size(count: int) -> str:
