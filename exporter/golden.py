@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.json_text import printable
+from gptoss_onnx.files import read_file
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.model import GptOss
+from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 
 FOLDER = "golden"
 FILE = "golden.json"
@@ -111,14 +113,13 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
 
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
     """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that can do that."""
-    try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    content = read_file(tokenizer_file, TOKENIZER_LIMIT, CheckpointError)
+    with (
+        foreign_errors(f"{tokenizer_file}: not a tokenizer", "download it again", CheckpointError),
+        quiet_panics(),
+    ):
+        tokenizer = Tokenizer.from_buffer(content)
         return {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in TEXTS.items()}
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        reason = printable(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
-        raise CheckpointError(f"{tokenizer_file}: not a tokenizer ({reason}); download it again") from error
 
 
 def _record(model: GptOss, prompt: Prompt, continuation: list[int], indices: torch.Tensor) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gptoss_onnx.locate import locate
 from gptoss_onnx.reference.config import ModelConfig
 from gptoss_onnx.reference.fields import Problems, shown
 from gptoss_onnx.reference.folder import CheckpointFolder
-from gptoss_onnx.reference.folder_kinds import CONFIG
+from gptoss_onnx.reference.folder_kinds import CONFIG, note_refused
 from gptoss_onnx.reference.layout import (
     Layout,
     TensorInfo,
@@ -107,6 +107,9 @@ class Checkpoint:
     def check_unchanged(self) -> None:
         """Raise CheckpointError where a file of the checkpoint has changed since it was opened or looked for."""
         self._source.check_unchanged()
+        problems = Problems()
+        note_refused(self.folder, self.file_names.values(), problems)
+        problems.check(str(self.folder))
 
     def close(self) -> None:
         """Close the files; tensors already loaded stay valid."""

@@ -169,13 +169,14 @@ def note_refused(folder: Path, weights: Collection[str], problems: Problems) -> 
         problems: gets one line for each kind that is refused.
     """
     found: dict[FileKind, list[str]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            kind = kind_of(f"{entry.name}/" if entry.is_dir() else entry.name)
-            if kind.patterns[0] == SINGLE and entry.name not in weights:
-                kind = next(kind for kind in KINDS if kind.what == _SEVERAL)
-            if kind.meaning == "refused" and entry.name not in weights:
-                found.setdefault(kind, []).append(entry.name)
+    for path in folder.iterdir():
+        if path.name in weights:
+            continue
+        kind = kind_of(f"{path.name}/" if os.path.isdir(path) else path.name)  # noqa: PTH112 - never raises
+        if kind.patterns[0] == SINGLE:
+            kind = next(kind for kind in KINDS if kind.what == _SEVERAL)
+        if kind.meaning == "refused":
+            found.setdefault(kind, []).append(path.name)
     for kind in KINDS:
         if kind in found:
             names = sorted(found[kind])

@@ -7,10 +7,11 @@ tokens that end an answer or call a tool: https://developers.openai.com/cookbook
 from collections.abc import Mapping
 
 from gptoss_onnx.errors import GptOssError
+from gptoss_onnx.harmony_tokens import CALL, RETURN, harmony_stop_tokens
 from gptoss_onnx.json_text import parse_json
 
 TOKENIZER_LIMIT = 40_000_000  # bytes of tokenizer.json; gpt-oss's has 28 million
-RETURN, CALL, END_OF_TEXT = "<|return|>", "<|call|>", "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"
 
 
 def added_tokens(text: bytes, where: str, error: type[GptOssError]) -> dict[str, int]:
@@ -29,8 +30,11 @@ def added_tokens(text: bytes, where: str, error: type[GptOssError]) -> dict[str,
 
 
 def harmony_stops(tokens: Mapping[str, int]) -> dict[str, int]:
-    """Return the tokens that end a generation in harmony's format, with their ids; none for other tokenizers."""
-    if RETURN not in tokens or CALL not in tokens:
+    """Return the tokens that end a generation in harmony's format, with their ids; none for other tokenizers.
+
+    Besides those that end an answer this is the end of a text, as in gpt-oss's published generation_config.json.
+    """
+    if not harmony_stop_tokens(tokens):
         return {}
     return {name: tokens[name] for name in (RETURN, END_OF_TEXT, CALL) if name in tokens}
 

@@ -148,6 +148,7 @@ def _how_to_get(name: str, revision: str | None) -> str:
 def _load_hub(name: str) -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
     except ImportError as error:
         raise RuntimeUnavailable(
             f"{name}: no such folder, and a hub id needs huggingface_hub, which is not installed: "
