@@ -52,6 +52,7 @@ export const MOST_BYTES = {
 const MOST_LAYERS = 1024;
 const MOST_VOCABULARY = 2 ** 24; // tokens; today's models have up to 2 ** 18
 const MOST_WIDTH = 2 ** 16; // heads, or dimensions of a head
+const MOST_STOPS = 1000; // tokens that end a text
 const LONGEST_NAME = 255; // characters
 
 /**
@@ -79,9 +80,11 @@ export function checkManifest(value) {
   fileName("graph", manifest.graph);
   for (const [i, name] of list("tokenizer_files", manifest.tokenizer_files, 0, 100).entries())
     fileName(`tokenizer_files[${i}]`, name);
-  const names = listedFiles(manifest).map(({ name }) => name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  check("file names", twice, twice === undefined, "each name once");
+  const names = new Set();
+  for (const { name } of listedFiles(manifest)) {
+    check("file names", name, !names.has(name), "each name once");
+    names.add(name);
+  }
   return manifest;
 }
 
@@ -113,8 +116,7 @@ export function outerRoot(weights, file) {
 export const weightBytes = ({ weights }) => weights.files.reduce((sum, file) => sum + file.size, 0);
 
 /**
- * Return the tokens that end a text: those of `generation_config.json`, else the model's, else
- * none.
+ * Return the tokens that end a text: those of `generation_config.json`, else the model's, if any.
  * @param {any} config  of generation_config.json, {} where there is none
  * @param {Manifest} manifest
  */
@@ -131,6 +133,7 @@ export function stopTokens(config, { model }) {
   );
   const value = config.eos_token_id ?? model.eos_token_id ?? [];
   const tokens = Array.isArray(value) ? value : [value];
+  expect(where, value, tokens.length <= MOST_STOPS, `at most ${MOST_STOPS} token ids`);
   for (const token of tokens) {
     const known = Number.isInteger(token) && token >= 0 && token < model.vocab_size;
     expect(where, token, known, `token ids, 0 to ${model.vocab_size - 1}`);
