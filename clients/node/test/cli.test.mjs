@@ -135,17 +135,26 @@ test("a reader that leaves ends the program without a word", () => {
   assert.deepEqual([status, stderr], [0, ""]);
 });
 
-test("ONNX Runtime prints no line of its own before ours", async (t) => {
+test("ONNX Runtime prints no line of its own before ours", (t) => {
+  // A window that is not the graph's makes rings that a kernel refuses in the second call of 512 tokens.
+  const narrow = changed(t, "manifest.json", ({ cache }) => {
+    for (const layer of cache) layer.window &&= 1;
+  });
+  const long = Array.from({ length: 1023 }, (_, i) => i).join(",");
   const wrongHeads = changed(t, "manifest.json", ({ cache }) => (cache[0].kv_heads = 1));
   const noModel = changed(t, "manifest.json", () => undefined);
   writeFileSync(join(noModel, "model.onnx"), Buffer.from([0x3a, 0x02, 0x12, 0x00])); // a graph with an empty name
-  for (const folder of [wrongHeads, noModel])
-    for (const kernels of ["native", "portable"]) {
-      const args = ["generate", folder, "--prompt-tokens", "1", "--kernels", kernels];
-      const { status, stdout, stderr } = run(args);
-      assert.deepEqual([status, stdout], [2, ""]);
-      assert.match(stderr, /^gptoss-node: [^\n]*\n$/);
-    }
+  for (const [folder, kernels, prompt] of [
+    [narrow, "native", long],
+    [wrongHeads, "native", "1"],
+    [wrongHeads, "portable", "1"],
+    [noModel, "native", "1"],
+    [noModel, "portable", "1"],
+  ]) {
+    const { status, stdout, stderr } = run(["generate", folder, "--prompt-tokens", prompt, "--kernels", kernels]);
+    assert.deepEqual([status, stdout], [2, ""]);
+    assert.match(stderr, /^gptoss-node: [^\n]*\n$/);
+  }
 });
 
 test("wrong input exits 2 with one line", () => {
