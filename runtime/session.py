@@ -235,11 +235,8 @@ class Session:
 
         Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
-        if cache is not None:
-            _expect_cache(cache)
-        if sampling is not None and not isinstance(sampling, Sampling):
-            raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
-        return Generation.of(self, token_ids, sampling or Sampling(), max_new_tokens, cache)
+        settings = _settings(sampling, cache)
+        return Generation.of(self, token_ids, settings, max_new_tokens, cache)
 
     @overload
     def stream_text(
@@ -290,7 +287,7 @@ class Session:
             InputError: the prompt is empty, too long, or no text, or the template refuses it.
             PackageError: the package has no tokenizer or no chat template, or one of them is damaged.
         """
-        settings = sampling or Sampling()
+        settings = _settings(sampling, cache)
         encoded = Prompt.of(prompt, self.tokenizer, variables)
         return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
 
@@ -353,3 +350,12 @@ class Session:
 def _expect_cache(cache: object) -> None:
     if not isinstance(cache, KVCache):
         raise InputError(f"cache: found {type(cache).__name__}, expected one that new_cache made")
+
+
+def _settings(sampling: object, cache: object) -> Sampling:
+    """Return the settings of a generation, the default ones for None, after a look at the types of both."""
+    if cache is not None:
+        _expect_cache(cache)
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
+    return Sampling() if sampling is None else sampling
