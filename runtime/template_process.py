@@ -18,7 +18,7 @@ from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
 from gptoss_onnx.json_text import printable
 
 WORKER = Path(__file__).with_name("template_worker.py")
-SECONDS = 8.0  # for one answer; the worker's own limit counts the seconds it computes, and comes first
+SECONDS = 5.0  # for one answer; the worker's own limit counts the seconds it computes, and mostly comes first
 LONGEST_ANSWER = 200_000_000  # bytes: of the longest text, each character escaped
 _NEEDS = ("jinja2", "markupsafe")
 

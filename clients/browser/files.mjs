@@ -1,28 +1,44 @@
-/** Files: the ones that the server hands out, and the rule that each of them obeys.
+/**
+ * Files: the ones that the server hands out, and the rule that each of them obeys.
  *
- * A package comes from a stranger. Its files are regular files whose real place is in the package folder. Only in mode
- * `reference` are there others: weight files of the checkpoint, below the folder that the manifest names. Those must be
- * the very safetensors files that the manifest describes, so that a manifest cannot hand out anything else. */
+ * A package comes from a stranger. Its files are regular files whose real place is in the package
+ * folder. Only in mode `reference` are there others: weight files of the checkpoint, below the
+ * folder that the manifest names. Those must be the very safetensors files that the manifest
+ * describes, so that a manifest cannot hand out anything else.
+ */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { open, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { ClientError, expect, messageOf } from "./public/errors.mjs";
 import { parseJson } from "./public/json.mjs";
-import { checkManifest, GENERATION_CONFIG, GOLDEN, listedFiles, MANIFEST, MOST_BYTES } from "./public/manifest.mjs";
-import { outerRoot } from "./public/manifest.mjs";
+import {
+  checkManifest,
+  GENERATION_CONFIG,
+  GOLDEN,
+  listedFiles,
+  MANIFEST,
+  MOST_BYTES,
+  outerRoot,
+} from "./public/manifest.mjs";
 import { headerEnd, tensorPlaces } from "./public/safetensors.mjs";
 
-/** @typedef {import("./public/manifest.mjs").WeightFile} WeightFile
- * @typedef {{folder: string, name: string, weights: WeightFile | null}} ServedFile  `folder` is its real path, and `name`
- *   relative to it */
+/**
+ * @typedef {import("./public/manifest.mjs").WeightFile} WeightFile
+ * @typedef {{folder: string, name: string, weights: WeightFile | null}} ServedFile  `folder` is its
+ *   real path, and `name` relative to it
+ */
 
 const OPTIONAL = [GENERATION_CONFIG, GOLDEN];
-// Neither waits for the writer of a FIFO nor follows a link that was set meanwhile; Windows has neither flag.
+// Neither waits for the writer of a FIFO nor follows a link that was set meanwhile. Windows has
+// neither flag.
 const FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0) | (constants.O_NOFOLLOW ?? 0);
 
-/** Return every file of a package that may be handed out; throw a ClientError for the first that is missing or is not
- * what the manifest says. @param {string} folder */
+/**
+ * Return every file of a package that may be handed out; throw a ClientError for the first that is
+ * missing or is not what the manifest says.
+ * @param {string} folder
+ */
 export async function packageFiles(folder) {
   const place = await realFolder(folder);
   const manifest = checkManifest(await readManifest(place));
@@ -34,14 +50,22 @@ export async function packageFiles(folder) {
     const opened = await openServed(file);
     await opened?.handle.close();
     const path = join(file.folder, name);
-    expect(path, "no such file", opened !== null || OPTIONAL.includes(name), `one, as ${MANIFEST} lists it`);
+    expect(
+      path,
+      "no such file",
+      opened !== null || OPTIONAL.includes(name),
+      `one, as ${MANIFEST} lists it`,
+    );
     files.push(file);
   }
   return files;
 }
 
-/** Open a file that obeys the rule; null where there is none. Throws a ClientError for a file that does not.
- * @param {ServedFile} file */
+/**
+ * Open a file that obeys the rule; null where there is none. Throws a ClientError for a file that
+ * does not.
+ * @param {ServedFile} file
+ */
 export async function openServed({ folder, name, weights }) {
   const path = join(folder, ...name.split("/"));
   const real = await unlessMissing(path, () => realpath(path));
@@ -52,7 +76,12 @@ export async function openServed({ folder, name, weights }) {
   if (handle === null) return null;
   try {
     const stat = await handle.stat();
-    expect(path, stat.isDirectory() ? "a folder" : "a FIFO or a device", stat.isFile(), "a regular file");
+    expect(
+      path,
+      stat.isDirectory() ? "a folder" : "a FIFO or a device",
+      stat.isFile(),
+      "a regular file",
+    );
     if (weights) await checkWeights(path, handle, stat.size, weights);
     return { handle, size: stat.size };
   } catch (error) {
@@ -61,32 +90,56 @@ export async function openServed({ folder, name, weights }) {
   }
 }
 
-/** @param {string} path @param {import("node:fs/promises").FileHandle} handle @param {number} size
- * @param {WeightFile} expected */
+/**
+ * @param {string} path
+ * @param {import("node:fs/promises").FileHandle} handle
+ * @param {number} size
+ * @param {WeightFile} expected
+ */
 async function checkWeights(path, handle, size, expected) {
-  expect(`${path}: bytes`, size, size === expected.size, `${expected.size}; export the package again`);
+  expect(
+    `${path}: bytes`,
+    size,
+    size === expected.size,
+    `${expected.size}; export the package again`,
+  );
   const end = headerEnd(await readStart(handle, 8), size, path);
   const header = await readStart(handle, end);
   tensorPlaces(header, size, path);
   const hash = createHash("sha256").update(header.subarray(8)).digest("hex");
   const same = hash === expected.header_sha256;
-  expect(`${path}: sha256 of the header`, hash, same, `${expected.header_sha256}; export the package again`);
+  expect(
+    `${path}: sha256 of the header`,
+    hash,
+    same,
+    `${expected.header_sha256}; export the package again`,
+  );
 }
 
 /** @param {string} folder  real path of a package */
 async function readManifest(folder) {
   const opened = await openServed({ folder, name: MANIFEST, weights: null });
-  if (opened === null) throw new ClientError(`${folder}: found no ${MANIFEST}, expected a package folder`);
+  if (opened === null)
+    throw new ClientError(`${folder}: found no ${MANIFEST}, expected a package folder`);
   try {
     const path = join(folder, MANIFEST);
-    expect(`${path}: bytes`, opened.size, opened.size <= MOST_BYTES.manifest, `at most ${MOST_BYTES.manifest}`);
+    expect(
+      `${path}: bytes`,
+      opened.size,
+      opened.size <= MOST_BYTES.manifest,
+      `at most ${MOST_BYTES.manifest}`,
+    );
     return parseJson(await readStart(opened.handle, opened.size), path);
   } finally {
     await opened.handle.close();
   }
 }
 
-/** Return the first bytes of a file. @param {import("node:fs/promises").FileHandle} handle @param {number} length */
+/**
+ * Return the first bytes of a file.
+ * @param {import("node:fs/promises").FileHandle} handle
+ * @param {number} length
+ */
 async function readStart(handle, length) {
   const { bytesRead, buffer } = await handle.read(new Uint8Array(length), 0, length, 0);
   return buffer.subarray(0, bytesRead);
@@ -95,11 +148,17 @@ async function readStart(handle, length) {
 /** @param {string} folder */
 async function realFolder(folder) {
   const real = await unlessMissing(folder, () => realpath(folder));
-  if (real === null) throw new ClientError(`${folder}: found no such folder, expected a package or its checkpoint`);
+  if (real === null)
+    throw new ClientError(`${folder}: found no such folder, expected a package or its checkpoint`);
   return real;
 }
 
-/** Return what a step returns, null where it finds no file. @template T @param {string} path @param {() => Promise<T>} step */
+/**
+ * Return what a step returns, null where it finds no file.
+ * @template T
+ * @param {string} path
+ * @param {() => Promise<T>} step
+ */
 async function unlessMissing(path, step) {
   try {
     return await step();

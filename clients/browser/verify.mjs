@@ -9,7 +9,8 @@ import { serve } from "./serve.mjs";
 /** @typedef {import("playwright-core").Page} Page */
 
 const USAGE = `usage: gptoss-browser verify|generate PACKAGE [OPTION]...; --help lists the options
-  gptoss-browser verify PACKAGE          run the golden vectors, print the verdict as JSON; exit code 1 if it failed
+  gptoss-browser verify PACKAGE          run the golden vectors and print the verdict as JSON;
+                                         exit code 1 if they fail
     --screenshot FILE                    save a picture of the page
   gptoss-browser generate PACKAGE        print a greedy continuation
     --prompt-tokens 1,2,3                the prompt
@@ -36,7 +37,9 @@ program(import.meta.url, USAGE, OPTIONS, async (values, positionals) => {
   if (prompt === undefined)
     return withPage(folder, values.chromium, (page) => verify(page, folder, values.screenshot));
   const most = Number.MAX_SAFE_INTEGER;
-  const tokens = prompt.split(",").map((/** @type {string} */ id) => wholeNumber("--prompt-tokens", id.trim(), most));
+  const tokens = prompt
+    .split(",")
+    .map((/** @type {string} */ id) => wholeNumber("--prompt-tokens", id.trim(), most));
   const count = wholeNumber("--max-new-tokens", values["max-new-tokens"] ?? "128", most);
   return withPage(folder, values.chromium, async (page) => {
     const answer = await generate(page, tokens, count);
@@ -45,8 +48,14 @@ program(import.meta.url, USAGE, OPTIONS, async (values, positionals) => {
   });
 });
 
-/** Serve a package, open the page with an empty profile, and do something with it once the package is loaded.
- * @template T @param {string} folder @param {string | undefined} path @param {(page: Page) => Promise<T>} action */
+/**
+ * Serve a package, open the page with an empty profile, and do something with it once the package
+ * is loaded.
+ * @template T
+ * @param {string} folder
+ * @param {string | undefined} path
+ * @param {(page: Page) => Promise<T>} action
+ */
 export async function withPage(folder, path, action) {
   const server = await serve(folder);
   let browser = /** @type {import("playwright-core").Browser | undefined} */ (undefined);
@@ -74,10 +83,16 @@ export async function settled(page) {
   const body = await page.waitForSelector("body[data-state=ready], body[data-state=failed]");
   const error = await page.textContent("#error");
   if (error) throw new ClientError(error);
-  if ((await body.getAttribute("data-state")) === "failed") throw new ClientError("page: failed without a reason");
+  if ((await body.getAttribute("data-state")) === "failed")
+    throw new ClientError("page: failed without a reason");
 }
 
-/** Click Verify and print the verdict. @param {Page} page @param {string} folder @param {string} [screenshot] */
+/**
+ * Click Verify and print the verdict.
+ * @param {Page} page
+ * @param {string} folder
+ * @param {string} [screenshot]
+ */
 async function verify(page, folder, screenshot) {
   await page.click("#verify");
   await settled(page);
@@ -87,23 +102,38 @@ async function verify(page, folder, screenshot) {
   return verdict.passed ? 0 : 1;
 }
 
-/** Generate greedily with the page's engine. @param {Page} page @param {number[]} prompt @param {number} most */
+/**
+ * Generate greedily with the page's engine.
+ * @param {Page} page
+ * @param {number[]} prompt
+ * @param {number} most
+ */
 async function generate(page, prompt, most) {
-  const answer = await page.evaluate(async (argument) => {
-    const { call } = await import("/page.mjs");
-    return call("generate", argument, () => {}).catch((/** @type {Error} */ { message }) => ({ error: message }));
-  }, { prompt, most });
+  const answer = await page.evaluate(
+    async (argument) => {
+      const { call } = await import("/page.mjs");
+      return call("generate", argument, () => {}).catch((/** @type {Error} */ { message }) => ({
+        error: message,
+      }));
+    },
+    { prompt, most },
+  );
   if (answer.error) throw new ClientError(answer.error);
   return answer;
 }
 
-/** Return a document as JSON that cannot steer a terminal: JSON.stringify leaves some controls as they are.
- * @param {object} document */
+/**
+ * Return a document as JSON that cannot steer a terminal: JSON.stringify leaves some controls as
+ * they are.
+ * @param {object} document
+ */
 const jsonText = (document) => printable(JSON.stringify(document, null, 2), "\n");
 
 /** Return the first browser on PATH. */
 function findBrowser() {
-  const found = spawnSync("sh", ["-c", `command -v ${BROWSERS.join(" || command -v ")}`], { encoding: "utf8" });
+  const found = spawnSync("sh", ["-c", `command -v ${BROWSERS.join(" || command -v ")}`], {
+    encoding: "utf8",
+  });
   if (found.status === 0) return found.stdout.trim();
   throw new ClientError(`PATH: found none of ${BROWSERS.join(", ")}; expected one or --chromium`);
 }

@@ -3,23 +3,28 @@
 const LONGEST = 80; // characters of a stranger's value in an error
 
 // Controls, line ends, marks that turn the direction of writing, and halves of surrogate pairs.
-const UNPRINTABLE =
-  /[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
+const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
 
 /** What this client throws for wrong input; anything else is a fault of the client. */
 export class ClientError extends Error {
   name = "ClientError";
 }
 
-/** Unless a condition holds, throw a ClientError.
- * @type {(thing: string, found: unknown, holds: boolean, expected: string) => any} */
+/**
+ * Unless a condition holds, throw a ClientError.
+ * @type {(thing: string, found: unknown, holds: boolean, expected: string) => any}
+ */
 export function expect(thing, found, holds, expected) {
   if (holds) return;
   throw new ClientError(`${printable(thing)}: found ${shown(found)}, expected ${expected}`);
 }
 
-/** Return a text with its control characters escaped as in JSON, so that it cannot steer a terminal or a line of text.
- * @param {string} text @param {string} [kept]  characters that stay as they are */
+/**
+ * Return a text with its control characters escaped as in JSON, so that it cannot steer a terminal
+ * or a line of text.
+ * @param {string} text
+ * @param {string} [kept]  characters that stay as they are
+ */
 export function printable(text, kept = "") {
   return text.replace(UNPRINTABLE, (character) => {
     if (kept.includes(character)) return character;

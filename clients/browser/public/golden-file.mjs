@@ -18,8 +18,12 @@ import { expect } from "./errors.mjs";
 const MOST_CASES = 1000;
 const LONGEST_NAME = 200; // characters
 
-/** Check that golden vectors make sense for a vocabulary; throw a ClientError otherwise.
- * @param {any} golden  of the JSON document @param {number} vocab @returns {Golden} */
+/**
+ * Check that golden vectors make sense for a vocabulary; throw a ClientError otherwise.
+ * @param {any} golden  of the JSON document
+ * @param {number} vocab
+ * @returns {Golden}
+ */
 export function checkGolden(golden, vocab) {
   const { format, format_version: version, sampled_indices: sampled, cases } = golden ?? {};
   expect("golden.json: format", format, format === "gptoss-onnx-golden", "gptoss-onnx-golden");
@@ -31,8 +35,12 @@ export function checkGolden(golden, vocab) {
   return golden;
 }
 
-/** @param {string} where @param {any} one @param {number} samples  tokens sampled at each position
- * @param {number} vocab */
+/**
+ * @param {string} where
+ * @param {any} one
+ * @param {number} samples  tokens sampled at each position
+ * @param {number} vocab
+ */
 function checkCase(where, one, samples, vocab) {
   const name = one?.name;
   const short = typeof name === "string" && name.length <= LONGEST_NAME;
@@ -68,8 +76,13 @@ function checkNumbers(where, list, length) {
   checkList(where, list, length, "numbers", Number.isFinite);
 }
 
-/** @param {string} where @param {unknown} list @param {number | null} length  null: at least 1
- * @param {string} entries  what they should be @param {(entry: any) => boolean} fits */
+/**
+ * @param {string} where
+ * @param {unknown} list
+ * @param {number | null} length  null: at least 1
+ * @param {string} entries  what they should be
+ * @param {(entry: any) => boolean} fits
+ */
 function checkList(where, list, length, entries, fits) {
   const found = Array.isArray(list) ? list : [];
   const holds = length === null ? found.length > 0 : found.length === length;

@@ -1,16 +1,25 @@
-/** Golden vectors: runs the cases of `golden.json` and says whether the package computes here what it should. */
+/**
+ * Golden vectors: runs the cases of `golden.json` and says whether the package computes here what
+ * it should.
+ */
 import { GREEDY } from "./sampling.mjs";
 import { Cache } from "./session.mjs";
 
-/** @typedef {import("./golden-file.mjs").Golden} Golden
+/**
+ * @typedef {import("./golden-file.mjs").Golden} Golden
  * @typedef {import("./golden-file.mjs").Case} Case
- * @typedef {import("./session.mjs").Session} Session */
+ * @typedef {import("./session.mjs").Session} Session
+ */
 
 const LIMIT = 1e-3; // of logits and their logsumexp
 
-/** Run every case, reporting each that is done; return the verdict, as every client words it.
- * @param {Session} session @param {Golden} golden  checked
- * @param {{runtime: string, package: string}} names @param {(report: object) => void} report */
+/**
+ * Run every case, reporting each that is done; return the verdict, as every client words it.
+ * @param {Session} session
+ * @param {Golden} golden  checked
+ * @param {{runtime: string, package: string}} names
+ * @param {(report: object) => void} report
+ */
 export async function verify(session, golden, names, report) {
   const begin = performance.now();
   const cases = [];
@@ -60,11 +69,17 @@ async function runCase(session, one, sampledIndices) {
   };
 }
 
-/** Return how many greedy tokens agree before the first that differs, and a note on that one.
- * @param {Session} session @param {Case} one */
+/**
+ * Return how many greedy tokens agree before the first that differs, and a note on that one.
+ * @param {Session} session
+ * @param {Case} one
+ */
 async function compareGreedy(session, one) {
   let equal = 0;
-  for await (const { token } of session.generate(one.token_ids, GREEDY, { most: one.greedy.length, stopTokens: [] })) {
+  for await (const { token } of session.generate(one.token_ids, GREEDY, {
+    most: one.greedy.length,
+    stopTokens: [],
+  })) {
     if (token !== one.greedy[equal])
       return { equal, note: `greedy token ${equal} is ${token}, expected ${one.greedy[equal]}` };
     equal++;

@@ -1,13 +1,20 @@
-/** JSON of strangers: parsed with limits on depth and numbers, and without what readers would understand differently. */
+/**
+ * JSON of strangers: parsed with limits on depth and numbers, and without what readers would
+ * understand differently.
+ */
 import { ClientError, messageOf, shown } from "./errors.mjs";
 
 const DEEPEST = 100; // objects and lists inside each other
 const MOST_DIGITS = 40; // of an integer; 64 bits have 20
 const NUMBER = /-?\d[\d.eE+-]*/y;
 
-/** Return the value of a JSON text in UTF-8. Throws a ClientError that begins with `where` for what is no JSON, is
- * nested too deep, repeats a key of an object, or holds a number or text that cannot be represented.
- * @param {Uint8Array} bytes @param {string} where */
+/**
+ * Return the value of a JSON text in UTF-8. Throws a ClientError that begins with `where` for what
+ * is no JSON, is nested too deep, repeats a key of an object, or holds a number or text that cannot
+ * be represented.
+ * @param {Uint8Array} bytes
+ * @param {string} where
+ */
 export function parseJson(bytes, where) {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -45,7 +52,11 @@ function checkTokens(text) {
   }
 }
 
-/** Return the place after the string that begins at a quote. @param {string} text @param {number} begin */
+/**
+ * Return the place after the string that begins at a quote.
+ * @param {string} text
+ * @param {number} begin
+ */
 function stringEnd(text, begin) {
   let quote = text.indexOf('"', begin + 1);
   while (quote !== -1) {
@@ -57,7 +68,10 @@ function stringEnd(text, begin) {
   throw new Error("a string without an end");
 }
 
-/** @param {string} token  with its quotes @param {Set<string> | null | undefined} keys  of its object, if it is one */
+/**
+ * @param {string} token  with its quotes
+ * @param {Set<string> | null | undefined} keys  of its object, if it is one
+ */
 function checkString(token, keys) {
   // Only an escape can be half of a pair of surrogates: the text itself was valid UTF-8.
   const string = token.includes("\\") ? JSON.parse(token) : token.slice(1, -1);
@@ -67,11 +81,17 @@ function checkString(token, keys) {
   keys.add(string);
 }
 
-/** Return the place after the number that begins at `place`. @param {string} text @param {number} place */
+/**
+ * Return the place after the number that begins at `place`.
+ * @param {string} text
+ * @param {number} place
+ */
 function checkNumber(text, place) {
   NUMBER.lastIndex = place;
   const digits = NUMBER.exec(text)?.[0] ?? "";
-  if (/^-?\d+$/.test(digits) && digits.length > MOST_DIGITS) throw new Error(`a number of ${digits.length} digits`);
-  if (!Number.isFinite(Number(digits))) throw new Error(`the number ${shown(digits)} is beyond a double`);
+  if (/^-?\d+$/.test(digits) && digits.length > MOST_DIGITS)
+    throw new Error(`a number of ${digits.length} digits`);
+  if (!Number.isFinite(Number(digits)))
+    throw new Error(`the number ${shown(digits)} is beyond a double`);
   return NUMBER.lastIndex;
 }

@@ -1,6 +1,10 @@
-/** Manifest: checks `manifest.json` of a package that a stranger may have written, and says which files it lists.
+/**
+ * Manifest: checks `manifest.json` of a package that a stranger may have written, and says which
+ * files it lists.
  *
- * The server (`serve.mjs`) and the page run the same checks. What is returned has the type `Manifest` indeed. */
+ * The server (`serve.mjs`) and the page run the same checks. What is returned has the type
+ * `Manifest` indeed.
+ */
 import { expect } from "./errors.mjs";
 
 /**
@@ -25,7 +29,8 @@ import { expect } from "./errors.mjs";
  * @property {CacheLayer[]} cache
  * @property {"float32" | "float16"} kv_dtype
  * @property {Record<string, unknown> & {vocab_size: number}} model
- * @property {{mode: "link" | "copy" | "reference", root: string | null, files: WeightFile[]}} weights
+ * @property {{mode: "link" | "copy" | "reference", root: string | null, files: WeightFile[]}}
+ *   weights
  * @property {string[]} tokenizer_files
  */
 
@@ -40,24 +45,34 @@ export const MOST_BYTES = {
   golden: 8e6,
   tokenizer: 64e6,
   graph: 256e6,
-  // WebAssembly addresses 4 GiB, which the weights share with the copies that ONNX Runtime makes of them.
+  // WebAssembly addresses 4 GiB, which the weights share with copies that ONNX Runtime makes.
   weights: 2 ** 30,
 };
 
 const MOST_LAYERS = 1024;
 const MOST_VOCABULARY = 2 ** 24; // tokens; today's models have up to 2 ** 18
 const MOST_WIDTH = 2 ** 16; // heads, or dimensions of a head
+const MOST_STOPS = 1000; // tokens that end a text
 const LONGEST_NAME = 255; // characters
 
-/** Check that a manifest makes sense and that this client can run the package; throw a ClientError otherwise.
- * @param {any} value  of the JSON document @returns {Manifest} */
+/**
+ * Check that a manifest makes sense and that this client can run the package; throw a ClientError
+ * otherwise.
+ * @param {any} value  of the JSON document
+ * @returns {Manifest}
+ */
 export function checkManifest(value) {
   const manifest = object("", value, "an object");
   const { format, format_version: version, target, kv_dtype: dtype } = manifest;
   check("format", format, format === "gptoss-onnx", "gptoss-onnx");
   check("format_version", version, version === 1, "1");
   check("target", target, target === "portable" || target === "ort", "portable or ort");
-  check("kv_dtype", dtype, dtype === "float32" || dtype === "float16", "float32 or float16 in a browser");
+  check(
+    "kv_dtype",
+    dtype,
+    dtype === "float32" || dtype === "float16",
+    "float32 or float16 in a browser",
+  );
   const model = object("model", manifest.model, "an object");
   integer("model.vocab_size", model.vocab_size, 1, MOST_VOCABULARY);
   checkCache(manifest.cache);
@@ -65,26 +80,34 @@ export function checkManifest(value) {
   fileName("graph", manifest.graph);
   for (const [i, name] of list("tokenizer_files", manifest.tokenizer_files, 0, 100).entries())
     fileName(`tokenizer_files[${i}]`, name);
-  const names = listedFiles(manifest).map(({ name }) => name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  check("file names", twice, twice === undefined, "each name once");
+  const names = new Set();
+  for (const { name } of listedFiles(manifest)) {
+    check("file names", name, !names.has(name), "each name once");
+    names.add(name);
+  }
   return manifest;
 }
 
-/** Return every file that a package may consist of. Weight files of origin `checkpoint` lie below `weights.root` in mode
- * `reference`, all others in the package folder.
- * @param {Manifest} manifest */
+/**
+ * Return every file that a package may consist of. Weight files of origin `checkpoint` lie below
+ * `weights.root` in mode `reference`, all others in the package folder.
+ * @param {Manifest} manifest
+ */
 export function listedFiles({ graph, weights, tokenizer_files: tokenizerFiles }) {
   /** @type {{name: string, weights: WeightFile | null}[]} */
   const files = [];
-  for (const name of [MANIFEST, graph, GENERATION_CONFIG, GOLDEN]) files.push({ name, weights: null });
+  for (const name of [MANIFEST, graph, GENERATION_CONFIG, GOLDEN])
+    files.push({ name, weights: null });
   for (const name of tokenizerFiles) files.push({ name, weights: null });
   for (const file of weights.files) files.push({ name: file.name, weights: file });
   return files;
 }
 
-/** Return the folder that a weight file lies in where that is not the package folder.
- * @param {Manifest["weights"]} weights @param {WeightFile} file */
+/**
+ * Return the folder that a weight file lies in where that is not the package folder.
+ * @param {Manifest["weights"]} weights
+ * @param {WeightFile} file
+ */
 export function outerRoot(weights, file) {
   return weights.mode === "reference" && file.origin === "checkpoint" ? weights.root : null;
 }
@@ -92,13 +115,25 @@ export function outerRoot(weights, file) {
 /** Return the bytes of all weights. @param {Manifest} manifest */
 export const weightBytes = ({ weights }) => weights.files.reduce((sum, file) => sum + file.size, 0);
 
-/** Return the tokens that end a text: those of `generation_config.json`, else the model's, else none.
- * @param {any} config  of generation_config.json, {} where there is none @param {Manifest} manifest */
+/**
+ * Return the tokens that end a text: those of `generation_config.json`, else the model's, if any.
+ * @param {any} config  of generation_config.json, {} where there is none
+ * @param {Manifest} manifest
+ */
 export function stopTokens(config, { model }) {
-  const where = config?.eos_token_id == null ? `${MANIFEST}: model.eos_token_id` : `${GENERATION_CONFIG}: eos_token_id`;
-  expect(GENERATION_CONFIG, config, typeof config === "object" && config !== null && !Array.isArray(config), "an object");
+  const where =
+    config?.eos_token_id == null
+      ? `${MANIFEST}: model.eos_token_id`
+      : `${GENERATION_CONFIG}: eos_token_id`;
+  expect(
+    GENERATION_CONFIG,
+    config,
+    typeof config === "object" && config !== null && !Array.isArray(config),
+    "an object",
+  );
   const value = config.eos_token_id ?? model.eos_token_id ?? [];
   const tokens = Array.isArray(value) ? value : [value];
+  expect(where, value, tokens.length <= MOST_STOPS, `at most ${MOST_STOPS} token ids`);
   for (const token of tokens) {
     const known = Number.isInteger(token) && token >= 0 && token < model.vocab_size;
     expect(where, token, known, `token ids, 0 to ${model.vocab_size - 1}`);
@@ -130,9 +165,15 @@ function checkCache(cache) {
 function checkWeights(value) {
   const weights = object("weights", value, "an object");
   const { mode, root } = weights;
-  check("weights.mode", mode, ["link", "copy", "reference"].includes(mode), "link, copy or reference");
+  check(
+    "weights.mode",
+    mode,
+    ["link", "copy", "reference"].includes(mode),
+    "link, copy or reference",
+  );
   if (mode === "reference") {
-    const absolute = typeof root === "string" && /^([/\\]|[A-Za-z]:[/\\])/.test(root) && !root.includes("\0");
+    const absolute =
+      typeof root === "string" && /^([/\\]|[A-Za-z]:[/\\])/.test(root) && !root.includes("\0");
     check("weights.root", root, absolute, "an absolute folder in mode reference");
   } else {
     check("weights.root", root, root === null, `nothing in mode ${mode}`);
@@ -141,11 +182,21 @@ function checkWeights(value) {
     const where = `weights.files[${i}]`;
     const file = object(where, entry, "an object");
     const { origin, header_sha256: hash } = file;
-    check(`${where}.origin`, origin, origin === "checkpoint" || origin === "export", "checkpoint or export");
+    check(
+      `${where}.origin`,
+      origin,
+      origin === "checkpoint" || origin === "export",
+      "checkpoint or export",
+    );
     if (outerRoot(weights, file) === null) fileName(`${where}.name`, file.name);
     else relativePath(`${where}.name`, file.name);
     integer(`${where}.size`, file.size, 1, Number.MAX_SAFE_INTEGER);
-    check(`${where}.header_sha256`, hash, typeof hash === "string" && /^[0-9a-f]{64}$/.test(hash), "64 hex digits");
+    check(
+      `${where}.header_sha256`,
+      hash,
+      typeof hash === "string" && /^[0-9a-f]{64}$/.test(hash),
+      "64 hex digits",
+    );
   }
   const bytes = weightBytes(/** @type {Manifest} */ ({ weights }));
   const most = MOST_BYTES.weights;
@@ -167,7 +218,13 @@ function relativePath(where, name) {
   check(where, name, holds, "a plain file name");
 }
 
-/** @param {string} where @param {unknown} value @param {number} least @param {number} most @returns {any[]} */
+/**
+ * @param {string} where
+ * @param {unknown} value
+ * @param {number} least
+ * @param {number} most
+ * @returns {any[]}
+ */
 function list(where, value, least, most) {
   const length = Array.isArray(value) ? value.length : -1;
   check(where, value, length >= least && length <= most, `a list of ${least} to ${most} entries`);
@@ -176,7 +233,12 @@ function list(where, value, least, most) {
 
 /** @param {string} where @param {unknown} value @param {string} expected @returns {any} */
 function object(where, value, expected) {
-  check(where, value, typeof value === "object" && value !== null && !Array.isArray(value), expected);
+  check(
+    where,
+    value,
+    typeof value === "object" && value !== null && !Array.isArray(value),
+    expected,
+  );
   return value;
 }
 

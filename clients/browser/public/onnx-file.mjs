@@ -1,8 +1,10 @@
-/** ONNX file: finds the tensors whose bytes lie in other files, without trusting the file.
+/**
+ * ONNX file: finds the tensors whose bytes lie in other files, without trusting the file.
  *
- * A message of protocol buffers is a sequence of fields: a key (number and kind), then a value. The walker follows only
- * fields that can hold a tensor; it refuses what a parser might read differently. Numbers are those of
- * https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. */
+ * A message of protocol buffers is a sequence of fields: a key (number and kind), then a value. The
+ * walker follows only fields that can hold a tensor; it refuses what a parser might read
+ * differently. Numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+ */
 import { ClientError, shown } from "./errors.mjs";
 
 /** @typedef {{name: string, location: string, offset: number, length: number}} ExternalTensor */
@@ -18,8 +20,11 @@ const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const MODEL_GRAPH = 7;
 
-/** The fields that can lead to a tensor, by message. A tensor of `Weight` may lie in another file, one of `Inner` may not.
- * @type {Record<string, Record<number, string>>} */
+/**
+ * The fields that can lead to a tensor, by message. A tensor of `Weight` may lie in another file,
+ * one of `Inner` may not.
+ * @type {Record<string, Record<number, string>>}
+ */
 const MESSAGES = {
   Model: { [MODEL_GRAPH]: "MainGraph", 20: "Training", 25: "Function" },
   MainGraph: { 1: "Node", 5: "Weight", 15: "Sparse" },
@@ -33,17 +38,23 @@ const MESSAGES = {
 const TENSOR = { name: 8, externalData: 13, dataLocation: 14 };
 const ENTRY = { key: 1, value: 2 };
 
-/** Return the initializers of the main graph whose bytes lie in other files. Throws a ClientError for what is no ONNX
- * model, and for such a tensor anywhere else.
- * @param {Uint8Array} bytes @param {string} where */
+/**
+ * Return the initializers of the main graph whose bytes lie in other files. Throws a ClientError
+ * for what is no ONNX model, and for such a tensor anywhere else.
+ * @param {Uint8Array} bytes
+ * @param {string} where
+ */
 export function externalTensors(bytes, where) {
   // ONNX Runtime reads a file with this mark as another format, whatever else the bytes mean.
   const mark = String.fromCharCode(...bytes.subarray(4, 8));
-  if (mark === "ORTM") throw new ClientError(`${where}: found ONNX Runtime's own format, expected an ONNX model`);
+  if (mark === "ORTM")
+    throw new ClientError(`${where}: found ONNX Runtime's own format, expected an ONNX model`);
   try {
     return new Walker().walkModel(bytes);
   } catch (error) {
-    throw new ClientError(`${where}: found ${error.message}, expected an ONNX model; export the package again`);
+    throw new ClientError(
+      `${where}: found ${error.message}, expected an ONNX model; export the package again`,
+    );
   }
 }
 
@@ -61,13 +72,20 @@ class Walker {
     return this.found;
   }
 
-  /** Visit a message and those inside it. @param {Uint8Array} message @param {string} kind @param {number} depth */
+  /**
+   * Visit a message and those inside it.
+   * @param {Uint8Array} message
+   * @param {string} kind
+   * @param {number} depth
+   */
   walk(message, kind, depth) {
     if (depth > DEEPEST) throw new Error(`messages more than ${DEEPEST} deep`);
     if (kind === "Weight" || kind === "Inner") {
       const tensor = this.externalTensor(message);
       if (tensor && kind === "Inner")
-        throw new Error(`external data of ${shown(tensor.name)}, which is no initializer of the main graph`);
+        throw new Error(
+          `external data of ${shown(tensor.name)}, which is no initializer of the main graph`,
+        );
       if (tensor) this.found.push(tensor);
       return;
     }
@@ -89,7 +107,8 @@ class Walker {
       if (number !== TENSOR.externalData) continue;
       external = true;
       const [key, text] = this.entry(asBytes(value));
-      if (entries.has(key)) throw new Error(`${shown(key)} twice in the external data of ${shown(name)}`);
+      if (entries.has(key))
+        throw new Error(`${shown(key)} twice in the external data of ${shown(name)}`);
       entries.set(key, text);
     }
     if (!external) return null;
@@ -97,7 +116,9 @@ class Walker {
     const offset = placeNumber(entries.get("offset"));
     const length = placeNumber(entries.get("length"));
     if (entries.size !== 3 || location === undefined || offset === null || length === null)
-      throw new Error(`external data of ${shown(name)} that is not a location, an offset and a length`);
+      throw new Error(
+        `external data of ${shown(name)} that is not a location, an offset and a length`,
+      );
     return { name, location, offset, length };
   }
 
@@ -111,7 +132,10 @@ class Walker {
     return [key, text];
   }
 
-  /** Yield the fields of a message: a varint as a number, all else as bytes. @param {Uint8Array} message */
+  /**
+   * Yield the fields of a message: a varint as a number, all else as bytes.
+   * @param {Uint8Array} message
+   */
   *fields(message) {
     let place = 0;
     while (place < message.length) {
@@ -127,7 +151,8 @@ class Walker {
         place = end;
         continue;
       }
-      const [size, begin] = kind === BYTES ? varint(message, afterKey) : [fixedSize(kind), afterKey];
+      const [size, begin] =
+        kind === BYTES ? varint(message, afterKey) : [fixedSize(kind), afterKey];
       if (size > message.length - begin) throw new Error("the end inside a field");
       yield { number, value: message.subarray(begin, begin + size) };
       place = begin + size;
@@ -135,9 +160,12 @@ class Walker {
   }
 }
 
-/** Return the number at a place, and the place after it: seven bits a byte, from the lowest on. A number above 2 ** 53 is
- * not exact, but still too large for any use of it here.
- * @param {Uint8Array} bytes @param {number} place */
+/**
+ * Return the number at a place, and the place after it: seven bits a byte, from the lowest on. A
+ * number above 2 ** 53 is not exact, but still too large for any use of it here.
+ * @param {Uint8Array} bytes
+ * @param {number} place
+ */
 function varint(bytes, place) {
   let number = 0;
   for (let i = 0; i < LONGEST_VARINT; i++) {

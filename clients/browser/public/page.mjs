@@ -1,4 +1,7 @@
-/** Page: the controls, and the calls to the worker that does the work. What a stranger wrote is shown as text only. */
+/**
+ * Page: the controls, and the calls to the worker that does the work. What a stranger wrote is
+ * shown as text only.
+ */
 
 const LONGEST_STEP = 10_000; // milliseconds, of what the worker sets a deadline for
 
@@ -9,9 +12,13 @@ let ended = false; // the worker, by us
 /** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 
-/** Call a method of the worker, one at a time; pass on what it reports and return its result.
- * @param {string} method @param {object | null} argument @param {(report: any) => void} onReport
- * @returns {Promise<any>} */
+/**
+ * Call a method of the worker, one at a time; pass on what it reports and return its result.
+ * @param {string} method
+ * @param {object | null} argument
+ * @param {(report: any) => void} onReport
+ * @returns {Promise<any>}
+ */
 export async function call(method, argument, onReport) {
   if (calling) throw new Error("page: found another request under way, expected one at a time");
   if (ended) throw new Error("page: found its worker ended, expected it to run; reload the page");
@@ -19,13 +26,15 @@ export async function call(method, argument, onReport) {
   let timer = 0;
   try {
     return await new Promise((resolve, reject) => {
-      worker.onerror = ({ message }) => reject(new Error(`worker.mjs: ${message ?? "not loaded; is npm ci done?"}`));
+      worker.onerror = ({ message }) =>
+        reject(new Error(`worker.mjs: ${message ?? "not loaded; is npm ci done?"}`));
       worker.onmessage = ({ data }) => {
         if ("report" in data) {
           onReport(data.report);
         } else if ("deadline" in data) {
           clearTimeout(timer);
-          if (data.deadline) timer = window.setTimeout(() => reject(endWorker(data.deadline)), LONGEST_STEP);
+          if (data.deadline)
+            timer = window.setTimeout(() => reject(endWorker(data.deadline)), LONGEST_STEP);
         } else if ("error" in data) {
           reject(new Error(data.error));
         } else {
@@ -44,7 +53,9 @@ export async function call(method, argument, onReport) {
 function endWorker(why) {
   worker.terminate();
   ended = true;
-  return new Error(`${why}: found no end within ${LONGEST_STEP / 1000} s; reload the page to go on`);
+  return new Error(
+    `${why}: found no end within ${LONGEST_STEP / 1000} s; reload the page to go on`,
+  );
 }
 
 /** @param {"loading" | "generating" | "verifying" | "ready" | "failed"} state */
@@ -56,8 +67,11 @@ function show(state, error = "") {
   document.body.dataset.state = state; // last: who waits for it finds the rest done
 }
 
-/** Show what the page is doing, and its error; do nothing else meanwhile.
- * @param {"loading" | "generating" | "verifying"} state @param {() => Promise<void>} action */
+/**
+ * Show what the page is doing, and its error; do nothing else meanwhile.
+ * @param {"loading" | "generating" | "verifying"} state
+ * @param {() => Promise<void>} action
+ */
 async function run(state, action) {
   show(state);
   try {
@@ -69,15 +83,27 @@ async function run(state, action) {
 }
 
 async function load() {
-  const { layers, experts, bytes, target, tokenizer, stops, runtime } = await call("load", null, (report) => {
-    const { what, done, total } = report;
-    at("what").textContent = `${what} ${total ? `${megabytes(done)} of ${megabytes(total)}` : "…"}`;
-    at("bar").value = total ? done / total : 1;
-  });
-  const facts = [`${layers} layers`, `${experts} experts`, `${megabytes(bytes)} of weights`, target, runtime];
+  const { layers, experts, bytes, target, tokenizer, stops, runtime } = await call(
+    "load",
+    null,
+    (report) => {
+      const { what, done, total } = report;
+      at("what").textContent =
+        `${what} ${total ? `${megabytes(done)} of ${megabytes(total)}` : "…"}`;
+      at("bar").value = total ? done / total : 1;
+    },
+  );
+  const facts = [
+    `${layers} layers`,
+    `${experts} experts`,
+    `${megabytes(bytes)} of weights`,
+    target,
+    runtime,
+  ];
   if (stops === 0) facts.push("no stop tokens: a text ends after the new tokens asked for");
   at("facts").textContent = facts.join(" · ");
-  if (!tokenizer) at("prompt").placeholder = "Token ids, such as 11 29 3: this package has no tokenizer.json";
+  if (!tokenizer)
+    at("prompt").placeholder = "Token ids, such as 11 29 3: this package has no tokenizer.json";
 }
 
 async function generate() {
@@ -85,17 +111,24 @@ async function generate() {
   at("text").textContent = "";
   at("speed").textContent = "";
   const request = { prompt: at("prompt").value, most, sampling };
-  const { finish_reason: finish, timings } = await call("generate", request, ({ fresh, tokens, perSecond }) => {
-    at("text").append(fresh);
-    at("speed").textContent = `${tokens} tokens · ${perSecond.toFixed(1)} tokens/s`;
-  });
+  const { finish_reason: finish, timings } = await call(
+    "generate",
+    request,
+    ({ fresh, tokens, perSecond }) => {
+      at("text").append(fresh);
+      at("speed").textContent = `${tokens} tokens · ${perSecond.toFixed(1)} tokens/s`;
+    },
+  );
   const prefill = timings.prefill_seconds.toFixed(2);
   at("speed").textContent += ` · prompt of ${timings.prompt_tokens} in ${prefill} s · ${finish}`;
 }
 
-/** Return the numbers of a form's named inputs: null where one is empty, NaN where it holds something else. Whoever uses
- * them checks them: the page has one way to say what is wrong.
- * @param {HTMLFormElement} form @returns {Record<string, number | null>} */
+/**
+ * Return the numbers of a form's named inputs: null where one is empty, NaN where it holds
+ * something else. Whoever uses them checks them: the page has one way to say what is wrong.
+ * @param {HTMLFormElement} form
+ * @returns {Record<string, number | null>}
+ */
 function numbers(form) {
   const inputs = /** @type {HTMLInputElement[]} */ ([...form.querySelectorAll("input[name]")]);
   return Object.fromEntries(
@@ -113,7 +146,8 @@ async function verify() {
   delete at("verified").dataset.passed;
   try {
     const verdict = await call("verify", null, showCase);
-    at("verified").textContent = `${verdict.passed ? "Passed" : "FAILED"} in ${verdict.seconds.toFixed(1)} s`;
+    at("verified").textContent =
+      `${verdict.passed ? "Passed" : "FAILED"} in ${verdict.seconds.toFixed(1)} s`;
     at("verified").dataset.passed = verdict.passed;
     at("verdict").textContent = JSON.stringify(verdict, null, 2);
   } catch (error) {
@@ -126,7 +160,8 @@ async function verify() {
 function showCase(one) {
   const greedy = `${one.greedy_equal} of ${one.greedy_tokens}`;
   const row = at("cases").insertRow();
-  for (const cell of [one.name, one.positions, one.max_abs.toExponential(1), greedy]) row.insertCell().textContent = cell;
+  for (const cell of [one.name, one.positions, one.max_abs.toExponential(1), greedy])
+    row.insertCell().textContent = cell;
   const passed = row.insertCell();
   passed.textContent = one.passed ? "passed" : "FAILED";
   passed.dataset.passed = one.passed;

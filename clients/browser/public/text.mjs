@@ -1,11 +1,14 @@
 /** Text: turns tokens into text as they come, never half a character, in constant time a token. */
 
-const REPLACEMENT = "\ufffd"; // what bytes that are no UTF-8 decode to; an unfinished character at the end is one, too
+// What bytes that are no UTF-8 decode to; an unfinished character at the end becomes one of them.
+const REPLACEMENT = "\ufffd";
 const TAIL = 3; // an unfinished character has at most 3 bytes, and so lies in as many tokens
 
-/** Return a function that takes a token of a byte-level tokenizer, and whether that is the last one, and returns the text
- * that is certain by then, perhaps none.
- * @param {(ids: number[]) => string} decode */
+/**
+ * Return a function that takes a token of a byte-level tokenizer, and whether that is the last one,
+ * and returns the text that is certain by then, perhaps none.
+ * @param {(ids: number[]) => string} decode
+ */
 export function textStream(decode) {
   /** @type {number[]} */
   let held = []; // the last tokens, while they may end inside a character

@@ -13,8 +13,11 @@ import { textStream } from "./text.mjs";
 const FOLDER = new URL("package/", import.meta.url);
 const RUNTIME = `onnxruntime-web ${env.versions.web}`;
 
-/** @typedef {(report: object) => void} Report
- * @typedef {{prompt: string | number[], most: number, sampling?: import("./sampling.mjs").Sampling}} Request */
+/**
+ * @typedef {(report: object) => void} Report
+ * @typedef {{prompt: string | number[], most: number, sampling?:
+ *   import("./sampling.mjs").Sampling}} Request
+ */
 
 /** @type {Session | undefined} */
 let session;
@@ -25,8 +28,10 @@ let stopTokens = [];
 let busy = false; // with a method
 let stopped = false; // by the page
 
-/** What the page may ask for, one at a time; each reports as it goes and returns a result.
- * @type {Record<string, (argument: any, report: Report) => Promise<object>>} */
+/**
+ * What the page may ask for, one at a time; each reports as it goes and returns a result.
+ * @type {Record<string, (argument: any, report: Report) => Promise<object>>}
+ */
 const methods = { load, generate, verify: verifyPackage };
 
 /** @param {unknown} _ @param {Report} report */
@@ -89,7 +94,11 @@ function loaded() {
   return session;
 }
 
-/** Return the tokens a second after the first one. @param {number} tokens @param {number} first  milliseconds */
+/**
+ * Return the tokens a second after the first one.
+ * @param {number} tokens
+ * @param {number} first  milliseconds
+ */
 function rate(tokens, first) {
   return tokens > 1 ? (1000 * (tokens - 1)) / (performance.now() - first) : 0;
 }
@@ -100,7 +109,12 @@ function toTokens(text) {
   if (known) return withTokenizer("encode the prompt", () => known.encode(text).ids);
   const ids = text.split(/[\s,]+/).filter(Boolean);
   const wrong = ids.find((id) => !/^\d+$/.test(id));
-  expect("prompt", wrong, wrong === undefined, "token ids, because the package has no tokenizer.json");
+  expect(
+    "prompt",
+    wrong,
+    wrong === undefined,
+    "token ids, because the package has no tokenizer.json",
+  );
   return ids.map(Number);
 }
 
@@ -110,15 +124,21 @@ function toText(ids) {
   return tokenizer.decode(ids, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
 }
 
-/** Return what a step of the tokenizer returns. Its patterns are a stranger's, and some take forever: the page ends this
- * worker if the step does.
- * @template T @param {string} what @param {() => T} step */
+/**
+ * Return what a step of the tokenizer returns. Its patterns are a stranger's, and some take
+ * forever: the page ends this worker if the step does.
+ * @template T
+ * @param {string} what
+ * @param {() => T} step
+ */
 function withTokenizer(what, step) {
   postMessage({ deadline: `tokenizer.json: cannot ${what} in time` });
   try {
     return step();
   } catch (error) {
-    throw new ClientError(`tokenizer.json: the tokenizer library cannot ${what} (${messageOf(error)})`);
+    throw new ClientError(
+      `tokenizer.json: the tokenizer library cannot ${what} (${messageOf(error)})`,
+    );
   } finally {
     postMessage({ deadline: null });
   }
@@ -133,7 +153,11 @@ function messages() {
   });
 }
 
-/** Run a method and post its result, or its error as one line. @param {string} method @param {unknown} argument */
+/**
+ * Run a method and post its result, or its error as one line.
+ * @param {string} method
+ * @param {unknown} argument
+ */
 async function answer(method, argument) {
   try {
     expect("worker", "a second request", !busy, "one at a time");

@@ -6,7 +6,12 @@ const parse = (/** @type {string | Uint8Array} */ text) =>
   parseJson(typeof text === "string" ? new TextEncoder().encode(text) : text, "file.json");
 
 test("documents mean what JSON says", () => {
-  for (const text of ['{"a": [1, -2.5e3, "x", true, null], "b": {"a": {}}}', '["\\"", "\\\\", "{,:", "a", "a"]', "7", '""'])
+  for (const text of [
+    '{"a": [1, -2.5e3, "x", true, null], "b": {"a": {}}}',
+    '["\\"", "\\\\", "{,:", "a", "a"]',
+    "7",
+    '""',
+  ])
     assert.deepEqual(parse(text), JSON.parse(text));
   assert.equal(parse('"\\ud83d\\ude42"'), "🙂");
   assert.equal(parse(`${"[".repeat(100)}${"]".repeat(100)}`).length, 1);
@@ -32,7 +37,9 @@ for (const [text, says] of /** @type {[string | Uint8Array, RegExp][]} */ ([
 ]))
   test(`refused in one line: ${String(text).slice(0, 30)}`, () => {
     const begin = performance.now();
-    const oneLine = new RegExp(`^file\\.json: found no JSON .*${says.source}|^file\\.json: ${says.source}`);
+    const oneLine = new RegExp(
+      `^file\\.json: found no JSON .*${says.source}|^file\\.json: ${says.source}`,
+    );
     assert.throws(() => parse(text), { name: "ClientError", message: oneLine });
     assert.ok(performance.now() - begin < 5000);
   });

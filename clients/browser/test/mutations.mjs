@@ -11,13 +11,43 @@ export function randomIntegers(seed) {
 
 /** What strangers put where something else belongs. */
 const VALUES = [
-  null, true, false, 0, -1, 1, 0.5, 2 ** 31, 2 ** 53, -(2 ** 63), 1e308, "", "x", "..", "../x", "/etc/passwd", "a\u0000b",
-  "\u001b[2J", "\ud800", "__proto__", "constructor", "NaN", [], [[]], {}, { length: 3 }, { __proto__: null }, [null],
-  "x".repeat(100_000), Array(2000).fill(0),
+  null,
+  true,
+  false,
+  0,
+  -1,
+  1,
+  0.5,
+  2 ** 31,
+  2 ** 53,
+  -(2 ** 63),
+  1e308,
+  "",
+  "x",
+  "..",
+  "../x",
+  "/etc/passwd",
+  "a\u0000b",
+  "\u001b[2J",
+  "\ud800",
+  "__proto__",
+  "constructor",
+  "NaN",
+  [],
+  [[]],
+  {},
+  { length: 3 },
+  { __proto__: null },
+  [null],
+  "x".repeat(100_000),
+  Array(2000).fill(0),
 ];
 
-/** Return a copy of a JSON value with one place changed, removed, doubled or moved.
- * @param {any} value @param {(below: number) => number} random */
+/**
+ * Return a copy of a JSON value with one place changed, removed, doubled or moved.
+ * @param {any} value
+ * @param {(below: number) => number} random
+ */
 export function mutatedJson(value, random) {
   const copy = structuredClone(value);
   /** @type {{parent: any, key: string | number}[]} */
@@ -36,15 +66,21 @@ export function mutatedJson(value, random) {
     () => (parent[key] = VALUES[random(VALUES.length)]),
     () => (parent[key] = structuredClone(other.parent[other.key])),
     () => (Array.isArray(parent) ? parent.splice(Number(key), 1) : delete parent[key]),
-    () => (Array.isArray(parent) ? parent.push(structuredClone(parent[Number(key)])) : (parent.added = 1)),
+    () =>
+      Array.isArray(parent)
+        ? parent.push(structuredClone(parent[Number(key)]))
+        : (parent.added = 1),
     () => (parent[key] = [parent[key]]),
   ];
   changes[random(changes.length)]();
   return copy;
 }
 
-/** Return a copy of some bytes with a few of them changed, removed or repeated.
- * @param {Uint8Array} bytes @param {(below: number) => number} random */
+/**
+ * Return a copy of some bytes with a few of them changed, removed or repeated.
+ * @param {Uint8Array} bytes
+ * @param {(below: number) => number} random
+ */
 export function mutatedBytes(bytes, random) {
   let copy = Uint8Array.from(bytes);
   for (let left = 1 + random(4); left > 0; left--) {

@@ -10,7 +10,16 @@ const OUTSIDE = external("secret", "/etc/passwd", 0, 16);
 /** A model with this main graph. @param {Field[]} graph */
 const modelOf = (graph) => message([[7, graph]]);
 /** A model whose graph has a node with this attribute. @param {Field} field */
-const withAttribute = (field) => modelOf([[1, [[4, "Constant"], [5, [[1, "value"], field]]]]]);
+const withAttribute = (field) =>
+  modelOf([
+    [
+      1,
+      [
+        [4, "Constant"],
+        [5, [[1, "value"], field]],
+      ],
+    ],
+  ]);
 
 test("tensors in other files are found, with their places", () => {
   const location = "model.safetensors";
@@ -22,32 +31,157 @@ test("tensors in other files are found, with their places", () => {
 
 /** @type {Record<string, [Uint8Array, RegExp]>} */
 const REFUSED = {
-  "nothing": [Uint8Array.of(), /found 0 graphs/],
+  nothing: [Uint8Array.of(), /found 0 graphs/],
   "no graph": [message([[1, 10]]), /found 0 graphs/],
-  "two graphs": [message([[7, []], [7, []]]), /found 2 graphs/],
+  "two graphs": [
+    message([
+      [7, []],
+      [7, []],
+    ]),
+    /found 2 graphs/,
+  ],
   "another file": [new TextEncoder().encode("root:x:0:0:root:/root"), /expected an ONNX model/],
-  "external data in an attribute": [withAttribute([5, OUTSIDE]), /found external data of secret, which is no initializer/],
+  "external data in an attribute": [
+    withAttribute([5, OUTSIDE]),
+    /found external data of secret, which is no initializer/,
+  ],
   "in a list of an attribute": [withAttribute([10, OUTSIDE]), /external data of secret/],
   "in a subgraph": [withAttribute([6, [[5, OUTSIDE]]]), /external data of secret/],
   "in one of several subgraphs": [withAttribute([11, [[5, OUTSIDE]]]), /external data of secret/],
-  "in a node of a subgraph": [withAttribute([6, [[1, [[5, [[5, OUTSIDE]]]]]]]), /external data of secret/],
+  "in a node of a subgraph": [
+    withAttribute([6, [[1, [[5, [[5, OUTSIDE]]]]]]]),
+    /external data of secret/,
+  ],
   "in a sparse attribute": [withAttribute([22, [[1, OUTSIDE]]]), /external data of secret/],
-  "in a list of sparse attributes": [withAttribute([23, [[2, OUTSIDE]]]), /external data of secret/],
+  "in a list of sparse attributes": [
+    withAttribute([23, [[2, OUTSIDE]]]),
+    /external data of secret/,
+  ],
   "in a sparse initializer": [modelOf([[15, [[1, OUTSIDE]]]]), /external data of secret/],
-  "in the indices of a sparse initializer": [modelOf([[15, [[2, OUTSIDE]]]]), /external data of secret/],
-  "in a function": [message([[7, []], [25, [[7, [[5, [[5, OUTSIDE]]]]]]]]), /external data of secret/],
-  "in a default of a function": [message([[7, []], [25, [[11, [[5, OUTSIDE]]]]]]), /external data of secret/],
-  "in training": [message([[7, []], [20, [[1, [[5, OUTSIDE]]]]]]), /external data of secret/],
-  "by its location alone": [withAttribute([5, [[8, "t"], [14, 1]]]), /external data of t /],
-  "by its entries alone": [withAttribute([5, [[8, "t"], [13, [[1, "location"], [2, "x"]]]]]), /external data of t /],
-  "without a place": [modelOf([[5, [[8, "t"], [14, 1]]]]), /external data of t that is not/],
-  "with another entry": [modelOf([[5, [...external("t", "x", 0, 1), [13, [[1, "checksum"], [2, "0"]]]]]]), /that is not/],
-  "with an entry twice": [modelOf([[5, [...external("t", "x", 0, 1), [13, [[1, "offset"], [2, "9"]]]]]]), /offset twice/],
+  "in the indices of a sparse initializer": [
+    modelOf([[15, [[2, OUTSIDE]]]]),
+    /external data of secret/,
+  ],
+  "in a function": [
+    message([
+      [7, []],
+      [25, [[7, [[5, [[5, OUTSIDE]]]]]]],
+    ]),
+    /external data of secret/,
+  ],
+  "in a default of a function": [
+    message([
+      [7, []],
+      [25, [[11, [[5, OUTSIDE]]]]],
+    ]),
+    /external data of secret/,
+  ],
+  "in training": [
+    message([
+      [7, []],
+      [20, [[1, [[5, OUTSIDE]]]]],
+    ]),
+    /external data of secret/,
+  ],
+  "by its location alone": [
+    withAttribute([
+      5,
+      [
+        [8, "t"],
+        [14, 1],
+      ],
+    ]),
+    /external data of t /,
+  ],
+  "by its entries alone": [
+    withAttribute([
+      5,
+      [
+        [8, "t"],
+        [
+          13,
+          [
+            [1, "location"],
+            [2, "x"],
+          ],
+        ],
+      ],
+    ]),
+    /external data of t /,
+  ],
+  "without a place": [
+    modelOf([
+      [
+        5,
+        [
+          [8, "t"],
+          [14, 1],
+        ],
+      ],
+    ]),
+    /external data of t that is not/,
+  ],
+  "with another entry": [
+    modelOf([
+      [
+        5,
+        [
+          ...external("t", "x", 0, 1),
+          [
+            13,
+            [
+              [1, "checksum"],
+              [2, "0"],
+            ],
+          ],
+        ],
+      ],
+    ]),
+    /that is not/,
+  ],
+  "with an entry twice": [
+    modelOf([
+      [
+        5,
+        [
+          ...external("t", "x", 0, 1),
+          [
+            13,
+            [
+              [1, "offset"],
+              [2, "9"],
+            ],
+          ],
+        ],
+      ],
+    ]),
+    /offset twice/,
+  ],
   "with an offset below 0": [modelOf([[5, external("t", "x", "-1", 1)]]), /that is not/],
-  "with an offset that is no number": [modelOf([[5, external("t", "x", "0x10", 1)]]), /that is not/],
-  "with a length of 20 digits": [modelOf([[5, external("t", "x", 0, "9".repeat(20))]]), /that is not/],
+  "with an offset that is no number": [
+    modelOf([[5, external("t", "x", "0x10", 1)]]),
+    /that is not/,
+  ],
+  "with a length of 20 digits": [
+    modelOf([[5, external("t", "x", 0, "9".repeat(20))]]),
+    /that is not/,
+  ],
   "with a location that is no text": [
-    modelOf([[5, [[14, 1], [13, [[1, "location"], [2, Uint8Array.of(0xff)]]]]]]),
+    modelOf([
+      [
+        5,
+        [
+          [14, 1],
+          [
+            13,
+            [
+              [1, "location"],
+              [2, Uint8Array.of(0xff)],
+            ],
+          ],
+        ],
+      ],
+    ]),
     /text that is not UTF-8/,
   ],
   "a number without an end": [new Uint8Array(400_000).fill(0xff), /a number of more than 10 bytes/],
@@ -62,12 +196,18 @@ const REFUSED = {
     joined([Uint8Array.of(0x12, 0x84, 0x80, 0x00), new TextEncoder().encode("ORTM"), GRAPH]),
     /ONNX Runtime's own format/,
   ],
-  "many empty fields": [message([[7, new Uint8Array(2 * 6_000_000).fill(0).map((_, i) => (i % 2 ? 0 : 0x2a))]]), /more than 5000000 fields/],
+  "many empty fields": [
+    message([[7, new Uint8Array(2 * 6_000_000).fill(0).map((_, i) => (i % 2 ? 0 : 0x2a))]]),
+    /more than 5000000 fields/,
+  ],
 };
 for (const [what, [bytes, says]] of Object.entries(REFUSED))
   test(`refused in one line: ${what}`, () => {
     const begin = performance.now();
-    assert.throws(() => externalTensors(bytes, "model.onnx"), { name: "ClientError", message: says });
+    assert.throws(() => externalTensors(bytes, "model.onnx"), {
+      name: "ClientError",
+      message: says,
+    });
     assert.ok(performance.now() - begin < 10_000);
   });
 
@@ -75,7 +215,10 @@ test("messages inside each other are followed to a limited depth", () => {
   /** @type {Field[]} */
   let graph = [[5, OUTSIDE]];
   for (let depth = 0; depth < 1000; depth++) graph = [[1, [[5, [[6, message(graph)]]]]]];
-  assert.throws(() => externalTensors(modelOf(graph), "model.onnx"), { name: "ClientError", message: /100 deep/ });
+  assert.throws(() => externalTensors(modelOf(graph), "model.onnx"), {
+    name: "ClientError",
+    message: /100 deep/,
+  });
 });
 
 test("a mutated graph is read, or refused with our error", () => {

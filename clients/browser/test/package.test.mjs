@@ -3,34 +3,67 @@ import { test } from "node:test";
 import { externalTensors } from "../public/onnx-file.mjs";
 import { checkWeights } from "../public/package.mjs";
 import { headerEnd, tensorPlaces } from "../public/safetensors.mjs";
-import { external, GRAPH, joined, manifestOf, message, safetensors, WEIGHTS } from "./small-package.mjs";
+import {
+  external,
+  GRAPH,
+  joined,
+  manifestOf,
+  message,
+  safetensors,
+  WEIGHTS,
+} from "./small-package.mjs";
 import { mutatedBytes, randomIntegers } from "./mutations.mjs";
 
 const NAME = "model.safetensors";
 const check = (/** @type {Uint8Array} */ graph, file = WEIGHTS.file, manifest = manifestOf()) =>
   checkWeights(manifest, externalTensors(graph, "model.onnx"), [{ name: NAME, bytes: file }]);
-/** A graph with one initializer in a file. @param {string} location @param {number} offset @param {number} length */
-const graphOf = (location, offset, length) => message([[7, [[5, external("w", location, offset, length)]]]]);
+/**
+ * A graph with one initializer in a file.
+ * @param {string} location
+ * @param {number} offset
+ * @param {number} length
+ */
+const graphOf = (location, offset, length) =>
+  message([[7, [[5, external("w", location, offset, length)]]]]);
 
 test("tensors of the graph that are tensors of the weight file are taken", () => check(GRAPH));
 
 /** @type {Record<string, [string, number, number, RegExp]>} */
 const OUTSIDE = {
-  "another file": ["/etc/passwd", 0, 8, /found file \/etc\/passwd, expected a file that the manifest lists/],
+  "another file": [
+    "/etc/passwd",
+    0,
+    8,
+    /found file \/etc\/passwd, expected a file that the manifest lists/,
+  ],
   "a name with a folder": [`./${NAME}`, WEIGHTS.data, 8, /found file .\/model.safetensors/],
-  "the header": [NAME, 8, 16, /found bytes 8\+16 of model.safetensors, expected exactly one tensor/],
+  "the header": [
+    NAME,
+    8,
+    16,
+    /found bytes 8\+16 of model.safetensors, expected exactly one tensor/,
+  ],
   "part of a tensor": [NAME, WEIGHTS.data, 4, /expected exactly one tensor/],
   "two tensors": [NAME, WEIGHTS.data, 12, /expected exactly one tensor/],
   "beyond the end": [NAME, WEIGHTS.data, 1e9, /expected exactly one tensor/],
 };
 for (const [what, [location, offset, length, message]] of Object.entries(OUTSIDE))
   test(`a graph that reads ${what} is refused`, async () => {
-    await assert.rejects(check(graphOf(location, offset, length)), { name: "ClientError", message });
+    await assert.rejects(check(graphOf(location, offset, length)), {
+      name: "ClientError",
+      message,
+    });
   });
 
 test("a header that is not the recorded one is refused", async () => {
-  const other = safetensors({ first: { data_offsets: [0, 8] }, other: { data_offsets: [8, 12] } }, 12);
-  const error = { name: "ClientError", message: /model.safetensors: sha256 of the header: found [0-9a-f]{64}, expected/ };
+  const other = safetensors(
+    { first: { data_offsets: [0, 8] }, other: { data_offsets: [8, 12] } },
+    12,
+  );
+  const error = {
+    name: "ClientError",
+    message: /model.safetensors: sha256 of the header: found [0-9a-f]{64}, expected/,
+  };
   await assert.rejects(check(GRAPH, other.file), error);
 });
 
@@ -41,7 +74,10 @@ test("headers that are none are refused in one line", () => {
   };
   assert.equal(read(WEIGHTS.file).size, 2);
   const text = (/** @type {string} */ header) =>
-    joined([new Uint8Array(new BigUint64Array([BigInt(header.length)]).buffer), new TextEncoder().encode(header)]);
+    joined([
+      new Uint8Array(new BigUint64Array([BigInt(header.length)]).buffer),
+      new TextEncoder().encode(header),
+    ]);
   for (const file of [
     Uint8Array.of(),
     Uint8Array.of(1, 2, 3),

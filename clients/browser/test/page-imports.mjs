@@ -1,4 +1,7 @@
-/** Lets tests import the page's modules: what a browser finds below /node_modules comes from the folder of that name. */
+/**
+ * Lets tests import the page's modules: what a browser finds below /node_modules comes from the
+ * folder of that name.
+ */
 import { register } from "node:module";
 
 const hooks = `

@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -27,7 +36,11 @@ function packageOf(changes = {}) {
   return folder;
 }
 
-/** Write a package of mode reference and its checkpoint. @param {string} name @param {Uint8Array} content */
+/**
+ * Write a package of mode reference and its checkpoint.
+ * @param {string} name
+ * @param {Uint8Array} content
+ */
 function referring(name, content) {
   const root = join(above, `checkpoint${made++}`);
   mkdirSync(join(root, "sub"), { recursive: true });
@@ -37,8 +50,12 @@ function referring(name, content) {
   return { root, folder: packageOf({ weights: { mode: "reference", root, files } }) };
 }
 
-/** Serve a folder while something is done with its URL.
- * @param {string} folder @param {(url: string) => Promise<void>} use @param {object} [options] */
+/**
+ * Serve a folder while something is done with its URL.
+ * @param {string} folder
+ * @param {(url: string) => Promise<void>} use
+ * @param {object} [options]
+ */
 async function serving(folder, use, options) {
   const { url, close } = await serve(folder, options);
   try {
@@ -48,15 +65,26 @@ async function serving(folder, use, options) {
   }
 }
 
-/** Send a request as it is, which fetch would normalize; return the whole answer.
- * @param {string} url @param {string} path @param {string} [host] @param {string} [method] @returns {Promise<string>} */
+/**
+ * Send a request as it is, which fetch would normalize; return the whole answer.
+ * @param {string} url
+ * @param {string} path
+ * @param {string} [host]
+ * @param {string} [method]
+ * @returns {Promise<string>}
+ */
 function raw(url, path, host = new URL(url).host, method = "GET") {
   return new Promise((resolve, reject) => {
     const { hostname, port } = new URL(url);
     let answer = "";
     const header = host === "" ? "" : `Host: ${host}\r\n`;
-    const socket = connect(Number(port), hostname, () => socket.write(`${method} ${path} HTTP/1.0\r\n${header}\r\n`));
-    socket.on("data", (data) => (answer += data)).on("end", () => resolve(answer)).on("error", reject);
+    const socket = connect(Number(port), hostname, () =>
+      socket.write(`${method} ${path} HTTP/1.0\r\n${header}\r\n`),
+    );
+    socket
+      .on("data", (data) => (answer += data))
+      .on("end", () => resolve(answer))
+      .on("error", reject);
   });
 }
 
@@ -86,20 +114,45 @@ test("the page, its libraries and the files of the package, with headers for thr
       assert.equal(Number(head.headers.get("Content-Length")), length);
       assert.equal((await head.text()).length, 0);
     }
-    assert.equal((await fetch(`${url}package/generation_config.json`)).status, 404); // which a package need not have
+    // A package need not have one.
+    assert.equal((await fetch(`${url}package/generation_config.json`)).status, 404);
   }));
 
-test("nothing else: no other file of the folder, no other folder, no path that means another one", () =>
+test("nothing else: no other file, no other folder, no path that means another one", () =>
   serving(packageOf(), async (url) => {
     const manifest = "package/manifest.json";
     for (const path of [
-      "/package/notes.txt", "/package/../secret", "/package/%2e%2e/secret", "/package/..%2fsecret", "/package/%2fetc/passwd",
-      "/package//../../secret", "/package/golden", "/package/golden/", "/package/golden/../manifest.json", "/package",
-      "/package/", "/package/%6danifest.json", "/package/golden%2fgolden.json", "/package/manifest.json%00", "/package/%00",
-      "/package/%", "/package/manifest.json/", `/${manifest}/../../${manifest}`, `//${manifest}`, `/./${manifest}`,
-      "/../serve.mjs", "/%2e%2e/serve.mjs", "/serve.mjs", "/package.json", "/node_modules/typescript/package.json",
-      "/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs", "/node_modules/onnxruntime-web/package.json", "/etc/passwd",
-      "//etc/passwd", `http://localhost/${manifest}`, "*",
+      "/package/notes.txt",
+      "/package/../secret",
+      "/package/%2e%2e/secret",
+      "/package/..%2fsecret",
+      "/package/%2fetc/passwd",
+      "/package//../../secret",
+      "/package/golden",
+      "/package/golden/",
+      "/package/golden/../manifest.json",
+      "/package",
+      "/package/",
+      "/package/%6danifest.json",
+      "/package/golden%2fgolden.json",
+      "/package/manifest.json%00",
+      "/package/%00",
+      "/package/%",
+      "/package/manifest.json/",
+      `/${manifest}/../../${manifest}`,
+      `//${manifest}`,
+      `/./${manifest}`,
+      "/../serve.mjs",
+      "/%2e%2e/serve.mjs",
+      "/serve.mjs",
+      "/package.json",
+      "/node_modules/typescript/package.json",
+      "/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs",
+      "/node_modules/onnxruntime-web/package.json",
+      "/etc/passwd",
+      "//etc/passwd",
+      `http://localhost/${manifest}`,
+      "*",
     ]) {
       const answer = await raw(url, path);
       assert.doesNotMatch(answer, /secret|root:|gptoss-onnx/, path);
@@ -122,20 +175,38 @@ test("only for the loopback's names, and those given", async () => {
     Number((await raw(url, "/package/manifest.json", host)).split(" ")[1]);
   await serving(folder, async (url) => {
     const { port } = new URL(url);
-    for (const host of [`localhost:${port}`, `LOCALHOST:${port}`, `127.0.0.1:${port}`, `[::1]:${port}`])
+    for (const host of [
+      `localhost:${port}`,
+      `LOCALHOST:${port}`,
+      `127.0.0.1:${port}`,
+      `[::1]:${port}`,
+    ])
       assert.equal(await statusOf(url, host), 200, host);
     for (const host of [
-      "", "evil.example", `evil.example:${port}`, `localhost.evil.example:${port}`, `localhost:${Number(port) + 1}`, "localhost",
-      `127.0.0.1.nip.io:${port}`, `evil@localhost:${port}`, `0.0.0.0:${port}`, `demo.example:${port}`,
+      "",
+      "evil.example",
+      `evil.example:${port}`,
+      `localhost.evil.example:${port}`,
+      `localhost:${Number(port) + 1}`,
+      "localhost",
+      `127.0.0.1.nip.io:${port}`,
+      `evil@localhost:${port}`,
+      `0.0.0.0:${port}`,
+      `demo.example:${port}`,
     ])
       assert.equal(await statusOf(url, host), 421, host);
   });
-  await serving(folder, async (url) => {
-    const { port } = new URL(url);
-    for (const host of ["demo.example", `Demo.Example:${port}`, `127.0.0.1:${port}`])
-      assert.equal(await statusOf(url, host), 200, host);
-    for (const host of ["demo.example:1", "x.demo.example"]) assert.equal(await statusOf(url, host), 421, host);
-  }, { hostNames: ["demo.example"] });
+  await serving(
+    folder,
+    async (url) => {
+      const { port } = new URL(url);
+      for (const host of ["demo.example", `Demo.Example:${port}`, `127.0.0.1:${port}`])
+        assert.equal(await statusOf(url, host), 200, host);
+      for (const host of ["demo.example:1", "x.demo.example"])
+        assert.equal(await statusOf(url, host), 421, host);
+    },
+    { hostNames: ["demo.example"] },
+  );
 });
 
 test("a file that is replaced while it is served obeys the rule as well", async () => {
@@ -156,7 +227,7 @@ test("a file that is replaced while it is served obeys the rule as well", async 
   });
 });
 
-test("in mode reference, the weight file that the manifest describes, and no other file below the root", async () => {
+test("in mode reference, the weight file described, and nothing else below the root", async () => {
   const { folder } = referring("sub/model.safetensors", WEIGHTS.file);
   await serving(folder, async (url) => {
     const response = await fetch(`${url}package/sub/model.safetensors`);
@@ -166,39 +237,125 @@ test("in mode reference, the weight file that the manifest describes, and no oth
   });
 });
 
-const other = safetensors({ first: { data_offsets: [0, 4] }, second: { data_offsets: [8, 12] } }, 12).file;
+const other = safetensors(
+  { first: { data_offsets: [0, 4] }, second: { data_offsets: [8, 12] } },
+  12,
+).file;
 /** @type {[string, () => string, RegExp][]} */
 const REFUSED = [
   ["no manifest", () => above, /: found no manifest.json, expected a package folder$/],
   ["no folder", () => join(above, "none"), /none: found no such folder, expected a package/],
   ["a file", () => join(above, "secret"), /found no manifest.json, expected a package folder/],
-  ["a manifest that is no JSON", () => spoilt("manifest.json", (file) => writeFileSync(file, "{")), /found no JSON/],
-  ["a manifest that is nested", () => spoilt("manifest.json", (file) => writeFileSync(file, "[".repeat(1e5))), /100 deep/],
+  [
+    "a manifest that is no JSON",
+    () => spoilt("manifest.json", (file) => writeFileSync(file, "{")),
+    /found no JSON/,
+  ],
+  [
+    "a manifest that is nested",
+    () => spoilt("manifest.json", (file) => writeFileSync(file, "[".repeat(1e5))),
+    /100 deep/,
+  ],
   ["a manifest without an end", () => spoilt("manifest.json", endless), /bytes: found 1000000000/],
-  ["a manifest that is a FIFO", () => spoilt("manifest.json", fifo), /manifest.json: found a FIFO or a device/],
-  ["a manifest that leads out", () => spoilt("manifest.json", linked), /manifest.json: found a link to .*secret/],
+  [
+    "a manifest that is a FIFO",
+    () => spoilt("manifest.json", fifo),
+    /manifest.json: found a FIFO or a device/,
+  ],
+  [
+    "a manifest that leads out",
+    () => spoilt("manifest.json", linked),
+    /manifest.json: found a link to .*secret/,
+  ],
   ["a manifest of another target", () => packageOf({ target: "cuda" }), /target: found cuda/],
-  ["an absolute graph", () => packageOf({ graph: "/etc/passwd" }), /graph: found \/etc\/passwd, expected a plain/],
-  ["a graph above", () => packageOf({ graph: "../secret" }), /graph: found ..\/secret, expected a plain/],
-  ["no graph", () => spoilt("model.onnx", () => {}), /model.onnx: found no such file, expected one, as manifest.json/],
-  ["a graph that leads out", () => spoilt("model.onnx", linked), /model.onnx: found a link to .*secret/],
-  ["a graph that is a FIFO", () => spoilt("model.onnx", fifo), /model.onnx: found a FIFO or a device/],
-  ["a graph that is a folder", () => spoilt("model.onnx", (file) => mkdirSync(file)), /model.onnx: found a folder/],
-  ["a device", () => spoilt("tokenizer.json", (file) => symlinkSync("/dev/zero", file)), /found a link to \/dev\/zero/],
-  ["golden vectors that lead out", () => spoilt("golden/golden.json", linked), /golden.json: found a link to/],
+  [
+    "an absolute graph",
+    () => packageOf({ graph: "/etc/passwd" }),
+    /graph: found \/etc\/passwd, expected a plain/,
+  ],
+  [
+    "a graph above",
+    () => packageOf({ graph: "../secret" }),
+    /graph: found ..\/secret, expected a plain/,
+  ],
+  [
+    "no graph",
+    () => spoilt("model.onnx", () => {}),
+    /model.onnx: found no such file, expected one, as manifest.json/,
+  ],
+  [
+    "a graph that leads out",
+    () => spoilt("model.onnx", linked),
+    /model.onnx: found a link to .*secret/,
+  ],
+  [
+    "a graph that is a FIFO",
+    () => spoilt("model.onnx", fifo),
+    /model.onnx: found a FIFO or a device/,
+  ],
+  [
+    "a graph that is a folder",
+    () => spoilt("model.onnx", (file) => mkdirSync(file)),
+    /model.onnx: found a folder/,
+  ],
+  [
+    "a device",
+    () => spoilt("tokenizer.json", (file) => symlinkSync("/dev/zero", file)),
+    /found a link to \/dev\/zero/,
+  ],
+  [
+    "golden vectors that lead out",
+    () => spoilt("golden/golden.json", linked),
+    /golden.json: found a link to/,
+  ],
   ["a folder of golden vectors that leads out", outerGolden, /golden.json: found a link to/],
-  ["weights that are cut off", () => spoilt("model.safetensors", (file) => writeFileSync(file, "short")), /bytes: found 5/],
-  ["other weights", () => spoilt("model.safetensors", (file) => writeFileSync(file, other)), /sha256 of the header: found/],
-  ["a root outside of mode reference", () => packageOf({ weights: { ...manifestOf().weights, root: "/" } }), /weights.root/],
-  ["any file below the root", () => referring("x", Buffer.from("secret".repeat(40))).folder, /bytes: found 240/],
-  ["another file of that size", () => referring("x", Buffer.alloc(WEIGHTS.file.length, "s")).folder, /safetensors header/],
-  ["other tensors below the root", () => referring("x", other).folder, /sha256 of the header: found/],
-  ["a link out of the root", linkedWeights, /x: found a link to .*, expected a file in .*checkpoint/],
-  ["a root that is not there", () => spoiltRoot(), /found no such folder, expected a package or its checkpoint/],
+  [
+    "weights that are cut off",
+    () => spoilt("model.safetensors", (file) => writeFileSync(file, "short")),
+    /bytes: found 5/,
+  ],
+  [
+    "other weights",
+    () => spoilt("model.safetensors", (file) => writeFileSync(file, other)),
+    /sha256 of the header: found/,
+  ],
+  [
+    "a root outside of mode reference",
+    () => packageOf({ weights: { ...manifestOf().weights, root: "/" } }),
+    /weights.root/,
+  ],
+  [
+    "any file below the root",
+    () => referring("x", Buffer.from("secret".repeat(40))).folder,
+    /bytes: found 240/,
+  ],
+  [
+    "another file of that size",
+    () => referring("x", Buffer.alloc(WEIGHTS.file.length, "s")).folder,
+    /safetensors header/,
+  ],
+  [
+    "other tensors below the root",
+    () => referring("x", other).folder,
+    /sha256 of the header: found/,
+  ],
+  [
+    "a link out of the root",
+    linkedWeights,
+    /x: found a link to .*, expected a file in .*checkpoint/,
+  ],
+  [
+    "a root that is not there",
+    () => spoiltRoot(),
+    /found no such folder, expected a package or its checkpoint/,
+  ],
 ];
 
-/** Return a package in which something else is in the place of a file.
- * @param {string} name @param {(file: string) => void} put */
+/**
+ * Return a package in which something else is in the place of a file.
+ * @param {string} name
+ * @param {(file: string) => void} put
+ */
 function spoilt(name, put) {
   const folder = packageOf();
   unlinkSync(join(folder, name));
@@ -254,9 +411,14 @@ test("a visitor who reads nothing is not read for, and one who leaves is forgott
   truncateSync(join(folder, "model.safetensors"), size); // sparse
   await serving(folder, async (url) => {
     const before = process.memoryUsage().rss;
-    const visitors = Array.from({ length: 8 }, () => request(`${url}package/model.safetensors`).end());
+    const visitors = Array.from({ length: 8 }, () =>
+      request(`${url}package/model.safetensors`).end(),
+    );
     const answers = await Promise.all(
-      visitors.map((visitor) => new Promise((resolve) => visitor.on("response", (answer) => resolve(answer.pause())))),
+      visitors.map(
+        (visitor) =>
+          new Promise((resolve) => visitor.on("response", (answer) => resolve(answer.pause()))),
+      ),
     );
     assert.equal(answers.length, 8);
     await new Promise((resolve) => setTimeout(resolve, 300));
@@ -267,7 +429,8 @@ test("a visitor who reads nothing is not read for, and one who leaves is forgott
 });
 
 test("the command line: help, and one line for what is wrong", () => {
-  const run = (/** @type {string[]} */ ...words) => spawnSync("node", ["serve.mjs", ...words], { encoding: "utf8" });
+  const run = (/** @type {string[]} */ ...words) =>
+    spawnSync("node", ["serve.mjs", ...words], { encoding: "utf8" });
   const help = run("--help");
   assert.equal(help.status, 0);
   assert.match(help.stdout, /^usage: node serve.mjs PACKAGE/);

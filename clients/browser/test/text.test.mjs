@@ -47,7 +47,7 @@ test("the pieces together are what all tokens decode to", () => {
       const kinds = [0x61, 0x80, 0xbf, 0xc3, 0xe3, 0xf0, 0x9f, 0x99, 0xff, NOTHING, 0xef, 0xbb];
       return kinds[(state >>> 16) % kinds.length];
     });
-    // TextDecoder leaves out a byte order mark at the beginning of what it is given, which is another place here.
+    // TextDecoder leaves out a byte order mark where what it is given begins: here, in a part.
     if (String(ids.filter((id) => id !== NOTHING)).includes("239,187,191")) continue;
     assert.equal(pieces(ids).join(""), byteDecoder().decode(ids), String(ids));
   }
@@ -74,7 +74,8 @@ test("a token costs the same work at the end of a long text as at its beginning"
 });
 
 test("tokens that each end inside a character show what is certain", () => {
-  const decode = (/** @type {number[]} */ ids) => new TextDecoder().decode(Uint8Array.from(ids.flatMap(() => [0x61, 0xf0])));
+  const decode = (/** @type {number[]} */ ids) =>
+    new TextDecoder().decode(Uint8Array.from(ids.flatMap(() => [0x61, 0xf0])));
   const push = textStream(decode);
   const texts = Array.from({ length: 100 }, (_, i) => push(i, i === 99));
   assert.equal(texts.join(""), "a\ufffd".repeat(100));

@@ -45,7 +45,7 @@ export class Session {
     const release = cache.hold();
     try {
       if (cache.length === 0) this.files.checkUnchanged();
-      return await this.run(tokens, cache, positions ?? [tokens.length - 1]);
+      return await this.run(tokens, cache, positions === undefined ? [tokens.length - 1] : positions);
     } finally {
       release();
     }
