@@ -105,8 +105,7 @@ class Session:
         onnxruntime = load_onnxruntime()
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         providers = execution_providers(onnxruntime, provider)
-        root = opened.weights_root
-        weights = WeightWatch(root / entry.name for entry in opened.manifest.weights.files)
+        weights = WeightWatch(opened.weight_path(entry) for entry in opened.manifest.weights.files)
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
         weights.check_mapped()
         check_active_provider(graph.get_providers(), provider)
@@ -372,9 +371,16 @@ class Session:
 def _folder(package: object) -> str:
     """Return the path of a package as text; raises InputError for what cannot be one."""
     path = os.fspath(package) if isinstance(package, (str, os.PathLike)) else None
-    if not isinstance(path, str) or path == "" or "\0" in path:
+    if not isinstance(path, str) or not _is_path(path):
         raise InputError(f"package: found {shown(package)}, expected the path of a folder")
     return path
+
+
+def _is_path(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path) and path != ""
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return False
 
 
 def _expect_cache(cache: object) -> None:

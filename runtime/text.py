@@ -15,8 +15,8 @@ from gptoss_onnx.runtime.chat import ChatTemplate
 from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import read_own_file
-from gptoss_onnx.runtime.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.runtime.text_stream import TextStream
+from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_LIMIT = 64_000_000  # bytes; the published one has 28 million

@@ -142,8 +142,8 @@ def test_export_of_a_folder_that_is_not_there(desk: Desk) -> None:
 
 
 def test_export_of_a_hub_id_that_is_not_in_the_cache(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(desk.folder / "cache"))
-    words = ("not in the Hugging Face cache", "hf download openai/gpt-oss-20b")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(desk.folder / "cache"))
+    words = ("not in the Hugging Face cache", "--download", "hf download openai/gpt-oss-20b")
     desk.refused(words, "export", "openai/gpt-oss-20b", "--output", desk.output)
 
 
@@ -374,4 +374,3 @@ def test_missing_arguments(desk: Desk) -> None:
     desk.refused("Missing option '--output'", "export", desk.checkpoint)
     desk.refused("Missing argument 'PACKAGE'", "inspect")
     desk.refused("No such command 'exprot'", "exprot")
-    desk.refused("Missing command")

@@ -4,14 +4,18 @@ from pathlib import Path
 
 from gptoss_onnx.errors import CheckpointError, ParityError
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint, GptOss
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
-from gptoss_onnx.reference.finite import first_non_finite
+from gptoss_onnx.reference.finite import bytes_checked, first_non_finite
 
 
-def check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None:
-    """Refuse a package of another model, and a reference that cannot be judged against."""
+def check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
+    """Refuse a package of another model, and a reference that cannot be judged against.
+
+    Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
+    """
     ours, theirs = dict(manifest.model), checkpoint.config.to_json()
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differing:
@@ -20,7 +24,8 @@ def check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None
             f"{folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
             f"({key}: {ours.get(key)} and {theirs.get(key)})"
         )
-    broken = first_non_finite(checkpoint)
+    progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
+    broken = first_non_finite(checkpoint, progress)
     if broken is not None:
         raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
 

@@ -32,11 +32,13 @@ def write_fake_package(
     bias: Sequence[float] = (0.0,) * VOCAB,
     weights_folder: Path | None = None,
     sign: float = 1.0,
+    scale: int = 1,
 ) -> Path:
     """Write the package.
 
     `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says so. With `sign` −1 the
-    sums count against a token, which makes greedy continuations that do not repeat themselves.
+    sums count against a token, which makes greedy continuations that do not repeat themselves. The values are
+    `scale` times the positions: large ones overflow a float16 cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
@@ -50,7 +52,7 @@ def write_fake_package(
         )
         for i, window in enumerate(windows)
     )
-    model = _graph(layers, _TYPES[kv_dtype], offset, sign)
+    model = _graph(layers, _TYPES[kv_dtype], offset, sign, scale)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     manifest(layers, kv_dtype, root, None if weights_folder is None else str(root)).write(folder)
     return folder
@@ -118,14 +120,15 @@ class Nodes:
         return self.add("Range", self.constant(0), self.add("Squeeze", end), self.constant(1))
 
 
-def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float) -> onnx.ModelProto:
+def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float, scale: int) -> onnx.ModelProto:
     g = Nodes()
     one, middle = g.constant([1]), g.constant([1, 3])
     new = g.range_to(g.add("Shape", "input_ids", start=1, end=2))
     positions = g.add("Add", g.add("Unsqueeze", "past_lengths", one), new)  # (B, S)
     kind = g.add("Add", g.add("Mod", "input_ids", g.constant(KINDS)), one)
     keys = g.add("Cast", g.add("Unsqueeze", kind, middle), to=kv_type)  # (B, 1, S, 1)
-    values = g.add("Cast", g.add("Unsqueeze", g.add("Add", positions, one), middle), to=kv_type)
+    scaled = g.add("Mul", g.add("Add", positions, one), g.constant(scale))
+    values = g.add("Cast", g.add("Unsqueeze", scaled, middle), to=kv_type)
     last = g.add("Unsqueeze", g.add("Sub", g.add("Add", "past_lengths", "new_lengths"), one), one)  # (B, 1)
     sums = [_layer(g, layer, keys, values, positions, last) for layer in layers]
     signed = g.add("Mul", g.add("Concat", *sums, axis=2), g.constant(sign, np.float32))
