@@ -105,10 +105,10 @@ def _number(value: Any, where: str) -> int | float:
     return real
 
 
-def _message(message: Any, where: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise InputError(f"{where}: found {message!r:.80}, expected a mapping with role and content")
-    message = {key: value for key, value in message.items() if value is not None}
+def _message(given: Any, where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: found {given!r:.80}, expected a mapping with role and content")
+    message: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise InputError(f"{where}.role: found {role!r:.80}, expected a text such as 'user'")
