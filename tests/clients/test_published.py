@@ -1,4 +1,4 @@
-"""gpt-oss's published tokenizer and template, as transformers and OpenAI's own parser read them, and a chat with them."""
+"""gpt-oss's published tokenizer and template, as transformers and OpenAI's own parser read them, and a chat."""
 
 import json
 import random
