@@ -91,7 +91,9 @@ def _read_template(folder: Path) -> Any:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise PackageError(f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template") from error
+        raise PackageError(
+            f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template"
+        ) from error
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

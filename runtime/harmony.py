@@ -12,6 +12,7 @@ from gptoss_onnx.harmony_tokens import HarmonyTokens
 from gptoss_onnx.runtime.harmony_header import Header, HeaderReader
 from gptoss_onnx.runtime.text_stream import TextStream
 
+NO_HEADER = Header("assistant", None, None, None, "", "")
 Kind = Literal["content", "reasoning", "tool_call", "other"]
 END_OF_TEXT = "<|endoftext|>"
 EVERYONE = ("all", "user")  # recipients that are no tool
@@ -56,6 +57,9 @@ class HarmonyDelta:
     def kind(self) -> Kind:
         """What the text is for; see `HarmonyMessage.kind`."""
         return _kind(self.role, self.channel, self.recipient)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,20 @@ class HarmonyParser:
     def messages(self) -> tuple[HarmonyMessage, ...]:
         """The messages so far; the last one may go on."""
         return tuple(message.frozen() for message in self._messages if message.tokens)
+
+    @property
+    def in_header(self) -> bool:
+        """Whether the next message's channel is still open: a model that thinks begins with its thoughts."""
+        return self._header is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is complete: a message to the user in channel `final` has ended.
+
+        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there.
+        """
+        last = self._messages[-1] if self._messages else None
+        return last is not None and last.end is not None and last.kind == "content" and last.header.channel == "final"
 
     def push(self, token: int) -> list[HarmonyDelta]:
         """Take a token and return the text that is certain by now, mostly one piece or none."""
@@ -257,7 +275,7 @@ class _Message:
 
     tokens: list[int] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
-    header: Header = Header("assistant", None, None, None, "", "")
+    header: Header = NO_HEADER
     end: str | None = None
 
     @property

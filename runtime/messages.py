@@ -68,7 +68,8 @@ class _Copy:
         fields = _fields(value)
         if fields is None:
             raise InputError(
-                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list or a mapping"
+                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list, or "
+                "a mapping"
             )
         copy: dict[str, Plain] = {}
         for key, entry in fields.items():
@@ -113,9 +114,9 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         raise InputError(f"{where}.role: found {role!r:.80}, expected a text such as 'user'")
     reasoning = next((message[key] for key in _REASONING if key in message), None)
     if reasoning is not None:
-        reasoning = _text(reasoning, f"{where}: reasoning")
         # Published templates read `thinking`, others `reasoning_content`.
-        message = {**message, "thinking": reasoning, "reasoning_content": reasoning}
+        thinking = _text(message.get("thinking", reasoning), f"{where}: reasoning")
+        message = {**message, "thinking": thinking, "reasoning_content": _text(reasoning, f"{where}: reasoning")}
     content = message.get("content")
     if isinstance(content, list) or (isinstance(content, dict) and role != "tool"):
         message["content"] = _text(content, f"{where}.content")

@@ -6,7 +6,7 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, overload
 from weakref import WeakSet
@@ -26,13 +26,16 @@ from gptoss_onnx.runtime.environment import (
 )
 from gptoss_onnx.runtime.generation import Generation
 from gptoss_onnx.runtime.graph import check_graph, load_graph
+from gptoss_onnx.runtime.harmony import HarmonyDelta
 from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
+from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import PackageFolder, open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.step import run_step
 from gptoss_onnx.runtime.text import Tokenizer
+from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
 from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 logger = logging.getLogger(__name__)
@@ -102,8 +105,7 @@ class Session:
         onnxruntime = load_onnxruntime()
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         providers = execution_providers(onnxruntime, provider)
-        root = opened.weights_root
-        weights = WeightWatch(root / entry.name for entry in opened.manifest.weights.files)
+        weights = WeightWatch(opened.weight_path(entry) for entry in opened.manifest.weights.files)
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
         weights.check_mapped()
         check_active_provider(graph.get_providers(), provider)
@@ -239,6 +241,59 @@ class Session:
             raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
         return Generation.of(self, token_ids, sampling or Sampling(), max_new_tokens, cache)
 
+    @overload
+    def stream_text(
+        self,
+        prompt: str | Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+    ) -> TextGeneration[str]: ...
+
+    @overload
+    def stream_text(
+        self,
+        prompt: Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> TextGeneration[HarmonyDelta]: ...
+
+    def stream_text(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> TextGeneration[Any]:
+        """Continue a text, or answer a conversation, as text; nothing runs before the first piece is asked for.
+
+        Args:
+            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to answer.
+            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop tokens mean
+                the package's, and for a conversation those that end an answer in gpt-oss's chat format.
+            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks first;
+                never more than the model takes.
+            cache: as in `generate`.
+            variables: of the chat template, such as `reasoning_effort` and `tools`.
+
+        Returns:
+            An iterator of texts, and for a conversation of `HarmonyDelta`, which tells thoughts (`kind` is
+            `reasoning`) from the answer (`content`); see `TextGeneration`.
+
+        Raises:
+            InputError: the prompt is empty, too long, or no text, or the template refuses it.
+            PackageError: the package has no tokenizer or no chat template, or one of them is damaged.
+        """
+        settings = sampling or Sampling()
+        encoded = Prompt.of(prompt, self.tokenizer, variables)
+        return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
+
     def check_weights(self) -> None:
         """Raise PackageError where a weight file has changed since the session opened it, InputError once closed.
 
@@ -316,9 +371,16 @@ class Session:
 def _folder(package: object) -> str:
     """Return the path of a package as text; raises InputError for what cannot be one."""
     path = os.fspath(package) if isinstance(package, (str, os.PathLike)) else None
-    if not isinstance(path, str) or path == "" or "\0" in path:
+    if not isinstance(path, str) or not _is_path(path):
         raise InputError(f"package: found {shown(package)}, expected the path of a folder")
     return path
+
+
+def _is_path(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path) and path != ""
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return False
 
 
 def _expect_cache(cache: object) -> None:

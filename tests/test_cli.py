@@ -213,7 +213,7 @@ def test_generate_samples_reproducibly(package: Path) -> None:
 
 
 def test_generate_stops_before_a_stop_text(package: Path) -> None:
-    arguments = ("generate", package, "--prompt", "x", "--temperature", 2, "--seed", 3, "--json")
+    arguments = ("generate", package, "--prompt", "x", "-n", 128, "--temperature", 2, "--seed", 3, "--json")
     text = json.loads(done(*arguments))["text"]
     stop = next(letter for letter in text[2:] if letter not in text[:2] and letter != "\ufffd")
     answer = json.loads(done(*arguments, "--stop", stop, "--stop", "never said"))

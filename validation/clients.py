@@ -52,7 +52,7 @@ class Program:
 
 
 PROGRAMS: Mapping[str, Program] = {
-    "cpp": Program("gptoss-generate", (), ("--verify",), "clients/cpp"),
+    "cpp": Program("gptoss-generate", (), ("--verify", "--json"), "clients/cpp"),
     "node": Program("gptoss-node", ("verify",), (), "clients/node"),
     "browser": Program("gptoss-browser", ("verify",), (), "clients/browser"),
 }

@@ -1,8 +1,8 @@
 // Sessions on the demo package: every way to run it proves itself, caches are independent, mistakes are named.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { GptossError, Session, verify } from "gptoss-node";
-import { all, changed, golden, NATIVE, NO_ORT, ORT_PACKAGE, PACKAGE, PORTABLE, short } from "./support.mjs";
+import { Session, verify } from "gptoss-node";
+import { all, changed, golden, NATIVE, NO_ORT, ORT_PACKAGE, PACKAGE, PORTABLE, refused, short } from "./support.mjs";
 
 const TOLERANCE = 1e-3; // of the golden logits, the limit of the verdict
 
@@ -85,11 +85,6 @@ test("the package's own stop tokens end a generation", async (t) => {
 test("mistakes in a call are named before anything runs", async () => {
   const session = await Session.open(PACKAGE, NATIVE);
   const cache = session.newCache(4);
-  const refused = async (promise, message) => assert.rejects(promise, (error) => {
-    assert.ok(error instanceof GptossError, error.stack);
-    assert.match(error.message, message);
-    return !error.message.includes("\n");
-  });
   await refused(session.forward([], cache), /no token/);
   await refused(session.forward([2048], cache), /token 0: found 2048, expected an integer from 0 to 2047/);
   await refused(session.forward([1.5], cache), /found 1.5/);
@@ -108,37 +103,191 @@ test("mistakes in a call are named before anything runs", async () => {
   await refused(session.forward([1], cache), /closed/);
 });
 
-test("mistakes in opening are named", async (t) => {
-  const refused = (folder, options, message) => assert.rejects(Session.open(folder, options), (error) => {
-    assert.ok(error instanceof GptossError, error.stack);
-    assert.match(error.message, message);
-    return !error.message.includes("\n");
+test("a cache in use refuses every other caller, at once", async () => {
+  for (const options of [NATIVE, PORTABLE]) {
+    const session = await Session.open(PACKAGE, options);
+    const cache = session.newCache(100);
+    const running = session.forward(short.token_ids, cache);
+    await refused(session.forward([1], cache), /one at a time/);
+    await refused(all(session.generate([1], { cache })), /one at a time/);
+    assert.throws(() => (cache.length = 0), /one at a time/);
+    await refused(session.close(), /1 calls running on it/);
+    await running;
+    assert.equal(cache.length, short.token_ids.length);
+
+    // A generation has the cache between its tokens too, until its loop ends.
+    cache.length = 0;
+    const generation = session.generate(short.token_ids, { cache, sampling: { stopTokens: [] } });
+    for await (const token of generation) {
+      await refused(session.forward([1], cache), /one at a time/);
+      assert.throws(() => (cache.length = 0), /one at a time/);
+      assert.equal(token, short.greedy[generation.tokens.length - 1]);
+      if (generation.tokens.length === 3) break;
+    }
+    await refused(all(generation), /a second loop over it/);
+    await session.forward([1], cache);
+    await session.close();
+  }
+});
+
+test("many callers on one cache leave one result, that of the first", async () => {
+  const session = await Session.open(PACKAGE, NATIVE);
+  const cache = session.newCache(1000);
+  const calls = Array.from({ length: 50 }, () => session.forward(short.token_ids, cache));
+  const outcomes = await Promise.allSettled(calls);
+  assert.deepEqual(outcomes.map(({ status }) => status), ["fulfilled", ...new Array(49).fill("rejected")]);
+  assert.equal(cache.length, short.token_ids.length);
+  const alone = await session.forward(short.token_ids, session.newCache(1000));
+  assert.deepEqual(outcomes[0].value, alone);
+});
+
+test("the repetition penalty knows what the cache holds, also after taking tokens back", async () => {
+  const session = await Session.open(PACKAGE, NATIVE);
+  const settings = { maxNewTokens: 24, sampling: { repetitionPenalty: 1.7, stopTokens: [] } };
+  const prompt = [...short.token_ids, ...short.greedy.slice(0, 30)];
+  const whole = await all(session.generate(prompt, settings));
+  for (const split of [1, 10, prompt.length - 1]) {
+    const cache = session.newCache(200);
+    await session.forward(prompt.slice(0, split), cache);
+    assert.deepEqual(cache.tokens, prompt.slice(0, split));
+    assert.deepEqual(await all(session.generate(prompt.slice(split), { ...settings, cache })), whole);
+    // What was taken back is not said any more.
+    cache.length = split;
+    assert.deepEqual(await all(session.generate(prompt.slice(split), { ...settings, cache })), whole);
+  }
+  // And going on after a generation is going on with its text.
+  const cache = session.newCache(200);
+  const begin = await all(session.generate(prompt, { ...settings, cache, maxNewTokens: 8 }));
+  const rest = await all(session.generate(begin.slice(-1), { ...settings, cache, maxNewTokens: 16 }));
+  assert.deepEqual([...begin, ...rest], whole);
+});
+
+test("tokens are taken back as far as the rings remember, and give the same logits again", async () => {
+  for (const options of [NATIVE, PORTABLE]) {
+    const session = await Session.open(PACKAGE, options);
+    const tokens = golden.cases.find(({ token_ids }) => token_ids.length > 100).token_ids.slice(0, 100);
+    const cache = session.newCache(200, 8); // rings of 39 slots: 100 tokens go round more than twice
+    const expected = await session.forward(tokens, cache);
+    const assertEqual = (logits) =>
+      logits.forEach((logit, i) => assert.ok(Math.abs(logit - expected[i]) < TOLERANCE, `${logit} and ${expected[i]}`));
+    assert.throws(() => (cache.length = 101), /expected an integer from 0 to 100/);
+    assert.throws(() => (cache.length = 91), /cache length: found 91, expected 0, or at least 92/);
+    cache.length = 92;
+    assertEqual(await session.forward(tokens.slice(92), cache));
+    cache.length = 97;
+    await session.forward([5, 6], cache); // another end
+    cache.length = 97;
+    assertEqual(await session.forward(tokens.slice(97), cache));
+    assert.throws(() => (cache.length = 91), /at least 92/); // small steps do not add up
+    cache.length = 0;
+    assertEqual(await session.forward(tokens, cache));
+  }
+});
+
+test("the addon refuses memory that was given away, and a second call on a binding", async () => {
+  const session = await Session.open(PACKAGE, NATIVE);
+  const { binding } = session.newCache(8);
+  const ids = BigInt64Array.of(1n);
+  for (const name of ["input_ids", "past_lengths", "new_lengths", "logit_positions"])
+    binding.bind(false, name, "int64", name === "input_ids" ? ids : BigInt64Array.of(name === "new_lengths" ? 1n : 0n),
+      name === "input_ids" || name === "logit_positions" ? [1, 1] : [1]);
+  const logits = new Float32Array(session.vocab);
+  binding.bind(true, "logits", "float32", logits, [1, 1, session.vocab]);
+  const running = binding.run();
+  assert.throws(() => binding.run(), /one at a time/);
+  assert.throws(() => binding.bind(true, "logits", "float32", logits, [1, 1, session.vocab]), /one at a time/);
+  await running;
+  structuredClone(ids.buffer, { transfer: [ids.buffer] });
+  assert.throws(() => binding.run(), /input_ids: found an array whose memory was transferred/);
+  assert.throws(() => binding.bind(false, "x", "float8", logits, [1]), /element type: found float8/);
+  assert.throws(() => binding.bind(false, "input_ids", "float32", logits, [1 << 20, 1 << 20]), /input_ids/);
+});
+
+test("a float16 cache that overflows is named, with what mends it", async () => {
+  const session = await Session.open(PACKAGE, NATIVE);
+  session.files.manifest.kv_dtype = "float16"; // the demo's cache holds float32: only the words are tried here
+  const forward = session.run;
+  session.run = async () => new Float32Array(session.vocab).fill(NaN);
+  await refused(all(session.generate([1])), /logits: .*NaN.*cache is float16.*--kv-dtype float32/).catch(async (error) => {
+    session.run = forward;
+    throw error;
   });
-  await refused("nowhere", NATIVE, /nowhere: not a package/);
-  await refused(PACKAGE, { ...NATIVE, kernels: "fast" }, /kernels: found fast, expected auto or native or portable/);
-  await refused(PACKAGE, { ...NATIVE, threads: 0.5 }, /threads: found 0.5/);
-  await refused(PACKAGE, { kernels: "native", library: "missing.so" }, /found no library missing.so/);
+});
+
+test("wrong types are named, whatever they are", async () => {
+  const session = await Session.open(PACKAGE, NATIVE);
+  const cache = session.newCache(8);
+  const odd = [null, undefined, 5, "x", {}, [undefined], [null], ["1"], [1n], [NaN], [[1]], new Array(3), () => 1, Symbol("x")];
+  for (const value of odd) {
+    await refused(session.forward(value, cache), /prompt/);
+    await refused(Promise.resolve().then(() => session.generate(value)), /prompt/);
+    if (value !== undefined) await refused(session.forward([1], cache, value), /positions/);
+    if (value !== cache) await refused(session.forward([1], value), /cache/);
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      if (value !== undefined) await refused(Session.open(PACKAGE, value), /options/);
+      if (value !== undefined) await refused(Promise.resolve().then(() => session.generate([1], value)), /options/);
+    }
+    if (typeof value !== "string") await refused(Session.open(value), /package/);
+  }
+  for (const [options, message] of [
+    [{ maxNewTokens: "3" }, /max-new-tokens: found 3/],
+    [{ maxTokens: 3 }, /options: its key: found maxTokens/],
+    [{ sampling: { temperature: "1" } }, /temperature/],
+    [{ sampling: { stopTokens: [2048] } }, /stop tokens: an id: found 2048, expected an integer from 0 to 2047/],
+    [{ cache: {} }, /cache/],
+  ])
+    await refused(Promise.resolve().then(() => session.generate([1], options)), message);
+  for (const [capacity, chunk, message] of [
+    [2 ** 52, 512, /cache: a buffer/],
+    [2 ** 62, 512, /cache capacity/],
+    ["8", 512, /cache capacity/],
+    [8, 0, /cache chunk/],
+    [8, null, /cache chunk/],
+  ])
+    await refused(Promise.resolve().then(() => session.newCache(capacity, chunk)), message);
+  await refused(Session.open(PACKAGE, { ...NATIVE, threads: 100_000 }), /threads: found 100000, expected an integer from 0 to 1024/);
+  await refused(Session.open(PACKAGE, { library: 5 }), /library: found 5/);
+  assert.equal(cache.length, 0);
+});
+
+test("a caller's arrays may change while a call runs", async () => {
+  const session = await Session.open(PACKAGE, NATIVE);
+  const tokens = [...short.token_ids];
+  const positions = [tokens.length - 1];
+  const running = session.forward(tokens, session.newCache(100, 2), positions);
+  tokens.fill(-1);
+  positions[0] = 10 ** 6;
+  const logits = await running;
+  assert.equal(logits.indexOf(Math.max(...logits)), short.greedy[0]);
+});
+
+test("mistakes in opening are named", async (t) => {
+  const refusedToOpen = (folder, options, message) => refused(Session.open(folder, options), message);
+  await refusedToOpen("nowhere", NATIVE, /nowhere: not a package/);
+  await refusedToOpen(PACKAGE, { ...NATIVE, kernels: "fast" }, /kernels: found fast, expected auto or native or portable/);
+  await refusedToOpen(PACKAGE, { ...NATIVE, threads: 0.5 }, /threads: found 0.5/);
+  await refusedToOpen(PACKAGE, { kernels: "native", library: "missing.so" }, /found no library missing.so/);
   const noLibrary = { kernels: "native", library: `${PACKAGE}/model.onnx` };
-  await refused(PACKAGE, noLibrary, /expected this project's libgptoss_ops/);
-  await refused(PACKAGE, { ...PORTABLE, activations: "bf16" }, /activations bf16: needs the native kernels/);
+  await refusedToOpen(PACKAGE, noLibrary, /expected this project's libgptoss_ops/);
+  await refusedToOpen(PACKAGE, { ...PORTABLE, activations: "bf16" }, /activations bf16: needs the native kernels/);
   for (const [key, value, message] of [
     ["format_version", 2, /format_version: found 2, expected 1/],
     ["target", "npu", /target: found npu, expected portable or ort/],
     ["graph", "other.onnx", /other.onnx: no such file/],
   ])
-    await refused(changed(t, "manifest.json", (manifest) => (manifest[key] = value)), NATIVE, message);
+    await refusedToOpen(changed(t, "manifest.json", (manifest) => (manifest[key] = value)), NATIVE, message);
   const grown = changed(t, "manifest.json", ({ weights }) => (weights.files[0].size += 1));
-  await refused(grown, NATIVE, /model.safetensors: bytes.*: found \d+, expected \d+/);
+  await refusedToOpen(grown, NATIVE, /model.safetensors: bytes.*: found \d+, expected \d+/);
   const rewritten = changed(t, "manifest.json", ({ weights }) => {
     weights.mode = "link";
     weights.files[0].mtime_ns += 1e9;
   });
-  await refused(rewritten, NATIVE, /modification time/);
+  await refusedToOpen(rewritten, NATIVE, /modification time/);
   const half = changed(t, "manifest.json", (manifest) => (manifest.kv_dtype = "bfloat16"));
-  await refused(half, PORTABLE, /kv_dtype bfloat16: needs the native kernels/);
+  await refusedToOpen(half, PORTABLE, /kv_dtype bfloat16: needs the native kernels/);
   const op = { domain: "ai.gptoss", name: "New", version: 1, count: 1 };
   const lacking = changed(t, "manifest.json", ({ ops }) => ops.push(op));
-  await refused(lacking, NATIVE, /has no kernel for New/);
+  await refusedToOpen(lacking, NATIVE, /has no kernel for New/);
 });
 
 test("activations bf16 reach the kernels", async () => {

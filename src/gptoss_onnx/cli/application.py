@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from gptoss_onnx.cli.bench import bench
+from gptoss_onnx.cli.chat import chat
 from gptoss_onnx.cli.console import Invocation, one_line, verbose_option
 from gptoss_onnx.cli.export import export
 from gptoss_onnx.cli.generate import generate
@@ -86,7 +87,7 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (export, inspect, generate, validate, bench, make_checkpoint):
+for command in (export, inspect, generate, chat, validate, bench, make_checkpoint):
     main.add_command(command)
 
 
