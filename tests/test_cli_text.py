@@ -232,7 +232,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_chat(package: Path) -> None:
         process.stdin.write(b"on\n")
         process.stdin.flush()
         assert process.stdout.read(4) == b"onzz"
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all that runs below it gets it
         out, err = process.communicate(b"/undo\nWhy?\n", timeout=60)
     assert process.returncode == 0
     assert err.decode().splitlines()[:2] == ["interrupted; what was said is kept", "forgotten: on"]

@@ -110,9 +110,17 @@ def test_threads_and_forks_share_a_template(tmp_path: Path) -> None:
     assert wrong == []
     child = os.fork()
     if child == 0:  # a server that forks after it has opened its package
-        os._exit(0 if template.render(USER) == "x" else 1)
+        well = template.render(USER) == "x"
+        template._process._finalizer()  # as when a fork exits in the usual way
+        os._exit(0 if well else 1)
     assert template.render(USER) == "x"
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    process = template._process._process
+    assert process is not None
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert template.render(USER) == "x"  # in another one
 
 
 def test_a_template_no_longer_used_leaves_no_process(tmp_path: Path) -> None:
