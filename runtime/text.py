@@ -13,7 +13,7 @@ import tokenizers
 
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
+from gptoss_onnx.harmony_tokens import CONTROL_TOKENS, HarmonyTokens, harmony_stop_tokens
 from gptoss_onnx.runtime.chat import ChatTemplate
 from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
@@ -56,9 +56,13 @@ class Tokenizer:
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
-        """Special tokens, spelling to id."""
+        """Special tokens, spelling to id, and harmony's control tokens also where a file does not call them so."""
         added = self._backend.get_added_tokens_decoder()
-        return {token.content: id_ for id_, token in added.items() if token.special and token.content}
+        return {
+            token.content: id_
+            for id_, token in added.items()
+            if (token.special and token.content) or token.content in CONTROL_TOKENS
+        }
 
     @cached_property
     def harmony(self) -> HarmonyTokens | None:
