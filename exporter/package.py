@@ -117,13 +117,15 @@ def export(
         check_graph(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = copy_side_files(opened, folder)
-        special_ids = write_generation_config(opened, folder)
+        settings = write_generation_config(opened, folder)
         if target == "ort":
-            write_genai_config(opened.config, special_ids, GRAPH_FILE, folder, provider)
+            write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
         manifest = _describe(opened.config, proto, made, options, tokenizer_files)
         opened.check_unchanged()
         manifest.write(folder)
+    for warning in settings.warnings:
+        logger.warning("warning: %s", warning)
     logger.info("wrote %s", output)
     return Package(output, manifest)
 

@@ -5,22 +5,20 @@ config.json and from the tokenizer, whose harmony tokens say where a generation 
 """
 
 import json
-import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT, added_tokens, harmony_stops
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.json_text import JSON_LIMIT, parse_json, printable
+from gptoss_onnx.json_text import JSON_LIMIT, printable
 from gptoss_onnx.reference import Checkpoint
 from gptoss_onnx.reference.folder_kinds import CONFIG, GENERATION_CONFIG, TOKENIZER, names_copied
 
 EOS = "eos_token_id"
 SPECIAL_IDS = ("bos_token_id", EOS, "pad_token_id")
-_ID_BITS = 63
-
-logger = logging.getLogger(__name__)
+MOST_IDS = 1 << 31  # what sessions and clients hold an id in
 
 
 def copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
@@ -37,50 +35,49 @@ def copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
     return tuple(copied)
 
 
-def write_generation_config(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Write generation_config.json into the package and warn where its end tokens are not complete.
+@dataclass(frozen=True)
+class Settings:
+    """The special ids that a package's generation_config.json holds, and what its user should know of them."""
 
-    Returns the ids of special tokens that it holds. Raises CheckpointError where one is not an id, and for a
-    tokenizer.json or generation_config.json that is not JSON.
+    special_ids: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
+    """Write generation_config.json into the package: the checkpoint's, or one that is made for it.
+
+    Raises CheckpointError where a special id is not one, and for a tokenizer.json or generation_config.json that is
+    not JSON.
     """
     stops, has_added = _stops(checkpoint)
     content = checkpoint.read(GENERATION_CONFIG, JSON_LIMIT)
+    warnings = []
     if content is None:
         ids = _special_ids(checkpoint.read_json(CONFIG), checkpoint.folder / CONFIG)
         if stops:
             ids[EOS] = list(dict.fromkeys([*_as_list(ids.get(EOS)), *stops.values()]))
-            logger.warning(
-                "%s: no %s: the package's ends a text at %s, as the tokenizer has harmony's tokens",
-                checkpoint.folder,
-                GENERATION_CONFIG,
-                _listed(stops.items()),
+            warnings.append(
+                f"{checkpoint.folder}: no {GENERATION_CONFIG}: the package's ends a text at {_listed(stops.items())}, "
+                "as the tokenizer has harmony's tokens"
             )
         content = (json.dumps(ids, indent=2, allow_nan=False) + "\n").encode()
     else:
         path = checkpoint.folder / GENERATION_CONFIG
-        document = parse_json(content, str(path), CheckpointError)
-        if not isinstance(document, dict):
-            raise CheckpointError(f"{path}: found a {type(document).__name__}, expected a JSON object")
-        ids = _special_ids(document, path)
+        ids = _special_ids(checkpoint.read_json(GENERATION_CONFIG), path)
         known = _as_list(ids.get(EOS))
         lacking = [(name, number) for name, number in stops.items() if number not in known]
         if lacking:
-            logger.warning(
-                "%s: %s lacks %s: a generation runs past it; add the id to that list and export again",
-                path,
-                EOS,
-                _listed(lacking),
+            warnings.append(
+                f"{path}: {EOS} lacks {_listed(lacking)}: a generation runs past it; add the id to that list and "
+                "export again"
             )
     if has_added and ids.get(EOS) is None:
-        logger.warning(
-            "%s: neither %s nor %s has %s: nothing ends a text before its length does",
-            checkpoint.folder,
-            GENERATION_CONFIG,
-            CONFIG,
-            EOS,
+        warnings.append(
+            f"{checkpoint.folder}: neither {GENERATION_CONFIG} nor {CONFIG} has {EOS}: nothing ends a text before its "
+            "length does"
         )
     (folder / GENERATION_CONFIG).write_bytes(content)
-    return ids
+    return Settings(ids, tuple(warnings))
 
 
 def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
@@ -104,7 +101,8 @@ def _special_ids(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the special ids of a document, each an integer or a list of integers."""
     ids = {key: document[key] for key in SPECIAL_IDS if document.get(key) is not None}
     for key, value in ids.items():
-        if not all(type(entry) is int and abs(entry) >> _ID_BITS == 0 for entry in _as_list(value)):
+        least = 0 if key == EOS else -1  # what some tools write for a pad token that there is not
+        if not all(type(entry) is int and least <= entry < MOST_IDS for entry in _as_list(value)):
             raise CheckpointError(
                 f"{path}: {key}: found {printable(repr(value)[:80])}, expected a token id or a list of them"
             )

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.files import open_regular, read_file
+from gptoss_onnx.files import is_plain_name, open_regular, read_file
 from gptoss_onnx.json_text import JSON_LIMIT, printable, read_json_object
 
-_NAME_BYTES = 255  # of a file name, on every file system in use
+_LONGEST = 255  # letters of a stranger's path that are worth reading
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,6 @@ class CheckpointFolder:
 _MEANWHILE = "since it was first looked at: do this again when nothing writes to the checkpoint"
 
 
-def is_plain_name(name: str) -> bool:
-    """Whether a text is the name of a file in a folder: no path, no NUL, nothing that no file can be called."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return False
-    return 0 < size <= _NAME_BYTES and name not in (".", "..") and not set(name) & set("/\\\0")
-
-
 def _root(folder: Path) -> Path:
     """Return the hub repository that a real folder is a snapshot of, or the folder itself."""
     repository = folder.parent.parent
@@ -158,4 +149,4 @@ def _change(before: FileState | None, now: FileState | None) -> str:
 
 
 def _shown(text: str) -> str:
-    return printable(text if len(text) <= _NAME_BYTES else f"{text[:_NAME_BYTES]}...")
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.files import HEADER_LIMIT, open_regular, safetensors_header
+from gptoss_onnx.files import HEADER_LIMIT, is_plain_name, open_regular, safetensors_header
 from gptoss_onnx.json_text import parse_json
 from gptoss_onnx.reference.fields import Problems
-from gptoss_onnx.reference.folder import CheckpointFolder, is_plain_name
+from gptoss_onnx.reference.folder import CheckpointFolder
 from gptoss_onnx.reference.folder_kinds import INDEX, SINGLE, note_refused
 from gptoss_onnx.reference.layout import TORCH_DTYPES, TensorInfo, element_count
 

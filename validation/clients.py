@@ -22,9 +22,9 @@ from torch import Tensor
 
 from gptoss_onnx.errors import InputError, ParityError, RuntimeUnavailable
 from gptoss_onnx.json_text import JSON_LIMIT, parse_json, printable
-from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.golden_file import Golden, GoldenCase, read_golden
 from gptoss_onnx.validation.limits import Limits
 from gptoss_onnx.validation.metrics import Difference
@@ -82,8 +82,8 @@ def validate_client(
     """
     if runtime not in PROGRAMS:
         raise InputError(f"runtime: found {runtime!r}, expected one of {', '.join(PROGRAMS)}")
-    folder = Path(package)
-    manifest = Manifest.read(folder)
+    opened = open_package(package)
+    folder, manifest = opened.folder, opened.manifest
     if manifest.kv_dtype != "float32":
         raise InputError(
             f"{folder}: its cache is {manifest.kv_dtype}; golden vectors judge packages with a float32 cache: "
@@ -92,9 +92,9 @@ def validate_client(
     progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
         golden = read_golden(folder, checkpoint.config.vocab_size)
-        check_pair(manifest, checkpoint, folder, progress)
+        check_pair(opened, checkpoint, progress)
         progress.begin("comparing the golden vectors with the reference")
-        cases = [_check_golden(golden, reference_model(manifest, checkpoint, folder))]
+        cases = [_check_golden(golden, reference_model(opened, checkpoint))]
         checkpoint.check_unchanged()
     progress.begin(f"waiting for the {runtime} client")
     verdict = _run(folder, runtime, command)

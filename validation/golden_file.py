@@ -54,6 +54,8 @@ def read_golden(folder: Path, vocab_size: int) -> Golden:
         PackageError: there are none, or they are not of the form that an export writes.
     """
     path = folder / FOLDER / FILE
+    if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
+        raise PackageError(f"{path}: found a link to {path.resolve()}, expected a file in {folder}")
     try:
         document = read_json_object(path, PackageError, FILE_LIMIT)
     except FileNotFoundError as error:

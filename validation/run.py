@@ -1,6 +1,7 @@
 """`validate`: run every parity case on a package and judge it against the PyTorch reference."""
 
 import logging
+import os
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,11 +14,10 @@ import torch
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
-from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
 from gptoss_onnx.reference.folder_kinds import TOKENIZER
-from gptoss_onnx.runtime import Session
+from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting, prefill
 from gptoss_onnx.validation.expected import Expected
@@ -69,8 +69,8 @@ def validate(
     progress.begin("opening the package")
     opened = Session.open(package, kernels=kernels, activations=activations)
     with open_checkpoint(reference) as checkpoint, opened as session:
-        check_pair(session.manifest, checkpoint, session.package.folder, progress)
-        expected = Expected(reference_model(session.manifest, checkpoint, session.package.folder), SEED)
+        check_pair(session.package, checkpoint, progress)
+        expected = Expected(reference_model(session.package, checkpoint), SEED)
         limits = limits_for(session.manifest, activations)
         window = checkpoint.config.window or 32
         length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
@@ -101,15 +101,16 @@ def write_golden_vectors(package: str | Path, reference: str | Path, progress: P
     Raises:
         PackageError: the package has golden vectors already, or is none; and as for `validate`.
     """
-    folder = Path(package)
-    manifest = Manifest.read(folder)
-    if (folder / FOLDER).exists():
+    opened = open_package(package)
+    folder = opened.folder
+    if os.path.lexists(folder / FOLDER):
         raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
     progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
-        check_pair(manifest, checkpoint, folder, progress)
+        check_pair(opened, checkpoint, progress)
         progress.begin("computing golden vectors with the reference")
-        write_golden(reference_model(manifest, checkpoint, folder), folder, checkpoint.path_of(TOKENIZER))
+        write_golden(reference_model(opened, checkpoint), folder, checkpoint.path_of(TOKENIZER))
+        checkpoint.check_unchanged()
     return folder / FOLDER
 
 
