@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
@@ -21,6 +20,7 @@ from gptoss_onnx.files import read_file
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.model import GptOss
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
+from gptoss_onnx.tokenizer_file import load_tokenizer
 
 FOLDER = "golden"
 FILE = "golden.json"
@@ -114,11 +114,11 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
     """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that can do that."""
     content = read_file(tokenizer_file, TOKENIZER_LIMIT, CheckpointError)
+    tokenizer = load_tokenizer(content, str(tokenizer_file), "download it again", CheckpointError)
     with (
-        foreign_errors(f"{tokenizer_file}: not a tokenizer", "download it again", CheckpointError),
+        foreign_errors(f"{tokenizer_file}: cannot encode", "download it again", CheckpointError),
         quiet_panics(),
     ):
-        tokenizer = Tokenizer.from_buffer(content)
         return {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in TEXTS.items()}
 
 
