@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest, Provider
-from gptoss_onnx.runtime.arguments import integer, integer_array, shown
-from gptoss_onnx.runtime.binding import Binding, empty_logits
+from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
+from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
     check_active_provider,
@@ -33,7 +33,7 @@ from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import PackageFolder, open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling
-from gptoss_onnx.runtime.step import run_step
+from gptoss_onnx.runtime.step import run_request
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
 from gptoss_onnx.runtime.weight_watch import WeightWatch
@@ -99,7 +99,7 @@ class Session:
             RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not available here.
             InputError: an argument is none of the values above.
         """
-        folder = _folder(package)
+        folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
         opened = open_package(folder)
         onnxruntime = load_onnxruntime()
@@ -178,7 +178,7 @@ class Session:
             cache.check_room(request.new_lengths)
             if not cache.lengths.any():
                 self.check_weights()
-            return self._run(binding, cache, request)
+            return run_request(binding, cache, request, self.vocab)
 
     def score(self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None) -> NDArray[np.float32]:
         """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a call."""
@@ -235,11 +235,8 @@ class Session:
 
         Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
-        if cache is not None:
-            _expect_cache(cache)
-        if sampling is not None and not isinstance(sampling, Sampling):
-            raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
-        return Generation.of(self, token_ids, sampling or Sampling(), max_new_tokens, cache)
+        settings = _settings(sampling, cache)
+        return Generation.of(self, token_ids, settings, max_new_tokens, cache)
 
     @overload
     def stream_text(
@@ -290,7 +287,7 @@ class Session:
             InputError: the prompt is empty, too long, or no text, or the template refuses it.
             PackageError: the package has no tokenizer or no chat template, or one of them is damaged.
         """
-        settings = sampling or Sampling()
+        settings = _settings(sampling, cache)
         encoded = Prompt.of(prompt, self.tokenizer, variables)
         return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
 
@@ -349,40 +346,16 @@ class Session:
             raise InputError("session: found it closed, expected an open one; open the package again")
         return self._graph
 
-    def _run(self, binding: Binding, cache: KVCache, request: Request) -> NDArray[np.float32]:
-        begin, longest = 0, request.longest
-        answer = None
-        while begin < longest:
-            end = begin + cache.columns(longest - begin)
-            step = request.step(begin, end)
-            logits = run_step(binding, cache, step)
-            if end - begin == longest and request.wanted.all() and step.logit_positions.shape == request.wanted.shape:
-                return logits  # the whole answer in one call
-            if answer is None:
-                answer = self._empty(request)
-            answer[step.rows, step.places] = logits[step.rows, step.columns]
-            begin = end
-        return self._empty(request) if answer is None else answer
-
-    def _empty(self, request: Request) -> NDArray[np.float32]:
-        return empty_logits((*request.wanted.shape, self.vocab))
-
-
-def _folder(package: object) -> str:
-    """Return the path of a package as text; raises InputError for what cannot be one."""
-    path = os.fspath(package) if isinstance(package, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not _is_path(path):
-        raise InputError(f"package: found {shown(package)}, expected the path of a folder")
-    return path
-
-
-def _is_path(path: str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(path) and path != ""
-    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
-        return False
-
 
 def _expect_cache(cache: object) -> None:
     if not isinstance(cache, KVCache):
         raise InputError(f"cache: found {type(cache).__name__}, expected one that new_cache made")
+
+
+def _settings(sampling: object, cache: object) -> Sampling:
+    """Return the settings of a generation, the default ones for None, after a look at the types of both."""
+    if cache is not None:
+        _expect_cache(cache)
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
+    return Sampling() if sampling is None else sampling

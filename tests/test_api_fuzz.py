@@ -16,6 +16,7 @@ from support.tiny_package import tiny_package
 
 EDGES = [2**31 - 1, 2**31, 2**62, 2**63 - 1, 2**63, 2**64, 10**400, -(2**63), -(10**400)]
 SHAPES = [(), (0,), (1,), (3,), (1, 3), (2, 2), (1, 0), (0, 3), (1, 1, 1)]
+STREAM_ARGUMENTS = ["sampling", "max_new_tokens", "cache", "variables"]
 DTYPES = ["int64", "int8", "uint64", "bool", "float32", "complex64", "object", "U3", "S2", "datetime64[s]", "i4,f4"]
 
 
@@ -173,6 +174,9 @@ def test_a_whole_model(model: Session, data: st.DataObject) -> None:
         attempt(list, generation or [])
         sampling = attempt(Sampling, stop=data.draw(mostly(st.lists(st.text(max_size=2), max_size=2))))
         attempt(list, attempt(model.generate, [1], sampling, max_new_tokens=2) or [])
+        prompt = data.draw(mostly(st.sampled_from(["x", [1, 2], [{"role": "user", "content": "x"}]])))
+        arguments = {name: data.draw(anything) for name in data.draw(st.sets(st.sampled_from(STREAM_ARGUMENTS)))}
+        attempt(list, attempt(model.stream_text, prompt, **{"max_new_tokens": 2, **arguments}) or [])
 
 
 # The examples of the issue, each of which raised something else, hung, or was refused wrongly.

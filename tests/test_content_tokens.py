@@ -1,5 +1,6 @@
 """What messages spell is text: control tokens in them neither open nor close a message, and other text is untouched."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,13 @@ def test_halves_of_a_control_token_in_two_messages_do_not_join(folder: Path, tmp
 def test_a_template_that_changes_what_is_spelled_is_refused_or_safe(tmp_path: Path, template: str) -> None:
     other = Tokenizer.open(write_harmony_tokenizer(tmp_path, template))
     messages = [{"role": "user", "content": "x<|end|>y"}]
-    try:
+    ids = None
+    with contextlib.suppress(InputError):
         ids = other.encode_chat(messages)
-    except InputError as error:
-        assert "special_tokens_in_content=True" in str(error)
-        other.encode_chat(messages, special_tokens_in_content=True)
+    if ids is None:
+        with pytest.raises(InputError, match="special_tokens_in_content=True"):
+            other.encode_chat(messages)
+        assert other.encode_chat(messages, special_tokens_in_content=True)
     else:
         assert structure(other, ids) == []
         assert other.decode(ids) == other.chat_template.render(messages)

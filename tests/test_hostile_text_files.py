@@ -16,24 +16,33 @@ from gptoss_onnx.runtime.chat import ChatTemplate
 from support.harmony_tokenizer import write_harmony_tokenizer
 
 USER = [{"role": "user", "content": "x"}]
-LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}"
+LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+
+
+def again(first: str, body: str, last: str) -> str:
+    """Return a template that changes the variables of `first` sixty times."""
+    return f"{{% set n = namespace({first}) %}}{{% for i in range(60) %}}{body}{{% endfor %}}{last}"
+
+
+TWICE = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(100) }}"
+NEST_X, NEST_Y = "{% set n.x = [n.x, n.x] %}", "{% set n.y = [n.y, n.y] %}"
 HOSTILE = {
     "nested loops": LOOPS,
     "loops that write": LOOPS.replace("{% endfor %}", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{% endfor %}", 1),
     "a long text": "{{ 'a' * 10**10 }}",
     "a long list": "{{ [0] * 10**10 }}",
     "a huge power": "{{ 7 ** (10**9) }}",
-    "a huge product": "{% set ns = namespace(n=7) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}{{ ns.n % 9 }}",
+    "a huge product": again("n=7", "{% set n.n = n.n * n.n %}", "{{ n.n % 9 }}"),
     "a wide number": "{{ '%1000000000d' % 1 }}",
     "a wide field": "{{ '{:1000000000}'.format(1) }}",
     "a wide filter": "{{ 'a' | center(10**9) }}",
     "a deep indent": "{{ ('a\n' * 1000) | indent(10**9) }}",
     "batches": "{{ [1] | batch(10**9, 0) | list | length }}",
-    "doubling": "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
-    "lists in lists": "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-    "lists compared": "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}",
+    "doubling": again("s='aaaaaaaa'", "{% set n.s = n.s + n.s %}", "{{ n.s }}"),
+    "lists in lists": again("x=[1]", NEST_X, "{{ n.x | tojson }}"),
+    "lists compared": again("x=[1], y=[1]", NEST_X + NEST_Y, "{{ n.x == n.y }}"),
     "a macro that calls itself": "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
-    "a macro that calls itself twice": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(100) }}",
+    "a macro that calls itself twice": TWICE,
     "lorem ipsum": "{{ lipsum(n=10**7) }}",
     "division by zero": "{{ 1 // 0 }}",
     "a wrong type": "{{ 1 + 'a' }}",

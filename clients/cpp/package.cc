@@ -102,24 +102,27 @@ void Package::read_weights(const JsonPlace& manifest) {
   const JsonPlace files = place.at("files");
   for (size_t i = 0; i < files.size(); ++i) {
     const JsonPlace entry = files.at(i);
-    const bool is_exported = entry.at("origin").one_of({"checkpoint", "export"}) == "export";
     const JsonPlace name = entry.at("name");
-    expect(!(elsewhere && is_exported), entry.where + "/origin", "export",
+    const JsonPlace origin = entry.at("origin");
+    const bool is_exported = origin.one_of({"checkpoint", "export"}) == "export";
+    expect(!(elsewhere && is_exported), origin.where, "export",
            "checkpoint, as all weights in mode reference");
-    if (elsewhere) expect_below(name.text(), name.where);
-    else expect_plain_name(name.text(), name.where);
-    const fs::path path = elsewhere ? weights_root / name.text() : file_in(folder, name.text());
-    RegularFile file(path);
-    const FileState state = file.state();
-    check_weight_file(state, path, entry, mode == "copy" || is_exported);
-    weights.push_back({name.text(), path, state, tensors_of(file)});
+    if (elsewhere) {
+      expect_below(name.text(), name.where);
+    } else {
+      expect_plain_name(name.text(), name.where);
+    }
+    const auto file = std::make_shared<RegularFile>(file_in(weights_root, name.text()));
+    const FileState state = file->state();
+    check_weight_file(state, file->path, entry, mode == "copy" || is_exported);
+    weights.push_back({name.text(), file, state, tensors_of(*file)});
   }
 }
 
 // One token, or several.
 static Tokens tokens_at(const JsonPlace& place) {
   const bool several = std::holds_alternative<Json::Array>(place.value.value);
-  return several ? place.integers(0, INT64_MAX) : Tokens{place.integer(0, INT64_MAX)};
+  return several ? place.integers(0, INT32_MAX) : Tokens{place.integer(0, INT32_MAX)};
 }
 
 void Package::read_eos_tokens(const JsonPlace& manifest) {
@@ -150,28 +153,35 @@ void Package::check_prompt(const Tokens& tokens, int64_t room) const {
   check_tokens(tokens, "prompt");
 }
 
+static void expect_same(const WeightFile& weights, const FileState& found) {
+  expect(found == weights.state, weights.file->path,
+         "a file that changed since the package was opened",
+         "the same weights for as long as they are used; open the package again, or export it "
+         "with --weights copy, which no training run rewrites");
+}
+
 void Package::check_unchanged() const {
-  for (const WeightFile& file : weights) {
-    const FileState now = state_of(file.path);
-    expect(now == file.state, file.path, "a file changed or replaced since the package was opened",
-           "the same weights as long as they are in use: open the package again");
-  }
+  for (const WeightFile& each : weights) expect_same(each, each.file->state());
+}
+
+void Package::check_mapped() const {
+  for (const WeightFile& each : weights) expect_same(each, state_of(each.file->path));
 }
 
 std::string Package::read_graph() const {
   std::string model = read_file(graph, kGraphLimit);
   for (const ExternalTensor& tensor : external_tensors(model, graph)) {
-    const auto has_name = [&](const WeightFile& file) { return file.name == tensor.file; };
-    const auto file = std::find_if(weights.begin(), weights.end(), has_name);
+    const auto has_name = [&](const WeightFile& each) { return each.name == tensor.file; };
+    const auto found = std::find_if(weights.begin(), weights.end(), has_name);
     const std::string thing = graph.string() + ": tensor '" + tensor.name + "'";
-    expect(file != weights.end(), thing, "its data in '" + tensor.file + "'",
+    expect(found != weights.end(), thing, "its data in '" + tensor.file + "'",
            "a file that the manifest lists under weights");
     const auto& [offset, length] = tensor.range;
-    const auto& tensors = file->tensors;
+    const auto& tensors = found->tensors;
     const bool is_tensor = std::binary_search(tensors.begin(), tensors.end(), tensor.range);
     expect(is_tensor, thing,
            std::to_string(length) + " bytes from " + std::to_string(offset) + " on",
-           "exactly one tensor of " + file->path.string());
+           "exactly one tensor of " + found->file->path.string());
   }
   return model;
 }

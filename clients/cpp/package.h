@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,9 @@ struct CacheLayer {
 // A safetensors file that the manifest lists.
 struct WeightFile {
   std::string name;
-  std::filesystem::path path;
-  FileState state;                 // when the package was opened
-  std::vector<ByteRange> tensors;  // in ascending order
+  std::shared_ptr<const RegularFile> file;  // open, so that it is the one whose state is asked
+  FileState state;                          // when the package was opened
+  std::vector<ByteRange> tensors;           // in ascending order
 };
 
 // A package, opened. Every file it names lies in its folder, except the weights of mode
@@ -39,10 +40,12 @@ class Package {
   void check_tokens(const Tokens& tokens, const std::string& thing) const;
   // Throws unless a cache with this much room can take a prompt.
   void check_prompt(const Tokens& tokens, int64_t room) const;
-  // Throws if a weight file has been changed or replaced since the package was opened. A running
-  // session reads the file where it is mapped: other bytes would be another model, and a file cut
-  // off would end the process.
+  // Throws if a weight file has changed since the package was opened: its mapped bytes would be
+  // another model, and a file cut off would end the process. A file that another has replaced
+  // under its name is still there for the session, and has not changed.
   void check_unchanged() const;
+  // Throws if other files lie there now; a session asks once it has mapped them.
+  void check_mapped() const;
   // The bytes of the ONNX file. Throws unless each of its external tensors is exactly one tensor of
   // a weight file.
   std::string read_graph() const;

@@ -35,6 +35,19 @@ Sampler::Sampler(const Sampling& sampling, const Tokens& seen, int64_t vocab)
 }
 
 int64_t Sampler::choose(const float* logits) {
+  const bool is_greedy = sampling_.temperature == 0;
+  const int64_t token = is_greedy ? most_probable(logits) : draw(candidates(logits));
+  seen_[token] = true;
+  return token;
+}
+
+int64_t Sampler::most_probable(const float* logits) const {
+  const std::vector<double> scores = penalized(logits);
+  const auto best = std::max_element(scores.begin(), scores.end());  // the first among equals
+  return best - scores.begin();
+}
+
+std::vector<double> Sampler::penalized(const float* logits) const {
   std::vector<double> scores(logits, logits + seen_.size());
   double largest = -Limits::infinity();
   for (const double score : scores) {
@@ -44,27 +57,21 @@ int64_t Sampler::choose(const float* logits) {
     throw Error("logits: found a largest one of " + shown(largest) +
                 ", expected a finite one; verify the package");
   }
-  penalize(scores);
-  const auto best = std::max_element(scores.begin(), scores.end());  // the first among equals
-  const bool is_greedy = sampling_.temperature == 0;
-  const int64_t token = is_greedy ? best - scores.begin() : draw(scores, *best);
-  seen_[token] = true;
-  return token;
-}
-
-void Sampler::penalize(std::vector<double>& scores) const {
   const double penalty = sampling_.repetition_penalty;
-  if (penalty == 1) return;
+  if (penalty == 1) return scores;
   for (size_t token = 0; token < scores.size(); ++token) {
     double& score = scores[token];
     if (!seen_[token] || std::isinf(score)) continue;
     score = score < 0 ? score * penalty : score / penalty;
     score = std::clamp(score, Limits::lowest(), Limits::max());  // infinities have no difference
   }
+  return scores;
 }
 
-int64_t Sampler::draw(std::vector<double>& scores, double top) {
+std::vector<Candidate> Sampler::candidates(const float* logits) const {
   const auto& [penalty, temperature, top_k, top_p, min_p, seed, stop_tokens] = sampling_;
+  std::vector<double> scores = penalized(logits);
+  const double top = *std::max_element(scores.begin(), scores.end());
   // The most probable token has 0, so nothing overflows; -inf is a probability of 0.
   for (double& score : scores) score = (score - top) / temperature;
 
@@ -75,45 +82,46 @@ int64_t Sampler::draw(std::vector<double>& scores, double top) {
     std::nth_element(ordered.begin(), last, ordered.end(), std::greater<>());
     least = *last;  // what ties with it stays
   }
-
-  // Weight, and token below 0: among equals the lower token goes first.
-  std::vector<std::pair<double, int64_t>> candidates;
-  double sum = 0;
+  std::vector<Candidate> kept;
   for (size_t token = 0; token < scores.size(); ++token) {
-    if (scores[token] < least) continue;
-    const double weight = std::exp(scores[token]);
-    if (weight == 0) continue;
-    candidates.emplace_back(weight, -static_cast<int64_t>(token));
-    sum += weight;
+    const double weight = scores[token] < least ? 0 : std::exp(scores[token]);
+    if (weight > 0) kept.push_back({weight, static_cast<int64_t>(token)});
   }
-  if (top_p < 1) {
-    // By heap, the most probable first: mostly a few hundred of a vocabulary hold the nucleus.
-    auto rest = candidates.end();
-    std::make_heap(candidates.begin(), rest);
-    double missing = top_p * sum;
-    while (missing > 0 && rest != candidates.begin()) {
-      std::pop_heap(candidates.begin(), rest);
-      --rest;
-      missing -= rest->first;
-    }
-    candidates.erase(candidates.begin(), rest);
-  }
+  if (top_p < 1) keep_nucleus(kept, top_p);
   const double bound = std::log(min_p);  // -inf for 0
-  const auto is_improbable = [&](const std::pair<double, int64_t>& candidate) {
-    return scores[-candidate.second] < bound;
-  };
-  const auto improbable = std::remove_if(candidates.begin(), candidates.end(), is_improbable);
-  candidates.erase(improbable, candidates.end());
+  const auto is_improbable = [&](const Candidate& each) { return scores[each.token] < bound; };
+  kept.erase(std::remove_if(kept.begin(), kept.end(), is_improbable), kept.end());
+  return kept;
+}
 
+void Sampler::keep_nucleus(std::vector<Candidate>& kept, double top_p) {
+  double sum = 0;
+  for (const Candidate& each : kept) sum += each.weight;
+  // By heap, the most probable first: mostly a few hundred of a vocabulary hold the nucleus.
+  const auto is_after = [](const Candidate& a, const Candidate& b) {
+    return a.weight != b.weight ? a.weight < b.weight : a.token > b.token;
+  };
+  auto rest = kept.end();
+  std::make_heap(kept.begin(), rest, is_after);
+  double missing = top_p * sum;
+  do {
+    std::pop_heap(kept.begin(), rest, is_after);
+    --rest;
+    missing -= rest->weight;
+  } while (missing > 0 && rest != kept.begin());
+  kept.erase(kept.begin(), rest);
+}
+
+int64_t Sampler::draw(const std::vector<Candidate>& candidates) {
   double total = 0;
-  for (const auto& [weight, token] : candidates) total += weight;
+  for (const Candidate& each : candidates) total += each.weight;
   const double uniform = static_cast<double>(random_() >> 11) * 0x1p-53;  // in [0, 1)
   double left = uniform * total;
-  for (const auto& [weight, token] : candidates) {
-    left -= weight;
-    if (left < 0) return -token;
+  for (const Candidate& each : candidates) {
+    left -= each.weight;
+    if (left < 0) return each.token;
   }
-  return -candidates.back().second;  // rounding left a crumb
+  return candidates.back().token;  // rounding left a crumb
 }
 
 }  // namespace gptoss

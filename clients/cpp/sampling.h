@@ -21,6 +21,12 @@ struct Sampling {  // in the order of the steps
   std::optional<Tokens> stop_tokens;  // none takes the package's
 };
 
+// A token that may be drawn; its probability is in proportion to its weight.
+struct Candidate {
+  double weight;
+  int64_t token;
+};
+
 // Chooses the tokens of one sequence.
 class Sampler {
  public:
@@ -28,10 +34,14 @@ class Sampler {
   Sampler(const Sampling& sampling, const Tokens& seen, int64_t vocab);
   // The next token, from logits (vocab). Throws unless the largest logit is finite.
   int64_t choose(const float* logits);
+  // The tokens that may be drawn from logits (vocab), at a temperature above 0.
+  std::vector<Candidate> candidates(const float* logits) const;
 
  private:
-  void penalize(std::vector<double>& scores) const;
-  int64_t draw(std::vector<double>& scores, double top);
+  int64_t most_probable(const float* logits) const;
+  std::vector<double> penalized(const float* logits) const;
+  static void keep_nucleus(std::vector<Candidate>& kept, double top_p);
+  int64_t draw(const std::vector<Candidate>& candidates);
 
   const Sampling sampling_;
   std::vector<bool> seen_;  // by token

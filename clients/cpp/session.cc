@@ -95,7 +95,7 @@ Session::Session(const Package& opened, const Options& given)
   env_ = Ort::Env(ORT_LOGGING_LEVEL_FATAL, "gptoss");
   const std::string model = package.read_graph();
   graph_ = Ort::Session(env_, model.data(), model.size(), settings);
-  package.check_unchanged();  // while ONNX Runtime mapped the weights
+  package.check_mapped();
   check_graph();
 }
 

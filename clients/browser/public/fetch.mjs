@@ -41,7 +41,7 @@ export async function fetchBytes(url, { most, size, onProgress, instead }) {
   );
   const limit = size ?? most;
   // Too small where the body is compressed.
-  const promised = Number(response.headers.get("Content-Length"));
+  const promised = Math.max(0, Number(response.headers.get("Content-Length")));
   // As large as it will be: large weights may not fit twice.
   let bytes = new Uint8Array(size ?? Math.min(promised, limit));
   let done = 0;

@@ -50,12 +50,7 @@ export function tensorPlaces(header, size, where) {
       begin >= 0 &&
       begin <= end &&
       header.length + end <= size;
-    expect(
-      `${where}: data_offsets of ${name}`,
-      String(offsets),
-      inside,
-      "two places within the file",
-    );
+    expect(`${where}: data_offsets of ${name}`, offsets, inside, "two places within the file");
     places.set(placeOf(header.length + begin, end - begin), name);
   }
   return places;

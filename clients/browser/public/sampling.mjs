@@ -83,7 +83,7 @@ export const argmax = (values) =>
  * @param {number} penalty
  */
 export function penalized(logits, seen, penalty) {
-  const scores = Float64Array.from(logits);
+  const scores = new Float64Array(logits);
   // NaN where there is one.
   const largest = scores.reduce((most, score) => Math.max(most, score), -Infinity);
   expect(

@@ -17,6 +17,7 @@ import { sampler } from "./sampling.mjs";
 // Errors alone: ONNX Runtime would warn that caches are copied at every step.
 const QUIET = /** @type {const} */ ({ logSeverityLevel: 3 });
 const MOST_CACHE_BYTES = 2 ** 30; // it lies in WebAssembly's 4 GiB twice while a call runs
+const MOST_TOKENS = 2 ** 24; // of a sequence
 const MOST_THREADS = 8;
 
 /**
@@ -32,12 +33,8 @@ export class Cache {
 
   /** @param {Manifest} manifest @param {number} capacity  tokens */
   constructor(manifest, capacity) {
-    expect(
-      "capacity",
-      capacity,
-      Number.isSafeInteger(capacity) && capacity > 0,
-      "an integer above 0",
-    );
+    const fits = Number.isInteger(capacity) && capacity > 0 && capacity <= MOST_TOKENS;
+    expect("capacity in tokens", capacity, fits, `an integer, 1 to ${MOST_TOKENS}`);
     this.capacity = capacity;
     const shapes = manifest.cache.map(({ window, kv_heads: heads, head_dim: width }) => {
       return [1, heads, slots(manifest.target, window, capacity), width];
@@ -49,7 +46,7 @@ export class Cache {
     for (const [i, { past_key: key, past_value: value }] of manifest.cache.entries())
       for (const name of [key, value]) this.tensors[name] = zeros(manifest.kv_dtype, shapes[i]);
     // The mask of target ort: a call takes as many as there are tokens.
-    this.ones = new BigInt64Array(capacity).fill(1n);
+    this.ones = new BigInt64Array(manifest.target === "ort" ? capacity : 0).fill(1n);
   }
 
   /**

@@ -159,9 +159,12 @@ function messages() {
  * @param {unknown} argument
  */
 async function answer(method, argument) {
+  if (busy) {
+    postMessage({ error: "worker: found a second request, expected one at a time" });
+    return;
+  }
+  busy = true;
   try {
-    expect("worker", "a second request", !busy, "one at a time");
-    busy = true;
     postMessage({ result: await methods[method](argument, (report) => postMessage({ report })) });
   } catch (error) {
     postMessage({ error: messageOf(error) });

@@ -9,7 +9,10 @@ export function randomIntegers(seed) {
   };
 }
 
-/** What strangers put where something else belongs. */
+/**
+ * What strangers put where something else belongs.
+ * @type {any[]}
+ */
 const VALUES = [
   null,
   true,
@@ -37,6 +40,7 @@ const VALUES = [
   [[]],
   {},
   { length: 3 },
+  { toString: null, valueOf: null },
   { __proto__: null },
   [null],
   "x".repeat(100_000),

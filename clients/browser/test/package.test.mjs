@@ -92,6 +92,8 @@ test("headers that are none are refused in one line", () => {
     text('{"a": {"data_offsets": [-8, 0]}}'),
     text('{"a": {"data_offsets": [0, 1e300]}}'),
     text('{"a": {"data_offsets": "01"}}'),
+    text('{"a": {"data_offsets": {"toString": 1, "valueOf": 1}}}'),
+    text('{"a": {"data_offsets": [{"toString": 1}, {"toString": 1}]}}'),
   ])
     assert.throws(() => read(file), { name: "ClientError", message: /^x: / });
 

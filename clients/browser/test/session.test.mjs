@@ -145,7 +145,7 @@ test("what cannot be run is refused in one line", async () => {
     [() => session.generate([], GREEDY, ANY).next(), /^prompt: found no tokens/],
     [
       () => session.generate([1], GREEDY, { ...ANY, most: 2 ** 40 }).next(),
-      /^cache of \d+ tokens in bytes: found \d+, expected at most/,
+      /^capacity in tokens: found 1099511627777, expected an integer, 1 to 16777216/,
     ],
   ];
   for (const most of /** @type {any[]} */ ([0, -1, NaN, 1.5, Infinity, null, "3", undefined]))
@@ -155,8 +155,14 @@ test("what cannot be run is refused in one line", async () => {
     ]);
   for (const [attempt, message] of refused)
     await assert.rejects(attempt, { name: "ClientError", message });
-  for (const capacity of [0, -1, 2 ** 62, NaN, 1.5, 1e9])
-    assert.throws(() => new Cache(session.manifest, capacity), { name: "ClientError" });
+  const wide = manifestOf({ cache: [{ ...manifestOf().cache[0], kv_heads: 2 ** 16 }] });
+  const message = /^cache of 4096 tokens in bytes: found 4294967296, expected at most 1073741824/;
+  assert.throws(() => new Cache(wide, 4096), { name: "ClientError", message });
+  // A cache of window layers alone is small whatever its capacity.
+  const rings = manifestOf({ cache: [{ ...manifestOf().cache[0], window: 4 }] });
+  for (const manifest of [session.manifest, rings, { ...rings, target: "ort" }])
+    for (const capacity of [0, -1, 2 ** 62, NaN, 1.5, 1e9])
+      assert.throws(() => new Cache(manifest, capacity), { name: "ClientError" });
   assert.deepEqual(cache.tokens, []);
 });
 

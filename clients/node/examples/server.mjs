@@ -1,8 +1,9 @@
 // An HTTP endpoint that streams tokens as server-sent events:
 //   node examples/server.mjs PACKAGE [PORT]
 //   curl -N localhost:8080/generate -d '{"token_ids": [1428, 304, 258], "max_new_tokens": 20}'
-// A body names `token_ids` or, where the package has a tokenizer, `text`; besides `max_new_tokens` and the settings of
-// sampling. Each event is {"token", "text"}; the last, of type `done`, is {"finish_reason", "tokens"}.
+// A body names `token_ids` or, where the package has a tokenizer, `text`; besides `max_new_tokens`
+// and the settings of sampling. Each event is {"token", "text"}; the last, of type `done`, is
+// {"finish_reason", "tokens"}.
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { pathToFileURL } from "node:url";
@@ -36,7 +37,10 @@ class Refusal extends Error {
 /** The client left, or reads nothing: there is no one to answer. */
 class Gone extends Error {}
 
-/** What turns text into tokens and back, each in its own thread: a long prompt holds up no other stream. */
+/**
+ * What turns text into tokens and back, each in its own thread: a long prompt holds up no other
+ * stream.
+ */
 export class Tokenizers {
   constructor(encoder, decoder) {
     this.encoder = encoder;
@@ -61,10 +65,13 @@ export function serve(session, tokenizers, { stallSeconds = STALL_SECONDS } = {}
   const options = { requestTimeout: 1000 * BODY_SECONDS };
   return createServer(options, async (request, response) => {
     try {
-      if (request.url !== "/generate") throw new Refusal(404, `found ${request.url}, expected /generate`);
-      if (request.method !== "POST") throw new Refusal(405, `found ${request.method}, expected POST`);
+      if (request.url !== "/generate")
+        throw new Refusal(404, `found ${request.url}, expected /generate`);
+      if (request.method !== "POST")
+        throw new Refusal(405, `found ${request.method}, expected POST`);
       const body = await readBody(request);
-      if (running >= MOST_AT_ONCE) throw new Refusal(503, `found ${running} generations running: try again later`);
+      if (running >= MOST_AT_ONCE)
+        throw new Refusal(503, `found ${running} generations running: try again later`);
       running += 1;
       try {
         const generation = await start(session, tokenizers, body);
@@ -95,30 +102,44 @@ async function readBody(request) {
 
 /** Checks a request; generate() itself checks ids and settings, and throws a GptossError. */
 async function start(session, tokenizers, body) {
-  expect(typeof body === "object" && body !== null && !Array.isArray(body), "body: expected a JSON object");
+  expect(
+    typeof body === "object" && body !== null && !Array.isArray(body),
+    "body: expected a JSON object",
+  );
   const known = ["token_ids", "text", "max_new_tokens", ...Object.keys(SAMPLING)];
   const unknown = Object.keys(body).find((key) => !known.includes(key));
   expect(unknown === undefined, `${unknown}: expected one of ${known.join(", ")}`);
   const { token_ids, text, max_new_tokens = 256 } = body;
   expect((token_ids === undefined) !== (text === undefined), "expected one of token_ids and text");
   expect(text === undefined || typeof text === "string", "text: expected a string");
-  expect(token_ids === undefined || Array.isArray(token_ids), "token_ids: expected a list of integers");
+  expect(
+    token_ids === undefined || Array.isArray(token_ids),
+    "token_ids: expected a list of integers",
+  );
   const given = Object.entries(SAMPLING).filter(([key]) => body[key] !== undefined);
   for (const [key] of given) {
-    expect(typeof body[key] === "number", `${key}: found ${JSON.stringify(body[key])}, expected a number`);
+    expect(
+      typeof body[key] === "number",
+      `${key}: found ${JSON.stringify(body[key])}, expected a number`,
+    );
   }
   const sampling = Object.fromEntries(given.map(([key, name]) => [name, body[key]]));
   const ids = token_ids ?? (await encode(session, tokenizers, text));
   return session.generate(ids, { maxNewTokens: max_new_tokens, sampling });
 }
 
-/** Returns the tokens of a text, unless it is so long that they must be more than the model takes. */
+/**
+ * Returns the tokens of a text, unless it is so long that they must be more than the model takes.
+ */
 async function encode(session, tokenizers, text) {
   expect(tokenizers !== undefined, "text: this package has no tokenizer; send token_ids");
   const { encoder } = tokenizers;
   const most = session.files.manifest.model.max_position_embeddings * encoder.longestToken;
   const bytes = Buffer.byteLength(text);
-  expect(bytes <= most, `text: found ${bytes} bytes, expected at most the ${most} that the model's longest prompt has`);
+  expect(
+    bytes <= most,
+    `text: found ${bytes} bytes, expected at most the ${most} that the model's longest prompt has`,
+  );
   return encoder.encode(text);
 }
 
@@ -126,7 +147,10 @@ function expect(holds, message) {
   if (!holds) throw new Refusal(400, message);
 }
 
-/** Writes an event a token until the end, or until the client is gone: then nothing more is generated. */
+/**
+ * Writes an event a token until the end, or until the client is gone: then nothing more is
+ * generated.
+ */
 async function stream(generation, tokenizers, response, stallSeconds) {
   const headers = { "content-type": "text/event-stream", "cache-control": "no-store" };
   const texts = tokenizers && new TextStream(tokenizers.decoder);
@@ -141,7 +165,10 @@ async function stream(generation, tokenizers, response, stallSeconds) {
   await settled(response, "finish", stallSeconds);
 }
 
-/** Writes, and waits while the client has not read what came before; one that takes too long is let go. */
+/**
+ * Writes, and waits while the client has not read what came before; one that takes too long is let
+ * go.
+ */
 async function send(response, text, stallSeconds) {
   if (response.destroyed) throw new Gone();
   if (response.write(text)) return;
@@ -149,7 +176,9 @@ async function send(response, text, stallSeconds) {
   if (response.destroyed) throw new Gone();
 }
 
-/** Waits for an event of a response, or for its end: the client's, or ours where it takes too long. */
+/**
+ * Waits for an event of a response, or for its end: the client's, or ours where it takes too long.
+ */
 function settled(response, event, seconds) {
   return new Promise((resolve) => {
     const timer = setTimeout(() => response.destroy(), 1000 * seconds);
@@ -170,7 +199,10 @@ function fail(response, error) {
   if (status === 500) console.error(error);
   const message = JSON.stringify({ error: status === 500 ? "internal error" : error.message });
   if (response.headersSent) response.end(`event: error\ndata: ${message}\n\n`);
-  else response.writeHead(status, { "content-type": "application/json", connection: "close" }).end(message);
+  else
+    response
+      .writeHead(status, { "content-type": "application/json", connection: "close" })
+      .end(message);
 }
 
 async function main([folder, port = "8080", ...rest]) {
@@ -187,7 +219,9 @@ async function main([folder, port = "8080", ...rest]) {
   const server = serve(session, await Tokenizers.open(session.files.folder));
   server.listen(Number(port), "127.0.0.1");
   await once(server, "listening");
-  console.error(`${session.kernels} kernels; POST http://127.0.0.1:${server.address().port}/generate`);
+  console.error(
+    `${session.kernels} kernels; POST http://127.0.0.1:${server.address().port}/generate`,
+  );
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {

@@ -5,8 +5,9 @@ import type { Manifest } from "./manifest.js";
 const MOST_BYTES = 2 ** 53 - 1;
 
 /**
- * Keys and values of one sequence of up to `capacity` tokens, and which tokens they are. One call of the graph takes at
- * most `chunk` tokens. One caller at a time uses a cache: a generation from its first token to the end of its loop.
+ * Keys and values of one sequence of up to `capacity` tokens, and which tokens they are. One call
+ * of the graph takes at most `chunk` tokens. One caller at a time uses a cache: a generation from
+ * its first token to the end of its loop.
  */
 export class KVCache {
   /** @internal Bound to the graph, which reads and writes the buffers where they lie. */
@@ -41,8 +42,8 @@ export class KVCache {
   }
 
   /**
-   * Tokens cached. Set it to a smaller number to forget the last ones: to 0 always, further back than the rings of the
-   * window layers remember never.
+   * Tokens cached. Set it to a smaller number to forget the last ones: to 0 always, further back
+   * than the rings of the window layers remember never.
    */
   get length(): number {
     return this.held.length;
@@ -90,30 +91,50 @@ export class KVCache {
   }
 
   /**
-   * A slot of a ring holds the last position written to it. After going back to `length`, queries see `window` - 1
-   * positions before them, which nothing may have overwritten.
+   * A slot of a ring holds the last position written to it. After going back to `length`, queries
+   * see `window` - 1 positions before them, which nothing may have overwritten.
    */
   private checkRemembered(length: number): void {
-    check(this.engine.kernels !== "contrib", "cache length", length, "0: target ort cannot take tokens back");
+    check(
+      this.engine.kernels !== "contrib",
+      "cache length",
+      length,
+      "0: target ort cannot take tokens back",
+    );
     if (this.window === 0 || this.farthest <= this.ring) return;
     const least = this.farthest - this.ring + this.window - 1;
-    check(length >= least, "cache length", length, `0, or at least ${least}, which the window layers still hold`);
+    check(
+      length >= least,
+      "cache length",
+      length,
+      `0, or at least ${least}, which the window layers still hold`,
+    );
   }
 
-  /** Full layers never wrap. A ring has room for its window and what one call writes; GQA compacts its own. */
+  /**
+   * Full layers never wrap. A ring has room for its window and what one call writes; GQA compacts
+   * its own.
+   */
   private slots(window: number): number {
     if (window === 0) return this.capacity;
-    return this.engine.kernels === "contrib" ? window : Math.min(this.capacity, window + this.chunk - 1);
+    return this.engine.kernels === "contrib"
+      ? window
+      : Math.min(this.capacity, window + this.chunk - 1);
   }
 }
 
-function allocate(type: Manifest["kv_dtype"], shape: readonly number[]): Float32Array | Uint16Array {
+function allocate(
+  type: Manifest["kv_dtype"],
+  shape: readonly number[],
+): Float32Array | Uint16Array {
   const size = shape.reduce((product, dimension) => product * dimension);
   const bytes = size * (type === "float32" ? 4 : 2);
   try {
     check(bytes <= MOST_BYTES, "cache", `${bytes} bytes a buffer`, "fewer");
     return type === "float32" ? new Float32Array(size) : new Uint16Array(size);
   } catch (error) {
-    throw new GptossError(`cache: a buffer of ${bytes} bytes cannot be had (${oneLine(error)}); lower its capacity`);
+    throw new GptossError(
+      `cache: a buffer of ${bytes} bytes cannot be had (${oneLine(error)}); lower its capacity`,
+    );
   }
 }

@@ -1,7 +1,15 @@
 #!/usr/bin/env node
 import { parseArgs } from "node:util";
 import { check, checkInteger, oneLine, oneOf, printable } from "./errors.js";
-import { type Generation, type OpenOptions, type Sampling, Session, TextStream, Tokenizer, verify } from "./index.js";
+import {
+  type Generation,
+  type OpenOptions,
+  type Sampling,
+  Session,
+  TextStream,
+  Tokenizer,
+  verify,
+} from "./index.js";
 
 const USAGE = `usage: gptoss-node verify PACKAGE [OPEN]
        gptoss-node generate PACKAGE (--prompt TEXT | --prompt-tokens 1,2,3) [OPEN]
@@ -39,7 +47,8 @@ async function main([command = "no command", ...args]: string[]): Promise<number
     return 0;
   }
   oneOf("command", command, ["generate", "verify", "--help"]);
-  const options = (command === "verify" ? OPEN : GENERATE) as typeof GENERATE; // each of which may be left out
+  // Each of which may be left out.
+  const options = (command === "verify" ? OPEN : GENERATE) as typeof GENERATE;
   const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
   check(positionals.length === 1, "PACKAGE", `${positionals.length} packages`, "1");
   const path = positionals[0]!;
@@ -57,29 +66,51 @@ function open(path: string, values: Values): Promise<Session> {
 
 async function generate(path: string, values: Values): Promise<number> {
   const { prompt, "prompt-tokens": tokenIds, json } = values;
-  check((prompt === undefined) !== (tokenIds === undefined), "--prompt and --prompt-tokens", "0 or 2", "one of them");
+  check(
+    (prompt === undefined) !== (tokenIds === undefined),
+    "--prompt and --prompt-tokens",
+    "0 or 2",
+    "one of them",
+  );
   const begin = performance.now();
   const session = await open(path, values);
   const loadSeconds = (performance.now() - begin) / 1000;
   const tokenizer = await Tokenizer.open(session.files.folder);
   try {
     const isNeeded = prompt !== undefined || values.stop !== undefined;
-    check(tokenizer !== undefined || !isNeeded, path, "no tokenizer.json", "--prompt-tokens, and no --stop");
+    check(
+      tokenizer !== undefined || !isNeeded,
+      path,
+      "no tokenizer.json",
+      "--prompt-tokens, and no --stop",
+    );
     const ids = prompt === undefined ? idsOf(tokenIds!) : await tokenizer!.encode(prompt);
     const { texts, sampling } = settings(values, session, tokenizer);
     const maxNewTokens = numberOf(values, "max-new-tokens") ?? 128;
     const generation = session.generate(ids, { sampling, maxNewTokens });
     const stream = tokenizer && new TextStream(tokenizer, texts);
     const said = await write(generation, stream, json ? undefined : writer());
-    if (json) console.log(asJson(report(session, generation, { said, stream, loadSeconds, promptTokens: ids.length })));
+    if (json)
+      console.log(
+        asJson(
+          report(session, generation, { said, stream, loadSeconds, promptTokens: ids.length }),
+        ),
+      );
     return 0;
   } finally {
     await tokenizer?.close();
   }
 }
 
-/** Writes a generation as it comes, as text or, without a tokenizer, as ids; returns all that it wrote. */
-async function write(generation: Generation, stream?: TextStream, out?: (piece: string) => void): Promise<string> {
+/**
+ * Writes a generation as it comes, as text or, without a tokenizer, as ids; returns all that it
+ * wrote.
+ */
+async function write(
+  generation: Generation,
+  stream?: TextStream,
+  out?: (piece: string) => void,
+): Promise<string> {
   let said = "";
   const say = (piece: string): void => {
     said += piece;
@@ -139,9 +170,12 @@ function settings(values: Values, session: Session, tokenizer: Tokenizer | undef
     repetitionPenalty: numberOf(values, "repetition-penalty"),
     seed: numberOf(values, "seed"),
   };
-  if (named.length + tokens.length > 0) sampling.stopTokens = [...session.files.stopTokens, ...named, ...tokens];
+  if (named.length + tokens.length > 0)
+    sampling.stopTokens = [...session.files.stopTokens, ...named, ...tokens];
   if (texts.length === 0 && (sampling.stopTokens ?? session.files.stopTokens).length === 0) {
-    console.error("gptoss-node: the package names no stop token, so only its length ends the text; see --stop-token");
+    console.error(
+      "gptoss-node: the package names no stop token: only --max-new-tokens ends the text",
+    );
   }
   return { texts, sampling };
 }
@@ -160,7 +194,13 @@ function splitStops(stops: readonly string[], tokenizer: Tokenizer | undefined) 
     const token = specials.get(stop);
     const within = [...specials.keys()].find((special) => stop.includes(special));
     if (token !== undefined) tokens.push(token);
-    else check(within === undefined, "--stop", `'${stop}'`, `a text without the special token ${within}, or that alone`);
+    else
+      check(
+        within === undefined,
+        "--stop",
+        `'${stop}'`,
+        `a text without the special token ${within}, or that alone`,
+      );
     if (token === undefined) texts.push(stop);
   }
   return { texts, tokens };
@@ -169,8 +209,12 @@ function splitStops(stops: readonly string[], tokenizer: Tokenizer | undefined) 
 /** Returns what writes generated text: on a terminal, its control characters are escaped. */
 function writer(): (piece: string) => void {
   // A reader that has gone, such as `head`, wants no more: that is no error.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 2));
-  const shown = process.stdout.isTTY ? (piece: string) => printable(piece, "\n\t") : (piece: string) => piece;
+  process.stdout.on("error", (error: NodeJS.ErrnoException) =>
+    process.exit(error.code === "EPIPE" ? 0 : 2),
+  );
+  const shown = process.stdout.isTTY
+    ? (piece: string) => printable(piece, "\n\t")
+    : (piece: string) => piece;
   return (piece) => void process.stdout.write(shown(piece));
 }
 

@@ -7,7 +7,9 @@ import type { Manifest } from "./manifest.js";
 import type { PackageFolder } from "./package.js";
 
 export interface OpenOptions {
-  /** `auto` takes native where it can, and says on stderr where it cannot; `native` refuses then. */
+  /**
+   * `auto` takes native where it can, and says on stderr where it cannot; `native` refuses then.
+   */
   kernels?: "auto" | "native" | "portable";
   /** What the kernels multiply; `bf16` and `int8` are lossy. */
   activations?: "exact" | "bf16" | "int8";
@@ -21,9 +23,18 @@ export const OPEN_KEYS = ["kernels", "activations", "threads", "library"];
 
 type Config = Record<string, string>;
 
-/** The memory that one sequence has bound to a graph, which reads inputs and writes outputs where they lie. */
+/**
+ * The memory that one sequence has bound to a graph, which reads inputs and writes outputs where
+ * they lie.
+ */
 export interface Binding {
-  bind(out: boolean, name: string, type: Manifest["kv_dtype"] | "int64", data: ArrayBufferView, dims: number[]): void;
+  bind(
+    out: boolean,
+    name: string,
+    type: Manifest["kv_dtype"] | "int64",
+    data: ArrayBufferView,
+    dims: number[],
+  ): void;
   run(): Promise<unknown>;
 }
 
@@ -37,11 +48,18 @@ export interface Engine {
 /** addon/gptoss_ort.cc */
 interface Addon {
   kernels(library: string): string;
-  open(runtime: string, model: string, library: string, threads: number, config: Config): Omit<Engine, "kernels">;
+  open(
+    runtime: string,
+    model: string,
+    library: string,
+    threads: number,
+    config: Config,
+  ): Omit<Engine, "kernels">;
 }
 
 const MOST_THREADS = 1024; // ONNX Runtime starts them all, and hangs at a hundred thousand
-const SILENT = 4; // ONNX Runtime's severity "fatal": an error reaches the caller, and is not printed as well
+// ONNX Runtime's severity "fatal": an error reaches the caller, and is not printed as well.
+const SILENT = 4;
 const require = createRequire(import.meta.url);
 const ADDON = fileURLToPath(new URL("../build/Release/gptoss_ort.node", import.meta.url));
 const LIBRARY = join(dirname(ADDON), "libgptoss_ops.so");
@@ -58,7 +76,9 @@ export async function openEngine(files: PackageFolder, options: OpenOptions): Pr
         binding.bind(out, name, ...memory);
       } catch (error) {
         const what = `${files.graph}: its ${out ? "output" : "input"} '${name}'`;
-        throw new GptossError(`${what} does not take what the manifest says (${oneLine(error)}); export again`);
+        throw new GptossError(
+          `${what} does not take what the manifest says (${oneLine(error)}); export again`,
+        );
       }
     };
     return { bind, run: () => binding.run() };
@@ -76,15 +96,19 @@ async function chooseEngine(files: PackageFolder, options: OpenOptions): Promise
   const { graph, manifest } = files;
   if (manifest.target === "ort") {
     oneOf("kernels for target ort", kernels, ["auto"]);
-    oneOf("activations for target ort", activations, ["exact"]); // QMoE of onnxruntime-node 1.30 has no others
+    // QMoE of onnxruntime-node 1.30 has no others.
+    oneOf("activations for target ort", activations, ["exact"]);
     oneOf("kv_dtype of target ort", manifest.kv_dtype, ["float32", "float16"]);
-    process.env.ORT_QMOE_CPU_QNBIT_GEMM = "0"; // newer ones multiply int8 activations unless it is 0
+    // Newer ones multiply int8 activations unless it is 0.
+    process.env.ORT_QMOE_CPU_QNBIT_GEMM = "0";
     return openStock(graph, "contrib", threads, {});
   }
-  const config: Config = { "gptoss.activations": activations }; // which nothing reads without the library
+  // Which nothing reads without the library.
+  const config: Config = { "gptoss.activations": activations };
   const { root } = manifest.weights;
   if (root !== null) config["session.model_external_initializers_file_folder_path"] = root;
-  const missing = kernels === "portable" ? "found kernels portable" : whyNotNative(manifest, library);
+  const missing =
+    kernels === "portable" ? "found kernels portable" : whyNotNative(manifest, library);
   if (missing === undefined) {
     return { kernels: "native", ...loadAddon().open(RUNTIME, graph, library, threads, config) };
   }
@@ -94,7 +118,11 @@ async function chooseEngine(files: PackageFolder, options: OpenOptions): Promise
   return openStock(graph, "portable", threads, config);
 }
 
-function whatNeedsNative({ kv_dtype }: Manifest, kernels: string, activations: string): string | undefined {
+function whatNeedsNative(
+  { kv_dtype }: Manifest,
+  kernels: string,
+  activations: string,
+): string | undefined {
   if (kernels === "native") return "kernels native";
   if (activations !== "exact") return `activations ${activations}`;
   if (kv_dtype === "bfloat16") return "kv_dtype bfloat16";
@@ -110,7 +138,9 @@ function whyNotNative({ ops }: Manifest, library: string): string | undefined {
     const op = ops.find(({ domain, name }) => domain === "ai.gptoss" && !kernels.includes(name));
     return op && `${library} has no kernel for ${op.name}`;
   } catch (error) {
-    throw new GptossError(`${library}: cannot be used (${oneLine(error)}), expected this project's libgptoss_ops`);
+    throw new GptossError(
+      `${library}: cannot be used (${oneLine(error)}), expected this project's libgptoss_ops`,
+    );
   }
 }
 
@@ -119,16 +149,23 @@ function loadAddon(): Addon {
 }
 
 /** Opens a graph in onnxruntime-node as it is. A run holds the main thread until it is done. */
-async function openStock(model: string, kernels: Engine["kernels"], threads: number, extra: Config): Promise<Engine> {
+async function openStock(
+  model: string,
+  kernels: Engine["kernels"],
+  threads: number,
+  extra: Config,
+): Promise<Engine> {
   const { env, InferenceSession, Tensor } = await import("onnxruntime-node");
   env.logLevel = "fatal"; // of what the sessions share
   const options = { intraOpNumThreads: threads, logSeverityLevel: SILENT, extra } as const;
   const session = await InferenceSession.create(model, options);
   const newBinding = (): Binding => {
     type Tensors = Record<string, InstanceType<typeof Tensor>>;
-    const feeds = Object.create(null) as Tensors; // without a prototype, whose keys a graph could name
+    // Without a prototype, whose keys a graph could name.
+    const feeds = Object.create(null) as Tensors;
     const fetches = Object.create(null) as Tensors;
-    // A tensor keeps the array it is made of: the same array as past and as present is updated in place.
+    // A tensor keeps the array it is made of: the same array as past and as present is updated in
+    // place.
     const bind: Binding["bind"] = (out, name, type, data, dims) => {
       const tensors = out ? fetches : feeds;
       tensors[name] = new Tensor(type as "float32", data as Float32Array, dims);

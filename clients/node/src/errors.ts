@@ -1,11 +1,14 @@
-const LONGEST_MESSAGE = 2000; // characters: what ONNX Runtime says can be as long as its model wants
+// Characters: what ONNX Runtime says can be as long as its model wants.
+const LONGEST_MESSAGE = 2000;
 const LONGEST_VALUE = 80;
-// Control characters, marks that turn the direction of writing, and surrogates without their partner.
+// Control characters, marks that turn the direction of writing, and surrogates without their
+// partner.
 const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
 
 /**
- * Wrong input or environment, in one line: the thing, what was found, what was expected, what to do.
- * The message may quote what strangers wrote, so it is made printable here, for everyone who shows it.
+ * Wrong input or environment, in one line: the thing, what was found, what was expected, what to
+ * do. The message may quote what strangers wrote, so it is made printable here, for everyone who
+ * shows it.
  */
 export class GptossError extends Error {
   constructor(message: string) {
@@ -13,7 +16,9 @@ export class GptossError extends Error {
   }
 }
 
-/** Returns a text with its control characters escaped, so that printing it cannot steer a terminal. */
+/**
+ * Returns a text with its control characters escaped, so that printing it cannot steer a terminal.
+ */
 export function printable(text: string, keep = ""): string {
   return text.replace(UNPRINTABLE, (character) => {
     if (keep.includes(character)) return character;
@@ -36,7 +41,12 @@ export async function explained<T>(what: string, promise: Promise<T>): Promise<T
   }
 }
 
-export function check(holds: boolean, name: string, found: unknown, expected: string): asserts holds {
+export function check(
+  holds: boolean,
+  name: string,
+  found: unknown,
+  expected: string,
+): asserts holds {
   if (!holds) throw new GptossError(`${name}: found ${shown(found)}, expected ${expected}`);
 }
 
@@ -51,20 +61,30 @@ export function checkInteger(
   least: number,
   most = Number.MAX_SAFE_INTEGER,
 ): asserts found is number {
-  const holds = Number.isSafeInteger(found) && (found as number) >= least && (found as number) <= most;
+  const holds =
+    Number.isSafeInteger(found) && (found as number) >= least && (found as number) <= most;
   check(holds, name, found, `an integer from ${least} to ${most}`);
 }
 
-/** Checks that a value is an object with no keys but `known`; a misspelt option must not pass unseen. */
+/**
+ * Checks that a value is an object with no keys but `known`; a misspelt option must not pass
+ * unseen.
+ */
 export function checkOptions(name: string, found: unknown, known: readonly string[]): void {
-  check(typeof found === "object" && found !== null && !Array.isArray(found), name, found, "an object");
+  check(
+    typeof found === "object" && found !== null && !Array.isArray(found),
+    name,
+    found,
+    "an object",
+  );
   for (const key of Object.keys(found)) oneOf(`${name}: its key`, key, known);
 }
 
 function shown(value: unknown): string {
   if (value === undefined || value === null) return "none";
   if (Array.isArray(value)) return `a list of ${value.length}`;
-  if (typeof value === "object" || typeof value === "function" || typeof value === "symbol") return typeof value;
+  if (typeof value === "object" || typeof value === "function" || typeof value === "symbol")
+    return typeof value;
   if (value === "") return "an empty text";
   return cut(String(value), LONGEST_VALUE);
 }

@@ -8,17 +8,32 @@ const LONGEST_LIST = 1 << 20; // entries
 export type Read<T> = (value: unknown, name: string) => T;
 
 /** Reads a list of `least` to `most` entries. */
-export function readList<T>(value: unknown, name: string, read: Read<T>, least = 0, most = LONGEST_LIST): T[] {
+export function readList<T>(
+  value: unknown,
+  name: string,
+  read: Read<T>,
+  least = 0,
+  most = LONGEST_LIST,
+): T[] {
   const holds = Array.isArray(value) && value.length >= least && value.length <= most;
-  check(holds, name, value, least === most ? `a list of ${least}` : `a list of ${least} to ${most}`);
+  check(
+    holds,
+    name,
+    value,
+    least === most ? `a list of ${least}` : `a list of ${least} to ${most}`,
+  );
   return value.map((entry, i) => read(entry, `${name}[${i}]`));
 }
 
 /** A JSON object whose fields are checked as they are read; `where` names it in errors. */
 export class Fields {
-  private readonly fields: ReadonlyMap<string, unknown>; // a map: no key is inherited, not even `constructor`
+  // A map: no key is inherited, not even `constructor`.
+  private readonly fields: ReadonlyMap<string, unknown>;
 
-  constructor(document: unknown, private readonly where: string) {
+  constructor(
+    document: unknown,
+    private readonly where: string,
+  ) {
     const isObject = typeof document === "object" && document !== null && !Array.isArray(document);
     check(isObject, where, document, "an object");
     this.fields = new Map(Object.entries(document as object));
@@ -38,7 +53,8 @@ export class Fields {
   /** Returns a text without control characters, of which names are made. */
   text(key: string): string {
     const value = this.get(key);
-    const holds = typeof value === "string" && value.length <= LONGEST_NAME && !/[\x00-\x1f\x7f]/.test(value);
+    const holds =
+      typeof value === "string" && value.length <= LONGEST_NAME && !/[\x00-\x1f\x7f]/.test(value);
     check(holds, this.name(key), value, `a text of at most ${LONGEST_NAME} printable characters`);
     return value;
   }
@@ -50,7 +66,12 @@ export class Fields {
   /** Returns the name of a file directly in the package folder. */
   fileName(key: string): string {
     const value = this.text(key);
-    check(isPlainName(value), this.name(key), value, "the plain name of a file in the package folder");
+    check(
+      isPlainName(value),
+      this.name(key),
+      value,
+      "the plain name of a file in the package folder",
+    );
     return value;
   }
 

@@ -1,11 +1,23 @@
-// Reading files that strangers wrote: regular files alone, of a known size, inside the folder they belong to.
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync, realpathSync } from "node:fs";
+// Reading files that strangers wrote: regular files alone, of a known size, inside the folder they
+// belong to.
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readSync,
+  realpathSync,
+} from "node:fs";
 import { join, sep } from "node:path";
 import { check, GptossError, oneLine } from "./errors.js";
 
 const PIECE = 1 << 20; // bytes of one read
 
-/** Calls `use` with an open regular file and its status; returns undefined where there is no such file. */
+/**
+ * Calls `use` with an open regular file and its status; returns undefined where there is no such
+ * file.
+ */
 export function withRegularFile<T>(
   path: string,
   use: (descriptor: number, status: BigIntStats) => T,
@@ -23,18 +35,23 @@ export function withRegularFile<T>(
     check(status.isFile(), path, kindOf(status), "a regular file");
     return use(descriptor, status);
   } catch (error) {
-    throw error instanceof GptossError ? error : new GptossError(`${path}: cannot be read (${oneLine(error)})`);
+    throw error instanceof GptossError
+      ? error
+      : new GptossError(`${path}: cannot be read (${oneLine(error)})`);
   } finally {
     closeSync(descriptor);
   }
 }
 
-/** Returns the bytes of a regular file of at most `limit` bytes; undefined where there is no such file. */
+/**
+ * Returns the bytes of a regular file of at most `limit` bytes; undefined where there is no such
+ * file.
+ */
 export function readFile(path: string, limit: number): Buffer | undefined {
   return withRegularFile(path, (descriptor) => {
     const pieces: Buffer[] = [];
     // The size that fstat gives is no limit: a file may grow, and files of /proc have none.
-    for (let total = 0; ; ) {
+    for (let total = 0; ;) {
       const piece = readAt(descriptor, total, Math.min(PIECE, limit + 1 - total));
       if (piece.length === 0) return Buffer.concat(pieces);
       total += piece.length;
@@ -56,18 +73,27 @@ export function readAt(descriptor: number, place: number, length: number): Buffe
   return bytes.subarray(0, filled);
 }
 
-/** Returns the path of a package's file, which no link may lead out of the folder; the file may be missing. */
+/**
+ * Returns the path of a package's file, which no link may lead out of the folder; the file may be
+ * missing.
+ */
 export function confined(folder: string, name: string): string {
   const path = join(folder, name);
   let real: string;
   try {
     real = realpathSync(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return path; // a dangling link opens no better
+    // A dangling link opens no better.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return path;
     throw new GptossError(`${path}: cannot be opened (${oneLine(error)})`);
   }
   const inside = real.startsWith(join(realpathSync(folder), sep));
-  check(inside, path, `a link to ${real}`, "a file inside the package folder; export it with --weights copy");
+  check(
+    inside,
+    path,
+    `a link to ${real}`,
+    "a file inside the package folder; export it with --weights copy",
+  );
   return path;
 }
 

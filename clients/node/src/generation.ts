@@ -7,16 +7,19 @@ export interface GenerateOptions {
   sampling?: Sampling;
   /** 256 without it. */
   maxNewTokens?: number;
-  /** The generation goes on after what it holds and leaves its tokens there; without it, a temporary one is made. */
+  /**
+   * The generation goes on after what it holds and leaves its tokens there; without it, a temporary
+   * one is made.
+   */
   cache?: KVCache;
 }
 
 const DEFAULT_NEW_TOKENS = 256;
 
 /**
- * Token ids as they are generated; leaving the loop over them ends it. A stop token is the last id. The last id has
- * not been run: a caller who keeps the cache passes it first when going on. The tokens that the cache holds count as
- * said, so going on gives what the whole prompt at once gives.
+ * Token ids as they are generated; leaving the loop over them ends it. A stop token is the last id.
+ * The last id has not been run: a caller who keeps the cache passes it first when going on. The
+ * tokens that the cache holds count as said, so going on gives what the whole prompt at once gives.
  */
 export class Generation implements AsyncIterable<number> {
   readonly tokens: number[] = [];
@@ -45,9 +48,11 @@ export class Generation implements AsyncIterable<number> {
     if (cache !== undefined) session.checkCall(prompt, cache);
     this.maxNewTokens = maxNewTokens;
     this.sampler = new Sampler(sampling, prompt);
-    // The package's own may lie beyond the vocabulary, where they never come: that is the checkpoint's affair.
+    // The package's own may lie beyond the vocabulary, where they never come: that is the
+    // checkpoint's affair.
     for (const id of options.sampling?.stopTokens ?? []) {
-      if (!session.files.stopTokens.includes(id)) checkInteger("stop tokens: an id", id, 0, session.vocab - 1);
+      if (!session.files.stopTokens.includes(id))
+        checkInteger("stop tokens: an id", id, 0, session.vocab - 1);
     }
     this.stops = new Set(sampling.stopTokens ?? session.files.stopTokens);
   }
@@ -62,7 +67,8 @@ export class Generation implements AsyncIterable<number> {
     try {
       session.files.checkUnchanged();
       this.sampler.see(cache.tokens);
-      for (let next = prompt; this.finishReason === null; next = this.tokens.slice(-1)) yield await this.step(next, cache);
+      for (let next = prompt; this.finishReason === null; next = this.tokens.slice(-1))
+        yield await this.step(next, cache);
     } finally {
       release();
     }
@@ -76,7 +82,8 @@ export class Generation implements AsyncIterable<number> {
     const token = this.choose(logits);
     this.tokens.push(token);
     if (this.stops.has(token)) this.finishReason = "stop";
-    else if (this.tokens.length === this.maxNewTokens || cache.length === cache.capacity) this.finishReason = "length";
+    else if (this.tokens.length === this.maxNewTokens || cache.length === cache.capacity)
+      this.finishReason = "length";
     const isPrefill = this.tokens.length === 1;
     if (isPrefill) this.prefillSeconds = (ran - begin) / 1000;
     this.decodeSeconds += (performance.now() - (isPrefill ? ran : begin)) / 1000;

@@ -44,7 +44,12 @@ export function parseGolden(document: unknown, where: string, vocab: number): Go
     };
     found.top_logits.forEach(({ length }, i) => {
       const expected = top_indices[i]!.length;
-      check(length === expected, `${entry.name("top_logits")}[${i}]`, `${length} logits`, `${expected}`);
+      check(
+        length === expected,
+        `${entry.name("top_logits")}[${i}]`,
+        `${length} logits`,
+        `${expected}`,
+      );
     });
     return found;
   });

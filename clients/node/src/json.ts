@@ -1,4 +1,5 @@
-// JSON as strangers write it: bounded in size, depth and digits, before JSON.parse makes objects of it.
+// JSON as strangers write it: bounded in size, depth and digits, before JSON.parse makes objects of
+// it.
 import { check, GptossError, oneLine } from "./errors.js";
 import { readFile } from "./files.js";
 
@@ -15,8 +16,9 @@ export function readJson(path: string, limit = JSON_LIMIT): unknown {
 }
 
 /**
- * Returns the value of a JSON text in UTF-8. Refuses what JSON.parse lets pass: a key that appears twice in an object,
- * numbers beyond the range of a double, text that is not Unicode, and what is nested too deep.
+ * Returns the value of a JSON text in UTF-8. Refuses what JSON.parse lets pass: a key that appears
+ * twice in an object, numbers beyond the range of a double, text that is not Unicode, and what is
+ * nested too deep.
  */
 export function parseJson(bytes: Uint8Array, where: string): unknown {
   try {
@@ -28,21 +30,32 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
   }
 }
 
-/** Walks over the strings, numbers and brackets of a text; whether they stand in a right order is left to JSON.parse. */
+/**
+ * Walks over the strings, numbers and brackets of a text; whether they stand in a right order is
+ * left to JSON.parse.
+ */
 function checkLimits(text: string): void {
   const open: (Set<string> | null)[] = []; // the keys of each open object, null for a list
-  for (let place = 0; place < text.length; ) {
+  for (let place = 0; place < text.length;) {
     const character = text[place]!;
     if (character === '"') {
       const end = endOfString(text, place);
-      checkString(text.slice(place, end), /^\s*:/.test(text.slice(end, end + 8)) ? open.at(-1) : null);
+      checkString(
+        text.slice(place, end),
+        /^\s*:/.test(text.slice(end, end + 8)) ? open.at(-1) : null,
+      );
       place = end;
       continue;
     }
     if (character === "{") open.push(new Set());
     if (character === "[") open.push(null);
     if (character === "}" || character === "]") open.pop();
-    check(open.length <= DEPTH_LIMIT, "nesting", "more", `at most ${DEPTH_LIMIT} objects and lists inside each other`);
+    check(
+      open.length <= DEPTH_LIMIT,
+      "nesting",
+      "more",
+      `at most ${DEPTH_LIMIT} objects and lists inside each other`,
+    );
     NUMBER.lastIndex = place;
     const number = /[-0-9]/.test(character) ? NUMBER.exec(text)?.[0] : undefined;
     if (number !== undefined) checkNumber(number);
@@ -52,7 +65,7 @@ function checkLimits(text: string): void {
 
 /** Returns the place after the closing quote of the string that begins at `begin`. */
 function endOfString(text: string, begin: number): number {
-  for (let end = begin; ; ) {
+  for (let end = begin; ;) {
     end = text.indexOf('"', end + 1);
     check(end >= 0, "a string", "no closing quote", "one");
     let backslashes = 0;
@@ -61,7 +74,9 @@ function endOfString(text: string, begin: number): number {
   }
 }
 
-/** Checks a string with its quotes; `keys` are those that its object has so far, where it is one. */
+/**
+ * Checks a string with its quotes; `keys` are those that its object has so far, where it is one.
+ */
 function checkString(string: string, keys: Set<string> | null | undefined): void {
   const value = string.includes("\\") ? (JSON.parse(string) as string) : string.slice(1, -1);
   check(!HALF_OF_A_PAIR.test(value), "a string", "half of a surrogate pair", "Unicode");
@@ -71,6 +86,11 @@ function checkString(string: string, keys: Set<string> | null | undefined): void
 }
 
 function checkNumber(digits: string): void {
-  check(digits.length <= DIGITS_LIMIT, "a number", `${digits.length} digits`, `at most ${DIGITS_LIMIT}`);
+  check(
+    digits.length <= DIGITS_LIMIT,
+    "a number",
+    `${digits.length} digits`,
+    `at most ${DIGITS_LIMIT}`,
+  );
   check(Number.isFinite(Number(digits)), "a number", digits, "one within the range of a double");
 }

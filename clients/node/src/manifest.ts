@@ -66,7 +66,10 @@ export function parseManifest(document: unknown, where: string): Manifest {
       return name;
     }),
   };
-  checkDistinct(fields.name("cache: names"), manifest.cache.flatMap((layer) => [layer.past_key, layer.past_value]));
+  checkDistinct(
+    fields.name("cache: names"),
+    manifest.cache.flatMap((layer) => [layer.past_key, layer.past_value]),
+  );
   const presents = manifest.cache.flatMap((layer) => [layer.present_key, layer.present_value]);
   checkDistinct(fields.name("cache: names"), presents);
   return manifest;
@@ -89,18 +92,32 @@ function parseWeights(weights: Fields): Manifest["weights"] {
   let root: string | null = null;
   if (mode === "reference") {
     root = weights.text("root");
-    check(isAbsolute(root), weights.name("root"), root, "the absolute path of the checkpoint's folder");
+    check(
+      isAbsolute(root),
+      weights.name("root"),
+      root,
+      "the absolute path of the checkpoint's folder",
+    );
   } else {
-    check(weights.get("root") === undefined, weights.name("root"), weights.get("root"), `null in mode ${mode}`);
+    check(
+      weights.get("root") === undefined,
+      weights.name("root"),
+      weights.get("root"),
+      `null in mode ${mode}`,
+    );
   }
   const files = weights.objects("files", (file) => weightFile(file, mode), 0, 1 << 14);
-  checkDistinct(weights.name("files: names"), files.map(({ name }) => name));
+  checkDistinct(
+    weights.name("files: names"),
+    files.map(({ name }) => name),
+  );
   return { mode, root, files };
 }
 
 function weightFile(file: Fields, mode: Manifest["weights"]["mode"]): WeightFile {
   const origin = file.oneOf("origin", ["checkpoint", "export"] as const);
-  // ONNX Runtime looks for every weight below the one root, so the package has no file of its own beside it.
+  // ONNX Runtime looks for every weight below the one root, so the package has no file of its own
+  // beside it.
   if (mode === "reference") oneOf(file.name("origin in mode reference"), origin, ["checkpoint"]);
   const header = file.text("header_sha256");
   check(/^[0-9a-f]{64}$/.test(header), file.name("header_sha256"), header, "64 hexadecimal digits");
@@ -119,7 +136,12 @@ function weightFile(file: Fields, mode: Manifest["weights"]["mode"]): WeightFile
 /** Returns a name below the checkpoint's folder, in parts that are plain names. */
 function relativeName(file: Fields): string {
   const name = file.text("name");
-  check(name.split("/").every(isPlainName), file.name("name"), name, "a relative path without '..'");
+  check(
+    name.split("/").every(isPlainName),
+    file.name("name"),
+    name,
+    "a relative path without '..'",
+  );
   return name;
 }
 

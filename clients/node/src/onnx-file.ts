@@ -2,8 +2,8 @@
 //
 // A message is a sequence of fields, each with a number and a wire type:
 // https://protobuf.dev/programming-guides/encoding. The numbers below are those of
-// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A field that a message may have once is merged where it
-// appears twice, so the walk looks at every occurrence.
+// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A field that a message may have once is
+// merged where it appears twice, so the walk looks at every occurrence.
 import { check, GptossError } from "./errors.js";
 import { readFile } from "./files.js";
 
@@ -24,15 +24,22 @@ const BYTES = 2;
 const FIXED32 = 5;
 
 /**
- * Which fields of a message hold messages, and of which kind. A `weight` is a tensor that may lie in another file:
- * an initializer of the main graph. A `tensor` is one that may not.
+ * Which fields of a message hold messages, and of which kind. A `weight` is a tensor that may lie
+ * in another file: an initializer of the main graph. A `tensor` is one that may not.
  */
 const CHILDREN = {
   model: { 7: "mainGraph", 20: "training", 25: "function" },
   mainGraph: { 1: "node", 5: "weight", 15: "sparseTensor" },
   graph: { 1: "node", 5: "tensor", 15: "sparseTensor" },
   node: { 5: "attribute" },
-  attribute: { 5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparseTensor", 23: "sparseTensor" },
+  attribute: {
+    5: "tensor",
+    6: "graph",
+    10: "tensor",
+    11: "graph",
+    22: "sparseTensor",
+    23: "sparseTensor",
+  },
   sparseTensor: { 1: "tensor", 2: "tensor" },
   training: { 1: "graph", 2: "graph" },
   function: { 7: "node", 11: "attribute" },
@@ -43,23 +50,39 @@ const TENSOR_NAME = 8;
 const TENSOR_EXTERNAL_DATA = 13;
 const TENSOR_DATA_LOCATION = 14;
 
-/** Returns every tensor of a model file that lies in another file; refuses those that are no weights of its graph. */
+/**
+ * Returns every tensor of a model file that lies in another file; refuses those that are no weights
+ * of its graph.
+ */
 export function externalTensors(path: string): ExternalTensor[] {
   const bytes = readFile(path, GRAPH_LIMIT);
-  if (bytes === undefined) throw new GptossError(`${path}: no such file, but the manifest names it; export again`);
+  if (bytes === undefined)
+    throw new GptossError(`${path}: no such file, but the manifest names it; export again`);
   try {
     const found: ExternalTensor[] = [];
     const graphs = walk(new Message(bytes), "model", found, 0);
     check(graphs === 1, "graph", graphs, "1");
     return found;
   } catch (error) {
-    throw new GptossError(`${path}: not a model of this project (${(error as Error).message}); export it again`);
+    throw new GptossError(
+      `${path}: not a model of this project (${(error as Error).message}); export it again`,
+    );
   }
 }
 
 /** Adds the external tensors below a message to `found`; returns how many main graphs it had. */
-function walk(message: Message, kind: keyof typeof CHILDREN, found: ExternalTensor[], depth: number): number {
-  check(depth <= DEPTH_LIMIT, "nesting", "more", `at most ${DEPTH_LIMIT} messages inside each other`);
+function walk(
+  message: Message,
+  kind: keyof typeof CHILDREN,
+  found: ExternalTensor[],
+  depth: number,
+): number {
+  check(
+    depth <= DEPTH_LIMIT,
+    "nesting",
+    "more",
+    `at most ${DEPTH_LIMIT} messages inside each other`,
+  );
   const children: Record<number, Kind | undefined> = CHILDREN[kind];
   let graphs = 0;
   for (const field of message.fields()) {
@@ -69,7 +92,12 @@ function walk(message: Message, kind: keyof typeof CHILDREN, found: ExternalTens
     if (child === "tensor" || child === "weight") {
       const tensor = externalTensor(field.message);
       if (tensor === undefined) continue;
-      check(child === "weight", `tensor '${tensor.name}'`, `data in '${tensor.location}'`, "data in the model itself");
+      check(
+        child === "weight",
+        `tensor '${tensor.name}'`,
+        `data in '${tensor.location}'`,
+        "data in the model itself",
+      );
       found.push(tensor);
     } else {
       walk(field.message, child, found, depth + 1);
@@ -85,7 +113,8 @@ function externalTensor(tensor: Message): ExternalTensor | undefined {
   let isExternal = false;
   for (const field of tensor.fields()) {
     if (field.number === TENSOR_NAME) name = field.message?.text() ?? "";
-    // Any value but 0: readers take an enumeration's low 32 bits, and the last of several fields counts.
+    // Any value but 0: readers take an enumeration's low 32 bits, and the last of several fields
+    // counts.
     if (field.number === TENSOR_DATA_LOCATION) isExternal ||= field.value !== 0n;
     if (field.number !== TENSOR_EXTERNAL_DATA || field.message === undefined) continue;
     isExternal = true;
@@ -95,14 +124,24 @@ function externalTensor(tensor: Message): ExternalTensor | undefined {
   }
   if (!isExternal) return undefined;
   const keys = [...entries.keys()].sort().join(", ");
-  check(keys === "length, location, offset", `tensor '${name}': keys of its external data`, keys, "length, location, offset");
+  check(
+    keys === "length, location, offset",
+    `tensor '${name}': keys of its external data`,
+    keys,
+    "length, location, offset",
+  );
   const number = (key: string): number => {
     const digits = entries.get(key)!;
     const holds = /^[0-9]{1,16}$/.test(digits) && Number.isSafeInteger(Number(digits));
     check(holds, `tensor '${name}': ${key} of its external data`, digits, "a number of bytes");
     return Number(digits);
   };
-  return { name, location: entries.get("location")!, offset: number("offset"), length: number("length") };
+  return {
+    name,
+    location: entries.get("location")!,
+    offset: number("offset"),
+    length: number("length"),
+  };
 }
 
 /** Reads a StringStringEntryProto; the last of several fields counts, as everywhere. */
@@ -124,7 +163,11 @@ interface Field {
 
 /** A message within the bytes of a file, which are never copied. */
 class Message {
-  constructor(private readonly bytes: Buffer, private place = 0, private readonly end = bytes.length) {}
+  constructor(
+    private readonly bytes: Buffer,
+    private place = 0,
+    private readonly end = bytes.length,
+  ) {}
 
   text(): string {
     return this.bytes.toString("utf8", this.place, this.end);
@@ -144,7 +187,12 @@ class Message {
       const known = wireType === BYTES || wireType === FIXED64 || wireType === FIXED32;
       check(known, "wire type", wireType, "0, 1, 2 or 5");
       const size = wireType === BYTES ? this.varint() : wireType === FIXED64 ? 8n : 4n;
-      check(size <= BigInt(this.end - this.place), "length of a field", size, "what is left of its message");
+      check(
+        size <= BigInt(this.end - this.place),
+        "length of a field",
+        size,
+        "what is left of its message",
+      );
       const begin = this.place;
       this.place += Number(size);
       if (wireType === BYTES) yield { number, message: new Message(this.bytes, begin, this.place) };
@@ -161,6 +209,8 @@ class Message {
       number |= BigInt(byte & 0x7f) << BigInt(7 * count);
       if (byte < 0x80) return number;
     }
-    throw new GptossError(`a number: found more than ${LONGEST_VARINT} bytes, expected at most that many`);
+    throw new GptossError(
+      `a number: found more than ${LONGEST_VARINT} bytes, expected at most that many`,
+    );
   }
 }

@@ -31,18 +31,22 @@ export class PackageFolder {
   ) {}
 
   /**
-   * Opens a folder and checks what it makes a reader touch: every file lies in it, or is a weight file below the root
-   * of mode `reference`, and every weight of the graph is one tensor of a file that the manifest lists.
+   * Opens a folder and checks what it makes a reader touch: every file lies in it, or is a weight
+   * file below the root of mode `reference`, and every weight of the graph is one tensor of a file
+   * that the manifest lists.
    */
   static open(path: string): PackageFolder {
     check(typeof path === "string" && path !== "", "package", path, "the path of a folder");
     const folder = resolve(path);
     const document = readJson(confined(folder, "manifest.json"));
-    if (document === undefined) throw new GptossError(`${folder}: not a package: it has no manifest.json`);
+    if (document === undefined)
+      throw new GptossError(`${folder}: not a package: it has no manifest.json`);
     check(!folder.endsWith(STAGING_SUFFIX), folder, "an unfinished export", "a package; delete it");
     const manifest = parseManifest(document, `${folder}: manifest`);
     for (const name of manifest.tokenizer_files) requireFile(confined(folder, name));
-    const weights = manifest.weights.files.map((file) => openWeights(folder, manifest.weights, file));
+    const weights = manifest.weights.files.map((file) =>
+      openWeights(folder, manifest.weights, file),
+    );
     const graph = confined(folder, manifest.graph);
     checkExternalTensors(graph, weights);
     return new PackageFolder(folder, manifest, graph, readStopTokens(folder, manifest), weights);
@@ -54,15 +58,21 @@ export class PackageFolder {
   }
 
   /**
-   * Refuses weights that changed since the package was opened: they are mapped into memory, where bytes cut off end
-   * the process and bytes rewritten change its tokens.
+   * Refuses weights that changed since the package was opened: they are mapped into memory, where
+   * bytes cut off end the process and bytes rewritten change its tokens.
    */
   checkUnchanged(): void {
     for (const { path, status } of this.weights) {
       const now = statSync(path, { bigint: true, throwIfNoEntry: false });
-      const isSame = now?.size === status.size && now.mtimeNs === status.mtimeNs && now.ino === status.ino;
+      const isSame =
+        now?.size === status.size && now.mtimeNs === status.mtimeNs && now.ino === status.ino;
       const found = now === undefined ? "no file" : "another size, time or inode";
-      check(isSame, `${path}: changed while the package is open`, found, "the file as it was; open the package again");
+      check(
+        isSame,
+        `${path}: changed while the package is open`,
+        found,
+        "the file as it was; open the package again",
+      );
     }
   }
 }
@@ -75,16 +85,27 @@ function requireFile(path: string): void {
 function readStopTokens(folder: string, manifest: Manifest): readonly number[] {
   const path = confined(folder, "generation_config.json");
   const document = readJson(path);
-  const found = document === undefined ? undefined : new Fields(document, path).tokenIds("eos_token_id");
+  const found =
+    document === undefined ? undefined : new Fields(document, path).tokenIds("eos_token_id");
   return found ?? manifest.model.eos_token_id;
 }
 
 /** Opens one weight file and compares it with what the manifest says of it. */
-function openWeights(folder: string, weights: Manifest["weights"], file: WeightFile): OpenedWeights {
+function openWeights(
+  folder: string,
+  weights: Manifest["weights"],
+  file: WeightFile,
+): OpenedWeights {
   const path = weights.root === null ? confined(folder, file.name) : join(weights.root, file.name);
   const opened = withRegularFile(path, (descriptor, status) => {
-    check(Number(status.size) === file.size, `${path}: bytes of the weight file (export again)`, status.size, `${file.size}`);
-    // The checkpoint's own files may be rewritten in place; nobody does that to a copy, and copying changes its time.
+    check(
+      Number(status.size) === file.size,
+      `${path}: bytes of the weight file (export again)`,
+      status.size,
+      `${file.size}`,
+    );
+    // The checkpoint's own files may be rewritten in place; nobody does that to a copy, and copying
+    // changes its time.
     const isShared = weights.mode !== "copy" && file.origin === "checkpoint";
     const time = Number(status.mtimeNs);
     const name = `${path}: ns of its modification time (export again)`;
@@ -94,7 +115,8 @@ function openWeights(folder: string, weights: Manifest["weights"], file: WeightF
     check(sha256 === file.header_sha256, hash, sha256, file.header_sha256);
     return { name: file.name, path, status, ranges };
   });
-  if (opened === undefined) throw new GptossError(`${path}: no such file, but weights lie there; export again`);
+  if (opened === undefined)
+    throw new GptossError(`${path}: no such file, but weights lie there; export again`);
   return opened;
 }
 
@@ -107,6 +129,11 @@ function checkExternalTensors(graph: string, weights: readonly OpenedWeights[]):
     check(file !== undefined, `${graph}: tensor '${name}': its file`, `'${location}'`, expected);
     const found = `${length} bytes at ${offset}`;
     const isTensor = file.ranges.has(`${offset}:${length}`);
-    check(isTensor, `${graph}: tensor '${name}' in ${location}`, found, "the bytes of one tensor of that file");
+    check(
+      isTensor,
+      `${graph}: tensor '${name}' in ${location}`,
+      found,
+      "the bytes of one tensor of that file",
+    );
   }
 }

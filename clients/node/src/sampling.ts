@@ -1,7 +1,10 @@
 import { createHash, randomBytes } from "node:crypto";
 import { check, checkInteger, checkOptions } from "./errors.js";
 
-/** How tokens are chosen, greedily unless told otherwise; the steps and their order are those of Hugging Face. */
+/**
+ * How tokens are chosen, greedily unless told otherwise; the steps and their order are those of
+ * Hugging Face.
+ */
 export interface Sampling {
   /** 0 takes the most probable token; else logits are divided by it. */
   temperature?: number;
@@ -24,11 +27,24 @@ const KEYS = ["temperature", "topK", "topP", "minP", "repetitionPenalty", "seed"
 /** Checks every setting in the type it is used in; a text that looks like a number is none. */
 function checkSampling(sampling: Sampling): void {
   checkOptions("sampling", sampling, KEYS);
-  const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1, seed = 0, stopTokens = [] } = sampling;
+  const {
+    temperature = 0,
+    topK = 0,
+    topP = 1,
+    minP = 0,
+    repetitionPenalty = 1,
+    seed = 0,
+    stopTokens = [],
+  } = sampling;
   checkInteger("top-k", topK, 0);
   checkInteger("seed", seed, 0);
   const isFinite = Number.isFinite; // false for all that is no number
-  check(isFinite(temperature) && temperature >= 0, "temperature", temperature, "a finite number, 0 or more");
+  check(
+    isFinite(temperature) && temperature >= 0,
+    "temperature",
+    temperature,
+    "a finite number, 0 or more",
+  );
   check(isFinite(topP) && topP > 0 && topP <= 1, "top-p", topP, "a number above 0, at most 1");
   check(isFinite(minP) && minP >= 0 && minP <= 1, "min-p", minP, "a number from 0 to 1");
   const penalty = repetitionPenalty;
@@ -38,8 +54,9 @@ function checkSampling(sampling: Sampling): void {
 }
 
 /**
- * Chooses the tokens of one sequence. All arithmetic is in doubles, and the largest score is subtracted before anything
- * divides or is an exponent, so no setting and no logits overflow. tests/clients/sampler_cases.json defines every step.
+ * Chooses the tokens of one sequence. All arithmetic is in doubles, and the largest score is
+ * subtracted before anything divides or is an exponent, so no setting and no logits overflow.
+ * tests/clients/sampler_cases.json defines every step.
  */
 export class Sampler {
   private readonly settings: Required<Omit<Sampling, "seed" | "stopTokens">>;
@@ -64,12 +81,15 @@ export class Sampler {
   /** Returns the next token from logits (V) and remembers it. */
   choose(logits: Float32Array): number {
     const scores = this.scores(logits);
-    const token = this.settings.temperature === 0 ? scores.indexOf(largest(scores)) : this.draw(scores);
+    const token =
+      this.settings.temperature === 0 ? scores.indexOf(largest(scores)) : this.draw(scores);
     this.seen.add(token);
     return token;
   }
 
-  /** Returns how probable each token (V) is; at temperature 0 the one that is taken has all of it. */
+  /**
+   * Returns how probable each token (V) is; at temperature 0 the one that is taken has all of it.
+   */
   probabilities(logits: Float32Array): Float64Array {
     const scores = this.scores(logits);
     const best = scores.indexOf(largest(scores));
@@ -82,7 +102,12 @@ export class Sampler {
   /** Returns logits (V) as doubles, after the repetition penalty. */
   private scores(logits: Float32Array): Float64Array {
     const top = largest(logits);
-    check(Number.isFinite(top), "logits: the largest", top, "a finite number; gptoss-onnx validate tells which op fails");
+    check(
+      Number.isFinite(top),
+      "logits: the largest",
+      top,
+      "a finite number; gptoss-onnx validate tells which op fails",
+    );
     const scores = Float64Array.from(logits);
     const { repetitionPenalty: penalty } = this.settings;
     if (penalty === 1) return scores;
@@ -111,9 +136,13 @@ export class Sampler {
 type Restriction = Required<Pick<Sampling, "temperature" | "topK" | "topP" | "minP">>;
 
 /**
- * Returns scores (V) after temperature, top-k, top-p and min-p: the largest is 0, and -Infinity marks what is left out.
+ * Returns scores (V) after temperature, top-k, top-p and min-p: the largest is 0, and -Infinity
+ * marks what is left out.
  */
-export function restrict(scores: Float64Array, { temperature, topK, topP, minP }: Restriction): Float64Array {
+export function restrict(
+  scores: Float64Array,
+  { temperature, topK, topP, minP }: Restriction,
+): Float64Array {
   const top = largest(scores);
   const scaled = scores.map((score) => (score === top ? 0 : (score - top) / temperature));
   const least = Math.max(leastLikely(scaled, topK || scaled.length, topP), Math.log(minP));
@@ -124,9 +153,13 @@ export function restrict(scores: Float64Array, { temperature, topK, topP, minP }
 function leastLikely(scores: Float64Array, topK: number, topP: number): number {
   if (topK >= scores.length && topP === 1) return -Infinity;
   const all = mass(scores, 0);
-  // Sorting a vocabulary takes longer than a layer of the model: first what is close to the top, at last everything.
+  // Sorting a vocabulary takes longer than a layer of the model: first what is close to the top, at
+  // last everything.
   for (let margin = 2; ; margin **= 3) {
-    const falling = scores.filter((score) => score >= -margin).sort().reverse();
+    const falling = scores
+      .filter((score) => score >= -margin)
+      .sort()
+      .reverse();
     const last = topK < scores.length ? falling[topK - 1] : -Infinity;
     if (last === undefined) continue;
     const candidates = falling.filter((score) => score >= last);

@@ -29,13 +29,19 @@ export class Session {
     return new Session(files, options.activations ?? "exact", engine);
   }
 
-  /** Makes the cache of one sequence of up to `capacity` tokens, which runs in calls of at most `chunk` tokens. */
+  /**
+   * Makes the cache of one sequence of up to `capacity` tokens, which runs in calls of at most
+   * `chunk` tokens.
+   */
   newCache(capacity: number, chunk = 512): KVCache {
     this.checkOpen();
     return new KVCache(this, this.engine, this.files.manifest, capacity, chunk);
   }
 
-  /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
+  /**
+   * Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in
+   * these tokens.
+   */
   async forward(
     tokens: readonly number[],
     cache: KVCache,
@@ -45,7 +51,11 @@ export class Session {
     const release = cache.hold();
     try {
       if (cache.length === 0) this.files.checkUnchanged();
-      return await this.run(tokens, cache, positions === undefined ? [tokens.length - 1] : positions);
+      return await this.run(
+        tokens,
+        cache,
+        positions === undefined ? [tokens.length - 1] : positions,
+      );
     } finally {
       release();
     }
@@ -60,7 +70,12 @@ export class Session {
 
   /** Frees the weights, as soon as its caches are garbage too; refused while a call runs. */
   async close(): Promise<void> {
-    check(this.running === 0, "session", `${this.running} calls running on it`, "none; await them first");
+    check(
+      this.running === 0,
+      "session",
+      `${this.running} calls running on it`,
+      "none; await them first",
+    );
     if (!this.isOpen) return;
     this.isOpen = false;
     await this.engine.close();
@@ -76,8 +91,13 @@ export class Session {
   }
 
   /** @internal Runs tokens on a cache that the caller holds. */
-  async run(given: readonly number[], cache: KVCache, at: readonly number[]): Promise<Float32Array> {
-    const [tokens, positions] = [copy("prompt", given), copy("positions", at)]; // the caller may change its own
+  async run(
+    given: readonly number[],
+    cache: KVCache,
+    at: readonly number[],
+  ): Promise<Float32Array> {
+    // The caller may change its own.
+    const [tokens, positions] = [copy("prompt", given), copy("positions", at)];
     this.checkCall(tokens, cache);
     checkPositions(positions, tokens.length);
     const logits = allocateLogits(positions.length * this.vocab);
@@ -85,7 +105,8 @@ export class Session {
     try {
       for (let begin = 0, end = 0, done = 0; begin < tokens.length; begin = end) {
         end = Math.min(begin + cache.chunk, tokens.length);
-        // Target ort gives the logits of a call's last token alone, so a call ends at each one wanted.
+        // Target ort gives the logits of a call's last token alone, so a call ends at each one
+        // wanted.
         if (this.kernels === "contrib") end = Math.min(end, (positions[done] ?? end) + 1);
         const wanted = positions.filter((at) => begin <= at && at < end).map((at) => at - begin);
         const rows = logits.subarray(done * this.vocab, (done + wanted.length) * this.vocab);
@@ -107,7 +128,12 @@ export class Session {
   }
 
   /** Calls the graph once. It always gives logits; where none are wanted nobody reads them. */
-  private async call(tokens: readonly number[], cache: KVCache, wanted: number[], rows: Float32Array): Promise<void> {
+  private async call(
+    tokens: readonly number[],
+    cache: KVCache,
+    wanted: number[],
+    rows: Float32Array,
+  ): Promise<void> {
     const kept = wanted.length > 0 ? wanted : [0];
     const logits = wanted.length > 0 ? rows : new Float32Array(this.vocab);
     const { binding, length: past } = cache;
@@ -139,7 +165,8 @@ export class Session {
   private checkTokens(tokens: readonly number[]): void {
     check(Array.isArray(tokens), "prompt", tokens, "a list of token ids");
     check(tokens.length > 0, "prompt", "no token", "at least one");
-    for (let i = 0; i < tokens.length; i += 1) checkInteger(`prompt: token ${i}`, tokens[i], 0, this.vocab - 1);
+    for (let i = 0; i < tokens.length; i += 1)
+      checkInteger(`prompt: token ${i}`, tokens[i], 0, this.vocab - 1);
   }
 }
 
@@ -158,6 +185,8 @@ function allocateLogits(size: number): Float32Array {
   try {
     return new Float32Array(size);
   } catch {
-    throw new GptossError(`logits: found ${size} numbers wanted, expected what memory holds; ask for fewer positions`);
+    throw new GptossError(
+      `logits: found ${size} numbers wanted, expected what memory holds; ask for fewer positions`,
+    );
   }
 }

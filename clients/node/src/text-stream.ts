@@ -5,21 +5,22 @@ export interface Decoder {
 }
 
 const REPLACEMENT = "\ufffd";
-const LONGEST_CHARACTER = 4; // bytes of UTF-8, and so the most tokens that one character is spread over
+// Bytes of UTF-8, and so the most tokens that one character is spread over.
+const LONGEST_CHARACTER = 4;
 const MOST_PENDING = 8; // tokens whose text is not certain; a character is not as long
 
 /**
- * Text of one sequence, token by token: what `push` and `finish` return is the text up to a stop. Each token costs the
- * decoding of a few tokens, however many came before it.
+ * Text of one sequence, token by token: what `push` and `finish` return is the text up to a stop.
+ * Each token costs the decoding of a few tokens, however many came before it.
  *
- * A byte-level tokenizer splits characters over tokens; decoded too early they read U+FFFD, so such an end is held back
- * until later tokens settle it. So is an end that a stop may begin with.
+ * A byte-level tokenizer splits characters over tokens; decoded too early they read U+FFFD, so such
+ * an end is held back until later tokens settle it. So is an end that a stop may begin with.
  */
 export class TextStream {
   /** A stop has appeared; it and what follows is not part of the text. */
   stopped = false;
-  // The tokens that are decoded together: first those whose text was given, because some decoders treat a beginning
-  // differently (they strip its space); then those whose text is not certain.
+  // The tokens that are decoded together: first those whose text was given, because some decoders
+  // treat a beginning differently (they strip its space); then those whose text is not certain.
   private window: number[] = [];
   private context = 0; // how many of them are of the first kind
   private shown = ""; // the text of the window
@@ -38,7 +39,11 @@ export class TextStream {
     const text = await this.decoder.decode([...this.window, token]);
     const showsNothing = this.window.length > 0 && text === this.shown;
     // After half a character, a token that adds nothing to see may still add to the character.
-    if (showsNothing && (!text.endsWith(REPLACEMENT) || (await this.decoder.decode([token])) === "")) return "";
+    if (
+      showsNothing &&
+      (!text.endsWith(REPLACEMENT) || (await this.decoder.decode([token])) === "")
+    )
+      return "";
     this.window.push(token);
     this.shown = text;
     return this.release(await this.settle());
@@ -53,7 +58,9 @@ export class TextStream {
     return text;
   }
 
-  /** Returns the new text that no later token can change, and forgets the tokens that are done with. */
+  /**
+   * Returns the new text that no later token can change, and forgets the tokens that are done with.
+   */
   private async settle(): Promise<string> {
     const certain = certainLength(this.shown);
     const fresh = this.shown.slice(this.given, certain);
@@ -66,7 +73,10 @@ export class TextStream {
     return fresh;
   }
 
-  /** Splits off the last character that may still be completed; bytes before it that are no text stay none. */
+  /**
+   * Splits off the last character that may still be completed; bytes before it that are no text
+   * stay none.
+   */
   private async settleBytes(): Promise<string> {
     for (let count = 1; count <= LONGEST_CHARACTER; count += 1) {
       const end = this.window.length - count;
@@ -115,10 +125,14 @@ export class TextStream {
   }
 }
 
-/** Returns how many characters of a text no later token can change: all but those of an incomplete end. */
+/**
+ * Returns how many characters of a text no later token can change: all but those of an incomplete
+ * end.
+ */
 function certainLength(text: string): number {
   let end = text.length;
-  while (end > 0 && text.length - end < LONGEST_CHARACTER - 1 && text[end - 1] === REPLACEMENT) end -= 1;
+  while (end > 0 && text.length - end < LONGEST_CHARACTER - 1 && text[end - 1] === REPLACEMENT)
+    end -= 1;
   return end;
 }
 

@@ -1,4 +1,5 @@
-// The thread behind src/tokenizer.ts: it reads the tokenizer's files and answers one call after another.
+// The thread behind src/tokenizer.ts: it reads the tokenizer's files and answers one call after
+// another.
 import { parentPort, workerData } from "node:worker_threads";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { GptossError, oneLine } from "./errors.js";
@@ -18,7 +19,8 @@ function opened(): Tokenizer | undefined {
   const document = readJson(path, TOKENIZER_LIMIT);
   const config = readJson(confined(folder, "tokenizer_config.json")) ?? {};
   try {
-    tokenizer = document === undefined ? undefined : new Tokenizer(document as object, config as object);
+    tokenizer =
+      document === undefined ? undefined : new Tokenizer(document as object, config as object);
   } catch (error) {
     throw new GptossError(`${path}: cannot be used (${oneLine(error)})`);
   }
@@ -33,7 +35,9 @@ function answer({ method, argument }: TokenizerCall): unknown {
   }
   try {
     if (method === "describe") return describe(found);
-    return method === "encode" ? encode(found, argument as string) : decode(found, argument as number[]);
+    return method === "encode"
+      ? encode(found, argument as string)
+      : decode(found, argument as number[]);
   } catch (error) {
     throw new GptossError(`${folder}: tokenizer: ${method} failed (${oneLine(error)})`);
   }
@@ -56,7 +60,8 @@ function describe(found: Tokenizer): Description {
   const added = [...found.get_added_tokens_decoder()];
   const specials = added.filter(([, token]) => token.special);
   let longest = 0;
-  for (const token of found.get_vocab().keys()) longest = Math.max(longest, Buffer.byteLength(token));
+  for (const token of found.get_vocab().keys())
+    longest = Math.max(longest, Buffer.byteLength(token));
   return { specials: specials.map(([id, token]) => [token.content, id]), longest };
 }
 

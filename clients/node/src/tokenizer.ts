@@ -3,7 +3,11 @@ import { GptossError, oneLine } from "./errors.js";
 import type { Decoder } from "./text-stream.js";
 
 /** What the thread is asked; `argument` is a text to encode or ids to decode. */
-export type TokenizerCall = { id: number; method: "describe" | "encode" | "decode"; argument: unknown };
+export type TokenizerCall = {
+  id: number;
+  method: "describe" | "encode" | "decode";
+  argument: unknown;
+};
 /** The answer to `describe`; null where there is no tokenizer. */
 export type Description = { specials: [string, number][]; longest: number } | null;
 export type TokenizerAnswer = { id: number; value?: unknown; error?: string };
@@ -23,8 +27,9 @@ const DEFAULT_SECONDS = 10;
 const MOST_MEGABYTES = 1024; // of the thread's heap
 
 /**
- * A package's tokenizer, in a thread of its own. Its file comes from strangers and holds patterns that may take forever
- * or fill the memory; there they take a limited time and memory, and a server's other requests go on meanwhile.
+ * A package's tokenizer, in a thread of its own. Its file comes from strangers and holds patterns
+ * that may take forever or fill the memory; there they take a limited time and memory, and a
+ * server's other requests go on meanwhile.
  */
 export class Tokenizer implements Decoder {
   private worker: Worker | undefined;
@@ -42,7 +47,10 @@ export class Tokenizer implements Decoder {
   }
 
   /** Opens the tokenizer of a package folder; returns undefined where it has none. */
-  static async open(folder: string, options: TokenizerOptions = {}): Promise<Tokenizer | undefined> {
+  static async open(
+    folder: string,
+    options: TokenizerOptions = {},
+  ): Promise<Tokenizer | undefined> {
     const tokenizer = new Tokenizer(folder, options);
     try {
       const description = (await tokenizer.call("describe", null)) as Description;
@@ -64,7 +72,10 @@ export class Tokenizer implements Decoder {
     return this.specials;
   }
 
-  /** Bytes of the longest token: a text of more bytes than n such tokens have has more than n tokens. */
+  /**
+   * Bytes of the longest token: a text of more bytes than n such tokens have has more than n
+   * tokens.
+   */
   get longestToken(): number {
     return this.longest;
   }
@@ -89,7 +100,8 @@ export class Tokenizer implements Decoder {
     const id = this.calls;
     this.calls += 1;
     return new Promise((resolve, reject) => {
-      const late = `found no answer to ${method} in ${this.milliseconds / 1000} seconds, expected one; send less text`;
+      const seconds = this.milliseconds / 1000;
+      const late = `found no answer to ${method} in ${seconds} seconds; give it less text`;
       const timer = setTimeout(() => void this.stop(late), this.milliseconds);
       this.waiting.set(id, { resolve, reject, timer });
       worker.postMessage({ id, method, argument } satisfies TokenizerCall);

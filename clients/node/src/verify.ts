@@ -47,8 +47,11 @@ export async function verify(session: Session): Promise<Verdict> {
   const golden = parseGolden(document, path, session.vocab);
   const begin = performance.now();
   const cases: CaseVerdict[] = [];
-  for (const entry of golden.cases) cases.push(await verifyCase(session, entry, golden.sampled_indices));
-  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as { version: string };
+  for (const entry of golden.cases)
+    cases.push(await verifyCase(session, entry, golden.sampled_indices));
+  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
+    version: string;
+  };
   return {
     format: "gptoss-onnx-verdict",
     format_version: 1,
@@ -65,7 +68,11 @@ export async function verify(session: Session): Promise<Verdict> {
   };
 }
 
-async function verifyCase(session: Session, golden: GoldenCase, sampled: number[]): Promise<CaseVerdict> {
+async function verifyCase(
+  session: Session,
+  golden: GoldenCase,
+  sampled: number[],
+): Promise<CaseVerdict> {
   const differences = await compareLogits(session, golden, sampled);
   const equal = await countEqual(session, golden);
   const { name, positions, greedy } = golden;
@@ -90,11 +97,16 @@ async function compareLogits(session: Session, golden: GoldenCase, sampled: numb
   for (let p = 0; p < positions.length; p += 1) {
     const row = logits.subarray(p * session.vocab, (p + 1) * session.vocab);
     const compare = (indices: number[], expected: number[]): void =>
-      indices.forEach((index, i) => (max_abs = Math.max(max_abs, Math.abs(row[index]! - expected[i]!))));
+      indices.forEach(
+        (index, i) => (max_abs = Math.max(max_abs, Math.abs(row[index]! - expected[i]!))),
+      );
     compare(top_indices[p]!, top_logits[p]!);
     compare(sampled, sampled_logits[p]!);
     const top = largest(row);
-    logsumexp_abs = Math.max(logsumexp_abs, Math.abs(top + Math.log(mass(row, top)) - logsumexp[p]!));
+    logsumexp_abs = Math.max(
+      logsumexp_abs,
+      Math.abs(top + Math.log(mass(row, top)) - logsumexp[p]!),
+    );
   }
   return { max_abs, logsumexp_abs };
 }
@@ -102,7 +114,10 @@ async function compareLogits(session: Session, golden: GoldenCase, sampled: numb
 /** Returns how many tokens of the greedy continuation are equal before the first that differs. */
 async function countEqual(session: Session, { token_ids, greedy }: GoldenCase): Promise<number> {
   if (greedy.length === 0) return 0;
-  const generation = session.generate(token_ids, { maxNewTokens: greedy.length, sampling: { stopTokens: [] } });
+  const generation = session.generate(token_ids, {
+    maxNewTokens: greedy.length,
+    sampling: { stopTokens: [] },
+  });
   let equal = 0;
   for await (const token of generation) {
     if (token !== greedy[equal]) break;

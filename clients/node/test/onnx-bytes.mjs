@@ -1,4 +1,5 @@
-// Protocol buffers written by hand, to make models that no exporter makes. Field numbers are those of onnx.proto.
+// Protocol buffers written by hand, to make models that no exporter makes. Field numbers are those
+// of onnx.proto.
 
 /** Returns a number as seven bits a byte, the lowest first. */
 export function varint(value) {
@@ -16,7 +17,9 @@ export function number(field, value) {
 
 /** Returns a field that holds bytes: a text, or the fields of a message. */
 export function message(field, ...parts) {
-  const body = Buffer.concat(parts.map((part) => (typeof part === "string" ? Buffer.from(part) : part)));
+  const body = Buffer.concat(
+    parts.map((part) => (typeof part === "string" ? Buffer.from(part) : part)),
+  );
   return Buffer.concat([varint(field * 8 + 2), varint(body.length), body]);
 }
 

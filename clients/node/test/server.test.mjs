@@ -28,7 +28,11 @@ after(async () => {
 });
 
 function post(body, options = {}) {
-  return fetch(url, { method: "POST", body: typeof body === "string" ? body : JSON.stringify(body), ...options });
+  return fetch(url, {
+    method: "POST",
+    body: typeof body === "string" ? body : JSON.stringify(body),
+    ...options,
+  });
 }
 
 /** Returns the events of a finished stream. */
@@ -43,11 +47,21 @@ async function events(response) {
 test("token ids and text stream the same tokens, and text arrives in pieces", async () => {
   for (const prompt of [{ token_ids: short.token_ids }, { text: short.text }]) {
     const response = await post({ ...prompt, max_new_tokens: 20 });
-    assert.deepEqual([response.status, response.headers.get("content-type")], [200, "text/event-stream"]);
+    assert.deepEqual(
+      [response.status, response.headers.get("content-type")],
+      [200, "text/event-stream"],
+    );
     const found = await events(response);
     const done = found.pop();
-    assert.deepEqual(found.map(({ token }) => token), short.greedy.slice(0, 20));
-    assert.deepEqual(done, { type: "done", finish_reason: "length", tokens: short.greedy.slice(0, 20) });
+    assert.deepEqual(
+      found.map(({ token }) => token),
+      short.greedy.slice(0, 20),
+    );
+    assert.deepEqual(done, {
+      type: "done",
+      finish_reason: "length",
+      tokens: short.greedy.slice(0, 20),
+    });
     const text = await tokenizers.decoder.decode(short.greedy.slice(0, 20));
     assert.equal(found.map((event) => event.text).join(""), text);
   }
@@ -65,7 +79,11 @@ test("bad input gets one clear error", async () => {
     [{ token_ids: [1], max_new_tokens: 0 }, 400, /max-new-tokens: found 0/],
     [{ token_ids: [1], beams: 4 }, 400, /^beams: expected one of/],
     [{ text: "x".repeat(1 << 20) }, 413, /more than/],
-    [{ text: "x".repeat(1 << 19) }, 400, /^text: found 524288 bytes, expected at most the \d+ that the model/],
+    [
+      { text: "x".repeat(1 << 19) },
+      400,
+      /^text: found 524288 bytes, expected at most the \d+ that the model/,
+    ],
   ]) {
     const response = await post(body);
     assert.equal(response.status, status, message);
@@ -91,7 +109,10 @@ test("generation stops when the client is gone, and others go on", async (t) => 
   const runs = countRuns(t);
   const leaving = new AbortController();
   const sampling = { temperature: 2, seed: 1 }; // the greedy continuation might reach a stop token
-  const response = await post({ token_ids: [1772], max_new_tokens: 1000, ...sampling }, { signal: leaving.signal });
+  const response = await post(
+    { token_ids: [1772], max_new_tokens: 1000, ...sampling },
+    { signal: leaving.signal },
+  );
   await response.body.getReader().read();
   leaving.abort();
   const other = await events(await post({ token_ids: short.token_ids, max_new_tokens: 30 }));
@@ -123,7 +144,9 @@ test("a long prompt is encoded off the main thread", async () => {
     last = performance.now();
   }, 5);
   const begin = performance.now();
-  const { length: many } = await tokenizers.encoder.encode("It was a bright morning, and so on. ".repeat(20_000));
+  const { length: many } = await tokenizers.encoder.encode(
+    "It was a bright morning, and so on. ".repeat(20_000),
+  );
   const whole = performance.now() - begin;
   clearInterval(timer);
   assert.ok(many > 100_000, `${many} tokens`);
@@ -138,12 +161,16 @@ test("readers that stall are let go, and their places with them", async (t) => {
   tokenizers.decoder.decode = async (ids) => "x".repeat(ids.length << 18);
   const body = JSON.stringify({ token_ids: [1772], max_new_tokens: 900, temperature: 2, seed: 1 });
   const head = `POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n`;
-  const sockets = Array.from({ length: 4 }, () => connect(port, "127.0.0.1").on("error", () => undefined).pause());
+  const sockets = Array.from({ length: 4 }, () =>
+    connect(port, "127.0.0.1")
+      .on("error", () => undefined)
+      .pause(),
+  );
   try {
     for (const socket of sockets) socket.write(head + body);
     const status = async () => (await post({ token_ids: [1], max_new_tokens: 1 })).status;
     const until = async (expected, seconds) => {
-      for (const end = Date.now() + 1000 * seconds; (await status()) !== expected; ) {
+      for (const end = Date.now() + 1000 * seconds; (await status()) !== expected;) {
         assert.ok(Date.now() < end, `no answer ${expected} in ${seconds} s`);
         await new Promise((resolve) => setTimeout(resolve, 100));
       }

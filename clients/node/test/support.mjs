@@ -3,11 +3,16 @@ import assert from "node:assert/strict";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { GptossError } from "gptoss-node";
+import { GptossError, Session } from "gptoss-node";
+
+const SECONDS = 5; // in which even a machine under load refuses
 
 function fromEnvironment(name, what) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name}: not set, expected ${what}; clients/node/README.md says how to run the tests`);
+  if (!value)
+    throw new Error(
+      `${name}: not set, expected ${what}; clients/node/README.md says how to run the tests`,
+    );
   return value;
 }
 
@@ -26,7 +31,8 @@ export function copied(test) {
   const folder = join(mkdtempSync(join(tmpdir(), "gptoss-node-")), "package");
   test.after(() => rmSync(join(folder, ".."), { recursive: true }));
   cpSync(PACKAGE, folder, { recursive: true });
-  rewrite(folder, "manifest.json", ({ weights }) => (weights.mode = "copy")); // its time has changed
+  // Its time has changed.
+  rewrite(folder, "manifest.json", ({ weights }) => (weights.mode = "copy"));
   return folder;
 }
 
@@ -37,7 +43,10 @@ export function rewrite(folder, name, edit) {
   writeFileSync(join(folder, name), JSON.stringify(document));
 }
 
-/** Returns a copy of the demo package whose file `name` was changed by `edit(document)`; gone after the test. */
+/**
+ * Returns a copy of the demo package whose file `name` was changed by `edit(document)`; gone after
+ * the test.
+ */
 export function changed(test, name, edit) {
   const folder = copied(test);
   rewrite(folder, name, edit);
@@ -52,6 +61,13 @@ export async function refused(promise, message) {
     assert.doesNotMatch(error.message, /[\x00-\x1f\x7f-\x9f]/);
     return true;
   });
+}
+
+/** Asserts that a folder is refused at once. */
+export async function refusedAtOnce(folder, reason) {
+  const begin = performance.now();
+  await refused(Session.open(folder, NATIVE), reason);
+  assert.ok(performance.now() - begin < 1000 * SECONDS, `${performance.now() - begin} ms`);
 }
 
 /** Returns the tokens of a generation. */

@@ -1,10 +1,12 @@
-// Text of tokens as they come: what a stream gives is what decoding everything at once gives, for constant work a token.
+// Text of tokens as they come: what a stream gives is what decoding everything at once gives, for
+// constant work a token.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { TextStream } from "gptoss-node";
 
 const SPECIAL = 256; // and above: tokens that show nothing
-const MOST_DECODED = 120; // ids decoded for one token: a few windows of a context and what is pending, 8 tokens each
+// Ids decoded for one token: a few windows of a context and what is pending, 8 tokens each.
+const MOST_DECODED = 120;
 
 /** A byte-level tokenizer whose tokens are single bytes; it counts the ids that it decodes. */
 class Bytes {
@@ -38,8 +40,18 @@ test("characters are given whole, as soon as they are", async () => {
 
 test("any bytes give what decoding them at once gives", async () => {
   const random = seeded(3);
-  const parts = ["a", "é", "€", "😀", "\ufffd"].map((text) => [...new TextEncoder().encode(text)]);
-  parts.push([SPECIAL], [SPECIAL, SPECIAL + 1], [0x80], [0xe2, 0x82], [0xf0], [0xf0, 0x9f, 0x98], [0xff], [0xe2]);
+  const characters = ["a", "é", "€", "😀", "\ufffd"];
+  const parts = characters.map((text) => [...new TextEncoder().encode(text)]);
+  parts.push(
+    [SPECIAL],
+    [SPECIAL, SPECIAL + 1],
+    [0x80],
+    [0xe2, 0x82],
+    [0xf0],
+    [0xf0, 0x9f, 0x98],
+    [0xff],
+    [0xe2],
+  );
   for (let round = 0; round < 400; ++round) {
     const ids = Array.from({ length: random(40) }, () => parts[random(parts.length)]).flat();
     const { text } = await streamed(ids);
@@ -63,7 +75,10 @@ test("the work for a token does not grow with the text, whatever the tokens show
     for (let i = 0; i < 3000; ++i) {
       const before = decoder.decoded;
       await stream.push(ids(i));
-      assert.ok(decoder.decoded - before <= MOST_DECODED, `${name}: ${decoder.decoded - before} ids for token ${i}`);
+      assert.ok(
+        decoder.decoded - before <= MOST_DECODED,
+        `${name}: ${decoder.decoded - before} ids for token ${i}`,
+      );
     }
   }
 });

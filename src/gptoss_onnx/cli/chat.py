@@ -1,7 +1,6 @@
 """`gptoss-onnx chat`: talk with a package, turn by turn, on one cache."""
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,12 +9,13 @@ import click
 
 from gptoss_onnx.cli.console import extra, is_verbose, verbose_option
 from gptoss_onnx.cli.text_options import reasoning_options, sampling, sampling_options, session_options
-from gptoss_onnx.cli.writer import Answer, Writer
+from gptoss_onnx.cli.writer import Writer
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.json_text import printable
 
 if TYPE_CHECKING:
-    from gptoss_onnx.runtime import Conversation, Session
+    from gptoss_onnx.runtime import Conversation
+    from gptoss_onnx.runtime.conversation import Answer
 
 HELP = """\
 /undo   forget the last message and its answer
@@ -65,7 +65,6 @@ def chat(
     tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
     settings = sampling(options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size")))
     variables = {} if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
-    begin = time.perf_counter()
     with (
         Session.open(package, kernels, activations, provider, threads) as session,
         Conversation(
@@ -77,17 +76,14 @@ def chat(
             tokenizer=tokenizer,
         ) as conversation,
     ):
-        _Talk(session, conversation, show_reasoning, time.perf_counter() - begin).run()
+        _Talk(conversation, show_reasoning).run()
 
 
 class _Talk:
     """Reads lines and answers them until one says /exit or there are no more."""
 
-    def __init__(
-        self, session: "Session", conversation: "Conversation", show_reasoning: bool, load_seconds: float
-    ) -> None:
-        self._session, self._conversation = session, conversation
-        self._show_reasoning, self._load_seconds = show_reasoning, load_seconds
+    def __init__(self, conversation: "Conversation", show_reasoning: bool) -> None:
+        self._conversation, self._show_reasoning = conversation, show_reasoning
         self._is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
         self._commands: dict[str, Callable[[], None]] = {
             "/undo": self._undo,
@@ -142,11 +138,17 @@ class _Talk:
             kept = "what was said is kept" if answer.content else "it and the message are forgotten"
             _note(f"interrupted; {kept}")
             return
+        self._tell(answer)
+
+    def _tell(self, answer: "Answer") -> None:
+        """Say how an answer ended and, on a terminal or with --verbose, how fast it was."""
+        count, generation = len(answer.tokens), answer.generation
         if answer.finish_reason == "length":
-            _note("cut off at the most tokens of an answer (--max-new-tokens), or of the conversation")
+            _note(f"cut off after {count} tokens: that many are allowed (--max-new-tokens), or fit into the model")
         if is_verbose() or sys.stderr.isatty():
-            went = Answer.of(answer.generation, len(answer.prompt) - self._conversation.reused, self._load_seconds)
-            _note(f"{went.summary()}; {self._conversation.reused} tokens were in the cache")
+            seconds = generation.prefill_seconds + generation.decode_seconds
+            cached = f"{self._conversation.reused} of {len(answer.prompt)} prompt tokens were in the cache"
+            _note(f"({count} tokens in {seconds:.2f} s; {cached})")
 
     def _undo(self) -> None:
         _note(f"forgotten: {self._conversation.undo()}")

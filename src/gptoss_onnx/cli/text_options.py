@@ -1,6 +1,7 @@
 """The options that `generate` and `chat` share: how tokens are chosen, what ends a text, and thoughts."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 STDIN = "-"
 PROMPT_LIMIT = 16_000_000  # bytes of a prompt in a file
 Command = TypeVar("Command", bound=Callable[..., Any])
+_Decorator = Callable[[Any], Any]  # what click.option returns
 
 
 def sampling_options(command: Command) -> Command:
     """Add how tokens are chosen and what ends a text; the command gets one argument each, for `sampling`."""
-    options = (
+    options: tuple[_Decorator, ...] = (
         click.option(
             "--temperature",
             type=float,
@@ -67,7 +69,7 @@ def sampling_options(command: Command) -> Command:
 
 def reasoning_options(command: Command) -> Command:
     """Add how much a model thinks, and whether that is shown."""
-    options = (
+    options: tuple[_Decorator, ...] = (
         click.option(
             "--reasoning-effort",
             type=click.Choice(["low", "medium", "high"]),
@@ -110,7 +112,7 @@ def read_prompt(path: Path) -> str:
     from gptoss_onnx.files import read_file
 
     if str(path) == STDIN:
-        content, where = click.get_binary_stream("stdin").read(PROMPT_LIMIT + 1), "stdin"
+        content, where = sys.stdin.buffer.read(PROMPT_LIMIT + 1), "stdin"
         if len(content) > PROMPT_LIMIT:
             raise InputError(f"stdin: found more than {PROMPT_LIMIT} bytes, expected at most that many in a prompt")
     else:
@@ -134,7 +136,7 @@ def _stop_token(text: str, tokenizer: "Tokenizer | None") -> int:
     return special[text]
 
 
-def _all(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+def _all(options: Sequence[_Decorator], command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command

@@ -2,8 +2,9 @@
 // them with Python.
 //   probe json FILE                               one [path, kind, value] a line
 //   probe text FILE                               the file as printable() and json_string() show it
-//   probe draw SEED T K P MIN R N SEEN < logits   N tokens drawn from float32 logits, each anew;
+//   probe draw SEED T K P MIN R SEEN N < logits   N tokens drawn from the same float32 logits;
 //                                                 SEEN: ids with commas, or -
+//   probe candidates SEED … SEEN < logits         the tokens that may be drawn, and their weights
 //   probe score PACKAGE LIBRARY CHUNK FIRST IDS…  float32 logits of every position, in bytes;
 //                                                 FIRST tokens run first
 //   probe race PACKAGE LIBRARY N THREADS IDS…     a greedy continuation of N tokens from each
@@ -54,9 +55,12 @@ static Tokens ids_of(const std::string& text) {
   return ids;
 }
 
-static void draw(char** words) {
-  const std::string bytes(std::istreambuf_iterator<char>(std::cin), {});
-  const auto* logits = reinterpret_cast<const float*>(bytes.data());
+static std::string read_input() {
+  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+}
+
+// A sampler of the settings SEED T K P MIN R SEEN.
+static Sampler sampler_of(char** words, int64_t vocab) {
   Sampling sampling;
   sampling.seed = std::stoull(words[0]);
   sampling.temperature = std::strtod(words[1], nullptr);  // subnormal ones too
@@ -64,11 +68,24 @@ static void draw(char** words) {
   sampling.top_p = std::stod(words[3]);
   sampling.min_p = std::stod(words[4]);
   sampling.repetition_penalty = std::strtod(words[5], nullptr);
-  const Tokens seen = words[7] == std::string("-") ? Tokens() : ids_of(words[7]);
-  const auto vocab = static_cast<int64_t>(bytes.size() / sizeof(float));
-  Sampler sampler(sampling, seen, vocab);
-  for (int left = std::stoi(words[6]); left > 0; --left) {
+  return Sampler(sampling, words[6] == std::string("-") ? Tokens() : ids_of(words[6]), vocab);
+}
+
+static void draw(char** words) {
+  const std::string bytes = read_input();
+  const auto* logits = reinterpret_cast<const float*>(bytes.data());
+  Sampler sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
+  for (int left = std::stoi(words[7]); left > 0; --left) {
     std::cout << sampler.choose(logits) << "\n";
+  }
+}
+
+static void candidates(char** words) {
+  const std::string bytes = read_input();
+  const auto* logits = reinterpret_cast<const float*>(bytes.data());
+  const auto sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
+  for (const Candidate& each : sampler.candidates(logits)) {
+    std::cout << each.token << " " << JsonText(each.weight).text << "\n";
   }
 }
 
@@ -223,6 +240,7 @@ int main(int, char** words) try {
   if (what == "json") print_json(read_json(words[2]), "");
   else if (what == "text") print_text(words[2]);
   else if (what == "draw") draw(words + 2);
+  else if (what == "candidates") candidates(words + 2);
   else if (what == "score") score(words + 2);
   else if (what == "race") race(words + 2);
   else if (what == "share") share(words + 2);
