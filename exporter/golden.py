@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
@@ -21,6 +20,7 @@ from gptoss_onnx.files import read_file
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.model import GptOss
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
+from gptoss_onnx.tokenizer_file import load_tokenizer
 
 FOLDER = "golden"
 FILE = "golden.json"
@@ -31,6 +31,7 @@ POSITIONS = 24  # recorded positions of one case at most
 WINDOWS = 4  # the long case spans this many windows
 LONGEST = 512  # but no more tokens than this
 SEED = 20250805
+ADVICE = "download it again"
 ONE_THREAD = 50_000_000  # parameters up to which one thread is faster than two that wait for each other
 TEXTS = {
     "short": "It was a bright morning, and she",
@@ -114,11 +115,8 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
     """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that can do that."""
     content = read_file(tokenizer_file, TOKENIZER_LIMIT, CheckpointError)
-    with (
-        foreign_errors(f"{tokenizer_file}: not a tokenizer", "download it again", CheckpointError),
-        quiet_panics(),
-    ):
-        tokenizer = Tokenizer.from_buffer(content)
+    tokenizer = load_tokenizer(content, tokenizer_file, ADVICE, CheckpointError)
+    with foreign_errors(f"{tokenizer_file}: not a tokenizer", ADVICE, CheckpointError), quiet_panics():
         return {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in TEXTS.items()}
 
 

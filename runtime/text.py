@@ -16,11 +16,11 @@ from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import read_own_file
 from gptoss_onnx.runtime.text_stream import TextStream
-from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
+from gptoss_onnx.rust_panics import foreign_errors
+from gptoss_onnx.tokenizer_file import load_tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_LIMIT = 64_000_000  # bytes; the published one has 28 million
-_PROBE = "A probe: it's 3 o'clock,\n\té 你好 😀 <|probe|>  "
 _LARGEST_ID = 2**32 - 1
 
 
@@ -28,9 +28,6 @@ class Tokenizer:
     """The tokenizer of a package; read once, it never changes."""
 
     def __init__(self, backend: tokenizers.Tokenizer, folder: Path) -> None:
-        # A file may carry settings of the training run; Hugging Face too leaves them out unless asked.
-        backend.no_truncation()
-        backend.no_padding()
         self._backend, self._folder = backend, folder
         self._template: ChatTemplate | None = None
 
@@ -45,14 +42,7 @@ class Tokenizer:
                 f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "
                 "checkpoint and export again"
             ) from None
-        with (
-            foreign_errors(f"{path}: not a tokenizer", "export the package again", PackageError),
-            quiet_panics(),
-        ):
-            backend = tokenizers.Tokenizer.from_buffer(text)
-            # Some damage shows only at work; better here, where it can be told in one line.
-            backend.decode(backend.encode(_PROBE).ids)
-            return cls(backend, Path(folder))
+        return cls(load_tokenizer(text, path, "export the package again", PackageError), Path(folder))
 
     @property
     def chat_template(self) -> ChatTemplate:
