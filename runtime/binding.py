@@ -63,7 +63,7 @@ class Binding:
             self._bind_step(input_ids, mask, logit_positions)
         else:
             self._bind_step(input_ids, past_lengths, new_lengths, logit_positions)
-        logits = np.empty((*logit_positions.shape, self._vocab), np.float32)
+        logits = empty_logits((*logit_positions.shape, self._vocab))
         if self._allocates:
             self._io.bind_output(LOGITS, "cpu")
         else:
@@ -85,3 +85,13 @@ class Binding:
                 self._io.bind_ortvalue_input(name, self._onnxruntime.OrtValue.ortvalue_from_numpy(given))
             else:
                 self._io.bind_cpu_input(name, given)
+
+
+def empty_logits(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return zeros for logits; raises RuntimeUnavailable where there is no memory for so many."""
+    try:
+        return np.zeros(shape, np.float32)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise RuntimeUnavailable(
+            f"logits: no memory for {' x '.join(map(str, shape))} numbers; ask for fewer logit_positions"
+        ) from error

@@ -8,13 +8,14 @@ from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 
 # numpy has no bfloat16: its bits travel as uint16, under the ONNX element type named here.
 _STORAGE: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_FLOAT16_EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 
 
@@ -32,13 +33,7 @@ class CacheBuffer:
     @classmethod
     def zeros(cls, onnxruntime: ModuleType, shape: tuple[int, ...], dtype: str, device: str) -> Self:
         """Allocate; raises RuntimeUnavailable where the device or its memory cannot hold it."""
-        try:
-            array = np.zeros(shape, _STORAGE[dtype])  # untouched pages cost nothing until they are written
-        except MemoryError as error:
-            raise RuntimeUnavailable(
-                f"KV cache: no memory for a buffer of shape {shape}: ask for less capacity"
-            ) from error
-        return cls.of(onnxruntime, array, dtype, device)
+        return cls.of(onnxruntime, zeros(shape, _STORAGE[dtype], "a buffer"), dtype, device)
 
     @classmethod
     def of(cls, onnxruntime: ModuleType, array: NDArray[Any], dtype: str, device: str) -> Self:
@@ -56,9 +51,32 @@ class CacheBuffer:
             return cls(values.ortvalue_from_numpy(array, device, 0), None, array.nbytes)
 
     def copied(self, slots: int, used: int) -> NDArray[Any]:
-        """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros after them."""
+        """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros after them.
+
+        Raises RuntimeUnavailable where there is no memory for it.
+        """
         held = self.array if self.array is not None else self.value.numpy()
         batch, heads, _, width = held.shape
-        enlarged = np.zeros((batch, heads, slots, width), held.dtype)
+        enlarged = zeros((batch, heads, slots, width), held.dtype, "a larger buffer")
         enlarged[:, :, :used] = held[:, :, :used]
         return enlarged
+
+    def overflow(self) -> tuple[int, int, int] | None:
+        """Return row, head and slot of the first number of a float16 buffer that is not finite, None without one."""
+        held = self.array if self.array is not None else self.value.numpy()
+        bits = held.view(np.uint16) & _FLOAT16_EXPONENT
+        found = (bits == _FLOAT16_EXPONENT).any(axis=3)  # (B, K, C)
+        if not found.any():
+            return None
+        row, head, slot = np.argwhere(found)[0]
+        return int(row), int(head), int(slot)
+
+
+def zeros(shape: tuple[int, ...], dtype: DTypeLike, what: str) -> NDArray[Any]:
+    """Return zeros whose untouched pages cost nothing; raises RuntimeUnavailable where memory cannot hold them."""
+    try:
+        return np.zeros(shape, dtype)
+    except (MemoryError, ValueError, OverflowError) as error:  # numpy: too much, or more than it can count
+        raise RuntimeUnavailable(
+            f"KV cache: no memory for {what} of shape {shape}; ask for less capacity, or fewer rows"
+        ) from error

@@ -29,10 +29,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.errors import PackageError
 from gptoss_onnx.manifest import CacheLayer
+from gptoss_onnx.runtime.arguments import integer
 
 SPARE_SLOTS = 32
+MOST = 2**31 - 1  # rows or tokens; any sum or product of a few such numbers fits int64
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -91,10 +93,13 @@ class RingLayout:
 
 def check_sizes(batch: int, capacity: int, reserve: int, chunk: int) -> None:
     """Refuse sizes no cache can have; raises InputError naming the first."""
-    least = {"batch": 1, "capacity": 1, "reserve": 0, "chunk": 1}
-    for name, value in zip(least, (batch, capacity, reserve, chunk), strict=True):
-        if isinstance(value, bool) or not hasattr(value, "__index__") or value < least[name]:
-            raise InputError(f"cache {name}: found {value!r}, expected an integer of at least {least[name]}")
+    for name, value, least in (
+        ("batch", batch, 1),
+        ("capacity", capacity, 1),
+        ("reserve", reserve, 0),
+        ("chunk", chunk, 1),
+    ):
+        integer(f"cache {name}", value, least, MOST)
 
 
 def full_slots(batch: int, capacity: int, chunk: int) -> int:

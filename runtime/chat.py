@@ -1,36 +1,34 @@
-"""ChatTemplate: render messages with the checkpoint's Jinja template, sandboxed, as transformers does."""
+"""ChatTemplate: render messages with the checkpoint's Jinja template, as transformers does, within limits."""
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, Self
-
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any, Self
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.runtime.package import read_json
+from gptoss_onnx.runtime.messages import Message, plain_data, plain_messages
+from gptoss_onnx.runtime.package import read_own_file, read_own_json
+from gptoss_onnx.runtime.template_process import TemplateProcess
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-Message = Mapping[str, Any]
+TEMPLATE_LIMIT = 1_000_000  # bytes; the published one has 17 thousand
+_SPECIAL_TOKENS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 
 
 class ChatTemplate:
-    """A compiled template and the special tokens it may name."""
+    """A compiled template and the special tokens it may name; threads may share it."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], origin: Path) -> None:
-        self._special_tokens, self._origin = dict(special_tokens), origin
-        try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
-            raise PackageError(f"{origin}: not a Jinja template ({error}); export with a corrected one") from error
+        self._special_tokens = dict(special_tokens)
+        self._process = TemplateProcess(source, origin)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -38,14 +36,13 @@ class ChatTemplate:
 
         Raises PackageError when the package has neither, or a template that does not compile.
         """
-        config = read_json(folder / TOKENIZER_CONFIG)
-        origin = folder / TEMPLATE_FILE
-        if origin.is_file():
-            source: Any = origin.read_text(encoding="utf-8")
-        else:
+        config = read_own_json(folder, TOKENIZER_CONFIG)
+        origin, source = folder / TEMPLATE_FILE, _read_template(folder)
+        if source is None:
             origin, source = folder / TOKENIZER_CONFIG, config.get("chat_template")
         if isinstance(source, list):  # several named templates
-            source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
+            named = [entry for entry in source if isinstance(entry, dict) and entry.get("name") == "default"]
+            source = named[-1].get("template") if named else None
         if not isinstance(source, str):
             raise PackageError(
                 f"{folder}: found no chat template ({TEMPLATE_FILE}, or one in {TOKENIZER_CONFIG}); "
@@ -61,61 +58,42 @@ class ChatTemplate:
     ) -> str:
         """Return the text of a conversation.
 
-        `messages` have `role` and `content`; `add_generation_prompt` ends with the beginning of a reply;
-        `variables` are the template's own, for instance `reasoning_effort`. Raises InputError when the
-        template refuses them.
+        `messages` have `role` and `content`, and what else SDKs give them, see `plain_messages`;
+        `add_generation_prompt` ends with the beginning of a reply; `variables` are the template's own, for
+        instance `reasoning_effort` and `tools`. Raises InputError when they are wrong or the template refuses
+        them, and PackageError when it goes beyond its limits.
         """
-        given = {
-            "tools": None,
-            "documents": None,
-            **self._special_tokens,
-            **(variables or {}),
-            "messages": [dict(message) for message in messages],
-            "add_generation_prompt": add_generation_prompt,
-        }
-        try:
-            return self._template.render(given)
-        except jinja2.TemplateError as error:
-            raise InputError(f"{self._origin}: refuses these messages: {error}") from error
+        return self.render_plain(*plain_input(messages, variables), add_generation_prompt)
+
+    def render_plain(
+        self, messages: list[dict[str, Any]], variables: Mapping[str, Any], add_generation_prompt: bool
+    ) -> str:
+        """Return the text of what `plain_input` returned."""
+        given = {"tools": None, "documents": None, **self._special_tokens, **variables}
+        given |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        return self._process.render(given)
 
 
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` marks replies for training; here it is its content."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
+def plain_input(
+    messages: Sequence[Message], variables: Mapping[str, Any] | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return messages and variables out of JSON's types alone; raises InputError where that is not possible."""
+    if not isinstance(variables, Mapping | None):
+        raise InputError(f"variables: found {type(variables).__name__}, expected a mapping")
+    plain = plain_data(dict(variables or {}), "variables")
+    assert isinstance(plain, dict)
+    return plain_messages(messages), plain
 
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: Any = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own filter escapes HTML characters.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
+def _read_template(folder: Path) -> Any:
+    try:
+        return read_own_file(folder, TEMPLATE_FILE, TEMPLATE_LIMIT).decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise PackageError(
+            f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template"
+        ) from error
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

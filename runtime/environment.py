@@ -9,6 +9,8 @@ from types import ModuleType
 import numpy as np
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.extras import install_command
+from gptoss_onnx.runtime.arguments import shown
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -25,23 +27,19 @@ def load_onnxruntime() -> ModuleType:
 
     Raises RuntimeUnavailable when it is not installed, cannot be imported, or when both of its builds are
     installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later one leaves a mixture
-        that pip takes
-    for sound.
+    that pip takes for sound.
     """
     installed = [name for name in _BUILDS if _is_installed(name)]
     if len(installed) == len(_BUILDS):
         raise RuntimeUnavailable(
             "ONNX Runtime: found both onnxruntime and onnxruntime-gpu, which break each other; keep one: "
-            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "gptoss-onnx[cpu]"  '
-            '(or "gptoss-onnx[gpu]")'
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('cpu')}  (or [gpu])"
         )
     try:
         return import_module("onnxruntime")
     except ImportError as error:
         found = f"{installed[0]} does not import ({one_line(error)})" if installed else "it is not installed"
-        raise RuntimeUnavailable(
-            f'ONNX Runtime: {found}; pip install "gptoss-onnx[cpu]"  (or "gptoss-onnx[gpu]")'
-        ) from error
+        raise RuntimeUnavailable(f"ONNX Runtime: {found}; {install_command('cpu')}  (or [gpu])") from error
 
 
 def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[str, dict[str, str]]]:
@@ -49,14 +47,14 @@ def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[st
 
     Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run here; nothing falls back.
     """
-    if provider not in _PROVIDERS:
-        raise InputError(f"provider: found {provider!r}, expected one of {', '.join(_PROVIDERS)}")
+    if not isinstance(provider, str) or provider not in _PROVIDERS:
+        raise InputError(f"provider: found {shown(provider)}, expected one of {', '.join(_PROVIDERS)}")
     wanted = _PROVIDERS[provider]
     available = onnxruntime.get_available_providers()
     if wanted[0] not in available:
         raise RuntimeUnavailable(
             f"provider {provider}: this ONNX Runtime offers {', '.join(available)}, not {wanted[0]}; "
-            'pip uninstall -y onnxruntime && pip install "gptoss-onnx[gpu]"'
+            f"pip uninstall -y onnxruntime && {install_command('gpu')}"
         )
     if provider == "cuda":
         _check_cuda_device(onnxruntime)

@@ -5,6 +5,7 @@ B rows, V vocabulary.
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
@@ -12,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.runtime.arguments import integer, integer_array, shown
+from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling
+from gptoss_onnx.runtime.stops import split_stops
 from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -28,16 +32,15 @@ FIRST_ROOM = 256  # tokens after the prompt an own cache begins with; it doubles
 class _Row:
     """One sequence while it is generated: its sampler, its stop conditions, and what it has said."""
 
-    def __init__(self, session: "Session", prompt: NDArray[np.int64], sampling: Sampling, index: int) -> None:
-        self.sampler = RowSampler(sampling, prompt, index, session.vocab)
-        stop_tokens = session.package.eos_tokens if sampling.stop_tokens is None else sampling.stop_tokens
-        self.stop_tokens = frozenset(stop_tokens)
+    def __init__(self, session: "Session", sampling: Sampling, stop_tokens: frozenset[int], index: int) -> None:
+        self.sampler = RowSampler(sampling, index)
+        self.stop_tokens = stop_tokens
         self.stream = TextStream(session.tokenizer, sampling.stop) if sampling.stop else None
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
 
-    def take(self, logits: NDArray[np.float32]) -> int:
-        token = self.sampler.choose(logits)
+    def take(self, logits: NDArray[np.float32], seen: NDArray[np.int64]) -> int:
+        token = self.sampler.choose(logits, seen)
         self.tokens.append(token)
         if token in self.stop_tokens:
             self.finish_reason = "stop"
@@ -55,8 +58,15 @@ class Generation(Iterator[Step], Generic[Step]):
     row has not been run: a caller who keeps the cache passes it first when going on. A row that reaches the
     capacity of the caller's cache finishes with `length`.
 
+    One thread at a time: while it is in a step, another one gets InputError from `next` and `close`. An error
+    in a step ends the iteration, save InputError: that was raised before anything ran, and once its cause is
+    mended the step may be tried again.
+
     Attributes:
         cache: the caller's or an own one; None before the first step, and after an own one is freed.
+        stop_tokens: ids that end a row.
+        endless: nothing but `max_new_tokens` and the cache's capacity ends a row: there are neither stop
+            tokens nor stop strings.
         prefill_seconds: running the prompts, to the first logits.
         decode_seconds: all later runs of the graph and the sampling; the consumer's time between steps is not
             in it.
@@ -74,8 +84,13 @@ class Generation(Iterator[Step], Generic[Step]):
         self._session, self._prompts, self._several = session, prompts, several
         self._max_new_tokens = max_new_tokens
         self._own = cache is None
-        self._rows = [_Row(session, prompt, sampling, index) for index, prompt in enumerate(prompts)]
+        stop_ids, texts = split_stops(sampling.stop, session.tokenizer.special_tokens) if sampling.stop else ((), ())
+        sampling = replace(sampling, stop=texts)
+        self.stop_tokens = _stop_tokens(session, sampling) | frozenset(stop_ids)
+        self.endless = not self.stop_tokens and not sampling.stop
+        self._rows = [_Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))]
         self.cache = cache
+        self._use = Exclusive("generation", "let one thread iterate over it")
         self._started = self._closed = False
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
@@ -90,10 +105,8 @@ class Generation(Iterator[Step], Generic[Step]):
         cache: KVCache | None,
     ) -> Self:
         """Check the arguments of `Session.generate`; raises InputError."""
-        several = len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
-        prompts = [_prompt(row, index) for index, row in enumerate(token_ids if several else [token_ids])]
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 0:
-            raise InputError(f"max_new_tokens: found {max_new_tokens!r}, expected an integer, 0 or more")
+        prompts, several = _prompts(token_ids)
+        most = integer("max_new_tokens", max_new_tokens, 0)
         if cache is not None and cache.batch != len(prompts):
             raise InputError(f"cache: found {cache.batch} rows, expected {len(prompts)}, one a prompt")
         for index, prompt in enumerate(prompts):
@@ -103,7 +116,8 @@ class Generation(Iterator[Step], Generic[Step]):
                 raise InputError(
                     f"row {index}: found token ids {prompt.min()} to {prompt.max()}, expected 0 to {session.vocab - 1}"
                 )
-        return cls(session, prompts, sampling, max_new_tokens, cache, several)
+        whole = [prompt.astype(np.int64) for prompt in prompts]
+        return cls(session, whole, sampling, most, cache, several)
 
     @property
     def finish_reasons(self) -> tuple[FinishReason | None, ...]:
@@ -126,30 +140,24 @@ class Generation(Iterator[Step], Generic[Step]):
         return self
 
     def __next__(self) -> Step:
-        active = [row for row in self._rows if row.finish_reason is None]
-        if self._closed:
-            raise StopIteration
-        if not active or self._max_new_tokens == 0:
-            for row in active:
-                row.finish_reason = "length"
-            self.close()
-            raise StopIteration
-        begin = time.perf_counter()
-        logits = self._decode() if self._started else self._prefill()
-        if not self._started:
-            self._started = True
-            self.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        step = [row.take(logits[index]) if row.finish_reason is None else None for index, row in enumerate(self._rows)]
-        self._finish_full_rows()
-        self.decode_seconds += time.perf_counter() - begin
-        return step if self._several else step[0]  # type: ignore[return-value]  # Step is what `generate` says
+        with self._use:
+            if self._closed:
+                raise StopIteration
+            try:
+                return self._step()
+            except InputError:
+                raise  # refused before anything ran: the same step may be tried again
+            except BaseException:
+                self._end()  # what a step cut off leaves cannot be continued, see `cache` for what was run
+                raise
 
     def close(self) -> None:
-        """End the iteration and free an own cache; the caller's stays. Called at the end by itself."""
-        self._closed = True
-        if self._own and self.cache is not None:
-            self.cache.close()
-            self.cache = None
+        """End the iteration and free an own cache; the caller's stays. Called at the end by itself.
+
+        Raises InputError while another thread is in a step.
+        """
+        with self._use:
+            self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +167,39 @@ class Generation(Iterator[Step], Generic[Step]):
     ) -> None:
         self.close()
 
+    def _step(self) -> Step:
+        active = [row for row in self._rows if row.finish_reason is None]
+        if not active or self._max_new_tokens == 0:
+            for row in active:
+                row.finish_reason = "length"
+            raise StopIteration
+        begin = time.perf_counter()
+        logits = self._decode() if self._started else self._prefill()
+        if not self._started:
+            self._started = True
+            self.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
+        step = [self._take(index, logits[index]) for index in range(len(self._rows))]
+        self._finish_full_rows()
+        self.decode_seconds += time.perf_counter() - begin
+        return step if self._several else step[0]  # type: ignore[return-value]  # Step is what `generate` says
+
+    def _take(self, index: int, logits: NDArray[np.float32]) -> int | None:
+        """Choose a row's next token from its logits (V); None when the row has finished."""
+        assert self.cache is not None
+        row = self._rows[index]
+        if row.finish_reason is not None:
+            return None
+        # By now the cache holds all that the row has said: what came before, the prompt, the last token.
+        return row.take(logits, self.cache.row_tokens(index))
+
+    def _end(self) -> None:
+        self._closed = True
+        if self._own and self.cache is not None:
+            self.cache.close()
+            self.cache = None
+
     def _prefill(self) -> NDArray[np.float32]:
+        self._session.check_weights()
         lengths = np.array([prompt.size for prompt in self._prompts])
         padded = np.zeros((lengths.size, lengths.max()), np.int64)  # (B, longest prompt)
         for row, prompt in zip(padded, self._prompts, strict=True):
@@ -190,8 +230,30 @@ class Generation(Iterator[Step], Generic[Step]):
                 row.finish_reason = "length"
 
 
-def _prompt(tokens: Any, index: int) -> NDArray[np.int64]:
-    array = np.asarray(tokens)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+def _prompts(token_ids: Any) -> tuple[list[NDArray[Any]], bool]:
+    """Return the prompts, arrays of integers of any type, and whether they came as a list of several."""
+    try:
+        several = len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
+        rows = list(token_ids) if several else [token_ids]
+    except (TypeError, ValueError, KeyError, IndexError):
+        raise InputError(
+            f"token_ids: found {shown(token_ids)}, expected a sequence of token ids, or a list of such sequences"
+        ) from None
+    return [_prompt(row, index) for index, row in enumerate(rows)], several
+
+
+def _prompt(tokens: Any, index: int) -> NDArray[Any]:
+    array = integer_array(f"row {index}", tokens)
+    if array.ndim != 1:
         raise InputError(f"row {index}: found {array.dtype} of shape {array.shape}, expected a sequence of token ids")
-    return array.astype(np.int64)
+    return array
+
+
+def _stop_tokens(session: "Session", sampling: Sampling) -> frozenset[int]:
+    """Return the ids that end a text; raises InputError where the caller names one that no token has."""
+    if sampling.stop_tokens is None:  # the package's; one beyond the vocabulary never comes
+        return frozenset(token for token in session.package.eos_tokens if 0 <= token < session.vocab)
+    for token in sampling.stop_tokens:
+        if token >= session.vocab:
+            raise InputError(f"stop_tokens: found {token}, expected 0 to {session.vocab - 1}")
+    return frozenset(sampling.stop_tokens)

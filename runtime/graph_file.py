@@ -1,23 +1,36 @@
-"""Read an ONNX file's nodes and the shapes of its initializers, without the onnx package and without weights.
-
-A message of protocol buffers is a sequence of fields, each with a number: https://protobuf.dev/programming-guides/encoding.
-The numbers below are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
-"""
+"""Read an ONNX file's nodes, its initializers and its external data, without the onnx package and without weights."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from gptoss_onnx.errors import PackageError
+from gptoss_onnx.files import read_file
+from gptoss_onnx.runtime.external_data import (
+    ByteRange,
+    byte_range,
+    refuse_external_in_function,
+    refuse_external_in_node,
+    refuse_external_in_sparse,
+)
+from gptoss_onnx.runtime.onnx_fields import (
+    AttributeField,
+    GraphField,
+    ModelField,
+    NodeField,
+    TensorField,
+)
+from gptoss_onnx.runtime.protobuf import as_bytes, as_number, as_text, fields, only, packed, signed
+
+GRAPH_LIMIT = 8_000_000  # bytes of the file, whose weights lie outside; the largest gpt-oss takes half a million
+_SHAPE_LIMIT = 16  # dimensions
+_ORT_MARK = b"ORTM"  # bytes 4 to 8 of ONNX Runtime's own format, which may look like protocol buffers as well
 
 # Bits of an element, by TensorProto.DataType; strings and complex numbers are no weights.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
 _BITS |= {17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8}
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_Field = tuple[int, int | bytes]
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Initializer:
-    """One constant tensor, wherever its data lie."""
+    """One constant tensor; `external` is None where its data lie in the ONNX file itself."""
 
     name: str
     shape: tuple[int, ...]
     bits: int  # of an element
+    external: ByteRange | None = None
 
     @property
     def nbytes(self) -> int:
@@ -54,104 +68,82 @@ class GraphFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a model file; raises PackageError where it is none."""
+        """Read a model file.
+
+        Raises PackageError if the file is not an ONNX model, if it is larger than 8 MB, or if anything but an
+        initializer of the main graph refers to data outside of it.
+        """
         try:
-            return cls._parse(path.read_bytes())
-        except (ValueError, IndexError, KeyError) as error:
-            raise PackageError(f"{path}: not an ONNX model; export the package again") from error
+            content = read_file(path, GRAPH_LIMIT, PackageError)
+            if content[4:8] == _ORT_MARK:
+                raise ValueError("it is in ONNX Runtime's own format")
+            return cls._parse(memoryview(content))
+        except FileNotFoundError:
+            raise PackageError(f"{path}: no such file, but the manifest names it; export the package again") from None
+        except (ValueError, KeyError) as error:
+            raise PackageError(f"{path}: not an ONNX model ({error}); export the package again") from error
 
     @classmethod
-    def _parse(cls, model: bytes) -> Self:
+    def _parse(cls, model: memoryview) -> Self:
         nodes: list[Node] = []
         initializers: dict[str, Initializer] = {}
-        for number, value in _fields(_message(model, 7)):  # ModelProto.graph
-            if number == 1:
-                nodes.append(_node(_bytes(value)))
-            elif number == 5:
-                initializer = _initializer(_bytes(value))
+        for number, value in fields(only(model, ModelField.GRAPH)):
+            if number == GraphField.NODE:
+                nodes.append(_node(as_bytes(value)))
+                refuse_external_in_node(as_bytes(value))
+            elif number == GraphField.INITIALIZER:
+                initializer = _initializer(as_bytes(value))
+                if initializer.name in initializers:
+                    raise ValueError(f"the initializer {initializer.name!r} appears twice")
                 initializers[initializer.name] = initializer
+            elif number == GraphField.SPARSE_INITIALIZER:
+                refuse_external_in_sparse(as_bytes(value))
+        for number, value in fields(model):
+            if number == ModelField.FUNCTIONS:
+                refuse_external_in_function(as_bytes(value))
+            elif number == ModelField.TRAINING_INFO:
+                raise ValueError("it holds training information")
         return cls(tuple(nodes), initializers)
 
 
-def _node(message: bytes) -> Node:
-    fields = list(_fields(message))
-    texts = {number: [_bytes(value).decode() for key, value in fields if key == number] for number in (1, 2, 4, 7)}
-    attributes = {}
-    for number, value in fields:
-        if number == 5:
-            attribute = dict(_fields(_bytes(value)))
-            if 3 in attribute:  # AttributeProto.i
-                attributes[_bytes(attribute[1]).decode()] = _signed(attribute[3])
-    return Node(texts[4][0], "".join(texts[7]), tuple(texts[1]), tuple(texts[2]), attributes)
+def _node(message: memoryview) -> Node:
+    texts: dict[int, list[str]] = {
+        NodeField.INPUT: [],
+        NodeField.OUTPUT: [],
+        NodeField.OP_TYPE: [],
+        NodeField.DOMAIN: [],
+    }
+    attributes: dict[str, int] = {}
+    for number, value in fields(message):
+        if number in texts:
+            texts[number].append(as_text(value))
+        elif number == NodeField.ATTRIBUTE:
+            attribute = dict(fields(as_bytes(value)))
+            if AttributeField.INTEGER in attribute:
+                attributes[as_text(attribute[AttributeField.NAME])] = signed(attribute[AttributeField.INTEGER])
+    if len(texts[NodeField.OP_TYPE]) != 1:
+        raise ValueError(f"found a node of {len(texts[NodeField.OP_TYPE])} operators, expected one")
+    return Node(
+        op=texts[NodeField.OP_TYPE][0],
+        domain="".join(texts[NodeField.DOMAIN]),
+        inputs=tuple(texts[NodeField.INPUT]),
+        outputs=tuple(texts[NodeField.OUTPUT]),
+        attributes=attributes,
+    )
 
 
-def _initializer(message: bytes) -> Initializer:
+def _initializer(message: memoryview) -> Initializer:
     shape: list[int] = []
     data_type, name = 0, ""
-    for number, value in _fields(message):
-        if number == 1:
-            shape += [value] if isinstance(value, int) else _packed(value)
-        elif number == 2:
-            data_type = int(value)
-        elif number == 8:
-            name = _bytes(value).decode()
-    return Initializer(name, tuple(shape), _BITS[data_type])
-
-
-def _message(message: bytes, wanted: int) -> bytes:
-    found = [_bytes(value) for number, value in _fields(message) if number == wanted]
-    if len(found) != 1:
-        raise ValueError(f"found {len(found)} fields {wanted}, expected one")
-    return found[0]
-
-
-def _signed(value: int | bytes) -> int:
-    number = int(value)
-    return number - (1 << 64) if number >> 63 else number
-
-
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError(f"found the number {value}, expected bytes")
-    return value
-
-
-def _packed(values: bytes) -> list[int]:
-    numbers, place = [], 0
-    while place < len(values):
-        number, place = _varint(values, place)
-        numbers.append(number)
-    return numbers
-
-
-def _fields(message: bytes) -> Iterator[_Field]:
-    """Yield the fields of a message: numbers as int, all else as bytes."""
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        kind = key & 7
-        if kind == _VARINT:
-            value, place = _varint(message, place)
-            yield key >> 3, value
-            continue
-        if kind == _BYTES:
-            size, place = _varint(message, place)
-        elif kind in (_FIXED64, _FIXED32):
-            size = 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"found wire type {kind}")
-        if place + size > len(message):
-            raise ValueError("found the end inside a field")
-        yield key >> 3, message[place : place + size]
-        place += size
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """Return the number at `place`, seven bits a byte from the lowest on, and the place after it."""
-    number = shift = 0
-    while True:
-        byte = message[place]
-        number |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:
-            return number, place
+    for number, value in fields(message):
+        if number == TensorField.DIMS:
+            shape += [value] if isinstance(value, int) else packed(value)
+        elif number == TensorField.DATA_TYPE:
+            data_type = as_number(value)
+        elif number == TensorField.NAME:
+            name = as_text(value)
+    if len(shape) > _SHAPE_LIMIT or any(size >> 63 for size in shape):
+        raise ValueError(f"the initializer {name!r} has the shape {shape[:_SHAPE_LIMIT]}")
+    if data_type not in _BITS:
+        raise ValueError(f"the initializer {name!r} has the element type {data_type}")
+    return Initializer(name, tuple(shape), _BITS[data_type], byte_range(message, name))

@@ -6,6 +6,7 @@ from typing import Literal
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.runtime.arguments import shown
 
 Kernels = Literal["auto", "native", "portable"]
 Activations = Literal["exact", "bf16", "int8"]
@@ -33,8 +34,8 @@ def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider:
     because `activations` is not `exact`) and are not to be had, or when the library refuses to load.
     """
     for name, value, known in (("kernels", kernels, KERNELS), ("activations", activations, ACTIVATIONS)):
-        if value not in known:
-            raise InputError(f"{name}: found {value!r}, expected one of {', '.join(known)}")
+        if not isinstance(value, str) or value not in known:
+            raise InputError(f"{name}: found {shown(value)}, expected one of {', '.join(known)}")
     if manifest.target == "ort":
         return _contrib(manifest, kernels, activations, provider)
     if kernels == "portable":

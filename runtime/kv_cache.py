@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.cache_buffer import CacheBuffer
+from gptoss_onnx.runtime.arguments import integer_array, within_int64
+from gptoss_onnx.runtime.cache_buffer import CacheBuffer, zeros
 from gptoss_onnx.runtime.cache_layout import CacheLayout
+from gptoss_onnx.runtime.exclusive import Exclusive
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.binding import Binding
@@ -26,7 +28,8 @@ PREFILL_CHUNK = 512
 class KVCache:
     """Zero-filled buffers for `batch` rows of up to `capacity` tokens each; made by `Session.new_cache`.
 
-    A context manager; leaving it frees the buffers. Not for two threads at once: give each its own cache.
+    A context manager; leaving it frees the buffers. One call at a time may use it: while one thread runs a
+    call, `forward`, `rewind`, `reset`, `fork`, `grow` and `close` raise InputError in any other.
 
     Attributes:
         batch: rows.
@@ -35,6 +38,7 @@ class KVCache:
         chunk: most columns one call of the graph writes; longer inputs are split.
         layers: the package's cache layers.
         layout: what the package's target expects of the buffers.
+        use: entered by each call that reads or changes the buffers; refuses a second one.
     """
 
     def __init__(
@@ -51,15 +55,16 @@ class KVCache:
     ) -> None:
         layout.check_sizes(batch, capacity, reserve, chunk)
         self.layers, self.dtype, self.layout, self.device = tuple(layers), dtype, layout, device
-        self.batch, self.capacity, self.reserve, self.chunk = batch, capacity, reserve, chunk
+        self.batch, self.capacity, self.reserve, self.chunk = map(int, (batch, capacity, reserve, chunk))
+        self.use = _exclusive()
         self.binding: Binding | None = None  # made and used by the session; void once the buffers change
         self._onnxruntime = onnxruntime
-        self._lengths = np.zeros(batch, np.int64)
-        self._start = np.zeros(batch, np.int64)
-        self._wrapped = np.zeros(batch, np.bool_)
-        self._buffers: tuple[tuple[CacheBuffer, CacheBuffer], ...] | None = tuple(
-            (self._zeros(layer), self._zeros(layer)) for layer in self.layers
-        )
+        self._buffers: tuple[tuple[CacheBuffer, CacheBuffer], ...] | None = self._zeros()
+        self._lengths = np.zeros(self.batch, np.int64)
+        self._start = np.zeros(self.batch, np.int64)
+        self._wrapped = np.zeros(self.batch, np.bool_)
+        self._tokens = self._token_store(self.capacity)
+        self._damage: str | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -77,6 +82,19 @@ class KVCache:
         if not self.layout.rewinds:
             return self.lengths
         return np.where(self._wrapped, np.clip(self._start - self.reserve, 0, self._lengths), 0)
+
+    @property
+    def tokens(self) -> list[NDArray[np.int64]]:
+        """The token ids each row holds, oldest first; copies, one array for each row.
+
+        They are what the next token attends to, so the repetition penalty counts them. A batch of target
+        `ort` runs the last token of a finished row again with each step: its row shows it again, too.
+        """
+        return [self.row_tokens(row).copy() for row in range(self.batch)]
+
+    def row_tokens(self, row: int) -> NDArray[np.int64]:
+        """Return the token ids of one row, oldest first: a view that later calls change."""
+        return self._tokens[row, : self._lengths[row]]
 
     @property
     def buffers(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
@@ -105,6 +123,105 @@ class KVCache:
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
+        with self.use:
+            self._rewind(lengths)
+
+    def reset(self) -> None:
+        """Forget everything; the buffers stay (what they hold is never seen again)."""
+        self.rewind(0)
+
+    def fork(self) -> Self:
+        """Return an independent copy, as full as this one."""
+        with self.use:
+            twin = copy.copy(self)
+            twin.use, twin.binding = _exclusive(), None
+            twin._buffers, twin._tokens = self._copies(self.capacity), self._tokens.copy()
+            twin._lengths, twin._start, twin._wrapped = self.lengths, self.start, self._wrapped.copy()
+            return twin
+
+    def grow(self, capacity: int) -> None:
+        """Reallocate for `capacity` tokens a row, keeping what is cached; raises InputError when it is smaller.
+
+        A window layer's ring changes size only while capacity limits it, and such a ring has never wrapped:
+        slot p holds position p before and after. Old and new buffers exist together until the copy is done.
+        """
+        self.layout.check_sizes(self.batch, capacity, self.reserve, self.chunk)
+        capacity = int(capacity)
+        with self.use:
+            if capacity < self.capacity:
+                raise InputError(f"cache capacity: found {capacity}, expected at least the present {self.capacity}")
+            self.buffers  # noqa: B018 - refuses a closed cache
+            if capacity > self.capacity:
+                tokens = self._token_store(capacity)
+                tokens[:, : self.capacity] = self._tokens
+                self._buffers = self._copies(capacity)
+                self._tokens, self.capacity, self.binding = tokens, capacity, None
+
+    def close(self) -> None:
+        """Free the buffers; the cache cannot be used any more."""
+        with self.use:
+            self._buffers, self.binding = None, None
+
+    def check_room(self, new_lengths: NDArray[np.int64]) -> None:
+        """Refuse new tokens (B) that a row has no room for (padding never counts), or that cannot run."""
+        if self._damage is not None:
+            raise InputError(f"cache: {self._damage}; reset it, or make another")
+        self.layout.check_call(self._lengths, new_lengths)
+        for row in np.flatnonzero(self._lengths + new_lengths > self.capacity):
+            raise InputError(
+                f"row {row}: {self._lengths[row]} cached + {new_lengths[row]} new tokens exceed the cache capacity of "
+                f"{self.capacity}; make the cache larger, grow it, or rewind it"
+            )
+
+    def columns(self, remaining: int) -> int:
+        """Return how many of `remaining` columns the next call of the graph may write, at least 1."""
+        return self.layout.columns(remaining, self._lengths, self.capacity, self.chunk)
+
+    def mark_writing(self, columns: int) -> None:
+        """Record that a call is about to write `columns` columns on every row."""
+        rings = [self.slots(layer) for layer in self.layers if layer.window > 0]
+        self._start = np.maximum(self._start, self._lengths)
+        if rings:
+            self._wrapped |= self._lengths + columns > min(rings)
+
+    def advance(self, new_lengths: NDArray[np.int64], input_ids: NDArray[np.int64]) -> None:
+        """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
+        for row, (begin, new) in enumerate(zip(self._lengths, new_lengths, strict=True)):
+            self._tokens[row, begin : begin + new] = input_ids[row, :new]
+        self._lengths = self._lengths + new_lengths
+
+    def mark_failed(self) -> None:
+        """Record that a call was cut off while it wrote, by an error or by the user.
+
+        Where the target can rewind, the tokens that were held before are as they were, and the call may be
+        tried again. The windows of target `ort` may have moved on in some layers: then only `reset` helps.
+        """
+        if not self.layout.rewinds and self._lengths.any() and any(layer.window for layer in self.layers):
+            self._damage = "a call was cut off after it had moved the windows of target ort"
+
+    def overflow(self) -> str | None:
+        """Say where a float16 cache first holds a number that is not finite; None where it holds none."""
+        for index, buffers in enumerate(self.buffers):
+            for side, buffer in zip(("key", "value"), buffers, strict=True):
+                place = buffer.overflow()
+                if place is not None:
+                    row, head, slot = place
+                    return f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not finite"
+        return None
+
+    def mark_overflow(self, where: str) -> None:
+        """Record that the buffers hold numbers that are not finite; `reset` fills them with zeros."""
+        self._damage = f"found numbers that are not finite ({where})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rewind(self, lengths: ArrayLike) -> None:
         self.buffers  # noqa: B018 - refuses a closed cache
         wanted = _row_integers(lengths, "rewind lengths", self.batch)
         self.layout.check_rewind(self._lengths, wanted)
@@ -124,72 +241,22 @@ class KVCache:
         # rewritten before they can be seen. They need not count in `start` any more.
         lossless = ~self._wrapped | (wanted == 0)
         self._start = np.where(lossless, np.minimum(self._start, wanted), self._start)
-        self._wrapped &= wanted > 0
+        self._wrapped = self._wrapped & (wanted > 0)
         self._lengths = wanted
+        if self._damage is not None and not wanted.any():
+            # Zero times a number that is not finite is none either: it must not stay, not even out of sight.
+            self._buffers, self.binding = self._zeros(), None
+            self._damage = None
 
-    def reset(self) -> None:
-        """Forget everything; the buffers stay (what they hold is never seen again)."""
-        self.rewind(0)
+    def _zeros(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
+        def buffer(layer: CacheLayer) -> CacheBuffer:
+            shape = (self.batch, layer.kv_heads, self.slots(layer), layer.head_dim)  # (B, K, C, D)
+            return CacheBuffer.zeros(self._onnxruntime, shape, self.dtype, self.device)
 
-    def fork(self) -> Self:
-        """Return an independent copy, as full as this one."""
-        twin = copy.copy(self)
-        twin.binding, twin._buffers = None, self._copies(self.capacity)
-        twin._lengths, twin._start, twin._wrapped = self.lengths, self.start, self._wrapped.copy()
-        return twin
+        return tuple((buffer(layer), buffer(layer)) for layer in self.layers)
 
-    def grow(self, capacity: int) -> None:
-        """Reallocate for `capacity` tokens a row, keeping what is cached; raises InputError when it is smaller.
-
-        A window layer's ring changes size only while capacity limits it, and such a ring has never wrapped:
-        slot p holds position p before and after. Old and new buffers exist together until the copy is done.
-        """
-        self.layout.check_sizes(self.batch, capacity, self.reserve, self.chunk)
-        if capacity < self.capacity:
-            raise InputError(f"cache capacity: found {capacity}, expected at least the present {self.capacity}")
-        if capacity > self.capacity:
-            self._buffers = self._copies(capacity)
-            self.capacity, self.binding = capacity, None
-
-    def close(self) -> None:
-        """Free the buffers; the cache cannot be used any more."""
-        self._buffers, self.binding = None, None
-
-    def check_room(self, new_lengths: NDArray[np.int64]) -> None:
-        """Refuse new tokens (B) that a row has no room for (padding never counts), or that the target cannot run."""
-        self.layout.check_call(self._lengths, new_lengths)
-        for row in np.flatnonzero(self._lengths + new_lengths > self.capacity):
-            raise InputError(
-                f"row {row}: {self._lengths[row]} cached + {new_lengths[row]} new tokens exceed the cache capacity of "
-                f"{self.capacity}; make the cache larger, grow it, or rewind it"
-            )
-
-    def columns(self, remaining: int) -> int:
-        """Return how many of `remaining` columns the next call of the graph may write, at least 1."""
-        return self.layout.columns(remaining, self._lengths, self.capacity, self.chunk)
-
-    def mark_writing(self, columns: int) -> None:
-        """Record that a call is about to write `columns` columns on every row."""
-        rings = [self.slots(layer) for layer in self.layers if layer.window > 0]
-        self._start = np.maximum(self._start, self._lengths)
-        if rings:
-            self._wrapped |= self._lengths + columns > min(rings)
-
-    def advance(self, new_lengths: NDArray[np.int64]) -> None:
-        """Count the tokens (B) a call has written."""
-        self._lengths = self._lengths + new_lengths
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _zeros(self, layer: CacheLayer) -> CacheBuffer:
-        shape = (self.batch, layer.kv_heads, self.slots(layer), layer.head_dim)  # (B, K, C, D)
-        return CacheBuffer.zeros(self._onnxruntime, shape, self.dtype, self.device)
+    def _token_store(self, capacity: int) -> NDArray[np.int64]:
+        return zeros((self.batch, capacity), np.int64, "the cache's token ids")
 
     def _copies(self, capacity: int) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
         longest = int(self._lengths.max())
@@ -205,10 +272,14 @@ class KVCache:
         return CacheBuffer.of(self._onnxruntime, buffer.copied(slots, used), self.dtype, self.device)
 
 
+def _exclusive() -> Exclusive:
+    return Exclusive("cache", "give each thread a cache of its own")
+
+
 def _row_integers(values: ArrayLike, what: str, batch: int) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu" or array.shape not in ((), (batch,)):
+    array = integer_array(what, values)
+    if array.shape not in ((), (batch,)) or array.size == 0:
         raise InputError(
             f"{what}: found {array.dtype} of shape {array.shape}, expected one integer, or {batch} (one a row)"
         )
-    return np.broadcast_to(array, (batch,)).astype(np.int64)
+    return np.broadcast_to(within_int64(what, array), (batch,)).copy()

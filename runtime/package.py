@@ -1,30 +1,37 @@
-"""Open a package folder: read its manifest and check that its files are still those it was made with."""
+"""Open a package folder: read its manifest and check that its files are still those it was made with.
 
-import json
+A package may come from a stranger, and its manifest and its graph name files. **One rule**, the same in the clients of
+other languages: every file of the package is a plain name of a regular file in its folder, and what the graph reads
+outside of itself is exactly one tensor each of a safetensors file that the manifest lists.
+"""
+
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from gptoss_onnx.errors import CheckpointError, PackageError
-from gptoss_onnx.files import header_sha256
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.files import is_plain_name, read_file
+from gptoss_onnx.json_text import JSON_LIMIT, parse_json
 from gptoss_onnx.manifest import Manifest, WeightFile
+from gptoss_onnx.runtime.graph_file import GraphFile
+from gptoss_onnx.runtime.weight_files import check_weight_file, tensor_ranges
 
 GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
 class PackageFolder:
-    """An opened package: its folder and its manifest; the weight files were checked when it was opened."""
+    """An opened package: its folder and its manifest; its files were checked when it was opened."""
 
     folder: Path
     manifest: Manifest
 
     @property
     def graph(self) -> Path:
-        """Path of the ONNX file."""
-        return self.folder / self.manifest.graph
+        """Path of the ONNX file; raises PackageError where it is no regular file of the package."""
+        return own_file(self.folder, self.manifest.graph)
 
     @property
     def weights_root(self) -> Path:
@@ -37,11 +44,22 @@ class PackageFolder:
         """Token ids that end a text; see `special_ids`."""
         return special_ids(self.folder, self.manifest.model, "eos_token_id")
 
+    def weight_path(self, entry: WeightFile) -> Path:
+        """Return the path of a weight file; raises PackageError where it leads out of the package."""
+        if self.manifest.weights.root is None:
+            return own_file(self.folder, entry.name)
+        path = self.weights_root / entry.name
+        _refuse_leading_out(path, self.weights_root)
+        return path
+
     def model_size(self, key: str) -> int:
         """Return an integer of the model configuration, such as `vocab_size`; raises PackageError where it is none."""
         value = self.manifest.model.get(key)
-        if not isinstance(value, int):
-            raise PackageError(f"{self.folder}: model.{key} in the manifest is {value!r}; export the package again")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise PackageError(
+                f"{self.folder}: model.{key} in the manifest is {value!r:.60}, expected an integer; "
+                "export the package again"
+            )
         return value
 
 
@@ -53,52 +71,83 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
     header (the same tensors at the same offsets). A `copy`, and a file of origin `export`, is nobody else's,
     and copying the folder changes its times, so there the time is not compared.
 
-    Raises PackageError naming the first file that is missing or differs, what was found and what was
-    expected.
+    Raises PackageError naming the first file that is missing or differs, what was found and what was expected, and
+    for a graph that reads anything but tensors of the weight files.
     """
     path = Path(folder).absolute()
     package = PackageFolder(path, Manifest.read(path))
-    if not package.graph.is_file():
-        raise PackageError(f"{package.graph}: no such file, but the manifest names it; export the package again")
     weights = package.manifest.weights
     if weights.mode == "reference" and not package.weights_root.is_dir():
         raise PackageError(
             f"{package.weights_root}: no such folder, but the package refers to the checkpoint there; "
             "put it back or export again"
         )
+    graph = GraphFile.read(package.graph)
     for entry in weights.files:
-        name = PurePosixPath(entry.name)
-        if name.is_absolute() or ".." in name.parts:
-            raise PackageError(f"{path}: manifest: weight file {entry.name!r}: expected a name below the weights' root")
-        check_weight_file(package.weights_root / entry.name, entry, compare_time=is_shared(package.manifest, entry))
+        check_weight_file(package.weight_path(entry), entry, compare_time=is_shared(package.manifest, entry))
+    _check_external_data(package, graph)
     return package
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """Return the path of a file of the package.
+
+    Raises PackageError where the name is not a plain one, where it is a link that leads out of the folder, or where
+    something else than a regular file lies there. A file that is missing is the reader's to tell.
+    """
+    if not is_plain_name(name):
+        raise PackageError(f"{folder}: found the file name {name!r:.60}, expected a plain one")
+    path = folder / name
+    _refuse_leading_out(path, folder)
+    if path.exists() and not path.is_file():
+        raise PackageError(f"{path}: found something else than a file; export the package again")
+    return path
+
+
+def read_own_file(folder: Path, name: str, limit: int) -> bytes:
+    """Return the bytes of a file of the package, `limit` at most.
+
+    Raises FileNotFoundError where there is no such file, PackageError where it leads out of the package or is larger.
+    """
+    return read_file(own_file(folder, name), limit, PackageError)
+
+
+def read_own_json(folder: Path, name: str) -> dict[str, Any]:
+    """Return the JSON object in a file of the package, {} where there is no such file.
+
+    Raises PackageError where it leads out of the package, or is not a JSON object.
+    """
+    try:
+        text = read_own_file(folder, name, JSON_LIMIT)
+    except FileNotFoundError:
+        return {}
+    document = parse_json(text, str(folder / name), PackageError)
+    if not isinstance(document, dict):
+        raise PackageError(f"{folder / name}: found {type(document).__name__}, expected a JSON object")
+    return document
 
 
 def special_ids(folder: Path, model: Mapping[str, Any], key: str) -> tuple[int, ...]:
     """Return token ids (none or more) from `generation_config.json`, else from the model configuration.
 
-    Raises PackageError when the value is neither an integer nor a list of integers.
+    Raises PackageError when the value is neither a token id nor a list of them.
     """
-    config = read_json(folder / GENERATION_CONFIG)
+    config = read_own_json(folder, GENERATION_CONFIG)
     source = GENERATION_CONFIG if config.get(key) is not None else "the model configuration"
     value = config.get(key) if config.get(key) is not None else model.get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
-        raise PackageError(f"{folder}: {key} in {source} is {value!r}; expected an integer or a list of integers")
+    if not all(type(token) is int and 0 <= token < 1 << 31 for token in ids):
+        raise PackageError(f"{folder}: {key} in {source} is {value!r:.60}; expected a token id or a list of token ids")
     return tuple(ids)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`, {} where there is no file; raises PackageError when it is none."""
+def _refuse_leading_out(path: Path, folder: Path) -> None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PackageError(f"{path}: not JSON ({error}); export the package again") from error
-    if not isinstance(document, dict):
-        raise PackageError(f"{path}: expected a JSON object, found {type(document).__name__}; export the package again")
-    return document
+        real = path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise PackageError(f"{path}: cannot be followed ({error})") from error
+    if not real.is_relative_to(folder.resolve()):
+        raise PackageError(f"{path}: found a link to {real}, expected a file in {folder}")
 
 
 def is_shared(manifest: Manifest, entry: WeightFile) -> bool:
@@ -106,27 +155,20 @@ def is_shared(manifest: Manifest, entry: WeightFile) -> bool:
     return manifest.weights.mode != "copy" and entry.origin == "checkpoint"
 
 
-def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> None:
-    """Raise PackageError unless a weight file is the one the manifest recorded: size, header, modification time."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise PackageError(
-            f"{path}: cannot be read ({error.strerror}), but weights lie there; put it back or export again"
-        ) from error
-    if stat.st_size != entry.size:
-        raise _changed(path, f"{stat.st_size} bytes", f"{entry.size}")
-    try:
-        header = header_sha256(path)
-    except CheckpointError as error:
-        raise PackageError(f"{error}; export again") from error
-    if header != entry.header_sha256:
-        raise _changed(path, f"safetensors header {header[:12]}…", f"{entry.header_sha256[:12]}…")
-    if compare_time and stat.st_mtime_ns != entry.mtime_ns:
-        raise _changed(path, f"modification time {stat.st_mtime_ns} ns", f"{entry.mtime_ns}")
-
-
-def _changed(path: Path, found: str, expected: str) -> PackageError:
-    return PackageError(
-        f"{path}: changed since the package was written: found {found}, expected {expected}; export again"
-    )
+def _check_external_data(package: PackageFolder, graph: GraphFile) -> None:
+    """Refuse a graph that reads anything but tensors of the weight files, each of them whole."""
+    tensors = {entry.name: tensor_ranges(package.weight_path(entry)) for entry in package.manifest.weights.files}
+    for initializer in graph.initializers.values():
+        found = initializer.external
+        if found is None:
+            continue
+        if found.location not in tensors:
+            raise PackageError(
+                f"{package.graph}: {initializer.name!r:.80} reads the file {found.location!r:.80}, expected one of "
+                "weights.files in the manifest; export the package again"
+            )
+        if (found.offset, found.length) not in tensors[found.location]:
+            raise PackageError(
+                f"{package.graph}: {initializer.name!r:.80} reads {found.length} bytes at {found.offset} of "
+                f"{found.location}, expected exactly one tensor of that file; export the package again"
+            )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.runtime.arguments import check_range, integer_array
 
 Integers = NDArray[np.int64]
 
@@ -51,24 +52,25 @@ class Request:
         vocab: int,
     ) -> Self:
         """Check the arguments of `Session.forward`; raises InputError naming what was found and expected."""
-        ids = _integers("input_ids", input_ids)
+        ids = integer_array("input_ids", input_ids)
         if ids.ndim != 2 or ids.shape[0] != batch:
             raise InputError(f"input_ids: found shape {ids.shape}, expected ({batch}, sequence) for this cache")
         sequence = ids.shape[1]
-        lengths = np.full(batch, sequence) if new_lengths is None else _integers("new_lengths", new_lengths)
-        if lengths.shape != (batch,):
-            raise InputError(f"new_lengths: found shape {lengths.shape}, expected ({batch},)")
-        _check_range("new_lengths", lengths, sequence + 1)
+        lengths = np.full(batch, sequence)
+        if new_lengths is not None:
+            given = integer_array("new_lengths", new_lengths)
+            if given.shape != (batch,):
+                raise InputError(f"new_lengths: found shape {given.shape}, expected ({batch},)")
+            lengths = check_range("new_lengths", given, sequence + 1)
         real = np.arange(sequence) < lengths[:, None]  # (B, S)
-        ids = np.where(real, ids, 0)
-        _check_range("input_ids", ids, vocab)
+        ids = check_range("input_ids", np.where(real, ids, 0), vocab)
         if logit_positions is None:
             positions = np.maximum(lengths - 1, 0)[:, None]  # (B, 1)
         else:
-            positions = _integers("logit_positions", logit_positions)
-            if positions.ndim != 2 or positions.shape[0] != batch:
-                raise InputError(f"logit_positions: found shape {positions.shape}, expected ({batch}, kept)")
-            _check_range("logit_positions", positions, sequence)
+            wanted = integer_array("logit_positions", logit_positions)
+            if wanted.ndim != 2 or wanted.shape[0] != batch:
+                raise InputError(f"logit_positions: found shape {wanted.shape}, expected ({batch}, kept)")
+            positions = check_range("logit_positions", wanted, sequence)
         return cls(ids, lengths, positions, positions < lengths[:, None])
 
     @property
@@ -81,28 +83,8 @@ class Request:
         here = self.wanted & (self.logit_positions >= begin) & (self.logit_positions < end)  # (B, kept)
         rows, places = np.nonzero(here)
         columns = (np.cumsum(here, axis=1) - 1)[rows, places]
-        kept = int(here.sum(axis=1).max(initial=1))  # one at least: no runtime has to bear an empty lm_head
+        kept = int(here.sum(axis=1).max(initial=1))  # at least one: some runtimes fail on an empty lm_head
         positions = np.zeros((here.shape[0], max(kept, 1)), np.int64)
         positions[rows, columns] = self.logit_positions[rows, places] - begin
         new = np.clip(self.new_lengths - begin, 0, end - begin)
         return Step(self.input_ids[:, begin:end], new, positions, rows, places, columns)
-
-
-def _integers(name: str, values: ArrayLike) -> Integers:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name}: found rows of different lengths; pad on the right and pass new_lengths") from error
-    if array.size == 0:
-        return array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise InputError(f"{name}: found {array.dtype}, expected integers")
-    return array.astype(np.int64)
-
-
-def _check_range(name: str, array: Integers, end: int) -> None:
-    bad = (array < 0) | (array >= end)
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        place = ", ".join(map(str, index))
-        raise InputError(f"{name}[{place}]: found {array[index]}, expected 0 to {end - 1}")

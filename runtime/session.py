@@ -5,7 +5,8 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, overload
 from weakref import WeakSet
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest, Provider
+from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
 from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
@@ -24,16 +26,22 @@ from gptoss_onnx.runtime.environment import (
 )
 from gptoss_onnx.runtime.generation import Generation
 from gptoss_onnx.runtime.graph import check_graph, load_graph
+from gptoss_onnx.runtime.harmony import HarmonyDelta
 from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
+from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import PackageFolder, open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling
+from gptoss_onnx.runtime.step import run_request
 from gptoss_onnx.runtime.text import Tokenizer
+from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
+from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
+MOST_THREADS = 1024  # ONNX Runtime starts as many as it is told to, and hangs on a hundred thousand
 
 
 class Session:
@@ -55,11 +63,14 @@ class Session:
         kernels: Literal["native", "portable", "contrib"],
         activations: Activations,
         provider: Provider,
+        weights: WeightWatch,
     ) -> None:
         self.package, self.kernels, self.activations, self.provider = package, kernels, activations, provider
         self.vocab = check_graph(graph, package.manifest)
         self._onnxruntime = onnxruntime
         self._graph: Any | None = graph
+        self._weights = weights
+        self._lock = threading.Lock()  # of the graph and the set of bound caches; held for moments only
         self._bound: WeakSet[KVCache] = WeakSet()
         self._tokenizer: Tokenizer | None = None
 
@@ -81,23 +92,25 @@ class Session:
             activations: what the native kernels multiply, in target `ort` the experts: `bf16` (not there) and `int8`
                 are lossy.
             provider: `cpu` or `cuda`; the caches live there.
-            threads: threads within an op; None leaves it to ONNX Runtime (one a core).
+            threads: threads within an op, 1 to 1024; None leaves it to ONNX Runtime (one a core).
 
         Raises:
             PackageError: it is no package, has changed since it was written, or ONNX Runtime cannot load it.
-            RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not to be had here.
+            RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not available here.
             InputError: an argument is none of the values above.
         """
-        opened = open_package(package)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: found {threads}, expected at least 1")
+        folder = folder_path("package", package)
+        threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
+        opened = open_package(folder)
         onnxruntime = load_onnxruntime()
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         providers = execution_providers(onnxruntime, provider)
+        weights = WeightWatch(opened.weight_path(entry) for entry in opened.manifest.weights.files)
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
+        weights.check_mapped()
         check_active_provider(graph.get_providers(), provider)
         logger.info("%s: %s kernels (%s), provider %s", opened.folder, choice.kernels, choice.reason, provider)
-        return cls(onnxruntime, graph, opened, choice.kernels, activations, provider)
+        return cls(onnxruntime, graph, opened, choice.kernels, activations, provider, weights)
 
     @property
     def manifest(self) -> Manifest:
@@ -151,32 +164,25 @@ class Session:
             float32 (B, kept, V); zeros where a position lies in a row's padding, or a row has no new token.
 
         Raises:
-            InputError: a shape, length, token id or position is out of range, or a row would exceed the
-                capacity; the cache is unchanged then.
-            RuntimeUnavailable: ONNX Runtime failed; chunks that ran before stay in the cache.
+            InputError: a shape, length, token id or position is out of range, a row would exceed the
+                capacity, or another call uses the cache; the cache is unchanged then.
+            PackageError: weights have changed since the session opened them (looked at when the cache is
+                empty), or a float16 cache overflowed.
+            RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks that ran
+                before stay in the cache.
         """
+        _expect_cache(cache)
         request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
-        binding = self._binding(cache)
-        cache.check_room(request.new_lengths)
-        begin, longest = 0, request.longest
-        answer = None
-        while begin < longest:
-            end = begin + cache.columns(longest - begin)
-            step = request.step(begin, end)
-            cache.mark_writing(end - begin)
-            logits = binding.run(step.input_ids, cache.lengths, step.new_lengths, step.logit_positions)
-            cache.advance(step.new_lengths)
-            if end - begin == longest and request.wanted.all() and step.logit_positions.shape == request.wanted.shape:
-                return logits  # the whole answer in one call
-            if answer is None:
-                answer = self._empty(request)
-            answer[step.rows, step.places] = logits[step.rows, step.columns]
-            begin = end
-        return self._empty(request) if answer is None else answer
+        with cache.use:
+            binding = self._binding(cache)
+            cache.check_room(request.new_lengths)
+            if not cache.lengths.any():
+                self.check_weights()
+            return run_request(binding, cache, request, self.vocab)
 
     def score(self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None) -> NDArray[np.float32]:
         """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a call."""
-        tokens = np.asarray(token_ids)
+        tokens = integer_array("token_ids", token_ids)
         if tokens.ndim != 1:
             raise InputError(f"token_ids: found shape {tokens.shape}, expected one sequence (T,)")
         if tokens.size == 0:
@@ -220,22 +226,94 @@ class Session:
             sampling: how tokens are chosen and what ends a row; omitted means greedy, ended by the package's
                 end-of-text tokens.
             max_new_tokens: tokens to generate a row at most.
-            cache: goes on after what it holds and keeps the result; omitted means an own one, freed at the
-                end.
+            cache: goes on after what it holds and keeps the result; if omitted, a temporary cache is made
+                and freed at the end.
 
         Returns:
             An iterator: for one sequence of token ids, for several of one list a step, with None for rows
             that have finished. It tells the finish reasons and the timings, see `Generation`.
+
+        Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
-        return Generation.of(self, token_ids, sampling or Sampling(), max_new_tokens, cache)
+        settings = _settings(sampling, cache)
+        return Generation.of(self, token_ids, settings, max_new_tokens, cache)
+
+    @overload
+    def stream_text(
+        self,
+        prompt: str | Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+    ) -> TextGeneration[str]: ...
+
+    @overload
+    def stream_text(
+        self,
+        prompt: Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> TextGeneration[HarmonyDelta]: ...
+
+    def stream_text(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> TextGeneration[Any]:
+        """Continue a text, or answer a conversation, as text; nothing runs before the first piece is asked for.
+
+        Args:
+            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to answer.
+            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop tokens mean
+                the package's, and for a conversation those that end an answer in gpt-oss's chat format.
+            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks first;
+                never more than the model takes.
+            cache: as in `generate`.
+            variables: of the chat template, such as `reasoning_effort` and `tools`.
+
+        Returns:
+            An iterator of texts, and for a conversation of `HarmonyDelta`, which tells thoughts (`kind` is
+            `reasoning`) from the answer (`content`); see `TextGeneration`.
+
+        Raises:
+            InputError: the prompt is empty, too long, or no text, or the template refuses it.
+            PackageError: the package has no tokenizer or no chat template, or one of them is damaged.
+        """
+        settings = _settings(sampling, cache)
+        encoded = Prompt.of(prompt, self.tokenizer, variables)
+        return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
+
+    def check_weights(self) -> None:
+        """Raise PackageError where a weight file has changed since the session opened it, InputError once closed.
+
+        Every generation, and every `forward` of an empty cache, begins with it; it takes microseconds.
+        """
+        with self._lock:
+            self._open_graph()
+            self._weights.check()
 
     def close(self) -> None:
-        """Free the weights; caches lose their binding to them."""
-        for cache in self._bound:
-            if cache.binding is not None and cache.binding.session is self._graph:
-                cache.binding = None
-        self._bound.clear()
-        self._graph = None
+        """Refuse further calls and free the weights; caches lose their binding to them.
+
+        Calls that other threads are in at that moment finish as if nothing had happened, and the weights are
+        freed when the last of them returns.
+        """
+        with self._lock:
+            graph, self._graph = self._graph, None
+            for cache in self._bound:
+                binding = cache.binding
+                if binding is not None and binding.session is graph:
+                    cache.binding = None
+            self._bound.clear()
+            self._weights.close()
 
     def __enter__(self) -> Self:
         return self
@@ -246,17 +324,38 @@ class Session:
         self.close()
 
     def _binding(self, cache: KVCache) -> Binding:
-        if self._graph is None:
-            raise InputError("session: found it closed, expected an open one; open the package again")
+        """Return the cache's binding to the graph, made now if it has none; the cache must be in use by us."""
         manifest = self.manifest
         ours = (manifest.cache, manifest.kv_dtype, cache_layout(manifest.target), self.provider)
-        if (cache.layers, cache.dtype, cache.layout, cache.device) != ours:
-            raise InputError("cache: found one of another package or provider; make it with this session's new_cache")
-        cache.buffers  # noqa: B018 - refuses a closed cache
-        if cache.binding is None or cache.binding.session is not self._graph:
-            cache.binding = Binding(self._onnxruntime, self._graph, cache, self.vocab, manifest.target)
-            self._bound.add(cache)
-        return cache.binding
+        with self._lock:
+            graph = self._open_graph()
+            if (cache.layers, cache.dtype, cache.layout, cache.device) != ours:
+                raise InputError(
+                    "cache: found one of another package or provider; make it with this session's new_cache"
+                )
+            cache.buffers  # noqa: B018 - refuses a closed cache
+            binding = cache.binding
+            if binding is None or binding.session is not graph:
+                binding = Binding(self._onnxruntime, graph, cache, self.vocab, manifest.target)
+                cache.binding = binding
+                self._bound.add(cache)
+            return binding
 
-    def _empty(self, request: Request) -> NDArray[np.float32]:
-        return np.zeros((*request.wanted.shape, self.vocab), np.float32)
+    def _open_graph(self) -> Any:
+        if self._graph is None:
+            raise InputError("session: found it closed, expected an open one; open the package again")
+        return self._graph
+
+
+def _expect_cache(cache: object) -> None:
+    if not isinstance(cache, KVCache):
+        raise InputError(f"cache: found {type(cache).__name__}, expected one that new_cache made")
+
+
+def _settings(sampling: object, cache: object) -> Sampling:
+    """Return the settings of a generation, the default ones for None, after a look at the types of both."""
+    if cache is not None:
+        _expect_cache(cache)
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
+    return Sampling() if sampling is None else sampling

@@ -2,25 +2,32 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import tokenizers
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.runtime.chat import ChatTemplate, Message
+from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
+from gptoss_onnx.runtime.chat import ChatTemplate
+from gptoss_onnx.runtime.content_tokens import encode_content
+from gptoss_onnx.runtime.messages import Message
+from gptoss_onnx.runtime.package import read_own_file
 from gptoss_onnx.runtime.text_stream import TextStream
+from gptoss_onnx.rust_panics import foreign_errors
+from gptoss_onnx.tokenizer_file import load_tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_LIMIT = 64_000_000  # bytes; the published one has 28 million
+_LARGEST_ID = 2**32 - 1
 
 
 class Tokenizer:
     """The tokenizer of a package; read once, it never changes."""
 
     def __init__(self, backend: tokenizers.Tokenizer, folder: Path) -> None:
-        # A file may carry settings of the training run; Hugging Face too leaves them out unless asked.
-        backend.no_truncation()
-        backend.no_padding()
         self._backend, self._folder = backend, folder
         self._template: ChatTemplate | None = None
 
@@ -29,16 +36,13 @@ class Tokenizer:
         """Read `tokenizer.json` of a package folder; raises PackageError when it is missing or damaged."""
         path = Path(folder) / TOKENIZER_FILE
         try:
-            text = path.read_bytes()
+            text = read_own_file(Path(folder), TOKENIZER_FILE, TOKENIZER_LIMIT)
         except FileNotFoundError:
             raise PackageError(
                 f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "
                 "checkpoint and export again"
             ) from None
-        try:
-            return cls(tokenizers.Tokenizer.from_buffer(text), Path(folder))
-        except Exception as error:
-            raise PackageError(f"{path}: not a tokenizer ({error}); export the package again") from error
+        return cls(load_tokenizer(text, path, "export the package again", PackageError), Path(folder))
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -47,39 +51,112 @@ class Tokenizer:
             self._template = ChatTemplate.open(self._folder)
         return self._template
 
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Special tokens, spelling to id."""
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: id_ for id_, token in added.items() if token.special and token.content}
+
+    @cached_property
+    def harmony(self) -> HarmonyTokens | None:
+        """The control tokens of gpt-oss's chat format; None where this tokenizer does not know it."""
+        return HarmonyTokens.of(self.special_tokens)
+
+    @cached_property
+    def harmony_stop_tokens(self) -> tuple[int, ...]:
+        """The ids that end an answer in gpt-oss's chat format; empty where this tokenizer does not know it."""
+        return harmony_stop_tokens(self.special_tokens)
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return the token ids of a text.
 
         Special tokens spelled out in it become their ids, and the file's own rule adds what it adds (a
         beginning of text, for instance), both as Hugging Face does by default. Raises InputError for a text
-        that is no Unicode.
+        that is no Unicode, and PackageError where the package's tokenizer fails.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"text: found a lone surrogate at character {error.start}, expected Unicode") from error
-        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        _check_unicode(text)
+        with self._errors("encode"):
+            return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Return the token ids of a text in which no special token has a meaning: all of it is plain text.
+
+        Raises InputError for a text that is no Unicode, or of which the tokenizer makes a special token all
+        the same, and PackageError where the package's tokenizer fails.
+        """
+        _check_unicode(text)
+        backend = self._backend
+        with self._errors("encode"):
+            # The parts of the library's own encoding but the first, which looks for special tokens. The
+            # library has a switch for that, which would count for all threads.
+            normalized = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+            if backend.pre_tokenizer is None:
+                words = [normalized]
+            else:
+                words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
+            ids = [token.id for word in words for token in backend.model.tokenize(word)]
+        special = set(self.special_tokens.values()).intersection(ids)
+        if special:
+            raise InputError(
+                f"text: the tokenizer makes the special token {min(special)} of plain text; leave it out of the text"
+            )
+        return ids
 
     def encode_chat(
         self,
         messages: Sequence[Message],
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
+        *,
+        special_tokens_in_content: bool = False,
     ) -> list[int]:
-        """Return the token ids of a conversation, see `ChatTemplate.render`; no special token is added."""
-        text = self.chat_template.render(messages, add_generation_prompt, variables)
-        return self.encode(text, add_special_tokens=False)
+        """Return the token ids of a conversation, see `ChatTemplate.render`; no special token is added.
+
+        Special tokens that the template writes become their ids. Those that a message spells out are plain
+        text: else a user could write `<|end|><|start|>system<|message|>…` and speak for the system. With
+        `special_tokens_in_content` they become their ids too, as in transformers' default; for texts that
+        you wrote yourself.
+
+        Raises InputError for messages that are wrong or that the template refuses, and PackageError where the
+        template or the tokenizer fails.
+        """
+        template = self.chat_template
+        if special_tokens_in_content:
+            text = template.render(messages, add_generation_prompt, variables)
+            return self.encode(text, add_special_tokens=False)
+        return encode_content(self, template, messages, add_generation_prompt, variables)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """Return the text of token ids, U+FFFD for bytes that are no UTF-8; special tokens are left out."""
-        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        """Return the text of token ids, U+FFFD for bytes that are no UTF-8; special tokens are left out.
+
+        Raises InputError for what is no token id.
+        """
+        ids = list(ids)
+        for place, token in enumerate(ids):
+            if not isinstance(token, (int, np.integer)) or not 0 <= token <= _LARGEST_ID:
+                raise InputError(f"token {place}: found {token!r}, expected a token id, an integer of 0 or more")
+        with self._errors("decode"):
+            return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def stream(self, stop: Sequence[str] = ()) -> TextStream:
         """Return a stream that decodes token by token and ends before the first stop string."""
         return TextStream(self, stop)
+
+    def _errors(self, what: str) -> Any:
+        where = f"{self._folder / TOKENIZER_FILE}: cannot {what} this"
+        return foreign_errors(where, "export the package again with a tokenizer that works", PackageError)
 
 
 def chat_messages(prompt: str, system: str | None = None) -> list[dict[str, str]]:
     """Return the messages of a conversation that begins: the system's, if any, and the user's."""
     first = [] if system is None else [{"role": "system", "content": system}]
     return [*first, {"role": "user", "content": prompt}]
+
+
+def _check_unicode(text: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"text: found {type(text).__name__}, expected a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"text: found a lone surrogate at character {error.start}, expected Unicode") from error

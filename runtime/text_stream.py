@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from gptoss_onnx.errors import InputError
+
 REPLACEMENT = "\ufffd"
 _LONGEST_INCOMPLETE = 3  # bytes of a UTF-8 sequence that still lacks its last
+_LONGEST_WAIT = 16  # tokens that may wait for a character to end; a character has four bytes
+_LONGEST_CHARACTER = 4  # bytes, so tokens at most
 
 
 class Decoder(Protocol):
@@ -18,7 +22,10 @@ class TextStream:
     """Text of one sequence, token by token: what `push` and `finish` return is the text up to the stop.
 
     A byte-level tokenizer splits characters over tokens; decoded too early they read U+FFFD, so such an end
-    is held back until the next token settles it. So is an end that a stop string may begin with.
+    is held back until the next token settles it. So is an end that a stop string may begin with. The time
+    for a token does not depend on how many came before.
+
+    Raises InputError for stop strings that are no sequence of texts.
 
     Attributes:
         stopped: a stop string has appeared; it and what follows is not part of the text.
@@ -26,48 +33,25 @@ class TextStream:
 
     def __init__(self, decoder: Decoder, stop: Sequence[str] = ()) -> None:
         self.stopped = False
-        self._decoder, self._stop = decoder, tuple(stop)
-        self._ids: list[int] = []
-        # Tokens before `_context` are done with; those between it and `_begin` are decoded again, because
-        # some decoders treat a beginning differently (they strip its space); of the rest `_sent` characters
-        # were given.
-        self._context = 0
-        self._begin = 0
-        self._sent = 0
+        self._stop = _checked(stop)
         self._held = ""  # decoded, but perhaps the beginning of a stop string
+        self._characters = _Characters(decoder)
 
     def push(self, token: int) -> str:
         """Add a token and return the text that is certain by now, possibly none."""
-        if self.stopped:
-            return ""
-        self._ids.append(token)
-        return self._release(self._settled())
+        return "" if self.stopped else self._release(self._characters.push(token))
+
+    def push_text(self, text: str) -> str:
+        """Add text that was decoded elsewhere, and return what is certain by now."""
+        return "" if self.stopped else self._release(text)
 
     def finish(self) -> str:
         """Return what was held back; a character left incomplete reads U+FFFD."""
         if self.stopped:
             return ""
-        text = self._release(self._fresh()[self._sent :])
+        text = self._release(self._characters.finish())
         rest, self._held = self._held, ""
-        self._context = self._begin = len(self._ids)
-        self._sent = 0
         return text + rest
-
-    def _fresh(self) -> str:
-        """Return the text of the tokens from `_begin` on."""
-        context = self._decoder.decode(self._ids[self._context : self._begin])
-        return self._decoder.decode(self._ids[self._context :])[len(context) :]
-
-    def _settled(self) -> str:
-        """Return the new text that no later token can change."""
-        fresh = self._fresh()
-        end = len(fresh)
-        while end > 0 and len(fresh) - end < _LONGEST_INCOMPLETE and fresh[end - 1] == REPLACEMENT:
-            end -= 1
-        text, self._sent = fresh[self._sent : end], max(self._sent, end)
-        if end == len(fresh) and fresh:
-            self._context, self._begin, self._sent = self._begin, len(self._ids), 0
-        return text
 
     def _release(self, text: str) -> str:
         """Return what of the held and the new text can be given, and stop at the first stop string."""
@@ -83,6 +67,89 @@ class TextStream:
         return text
 
 
+class _Characters:
+    """Whole characters out of tokens, from a window of them that is decoded again with each new one.
+
+    The window is `_context`, tokens whose text was given, and `_waiting`, of whose text `_sent` characters
+    were given. The context is there because some decoders treat a beginning differently (they strip its
+    space).
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decode = decoder.decode
+        self._context: list[int] = []
+        self._waiting: list[int] = []
+        self._sent = 0
+
+    def push(self, token: int) -> str:
+        """Add a token and return the text that no later token can change."""
+        if self._shows_nothing(token):
+            return ""
+        self._waiting.append(token)
+        fresh = self._text(self._context, self._waiting)
+        end = len(fresh)
+        while end > 0 and len(fresh) - end < _LONGEST_INCOMPLETE and fresh[end - 1] == REPLACEMENT:
+            end -= 1
+        text, self._sent = fresh[self._sent : end], max(self._sent, end)
+        if end == len(fresh) and fresh:
+            self._move(len(self._waiting), len(fresh))
+        elif len(self._waiting) > _LONGEST_WAIT:
+            text += self._shorten(fresh)
+        return text
+
+    def finish(self) -> str:
+        """Return the rest, and begin anew."""
+        rest = self._text(self._context, self._waiting)[self._sent :]
+        self._context, self._waiting, self._sent = [], [], 0
+        return rest
+
+    def _text(self, context: list[int], tokens: list[int]) -> str:
+        """Return the text of tokens that follow a context."""
+        return self._decode(context + tokens)[len(self._decode(context)) :]
+
+    def _shows_nothing(self, token: int) -> bool:
+        """Say whether a token is no part of a text, as special tokens are not; the window need not keep it.
+
+        Twice, because a decoder that strips the first space shows nothing for one space. A byte that is no
+        character reads U+FFFD.
+        """
+        return not self._decode([token, token])
+
+    def _shorten(self, fresh: str) -> str:
+        """Move on where nothing later can change what was said, in bytes that never become a character.
+
+        Of four tokens in a row one ends where a character, or what is none, ends: the text is then the same
+        whether it is decoded in one piece or in two. The tokens behind it hold enough bytes for a difference
+        to show.
+        """
+        last = len(self._waiting) - _LONGEST_CHARACTER
+        for count in range(last, last - _LONGEST_CHARACTER, -1):
+            first, second = self._waiting[:count], self._waiting[count:]
+            begin = self._text(self._context, first)
+            if begin + self._text(first, second) == fresh:
+                break
+        # A decoder that joins neither here nor there is none of those known; it is cut at the last place.
+        text = begin[self._sent :]
+        self._move(count, len(begin))
+        return text
+
+    def _move(self, count: int, length: int) -> None:
+        """Let the first `count` waiting tokens, of `length` characters, become the context."""
+        self._context, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._sent = max(0, self._sent - length)
+
+
+def _checked(stop: Sequence[str]) -> tuple[str, ...]:
+    """Return stop strings as a tuple; a single string would be one stop a letter."""
+    if isinstance(stop, str) or not isinstance(stop, Sequence):
+        raise InputError(f"stop: found {stop!r}, expected a sequence of texts, such as ({str(stop)!r},)")
+    for text in stop:
+        if not isinstance(text, str) or not text:
+            raise InputError(f"stop: found {text!r}, expected texts that are not empty")
+    return tuple(stop)
+
+
 def _overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of `text` are a beginning of `stop`."""
-    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

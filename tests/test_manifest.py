@@ -90,7 +90,7 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, tmp_path_factor
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "expected a JSON object, found list"),
+        ("[]", "found list, expected a JSON object"),
         ("{}", "not a gptoss-onnx manifest"),
         ('{"format": "gptoss-onnx", "format_version": 0}', "format_version is 0, .* export it again"),
         ('{"format": "gptoss-onnx", "format_version": 99}', "format_version is 99, .* upgrade gptoss-onnx"),

@@ -212,6 +212,9 @@ def test_graphs_that_do_not_fit_are_refused(package: Path) -> None:
         Session.open(package)
     (package / "manifest.json").write_text(document)
     (package / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(PackageError, match=r"model\.onnx: not an ONNX model \(found wire type 6\)"):
+        Session.open(package)
+    (package / "model.onnx").write_bytes(b"\x3a\x00")  # an empty graph
     with pytest.raises(PackageError, match=r"model\.onnx: ONNX Runtime cannot load it: [^\n]*$"):
         Session.open(package)
     (package / "model.onnx").unlink()
@@ -225,7 +228,7 @@ def test_graphs_that_do_not_fit_are_refused(package: Path) -> None:
         ({"kernels": "fast"}, "kernels: found 'fast', expected one of auto, native, portable"),
         ({"activations": "fp8"}, "activations: found 'fp8'"),
         ({"provider": "tpu"}, "provider: found 'tpu', expected one of cpu, cuda"),
-        ({"threads": 0}, "threads: found 0, expected at least 1"),
+        ({"threads": 0}, "threads: found 0, expected an integer, 1 to 1024"),
     ],
 )
 def test_unknown_settings_are_named(package: Path, arguments: Any, message: str) -> None:

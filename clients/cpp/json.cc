@@ -1,120 +1,324 @@
-// A strict reader of JSON (RFC 8259) for the files of a package, and a writer.
-#include <fstream>
-#include <regex>
+#include "json.h"
 
-#include "gptoss.h"
+#include <algorithm>
+
+#include "files.h"
+#include "text.h"
 
 namespace gptoss {
 
-struct Reader {
-  std::string text;
-  Json json;
-  size_t at = 0;  // the next character
+static constexpr int kDepthLimit = 100;
+static constexpr size_t kNumberLimit = 400;  // characters; a double is written with fewer
 
+namespace {
+
+class Reader {
+ public:
+  Reader(std::string_view text, const std::string& where) : text_(text), where_(where) {}
+
+  Json document() {
+    Json result = value(0);
+    skip_space();
+    if (at_ != text_.size()) fail("the end");
+    return result;
+  }
+
+ private:
   [[noreturn]] void fail(const std::string& expected) const {
-    const std::string found = at == text.size() ? "the end" : text[at] > ' ' ? text.substr(at, 1) : "another character";
-    throw Error(json.file + ": not JSON: byte " + std::to_string(at) + ": found " + found + ", expected " + expected);
+    const Character next = character_at(text_, at_);
+    std::string found = printable(text_.substr(at_, next.size));
+    if (at_ == text_.size()) found = "the end";
+    else if (next.size == 0) found = "bytes that are not UTF-8";
+    throw Error(where_ + ": not JSON: byte " + std::to_string(at_) + ": found " + found +
+                ", expected " + expected);
   }
 
-  bool take(const std::string& token, const char* space = " \t\r\n") {
-    at = std::min(text.find_first_not_of(space, at), text.size());
-    const bool here = text.compare(at, token.size(), token) == 0;
-    if (here) at += token.size();
-    return here;
+  void skip_space() {
+    at_ = std::min(text_.find_first_not_of(" \t\r\n", at_), text_.size());
   }
 
-  void value(const std::string& path, int depth) {
-    if (depth > 100) fail("at most 100 levels of arrays and objects");
-    Json::Value& result = json.values[path];
-    if (take("{")) result = elements(path, depth, "}", true);
-    else if (take("[")) result = elements(path, depth, "]", false);
-    else if (take("\"")) result = string();
-    else if (take("true")) result = true;
-    else if (take("false")) result = false;
-    else if (!take("null")) result = number();
+  // Whether `token` comes next; passes over it.
+  bool take(std::string_view token) {
+    if (text_.substr(at_, token.size()) != token) return false;
+    at_ += token.size();
+    return true;
   }
 
-  Json::Size elements(const std::string& path, int depth, const char* end, bool have_keys) {
-    Json::Size size = 0;
-    for (; !take(end); ++size) {
-      if (size > 0 && !take(",")) fail("a comma");
-      if (have_keys && !take("\"")) fail("a key");
-      const std::string key = have_keys ? string() : std::to_string(size);
-      if (have_keys && !take(":")) fail("a colon");
-      value(depth == 0 ? key : path + "/" + key, depth + 1);
+  bool take_after_space(std::string_view token) {
+    skip_space();
+    return take(token);
+  }
+
+  Json value(int depth) {
+    if (depth > kDepthLimit) fail("at most 100 levels of arrays and objects");
+    skip_space();
+    if (take("{")) return {object(depth)};
+    if (take("[")) return {array(depth)};
+    if (take("\"")) return {string()};
+    if (take("true")) return {true};
+    if (take("false")) return {false};
+    if (take("null")) return {nullptr};
+    return number();
+  }
+
+  Json::Array array(int depth) {
+    Json::Array elements;
+    while (!take_after_space("]")) {
+      if (!elements.empty() && !take(",")) fail("a comma");
+      elements.push_back(value(depth + 1));
     }
-    return size;
+    return elements;
   }
 
-  Json::Value number() {
-    static const std::regex kNumber(R"(-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?)");
-    const size_t size = std::min(text.find_first_not_of("+-.0123456789eE", at), text.size()) - at;
-    const char *begin = text.data() + at, *end = begin + size;
-    // A regular expression takes stack for each character.
-    if (size > 1000 || !std::regex_match(begin, end, kNumber)) fail(size == 0 ? "a value" : "a number of JSON");
+  Json::Object object(int depth) {
+    Json::Object members;
+    while (!take_after_space("}")) {
+      if (!members.empty() && !take(",")) fail("a comma");
+      if (!take_after_space("\"")) fail("a key");
+      std::string key = string();
+      if (!take_after_space(":")) fail("a colon");
+      members.push_back({std::move(key), value(depth + 1)});
+    }
+    const auto before = [](const Json::Member& a, const Json::Member& b) { return a.key < b.key; };
+    const auto same = [](const Json::Member& a, const Json::Member& b) { return a.key == b.key; };
+    std::sort(members.begin(), members.end(), before);
+    const auto twice = std::adjacent_find(members.begin(), members.end(), same);
+    if (twice != members.end()) fail("once the key " + json_string(twice->key) + " before this");
+    return members;
+  }
+
+  bool take_digits() {
+    const size_t begin = at_;
+    at_ = std::min(text_.find_first_not_of("0123456789", at_), text_.size());
+    return at_ > begin;
+  }
+
+  Json number() {
+    const size_t begin = at_;
+    take("-");
+    if (!take("0") && !take_digits()) fail(at_ == begin ? "a value" : "a digit");
+    const bool has_fraction = take(".");
+    if (has_fraction && !take_digits()) fail("a digit");
+    const bool has_exponent = take("e") || take("E");
+    if (has_exponent && !take("+")) take("-");
+    if (has_exponent && !take_digits()) fail("a digit");
+    const char* first = text_.data() + begin;
+    const char* last = text_.data() + at_;
+    if (at_ - begin > kNumberLimit) fail("a number of at most 400 characters before this");
     int64_t integer = 0;
+    const bool is_integer = !has_fraction && !has_exponent;
+    if (is_integer && std::from_chars(first, last, integer).ec == std::errc()) return {integer};
     double real = 0;
-    at += size;
-    const auto [stop, error] = std::from_chars(begin, end, integer);
-    if (stop == end && error == std::errc()) return integer;
-    if (std::from_chars(begin, end, real).ec != std::errc()) fail("a number that a double holds before this");
-    return real;
+    if (std::from_chars(first, last, real).ec != std::errc()) {
+      fail("a number that a double holds before this");
+    }
+    return {real};
   }
 
-  std::string string() {  // after its first quotation mark
-    constexpr std::string_view kEscapes = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
+  // A string after its first quotation mark.
+  std::string string() {
+    constexpr std::string_view kEscapes = "\"\\/bfnrt";
+    constexpr std::string_view kMeanings = "\"\\/\b\f\n\r\t";
     std::string result;
-    for (; !take("\"", ""); ++at) {
-      if (at == text.size() || static_cast<unsigned char>(text[at]) < ' ') fail("a character of a string");
-      if (!take("\\", "")) result += text[at];
-      else if (text[at] == 'u') result += unicode();
-      else if (const size_t escape = kEscapes.find(text[at]); escape != kEscapes.npos) result += kMeanings[escape];
-      else fail("an escape");
+    while (!take("\"")) {
+      const Character next = character_at(text_, at_);
+      if (next.size == 0 || next.code < ' ') fail("a character of a string");
+      if (next.code != '\\') {
+        result += text_.substr(at_, next.size);
+        at_ += next.size;
+        continue;
+      }
+      ++at_;
+      if (take("u")) {
+        append_utf8(result, unicode());
+        continue;
+      }
+      const size_t escape = at_ < text_.size() ? kEscapes.find(text_[at_]) : kEscapes.npos;
+      if (escape == kEscapes.npos) fail("an escape");
+      result += kMeanings[escape];
+      ++at_;
     }
     return result;
   }
 
-  std::string unicode() try {  // a run of \u escapes, which is UTF-16: from its first u to its last digit
-    std::u16string units;
-    for (++at; units.empty() || take("\\u", ""); at += 4) {
-      const char *digits = text.c_str() + at, *end = text.c_str() + std::min(at + 4, text.size());
-      uint16_t unit = 0;
-      if (std::from_chars(digits, end, unit, 16).ptr != digits + 4) fail("four hexadecimal digits");
-      units += unit;
-    }
-    --at;
-    return std::filesystem::path(units).u8string();
-  } catch (const std::system_error&) {
-    fail("the end of a surrogate pair");
+  // The character of an escape after its \u, which may be a pair of surrogates.
+  char32_t unicode() {
+    const char32_t first = four_digits();
+    if (first == 0) fail("no NUL before this");
+    if (first < 0xD800 || first > 0xDFFF) return first;
+    const bool pair = first < 0xDC00 && take("\\u");
+    const char32_t second = pair ? four_digits() : 0;
+    if (second < 0xDC00 || second > 0xDFFF) fail("the other half of a surrogate pair");
+    return 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
   }
+
+  char32_t four_digits() {
+    const std::string_view digits = text_.substr(at_, 4);
+    uint16_t code = 0;
+    const char* end = digits.data() + digits.size();
+    const auto [stop, error] = std::from_chars(digits.data(), end, code, 16);
+    if (digits.size() < 4 || stop != end || error != std::errc()) fail("four hexadecimal digits");
+    at_ += 4;
+    return code;
+  }
+
+  static void append_utf8(std::string& text, char32_t code) {
+    const auto tail = [&](int shift) { return static_cast<char>(0x80 | (code >> shift & 0x3F)); };
+    if (code < 0x80) {
+      text += static_cast<char>(code);
+    } else if (code < 0x800) {
+      text += static_cast<char>(0xC0 | code >> 6);
+      text += tail(0);
+    } else if (code < 0x10000) {
+      text += static_cast<char>(0xE0 | code >> 12);
+      text += tail(6);
+      text += tail(0);
+    } else {
+      text += static_cast<char>(0xF0 | code >> 18);
+      text += tail(12);
+      text += tail(6);
+      text += tail(0);
+    }
+  }
+
+  const std::string_view text_;
+  const std::string& where_;
+  size_t at_ = 0;  // the next byte
 };
 
-Json Json::read(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw Error(file + ": cannot be read, expected JSON");
-  Reader reader{std::string(std::istreambuf_iterator<char>(stream), {}), {file, {}}};
-  reader.value("", 0);
-  if (!reader.take("") || reader.at != reader.text.size()) reader.fail("the end");
-  return reader.json;
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) {
+  return Reader(text, where).document();
 }
 
-std::string json_string(const std::string& text) {
+Json read_json(const std::filesystem::path& file) {
+  return parse_json(read_file(file, kJsonLimit), file);
+}
+
+JsonPlace::JsonPlace(const Json& value_, const std::string& file)
+    : value(value_), where(file), is_document_(true) {}
+
+JsonPlace::JsonPlace(const Json& value_, const JsonPlace& parent, const std::string& step)
+    : value(value_), where(parent.where + (parent.is_document_ ? ": " : "/") + step) {}
+
+template <class T>
+const T& JsonPlace::get() const {
+  constexpr const char* kKinds[] = {"null",     "a boolean", "an integer", "a number",
+                                    "a string", "an array",  "an object"};
+  if (const T* held = std::get_if<T>(&value.value)) return *held;
+  const size_t expected = decltype(value.value)(T()).index();
+  throw Error(where + ": found " + kKinds[value.value.index()] + ", expected " + kKinds[expected]);
+}
+
+const Json* JsonPlace::member(const std::string& key) const {
+  const auto& members = get<Json::Object>();
+  const auto before = [](const Json::Member& a, const std::string& b) { return a.key < b; };
+  const auto found = std::lower_bound(members.begin(), members.end(), key, before);
+  return found != members.end() && found->key == key ? &found->value : nullptr;
+}
+
+JsonPlace JsonPlace::at(const std::string& key) const {
+  const Json* found = member(key);
+  if (found != nullptr) return JsonPlace(*found, *this, key);
+  throw Error(JsonPlace({}, *this, key).where + ": found nothing, expected a value");
+}
+
+std::optional<JsonPlace> JsonPlace::find(const std::string& key) const {
+  const Json* found = member(key);
+  const bool is_null = found != nullptr && std::holds_alternative<std::nullptr_t>(found->value);
+  if (found == nullptr || is_null) return std::nullopt;
+  return JsonPlace(*found, *this, key);
+}
+
+std::vector<std::string> JsonPlace::keys() const {
+  std::vector<std::string> result;
+  for (const Json::Member& member : get<Json::Object>()) result.push_back(member.key);
+  return result;
+}
+
+size_t JsonPlace::size() const { return get<Json::Array>().size(); }
+
+JsonPlace JsonPlace::at(size_t index) const {
+  const auto& elements = get<Json::Array>();
+  expect(index < elements.size(), where, std::to_string(elements.size()) + " elements",
+         "more than " + std::to_string(index));
+  return JsonPlace(elements[index], *this, std::to_string(index));
+}
+
+const std::string& JsonPlace::text() const { return get<std::string>(); }
+
+const std::string& JsonPlace::one_of(std::initializer_list<const char*> texts) const {
+  std::string expected;
+  for (const char* each : texts) {
+    if (text() == each) return text();
+    expected += (expected.empty() ? "" : " or ") + std::string(each);
+  }
+  throw Error(where + ": found " + text() + ", expected " + expected);
+}
+
+int64_t JsonPlace::integer(int64_t least, int64_t most) const {
+  const int64_t found = get<int64_t>();
+  expect(found >= least && found <= most, where, std::to_string(found),
+         std::to_string(least) + " to " + std::to_string(most));
+  return found;
+}
+
+std::vector<int64_t> JsonPlace::integers(int64_t least, int64_t most) const {
+  std::vector<int64_t> result;
+  for (const Json& element : get<Json::Array>()) {
+    const auto* integer = std::get_if<int64_t>(&element.value);
+    const bool fits = integer != nullptr && *integer >= least && *integer <= most;
+    result.push_back(fits ? *integer : at(result.size()).integer(least, most));  // or it throws
+  }
+  return result;
+}
+
+std::vector<double> JsonPlace::numbers() const {
+  std::vector<double> result;
+  for (const Json& element : get<Json::Array>()) {
+    const auto* integer = std::get_if<int64_t>(&element.value);
+    const auto* real = std::get_if<double>(&element.value);
+    if (integer != nullptr) {
+      result.push_back(static_cast<double>(*integer));
+    } else {
+      result.push_back(real != nullptr ? *real : at(result.size()).get<double>());  // or it throws
+    }
+  }
+  return result;
+}
+
+std::string json_string(std::string_view text) {
   std::string literal = "\"";
-  for (const unsigned char c : text) {
-    if (c == '"' || c == '\\') literal += '\\';
-    if (c >= ' ') literal += static_cast<char>(c);
-    else literal += std::string("\\u00") + "0123456789abcdef"[c >> 4] + "0123456789abcdef"[c & 15];
+  for (size_t at = 0; at < text.size();) {
+    const Character character = character_at(text, at);
+    const std::string_view bytes = text.substr(at, character.size);
+    at += std::max<size_t>(character.size, 1);
+    if (character.size == 0) {
+      literal += "\\ufffd";
+    } else if (is_control(character.code)) {
+      literal += "\\u" + hexadecimal(character.code, 4);
+    } else {
+      if (bytes == "\"" || bytes == "\\") literal += '\\';
+      literal += bytes;
+    }
   }
   return literal + '"';
 }
 
 JsonText::JsonText(std::initializer_list<std::pair<std::string, JsonText>> members) : text("{") {
-  for (const auto& [key, value] : members) text += (text == "{" ? "" : ", ") + json_string(key) + ": " + value.text;
+  for (const auto& [key, value] : members) {
+    if (text != "{") text += ", ";
+    text += json_string(key) + ": " + value.text;
+  }
   text += "}";
 }
 
 JsonText::JsonText(const std::vector<JsonText>& elements) : text("[") {
-  for (const JsonText& element : elements) text += (text == "[" ? "" : ", ") + element.text;
+  for (const JsonText& element : elements) {
+    if (text != "[") text += ", ";
+    text += element.text;
+  }
   text += "]";
 }
 

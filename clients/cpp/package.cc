@@ -1,56 +1,189 @@
-#include <sys/stat.h>
+#include "package.h"
 
-#include "gptoss.h"
+#include <algorithm>
+
+#include "safetensors.h"
+#include "text.h"
 
 namespace gptoss {
 
-// Size and, where others may write the file, modification time.
-static void check_weight_file(const Json& manifest, const std::filesystem::path& root, const std::string& entry) {
-  const std::filesystem::path name = manifest.get<std::string>(entry + "name"), path = root / name;
-  const bool below = name.is_relative() && std::count(name.begin(), name.end(), "..") == 0;
-  expect(below, manifest.file + ": " + entry + "name", name, "a name below the weights' root");
-  struct stat file;
-  expect(stat(path.c_str(), &file) == 0, path, "no such file", "weights of " + manifest.file);
-  const int64_t size = manifest.get<int64_t>(entry + "size"), time = manifest.get<int64_t>(entry + "mtime_ns");
+namespace fs = std::filesystem;
+
+// More than any model has; they keep a product of sizes within 64 bits.
+static constexpr int64_t kVocabLimit = 1 << 24, kLongestLimit = int64_t{1} << 31;
+static constexpr int64_t kHeadsLimit = 1 << 12, kLayersLimit = 1 << 12;
+static constexpr size_t kTokenizerFilesLimit = 32;
+static constexpr size_t kGraphLimit = 256'000'000;  // bytes; the weights lie outside
+
+Package::Package(const fs::path& path) : folder(path) {
+  expect(fs::is_directory(folder), folder, "no such folder", "a package folder");
+  const fs::path file = folder / "manifest.json";
+  expect(is_there(file), folder, "no manifest.json in it", "a package folder");
+  file_in(folder, "manifest.json");
+  const Json document = read_json(file);
+  const JsonPlace manifest(document, file);
+  manifest.at("format").one_of({"gptoss-onnx"});
+  manifest.at("format_version").integer(1, 1);
+  const JsonPlace target = manifest.at("target");
+  expect(target.text() == "portable", target.where, target.text(),
+         "portable: export again without --target");
+  read_model(manifest);
+  read_cache(manifest);
+  read_weights(manifest);
+  read_eos_tokens(manifest);
+}
+
+static std::string plain_name(const JsonPlace& place) {
+  expect_plain_name(place.text(), place.where);
+  return place.text();
+}
+
+void Package::read_model(const JsonPlace& manifest) {
+  graph = file_in(folder, plain_name(manifest.at("graph")));
+  vocab = manifest.at("model").at("vocab_size").integer(1, kVocabLimit);
+  longest = manifest.at("model").at("max_position_embeddings").integer(1, kLongestLimit);
+  const JsonPlace uses = manifest.at("ops");
+  for (size_t i = 0; i < uses.size(); ++i) ops.push_back(uses.at(i).at("name").text());
+  const JsonPlace files = manifest.at("tokenizer_files");
+  expect(files.size() <= kTokenizerFilesLimit, files.where, std::to_string(files.size()) + " files",
+         "at most " + std::to_string(kTokenizerFilesLimit));
+  for (size_t i = 0; i < files.size(); ++i) tokenizer_files.push_back(plain_name(files.at(i)));
+}
+
+void Package::read_cache(const JsonPlace& manifest) {
+  kv_dtype = manifest.at("kv_dtype").one_of({"float32", "float16", "bfloat16"});
+  const JsonPlace cache = manifest.at("cache");
+  expect(cache.size() >= 1 && cache.size() <= kLayersLimit, cache.where,
+         std::to_string(cache.size()) + " layers", "1 to " + std::to_string(kLayersLimit));
+  for (size_t i = 0; i < cache.size(); ++i) {
+    const JsonPlace place = cache.at(i);
+    CacheLayer layer;
+    layer.window = place.at("window").integer(0, kLongestLimit);
+    layer.kv_heads = place.at("kv_heads").integer(1, kHeadsLimit);
+    layer.head_dim = place.at("head_dim").integer(1, kHeadsLimit);
+    layer.past_key = place.at("past_key").text();
+    layer.past_value = place.at("past_value").text();
+    layer.present_key = place.at("present_key").text();
+    layer.present_value = place.at("present_value").text();
+    layers.push_back(layer);
+  }
+}
+
+// A name below the root of mode `reference`: relative, and never up.
+static void expect_below(const fs::path& name, const std::string& where) {
+  bool below = name.is_relative() && !name.empty();
+  for (const fs::path& part : name) below = below && part != "..";
+  expect(below, where, "'" + name.string() + "'", "a name below the weights' root");
+}
+
+// Throws unless a file has the size, and where others may write it the modification time, that the
+// manifest says. A package's own file has another time once the folder is copied.
+static void check_weight_file(const FileState& state, const fs::path& path, const JsonPlace& entry,
+                              bool is_own) {
   const std::string hint = ", as when the package was written: export it again";
-  expect(file.st_size == size, path, std::to_string(file.st_size) + " bytes", std::to_string(size) + hint);
-  if (manifest.get<std::string>("weights/mode") == "copy" || manifest.get<std::string>(entry + "origin") == "export")
-    return;  // the package's own file: copying the folder changed its time
-  const int64_t found = file.st_mtim.tv_sec * 1000000000LL + file.st_mtim.tv_nsec;
-  expect(found == time, path, "modification time " + std::to_string(found) + " ns", std::to_string(time) + hint);
+  const int64_t size = entry.at("size").integer(0, INT64_MAX);
+  const int64_t mtime_ns = entry.at("mtime_ns").integer(INT64_MIN, INT64_MAX);
+  expect(state.size == size, path, std::to_string(state.size) + " bytes",
+         std::to_string(size) + hint);
+  expect(is_own || state.mtime_ns == mtime_ns, path,
+         "modification time " + std::to_string(state.mtime_ns) + " ns",
+         std::to_string(mtime_ns) + hint);
 }
 
-Package::Package(const std::filesystem::path& path) : folder(path) {
-  // Before any object of ONNX Runtime exists: without its functions none could even be destroyed.
-  expect(OrtGetApiBase()->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", OrtGetApiBase()->GetVersionString(),
-         "1." + std::to_string(ORT_API_VERSION) + " or newer, as the headers this was built with");
-  expect(std::filesystem::exists(folder / "manifest.json"), folder, "no manifest.json in it", "a package folder");
-  manifest = Json::read(folder / "manifest.json");
-  const auto format = manifest.get<std::string>("format"), target = manifest.get<std::string>("target");
-  const auto version = manifest.get<int64_t>("format_version");
-  expect(format == "gptoss-onnx", manifest.file + ": format", format, "gptoss-onnx");
-  expect(version == 1, manifest.file + ": format_version", std::to_string(version), "1");
-  expect(target == "portable", manifest.file + ": target", target, "portable: export again without --target");
-  vocab = manifest.get<int64_t>("model/vocab_size");
-  longest = manifest.get<int64_t>("model/max_position_embeddings");
-  const auto* elsewhere = manifest.find<std::string>("weights/root");
-  const std::filesystem::path root = elsewhere != nullptr ? *elsewhere : folder.string();
-  for (size_t i = 0; i < manifest.get<Json::Size>("weights/files"); ++i)
-    check_weight_file(manifest, root, "weights/files/" + std::to_string(i) + "/");
-  const auto config_file = folder / "generation_config.json";
-  const Json config = std::filesystem::exists(config_file) ? Json::read(config_file) : Json();
-  const Json& source = config.values.count("eos_token_id") != 0 ? config : manifest;
-  const std::string key = &source == &config ? "eos_token_id" : "model/eos_token_id";  // one token, several, or none
-  if (const auto* token = source.find<int64_t>(key)) eos_tokens = {*token};
-  else if (source.find<Json::Size>(key) != nullptr) eos_tokens = source.list<int64_t>(key);
+void Package::read_weights(const JsonPlace& manifest) {
+  const JsonPlace place = manifest.at("weights");
+  const std::string& mode = place.at("mode").one_of({"link", "copy", "reference"});
+  const bool elsewhere = mode == "reference";
+  const auto root = place.find("root");
+  expect(root.has_value() == elsewhere, place.where + "/root", root ? root->text() : "null",
+         elsewhere ? "a folder, in mode reference" : "null, in mode " + mode);
+  weights_root = elsewhere ? fs::path(root->text()) : fs::absolute(folder);
+  expect(weights_root.is_absolute(), place.where + "/root", weights_root, "an absolute path");
+  const JsonPlace files = place.at("files");
+  for (size_t i = 0; i < files.size(); ++i) {
+    const JsonPlace entry = files.at(i);
+    const JsonPlace name = entry.at("name");
+    const JsonPlace origin = entry.at("origin");
+    const bool is_exported = origin.one_of({"checkpoint", "export"}) == "export";
+    expect(!(elsewhere && is_exported), origin.where, "export",
+           "checkpoint, as all weights in mode reference");
+    if (elsewhere) {
+      expect_below(name.text(), name.where);
+    } else {
+      expect_plain_name(name.text(), name.where);
+    }
+    const auto file = std::make_shared<RegularFile>(file_in(weights_root, name.text()));
+    const FileState state = file->state();
+    check_weight_file(state, file->path, entry, mode == "copy" || is_exported);
+    weights.push_back({name.text(), file, state, tensors_of(*file)});
+  }
 }
 
-void Package::check(const Tokens& tokens, int64_t room) const {
+// One token, or several.
+static Tokens tokens_at(const JsonPlace& place) {
+  const bool several = std::holds_alternative<Json::Array>(place.value.value);
+  return several ? place.integers(0, INT32_MAX) : Tokens{place.integer(0, INT32_MAX)};
+}
+
+void Package::read_eos_tokens(const JsonPlace& manifest) {
+  const std::string name = "generation_config.json";
+  const bool has_config = is_there(folder / name);
+  const Json document = has_config ? read_json(file_in(folder, name)) : Json{Json::Object()};
+  const JsonPlace config(document, folder / name);
+  if (const auto place = config.find("eos_token_id")) {
+    eos_tokens = tokens_at(*place);
+  } else if (const auto own = manifest.at("model").find("eos_token_id")) {
+    eos_tokens = tokens_at(*own);
+  }
+}
+
+void Package::check_tokens(const Tokens& tokens, const std::string& thing) const {
+  for (const int64_t id : tokens) {
+    if (id >= 0 && id < vocab) continue;
+    throw Error(thing + ": found token " + std::to_string(id) + ", expected 0 to " +
+                std::to_string(vocab - 1));
+  }
+}
+
+void Package::check_prompt(const Tokens& tokens, int64_t room) const {
   expect(!tokens.empty(), "prompt", "no tokens", "at least one");
-  expect(static_cast<int64_t>(tokens.size()) <= room, "prompt", std::to_string(tokens.size()) + " tokens",
+  expect(static_cast<int64_t>(tokens.size()) <= room, "prompt",
+         std::to_string(tokens.size()) + " tokens",
          "at most " + std::to_string(room) + ", the room in the cache");
-  for (const int64_t id : tokens)
-    expect(id >= 0 && id < vocab, "prompt", "token " + std::to_string(id), "0 to " + std::to_string(vocab - 1));
+  check_tokens(tokens, "prompt");
+}
+
+static void expect_same(const WeightFile& weights, const FileState& found) {
+  expect(found == weights.state, weights.file->path,
+         "a file that changed since the package was opened",
+         "the same weights for as long as they are used; open the package again, or export it "
+         "with --weights copy, which no training run rewrites");
+}
+
+void Package::check_unchanged() const {
+  for (const WeightFile& each : weights) expect_same(each, each.file->state());
+}
+
+void Package::check_mapped() const {
+  for (const WeightFile& each : weights) expect_same(each, state_of(each.file->path));
+}
+
+std::string Package::read_graph() const {
+  std::string model = read_file(graph, kGraphLimit);
+  for (const ExternalTensor& tensor : external_tensors(model, graph)) {
+    const auto has_name = [&](const WeightFile& each) { return each.name == tensor.file; };
+    const auto found = std::find_if(weights.begin(), weights.end(), has_name);
+    const std::string thing = graph.string() + ": tensor '" + tensor.name + "'";
+    expect(found != weights.end(), thing, "its data in '" + tensor.file + "'",
+           "a file that the manifest lists under weights");
+    const auto& [offset, length] = tensor.range;
+    const auto& tensors = found->tensors;
+    const bool is_tensor = std::binary_search(tensors.begin(), tensors.end(), tensor.range);
+    expect(is_tensor, thing,
+           std::to_string(length) + " bytes from " + std::to_string(offset) + " on",
+           "exactly one tensor of " + found->file->path.string());
+  }
+  return model;
 }
 
 }  // namespace gptoss

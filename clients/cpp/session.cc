@@ -1,11 +1,34 @@
+#include "session.h"
+
 #include <dlfcn.h>
 
-#include "gptoss.h"
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "kv_cache.h"
+#include "text.h"
 
 namespace gptoss {
 
-// Why the library cannot run the graph's ops; empty where it can. It stays loaded: pool threads hold pointers into it.
-static std::string missing_kernels(const std::filesystem::path& path, const Json& manifest) {
+namespace fs = std::filesystem;
+
+// More than the machine has cores only wait for each other: thousands of them for minutes.
+static int threads_limit() {
+  return std::max<int>(256, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// Seconds of a clock that only goes forward.
+static double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Why the library cannot run the graph's ops; empty where it can. It stays loaded: threads of
+// ONNX Runtime's pool hold pointers into it.
+static std::string missing_kernels(const fs::path& path, const std::vector<std::string>& ops) {
+  // dlopen would wait for the other end of a FIFO.
+  if (fs::exists(path) && !fs::is_regular_file(path)) return path.string() + " is no file";
   void* library = dlopen(path.c_str(), RTLD_NOW);
   if (library == nullptr) return dlerror();
   const auto ask = [&](const char* question) -> std::string {
@@ -14,116 +37,197 @@ static std::string missing_kernels(const std::filesystem::path& path, const Json
   };
   std::string missing = ask("gptoss_ops_error");
   const std::string kernels = "," + ask("gptoss_ops_kernels") + ",";
-  for (size_t i = 0; i < manifest.get<Json::Size>("ops"); ++i) {
-    const auto op = manifest.get<std::string>("ops/" + std::to_string(i) + "/name");
-    if (kernels.find("," + op + ",") == std::string::npos) missing = path.string() + " has no kernel for " + op;
+  for (const std::string& op : ops) {
+    if (kernels.find("," + op + ",") != kernels.npos) continue;
+    missing = path.string() + " has no kernel for " + op;
   }
   return missing;
 }
 
-Session::Session(const Package& opened, const Options& given) : package(opened), options(given) {
+static void check_options(const Options& options) {
+  const auto& [kernels, activations, library, threads] = options;
+  const bool known = kernels == "auto" || kernels == "native" || kernels == "portable";
+  expect(known, "kernels", kernels, "auto, native or portable");
+  const bool is_kind = activations == "exact" || activations == "bf16" || activations == "int8";
+  expect(is_kind, "activations", activations, "exact, bf16 or int8");
+  expect(threads >= 0 && threads <= threads_limit(), "threads", std::to_string(threads),
+         "1 to " + std::to_string(threads_limit()) + ", or 0 for one a core");
+}
+
+// Throws where the library of ONNX Runtime is older than the headers. Without its functions no
+// object of it could even be destroyed, so this comes before the first.
+static const Package& after_version_check(const Package& package) {
+  const OrtApiBase* base = OrtGetApiBase();
+  expect(base->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", base->GetVersionString(),
+         "1." + std::to_string(ORT_API_VERSION) +
+             " or newer, as the headers this was built with");
+  return package;
+}
+
+Session::Session(const Package& opened, const Options& given)
+    : package(after_version_check(opened)), options(given) {
+  check_options(options);
   const auto& [choice, activations, path, threads] = options;
-  const bool exact = activations == "exact", is_auto = choice == "auto", portable = choice == "portable";
-  expect(is_auto || portable || choice == "native", "kernels", choice, "auto, native or portable");
-  expect(exact || activations == "bf16" || activations == "int8", "activations", activations, "exact, bf16 or int8");
-  expect(threads >= 0, "threads", std::to_string(threads), "at least 1, or 0 for one a core");
-  const auto beside = std::filesystem::read_symlink("/proc/self/exe").replace_filename("libgptoss_ops.so");
-  const auto library = path.empty() ? beside : path;
-  reason = portable ? "asked for" : missing_kernels(library, package.manifest);
+  const auto beside = fs::read_symlink("/proc/self/exe").replace_filename("libgptoss_ops.so");
+  const fs::path library = path.empty() ? beside : path;
+  reason = choice == "portable" ? "asked for" : missing_kernels(library, package.ops);
   kernels = reason.empty() ? "native" : "portable";
-  expect(kernels == "native" || (exact && choice != "native"), "--kernels " + choice + " --activations " + activations,
+  const bool may_be_portable = activations == "exact" && choice != "native";
+  expect(kernels == "native" || may_be_portable,
+         "--kernels " + choice + " --activations " + activations,
          "portable kernels (" + reason + ")", "native ones");
+
+  // What goes wrong is thrown; ONNX Runtime's own lines about it would come before ours.
   Ort::SessionOptions settings;
-  settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR).SetInterOpNumThreads(1).SetIntraOpNumThreads(threads);
-  if (const auto* root = package.manifest.find<std::string>("weights/root"))
-    settings.AddConfigEntry("session.model_external_initializers_file_folder_path", root->c_str());
+  settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
+  settings.SetInterOpNumThreads(1);
+  settings.SetIntraOpNumThreads(threads);
+  // What was checked is what runs: the bytes, as an ONNX model, with weights below this folder.
+  settings.AddConfigEntry("session.load_model_format", "ONNX");
+  settings.AddConfigEntry("session.model_external_initializers_file_folder_path",
+                          package.weights_root.c_str());
   if (kernels == "native") {
     reason = library;
-    settings.AddConfigEntry("gptoss.activations", activations.c_str());  // the library reads it while it registers
+    // The library reads the activations while it registers.
+    settings.AddConfigEntry("gptoss.activations", activations.c_str());
     settings.RegisterCustomOpsLibrary(library.c_str());
   }
-  env_ = Ort::Env(ORT_LOGGING_LEVEL_ERROR, "gptoss");
-  graph_ = Ort::Session(env_, (package.folder / package.manifest.get<std::string>("graph")).c_str(), settings);
+  env_ = Ort::Env(ORT_LOGGING_LEVEL_FATAL, "gptoss");
+  const std::string model = package.read_graph();
+  graph_ = Ort::Session(env_, model.data(), model.size(), settings);
+  package.check_mapped();
+  check_graph();
 }
 
-// A tensor over memory that stays its owner's.
-static Ort::Value tensor(void* data, const Tokens& shape, size_t element_bytes = sizeof(int64_t),
-                         ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64) {
-  static const auto cpu = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
-  for (const int64_t size : shape) element_bytes *= size;
-  return Ort::Value::CreateTensor(cpu, data, element_bytes, shape.data(), shape.size(), type);
+// Type and shape of an input or output; empty for what is no tensor.
+using Interface = std::map<std::string, std::pair<ONNXTensorElementDataType, Tokens>>;
+
+static std::pair<ONNXTensorElementDataType, Tokens> kind_of(const Ort::TypeInfo& info) {
+  if (info.GetONNXType() != ONNX_TYPE_TENSOR) return {};
+  const auto tensor_info = info.GetTensorTypeAndShapeInfo();
+  return {tensor_info.GetElementType(), tensor_info.GetShape()};
 }
 
-std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens, const Tokens& positions) const {
-  package.check(tokens, cache.capacity - cache.length());
-  std::vector<float> logits((positions.size() + 1) * package.vocab);  // and a row for a chunk without positions
+static void check_tensor(const Interface& interface, const std::string& name,
+                         ONNXTensorElementDataType type, const Tokens& shape) {
+  const auto found = interface.find(name);
+  expect(found != interface.end(), "graph", "no '" + name + "'", "one, as the manifest says");
+  const auto& [found_type, found_shape] = found->second;
+  bool fits = found_type == type && found_shape.size() == shape.size();
+  for (size_t i = 0; fits && i < shape.size(); ++i) {
+    const bool is_any = shape[i] < 0 || found_shape[i] < 0;
+    fits = is_any || shape[i] == found_shape[i];
+  }
+  expect(fits, "graph: '" + name + "'", "another type or shape", "what the manifest says");
+}
+
+// Throws unless the graph's inputs and outputs are those of the manifest: the buffers that are
+// bound to them have the manifest's shapes.
+void Session::check_graph() const {
+  Interface inputs, outputs;
+  const auto input_names = graph_.GetInputNames(), output_names = graph_.GetOutputNames();
+  for (size_t i = 0; i < input_names.size(); ++i) {
+    inputs[input_names[i]] = kind_of(graph_.GetInputTypeInfo(i));
+  }
+  for (size_t i = 0; i < output_names.size(); ++i) {
+    outputs[output_names[i]] = kind_of(graph_.GetOutputTypeInfo(i));
+  }
+  constexpr auto kInteger = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  constexpr int64_t kAny = -1;
+  check_tensor(inputs, "input_ids", kInteger, {1, kAny});
+  check_tensor(inputs, "past_lengths", kInteger, {1});
+  check_tensor(inputs, "new_lengths", kInteger, {1});
+  check_tensor(inputs, "logit_positions", kInteger, {1, kAny});
+  check_tensor(outputs, "logits", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {1, kAny, package.vocab});
+  for (const CacheLayer& layer : package.layers) {
+    const Tokens shape = {1, layer.kv_heads, kAny, layer.head_dim};
+    for (const std::string& name : {layer.past_key, layer.past_value}) {
+      check_tensor(inputs, name, kv_type(package), shape);
+    }
+    for (const std::string& name : {layer.present_key, layer.present_value}) {
+      check_tensor(outputs, name, kv_type(package), shape);
+    }
+  }
+}
+
+std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
+                                    const Tokens& positions) const {
+  const KVCache::Use use(cache, graph_);
+  int64_t least = 0;
+  for (const int64_t position : positions) {
+    const bool fits = position >= least && position < static_cast<int64_t>(tokens.size());
+    expect(fits, "positions", std::to_string(position),
+           std::to_string(least) + " to " + std::to_string(tokens.size()) + " - 1, ascending");
+    least = position + 1;
+  }
+  if (cache.length() == 0) package.check_unchanged();
+  return run(cache, tokens, positions);
+}
+
+std::vector<float> Session::run(KVCache& cache, const Tokens& tokens,
+                                const Tokens& positions) const {
+  package.check_prompt(tokens, cache.capacity - cache.length());
+  // And a row for chunks in which no position lies: some runtimes fail on an empty lm_head.
+  std::vector<float> logits((positions.size() + 1) * package.vocab);
   auto next = positions.begin();
-  for (int64_t begin = 0, end = 0, size = tokens.size(); begin < size; begin = end) {
+  const int64_t size = tokens.size();
+  for (int64_t begin = 0, end = 0; begin < size; begin = end) {
     end = std::min(begin + cache.chunk, size);
-    Tokens ids(tokens.begin() + begin, tokens.begin() + end), here;  // here: positions in this chunk
+    Tokens ids(tokens.begin() + begin, tokens.begin() + end);
     float* rows = &logits[(next - positions.begin()) * package.vocab];
-    for (; next != positions.end() && *next < end; ++next) here.push_back(*next - begin);
-    if (here.empty()) here = {0};  // no runtime has to bear an empty lm_head
-    cache.new_ = end - begin;
-    const int64_t kept = here.size();
-    cache.binding_.BindInput("input_ids", tensor(ids.data(), {1, cache.new_}));
-    cache.binding_.BindInput("logit_positions", tensor(here.data(), {1, kept}));
-    cache.binding_.BindOutput("logits", tensor(rows, {1, kept, package.vocab}, 4, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+    Tokens kept;  // positions in this chunk
+    for (; next != positions.end() && *next < end; ++next) kept.push_back(*next - begin);
+    if (kept.empty()) kept = {0};
+
+    const int64_t ids_size = ids.size(), kept_size = kept.size();
+    const auto output = tensor(rows, {1, kept_size, package.vocab}, sizeof(float),
+                               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    cache.past_ = cache.length();
+    cache.new_ = ids_size;
+    cache.binding_.BindInput("input_ids", tensor(ids.data(), {1, ids_size}));
+    cache.binding_.BindInput("logit_positions", tensor(kept.data(), {1, kept_size}));
+    cache.binding_.BindOutput("logits", output);
     graph_.Run(Ort::RunOptions{nullptr}, cache.binding_);
-    cache.past_ += cache.new_;
+    cache.tokens_.insert(cache.tokens_.end(), ids.begin(), ids.end());
+    cache.length_ = cache.tokens_.size();
   }
   logits.resize(positions.size() * package.vocab);
   return logits;
 }
 
-Generation Session::generate(KVCache& cache, const Tokens& prompt, const Sampling& sampling, int64_t max_new_tokens,
+Generation Session::generate(KVCache& cache, const Tokens& prompt, const Sampling& sampling,
+                             int64_t max_new_tokens,
                              const std::function<bool(int64_t)>& on_token) const {
+  const KVCache::Use use(cache, graph_);
   expect(max_new_tokens > 0, "max_new_tokens", std::to_string(max_new_tokens), "at least 1");
-  package.check(prompt, cache.capacity - cache.length());
-  Generation result;
-  Sampler sampler(sampling, prompt, package.vocab);
-  const Tokens stops = sampling.stop_tokens.value_or(package.eos_tokens);
-  for (Tokens next = prompt; result.finish_reason.empty(); next = {result.tokens.back()}) {
-    const double begin = now();
-    const int64_t token = sampler.choose(forward(cache, next, {static_cast<int64_t>(next.size()) - 1}).data());
-    (result.tokens.empty() ? result.prefill_seconds : result.decode_seconds) += now() - begin;
-    result.tokens.push_back(token);
-    const bool goes_on = (!on_token || on_token(token)) && std::find(stops.begin(), stops.end(), token) == stops.end();
-    const bool full = static_cast<int64_t>(result.tokens.size()) == max_new_tokens || cache.length() == cache.capacity;
-    if (!goes_on || full) result.finish_reason = goes_on ? "length" : "stop";
-  }
-  return result;
-}
+  package.check_prompt(prompt, cache.capacity - cache.length());
+  package.check_unchanged();
+  Tokens seen = cache.tokens_;  // a sequence is penalized alike, in however many calls it was run
+  seen.insert(seen.end(), prompt.begin(), prompt.end());
+  Sampler sampler(sampling, seen, package.vocab);
+  Tokens stops = sampling.stop_tokens.value_or(package.eos_tokens);
+  std::sort(stops.begin(), stops.end());
 
-KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
-    : capacity(capacity_), chunk(chunk_), binding_(session.graph_) {
-  const Json& manifest = session.package.manifest;
-  const int64_t longest = session.package.longest;
-  expect(capacity > 0 && capacity <= longest, "capacity", std::to_string(capacity), "1 to " + std::to_string(longest));
-  expect(chunk > 0, "chunk", std::to_string(chunk), "at least 1");
-  const auto dtype = manifest.get<std::string>("kv_dtype");
-  const bool is_float = dtype == "float32", is_half = dtype == "float16";
-  expect(is_float || is_half || dtype == "bfloat16", "kv_dtype", dtype, "float32, float16 or bfloat16");
-  const auto half = is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
-  const auto [type, bytes] = is_float ? std::pair(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, 4) : std::pair(half, 2);
-  for (size_t i = 0; i < manifest.get<Json::Size>("cache"); ++i) {
-    const std::string layer = "cache/" + std::to_string(i) + "/";
-    const int64_t heads = manifest.get<int64_t>(layer + "kv_heads"), width = manifest.get<int64_t>(layer + "head_dim");
-    const int64_t window = manifest.get<int64_t>(layer + "window");  // 0: none
-    // A ring of so many slots overwrites nothing that a query of the same run still sees.
-    const int64_t slots = window > 0 ? std::min(capacity, window + chunk - 1) : capacity;
-    for (const std::string what : {"key", "value"}) {
-      // Zeros, since an unseen slot is multiplied by 0, which a NaN survives. Untouched pages cost nothing.
-      buffers_.emplace_back(std::calloc(heads * slots * width, bytes), std::free);
-      void* memory = buffers_.back().get();
-      expect(memory != nullptr, "KV cache", "no memory for it", "less capacity than " + std::to_string(capacity));
-      const Ort::Value buffer = tensor(memory, {1, heads, slots, width}, bytes, type);
-      binding_.BindInput(manifest.get<std::string>(layer + "past_" + what).c_str(), buffer);
-      binding_.BindOutput(manifest.get<std::string>(layer + "present_" + what).c_str(), buffer);
+  Generation result;
+  Tokens next = prompt;
+  while (result.finish_reason.empty()) {
+    const double begin = now();
+    const int64_t last = static_cast<int64_t>(next.size()) - 1;
+    const int64_t token = sampler.choose(run(cache, next, {last}).data());
+    double& seconds = result.tokens.empty() ? result.prefill_seconds : result.decode_seconds;
+    seconds += now() - begin;
+    result.tokens.push_back(token);
+    next = {token};
+    const bool goes_on = !on_token || on_token(token);
+    const bool full = static_cast<int64_t>(result.tokens.size()) == max_new_tokens ||
+                      cache.length() == cache.capacity;
+    if (!goes_on || std::binary_search(stops.begin(), stops.end(), token)) {
+      result.finish_reason = "stop";
+    } else if (full) {
+      result.finish_reason = "length";
     }
   }
-  binding_.BindInput("past_lengths", tensor(&past_, {1}));
-  binding_.BindInput("new_lengths", tensor(&new_, {1}));
+  return result;
 }
 
 }  // namespace gptoss

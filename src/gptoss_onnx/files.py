@@ -16,6 +16,7 @@ from typing import BinaryIO
 from gptoss_onnx.errors import CheckpointError, GptOssError
 
 HEADER_LIMIT = 16_000_000  # bytes: a hundred thousand tensors; it keeps other formats from being read whole
+_NAME_LIMIT = 255  # bytes on most file systems
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -40,11 +41,12 @@ def open_regular(path: Path, error: type[GptOssError]) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as problem:  # ValueError: a NUL, or a surrogate, in the name
         reason = problem.strerror if isinstance(problem, OSError) else problem
         raise error(f"{path}: cannot be opened ({reason})") from problem
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)  # fdopen would refuse a folder in words of its own
+        found = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise error(f"{path}: found {found}, expected a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            found = _KINDS.get(stat.S_IFMT(mode), "something else")
-            raise error(f"{path}: found {found}, expected a regular file")
         yield file
 
 
@@ -67,14 +69,25 @@ def read_file(path: Path, limit: int, error: type[GptOssError]) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary sibling, flush it to disk, and rename it over `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link of that name would lead the writing out of the folder
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_plain_name(name: str) -> bool:
+    """Say whether a name is that of a file in a folder: no path, nothing that leads out, nothing unprintable.
+
+    A backslash separates folders on other systems, a colon drives and streams.
+    """
+    if name in ("", ".", "..") or len(name) > _NAME_LIMIT:
+        return False
+    return name.isprintable() and not set(name) & set("/\\:")
 
 
 def safetensors_header(path: Path) -> bytes:

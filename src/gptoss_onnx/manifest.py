@@ -12,6 +12,8 @@ from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import write_atomically
+from gptoss_onnx.json_text import printable, read_json_object
+from gptoss_onnx.manifest_check import check_manifest
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
@@ -44,6 +46,8 @@ NOT_OFFERED_ON_CUDA = (
     "activations int8",
     "provider cpu",
 )
+
+_LISTED = 10  # keys that one message names
 
 Document = TypeVar("Document")
 
@@ -150,12 +154,16 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(folder / MANIFEST_NAME, text.encode())
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read the manifest of a package folder; raises PackageError when it is none or of an unknown version."""
+        """Read the manifest of a package folder.
+
+        Raises PackageError if the folder is not a package, if its format version is unknown, or if an entry has a
+        value that no export writes (see `manifest_check`).
+        """
         folder = Path(folder)
         document = _load(folder)
         found = document.pop("format_version", None)
@@ -164,12 +172,16 @@ class Manifest:
         if found != FORMAT_VERSION:
             hint = "upgrade gptoss-onnx" if isinstance(found, int) and found > FORMAT_VERSION else "export it again"
             raise PackageError(
-                f"{folder / MANIFEST_NAME}: format_version is {found}, this gptoss-onnx reads {FORMAT_VERSION}: {hint}"
+                f"{folder / MANIFEST_NAME}: format_version is {found!r:.60}, this gptoss-onnx reads "
+                f"{FORMAT_VERSION}: {hint}"
             )
         try:
-            return _parse_object(cls, document, "")
-        except TypeError as error:
-            raise PackageError(f"{folder / MANIFEST_NAME}: malformed ({error}); export the package again") from error
+            manifest = _parse_object(cls, document, "")
+            check_manifest(manifest)
+        except (TypeError, ValueError) as error:
+            problem = printable(str(error))
+            raise PackageError(f"{folder / MANIFEST_NAME}: malformed ({problem}); export the package again") from error
+        return manifest
 
 
 def _load(folder: Path) -> dict[str, Any]:
@@ -179,16 +191,11 @@ def _load(folder: Path) -> dict[str, Any]:
         raise PackageError(f"{folder}: not a package: the unfinished work of an interrupted export; delete it")
     path = folder / MANIFEST_NAME
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, PackageError)
     except FileNotFoundError:
         raise PackageError(
             f"{folder}: not a package: it has no {MANIFEST_NAME} (an export that finished writes it last)"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PackageError(f"{path}: not JSON ({error}); export the package again") from error
-    if not isinstance(document, dict):
-        raise PackageError(f"{path}: expected a JSON object, found {type(document).__name__}")
-    return document
 
 
 def _parse_object(kind: type[Document], value: Any, where: str) -> Document:
@@ -199,7 +206,9 @@ def _parse_object(kind: type[Document], value: Any, where: str) -> Document:
     prefix = f"{where}." if where else ""
     for problem, keys in (("unknown", value.keys() - kinds.keys()), ("missing", kinds.keys() - value.keys())):
         if keys:
-            raise TypeError(f"{problem} {', '.join(prefix + key for key in sorted(keys))}")
+            more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+            named = ", ".join(f"{prefix}{key:.60}" for key in sorted(keys)[:_LISTED])
+            raise TypeError(f"{problem} {named}{more}")
     return kind(**{key: _parse(kinds[key], entry, prefix + key) for key, entry in value.items()})
 
 

@@ -1,4 +1,4 @@
-"""What the C++ client refuses: one line on stderr, nothing on stdout, exit code 2; and the JSON it reads."""
+"""What the C++ client refuses: one line on stderr, nothing on stdout, exit code 2."""
 
 import json
 import os
@@ -9,19 +9,11 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from gptoss_onnx.exporter import Package, export
 from support.cpp_client import Client, build_client, run
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
-
-BROKEN_JSON = [
-    *("", "{", "[1,]", "[,1]", '{"a":1,}', '{"a"}', "{1:2}", "[1 2]", "1 2", "01", "+1", ".5", "5.", "1e", "-", "0x1"),
-    *("nul", "True", "NaN", "Infinity", "'a'", '"a', '"\t"', '"\\x"', '"\\u12"', '"\\u12g4"', '"\\ud800"', '"\\udc00"'),
-    *('"\\ud800\\u0041"', "1e999", "[" * 500 + "]" * 500, "[1]]", "\ufeff1", "[1]\0"),
-]
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +59,13 @@ def refused(client: Client, *words: str | Path, env: dict[str, str] | None = Non
         (["--prompt-tokens", "1", "--min-p", "1.1"], "min_p: found 1.1"),
         (["--prompt-tokens", "1", "--repetition-penalty", "0"], "repetition_penalty: found 0"),
         (["--prompt-tokens", "1", "--seed", "-3"], 'found "-3", expected an integer'),
+        (["--prompt-tokens", "1", "--threads", "100000"], "threads: found 100000, expected 1 to"),
+        (["--prompt-tokens", "1", "--threads", "-1"], "threads: found -1, expected 1 to"),
+        (["--prompt-tokens", "1", "--stop-token", "2048"], "--stop-token: found token 2048, expected 0 to 2047"),
+        (["--prompt-tokens", "1", "--stop-token", "-1"], "--stop-token: found token -1, expected 0 to 2047"),
+        (["--prompt-tokens", "1", "--temperature", "1e400"], 'found "1e400", expected a number'),
+        (["--prompt-tokens", "1", "--max-new-tokens", "9223372036854775807", "--top-k", "-1"], "top_k: found -1"),
+        (["--prompt-tokens", "1", "\033[2Jother"], "arguments: found \\x1b[2Jother, expected one package"),
         (["--prompt-tokens", "1", "--kernels", "best"], "found best, expected auto, native or portable"),
         (["--prompt-tokens", "1", "--activations", "int4"], "found int4, expected exact, bf16 or int8"),
         (["--prompt-tokens", "1", "--kernels", "portable", "--activations", "int8"], "found portable kernels"),
@@ -86,11 +85,11 @@ def test_wrong_arguments(client: Client, demo_package: Package, words: list[str]
     ("changes", "line"),
     [
         ({"format": "other"}, "format: found other, expected gptoss-onnx"),
-        ({"format_version": 2}, "format_version: found 2, expected 1"),
+        ({"format_version": 2}, "format_version: found 2, expected 1 to 1"),
         ({"format_version": "1"}, "format_version: found a string, expected an integer"),
         ({"target": "tpu"}, "target: found tpu"),
         ({"kv_dtype": "float8"}, "kv_dtype: found float8"),
-        ({"model": {}}, "model/vocab_size: found nothing, expected an integer"),
+        ({"model": {}}, "model/vocab_size: found nothing, expected a value"),
         ({"graph": "none.onnx"}, "none.onnx"),
     ],
     ids=str,
@@ -109,7 +108,7 @@ def test_no_package_there(client: Client, tmp_path: Path) -> None:
 
 def test_a_package_without_golden_vectors(client: Client, spoilt: Path) -> None:
     (spoilt / "golden" / "golden.json").unlink()
-    assert "golden.json: cannot be read" in refused(client, spoilt, "--verify")
+    assert "golden.json: found no such file, expected" in refused(client, spoilt, "--verify")
 
 
 def test_weights_of_another_size_or_time(client: Client, demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -121,15 +120,6 @@ def test_weights_of_another_size_or_time(client: Client, demo_checkpoint: Path, 
     with (package / "model.safetensors").open("ab") as file:
         file.write(b"x")
     assert "bytes, expected" in refused(client, package, "--verify")
-
-
-@pytest.mark.parametrize("name", ["../model.safetensors", "/model.safetensors"])
-def test_weights_outside_the_package(client: Client, spoilt: Path, name: str) -> None:
-    path = spoilt / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["weights"]["files"][0]["name"] = name
-    path.write_text(json.dumps(manifest))
-    assert f"found {name}, expected a name below the weights' root" in refused(client, spoilt, "--verify")
 
 
 def test_a_library_that_is_none_or_lacks_a_kernel(client: Client, demo_package: Package, tmp_path: Path) -> None:
@@ -161,60 +151,3 @@ def test_a_runtime_older_than_the_headers(client: Client, demo_package: Package,
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, *names], check=True)
     line = refused(client, demo_package.folder, "--verify", env={"LD_LIBRARY_PATH": str(tmp_path)})
     assert "libonnxruntime: found 1.20.0, expected 1." in line
-
-
-def flat(value: Any, path: str = "") -> dict[str, tuple[int, Any]]:
-    """Return a document as the probe prints it: by path, the kind of each value and the value, or its size."""
-    below = path + "/" if path else ""
-    if isinstance(value, dict):
-        entries = {path: (5, len(value))}
-        for key, member in value.items():
-            entries |= flat(member, below + key)
-        return entries
-    if isinstance(value, list):
-        entries = {path: (5, len(value))}
-        for index, element in enumerate(value):
-            entries |= flat(element, below + str(index))
-        return entries
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        value = float(value)
-    return {path: ([type(None), bool, int, float, str].index(type(value)), value)}
-
-
-keys = st.text('aé\U0001f600"\\\n', min_size=1)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-documents = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | finite | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@given(document=documents, ascii_only=st.booleans(), indent=st.none() | st.just(2))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_json_reads_what_python_writes(
-    client: Client, tmp_path: Path, document: Any, ascii_only: bool, indent: int | None
-) -> None:
-    path = tmp_path / "document.json"
-    text = json.dumps(document, ensure_ascii=ascii_only, indent=indent)
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    result = run(client.probe, "json", path)
-    assert result.code == 0, result.err
-    found = [json.loads(line) for line in result.out.split("\n")[:-1]]  # splitlines() splits at U+0085 too
-    assert {path: (kind, value) for path, kind, value in found} == flat(document)
-
-
-@pytest.mark.parametrize("text", BROKEN_JSON, ids=lambda text: ascii(text)[:20])
-def test_json_refuses_what_is_none(client: Client, tmp_path: Path, text: str) -> None:
-    path = tmp_path / "document.json"
-    path.write_bytes(text.encode())
-    result = run(client.probe, "json", path)
-    assert result.code == 2
-    assert result.err.startswith(f"{path}: not JSON: byte ")
-
-
-def test_json_escapes(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "document.json"
-    path.write_text(r'["\"\\\/\b\f\n\r\t", "\u0041\u00e9\u20ac\ud83d\ude00", "\u0000", "\u00e9u"]')
-    result = run(client.probe, "json", path)
-    assert [json.loads(line)[2] for line in result.out.splitlines()] == [4, '"\\/\b\f\n\r\t', "Aé€😀", "\0", "éu"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,6 +38,18 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a program may take at most: seconds, and bytes of address space."""
+
+    seconds: float = 10
+    memory: int = 1 << 30
+
+    def apply(self) -> None:
+        """Limit this process, which is about to become the program."""
+        resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+
+
+@dataclass(frozen=True)
 class Client:
     """The built programs and the library with the native kernels."""
 
@@ -44,10 +57,10 @@ class Client:
     probe: Path
     library: Path
 
-    def run(self, *words: str | Path, env: dict[str, str] | None = None) -> Result:
+    def run(self, *words: str | Path, env: dict[str, str] | None = None, limits: Limits | None = None) -> Result:
         """Run `gptoss-generate` with the native kernels unless `--kernels portable` is among the words."""
         native = [] if "portable" in words else ["--library", self.library]
-        return run(self.program, *native, "--threads", "1", *words, env=env)
+        return run(self.program, *native, "--threads", "1", *words, env=env, limits=limits)
 
     def generate(self, package: Path, prompt: list[int], *words: str) -> dict[str, Any]:
         """Return the JSON document of a generation."""
@@ -63,10 +76,17 @@ class Client:
         return np.frombuffer(bytes_, np.float32).reshape(len(tokens), vocab)
 
 
-def run(*words: str | Path, env: dict[str, str] | None = None) -> Result:
-    """Run a program to its end."""
-    environment = {**os.environ, **(env or {})}
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, check=False)
+def run(*words: str | Path, env: dict[str, str] | None = None, limits: Limits | None = None) -> Result:
+    """Run a program to its end; raises subprocess.TimeoutExpired where limits are given and it takes longer."""
+    done = subprocess.run(
+        list(map(str, words)),
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        check=False,
+        timeout=limits.seconds if limits else None,
+        preexec_fn=limits.apply if limits else None,
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 

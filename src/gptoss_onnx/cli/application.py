@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from gptoss_onnx.cli.bench import bench
+from gptoss_onnx.cli.chat import chat
 from gptoss_onnx.cli.console import Invocation, one_line, verbose_option
 from gptoss_onnx.cli.export import export
 from gptoss_onnx.cli.generate import generate
@@ -63,14 +64,30 @@ class _ClosedPipeError(Exception):
     """Nobody reads stdout any more."""
 
 
-@click.group(cls=Application, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+COMPLETION = """\b
+Completion of commands and options with the Tab key:
+  bash  eval "$(_GPTOSS_ONNX_COMPLETE=bash_source gptoss-onnx)"   in ~/.bashrc
+  zsh   eval "$(_GPTOSS_ONNX_COMPLETE=zsh_source gptoss-onnx)"    in ~/.zshrc
+  fish  _GPTOSS_ONNX_COMPLETE=fish_source gptoss-onnx | source    in ~/.config/fish/config.fish
+"""
+
+
+@click.group(
+    cls=Application,
+    invoke_without_command=True,
+    epilog=COMPLETION,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="gptoss-onnx")
 @verbose_option
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Export gpt-oss checkpoints to ONNX packages, prove them against PyTorch, and run them with ONNX Runtime."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
-for command in (export, inspect, generate, validate, bench, make_checkpoint):
+for command in (export, inspect, generate, chat, validate, bench, make_checkpoint):
     main.add_command(command)
 
 

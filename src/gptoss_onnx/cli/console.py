@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 import click
 
 from gptoss_onnx.errors import RuntimeUnavailable
-from gptoss_onnx.json_text import dump_json
+from gptoss_onnx.extras import install_command
+from gptoss_onnx.json_text import dump_json, printable
 
 OURS = "gptoss_onnx"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,14 +21,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Invocation:
     """One run of the command line: whether it is verbose, and where log records and warnings go.
 
+    Attributes:
+        verbose: whether `--verbose` was given.
+        before_a_line: called before a record or warning is printed, to make room for it; None for nothing to do.
+
     A context manager. Records go to stderr: of this project from WARNING on, of others from ERROR on (their
     warnings are seldom something a user can act on); verbose shows INFO and WARNING.
     """
 
     def __init__(self) -> None:
         self.verbose = False
+        self.before_a_line: Callable[[], None] | None = None
         self._handler = logging.StreamHandler(sys.stderr)
-        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._handler.setFormatter(_OneLine())
         self._handler.addFilter(self._shows)
         self._warnings = warnings.catch_warnings()
 
@@ -51,11 +57,23 @@ class Invocation:
     def _shows(self, record: logging.LogRecord) -> bool:
         ours = record.name.partition(".")[0] == OURS
         quiet = logging.WARNING if ours else logging.ERROR
-        return record.levelno >= (quiet - 10 if self.verbose else quiet)
+        shown = record.levelno >= (quiet - 10 if self.verbose else quiet)
+        if shown and self.before_a_line is not None:
+            self.before_a_line()
+        return shown
 
     def _show_warning(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if self.verbose:
+            if self.before_a_line is not None:
+                self.before_a_line()
             print(f"{category.__name__}: {message}", file=sys.stderr)  # noqa: T201 - a terminal is what this is for
+
+
+class _OneLine(logging.Formatter):
+    """The message alone, on one line; below it the traceback, where a record has one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return one_line(record.message)
 
 
 def verbose_option(command: Command) -> Command:
@@ -128,12 +146,17 @@ def extra(name: str) -> Iterator[None]:
         if missing == OURS:
             raise
         found = f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{error}"
-        raise RuntimeUnavailable(f'{found}: this command needs pip install "gptoss-onnx[{name}]"') from error
+        raise RuntimeUnavailable(f"{found}: this command needs {install_command(name)}") from error
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, as short as white space allows."""
-    return " ".join(text.split())
+    """Return the text on one line, as short as white space allows, with other control characters escaped."""
+    return printable(" ".join(text.split()))
+
+
+def say(text: str) -> None:
+    """Print lines to stdout; what strangers wrote in them cannot steer the terminal."""
+    click.echo("\n".join(printable(line) for line in text.split("\n")))
 
 
 def file_size(count: int) -> str:

@@ -13,8 +13,9 @@ from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.runtime.chat import TEMPLATE_FILE, TOKENIZER_CONFIG
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
-from gptoss_onnx.runtime.package import check_weight_file, is_shared, read_json
+from gptoss_onnx.runtime.package import PackageFolder, is_shared, read_own_json
 from gptoss_onnx.runtime.text import TOKENIZER_FILE
+from gptoss_onnx.runtime.weight_files import check_weight_file
 
 GOLDEN_FILE = "golden/golden.json"
 PARITY_FILE = "parity.json"
@@ -63,9 +64,9 @@ class Findings:
     def of(cls, folder: Path) -> Self:
         """Look at a package folder; raises PackageError where it is none."""
         manifest = Manifest.read(folder)
-        root = folder if manifest.weights.root is None else Path(manifest.weights.root)
-        graph = folder / manifest.graph
-        config = read_json(folder / TOKENIZER_CONFIG)
+        package = PackageFolder(folder, manifest)
+        graph = package.graph
+        config = read_own_json(folder, TOKENIZER_CONFIG)
         return cls(
             folder=folder,
             manifest=manifest,
@@ -76,7 +77,7 @@ class Findings:
                 "unchanged" if graph.is_file() else "missing",
             ),
             weights=tuple(
-                FileState(entry.name, entry.size, _state(root / entry.name, entry, is_shared(manifest, entry)))
+                FileState(entry.name, entry.size, _state(package.weight_path(entry), entry, is_shared(manifest, entry)))
                 for entry in manifest.weights.files
             ),
             golden=(folder / GOLDEN_FILE).is_file(),

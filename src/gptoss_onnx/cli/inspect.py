@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gptoss_onnx.cli.console import extra, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, print_json, say, verbose_option
 
 
 @click.command(short_help="Describe a package and the state of its files.")
@@ -21,4 +21,4 @@ def inspect(package: Path, as_json: bool) -> None:
     if as_json:
         print_json(findings.to_json())
     else:
-        click.echo(summarize(findings))
+        say(summarize(findings))

@@ -1,37 +1,92 @@
-// Calls parts of the C++ client that gptoss-generate has no flag for, so that pytest can compare them with Python.
-//   probe json FILE                                prints one [path, kind, value] a line
-//   probe draw SEED T K P MIN N < float32 logits   prints N tokens drawn from them
-//   probe score PACKAGE LIBRARY CHUNK FIRST IDS…   writes float32 logits of every position; FIRST tokens run first
-//   probe race PACKAGE LIBRARY N THREADS IDS…      prints a greedy continuation of N tokens from each thread
+// Calls parts of the C++ client that gptoss-generate has no flag for, so that pytest can compare
+// them with Python.
+//   probe json FILE                               one [path, kind, value] a line
+//   probe text FILE                               the file as printable() and json_string() show it
+//   probe draw SEED T K P MIN R SEEN N < logits   N tokens drawn from the same float32 logits;
+//                                                 SEEN: ids with commas, or -
+//   probe candidates SEED … SEEN < logits         the tokens that may be drawn, and their weights
+//   probe score PACKAGE LIBRARY CHUNK FIRST IDS…  float32 logits of every position, in bytes;
+//                                                 FIRST tokens run first
+//   probe race PACKAGE LIBRARY N THREADS IDS…     a greedy continuation of N tokens from each
+//                                                 thread, with a cache of its own
+//   probe share PACKAGE LIBRARY N THREADS IDS…    what each thread says that shares one cache
+//   probe continue PACKAGE LIBRARY N R IDS…       N tokens from the ids at once, then from the
+//                                                 first half of them and the rest in the same cache
+//   probe changed PACKAGE LIBRARY FILE HOW IDS…   what a session says once FILE was changed:
+//                                                 HOW: cut, touched or replaced
+//   probe forward PACKAGE LIBRARY POSITIONS IDS…  what forward() says to these positions
+#include <unistd.h>
+
+#include <fstream>
 #include <iostream>
 #include <iterator>
+#include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "gptoss.h"
 
 using namespace gptoss;
+namespace fs = std::filesystem;
 
-static void print_json(const std::string& file) {
-  for (const auto& [path, value] : Json::read(file).values) {
-    const JsonText text = std::visit([](const auto& held) -> JsonText {
-      if constexpr (std::is_null_pointer_v<std::decay_t<decltype(held)>>) return {};
-      else return held;
-    }, value);
-    std::cout << "[" << json_string(path) << ", " << value.index() << ", " << text.text << "]\n";
+static void print_json(const Json& json, const std::string& path) {
+  const std::string below = path.empty() ? "" : path + "/";
+  const size_t kind = json.value.index();
+  JsonText text;
+  if (const auto* truth = std::get_if<bool>(&json.value)) text = *truth;
+  if (const auto* integer = std::get_if<int64_t>(&json.value)) text = *integer;
+  if (const auto* real = std::get_if<double>(&json.value)) text = *real;
+  if (const auto* string = std::get_if<std::string>(&json.value)) text = *string;
+  if (const auto* array = std::get_if<Json::Array>(&json.value)) text = array->size();
+  if (const auto* object = std::get_if<Json::Object>(&json.value)) text = object->size();
+  std::cout << "[" << json_string(path) << ", " << kind << ", " << text.text << "]\n";
+  if (const auto* array = std::get_if<Json::Array>(&json.value)) {
+    for (size_t i = 0; i < array->size(); ++i) print_json((*array)[i], below + std::to_string(i));
+  }
+  if (const auto* object = std::get_if<Json::Object>(&json.value)) {
+    for (const auto& [key, value] : *object) print_json(value, below + key);
   }
 }
 
-static void draw(char** words) {
-  const std::string bytes(std::istreambuf_iterator<char>(std::cin), {});
-  const auto* logits = reinterpret_cast<const float*>(bytes.data());
+static Tokens ids_of(const std::string& text) {
+  Tokens ids;
+  std::istringstream words(text);
+  for (std::string id; std::getline(words, id, ',');) ids.push_back(std::stoll(id));
+  return ids;
+}
+
+static std::string read_input() {
+  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+}
+
+// A sampler of the settings SEED T K P MIN R SEEN.
+static Sampler sampler_of(char** words, int64_t vocab) {
   Sampling sampling;
   sampling.seed = std::stoull(words[0]);
-  sampling.temperature = std::stod(words[1]);
+  sampling.temperature = std::strtod(words[1], nullptr);  // subnormal ones too
   sampling.top_k = std::stoll(words[2]);
   sampling.top_p = std::stod(words[3]);
   sampling.min_p = std::stod(words[4]);
-  Sampler sampler(sampling, {}, static_cast<int64_t>(bytes.size() / sizeof(float)));
-  for (int left = std::stoi(words[5]); left > 0; --left) std::cout << sampler.choose(logits) << "\n";
+  sampling.repetition_penalty = std::strtod(words[5], nullptr);
+  return Sampler(sampling, words[6] == std::string("-") ? Tokens() : ids_of(words[6]), vocab);
+}
+
+static void draw(char** words) {
+  const std::string bytes = read_input();
+  const auto* logits = reinterpret_cast<const float*>(bytes.data());
+  Sampler sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
+  for (int left = std::stoi(words[7]); left > 0; --left) {
+    std::cout << sampler.choose(logits) << "\n";
+  }
+}
+
+static void candidates(char** words) {
+  const std::string bytes = read_input();
+  const auto* logits = reinterpret_cast<const float*>(bytes.data());
+  const auto sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
+  for (const Candidate& each : sampler.candidates(logits)) {
+    std::cout << each.token << " " << JsonText(each.weight).text << "\n";
+  }
 }
 
 static Session open(char** words) {
@@ -48,6 +103,22 @@ static Tokens tokens_of(char** words) {
   return tokens;
 }
 
+static void print(const Tokens& tokens) {
+  for (const int64_t token : tokens) std::cout << token << " ";
+  std::cout << "\n";
+}
+
+// Calls something that should be refused, and prints the line it says.
+template <class Call>
+static void print_refusal(Call call) {
+  try {
+    call();
+    std::cout << "accepted\n";
+  } catch (const Error& error) {
+    std::cout << error_line(error) << "\n";
+  }
+}
+
 static void score(char** words) {
   const Session session = open(words);
   const Tokens tokens = tokens_of(words + 4);
@@ -58,7 +129,8 @@ static void score(char** words) {
     Tokens positions;
     for (size_t i = 0; i < part.size(); ++i) positions.push_back(static_cast<int64_t>(i));
     const std::vector<float> logits = session.forward(cache, part, positions);
-    std::cout.write(reinterpret_cast<const char*>(logits.data()), static_cast<std::streamsize>(logits.size() * 4));
+    const auto* bytes = reinterpret_cast<const char*>(logits.data());
+    std::cout.write(bytes, static_cast<std::streamsize>(logits.size() * sizeof(float)));
   }
 }
 
@@ -68,26 +140,115 @@ static void race(char** words) {
   const int64_t count = std::stoll(words[2]);
   std::vector<Generation> results(std::stoul(words[3]));
   std::vector<std::thread> threads;
-  for (Generation& result : results)
+  for (Generation& result : results) {
     threads.emplace_back([&] {
       KVCache cache(session, static_cast<int64_t>(prompt.size()) + count);
       result = session.generate(cache, prompt, Sampling(), count);
     });
-  for (std::thread& thread : threads) thread.join();
-  for (const Generation& result : results) {
-    for (const int64_t token : result.tokens) std::cout << token << " ";
-    std::cout << "\n";
   }
+  for (std::thread& thread : threads) thread.join();
+  for (const Generation& result : results) print(result.tokens);
+}
+
+static void share(char** words) {
+  const Session session = open(words);
+  const Tokens prompt = tokens_of(words + 4);
+  const int64_t count = std::stoll(words[2]);
+  KVCache cache(session, session.package.longest);
+  std::mutex mutex;
+  std::atomic<bool> is_running{false}, may_go_on{false};
+  // The first generation is under way for as long as the others try.
+  std::thread first([&] {
+    const auto result = session.generate(cache, prompt, Sampling(), count, [&](int64_t) {
+      is_running = true;
+      while (!may_go_on) std::this_thread::yield();
+      return true;
+    });
+    print(result.tokens);
+  });
+  while (!is_running) std::this_thread::yield();
+  std::vector<std::thread> others;
+  for (int left = std::stoi(words[3]); left > 0; --left) {
+    others.emplace_back([&, left] {
+      const std::lock_guard lock(mutex);
+      print_refusal([&] {
+        if (left % 2 == 0) session.forward(cache, prompt, {0});
+        else session.generate(cache, prompt, Sampling(), count);
+      });
+    });
+  }
+  for (std::thread& thread : others) thread.join();
+  may_go_on = true;
+  first.join();
+  print_refusal([&] { session.forward(cache, prompt, {0}); });
+  const Session another = open(words);
+  print_refusal([&] { another.forward(cache, prompt, {0}); });
+}
+
+static void continue_cache(char** words) {
+  const Session session = open(words);
+  const Tokens prompt = tokens_of(words + 4);
+  const int64_t count = std::stoll(words[2]);
+  Sampling sampling;
+  sampling.repetition_penalty = std::stod(words[3]);
+  sampling.stop_tokens = Tokens();
+  KVCache whole(session, 512), cache(session, 512);
+  print(session.generate(whole, prompt, sampling, count).tokens);
+  const auto split = prompt.begin() + static_cast<int64_t>(prompt.size()) / 2;
+  session.forward(cache, Tokens(prompt.begin(), split), {});
+  Tokens text = session.generate(cache, Tokens(split, prompt.end()), sampling, count / 2).tokens;
+  const int64_t left = count - static_cast<int64_t>(text.size());
+  const Tokens rest = session.generate(cache, {text.back()}, sampling, left).tokens;
+  text.insert(text.end(), rest.begin(), rest.end());
+  print(text);
+}
+
+static void changed(char** words) {
+  const Session session = open(words);
+  const Tokens prompt = tokens_of(words + 4);
+  const fs::path file = words[2];
+  const std::string how = words[3];
+  KVCache cache(session, 64), fresh(session, 64);
+  session.generate(cache, prompt, Sampling(), 2);
+  if (how == "cut") {
+    if (truncate(file.c_str(), 4096) != 0) throw Error("truncate failed");
+  } else if (how == "touched") {
+    fs::last_write_time(file, fs::file_time_type::clock::now() + std::chrono::hours(1));
+  } else {
+    fs::copy_file(file, file.string() + ".new");
+    fs::last_write_time(file.string() + ".new", fs::last_write_time(file));
+    fs::rename(file.string() + ".new", file);
+  }
+  print_refusal([&] { session.generate(cache, prompt, Sampling(), 2); });
+  print_refusal([&] { session.forward(fresh, prompt, {0}); });
+}
+
+static void forward(char** words) {
+  const Session session = open(words);
+  const Tokens positions = ids_of(words[2]), tokens = tokens_of(words + 3);
+  KVCache cache(session, 64);
+  print_refusal([&] { session.forward(cache, tokens, positions); });
+}
+
+static void print_text(const std::string& file) {
+  const std::string text = read_file(file, 1 << 20);
+  std::cout << printable(text) << "\n" << json_string(text) << "\n";
 }
 
 int main(int, char** words) try {
   const std::string what = words[1];
-  if (what == "json") print_json(words[2]);
+  if (what == "json") print_json(read_json(words[2]), "");
+  else if (what == "text") print_text(words[2]);
   else if (what == "draw") draw(words + 2);
+  else if (what == "candidates") candidates(words + 2);
   else if (what == "score") score(words + 2);
   else if (what == "race") race(words + 2);
-  else throw Error("probe: found " + what + ", expected json, draw, score or race");
+  else if (what == "share") share(words + 2);
+  else if (what == "continue") continue_cache(words + 2);
+  else if (what == "changed") changed(words + 2);
+  else if (what == "forward") forward(words + 2);
+  else throw Error("probe: found " + what + ", expected one of those above");
 } catch (const std::exception& error) {
-  std::cerr << error.what() << "\n";
+  std::cerr << error_line(error) << "\n";
   return 2;
 }

@@ -1,5 +1,6 @@
-// gptoss-chat PACKAGE MESSAGE [LIBRARY]: applies the package's chat template to a message and streams the answer.
-// The tokenizer is that of onnxruntime-genai; its wheel ships no header, so the few functions used are declared here.
+// gptoss-chat PACKAGE MESSAGE [LIBRARY]: applies the package's chat template to a message and
+// streams the answer. The tokenizer is that of onnxruntime-genai; its wheel ships no header, so the
+// few functions used are declared here.
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,8 +19,9 @@ void OgaDestroyResult(OgaResult*);
 void OgaDestroyString(const char*);
 OgaResult* OgaCreateTokenizerFromPath(const char* folder, OgaTokenizer** out);
 void OgaDestroyTokenizer(OgaTokenizer*);
-OgaResult* OgaTokenizerApplyChatTemplate(const OgaTokenizer*, const char* chat_template, const char* messages,
-                                         const char* tools, bool add_generation_prompt, const char** out);
+OgaResult* OgaTokenizerApplyChatTemplate(const OgaTokenizer*, const char* chat_template,
+                                         const char* messages, const char* tools,
+                                         bool add_generation_prompt, const char** out);
 OgaResult* OgaCreateSequences(OgaSequences** out);
 void OgaDestroySequences(OgaSequences*);
 OgaResult* OgaTokenizerEncode(const OgaTokenizer*, const char* text, OgaSequences*);
@@ -31,6 +33,7 @@ OgaResult* OgaTokenizerStreamDecode(OgaTokenizerStream*, int32_t token, const ch
 }
 
 using namespace gptoss;
+constexpr size_t kTokenizerLimit = 64'000'000;  // bytes of one file
 namespace fs = std::filesystem;
 
 static void check(OgaResult* result) {
@@ -47,18 +50,22 @@ struct Destroyer {
 template <class T, void (*Destroy)(T*)>
 using Owned = std::unique_ptr<T, Destroyer<T, Destroy>>;
 
-// A temporary folder with the tokenizer's files and a genai_config.json, without which the library opens none.
+// A temporary folder with the tokenizer's files and a genai_config.json, without which the library
+// opens none.
 struct TokenizerFolder {
   explicit TokenizerFolder(const Package& package) {
     std::string name = fs::temp_directory_path() / "gptoss-chat-XXXXXX";
-    expect(mkdtemp(name.data()) != nullptr, name, "no way to make it", "a writable folder for temporary files");
+    expect(mkdtemp(name.data()) != nullptr, name, "no way to make it",
+           "a writable folder for temporary files");
     path = name;
-    for (const auto& file : package.manifest.list<std::string>("tokenizer_files"))
-      fs::create_symlink(fs::absolute(package.folder / file), path / file);
-    const auto size = [&](int64_t value) { return std::to_string(value); };
-    std::ofstream(path / "genai_config.json") << R"({"model": {"type": "gptoss", "context_length": )"
-                                              << size(package.longest) << R"(, "vocab_size": )" << size(package.vocab)
-                                              << R"(}, "search": {}})";
+    // Copies: writing to a link would write to the package.
+    for (const std::string& file : package.tokenizer_files) {
+      const std::string bytes = read_file(file_in(package.folder, file), kTokenizerLimit);
+      std::ofstream(path / file, std::ios::binary) << bytes;
+    }
+    std::ofstream(path / "genai_config.json")
+        << R"({"model": {"type": "gptoss", "context_length": )" << package.longest
+        << R"(, "vocab_size": )" << package.vocab << R"(}, "search": {}})";
   }
   ~TokenizerFolder() { fs::remove_all(path); }
   TokenizerFolder(const TokenizerFolder&) = delete;
@@ -79,9 +86,11 @@ class Tokenizer {
 
   // The tokens of a chat with one message of the user, up to where the answer begins.
   Tokens prompt(const std::string& message) const {
-    const std::string messages = R"([{"role": "user", "content": )" + json_string(message) + "}]";
+    const std::string content = json_string(message);
+    const std::string messages = R"([{"role": "user", "content": )" + content + "}]";
     const char* text = nullptr;
-    check(OgaTokenizerApplyChatTemplate(tokenizer_.get(), nullptr, messages.c_str(), nullptr, true, &text));
+    check(OgaTokenizerApplyChatTemplate(tokenizer_.get(), nullptr, messages.c_str(), nullptr, true,
+                                        &text));
     const Owned<const char, OgaDestroyString> owned(text);
     OgaSequences* sequences = nullptr;
     check(OgaCreateSequences(&sequences));
@@ -104,24 +113,30 @@ class Tokenizer {
 };
 
 int main(int count, char** words) try {
-  expect(count == 3 || count == 4, "arguments", std::to_string(count - 1), "PACKAGE MESSAGE [LIBRARY]");
+  const bool is_usage = count == 3 || count == 4;
+  expect(is_usage, "arguments", std::to_string(count - 1), "PACKAGE MESSAGE [LIBRARY]");
   Options options;
   if (count == 4) options.library = words[3];
   const Package package(words[1]);
   Tokenizer tokenizer(package);
   const Tokens prompt = tokenizer.prompt(words[2]);
   const Session session(package, options);
-  std::cerr << session.kernels << " kernels (" << session.reason << ")\n";
+  std::cerr << session.kernels << " kernels (" << printable(session.reason) << ")\n";
   constexpr int64_t kLongestAnswer = 200;
-  KVCache cache(session, std::min(static_cast<int64_t>(prompt.size()) + kLongestAnswer, package.longest));
+  const int64_t room = static_cast<int64_t>(prompt.size()) + kLongestAnswer;
+  KVCache cache(session, std::min(room, package.longest));
   const Tokens& ends = package.eos_tokens;
+  const bool is_terminal = isatty(STDOUT_FILENO);
   session.generate(cache, prompt, Sampling(), kLongestAnswer, [&](int64_t token) {
-    if (std::find(ends.begin(), ends.end(), token) == ends.end()) std::cout << tokenizer.decode(token) << std::flush;
+    if (std::find(ends.begin(), ends.end(), token) != ends.end()) return true;
+    const std::string text = tokenizer.decode(token);
+    // A model may say what steers a terminal; a file gets its text as it is.
+    std::cout << (is_terminal ? printable(text, "\n\t") : text) << std::flush;
     return true;
   });
   std::cout << "\n";
   return 0;
 } catch (const std::exception& error) {
-  std::cerr << "gptoss-chat: " << error.what() << "\n";
+  std::cerr << "gptoss-chat: " << error_line(error) << "\n";
   return 2;
 }

@@ -1,0 +1,72 @@
+// A package folder: what its manifest says, and its files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "files.h"
+#include "json.h"
+#include "onnx_file.h"
+
+namespace gptoss {
+
+using Tokens = std::vector<int64_t>;
+
+// The KV cache of one layer: its shape but for the slots, and its names in the graph.
+struct CacheLayer {
+  int64_t window;  // 0: all positions are seen
+  int64_t kv_heads, head_dim;
+  std::string past_key, past_value, present_key, present_value;
+};
+
+// A safetensors file that the manifest lists.
+struct WeightFile {
+  std::string name;
+  std::shared_ptr<const RegularFile> file;  // open, so that it is the one whose state is asked
+  FileState state;                          // when the package was opened
+  std::vector<ByteRange> tensors;           // in ascending order
+};
+
+// A package, opened. Every file it names lies in its folder, except the weights of mode
+// `reference`; the weight files are those it was made with.
+class Package {
+ public:
+  explicit Package(const std::filesystem::path& folder);
+
+  // Throws unless tokens are of the vocabulary; `thing` names them.
+  void check_tokens(const Tokens& tokens, const std::string& thing) const;
+  // Throws unless a cache with this much room can take a prompt.
+  void check_prompt(const Tokens& tokens, int64_t room) const;
+  // Throws if a weight file has changed since the package was opened: its mapped bytes would be
+  // another model, and a file cut off would end the process. A file that another has replaced
+  // under its name is still there for the session, and has not changed.
+  void check_unchanged() const;
+  // Throws if other files lie there now; a session asks once it has mapped them.
+  void check_mapped() const;
+  // The bytes of the ONNX file. Throws unless each of its external tensors is exactly one tensor of
+  // a weight file.
+  std::string read_graph() const;
+
+  const std::filesystem::path folder;
+  std::filesystem::path graph;
+  std::filesystem::path weights_root;  // the folder of the weight files
+  std::vector<WeightFile> weights;
+  std::string kv_dtype;  // float32, float16 or bfloat16
+  std::vector<CacheLayer> layers;
+  std::vector<std::string> ops;  // that the graph needs kernels for
+  int64_t vocab = 0;
+  int64_t longest = 0;  // the most tokens of a sequence
+  Tokens eos_tokens;    // each ends a text
+  std::vector<std::string> tokenizer_files;
+
+ private:
+  void read_model(const JsonPlace& manifest);
+  void read_cache(const JsonPlace& manifest);
+  void read_weights(const JsonPlace& manifest);
+  void read_eos_tokens(const JsonPlace& manifest);
+};
+
+}  // namespace gptoss

@@ -1,0 +1,55 @@
+"""Weight files: is a safetensors file the one that the manifest recorded, and where do its tensors lie?"""
+
+import hashlib
+from pathlib import Path
+
+from gptoss_onnx.errors import CheckpointError, PackageError
+from gptoss_onnx.files import safetensors_header
+from gptoss_onnx.json_text import parse_json
+from gptoss_onnx.manifest import WeightFile
+
+_LENGTH_BYTES = 8  # of the header's length, before the header itself
+
+
+def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> None:
+    """Raise PackageError unless a weight file is the one the manifest recorded: size, header, modification time."""
+    try:
+        stat = path.stat()
+        if stat.st_size != entry.size:
+            raise _changed(path, f"{stat.st_size} bytes", f"{entry.size}")
+        header = hashlib.sha256(safetensors_header(path)).hexdigest()
+    except CheckpointError as error:
+        raise PackageError(f"{error}; export again") from error
+    except OSError as error:
+        raise PackageError(
+            f"{path}: cannot be read ({error.strerror}), but weights lie there; put it back or export again"
+        ) from error
+    if header != entry.header_sha256:
+        raise _changed(path, f"safetensors header {header[:12]}…", f"{entry.header_sha256[:12]}…")
+    if compare_time and stat.st_mtime_ns != entry.mtime_ns:
+        raise _changed(path, f"modification time {stat.st_mtime_ns} ns", f"{entry.mtime_ns}")
+
+
+def tensor_ranges(path: Path) -> frozenset[tuple[int, int]]:
+    """Return (offset, length) in bytes of each tensor of a safetensors file, from the beginning of the file.
+
+    Raises PackageError where the header is not that of a safetensors file.
+    """
+    try:
+        header = safetensors_header(path)
+    except CheckpointError as error:
+        raise PackageError(f"{error}; export again") from error
+    document = parse_json(header, str(path), PackageError)
+    begin = _LENGTH_BYTES + len(header)
+    try:
+        spans = [entry["data_offsets"] for name, entry in document.items() if name != "__metadata__"]
+        ranges = [(begin + first, last - first) for first, last in spans]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PackageError(f"{path}: malformed safetensors header ({error}); export again") from error
+    return frozenset(ranges)
+
+
+def _changed(path: Path, found: str, expected: str) -> PackageError:
+    return PackageError(
+        f"{path}: changed since the package was written: found {found}, expected {expected}; export again"
+    )

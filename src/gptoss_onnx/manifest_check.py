@@ -1,0 +1,142 @@
+"""Does a manifest make sense? Its types are right already; these are the values that no export writes.
+
+A manifest may come from a stranger. Its numbers become sizes of memory and its names become paths, so both are bounded
+here, once, before anything is opened or allocated. All functions raise ValueError.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from gptoss_onnx.files import is_plain_name
+from gptoss_onnx.json_text import printable
+
+if TYPE_CHECKING:
+    from gptoss_onnx.manifest import Manifest, TensorSpec, WeightFile, Weights
+
+KV_DTYPES = ("float32", "float16", "bfloat16")
+_DTYPES = ("int64", *KV_DTYPES)
+_COUNT_LIMIT = 1 << 31  # of anything that is counted: heads, tokens, vocabulary
+_SIZE_LIMIT = 1 << 50  # bytes of a file: a petabyte
+_LAYERS_LIMIT = 10_000
+_NAME_LIMIT = 1000  # letters
+_DIMENSIONS_LIMIT = 8
+_SHA256_DIGITS = frozenset("0123456789abcdef")
+# Integers of the model configuration that readers take sizes from.
+_MODEL_SIZES = ("vocab_size", "max_position_embeddings", "num_local_experts", "num_experts_per_tok")
+
+
+def check_manifest(manifest: "Manifest") -> None:
+    """Refuse a manifest that no export writes; ValueError says which entry is wrong, and why."""
+    # ONNX Runtime takes a file of another ending for its own format, in which nobody looks for external data.
+    fits = is_plain_name(manifest.graph) and manifest.graph.endswith(".onnx")
+    _expect("graph", manifest.graph, fits, "a plain file name that ends in .onnx")
+    for index, name in enumerate(manifest.tokenizer_files):
+        _expect(f"tokenizer_files[{index}]", name, is_plain_name(name), "a plain file name")
+    _check_name("exporter", manifest.exporter)
+    _range("opset", manifest.opset, 1)
+    for index, use in enumerate(manifest.ops):
+        _check_name(f"ops[{index}].domain", use.domain)
+        _check_name(f"ops[{index}].name", use.name)
+        _range(f"ops[{index}].count", use.count, 1)
+        _range(f"ops[{index}].version", use.version, 1)
+    for key in _MODEL_SIZES:
+        value = manifest.model.get(key)
+        if isinstance(value, int):  # what needs one that is missing says so
+            _range(f"model.{key}", value, 1)
+    _check_tensors("inputs", manifest.inputs)
+    _check_tensors("outputs", manifest.outputs)
+    _check_cache(manifest)
+    _check_weights(manifest.weights)
+    _check_texts("lossy", manifest.lossy)
+    _check_texts("unsupported", manifest.unsupported)
+
+
+def _check_tensors(where: str, specs: "Sequence[TensorSpec]") -> None:
+    for index, spec in enumerate(specs):
+        place = f"{where}[{index}]"
+        _check_name(f"{place}.name", spec.name)
+        _expect(f"{place}.dtype", spec.dtype, spec.dtype in _DTYPES, " or ".join(_DTYPES))
+        fits = 0 < len(spec.shape) <= _DIMENSIONS_LIMIT
+        _expect(f"{place}.shape", list(spec.shape), fits, f"1 to {_DIMENSIONS_LIMIT} dimensions")
+        for axis, size in enumerate(spec.shape):
+            if isinstance(size, int):
+                _range(f"{place}.shape[{axis}]", size, 1)
+            else:
+                _check_name(f"{place}.shape[{axis}]", size)
+    _check_different(where, [spec.name for spec in specs])
+
+
+def _check_cache(manifest: "Manifest") -> None:
+    dtype = manifest.kv_dtype
+    _expect("kv_dtype", dtype, dtype in KV_DTYPES, " or ".join(KV_DTYPES))
+    layers = manifest.cache
+    _expect("cache", f"{len(layers)} layers", 0 < len(layers) <= _LAYERS_LIMIT, f"1 to {_LAYERS_LIMIT} layers")
+    for index, layer in enumerate(layers):
+        _range(f"cache[{index}].window", layer.window, 0)
+        _range(f"cache[{index}].kv_heads", layer.kv_heads, 1)
+        _range(f"cache[{index}].head_dim", layer.head_dim, 1)
+        for part in ("past_key", "past_value", "present_key", "present_value"):
+            _check_name(f"cache[{index}].{part}", getattr(layer, part))
+    _check_different("cache", [name for layer in layers for name in (layer.past_key, layer.past_value)])
+    _check_different("cache", [name for layer in layers for name in (layer.present_key, layer.present_value)])
+
+
+def _check_weights(weights: "Weights") -> None:
+    refers = weights.mode == "reference"
+    if refers:
+        absolute = weights.root is not None and Path(weights.root).is_absolute() and "\0" not in weights.root
+        _expect("weights.root", weights.root, absolute, "an absolute folder, since weights.mode is reference")
+    else:
+        expected = f"null, since weights.mode is {weights.mode}"
+        _expect("weights.root", weights.root, weights.root is None, expected)
+    _check_name("weights.layout", weights.layout)
+    for index, entry in enumerate(weights.files):
+        _check_weight_file(f"weights.files[{index}]", entry, refers)
+    _check_different("weights.files", [entry.name for entry in weights.files])
+
+
+def _check_weight_file(where: str, entry: "WeightFile", refers: bool) -> None:
+    if refers:
+        _expect(f"{where}.name", entry.name, _is_below(entry.name), "a path below weights.root")
+        _expect(f"{where}.origin", entry.origin, entry.origin == "checkpoint", "checkpoint, in mode reference")
+    else:
+        _expect(f"{where}.name", entry.name, is_plain_name(entry.name), "a plain file name")
+    _range(f"{where}.size", entry.size, 1, _SIZE_LIMIT)
+    for key, digest in (("header_sha256", entry.header_sha256), ("sha256", entry.sha256)):
+        if digest is not None:
+            fits = len(digest) == 64 and _SHA256_DIGITS.issuperset(digest)
+            _expect(f"{where}.{key}", digest, fits, "64 hexadecimal digits")
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    parts = name.split("/")
+    return not path.is_absolute() and all(is_plain_name(part) for part in parts)
+
+
+def _check_name(where: str, name: str) -> None:
+    fits = 0 < len(name) <= _NAME_LIMIT and printable(name) == name
+    _expect(where, name, fits, f"a name of 1 to {_NAME_LIMIT} letters without control characters")
+
+
+def _check_different(where: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{where}: found the name {name[:60]!r} twice, expected different ones")
+        seen.add(name)
+
+
+def _check_texts(where: str, texts: Sequence[str]) -> None:
+    for index, text in enumerate(texts):
+        _check_name(f"{where}[{index}]", text)
+
+
+def _range(where: str, value: int, least: int, limit: int = _COUNT_LIMIT) -> None:
+    _expect(where, value, least <= value < limit, f"{least} to {limit - 1}")
+
+
+def _expect(where: str, found: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{where}: found {found!r:.60}, expected {expected}")
