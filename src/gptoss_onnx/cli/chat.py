@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gptoss_onnx.cli.console import extra, is_verbose, verbose_option
-from gptoss_onnx.cli.text_options import reasoning_options, sampling, sampling_options, session_options
+from gptoss_onnx.cli.text_options import (
+    reasoning_options,
+    sampling,
+    sampling_options,
+    session_options,
+    template_variables,
+)
 from gptoss_onnx.cli.writer import Writer
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.json_text import printable
@@ -64,7 +70,7 @@ def chat(
     tokenizer = Tokenizer.open(opened.folder)
     tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
     settings = sampling(options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size")))
-    variables = {} if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
+    variables = template_variables(tokenizer, reasoning_effort)
     with (
         Session.open(package, kernels, activations, provider, threads) as session,
         Conversation(
