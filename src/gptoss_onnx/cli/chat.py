@@ -122,7 +122,7 @@ class _Talk:
             self._answer(lambda: self._conversation.ask(message))
 
     def _read(self) -> str | None:
-        """Return the next line; None at the end. Ctrl-C at the prompt leaves, as in other programs."""
+        """Return the next line; None at the end."""
         if not self._is_terminal:
             line = sys.stdin.readline()
             return line.rstrip("\r\n") if line else None
@@ -130,17 +130,24 @@ class _Talk:
             return input("> ")
         except EOFError:
             return None
+        except KeyboardInterrupt:
+            _note("\nCtrl-D or /exit leaves")
+            return ""
 
-    def _answer(self, ask: Callable[[], Any]) -> None:
+    def _answer(self, ask: Callable[[], "Answer"]) -> None:
         writer = Writer(show_reasoning=self._show_reasoning)
-        answer = ask()
+        answer: Answer | None = None
         try:
+            answer = ask()
             for piece in answer:
                 writer.piece(piece)
             writer.finish()
         except KeyboardInterrupt:
-            answer.close()
             writer.finish()
+            if answer is None:
+                _note("interrupted")
+                return
+            answer.close()
             kept = "what was said is kept" if answer.content else "it and the message are forgotten"
             _note(f"interrupted; {kept}")
             return
