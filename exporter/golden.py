@@ -31,6 +31,7 @@ POSITIONS = 24  # recorded positions of one case at most
 WINDOWS = 4  # the long case spans this many windows
 LONGEST = 512  # but no more tokens than this
 SEED = 20250805
+ADVICE = "download it again"
 ONE_THREAD = 50_000_000  # parameters up to which one thread is faster than two that wait for each other
 TEXTS = {
     "short": "It was a bright morning, and she",
@@ -114,11 +115,8 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
     """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that can do that."""
     content = read_file(tokenizer_file, TOKENIZER_LIMIT, CheckpointError)
-    tokenizer = load_tokenizer(content, str(tokenizer_file), "download it again", CheckpointError)
-    with (
-        foreign_errors(f"{tokenizer_file}: cannot encode", "download it again", CheckpointError),
-        quiet_panics(),
-    ):
+    tokenizer = load_tokenizer(content, tokenizer_file, ADVICE, CheckpointError)
+    with foreign_errors(f"{tokenizer_file}: not a tokenizer", ADVICE, CheckpointError), quiet_panics():
         return {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in TEXTS.items()}
 
 

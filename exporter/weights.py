@@ -112,13 +112,12 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
-    piece = memoryview(bytearray(COPIED_AT_ONCE))
     with open_regular(source, CheckpointError) as file, target.open("xb", buffering=0) as copy:
-        while count := file.readinto(piece):
-            left = piece[:count]
+        while piece := file.read(COPIED_AT_ONCE):
+            left = memoryview(piece)
             while left:
                 left = left[copy.write(left) :]
-            progress.advance(count)
+            progress.advance(len(piece))
 
 
 def _known_sha256(path: Path) -> str | None:

@@ -44,8 +44,7 @@ class Tokenizer:
                 f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "
                 "checkpoint and export again"
             ) from None
-        backend = load_tokenizer(text, str(path), "export the package again", PackageError)
-        return cls(backend, Path(folder))
+        return cls(load_tokenizer(text, path, "export the package again", PackageError), Path(folder))
 
     @property
     def chat_template(self) -> ChatTemplate:

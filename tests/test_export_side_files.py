@@ -10,6 +10,7 @@ import pytest
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT, added_tokens, harmony_stops
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter import export
+from gptoss_onnx.runtime import Tokenizer
 from support.checkpoints import edit_json
 from support.tiny_package import VOCAB, clone, tiny_checkpoint
 
@@ -123,3 +124,77 @@ def test_only_harmony_tokenizers_have_harmony_stops() -> None:
     assert harmony_stops(tokens) == {"<|return|>": 301, "<|endoftext|>": 300, "<|call|>": 302}
     assert harmony_stops(STOPS) == {}
     assert added_tokens(b"{}", "tokenizer.json", CheckpointError) == {}
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _sequence(key: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "Sequence", key: steps}
+
+
+PADDING = {
+    "strategy": {"Fixed": 10**9},
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "x",
+}
+TWICE = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 2,
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {},
+}
+BOMBS: dict[str, dict[str, Any]] = {
+    "two letters for one, forty times": _sequence("normalizers", [_replace({"String": "a"}, "aa")] * 40),
+    "a megabyte for a letter": _replace({"String": "a"}, "a" * 10**6),
+    "a thousand letters before each": _replace({"Regex": "(?=.)"}, "x" * 1000),
+    "a megabyte before a text": {"type": "Prepend", "prepend": "x" * 10**6},
+}
+
+
+@pytest.mark.parametrize("normalizer", BOMBS.values(), ids=BOMBS.keys())
+def test_a_tokenizer_does_not_make_gigabytes_of_a_line(folder: Path, normalizer: dict[str, Any]) -> None:
+    edit_json(folder / "tokenizer.json", lambda document: document.update(normalizer=normalizer))
+    with pytest.raises(CheckpointError, match="it makes more than 100 letters or tokens of one"):
+        export(folder, folder.parent / "package")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("post_processor", _sequence("processors", [TWICE] * 40)),
+        ("decoder", _sequence("decoders", [_replace({"String": "a"}, "aa")] * 40)),
+    ],
+)
+def test_nor_do_its_other_parts(folder: Path, key: str, value: dict[str, Any]) -> None:
+    edit_json(folder / "tokenizer.json", lambda document: document.update({key: value}))
+    with pytest.raises(CheckpointError, match="it makes more than 100 letters or tokens of one"):
+        export(folder, folder.parent / "package")
+
+
+def test_padding_and_cutting_are_settings_of_a_training(folder: Path) -> None:
+    export(folder, folder.parent / "plain")
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    edit_json(folder / "tokenizer.json", lambda document: document.update(padding=PADDING, truncation=cut))
+    export(folder, folder.parent / "package")
+    plain, other = (folder.parent / name / "golden" / "golden.json" for name in ("plain", "package"))
+    assert plain.read_text() == other.read_text()
+    assert len(Tokenizer.open(folder.parent / "package").encode("hello")) == 5
+
+
+def test_what_most_tokenizers_have_is_taken(folder: Path) -> None:
+    steps = [{"type": "Prepend", "prepend": "_"}, _replace({"String": " "}, "_"), {"type": "NFKC"}]
+    edit_json(folder / "tokenizer.json", lambda document: document.update(normalizer=_sequence("normalizers", steps)))
+    export(folder, folder.parent / "package")
+
+
+def test_a_tokenizer_that_panics_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A pattern that matches nothing makes the Rust library panic, with a trace of forty lines on stderr."""
+    edit_json(folder / "tokenizer.json", lambda document: document.update(normalizer=_replace({"Regex": "x*"}, "aa")))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer \(.*\); download it again"):
+        export(folder, folder.parent / "package")
+    assert capfd.readouterr().err == ""

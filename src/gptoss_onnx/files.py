@@ -69,8 +69,9 @@ def read_file(path: Path, limit: int, error: type[GptOssError]) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary sibling, flush it to disk, and rename it over `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link of that name would lead the writing out of the folder
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

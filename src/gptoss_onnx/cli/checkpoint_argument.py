@@ -48,7 +48,7 @@ def _quiet_off_a_terminal() -> None:
     """Switch huggingface_hub's progress bars off where stderr is a file or a pipe."""
     if not sys.stderr.isatty():
         try:
-            from huggingface_hub.utils import disable_progress_bars
+            from huggingface_hub.utils.tqdm import disable_progress_bars
         except ImportError:  # locate says so
             return
         disable_progress_bars()

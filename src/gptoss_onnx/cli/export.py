@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gptoss_onnx.manifest import Manifest, Provider, Target
 
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
 # Kept in step with exporter/options.py by a test that tries every combination.
 TOGETHER = """\b
@@ -34,8 +36,10 @@ What a line does not name keeps its default.
 """
 
 
-def choice(group: str, flag: str, values: tuple[str, ...], text: str, default: str | None = None) -> Any:
-    """Return an option of `group` that takes one of `values`."""
+def choice(
+    group: str, flag: str, values: tuple[str, ...], text: str, default: str | None = None
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option of `group`, which takes one of `values`."""
     return click.option(
         flag,
         cls=GroupedOption,
