@@ -68,7 +68,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_template_ends_in_one_line(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name != "nested loops":  # one waits as long as users do
-        monkeypatch.setattr(template_process, "SECONDS", 2.0)
+        monkeypatch.setattr(template_process, "SECONDS", 1.0)
     begin = time.monotonic()
     with pytest.raises((InputError, PackageError)) as caught:
         ChatTemplate(HOSTILE[name], {}, tmp_path / "chat_template.jinja").render(USER)
@@ -77,7 +77,6 @@ def test_a_template_ends_in_one_line(tmp_path: Path, name: str, monkeypatch: pyt
     assert message.startswith(f"{tmp_path}/chat_template.jinja: ")
     assert "\n" not in message
     assert len(message) < 1000
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20  # kilobytes, of any of the processes
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -124,6 +123,14 @@ def test_threads_and_forks_share_a_template(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     assert template.render(USER) == "x"  # in another one
+
+
+def test_a_template_has_less_than_a_gigabyte(tmp_path: Path) -> None:
+    template = ChatTemplate("x", {}, tmp_path)
+    process = template._process._process
+    assert process is not None
+    assert resource.prlimit(process.pid, resource.RLIMIT_AS)[1] <= 2**30
+    assert resource.prlimit(process.pid, resource.RLIMIT_CPU)[0] <= 10
 
 
 def test_a_template_no_longer_used_leaves_no_process(tmp_path: Path) -> None:

@@ -235,3 +235,15 @@ def test_turns_are_as_without_a_cache(
             assert talk.reused > 30
         if target == "ort_package":
             assert talk.reused == 0  # it cannot go back
+
+
+def test_another_try_is_another_answer_and_repeats_with_the_seed(demo_package: Package) -> None:
+    def answers(opened: Session) -> list[str]:
+        with Conversation(opened, Sampling(temperature=1.5, seed=3), max_new_tokens=12) as talk:
+            first = "".join(map(str, talk.ask("Tell me about Emma.")))
+            return [first, "".join(map(str, talk.retry())), "".join(map(str, talk.retry()))]
+
+    with Session.open(demo_package.folder, threads=1) as opened:
+        found = answers(opened)
+        assert len(set(found)) == 3
+        assert answers(opened) == found
