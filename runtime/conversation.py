@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.generation import FinishReason
-from gptoss_onnx.runtime.harmony import HarmonyDelta
+from gptoss_onnx.runtime.harmony import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.text import Tokenizer
@@ -171,8 +171,6 @@ class Answer(Iterator[HarmonyDelta]):
     Attributes:
         messages: what it answers.
         prompt: the token ids of that.
-        content: the answer so far.
-        reasoning: the thoughts so far.
     """
 
     def __init__(
@@ -183,7 +181,17 @@ class Answer(Iterator[HarmonyDelta]):
     ) -> None:
         self._generation = generation
         self.messages, self.prompt = messages, prompt
-        self.content = self.reasoning = ""
+        self._content, self._reasoning = JoinedText(), JoinedText()
+
+    @property
+    def content(self) -> str:
+        """The answer so far."""
+        return str(self._content)
+
+    @property
+    def reasoning(self) -> str:
+        """The thoughts so far."""
+        return str(self._reasoning)
 
     @property
     def generation(self) -> TextGeneration[HarmonyDelta]:
@@ -206,9 +214,9 @@ class Answer(Iterator[HarmonyDelta]):
     def __next__(self) -> HarmonyDelta:
         piece = next(self._generation)
         if piece.kind == "content":
-            self.content += piece.text
+            self._content.add(piece)
         elif piece.kind == "reasoning":
-            self.reasoning += piece.text
+            self._reasoning.add(piece)
         return piece
 
     def close(self) -> None:

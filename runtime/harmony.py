@@ -269,6 +269,25 @@ class HarmonyParser:
         return [message.delta(text, len(self._messages) - 1)]
 
 
+class JoinedText:
+    """The text of several messages of one kind, each on a line of its own."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._message = 0
+
+    def add(self, piece: HarmonyDelta) -> str:
+        """Take a piece and return it, after a line end where another message begins in the middle of a line."""
+        is_next = piece.message != self._message and bool(self._pieces)
+        self._message = piece.message
+        text = f"\n{piece.text}" if is_next and not self._pieces[-1].endswith("\n") else piece.text
+        self._pieces.append(text)
+        return text
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
+
+
 @dataclass
 class _Message:
     """A message in the making."""

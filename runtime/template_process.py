@@ -45,19 +45,27 @@ class TemplateProcess:
         beyond its limits on time, memory and length.
         """
         with self._turn:
-            if self._process is None or self._owner != os.getpid():
+            if not self._is_running():
                 self._start()
             return self._ask({"given": given})
+
+    def _is_running(self) -> bool:
+        process = self._process
+        return process is not None and self._owner == os.getpid() and process.poll() is None
 
     def _start(self) -> None:
         if not sys.executable:
             raise RuntimeUnavailable("chat templates: found no Python program to run them with (sys.executable)")
         command = [sys.executable, "-I", str(WORKER), *_folders()]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C on the terminal is for us alone
         )
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _stop, self._process)
+        self._finalizer = weakref.finalize(self, _stop, self._process, self._owner)
         self._ask({"source": self._source})
 
     def _ask(self, request: Mapping[str, Any]) -> str:
@@ -129,7 +137,9 @@ def _folders() -> list[str]:
     return folders
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes]", owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the owner ends, which goes on needing it
     process.kill()
     for stream in (process.stdin, process.stdout):
         if stream is not None:

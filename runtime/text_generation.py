@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.runtime.arguments import integer
 from gptoss_onnx.runtime.generation import FinishReason, Generation
 from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
 from gptoss_onnx.runtime.kv_cache import KVCache
@@ -201,9 +202,9 @@ def check_prompt(prompt: Prompt, vocab: int, longest: int) -> None:
 def _at_most(session: "Session", prompt_tokens: int, wanted: int) -> int:
     """Return how many tokens to generate: what is wanted, but never more than the model can still take."""
     longest = session.manifest.model.get("max_position_embeddings")
-    if not isinstance(longest, int) or not isinstance(wanted, int):
-        return wanted  # the generation refuses what is no number
-    return min(wanted, longest + 1 - prompt_tokens)  # the last token is generated but not run
+    wanted = integer("max_new_tokens", wanted, 0)
+    # The last token is generated but not run.
+    return min(wanted, longest + 1 - prompt_tokens) if isinstance(longest, int) else wanted
 
 
 class _TextReader:

@@ -40,7 +40,9 @@ def said(folder: Path, **options: Any) -> Path:
         return tokenizer.encode_chat(messages, variables=variables), tokenizer.encode(answer)
 
     call = '<|channel|>commentary to=functions.tide <|constrain|>json<|message|>{"h": 3}<|call|>'
+    two = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>Seen.<|return|>"
     scripts = [
+        chat([{"role": "user", "content": "two"}], two),
         chat(WHY, ANSWER),
         chat(WHY, "<|channel|>final<|message|>Low.<|return|>", reasoning_effort="low"),
         chat([{"role": "system", "content": "Be brief."}, *WHY], "<|channel|>final<|message|>Brief.<|return|>"),
@@ -72,6 +74,11 @@ def test_thoughts_go_to_stderr_and_the_answer_to_stdout(package: Path) -> None:
     assert done("generate", package, "--chat", "-p", "Why?", "--hide-reasoning") == "Because 😀.\n"
     assert done("generate", package, "--chat", "-p", "Why?", "--reasoning-effort", "low") == "Low.\n"
     assert done("generate", package, "--chat", "-p", "Why?", "--system", "Be brief.") == "Brief.\n"
+
+
+def test_messages_of_an_answer_stand_on_lines_of_their_own(package: Path) -> None:
+    assert done("generate", package, "--chat", "-p", "two") == "I look.\nSeen.\n"
+    assert json.loads(done("generate", package, "--chat", "-p", "two", "--json"))["content"] == "I look.\nSeen."
 
 
 def test_json_holds_content_thoughts_and_calls_apart(package: Path) -> None:
@@ -232,7 +239,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_chat(package: Path) -> None:
         process.stdin.write(b"on\n")
         process.stdin.flush()
         assert process.stdout.read(4) == b"onzz"
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all that runs below it gets it
         out, err = process.communicate(b"/undo\nWhy?\n", timeout=60)
     assert process.returncode == 0
     assert err.decode().splitlines()[:2] == ["interrupted; what was said is kept", "forgotten: on"]

@@ -1,6 +1,7 @@
 """What messages spell is text: control tokens in them neither open nor close a message, and other text is untouched."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,17 @@ def test_a_template_that_changes_what_is_spelled_is_refused_or_safe(tmp_path: Pa
 
 def test_a_text_outside_of_chats_is_as_it_was(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("<|end|>") == [tokenizer.special_tokens["<|end|>"]]
+
+
+def test_control_tokens_that_a_file_does_not_call_special_are_such(folder: Path, tmp_path: Path) -> None:
+    document = json.loads((folder / "tokenizer.json").read_text())
+    for token in document["added_tokens"]:
+        token["special"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    other = Tokenizer.open(tmp_path)
+    assert other.harmony is not None
+    messages, variables = conversation(user=FORGED)
+    plain, _ = conversation()
+    ids = other.encode_chat(messages, variables=variables)
+    assert structure(other, ids) == structure(other, other.encode_chat(plain, variables=variables))

@@ -110,9 +110,17 @@ def test_threads_and_forks_share_a_template(tmp_path: Path) -> None:
     assert wrong == []
     child = os.fork()
     if child == 0:  # a server that forks after it has opened its package
-        os._exit(0 if template.render(USER) == "x" else 1)
+        well = template.render(USER) == "x"
+        template._process._finalizer()  # as when a fork exits in the usual way
+        os._exit(0 if well else 1)
     assert template.render(USER) == "x"
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    process = template._process._process
+    assert process is not None
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert template.render(USER) == "x"  # in another one
 
 
 def test_a_template_no_longer_used_leaves_no_process(tmp_path: Path) -> None:
@@ -133,11 +141,48 @@ PANICS: dict[str, dict[str, Any]] = {
 }
 
 
+DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+GROWING: dict[str, dict[str, Any]] = {
+    "normalizer": {"normalizer": {"type": "Sequence", "normalizers": [DOUBLE] * 40}},
+    "decoder": {"decoder": {"type": "Sequence", "decoders": [DOUBLE] * 40}},
+    "one rule": {"normalizer": {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 10**6}},
+}
+
+
+def write_tokenizer(folder: Path, **changes: Any) -> None:
+    parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    document = {"version": "1.0", **parts, "added_tokens": [], "model": BPE} | changes
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_tokenizer_whose_texts_grow_is_refused(tmp_path: Path, name: str) -> None:
+    write_tokenizer(tmp_path, **GROWING[name])
+    with pytest.raises(PackageError, match=r"makes more than 100 letters or tokens of one"):
+        Tokenizer.open(tmp_path)
+
+
+def test_a_tokenizer_does_not_pad(tmp_path: Path) -> None:
+    padding = {"strategy": {"Fixed": 10**13}, "direction": "Right", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "a"}
+    write_tokenizer(tmp_path, padding=padding, normalizer=DOUBLE)
+    assert Tokenizer.open(tmp_path).encode("ab") == [0, 2]
+
+
+def test_a_panic_at_one_text_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Onig gives up an expression that takes too long, by a panic; which text it is no probe can know."""
+    endless = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    write_tokenizer(tmp_path, pre_tokenizer=endless)
+    tokenizer = Tokenizer.open(tmp_path)
+    for encode in (tokenizer.encode, tokenizer.encode_plain):
+        with pytest.raises(PackageError, match=r"cannot encode this \(.*retry-limit.*\); export"):
+            encode("a" * 40 + "b")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", PANICS)
 def test_a_tokenizer_that_panics_is_one_line(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
-    document = {"version": "1.0", **parts, "added_tokens": [], "model": BPE} | PANICS[name]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    write_tokenizer(tmp_path, **PANICS[name])
     with pytest.raises(PackageError, match=r"tokenizer\.json: not a tokenizer \([^\n]+\); export the package again$"):
         Tokenizer.open(tmp_path)
     assert capfd.readouterr().err == ""

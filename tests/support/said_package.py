@@ -18,7 +18,6 @@ from gptoss_onnx.manifest import CacheLayer, TensorSpec
 from support.fake_package import Nodes, manifest, write_bias
 
 LONGEST = 4096
-_KEYS = 1 << 16
 _LAYER = CacheLayer(0, 1, 1, "past_key_values.0.key", "past_key_values.0.value", "present.0.key", "present.0.value")
 
 
@@ -39,15 +38,15 @@ def write_said_package(
     for file in tokenizer.iterdir():
         shutil.copy(file, folder / file.name)
     write_bias(folder / "weights.safetensors", (0.0,) * 18)
-    table = np.full(_KEYS, lost, np.int64)
+    said_after: dict[int, int] = {}
     taken: dict[int, tuple[int, ...]] = {}
     for prompt, said in scripts:
         for count, token in enumerate(said):
             history = (*prompt, *said[:count])
             key = _key(history)
             assert taken.setdefault(key, history) == history, "two histories share a number: change a script"
-            table[key] = token
-    (folder / "model.onnx").write_bytes(_graph(table, vocab).SerializeToString())
+            said_after[key] = token
+    (folder / "model.onnx").write_bytes(_graph(said_after, lost, vocab).SerializeToString())
     plain = manifest((_LAYER,), "float32", folder, None)
     model: dict[str, Any] = {"vocab_size": vocab, "max_position_embeddings": LONGEST, "eos_token_id": ends}
     logits = TensorSpec("logits", "float32", ("batch", "kept", vocab))
@@ -56,10 +55,11 @@ def write_said_package(
 
 
 def _key(history: Sequence[int]) -> int:
-    return sum((token + 1) * (place * place + 7) for place, token in enumerate(history)) % _KEYS
+    return sum((token + 1) * (place * place + 7) for place, token in enumerate(history))
 
 
-def _graph(table: np.ndarray[Any, np.dtype[np.int64]], vocab: int) -> onnx.ModelProto:
+def _graph(said_after: dict[int, int], lost: int, vocab: int) -> onnx.ModelProto:
+    """Return the graph; K histories are known."""
     g = Nodes()
     one, zero, middle = g.constant([1]), g.constant(0), g.constant([1, 3])
     new = g.range_to(g.add("Shape", "input_ids", start=1, end=2))
@@ -81,10 +81,16 @@ def _graph(table: np.ndarray[Any, np.dtype[np.int64]], vocab: int) -> onnx.Model
     terms = g.add("Mul", g.add("Add", held, g.constant(1)), weight)  # (B, C)
     seen = g.add("LessOrEqual", slots, g.add("Unsqueeze", positions, g.constant([2])))  # (B, S, C)
     shown = g.add("Where", seen, g.add("Unsqueeze", terms, one), zero)
-    key = g.add("Mod", g.add("ReduceSum", shown, g.constant([2]), keepdims=0), g.constant(_KEYS))  # (B, S)
-    said = g.add("Gather", g.constant(table), key)
-    kept = g.add("GatherND", said, g.add("Unsqueeze", "logit_positions", g.constant([2])), batch_dims=1)
-    g.add("OneHot", kept, g.constant(vocab), g.constant([0.0, 1.0], np.float32), output="logits")
+    key = g.add("ReduceSum", shown, g.constant([2]), keepdims=0)  # (B, S)
+    last = g.add("Unsqueeze", "logit_positions", g.constant([2]))
+    here = g.add("Unsqueeze", g.add("GatherND", key, last, batch_dims=1), g.constant([2]))  # (B, kept, 1)
+    known = g.add("Equal", here, g.constant(list(said_after)))  # (B, kept, K)
+    found = g.add("Cast", known, to=TensorProto.INT64)
+    # One more than the token, so that 0 says that no history is this one.
+    said = g.add("Mul", found, g.constant([token + 1 for token in said_after.values()]))
+    said = g.add("ReduceMax", said, g.constant([2]), keepdims=0)  # (B, kept)
+    said = g.add("Where", g.add("Equal", said, zero), g.constant(lost), g.add("Sub", said, g.constant(1)))
+    g.add("OneHot", said, g.constant(vocab), g.constant([0.0, 1.0], np.float32), output="logits")
 
     value = helper.make_tensor_value_info
     shapes: dict[str, list[str | int | None]] = {

@@ -20,19 +20,26 @@ class Writer:
     """Prints pieces as they come: the text to stdout, and what is not for the user, dimmed, to stderr.
 
     A terminal gets control characters escaped; a file or a pipe gets what the model said.
-
-    Attributes:
-        text: the answer so far, without thoughts.
-        reasoning: the thoughts so far.
     """
 
     def __init__(self, *, quiet: bool = False, show_reasoning: bool = True) -> None:
+        from gptoss_onnx.runtime.harmony import JoinedText
+
         self._quiet, self._show_reasoning = quiet, show_reasoning
         self._open: TextIO | None = None  # the stream whose line has not ended
         self._message = -1
-        self.text = self.reasoning = ""
-        self._texts: list[str] = []
-        self._thoughts: list[str] = []
+        self._plain: list[str] = []
+        self._answer, self._thoughts = JoinedText(), JoinedText()
+
+    @property
+    def text(self) -> str:
+        """The text or the answer so far, without thoughts."""
+        return "".join(self._plain) or str(self._answer)
+
+    @property
+    def reasoning(self) -> str:
+        """The thoughts so far."""
+        return str(self._thoughts)
 
     def token(self, token: int) -> None:
         """Print an id."""
@@ -41,25 +48,20 @@ class Writer:
     def piece(self, piece: "str | HarmonyDelta") -> None:
         """Print a piece of a text or of an answer."""
         if isinstance(piece, str):
-            self._answer(piece)
-            return
-        if piece.kind == "content":
-            self._answer(piece.text)
+            self._plain.append(piece)
+            self._print(piece, sys.stdout)
+        elif piece.kind == "content":
+            if self._open is sys.stderr:
+                self._end_line()
+            self._print(self._answer.add(piece), sys.stdout)
         else:
             if piece.kind == "reasoning":
-                self._thoughts.append(piece.text)
+                self._thoughts.add(piece)
             self._aside(piece)
 
     def finish(self) -> None:
         """End the line."""
-        self.text, self.reasoning = "".join(self._texts), "".join(self._thoughts)
         self._end_line()
-
-    def _answer(self, text: str) -> None:
-        if self._open is sys.stderr:
-            self._end_line()
-        self._texts.append(text)
-        self._print(text, sys.stdout)
 
     def _aside(self, piece: "HarmonyDelta") -> None:
         """Print thoughts, calls of tools and other speakers."""
