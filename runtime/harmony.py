@@ -144,10 +144,15 @@ class HarmonyParser:
     def answered(self) -> bool:
         """Whether the answer is complete: a message to the user in channel `final` has ended.
 
-        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there.
+        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there. A model
+        that goes on by speaking for somebody else has answered too.
         """
-        last = self._messages[-1] if self._messages else None
-        return last is not None and last.end is not None and last.kind == "content" and last.header.channel == "final"
+        if not self._messages:
+            return False
+        last = self._messages[-1]
+        if last.kind == "other":
+            return any(message.text for message in self._messages[:-1])
+        return last.end is not None and last.kind == "content" and last.header.channel == "final"
 
     def push(self, token: int) -> list[HarmonyDelta]:
         """Take a token and return the text that is certain by now, mostly one piece or none."""
