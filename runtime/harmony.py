@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gptoss_onnx.errors import InputError
 from gptoss_onnx.harmony_tokens import HarmonyTokens
 from gptoss_onnx.runtime.harmony_header import Header, HeaderReader
 from gptoss_onnx.runtime.text_stream import TextStream
@@ -103,6 +104,8 @@ class HarmonyParser:
             its text. By default `<|start|>assistant`.
         stop: texts that end the answer. They are not looked for in reasoning.
 
+    Raises InputError for another tokenizer, and for stops that are no sequence of texts.
+
     Attributes:
         stopped: a stop text has appeared; it and what follows in its message is not part of the text.
     """
@@ -114,7 +117,8 @@ class HarmonyParser:
         stop: Sequence[str] = (),
     ) -> None:
         tokens = tokenizer.harmony
-        assert tokens is not None, "this tokenizer does not know harmony"
+        if tokens is None:
+            raise InputError("tokenizer: found none of harmony's control tokens, expected a tokenizer of gpt-oss")
         self.stopped = False
         self._tokenizer, self._tokens, self._stop = tokenizer, tokens, stop
         special = tokenizer.special_tokens
