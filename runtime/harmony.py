@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gptoss_onnx.errors import InputError
 from gptoss_onnx.harmony_tokens import HarmonyTokens
 from gptoss_onnx.runtime.harmony_header import Header, HeaderReader
 from gptoss_onnx.runtime.text_stream import TextStream
@@ -103,6 +104,8 @@ class HarmonyParser:
             its text. By default `<|start|>assistant`.
         stop: texts that end the answer. They are not looked for in reasoning.
 
+    Raises InputError for another tokenizer, and for stops that are no sequence of texts.
+
     Attributes:
         stopped: a stop text has appeared; it and what follows in its message is not part of the text.
     """
@@ -114,7 +117,8 @@ class HarmonyParser:
         stop: Sequence[str] = (),
     ) -> None:
         tokens = tokenizer.harmony
-        assert tokens is not None, "this tokenizer does not know harmony"
+        if tokens is None:
+            raise InputError("tokenizer: found none of harmony's control tokens, expected a tokenizer of gpt-oss")
         self.stopped = False
         self._tokenizer, self._tokens, self._stop = tokenizer, tokens, stop
         special = tokenizer.special_tokens
@@ -144,10 +148,15 @@ class HarmonyParser:
     def answered(self) -> bool:
         """Whether the answer is complete: a message to the user in channel `final` has ended.
 
-        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there.
+        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there. A model
+        that goes on by speaking for somebody else has answered too.
         """
-        last = self._messages[-1] if self._messages else None
-        return last is not None and last.end is not None and last.kind == "content" and last.header.channel == "final"
+        if not self._messages:
+            return False
+        last = self._messages[-1]
+        if last.kind == "other":
+            return any(message.text for message in self._messages[:-1])
+        return last.end is not None and last.kind == "content" and last.header.channel == "final"
 
     def push(self, token: int) -> list[HarmonyDelta]:
         """Take a token and return the text that is certain by now, mostly one piece or none."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -233,6 +234,12 @@ def test_tokenizers_without_harmony_are_told_apart() -> None:
         rest = {text: id_ for text, id_ in ids.items() if text != needed}
         assert HarmonyTokens.of(rest) is None
         assert harmony_stop_tokens(rest) == ()
+
+
+def test_a_tokenizer_without_harmony_is_refused() -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+    with pytest.raises(InputError, match="tokenizer: found none of harmony's control tokens"):
+        HarmonyParser(Tokenizer(backend, Path()))
 
 
 def test_a_folder_is_enough(tmp_path: Path) -> None:

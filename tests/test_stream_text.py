@@ -42,6 +42,7 @@ def said(tokenizer: Tokenizer, folder: Path, **options: Any) -> Path:
         (TURN, SECOND),
         ([{"role": "user", "content": "tide"}], CALL),
         ([{"role": "user", "content": "on"}], ENDLESS),
+        ([{"role": "user", "content": "both"}], "Hi.<|end|><|start|>user<|message|>And now I ask<|end|>"),
         ([{"role": "user", "content": "bad"}], "<|channel|>final<|message|>x<|end|>and<|end|><|start|>more"),
     ]
     scripts = [(tokenizer.encode_chat(messages), tokenizer.encode(answer)) for messages, answer in chats]
@@ -92,6 +93,9 @@ def test_a_call_of_a_tool_ends_the_answer(session: Session) -> None:
 def test_an_answer_that_ends_as_in_training_data_has_ended(session: Session) -> None:
     generation = session.stream_text([{"role": "user", "content": "bad"}])
     assert kinds(list(generation)) == {"content": "x"}
+    assert generation.finish_reason == "stop"
+    generation = session.stream_text([{"role": "user", "content": "both"}])
+    assert kinds(list(generation)) == {"content": "Hi."}
     assert generation.finish_reason == "stop"
 
 
