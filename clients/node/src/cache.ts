@@ -130,8 +130,9 @@ function allocate(
     check(bytes <= MOST_BYTES, "cache", `${bytes} bytes a buffer`, "fewer");
     return type === "float32" ? new Float32Array(size) : new Uint16Array(size);
   } catch (error) {
+    const reason = oneLine(error);
     throw new GptossError(
-      `cache: a buffer of ${bytes} bytes cannot be allocated (${oneLine(error)}); lower its capacity`,
+      `cache: a buffer of ${bytes} bytes cannot be allocated (${reason}); lower its capacity`,
     );
   }
 }

@@ -48,8 +48,7 @@ export class Generation implements AsyncIterable<number> {
     if (cache !== undefined) session.checkCall(prompt, cache);
     this.maxNewTokens = maxNewTokens;
     this.sampler = new Sampler(sampling, prompt);
-    // The package's own may lie beyond the vocabulary, where they never come: that is the
-    // checkpoint's affair.
+    // Some checkpoints name stop tokens beyond their vocabulary; those of the caller are checked.
     for (const id of options.sampling?.stopTokens ?? []) {
       if (!session.files.stopTokens.includes(id))
         checkInteger("stop tokens: an id", id, 0, session.vocab - 1);

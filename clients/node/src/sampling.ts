@@ -24,7 +24,7 @@ export interface Sampling {
 
 const KEYS = ["temperature", "topK", "topP", "minP", "repetitionPenalty", "seed", "stopTokens"];
 
-/** Checks every setting in the type it is used in; a text that looks like a number is none. */
+/** Checks every setting; a text is refused even if it looks like a number. */
 function checkSampling(sampling: Sampling): void {
   checkOptions("sampling", sampling, KEYS);
   const {

@@ -96,7 +96,7 @@ export class Session {
     cache: KVCache,
     at: readonly number[],
   ): Promise<Float32Array> {
-    // The caller may change its own.
+    // Copies: the caller may change its arrays while the calls run.
     const [tokens, positions] = [copy("prompt", given), copy("positions", at)];
     this.checkCall(tokens, cache);
     checkPositions(positions, tokens.length);
@@ -141,8 +141,8 @@ export class Session {
       binding.bind(false, name, "int64", BigInt64Array.from(values, BigInt), shape);
     input("input_ids", tokens, 1, tokens.length);
     if (this.kernels === "contrib") {
-      const total = past + tokens.length;
-      input("attention_mask", new Array<number>(total).fill(1), 1, total);
+      const mask = new BigInt64Array(past + tokens.length).fill(1n);
+      binding.bind(false, "attention_mask", "int64", mask, [1, mask.length]);
     } else {
       input("past_lengths", [past], 1);
       input("new_lengths", [tokens.length], 1);

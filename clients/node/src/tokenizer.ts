@@ -13,7 +13,7 @@ export type Description = { specials: [string, number][]; longest: number } | nu
 export type TokenizerAnswer = { id: number; value?: unknown; error?: string };
 
 export interface TokenizerOptions {
-  /** A call that takes longer is refused. */
+  /** Most that a call may take; 10 if it is left out. */
   seconds?: number;
 }
 
@@ -46,7 +46,7 @@ export class Tokenizer implements Decoder {
     this.milliseconds = 1000 * (options.seconds ?? DEFAULT_SECONDS);
   }
 
-  /** Opens the tokenizer of a package folder; returns undefined where it has none. */
+  /** Opens the tokenizer of a package folder; returns undefined if it has none. */
   static async open(
     folder: string,
     options: TokenizerOptions = {},
@@ -104,6 +104,7 @@ export class Tokenizer implements Decoder {
       const late = `found no answer to ${method} in ${seconds} seconds; give it less text`;
       const timer = setTimeout(() => void this.stop(late), this.milliseconds);
       this.waiting.set(id, { resolve, reject, timer });
+      worker.ref();
       worker.postMessage({ id, method, argument } satisfies TokenizerCall);
     });
   }
@@ -118,6 +119,7 @@ export class Tokenizer implements Decoder {
       if (call === undefined) return;
       this.waiting.delete(id);
       clearTimeout(call.timer);
+      if (this.waiting.size === 0) worker.unref(); // an idle thread keeps no process alive
       if (error === undefined) call.resolve(value);
       else call.reject(new GptossError(error));
     });

@@ -1,7 +1,9 @@
 // Caches on the demo package: one caller at a time, tokens taken back, what the sampler knows of
 // them, their memory.
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { Session } from "gptoss-node";
 import { all, golden, NATIVE, PACKAGE, PORTABLE, refused, short } from "./support.mjs";
 
@@ -116,6 +118,14 @@ test("tokens are taken back as far as the rings remember, with the same logits a
     cache.length = 0;
     assertEqual(await session.forward(tokens, cache));
   }
+});
+
+test("a thread or a process that ends while the graph runs ends nothing else", () => {
+  const program = fileURLToPath(new URL("interrupted.mjs", import.meta.url));
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [program], {
+    encoding: "utf8",
+  });
+  assert.deepEqual([status, signal, stdout, stderr], [3, null, "alive\n", ""]);
 });
 
 test("the addon refuses memory that was given away, and a second call on a binding", async () => {
