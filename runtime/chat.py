@@ -27,7 +27,7 @@ class ChatTemplate:
     """A compiled template and the special tokens it may name; threads may share it."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], origin: Path) -> None:
-        self._special_tokens = dict(special_tokens)
+        self._source, self._special_tokens = source, dict(special_tokens)
         self._process = TemplateProcess(source, origin)
 
     @classmethod
@@ -49,6 +49,10 @@ class ChatTemplate:
                 "pass the text as it is, with --prompt"
             )
         return cls(source, _special_tokens(config), origin)
+
+    def reads(self, variable: str) -> bool:
+        """Say whether the template has a use for a variable."""
+        return variable in self._source
 
     def render(
         self,

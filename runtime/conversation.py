@@ -135,6 +135,7 @@ class Conversation:
         """Forget what the cache holds beyond what `ids` begin with, and return how many tokens stay."""
         pairs = zip(self._held, ids[:-1], strict=False)  # the last token gives the first logits: it is run
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        shared = min(shared, int(cache.lengths[0]))  # fewer, where an interrupt came between the two
         if shared < cache.floor[0]:
             shared = 0
         cache.rewind(shared)

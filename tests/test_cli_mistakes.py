@@ -280,7 +280,7 @@ PROMPTS: dict[str, tuple[tuple[object, ...], Words]] = {
     ),
     "of a huge token": (("--prompt-tokens", "9" * 30), "expected token ids"),
     "too long": (("--prompt", "x" * (LONGEST + 1)), (f"found {LONGEST + 1} tokens", f"at most {LONGEST}")),
-    "given twice": (("--prompt", "x", "--prompt-tokens", "1"), "found both"),
+    "given twice": (("--prompt", "x", "--prompt-tokens", "1"), "found --prompt and --prompt-tokens"),
     "of bytes that are no text": (("--prompt", "\udcff"), "lone surrogate"),
     "for a chat of tokens": (("--prompt-tokens", "1", "--chat"), "--chat"),
     "with a system but no chat": (("--prompt", "x", "--system", "y"), "add --chat"),

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gptoss_onnx.cli import main
+from gptoss_onnx.exporter import Package
 from gptoss_onnx.runtime import Tokenizer
 from support.harmony_tokenizer import write_harmony_tokenizer
 from support.said_package import write_said_package
@@ -220,6 +221,13 @@ def test_a_chat_shows_thoughts_and_takes_the_system_and_effort(package: Path) ->
     assert (result.stdout, result.stderr) == ("Because 😀.\n", "User asks 为什么.\n")
     assert run("chat", package, "--reasoning-effort", "low", input="Why?\n").stdout == "Low.\n"
     assert run("chat", package, "--system", "Be brief.", input="Why?\n/undo\n/clear\nWhy?").stdout == "Brief.\n" * 2
+
+
+def test_an_effort_that_the_template_passes_over_is_refused(demo_package: Package) -> None:
+    for arguments in (("generate", demo_package.folder, "--chat", "-p", "x"), ("chat", demo_package.folder)):
+        result = run(*arguments, "--reasoning-effort", "low")
+        line = "error: --reasoning-effort: this package's chat template does not read it; leave it out\n"
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", line)
 
 
 def test_a_message_that_cannot_be_answered_leaves_the_chat_open(package: Path) -> None:

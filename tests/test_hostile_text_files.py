@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import resource
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -65,7 +68,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_template_ends_in_one_line(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name != "nested loops":  # one waits as long as users do
-        monkeypatch.setattr(template_process, "SECONDS", 2.0)
+        monkeypatch.setattr(template_process, "SECONDS", 1.0)
     begin = time.monotonic()
     with pytest.raises((InputError, PackageError)) as caught:
         ChatTemplate(HOSTILE[name], {}, tmp_path / "chat_template.jinja").render(USER)
@@ -74,7 +77,6 @@ def test_a_template_ends_in_one_line(tmp_path: Path, name: str, monkeypatch: pyt
     assert message.startswith(f"{tmp_path}/chat_template.jinja: ")
     assert "\n" not in message
     assert len(message) < 1000
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20  # kilobytes, of any of the processes
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -123,6 +125,14 @@ def test_threads_and_forks_share_a_template(tmp_path: Path) -> None:
     assert template.render(USER) == "x"  # in another one
 
 
+def test_a_template_has_less_than_a_gigabyte(tmp_path: Path) -> None:
+    template = ChatTemplate("x", {}, tmp_path)
+    process = template._process._process
+    assert process is not None
+    assert resource.prlimit(process.pid, resource.RLIMIT_AS)[1] <= 2**30
+    assert resource.prlimit(process.pid, resource.RLIMIT_CPU)[0] <= 10
+
+
 def test_a_template_no_longer_used_leaves_no_process(tmp_path: Path) -> None:
     template = ChatTemplate("x", {}, tmp_path)
     process = template._process._process
@@ -169,15 +179,25 @@ def test_a_tokenizer_does_not_pad(tmp_path: Path) -> None:
     assert Tokenizer.open(tmp_path).encode("ab") == [0, 2]
 
 
-def test_a_panic_at_one_text_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_panic_at_one_text_is_one_line(tmp_path: Path) -> None:
     """Onig gives up an expression that takes too long, by a panic; which text it is no probe can know."""
     endless = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
     write_tokenizer(tmp_path, pre_tokenizer=endless)
-    tokenizer = Tokenizer.open(tmp_path)
-    for encode in (tokenizer.encode, tokenizer.encode_plain):
-        with pytest.raises(PackageError, match=r"cannot encode this \(.*retry-limit.*\); export"):
-            encode("a" * 40 + "b")
-    assert capfd.readouterr().err == ""
+    for method in ("encode", "encode_plain"):
+        # In a process of its own: where other threads run, what they say meanwhile must not be held back.
+        code = f"""
+import sys
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.runtime import Tokenizer
+tokenizer = Tokenizer.open(sys.argv[1])
+try:
+    tokenizer.{method}("a" * 40 + "b")
+except PackageError as error:
+    print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert re.fullmatch(r"\S*tokenizer\.json: cannot encode this \(.*retry-limit.*\); export.*\n", done.stdout)
 
 
 @pytest.mark.parametrize("name", PANICS)

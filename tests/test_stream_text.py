@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime import Conversation, HarmonyDelta, Sampling, Session, Tokenizer
+from gptoss_onnx.exporter import Package
+from gptoss_onnx.runtime import Conversation, HarmonyDelta, Sampling, Session, Tokenizer, conversation
 from support.harmony_tokenizer import write_harmony_tokenizer
 from support.said_package import LONGEST, write_said_package
 
@@ -161,44 +162,88 @@ def test_leaving_early_frees_the_cache(session: Session) -> None:
 
 
 def test_a_conversation_keeps_what_turns_share(session: Session, tokenizer: Tokenizer) -> None:
-    with Conversation(session) as conversation:
-        assert kinds(list(conversation.ask("Why? 为什么")))["content"] == "Because 😀."
+    with Conversation(session) as talk:
+        assert kinds(list(talk.ask("Why? 为什么")))["content"] == "Because 😀."
         # The answer is right only if the cache holds what the script's history says: thoughts left out.
-        assert "".join(map(str, conversation.ask("And?"))) == "So."
+        assert "".join(map(str, talk.ask("And?"))) == "So."
         first, second = tokenizer.encode_chat(WHY), tokenizer.encode_chat(TURN)
-        assert len(first) - 1 <= conversation.reused < len(second)
-        assert conversation.undo() == "And?"
-        assert conversation.messages == TURN[:2]
-        assert "".join(map(str, conversation.ask("And?"))) == "So."
-        assert "".join(map(str, conversation.retry())) == "So."
-        assert [message["role"] for message in conversation.messages] == ["user", "assistant"] * 2
-        conversation.clear()
-        assert kinds(list(conversation.ask("Why? 为什么")))["reasoning"] == "User asks 为什么."
+        assert len(first) - 1 <= talk.reused < len(second)
+        assert talk.undo() == "And?"
+        assert talk.messages == TURN[:2]
+        assert "".join(map(str, talk.ask("And?"))) == "So."
+        assert "".join(map(str, talk.retry())) == "So."
+        assert [message["role"] for message in talk.messages] == ["user", "assistant"] * 2
+        talk.clear()
+        assert kinds(list(talk.ask("Why? 为什么")))["reasoning"] == "User asks 为什么."
         with pytest.raises(InputError, match="found no message of the user's yet"):
             Conversation(session).undo()
 
 
 def test_an_answer_left_early_is_kept_as_far_as_it_came(session: Session) -> None:
-    with Conversation(session) as conversation:
-        answer = conversation.ask("Why? 为什么")
+    with Conversation(session) as talk:
+        answer = talk.ask("Why? 为什么")
         while not answer.content:
             next(answer)
-        conversation.undo()
-        assert conversation.messages == []
-        answer = conversation.ask("Why? 为什么")
+        talk.undo()
+        assert talk.messages == []
+        answer = talk.ask("Why? 为什么")
         next(answer)
         assert answer.reasoning
         answer.close()
         with pytest.raises(InputError, match="no message"):  # nothing of it was an answer: it is forgotten
-            conversation.undo()
-        assert kinds(list(conversation.ask("Why? 为什么")))["content"] == "Because 😀."
+            talk.undo()
+        assert kinds(list(talk.ask("Why? 为什么")))["content"] == "Because 😀."
 
 
 def test_a_cache_that_cannot_rewind_is_read_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Conversation(session) as conversation:
-        list(conversation.ask("Why? 为什么"))
-        assert conversation._cache is not None
-        lengths = conversation._cache.lengths
-        monkeypatch.setattr(type(conversation._cache), "floor", property(lambda _: lengths))
-        assert "".join(map(str, conversation.ask("And?"))) == "So."
-        assert conversation.reused == 0
+    with Conversation(session) as talk:
+        list(talk.ask("Why? 为什么"))
+        assert talk._cache is not None
+        lengths = talk._cache.lengths
+        monkeypatch.setattr(type(talk._cache), "floor", property(lambda _: lengths))
+        assert "".join(map(str, talk.ask("And?"))) == "So."
+        assert talk.reused == 0
+
+
+@pytest.mark.parametrize("reserve", [conversation.RESERVE, 8])
+@pytest.mark.parametrize("target", ["demo_package", "ort_package"])
+def test_turns_are_as_without_a_cache(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, target: str, reserve: int
+) -> None:
+    """On a real model, whose window layers forget: what cannot be rewound is read again."""
+    monkeypatch.setattr(conversation, "RESERVE", reserve)
+    package: Package = request.getfixturevalue(target)
+    with Session.open(package.folder, threads=1) as opened, Conversation(opened, max_new_tokens=60) as talk:
+
+        def check(answer: conversation.Answer) -> None:
+            said = "".join(map(str, answer))
+            alone = opened.stream_text(answer.messages, max_new_tokens=60)
+            assert said == "".join(map(str, alone))
+            assert len(said) > 20
+
+        reused = []
+        for question in ("Tell me about Emma.", "And her sister?", "Continue: Mr. Darcy bowed, and left the room."):
+            check(talk.ask(question))
+            reused.append(talk.reused)
+        talk.undo()
+        talk.undo()
+        check(talk.ask("Who is Mr. Elton?"))
+        check(talk.retry())
+        assert reused[0] == 0
+        if target == "demo_package" and reserve > 8:
+            assert min(reused[1:]) > 30
+            assert talk.reused > 30
+        if target == "ort_package":
+            assert talk.reused == 0  # it cannot go back
+
+
+def test_another_try_is_another_answer_and_repeats_with_the_seed(demo_package: Package) -> None:
+    def answers(opened: Session) -> list[str]:
+        with Conversation(opened, Sampling(temperature=1.5, seed=3), max_new_tokens=12) as talk:
+            first = "".join(map(str, talk.ask("Tell me about Emma.")))
+            return [first, "".join(map(str, talk.retry())), "".join(map(str, talk.retry()))]
+
+    with Session.open(demo_package.folder, threads=1) as opened:
+        found = answers(opened)
+        assert len(set(found)) == 3
+        assert answers(opened) == found

@@ -15,8 +15,7 @@ export class KVCache {
   private readonly held: number[] = []; // the tokens whose keys and values are cached
   private farthest = 0; // most tokens held since the cache was empty
   private isHeld = false;
-  private readonly ring: number; // slots of a window layer
-  private readonly window: number; // the widest one, 0 where no layer has one
+  private readonly rings: { window: number; slots: number }[] = []; // of the window layers
 
   /** @internal Session.newCache makes them. */
   constructor(
@@ -28,11 +27,11 @@ export class KVCache {
   ) {
     checkInteger("cache capacity", capacity, 1);
     checkInteger("cache chunk", chunk, 1);
-    this.window = Math.max(...cache.map(({ window }) => window));
-    this.ring = Math.min(capacity, this.window + chunk - 1);
     this.binding = engine.newBinding();
     for (const { window, kv_heads, head_dim, ...names } of cache) {
-      const shape = [1, kv_heads, this.slots(window), head_dim];
+      const slots = this.slots(window);
+      if (window > 0) this.rings.push({ window, slots });
+      const shape = [1, kv_heads, slots, head_dim];
       for (const kind of ["key", "value"] as const) {
         const zeros = allocate(kv_dtype, shape);
         this.binding.bind(false, names[`past_${kind}`], kv_dtype, zeros, shape);
@@ -42,8 +41,8 @@ export class KVCache {
   }
 
   /**
-   * Tokens cached. Set it to a smaller number to forget the last ones: to 0 always, further back
-   * than the rings of the window layers remember never.
+   * Tokens cached. Set it to a smaller number to take the last ones back. 0 is always possible;
+   * else the window layers must still hold the tokens before it.
    */
   get length(): number {
     return this.held.length;
@@ -83,7 +82,8 @@ export class KVCache {
 
   /** @internal Says that a call has written these tokens. */
   append(tokens: readonly number[]): void {
-    for (const token of tokens) this.held.push(token); // a spread of 100,000 overflows the stack
+    // One by one: spreading 100,000 arguments overflows the stack.
+    for (const token of tokens) this.held.push(token);
   }
 
   private checkFree(): void {
@@ -101,14 +101,11 @@ export class KVCache {
       length,
       "0: target ort cannot take tokens back",
     );
-    if (this.window === 0 || this.farthest <= this.ring) return;
-    const least = this.farthest - this.ring + this.window - 1;
-    check(
-      length >= least,
-      "cache length",
-      length,
-      `0, or at least ${least}, which the window layers still hold`,
-    );
+    for (const { window, slots } of this.rings) {
+      const least = this.farthest > slots ? this.farthest - slots + window - 1 : 0;
+      const expected = `0, or at least ${least}, which the window layers still hold`;
+      check(length >= least, "cache length", length, expected);
+    }
   }
 
   /**
@@ -134,7 +131,7 @@ function allocate(
     return type === "float32" ? new Float32Array(size) : new Uint16Array(size);
   } catch (error) {
     throw new GptossError(
-      `cache: a buffer of ${bytes} bytes cannot be had (${oneLine(error)}); lower its capacity`,
+      `cache: a buffer of ${bytes} bytes cannot be allocated (${oneLine(error)}); lower its capacity`,
     );
   }
 }

@@ -14,10 +14,7 @@ import { check, GptossError, oneLine } from "./errors.js";
 
 const PIECE = 1 << 20; // bytes of one read
 
-/**
- * Calls `use` with an open regular file and its status; returns undefined where there is no such
- * file.
- */
+/** Calls `use` with an open regular file and its status; returns undefined if there is no file. */
 export function withRegularFile<T>(
   path: string,
   use: (descriptor: number, status: BigIntStats) => T,
@@ -43,15 +40,13 @@ export function withRegularFile<T>(
   }
 }
 
-/**
- * Returns the bytes of a regular file of at most `limit` bytes; undefined where there is no such
- * file.
- */
+/** Returns the bytes of a regular file of at most `limit` bytes, undefined if there is no file. */
 export function readFile(path: string, limit: number): Buffer | undefined {
   return withRegularFile(path, (descriptor) => {
     const pieces: Buffer[] = [];
     // The size that fstat gives is no limit: a file may grow, and files of /proc have none.
-    for (let total = 0; ;) {
+    let total = 0;
+    while (true) {
       const piece = readAt(descriptor, total, Math.min(PIECE, limit + 1 - total));
       if (piece.length === 0) return Buffer.concat(pieces);
       total += piece.length;
@@ -83,7 +78,7 @@ export function confined(folder: string, name: string): string {
   try {
     real = realpathSync(path);
   } catch (error) {
-    // A dangling link opens no better.
+    // If it is a link to no file, opening it finds none either.
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return path;
     throw new GptossError(`${path}: cannot be opened (${oneLine(error)})`);
   }

@@ -7,6 +7,7 @@ export const JSON_LIMIT = 16_000_000; // bytes of one document
 const DEPTH_LIMIT = 100; // objects and lists inside each other
 const DIGITS_LIMIT = 100; // characters of one number; those this project writes have 25 at most
 const NUMBER = /-?[0-9][0-9+.eE-]*/y;
+const COLON = /\s*:/y;
 const HALF_OF_A_PAIR = /\p{Surrogate}/u;
 
 /** Returns the document in a file of at most `limit` bytes, undefined where there is no file. */
@@ -31,41 +32,44 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
 }
 
 /**
- * Walks over the strings, numbers and brackets of a text; whether they stand in a right order is
- * left to JSON.parse.
+ * Walks over the strings, numbers and brackets of a text. JSON.parse checks afterwards whether they
+ * stand in a right order.
  */
 function checkLimits(text: string): void {
   const open: (Set<string> | null)[] = []; // the keys of each open object, null for a list
-  for (let place = 0; place < text.length;) {
+  let place = 0;
+  while (place < text.length) {
     const character = text[place]!;
     if (character === '"') {
       const end = endOfString(text, place);
-      checkString(
-        text.slice(place, end),
-        /^\s*:/.test(text.slice(end, end + 8)) ? open.at(-1) : null,
-      );
+      const value = stringValue(text.slice(place, end));
+      const keys = open.at(-1);
+      if (keys && matchAt(COLON, text, end) !== "") addKey(keys, value);
       place = end;
       continue;
     }
-    if (character === "{") open.push(new Set());
-    if (character === "[") open.push(null);
+    if (character === "{" || character === "[") {
+      open.push(character === "{" ? new Set() : null);
+      const most = `at most ${DEPTH_LIMIT} objects and lists inside each other`;
+      check(open.length <= DEPTH_LIMIT, "nesting", "more", most);
+    }
     if (character === "}" || character === "]") open.pop();
-    check(
-      open.length <= DEPTH_LIMIT,
-      "nesting",
-      "more",
-      `at most ${DEPTH_LIMIT} objects and lists inside each other`,
-    );
-    NUMBER.lastIndex = place;
-    const number = /[-0-9]/.test(character) ? NUMBER.exec(text)?.[0] : undefined;
-    if (number !== undefined) checkNumber(number);
-    place += number?.length ?? 1;
+    const number = matchAt(NUMBER, text, place);
+    if (number !== "") checkNumber(number);
+    place += Math.max(1, number.length);
   }
+}
+
+/** Returns what a sticky pattern matches at a place, or an empty text. */
+function matchAt(pattern: RegExp, text: string, place: number): string {
+  pattern.lastIndex = place;
+  return pattern.exec(text)?.[0] ?? "";
 }
 
 /** Returns the place after the closing quote of the string that begins at `begin`. */
 function endOfString(text: string, begin: number): number {
-  for (let end = begin; ;) {
+  let end = begin;
+  while (true) {
     end = text.indexOf('"', end + 1);
     check(end >= 0, "a string", "no closing quote", "one");
     let backslashes = 0;
@@ -74,15 +78,17 @@ function endOfString(text: string, begin: number): number {
   }
 }
 
-/**
- * Checks a string with its quotes; `keys` are those that its object has so far, where it is one.
- */
-function checkString(string: string, keys: Set<string> | null | undefined): void {
+/** Returns what a string with its quotes stands for. */
+function stringValue(string: string): string {
   const value = string.includes("\\") ? (JSON.parse(string) as string) : string.slice(1, -1);
   check(!HALF_OF_A_PAIR.test(value), "a string", "half of a surrogate pair", "Unicode");
-  if (!keys) return;
-  check(!keys.has(value), "a key", `'${value}' twice in one object`, "each key once");
-  keys.add(value);
+  return value;
+}
+
+/** Adds a key to those that its object has so far. */
+function addKey(keys: Set<string>, key: string): void {
+  check(!keys.has(key), "a key", `'${key}' twice in one object`, "each key once");
+  keys.add(key);
 }
 
 function checkNumber(digits: string): void {

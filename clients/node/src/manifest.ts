@@ -61,9 +61,9 @@ export function parseManifest(document: unknown, where: string): Manifest {
     cache: fields.objects("cache", cacheLayer, 1, MOST_LAYERS),
     ops: fields.objects("ops", (op) => ({ domain: op.text("domain"), name: op.text("name") })),
     weights: parseWeights(fields.object("weights")),
-    tokenizer_files: fields.list("tokenizer_files", (name, path) => {
-      check(typeof name === "string" && isPlainName(name), path, name, "the plain name of a file");
-      return name;
+    tokenizer_files: fields.list("tokenizer_files", (file, name) => {
+      check(typeof file === "string" && isPlainName(file), name, file, "the plain name of a file");
+      return file;
     }),
   };
   checkDistinct(

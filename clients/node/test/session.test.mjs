@@ -12,7 +12,6 @@ import {
   ORT_PACKAGE,
   PACKAGE,
   PORTABLE,
-  refused,
   short,
 } from "./support.mjs";
 

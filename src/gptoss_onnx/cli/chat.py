@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gptoss_onnx.cli.console import extra, is_verbose, verbose_option
-from gptoss_onnx.cli.text_options import reasoning_options, sampling, sampling_options, session_options
+from gptoss_onnx.cli.text_options import (
+    reasoning_options,
+    sampling,
+    sampling_options,
+    session_options,
+    template_variables,
+)
 from gptoss_onnx.cli.writer import Writer
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.json_text import printable
@@ -64,7 +70,7 @@ def chat(
     tokenizer = Tokenizer.open(opened.folder)
     tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
     settings = sampling(options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size")))
-    variables = {} if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
+    variables = template_variables(tokenizer, reasoning_effort)
     with (
         Session.open(package, kernels, activations, provider, threads) as session,
         Conversation(
@@ -116,7 +122,7 @@ class _Talk:
             self._answer(lambda: self._conversation.ask(message))
 
     def _read(self) -> str | None:
-        """Return the next line; None at the end. Ctrl-C at the prompt leaves, as in other programs."""
+        """Return the next line; None at the end."""
         if not self._is_terminal:
             line = sys.stdin.readline()
             return line.rstrip("\r\n") if line else None
@@ -124,17 +130,24 @@ class _Talk:
             return input("> ")
         except EOFError:
             return None
+        except KeyboardInterrupt:
+            _note("\nCtrl-D or /exit leaves")
+            return ""
 
-    def _answer(self, ask: Callable[[], Any]) -> None:
+    def _answer(self, ask: Callable[[], "Answer"]) -> None:
         writer = Writer(show_reasoning=self._show_reasoning)
-        answer = ask()
+        answer: Answer | None = None
         try:
+            answer = ask()
             for piece in answer:
                 writer.piece(piece)
             writer.finish()
         except KeyboardInterrupt:
-            answer.close()
             writer.finish()
+            if answer is None:
+                _note("interrupted")
+                return
+            answer.close()
             kept = "what was said is kept" if answer.content else "it and the message are forgotten"
             _note(f"interrupted; {kept}")
             return

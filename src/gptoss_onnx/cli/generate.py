@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
-from gptoss_onnx.cli.text_options import read_prompt, reasoning_options, sampling, sampling_options, session_options
+from gptoss_onnx.cli.text_options import (
+    read_prompt,
+    reasoning_options,
+    sampling,
+    sampling_options,
+    session_options,
+    template_variables,
+)
 from gptoss_onnx.cli.writer import Answer, Writer
 from gptoss_onnx.errors import InputError
 
@@ -187,8 +194,9 @@ def _prompt(
 
     if prompt is None or tokenizer is None:
         return Prompt(tokens or (), is_chat=False)
-    variables = {} if effort is None else {"reasoning_effort": effort}
-    return Prompt.of(chat_messages(prompt, system) if chat else prompt, tokenizer, variables)
+    if not chat:
+        return Prompt.of(prompt, tokenizer)
+    return Prompt.of(chat_messages(prompt, system), tokenizer, template_variables(tokenizer, effort))
 
 
 def _ends(package: "PackageFolder", tokenizer: "Tokenizer | None", chat: bool) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def reasoning_options(command: Command) -> Command:
         click.option(
             "--reasoning-effort",
             type=click.Choice(["low", "medium", "high"]),
-            help="How long the model thinks before it answers, where its chat template knows that.",
+            help="How long the model thinks before it answers.",
         ),
         click.option(
             "--show-reasoning/--hide-reasoning",
@@ -105,6 +105,15 @@ def sampling(options: dict[str, Any], tokenizer: "Tokenizer | None", ends: Seque
         return Sampling(**options)
     tokens = [_stop_token(text, tokenizer) for text in given]
     return Sampling(**options, stop_tokens=(*ends, *tokens))
+
+
+def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> dict[str, str]:
+    """Return what the chat template is given; raises InputError for an effort that it would pass over."""
+    if reasoning_effort is None:
+        return {}
+    if not tokenizer.chat_template.reads("reasoning_effort"):
+        raise InputError("--reasoning-effort: this package's chat template does not read it; leave it out")
+    return {"reasoning_effort": reasoning_effort}
 
 
 def read_prompt(path: Path) -> str:
