@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptoss_onnx.added_tokens import TOKENIZER_LIMIT, added_tokens, harmony_stops
+from gptoss_onnx.added_tokens import END_OF_TEXT, TOKENIZER_LIMIT, added_tokens, harmony_stops
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.json_text import JSON_LIMIT, printable
 from gptoss_onnx.reference import Checkpoint
@@ -65,7 +65,7 @@ def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
         path = checkpoint.folder / GENERATION_CONFIG
         ids = _special_ids(checkpoint.read_json(GENERATION_CONFIG), path)
         known = _as_list(ids.get(EOS))
-        lacking = [(name, number) for name, number in stops.items() if number not in known]
+        lacking = [(name, number) for name, number in stops.items() if number not in known and name != END_OF_TEXT]
         if lacking:
             warnings.append(
                 f"{path}: {EOS} lacks {_listed(lacking)}: a generation runs past it; add the id to that list and "

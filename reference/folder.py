@@ -127,10 +127,12 @@ _MEANWHILE = "since it was first looked at: do this again when nothing writes to
 
 
 def _root(folder: Path) -> Path:
-    """Return the hub repository that a real folder is a snapshot of, or the folder itself."""
-    repository = folder.parent.parent
-    is_snapshot = folder.parent.name == "snapshots" and repository.name.startswith("models--")
-    return repository if is_snapshot else folder
+    """Return the hub repository that a real folder is a snapshot of, or lies in one of; else the folder itself."""
+    for snapshot in (folder, *folder.parents):
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return repository
+    return folder
 
 
 def _change(before: FileState | None, now: FileState | None) -> str:

@@ -107,6 +107,20 @@ def test_a_snapshot_reaches_its_repository_and_no_further(folder: Path, secret: 
     assert f"outside of {repository}" in refused(snapshot)
 
 
+@pytest.mark.parametrize(
+    ("folder", "root"),
+    [
+        ("/hub/models--a--b/snapshots/0123", "/hub/models--a--b"),
+        ("/hub/models--a--b/snapshots/0123/original", "/hub/models--a--b"),
+        ("/hub/models--a--b/snapshots", "/hub/models--a--b/snapshots"),
+        ("/hub/models--a--b", "/hub/models--a--b"),
+        ("/data/snapshots/0123", "/data/snapshots/0123"),
+    ],
+)
+def test_only_a_snapshot_is_wider_than_its_folder(folder: str, root: str) -> None:
+    assert CheckpointFolder(Path(folder)).root == Path(root)
+
+
 def test_links_in_a_circle_are_told(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     (folder / "chat_template.jinja").symlink_to("chat_template.jinja")

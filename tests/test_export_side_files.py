@@ -77,6 +77,13 @@ def test_special_tokens_none_of_which_ends_a_text(folder: Path, caplog: pytest.L
     assert exported(folder, caplog) == ({"eos_token_id": 300}, [])
 
 
+def test_the_end_of_a_text_is_no_end_of_an_answer(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not every list names it, and a chat does not need it."""
+    add_tokens(folder, HARMONY)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [301, 302]}')
+    assert exported(folder, caplog)[1] == []
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
