@@ -50,6 +50,7 @@ def test_some(kind: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.mutations
 @pytest.mark.timeout(5400)
 @pytest.mark.parametrize("kind", MANY)
 def test_many(kind: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
