@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,11 @@ def test_prompts_come_from_the_line_a_file_or_stdin(package: Path, tmp_path: Pat
     (tmp_path / "prompt.txt").write_text("Line\n")
     assert done("generate", package, "--prompt-file", tmp_path / "prompt.txt", "-n", 3) == "two\n"
     assert done("generate", package, "--prompt-file", "-", "-n", 3, input="Line\n") == "two\n"
+    os.mkfifo(tmp_path / "pipe")  # as bash's <(command) is one
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("Line\n",))
+    writer.start()
+    assert done("generate", package, "--prompt-file", tmp_path / "pipe", "-n", 3) == "two\n"
+    writer.join()
     assert (
         done("generate", package, "--prompt-file", "-", "--chat", "--hide-reasoning", input="Why?") == "Because 😀.\n"
     )

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -117,15 +117,19 @@ def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> 
 
 
 def read_prompt(path: Path) -> str:
-    """Return the text of a file, or of stdin for `-`; raises InputError for what is no text in UTF-8."""
+    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError for what is no text in UTF-8.
+
+    A pipe, such as bash's `<(command)`, is waited for: the user who names it also writes it.
+    """
     from gptoss_onnx.files import read_file
 
+    where = "stdin" if str(path) == STDIN else str(path)
     if str(path) == STDIN:
-        content, where = sys.stdin.buffer.read(PROMPT_LIMIT + 1), "stdin"
-        if len(content) > PROMPT_LIMIT:
-            raise InputError(f"stdin: found more than {PROMPT_LIMIT} bytes, expected at most that many in a prompt")
+        content = _read_stream(sys.stdin.buffer, where)
+    elif path.is_fifo():
+        with path.open("rb") as pipe:
+            content = _read_stream(pipe, where)
     else:
-        where = str(path)
         try:
             content = read_file(path, PROMPT_LIMIT, InputError)
         except FileNotFoundError:
@@ -134,6 +138,13 @@ def read_prompt(path: Path) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: found no UTF-8 at byte {error.start}, expected a text") from error
+
+
+def _read_stream(stream: BinaryIO, where: str) -> bytes:
+    content = stream.read(PROMPT_LIMIT + 1)
+    if len(content) > PROMPT_LIMIT:
+        raise InputError(f"{where}: found more than {PROMPT_LIMIT} bytes, expected at most that many in a prompt")
+    return content
 
 
 def _stop_token(text: str, tokenizer: "Tokenizer | None") -> int:
