@@ -1,6 +1,7 @@
 #include "package.h"
 
 #include <algorithm>
+#include <set>
 
 #include "safetensors.h"
 #include "text.h"
@@ -65,16 +66,23 @@ void Package::read_cache(const JsonPlace& manifest) {
   const JsonPlace cache = manifest.at("cache");
   expect(cache.size() >= 1 && cache.size() <= kLayersLimit, cache.where,
          std::to_string(cache.size()) + " layers", "1 to " + std::to_string(kLayersLimit));
+  std::set<std::string> names;
   for (size_t i = 0; i < cache.size(); ++i) {
     const JsonPlace place = cache.at(i);
     CacheLayer layer;
     layer.window = place.at("window").integer(0, kLongestLimit);
     layer.kv_heads = place.at("kv_heads").integer(1, kHeadsLimit);
     layer.head_dim = place.at("head_dim").integer(1, kHeadsLimit);
-    layer.past_key = place.at("past_key").text();
-    layer.past_value = place.at("past_value").text();
-    layer.present_key = place.at("present_key").text();
-    layer.present_value = place.at("present_value").text();
+    const auto name_at = [&](const char* key) {
+      const JsonPlace name = place.at(key);
+      expect(names.insert(name.text()).second, name.where, "'" + name.text() + "' again",
+             "a name of its own");
+      return name.text();
+    };
+    layer.past_key = name_at("past_key");
+    layer.past_value = name_at("past_value");
+    layer.present_key = name_at("present_key");
+    layer.present_value = name_at("present_value");
     layers.push_back(layer);
   }
 }

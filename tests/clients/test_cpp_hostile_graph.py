@@ -37,7 +37,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
 def package(tmp_path: Path) -> Path:
     """A package whose one external tensor is `bias`, in weights.safetensors."""
     folder = write_fake_package(tmp_path / "package")
-    change_manifest(folder, "model", value={"vocab_size": VOCAB, "max_position_embeddings": 64})
+    model = {"vocab_size": VOCAB, "max_position_embeddings": 64, "eos_token_id": 5}
+    change_manifest(folder, "model", value=model)
     return folder
 
 
@@ -272,6 +273,7 @@ def nested(levels: int) -> bytes:
         (b"ORTMORTM", "found a model in ONNX Runtime's own format"),
         (nested(34), "found more than 100 messages inside each other"),
         (nested(2000), "found more than 100 messages inside each other"),
+        (field(MODEL_GRAPH, b"\x0a\x00" * 3_999_000), "found more than 1000000 fields"),
         (bytes(8_000_001), "found more than 8000000 bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -281,19 +283,43 @@ def test_files_that_are_no_graph(client: Client, package: Path, content: bytes, 
     assert f"model.onnx: {found}" in client.refused(package, *PROMPT)
 
 
+OPSET = onnx.ModelProto(ir_version=10, opset_import=[helper.make_opsetid("", 24)]).SerializeToString()
+
+
 @pytest.mark.parametrize(
     "content",
-    [nested(30), field(MODEL_GRAPH, b"\x0a\x00" * 3_999_000), field(MODEL_GRAPH, b"\x0a\x00")],
-    ids=["deep", "many nodes", "a node of nothing"],
+    [nested(30), field(MODEL_GRAPH, b"\x0a\x00" * 900_000), field(MODEL_GRAPH, b"\x0a\x00"), field(MODEL_GRAPH, b"")],
+    ids=["deep", "many nodes", "a node of nothing", "nothing"],
 )
 def test_graphs_that_onnx_runtime_refuses(client: Client, package: Path, content: bytes) -> None:
-    (package / "model.onnx").write_bytes(content)
+    (package / "model.onnx").write_bytes(OPSET + content)
+    line = client.refused(package, *PROMPT)
+    assert (
+        "model.onnx: found a graph that ONNX Runtime refuses, expected one" in line
+        or "graph: found no 'input_ids'" in line
+    )
+
+
+def test_a_graph_that_fails_when_it_runs(client: Client, package: Path) -> None:
+    def tie(model: onnx.ModelProto) -> None:
+        """Reshape the tokens to a size that they do not have."""
+        shape = numpy_helper.from_array(np.array([7, 7]), "seven")
+        model.graph.initializer.append(shape)
+        model.graph.node.insert(0, helper.make_node("Reshape", ["input_ids", "seven"], ["squared"]))
+        model.graph.node.append(helper.make_node("Identity", ["squared"], ["more"]))
+        model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.INT64, [7, 7]))
+
+    change_graph(package, tie)
+    assert "model.onnx: found a graph that ONNX Runtime refuses, expected one" in client.refused(package, *PROMPT)
+
+
+def test_a_graph_without_what_the_manifest_names(client: Client, package: Path) -> None:
+    change_graph(package, lambda model: setattr(model.graph.input[0], "name", "other"))
     client.refused(package, *PROMPT)
 
 
-def test_a_graph_that_lacks_what_the_manifest_names(client: Client, package: Path) -> None:
+def test_layers_of_the_cache_have_names_of_their_own(client: Client, package: Path) -> None:
     manifest: dict[str, Any] = json.loads((package / "manifest.json").read_text())
     change_manifest(package, "cache", value=manifest["cache"] * 2)
-    assert client.run(package, *PROMPT).code == 0  # the same names again: each is bound, and read once
-    change_graph(package, lambda model: setattr(model.graph.output[0], "name", "other"))
-    client.refused(package, *PROMPT)
+    line = client.refused(package, *PROMPT)
+    assert "cache/3/past_key: found 'past_key_values.0.key' again, expected a name of its own" in line
