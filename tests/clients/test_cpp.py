@@ -80,6 +80,31 @@ def test_verify_passes_on_the_demo_package(client: Client, demo_package: Package
         assert 0 < case["logsumexp_abs"] <= verdict["limit"]
 
 
+def test_verify_prints_lines_for_people(client: Client, spoilt: Path) -> None:
+    """Without --json: a table, its columns in line, and a last line that says how it ended."""
+    path = spoilt / "golden" / "golden.json"
+    golden = json.loads(path.read_text())
+    for case in golden["cases"]:
+        case["name"] = f"\033[2J{case['name']}é"
+    golden["cases"][1]["greedy"][3] += 1
+    path.write_text(json.dumps(golden))
+    result = client.run(spoilt, "--verify")
+    assert (result.code, result.err) == (1, "")
+    head, *rows, last = result.out.splitlines()
+    count = len(golden["cases"])
+    assert len(rows) == count
+    assert all(line.isprintable() for line in (head, *rows, last))
+    assert head.split() == ["case", "positions", "max", "abs", "logsumexp", "greedy", "tokens", "verdict"]
+    verdicts = ["FAILED" if index == 1 else "ok" for index in range(count)]
+    assert [row[head.index("verdict") :] for row in rows] == verdicts
+    assert "3 of" in rows[1]
+    assert last.startswith(f"FAIL: 1 of {count} cases failed (native kernels, exact, limit 0.001; ")
+    golden["cases"][1]["greedy"][3] -= 1
+    path.write_text(json.dumps(golden))
+    passed = client.run(spoilt, "--verify").out.splitlines()
+    assert passed[-1].startswith(f"PASS: {count} cases (native kernels, exact, limit 0.001; ")
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("top_logits", [[9.0]]), ("sampled_logits", [[9.0]]), ("logsumexp", [9.0]), ("greedy", [7])]
 )
