@@ -190,6 +190,9 @@ void walk(Kind kind, std::string_view message, int depth, std::vector<ExternalTe
 std::vector<ExternalTensor> external_tensors(std::string_view model, const std::string& where) {
   std::vector<ExternalTensor> found;
   try {
+    // ONNX Runtime takes these bytes for its own format, whatever else they mean.
+    const bool is_own = model.size() >= 8 && model.substr(4, 4) == "ORTM";
+    if (is_own) throw Error("a model in ONNX Runtime's own format");
     walk(Kind::Model, model, 0, found);
   } catch (const Error& error) {
     throw Error(where + ": found " + error.what() +

@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 static constexpr int64_t kVocabLimit = 1 << 24, kLongestLimit = int64_t{1} << 31;
 static constexpr int64_t kHeadsLimit = 1 << 12, kLayersLimit = 1 << 12;
 static constexpr size_t kTokenizerFilesLimit = 32;
-static constexpr size_t kGraphLimit = 256'000'000;  // bytes; the weights lie outside
+// Bytes of the ONNX file, whose weights lie outside: the largest gpt-oss takes half a million.
+static constexpr size_t kGraphLimit = 8'000'000;
 
 Package::Package(const fs::path& path) : folder(path) {
   expect(fs::is_directory(folder), folder, "no such folder", "a package folder");
@@ -38,8 +39,17 @@ static std::string plain_name(const JsonPlace& place) {
   return place.text();
 }
 
+// ONNX Runtime takes a file of another ending for its own format, in which external data would be
+// found by nobody.
+static std::string graph_name(const JsonPlace& place) {
+  const std::string name = plain_name(place);
+  expect(fs::path(name).extension() == ".onnx", place.where, "'" + name + "'",
+         "a name that ends in .onnx");
+  return name;
+}
+
 void Package::read_model(const JsonPlace& manifest) {
-  graph = file_in(folder, plain_name(manifest.at("graph")));
+  graph = file_in(folder, graph_name(manifest.at("graph")));
   vocab = manifest.at("model").at("vocab_size").integer(1, kVocabLimit);
   longest = manifest.at("model").at("max_position_embeddings").integer(1, kLongestLimit);
   const JsonPlace uses = manifest.at("ops");
@@ -69,10 +79,11 @@ void Package::read_cache(const JsonPlace& manifest) {
   }
 }
 
-// A name below the root of mode `reference`: relative, and never up.
+// A name below the root of mode `reference`: relative, and never up. `*` begins the locations that
+// ONNX Runtime takes for addresses in memory, such as */_ORT_MEM_ADDR_/*.
 static void expect_below(const fs::path& name, const std::string& where) {
   bool below = name.is_relative() && !name.empty();
-  for (const fs::path& part : name) below = below && part != "..";
+  for (const fs::path& part : name) below = below && part != ".." && part != "*";
   expect(below, where, "'" + name.string() + "'", "a name below the weights' root");
 }
 
