@@ -180,6 +180,27 @@ def test_chunks_and_calls_may_be_cut_anywhere(
     np.testing.assert_allclose(found, expected, rtol=0, atol=CLIENT_LOGITS[dtype])
 
 
+@pytest.mark.parametrize(
+    ("positions", "tokens", "line"),
+    [
+        ("0,2", ["1", "2", "3"], "accepted"),
+        ("3", ["1", "2", "3"], "positions: found 3, expected ascending ones, each of the 3 tokens from 0 on"),
+        ("-1", ["1"], "positions: found -1, expected ascending ones"),
+        ("1,1", ["1", "2"], "positions: found 1, expected ascending ones"),
+        ("1,0", ["1", "2"], "positions: found 0, expected ascending ones"),
+        ("0", [], "prompt: found no tokens, expected at least one"),
+        ("0", ["1"] * 65, "prompt: found 65 tokens, expected at most 64, the room in the cache"),
+        ("0", ["2048"], "prompt: found token 2048, expected 0 to 2047"),
+    ],
+)
+def test_forward_checks_what_it_is_given(
+    client: Client, demo_package: Package, positions: str, tokens: list[str], line: str
+) -> None:
+    result = run(client.probe, "forward", demo_package.folder, client.library, positions, *tokens)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(line)
+
+
 def test_caches_of_one_session_run_at_the_same_time(client: Client, demo_package: Package) -> None:
     words = (demo_package.folder, client.library, "40", "4", *map(str, PROMPT))
     result = run(client.probe, "race", *words)
