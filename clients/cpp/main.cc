@@ -148,7 +148,7 @@ static int generate(Request& request, const Package& package) {
   const int64_t capacity = request.capacity.value_or(std::min(count + most_new, package.longest));
   Tokens& stops = request.sampling.stop_tokens.emplace(package.eos_tokens);
   if (stops.empty() && request.stop_tokens.empty()) {
-    std::cerr << "the package names no token that ends a text: --max-new-tokens ends it\n";
+    std::cerr << "the package names no token that ends a text: only --max-new-tokens or --stop-token do\n";
   }
   // Mistakes show before the weights are loaded.
   package.check_prompt(request.prompt, capacity);

@@ -153,11 +153,12 @@ void Session::check_graph() const {
 std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
                                     const Tokens& positions) const {
   const KVCache::Use use(cache, graph_);
+  package.check_prompt(tokens, cache.capacity - cache.length());
+  const int64_t last = static_cast<int64_t>(tokens.size()) - 1;
   int64_t least = 0;
   for (const int64_t position : positions) {
-    const bool fits = position >= least && position < static_cast<int64_t>(tokens.size());
-    expect(fits, "positions", std::to_string(position),
-           std::to_string(least) + " to " + std::to_string(tokens.size()) + " - 1, ascending");
+    expect(position >= least && position <= last, "positions", std::to_string(position),
+           "ascending ones, here " + std::to_string(least) + " to " + std::to_string(last));
     least = position + 1;
   }
   if (cache.length() == 0) package.check_unchanged();
@@ -166,7 +167,6 @@ std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
 
 std::vector<float> Session::run(KVCache& cache, const Tokens& tokens,
                                 const Tokens& positions) const {
-  package.check_prompt(tokens, cache.capacity - cache.length());
   // And a row for chunks in which no position lies: some runtimes fail on an empty lm_head.
   std::vector<float> logits((positions.size() + 1) * package.vocab);
   auto next = positions.begin();
