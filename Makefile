@@ -95,8 +95,9 @@ demo: venv ## Export the demo checkpoint, validate the package, generate from it
 	$(BIN)/gptoss-onnx generate demo/package --prompt "It was a bright morning, and she" \
 	  --temperature 0.7 --top-p 0.9 --seed 2 --max-new-tokens 140
 
-wheel: venv ## Build the wheel of this machine's platform into dist/
-	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+# A build environment of pip's own brings another CMake each time, and CMake then compiles everything anew.
+wheel: venv ## Build the wheel of this machine's platform into dist/; again, it compiles only what has changed
+	$(BIN)/pip wheel --no-deps $(if $(shell command -v cmake),--no-build-isolation) --wheel-dir dist .
 
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist demo/package demo/report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,8 @@ Legend: N tokens, K input width, M output width.
 
 import torch
 
+from gptoss_onnx.custom_ops.checks import check_linear
+
 
 @torch.library.custom_op("gptoss::linear", mutates_args=())
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -17,7 +19,11 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
     Returns:
         (N, M) in the dtype of `x`.
+
+    Raises:
+        InputError: the shapes do not fit.
     """
+    check_linear("Linear", x, weight, bias)
     return torch.nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 

@@ -6,6 +6,8 @@ Legend: N tokens, K input width (a multiple of 32), M output width.
 import torch
 from torch import Tensor
 
+from gptoss_onnx.custom_ops.checks import check_linear, expect_multiple, expect_shape
+
 BLOCK = 32  # weights along K that share a scale
 LARGEST = 127  # symmetric: −128 is not used
 
@@ -22,7 +24,13 @@ def linear_int8(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None =
 
     Returns:
         (N, M) in the dtype of `x`.
+
+    Raises:
+        InputError: the shapes do not fit.
     """
+    check_linear("LinearInt8", x, weight, bias)
+    expect_multiple("LinearInt8", "x", x, 1, BLOCK, "(N, K) with K a multiple of 32")
+    expect_shape("LinearInt8", "scales", scales, (weight.shape[0], weight.shape[1] // BLOCK), "(M, K/32)")
     wide = dequantize_int8(weight, scales, x.dtype)
     return torch.nn.functional.linear(x, wide, None if bias is None else bias.to(x.dtype))
 

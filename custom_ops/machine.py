@@ -19,6 +19,7 @@ from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
 READ_BYTES = 512 << 20  # beyond the caches of most machines
 ROUNDS = 5
+CPUS = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,28 @@ def read_seconds(address: int, count: int, threads: int) -> float:
     """
     seconds: float = _functions().gptoss_machine_read(ctypes.c_void_p(address), ctypes.c_size_t(count), threads)
     return _measured(seconds, threads)
+
+
+def last_level_cache() -> int | None:
+    """Return the bytes of the last level of the CPU caches that this process can use, or None where Linux is silent.
+
+    What is read again and again and fits in there is not read from memory, and is not bound by its bandwidth.
+    """
+    sizes: dict[str, int] = {}  # by the cores that share the cache
+    for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
+        caches = sorted(CPUS.glob(f"cpu{core}/cache/index*"), key=lambda path: int(path.name.removeprefix("index")))
+        try:
+            sizes[(caches[-1] / "shared_cpu_list").read_text()] = _size_of((caches[-1] / "size").read_text())
+        except (OSError, ValueError, IndexError):
+            return None
+    return sum(sizes.values()) or None
+
+
+def _size_of(text: str) -> int:
+    """Return the bytes that `32768K` says."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    text = text.strip()
+    return int(text.rstrip("KMG")) * units.get(text[-1:], 1)
 
 
 def _read_rate(threads: int) -> float:

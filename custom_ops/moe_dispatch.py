@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 import torch
 
+from gptoss_onnx.custom_ops.checks import check_experts, expect_multiple, expect_rank, expect_shape
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
+
+BLOCK = 32  # MXFP4 weights that share a scale
 
 # Given an expert's number, its two weights in the compute dtype: gate_up (Hd, 2I) and down (I, Hd).
 ExpertWeights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
@@ -42,7 +45,18 @@ def moe_dispatch(
 
     Returns:
         (N, Hd) in the dtype of `hidden`.
+
+    Raises:
+        InputError: an attribute makes no sense, or the shapes do not fit.
     """
+    op = "MoEDispatch"
+    expect_rank(op, "gate_up", gate_up, 3, "(E, Hd, 2I)")
+    experts, width = _sizes(op, hidden, router_logits, gate_up.shape[2])
+    check_experts(op, experts, top_k, alpha, limit)
+    expect_shape(op, "gate_up", gate_up, (experts, hidden.shape[1], 2 * width), "(E, Hd, 2I)")
+    expect_shape(op, "gate_up_bias", gate_up_bias, (experts, 2 * width), "(E, 2I)")
+    expect_shape(op, "down", down, (experts, width, hidden.shape[1]), "(E, I, Hd)")
+    expect_shape(op, "down_bias", down_bias, (experts, hidden.shape[1]), "(E, Hd)")
 
     def weights(expert: int) -> tuple[torch.Tensor, torch.Tensor]:
         return gate_up[expert].to(hidden.dtype), down[expert].to(hidden.dtype)
@@ -81,7 +95,23 @@ def moe_dispatch_mxfp4(
 
     Returns:
         (N, Hd) in the dtype of `hidden`.
+
+    Raises:
+        InputError: an attribute makes no sense, or the shapes do not fit.
     """
+    op = "MoEDispatchMXFP4"
+    expect_rank(op, "gate_up_scales", gate_up_scales, 3, "(E, 2I, Hd/32)")
+    experts, width = _sizes(op, hidden, router_logits, gate_up_scales.shape[1])
+    check_experts(op, experts, top_k, alpha, limit)
+    expect_multiple(op, "hidden", hidden, 1, BLOCK, "(N, Hd) with Hd a multiple of 32")
+    size, groups = hidden.shape[1], hidden.shape[1] // BLOCK
+    expect_multiple(op, "gate_up_scales", gate_up_scales, 1, 2 * BLOCK, "(E, 2I, Hd/32) with I a multiple of 32")
+    expect_shape(op, "gate_up_blocks", gate_up_blocks, (experts, 2 * width, groups, BLOCK // 2), "(E, 2I, Hd/32, 16)")
+    expect_shape(op, "gate_up_scales", gate_up_scales, (experts, 2 * width, groups), "(E, 2I, Hd/32)")
+    expect_shape(op, "gate_up_bias", gate_up_bias, (experts, 2 * width), "(E, 2I)")
+    expect_shape(op, "down_blocks", down_blocks, (experts, size, width // BLOCK, BLOCK // 2), "(E, Hd, I/32, 16)")
+    expect_shape(op, "down_scales", down_scales, (experts, size, width // BLOCK), "(E, Hd, I/32)")
+    expect_shape(op, "down_bias", down_bias, (experts, size), "(E, Hd)")
 
     def weights(expert: int) -> tuple[torch.Tensor, torch.Tensor]:
         gate_up = decode_mxfp4(gate_up_blocks[expert], gate_up_scales[expert], hidden.dtype)  # (2I, Hd)
@@ -99,6 +129,15 @@ def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
 @moe_dispatch_mxfp4.register_fake
 def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(hidden)
+
+
+def _sizes(op: str, hidden: torch.Tensor, router_logits: torch.Tensor, rows: int) -> tuple[int, int]:
+    """Return E and I, of `rows` = 2I, after a look at the two inputs that all other shapes follow from."""
+    expect_rank(op, "hidden", hidden, 2, "(N, Hd)")
+    expect_rank(op, "router_logits", router_logits, 2, "(N, E)")
+    experts = router_logits.shape[1]
+    expect_shape(op, "router_logits", router_logits, (hidden.shape[0], experts), "(N, E)")
+    return experts, rows // 2
 
 
 def route(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:

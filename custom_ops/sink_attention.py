@@ -11,9 +11,15 @@ position last − ((last − s) mod C); negative means nothing was written there
 no query of this or a later call may see, as long as C keeps the bounds `check_capacity` states.
 """
 
+import math
+
 import torch
 
+from gptoss_onnx.custom_ops.checks import expect_attribute, expect_multiple, expect_rank, expect_shape
 from gptoss_onnx.errors import InputError
+
+OP = "SinkAttention"
+LONGEST = 1 << 62  # positions stay far from the end of int64
 
 
 @torch.library.custom_op("gptoss::sink_attention", mutates_args=())
@@ -56,8 +62,12 @@ def sink_attention(
         present_value (B, K, C, D) in the cache dtype.
 
     Raises:
-        InputError: the cache is too small for this call (see `check_capacity`).
+        InputError: an attribute makes no sense, shapes or lengths do not fit, or the cache is too small for this call
+            (see `check_capacity`).
     """
+    _check_attributes(num_heads, kv_num_heads, scale, window)
+    _check_shapes(query, key, value, past_key, past_value, sinks, cos, sin, num_heads, kv_num_heads)
+    _check_lengths(past_lengths, new_lengths, query)
     check_capacity(past_key.shape[2], past_lengths, query.shape[1], window)
     batch, new, _ = query.shape
     head_dim = past_key.shape[3]
@@ -92,6 +102,54 @@ def _(
     *_: object,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.empty_like(query), torch.empty_like(past_key), torch.empty_like(past_value)
+
+
+def _check_attributes(num_heads: int, kv_num_heads: int, scale: float, window: int) -> None:
+    expect_attribute(OP, "num_heads", num_heads, num_heads >= 1, "at least 1")
+    expect_attribute(OP, "kv_num_heads", kv_num_heads, kv_num_heads >= 1, "at least 1")
+    multiple = f"a multiple of kv_num_heads = {kv_num_heads}"
+    expect_attribute(OP, "num_heads", num_heads, num_heads % kv_num_heads == 0, multiple)
+    expect_attribute(OP, "scale", scale, math.isfinite(scale), "a finite number")
+    expect_attribute(OP, "window", window, window >= 0, "0 (all) or more")
+
+
+def _check_shapes(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    past_key: torch.Tensor,
+    past_value: torch.Tensor,
+    sinks: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    heads: int,
+    kv_heads: int,
+) -> None:
+    expect_rank(OP, "query", query, 3, "(B, S, H·D)")
+    expect_rank(OP, "past_key", past_key, 4, "(B, K, C, D)")
+    batch, new, _ = query.shape
+    capacity, head_dim = past_key.shape[2:]
+    expect_multiple(OP, "past_key", past_key, 3, 2, "(B, K, C, D) with D even")
+    expect_shape(OP, "query", query, (batch, new, heads * head_dim), "(B, S, H·D)")
+    for name, tensor in (("key", key), ("value", value)):
+        expect_shape(OP, name, tensor, (batch, new, kv_heads * head_dim), "(B, S, K·D)")
+    for name, tensor in (("past_key", past_key), ("past_value", past_value)):
+        expect_shape(OP, name, tensor, (batch, kv_heads, capacity, head_dim), "(B, K, C, D)")
+    expect_shape(OP, "sinks", sinks, (heads,), "(H)")
+    for name, tensor in (("cos", cos), ("sin", sin)):
+        expect_shape(OP, name, tensor, (batch, new, head_dim // 2), "(B, S, D/2)")
+
+
+def _check_lengths(past_lengths: torch.Tensor, new_lengths: torch.Tensor, query: torch.Tensor) -> None:
+    batch, new, _ = query.shape
+    limits = (("past_lengths", past_lengths, LONGEST, "2^62"), ("new_lengths", new_lengths, new, f"{new} = S"))
+    for name, lengths, most, legend in limits:
+        expect_shape(OP, name, lengths, (batch,), "(B)")
+        rows = torch.nonzero((lengths < 0) | (lengths > most)).flatten().tolist()
+        if rows:
+            raise InputError(
+                f"{OP}: input '{name}': found {int(lengths[rows[0]])} in row {rows[0]}, expected 0 to {legend}"
+            )
 
 
 def check_capacity(capacity: int, past_lengths: torch.Tensor, new: int, window: int) -> None:

@@ -16,6 +16,7 @@ from gptoss_onnx.custom_ops.linear_int8 import BLOCK
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.int8_file import Projection, write_int8_file
 from gptoss_onnx.exporter.trace import attach_bodies
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, LM_HEAD, int8_names
 from gptoss_onnx.reference.layout import TensorInfo
@@ -37,8 +38,10 @@ class _Match:
         return self.source.shape[1]
 
 
-def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path) -> str:
+def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
     """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the manifest says it.
+
+    `progress` hears how many bytes of the checkpoint are converted.
 
     Raises:
         InputError: no projection has an input width that is a multiple of 32.
@@ -53,7 +56,7 @@ def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path) -> str:
             "and lm_head; export with --dense checkpoint"
         )
     projections = [Projection(match.name, match.source) for match in chosen]
-    tensors = write_int8_file(folder / INT8_FILE, projections)
+    tensors = write_int8_file(folder / INT8_FILE, projections, progress)
     for match in chosen:
         _replace(model.graph, match, tensors)
     attach_bodies(model)

@@ -34,7 +34,7 @@ def write_genai_config(
         provider: what the graph runs on.
     """
     document = {"model": _model(config, special_ids, graph, provider), "search": _search(config)}
-    (folder / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _model(config: ModelConfig, special_ids: Mapping[str, Any], graph: str, provider: Provider) -> dict[str, Any]:

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
+from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
+from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.files import read_file
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.model import GptOss
+from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
+from gptoss_onnx.tokenizer_file import load_tokenizer
 
 FOLDER = "golden"
 FILE = "golden.json"
@@ -27,6 +31,7 @@ POSITIONS = 24  # recorded positions of one case at most
 WINDOWS = 4  # the long case spans this many windows
 LONGEST = 512  # but no more tokens than this
 SEED = 20250805
+ADVICE = "download it again"
 ONE_THREAD = 50_000_000  # parameters up to which one thread is faster than two that wait for each other
 TEXTS = {
     "short": "It was a bright morning, and she",
@@ -53,6 +58,8 @@ def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> No
         model: the reference with its weights.
         folder: the package folder.
         tokenizer_file: the checkpoint's `tokenizer.json`; without one the prompts are random ids alone.
+
+    Raises CheckpointError where a logit is not finite: no client could be held to it.
     """
     with _threads_for(model):
         document = _document(model, tokenizer_file)
@@ -95,16 +102,33 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [Prompt("random-beyond-window", None, random_ids), Prompt("one-token", None, random_ids[:1])]
     if tokenizer_file is not None:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        encoded = ((name, text, tokenizer.encode(text, add_special_tokens=False).ids) for name, text in TEXTS.items())
-        prompts += [Prompt(name, text, ids) for name, text, ids in encoded]
+        prompts += [Prompt(name, TEXTS[name], ids) for name, ids in _encode_texts(tokenizer_file).items() if ids]
+    for prompt in prompts:
+        if max(prompt.token_ids) >= config.vocab_size:
+            raise CheckpointError(
+                f"{tokenizer_file}: found token id {max(prompt.token_ids)} for {prompt.text!r:.40}, expected 0 to "
+                f"{config.vocab_size - 1} (vocab_size of config.json)"
+            )
     return prompts
+
+
+def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
+    """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that can do that."""
+    content = read_file(tokenizer_file, TOKENIZER_LIMIT, CheckpointError)
+    tokenizer = load_tokenizer(content, tokenizer_file, ADVICE, CheckpointError)
+    with foreign_errors(f"{tokenizer_file}: not a tokenizer", ADVICE, CheckpointError), quiet_panics():
+        return {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in TEXTS.items()}
 
 
 def _record(model: GptOss, prompt: Prompt, continuation: list[int], indices: torch.Tensor) -> dict[str, Any]:
     last = len(prompt.token_ids) - 1
     positions = torch.linspace(0, last, min(POSITIONS, last + 1)).round().long().unique()
     logits = model.score(prompt.token_ids)[positions]  # (T, V)
+    if not logits.isfinite().all():
+        raise CheckpointError(
+            f"golden vectors: case {prompt.name}: these weights overflow float32, and give logits that are not "
+            "finite; no client can be compared with them"
+        )
     top = logits.topk(min(TOP, logits.shape[1]), dim=-1)
     return {
         "name": prompt.name,

@@ -12,6 +12,8 @@ import torch
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK, quantize_int8
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
+from gptoss_onnx.files import open_regular
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.dense_int8 import int8_names
 from gptoss_onnx.reference.layout import TensorInfo
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head
@@ -36,10 +38,11 @@ class Projection:
         return PlannedTensor(weight, "I8", (rows, depth)), PlannedTensor(scales, "F32", (rows, depth // BLOCK))
 
 
-def write_int8_file(path: Path, projections: Sequence[Projection]) -> dict[str, ir.ExternalTensor]:
+def write_int8_file(path: Path, projections: Sequence[Projection], progress: Progress) -> dict[str, ir.ExternalTensor]:
     """Quantize `projections` into the new file `path`; returns each tensor as a byte range of it, by name.
 
     All scales come first, so that every tensor is aligned to its elements. The same weights give the same bytes.
+    `progress` hears how many bytes of the checkpoint are converted.
 
     Raises:
         PackageError: there is a file of that name, or no room for one.
@@ -50,6 +53,7 @@ def write_int8_file(path: Path, projections: Sequence[Projection]) -> dict[str, 
     head, offsets = safetensors_head(planned, ALIGNMENT)
     size = len(head) + sum(tensor.nbytes for tensor in planned)
     require_room(path.parent, size, "the int8 weights need")
+    progress.begin("quantizing the dense weights to int8", sum(projection.source.nbytes for projection in projections))
     try:
         file = path.open("xb", buffering=0)  # a link of that name would lead into the checkpoint
     except FileExistsError:
@@ -64,7 +68,7 @@ def write_int8_file(path: Path, projections: Sequence[Projection]) -> dict[str, 
             for projection, weight, scale in zip(projections, weights, scales, strict=True)
             for first in range(0, projection.source.shape[0], SPAN_ROWS)
         )
-        _quantize_all(spans)
+        _quantize_all(spans, progress)
     return {tensor.name: byte_range(tensor, path.name, offsets[tensor.name]) for tensor in planned}
 
 
@@ -79,20 +83,21 @@ class _Span:
     scales_offset: int
 
 
-def _quantize_all(spans: Iterable[_Span]) -> None:
+def _quantize_all(spans: Iterable[_Span], progress: Progress) -> None:
     """Quantize all spans, one to a thread: better than threads within an operation, which would not overlap files."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     executor = ThreadPoolExecutor(threads)
     try:
-        for _ in executor.map(_quantize, spans):
-            pass
+        for count in executor.map(_quantize, spans):
+            progress.advance(count)
     finally:
         executor.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 
-def _quantize(span: _Span) -> None:
+def _quantize(span: _Span) -> int:
+    """Quantize some rows; returns how many bytes they have in the checkpoint."""
     source = span.source
     rows, depth = source.shape
     step = max(1, PIECE // depth)
@@ -100,7 +105,7 @@ def _quantize(span: _Span) -> None:
     row_bytes = depth * source.torch_dtype.itemsize
     buffer = torch.empty((step, depth), dtype=source.torch_dtype)
     room = buffer.view(torch.uint8).numpy().data.cast("B")
-    with source.file.open("rb", buffering=0) as file:
+    with open_regular(source.file, CheckpointError) as file:
         for row in range(span.first, end, step):
             count = min(step, end - row)
             piece = room[: count * row_bytes]
@@ -113,6 +118,7 @@ def _quantize(span: _Span) -> None:
                 )
             _write(span.target, weight, span.weight_offset + row * depth)
             _write(span.target, scales, span.scales_offset + row * (depth // BLOCK) * scales.itemsize)
+    return (end - span.first) * row_bytes
 
 
 def _write(file: int, tensor: torch.Tensor, offset: int) -> None:

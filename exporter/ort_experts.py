@@ -14,11 +14,11 @@ import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
+from gptoss_onnx.exporter.options import Experts
 from gptoss_onnx.exporter.ort_nodes import CONTRIB, constant, make_node, replace
 from gptoss_onnx.exporter.own_weights import OwnWeights
 from gptoss_onnx.manifest import Provider
 
-Experts = Literal["checkpoint", "int4"]
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 

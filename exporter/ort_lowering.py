@@ -11,14 +11,16 @@ import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.exporter.options import Experts
 from gptoss_onnx.exporter.ort_attention import lower_attention
 from gptoss_onnx.exporter.ort_bfloat16 import lower_to_bfloat16
-from gptoss_onnx.exporter.ort_experts import Experts, lower_experts
+from gptoss_onnx.exporter.ort_experts import lower_experts
 from gptoss_onnx.exporter.ort_interface import drop_unused_inputs, lower_interface
 from gptoss_onnx.exporter.ort_linear import lower_linear
 from gptoss_onnx.exporter.ort_nodes import CONTRIB
 from gptoss_onnx.exporter.own_weights import OwnWeights
 from gptoss_onnx.manifest import Provider
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ModelConfig
 from gptoss_onnx.reference.layout import Layout
@@ -63,7 +65,9 @@ def check_int4_checkpoint(checkpoint: Checkpoint) -> None:
         )
 
 
-def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider: Provider, experts: Experts) -> None:
+def lower_to_ort(
+    model: ir.Model, checkpoint: Checkpoint, folder: Path, provider: Provider, experts: Experts, progress: Progress
+) -> None:
     """Rewrite `model` in place and write its weights into `folder`.
 
     Args:
@@ -72,6 +76,7 @@ def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider
         folder: the package.
         provider: what the graph is to run on.
         experts: `checkpoint`, in a form that loses nothing, or `int4`, which only `cpu` takes.
+        progress: hears how many bytes of weights are written.
 
     Raises:
         PackageError: there is no room for the weights.
@@ -95,4 +100,4 @@ def lower_to_ort(model: ir.Model, checkpoint: Checkpoint, folder: Path, provider
     model.functions.clear()
     graph.opset_imports.pop(DOMAIN)
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
-    weights.write(folder / ORT_WEIGHTS)
+    weights.write(folder / ORT_WEIGHTS, progress)

@@ -14,6 +14,7 @@ from torch import Tensor
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
 from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range, require_room
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names
 from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head, write_safetensors
@@ -82,8 +83,8 @@ class OwnWeights:
         planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * BLOCK, rows // 2))
         return self._add(graph, planned, lambda: map(mxfp4_by_column, self._checkpoint.load(name)))
 
-    def write(self, path: Path) -> None:
-        """Write the file, and make every initializer a byte range of it.
+    def write(self, path: Path, progress: Progress) -> None:
+        """Write the file, and make every initializer a byte range of it; `progress` hears of the bytes.
 
         Raises:
             PackageError: there is no room for it.
@@ -93,7 +94,8 @@ class OwnWeights:
         head, offsets = safetensors_head(ordered, _ALIGNMENT)
         size = len(head) + sum(tensor.nbytes for tensor in ordered)
         require_room(path.parent, size, "the weights of target ort need")
-        write_safetensors(path, ordered, lambda tensor: map(_bytes_of, self._pieces[tensor.name]()))
+        progress.begin("writing the weights of target ort", size - len(head))
+        write_safetensors(path, ordered, lambda tensor: self._counted(tensor.name, progress))
         for name, value in self._values.items():
             value.const_value = byte_range(self._planned[name], path.name, offsets[name], value.dtype)
 
@@ -106,6 +108,12 @@ class OwnWeights:
             graph.initializers[name] = value
             self._planned[name], self._pieces[name], self._values[name] = tensor, pieces, value
         return self._values[name]
+
+    def _counted(self, name: str, progress: Progress) -> Iterator[memoryview]:
+        """Yield the bytes of a tensor piece by piece; `progress` hears of each when the next is asked for."""
+        for piece in map(_bytes_of, self._pieces[name]()):
+            yield piece
+            progress.advance(piece.nbytes)
 
     def _widened(self, name: str) -> Iterator[Tensor]:
         return (piece.float() for piece in self._load_pieces(name))

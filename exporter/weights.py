@@ -4,7 +4,6 @@ No weight is converted or rewritten here: an initializer is a byte range of a sa
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from gptoss_onnx.errors import PackageError
+from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
-from gptoss_onnx.files import header_sha256
+from gptoss_onnx.exporter.options import WeightMode
+from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
-WeightMode = Literal["link", "copy", "reference"]
+COPIED_AT_ONCE = 8 << 20  # bytes
 _SHA256_DIGITS = 64
 
 
@@ -31,13 +32,14 @@ class Placement:
     locations: Mapping[Path, str]
 
 
-def place_weights(checkpoint: Checkpoint, folder: Path, mode: WeightMode) -> Placement:
+def place_weights(checkpoint: Checkpoint, folder: Path, mode: WeightMode, progress: Progress) -> Placement:
     """Bring the checkpoint's weight files into `folder`, or only note where they are.
 
     Args:
         checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to the real files.
         folder: the package being written.
         mode: `link` (hard links), `copy`, or `reference` (nothing is placed).
+        progress: hears how many bytes are copied.
 
     Raises:
         PackageError: the file system refuses hard links, or has no room for a copy.
@@ -47,14 +49,15 @@ def place_weights(checkpoint: Checkpoint, folder: Path, mode: WeightMode) -> Pla
         root = Path(os.path.commonpath([path.parent for path in files]))
         return Placement(mode, root, {path: path.relative_to(root).as_posix() for path in files})
     if mode == "copy":
-        size = sum(path.stat().st_size for path in files)
+        size = sum(map(checkpoint.size_of, files))
         remedy = "free some space, or choose --weights link or reference"
         require_room(folder, size, "copying the weights needs", remedy)
+        progress.begin("copying the weights", size)
     for path, name in files.items():
         if mode == "link":
             _link(path, folder / name)
         else:
-            shutil.copyfile(path, folder / name)
+            _copy(path, folder / name, progress)
     return Placement(mode, None, dict(files))
 
 
@@ -106,6 +109,15 @@ def _link(source: Path, target: Path) -> None:
             f"cannot hard-link {source} into {target.parent.parent} ({error.strerror}): write the package to the "
             f"checkpoint's file system, or choose --weights reference, or --weights copy ({gigabytes:.1f} GB this file)"
         ) from error
+
+
+def _copy(source: Path, target: Path, progress: Progress) -> None:
+    with open_regular(source, CheckpointError) as file, target.open("xb", buffering=0) as copy:
+        while piece := file.read(COPIED_AT_ONCE):
+            left = memoryview(piece)
+            while left:
+                left = left[copy.write(left) :]
+            progress.advance(len(piece))
 
 
 def _known_sha256(path: Path) -> str | None:

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
 
 from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.files import open_regular
+from gptoss_onnx.locate import locate
 from gptoss_onnx.reference.config import ModelConfig
-from gptoss_onnx.reference.fields import Problems
+from gptoss_onnx.reference.fields import Problems, shown
+from gptoss_onnx.reference.folder import CheckpointFolder
+from gptoss_onnx.reference.folder_kinds import CONFIG, note_refused
 from gptoss_onnx.reference.layout import (
     Layout,
     TensorInfo,
@@ -23,10 +27,9 @@ from gptoss_onnx.reference.layout import (
     expected_tensors,
     refuse_openai_names,
 )
-from gptoss_onnx.reference.locate import locate
-from gptoss_onnx.reference.shards import Shards, read_json, read_shards
+from gptoss_onnx.reference.shards import Shards, read_shards
 
-CONFIG = "config.json"
+QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")  # keys that tools have written
 
 
 class Checkpoint:
@@ -37,13 +40,14 @@ class Checkpoint:
     reaches the disk.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, layout: Layout, shards: Shards) -> None:
-        self.folder = folder
+    def __init__(self, source: CheckpointFolder, config: ModelConfig, layout: Layout, shards: Shards) -> None:
+        self.folder = source.path
         self.config = config
         self.layout = layout
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(shards.tensors)
         self.files = tuple(sorted(shards.files))
         self.file_names: Mapping[Path, str] = MappingProxyType(shards.files)
+        self._source = source
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
         self._closed = False
@@ -51,7 +55,8 @@ class Checkpoint:
     def load(self, name: str) -> Tensor:
         """Return one tensor as stored (uint8 for MXFP4 blocks and scales), mapped from its file.
 
-        Raises CheckpointError for an unknown name, a closed checkpoint or a file that has become shorter.
+        Raises CheckpointError for an unknown name, a closed checkpoint, or a file that has changed since the checkpoint
+        was opened.
         """
         if self._closed:
             raise CheckpointError(f"{self.folder}: the checkpoint is closed; load inside its `with` block")
@@ -61,10 +66,9 @@ class Checkpoint:
         if not info.nbytes:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         handle = self._handle(info.file)
+        self._source.check_open(self.file_names[info.file], handle.fileno())
         start = info.offset - info.offset % mmap.ALLOCATIONGRANULARITY
         length = info.offset - start + info.nbytes
-        if os.fstat(handle.fileno()).st_size < start + length:
-            raise CheckpointError(f"{info.file}: became shorter since it was opened; open the checkpoint again")
         mapped = mmap.mmap(handle.fileno(), length, offset=start, access=mmap.ACCESS_COPY)
         at = info.offset - start
         # Writers align tensors to their element size; where one did not, a copy does it.
@@ -82,11 +86,30 @@ class Checkpoint:
         return ((name, self.load(name)) for name in self.tensors)
 
     def path_of(self, filename: str) -> Path | None:
-        """Return the path of a side file such as `tokenizer.json`, or None where the checkpoint has none."""
-        path = self.folder / filename
-        if path.is_symlink() and not path.exists():
-            raise CheckpointError(f"{path}: dangling symlink: the download is incomplete, repeat it")
-        return path if path.is_file() else None
+        """Return the path of a side file such as `tokenizer.json`, or None where the checkpoint has none.
+
+        Raises CheckpointError for what a checkpoint's files may not be: see `CheckpointFolder.find`.
+        """
+        return None if self._source.find(filename) is None else self.folder / filename
+
+    def read(self, filename: str, limit: int) -> bytes | None:
+        """Return the bytes of a side file of at most `limit` bytes, or None where the checkpoint has none."""
+        return self._source.read(filename, limit)
+
+    def read_json(self, filename: str) -> dict[str, Any]:
+        """Return the JSON object in a file such as `config.json`; raises CheckpointError where there is none."""
+        return self._source.read_json(filename)
+
+    def size_of(self, file: Path) -> int:
+        """Return the size in bytes of one of `files`."""
+        return self._source.size(self.file_names[file])
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError where a file of the checkpoint has changed since it was opened or looked for."""
+        self._source.check_unchanged()
+        problems = Problems()
+        note_refused(self.folder, self.file_names.values(), problems)
+        problems.check(str(self.folder))
 
     def close(self) -> None:
         """Close the files; tensors already loaded stay valid."""
@@ -102,7 +125,10 @@ class Checkpoint:
 
     def _handle(self, path: Path) -> BinaryIO:
         if path not in self._handles:
-            self._handles[path] = self._stack.enter_context(path.open("rb"))
+            try:
+                self._handles[path] = self._stack.enter_context(open_regular(path, CheckpointError))
+            except FileNotFoundError:
+                raise CheckpointError(f"{path}: is gone since the checkpoint was opened") from None
         return self._handles[path]
 
 
@@ -119,35 +145,42 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
         CheckpointError: the checkpoint is not there, not gpt-oss, in a layout that is not read, or its files
             do not hold exactly the tensors that `config.json` implies; one message lists every problem.
     """
-    folder = locate(source, cache_dir)
+    path = locate(source, cache_dir=cache_dir)
+    folder = CheckpointFolder(path)
     problems = Problems()
     shards = read_shards(folder, problems)
     names = shards.tensors.keys() | shards.promised
     if not names:
-        problems.check(str(folder))
-    refuse_openai_names(names, str(folder))  # before its config.json, which has other keys as well
-    config = _read_config(folder / CONFIG)
+        problems.check(str(path))
+    refuse_openai_names(names, str(path))  # before its config.json, which has other keys as well
+    config = _read_config(folder)
     layout = detect_layout(names)
     if layout is None:
         problems.add(
             f"found no expert weights among {len(names)} tensors, expected "
             "model.layers.0.mlp.experts.gate_up_proj_blocks (MXFP4) or .gate_up_proj (dense)"
         )
-        raise problems.error(str(folder))
+        raise problems.error(str(path))
     expected = expected_tensors(config, layout)
     compare(shards.tensors, shards.files, expected, shards.promised, problems)
-    problems.check(str(folder))
+    problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in expected}
     return Checkpoint(folder, config, layout, shards)
 
 
-def _read_config(path: Path) -> ModelConfig:
-    document = read_json(path)
-    quantization = document.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        if method != "mxfp4":
-            raise CheckpointError(
-                f"{path}: found quantization method {method!r}, expected 'mxfp4' or no quantization_config"
-            )
+def _read_config(folder: CheckpointFolder) -> ModelConfig:
+    document, path = folder.read_json(CONFIG), folder.path / CONFIG
+    for key in QUANTIZATIONS:
+        quantization = document.get(key)
+        if quantization is not None:
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            if method != "mxfp4":
+                raise CheckpointError(
+                    f"{path}: found quantization method {shown(method)} in {key}, expected 'mxfp4' or no {key}"
+                )
+    if document.get("auto_map") is not None:
+        raise CheckpointError(
+            f"{path}: found auto_map, which names Python code of the checkpoint's own: it is never run; "
+            "take the key out if the model is plain gpt-oss"
+        )
     return ModelConfig.from_json(document, str(path))

@@ -11,6 +11,7 @@ MODEL_TYPE = "gpt_oss"
 ARCHITECTURE = "GptOssForCausalLM"
 SLIDING = "sliding_attention"
 FULL = "full_attention"
+MOST_LAYERS = 1024  # more than any model has; a checkpoint of a stranger must not ask for millions
 MXFP4_BLOCK = 32  # values that share one scale, along the reduction axis
 # Constants of the architecture that the published config.json leaves out; transformers has the same.
 SWIGLU_ALPHA = 1.702
@@ -75,7 +76,7 @@ class ModelConfig:
         fields = Fields(document, problems)
         fields.one_of("model_type", (MODEL_TYPE,), ": only gpt-oss checkpoints are read")
         _check_constants(fields)
-        num_layers = fields.integer("num_hidden_layers")
+        num_layers = fields.integer("num_hidden_layers", most=MOST_LAYERS)
         layer_types = _read_layer_types(fields, num_layers)
         max_position_embeddings = fields.integer("max_position_embeddings")
         config = cls(

@@ -7,11 +7,11 @@ Such a package keeps the projections' weights in one safetensors file of its own
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gptoss_onnx.custom_ops import linear_int8  # noqa: F401 - it defines the op
+from gptoss_onnx.custom_ops.linear_int8 import BLOCK
 from gptoss_onnx.reference.model import GptOss, Linear
+from gptoss_onnx.reference.stored_file import StoredFile
 
 INT8_FILE = "dense-int8.safetensors"
 LM_HEAD = "lm_head"  # a projection of its own in that file, also where the checkpoint ties it to the embedding
@@ -39,16 +39,28 @@ class LinearInt8(nn.Module):
 
 
 def use_dense_int8(model: GptOss, file: Path) -> GptOss:
-    """Replace in `model` the projections that `file` has, mapped from it; returns the model."""
-    stored = load_file(file)
-    for name in stored:
-        projection, _, kind = name.rpartition(".")
-        if kind != _WEIGHT:
-            continue
+    """Replace in `model` the projections that `file` has, mapped from it; returns the model.
+
+    Raises PackageError where the file cannot be read, or holds something else than projections of this model.
+    """
+    stored = StoredFile(file)
+    projections = [name.removesuffix(f".{_WEIGHT}") for name in stored.names if name.endswith(f".{_WEIGHT}")]
+    expected = {name for projection in projections for name in int8_names(projection)}
+    if not projections or set(stored.names) != expected:
+        raise stored.error("found other tensors than 8-bit projections")
+    modules = dict(model.named_modules())
+    for projection in projections:
+        replaced = modules.get(projection)
+        if not isinstance(replaced, Linear) and projection != LM_HEAD:
+            raise stored.error(f"{projection}: the model has no such projection")
+        # A tied lm_head multiplies by the embedding.
+        shape = tuple((replaced if isinstance(replaced, Linear) else model.model.embed_tokens).weight.shape)
         weight_name, scales_name = int8_names(projection)
+        module = LinearInt8(
+            stored.tensor(weight_name, torch.int8, shape),
+            stored.tensor(scales_name, torch.float32, (shape[0], shape[1] // BLOCK)),
+            replaced.bias if isinstance(replaced, Linear) else None,
+        )
         parent = model.get_submodule(projection.rpartition(".")[0])
-        replaced = getattr(parent, projection.rpartition(".")[2])
-        bias = replaced.bias if isinstance(replaced, Linear) else None
-        module = LinearInt8(stored[weight_name], stored[scales_name], bias)
         setattr(parent, projection.rpartition(".")[2], module.requires_grad_(False).eval())
     return model

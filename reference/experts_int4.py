@@ -4,15 +4,15 @@ Such a package keeps them in its weight file: `…_int4` (E, R, C/2) and `…_in
 the checkpoint's tensors have before `_blocks`. Legend: N tokens, E experts, R rows, C columns of a matrix.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file
+import torch
 from torch import Tensor, nn
 
 from gptoss_onnx.custom_ops.moe_dispatch import dispatch
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4
 from gptoss_onnx.reference.model import GptOss, SparseMLP
+from gptoss_onnx.reference.stored_file import StoredFile
 
 MATRICES = ("gate_up", "gate_up_scales", "down", "down_scales")
 EXPERTS_INT4 = "experts in int4 (block 32)"  # what a manifest calls lossy then
@@ -44,15 +44,25 @@ class SparseMLPInt4(nn.Module):
 
 
 def use_experts_int4(model: GptOss, file: Path) -> GptOss:
-    """Replace in `model` the experts by those of `file`, mapped from it; returns the model."""
-    stored: Mapping[str, Tensor] = load_file(file)
+    """Replace in `model` the experts by those of `file`, mapped from it; returns the model.
 
-    def matrix(stem: str) -> tuple[Tensor, Tensor]:
+    Raises PackageError where the file cannot be read, or lacks the experts of this model.
+    """
+    stored = StoredFile(file)
+
+    def matrix(stem: str, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        count, rows, columns, width = blocks.shape  # (E, R, C/32, 16)
         codes, scales = int4_names(stem)
-        return stored[codes], stored[scales]
+        return (
+            stored.tensor(codes, torch.uint8, (count, rows, columns * width)),
+            stored.tensor(scales, torch.float32, (count, rows, columns)),
+        )
 
     for name, mlp in list(model.named_modules()):
         if isinstance(mlp, SparseMLP):
-            rounded = SparseMLPInt4(mlp, matrix(f"{name}.experts.gate_up_proj"), matrix(f"{name}.experts.down_proj"))
-            model.set_submodule(name, rounded.eval())
+            if not mlp.mxfp4:
+                raise stored.error("experts in 4 bits are made from MXFP4, and this checkpoint's are dense")
+            gate_up = matrix(f"{name}.experts.gate_up_proj", mlp.experts.gate_up_proj_blocks)
+            down = matrix(f"{name}.experts.down_proj", mlp.experts.down_proj_blocks)
+            model.set_submodule(name, SparseMLPInt4(mlp, gate_up, down).eval())
     return model

@@ -5,29 +5,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.json_text import printable
 
 LISTED = 20  # problems spelled out in one message; the rest are counted
+LONGEST_LINE = 400  # letters of one problem; names and values of strangers can have megabytes
+MOST = 2**31 - 1  # of a size: what int32 indices can hold
 
 
 class Problems:
     """Everything found wrong with one thing; `check` raises once, with all of it."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self._lines: list[str] = []
+        self._more = 0
 
     def add(self, line: str) -> None:
         """Remember one problem: what it concerns, what was found and what was expected."""
-        self.lines.append(line)
+        if len(self._lines) == LISTED:
+            self._more += 1
+            return
+        shown = line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..."
+        self._lines.append(printable(shown))
 
     def check(self, where: str) -> None:
         """Raise `error(where)` unless there is no problem."""
-        if self.lines:
+        if self._lines:
             raise self.error(where)
 
     def error(self, where: str) -> CheckpointError:
         """Return one line about `where` that lists the problems, the first twenty in words."""
-        more = [f"and {len(self.lines) - LISTED} more"] if len(self.lines) > LISTED else []
-        return CheckpointError(f"{where}: {'; '.join(self.lines[:LISTED] + more)}")
+        more = [f"and {self._more} more"] if self._more else []
+        return CheckpointError(f"{where}: {'; '.join(self._lines + more)}")
 
 
 class Fields:
@@ -48,15 +56,16 @@ class Fields:
 
     def wrong(self, key: str, expected: str) -> None:
         """Note that `key` holds something else than `expected`, or is missing."""
-        found = f"found {_shown(self.document[key])}" if key in self.document else "missing"
+        found = f"found {shown(self.document[key])}" if key in self.document else "missing"
         self.problems.add(f"{self.prefix}{key}: {found}, expected {expected}")
 
-    def integer(self, key: str, expected: str = "an integer of at least 1") -> int:
-        """A whole number ≥ 1; booleans and floats such as 24.0 are refused. 0 when wrong."""
+    def integer(self, key: str, expected: str = "an integer of at least 1", most: int = MOST) -> int:
+        """A whole number from 1 to `most`; booleans and floats such as 24.0 are refused. 0 when wrong."""
         value = self.document.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
             return value
-        self.wrong(key, expected)
+        is_more = isinstance(value, int) and value > most
+        self.wrong(key, f"an integer of at most {most}" if is_more else expected)
         return 0
 
     def number(self, key: str, absent: float | None = None, *, above: float = 0.0) -> float:
@@ -103,6 +112,7 @@ def _finite(value: float) -> bool:
         return False
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a JSON value as messages show it: in one line, and not more than 80 letters of it."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

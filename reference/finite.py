@@ -3,27 +3,36 @@
 import torch
 from torch import Tensor
 
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 CHUNK = 1 << 20  # elements looked at together: small enough to stay in cache
 E8M0_NAN = 255
+_ALWAYS_FINITE = "_blocks"  # of MXFP4: every byte is two numbers
 
 
-def first_non_finite(checkpoint: Checkpoint) -> str | None:
+def bytes_checked(checkpoint: Checkpoint) -> int:
+    """Return how many bytes `first_non_finite` reads of a checkpoint without a fault."""
+    return sum(info.nbytes for name, info in checkpoint.tensors.items() if not name.endswith(_ALWAYS_FINITE))
+
+
+def first_non_finite(checkpoint: Checkpoint, progress: Progress | None = None) -> str | None:
     """Return where the first NaN or infinity of a checkpoint is, or None when every weight is finite.
 
     Reads all float tensors and the MXFP4 scales (a scale byte of 255 is NaN; every block byte is a number),
-    one mapped tensor at a time. The text names tensor, index, file and value.
+    one mapped tensor at a time, and tells `progress` the bytes. The text names tensor, index, file and value.
     """
     for name, info in checkpoint.tensors.items():
-        if name.endswith("_blocks"):
+        if name.endswith(_ALWAYS_FINITE):
             continue
         tensor = checkpoint.load(name)
         at = _first_bad(tensor.reshape(-1))
+        if progress is not None:
+            progress.advance(info.nbytes)
         if at is not None:
             value = "a NaN scale (255)" if info.dtype == "U8" else str(tensor.reshape(-1)[at].item())
             index = [int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape)]
-            return f"{name}{index} in {info.file.name} is {value}"
+            return f"{name}{index} in {checkpoint.file_names[info.file]} is {value}"
     return None
 
 

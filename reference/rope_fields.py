@@ -69,7 +69,10 @@ def _read_attention_factor(rope: Fields, factor: float) -> float | None:
         return rope.number("attention_factor")
     if rope.document.get("mscale") and rope.document.get("mscale_all_dim"):
         mscale, all_dim = rope.number("mscale"), rope.number("mscale_all_dim")
-        return _mscale(factor, mscale) / _mscale(factor, all_dim)
+        ratio = _mscale(factor, mscale) / _mscale(factor, all_dim)
+        if math.isfinite(ratio):
+            return ratio
+        rope.wrong("mscale", "a number whose scale is finite")
     return None
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptoss_onnx.reference.folder_kinds import INDEX, SINGLE
 from gptoss_onnx.reference.layout import TORCH_DTYPES, element_count
-from gptoss_onnx.reference.shards import INDEX, SINGLE
 
 
 @dataclass(frozen=True)

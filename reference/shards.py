@@ -4,18 +4,24 @@ Format: an 8-byte little-endian header length, a JSON header, then the tensors w
 (https://github.com/huggingface/safetensors#format).
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.files import safetensors_header
+from gptoss_onnx.files import HEADER_LIMIT, is_plain_name, open_regular, safetensors_header
+from gptoss_onnx.json_text import parse_json
 from gptoss_onnx.reference.fields import Problems
+from gptoss_onnx.reference.folder import CheckpointFolder
+from gptoss_onnx.reference.folder_kinds import INDEX, SINGLE, note_refused
 from gptoss_onnx.reference.layout import TORCH_DTYPES, TensorInfo, element_count
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+SUFFIX = ".safetensors"
+MOST_FILES = 1000  # of one checkpoint
+MOST_DIMENSIONS = 8
+MOST_BYTES = 2**63 - 1  # of a file or a tensor
+ENTRY = {"dtype", "shape", "data_offsets"}
 
 
 @dataclass
@@ -27,142 +33,158 @@ class Shards:
     promised: set[str] = field(default_factory=set)
 
 
-def read_shards(folder: Path, problems: Problems) -> Shards:
-    """Read every header of the checkpoint in `folder`; `model.safetensors` wins over an index, as elsewhere.
+def read_shards(folder: CheckpointFolder, problems: Problems) -> Shards:
+    """Read every header of the checkpoint in `folder`: of the files that its index lists, else `model.safetensors`.
 
-    What is wrong with a file is noted in `problems`, by its name in the folder. Raises CheckpointError when
-    the folder holds no safetensors checkpoint, or its index cannot be read.
+    What is wrong with a file is noted in `problems`, by its name in the folder, and so is what else lies there and must
+    not be ignored. Raises CheckpointError when the folder holds no safetensors checkpoint, or its index cannot be read.
     """
-    shards = Shards()
-    if _present(folder / SINGLE):
-        _read_file(folder / SINGLE, shards, problems)
-    elif _present(folder / INDEX):
-        _read_indexed(folder, shards, problems)
+    reader = _Reader(folder, problems)
+    if folder.find(INDEX) is not None:
+        reader.read_indexed()
+    elif folder.find(SINGLE) is not None:
+        reader.read_files([SINGLE])
     else:
-        raise CheckpointError(f"{folder}: {_what_instead(folder)}")
-    return shards
+        raise CheckpointError(f"{folder.path}: {_what_instead(folder.path)}")
+    note_refused(folder.path, reader.named, problems)
+    return reader.shards
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises CheckpointError when it is missing, dangling or something else."""
+class _Reader:
+    """Reads headers one after the other, and counts their bytes together."""
+
+    def __init__(self, folder: CheckpointFolder, problems: Problems) -> None:
+        self.shards = Shards()
+        self.named: list[str] = []
+        self._folder, self._problems = folder, problems
+        self._header_bytes = 0
+
+    def read_indexed(self) -> None:
+        """Read the files that the index lists, and compare what it says of them with what is in them."""
+        path, shards = self._folder.path / INDEX, self.shards
+        weight_map = self._folder.read_json(INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+            raise CheckpointError(f"{path}: no weight_map from tensor names to file names; download it again")
+        names = sorted(set(weight_map.values()))
+        if len(names) > MOST_FILES:
+            raise CheckpointError(f"{path}: found {len(names)} files, expected at most {MOST_FILES}")
+        shards.promised.update(weight_map)
+        unreadable = self.read_files(names)
+        found = {tensor: shards.files[info.file] for tensor, info in shards.tensors.items()}
+        for tensor, name in weight_map.items():
+            if name in unreadable:
+                continue
+            if tensor not in found:
+                self._problems.add(f"{tensor}: missing in {name}, where {INDEX} lists it")
+            elif found[tensor] != name:
+                self._problems.add(f"{tensor}: found in {found[tensor]}, but {INDEX} lists it in {name}")
+        for tensor in sorted(found.keys() - weight_map.keys()):
+            self._problems.add(f"{tensor}: found in {found[tensor]}, but not listed in {INDEX}")
+
+    def read_files(self, names: list[str]) -> set[str]:
+        """Add the tensors of files; returns the names of those whose header cannot be read (noted, nothing added)."""
+        self.named = names
+        unreadable = set()
+        for name in names:
+            if not is_plain_name(name) or not name.endswith(SUFFIX):
+                self._problems.add(f"{INDEX}: found file {name!r}, expected a name inside the folder, *{SUFFIX}")
+                unreadable.add(name)
+                continue
+            try:
+                self._read_file(name)
+            except CheckpointError as error:
+                self._problems.add(str(error).removeprefix(f"{self._folder.path}/"))
+                unreadable.add(name)
+        return unreadable
+
+    def _read_file(self, name: str) -> None:
+        real, path, shards = self._folder.require(name), self._folder.path / name, self.shards
+        if real in shards.files:
+            raise CheckpointError(f"{name}: the same file as {shards.files[real]}, expected one of its own")
+        _refuse_pointer(path)
+        header = safetensors_header(path)
+        self._header_bytes += len(header)
+        if self._header_bytes > HEADER_LIMIT:
+            raise CheckpointError(f"{name}: with it, all headers together have more than {HEADER_LIMIT} bytes")
+        infos = _read_header(name, header, real)
+        _check_extents(name, infos, 8 + len(header), self._folder.size(name), self._problems)
+        shards.files[real] = name
+        for info in infos:
+            if info.name in shards.tensors:
+                other = shards.files[shards.tensors[info.name].file]
+                self._problems.add(f"{info.name}: found twice, in {other} and in {name}")
+            shards.tensors.setdefault(info.name, info)
+
+
+def _read_header(name: str, header: bytes, real: Path) -> list[TensorInfo]:
+    """Return the tensors of the file `name`; raises CheckpointError where its header is not of safetensors' form."""
+    malformed = f"{name}: malformed safetensors header"
+    entries = parse_json(header, malformed, CheckpointError)
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{malformed}: found a {type(entries).__name__}, expected an object; download it again")
+    start = 8 + len(header)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: {_absence(path)}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); download it again") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: found a JSON {type(document).__name__}, expected an object")
-    return document
+        return [_read_entry(key, entry, real, start) for key, entry in entries.items() if key != "__metadata__"]
+    except ValueError as error:
+        raise CheckpointError(f"{malformed} ({error}); download it again") from error
 
 
-def _read_indexed(folder: Path, shards: Shards, problems: Problems) -> None:
-    weight_map = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{folder / INDEX}: no weight_map from tensor names to file names; download it again")
-    shards.promised.update(weight_map)
-    unreadable = set()
-    for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
-            problems.add(f"{INDEX}: found file {name!r}, expected a name inside the folder")
-            unreadable.add(name)
-        elif not _read_file(folder / name, shards, problems):
-            unreadable.add(name)
-    found = {tensor: info.file for tensor, info in shards.tensors.items()}
-    for tensor, name in weight_map.items():
-        if name in unreadable:
-            continue
-        if tensor not in found:
-            problems.add(f"{tensor}: missing in {name}, where {INDEX} lists it")
-        elif found[tensor] != (folder / name).resolve():
-            problems.add(f"{tensor}: found in {shards.files[found[tensor]]}, but {INDEX} lists it in {name}")
-    for tensor in sorted(found.keys() - weight_map.keys()):
-        problems.add(f"{tensor}: found in {shards.files[found[tensor]]}, but not listed in {INDEX}")
+def _read_entry(name: str, entry: Any, real: Path, start: int) -> TensorInfo:
+    if not isinstance(entry, Mapping) or entry.keys() != ENTRY:
+        raise ValueError(f"{name[:80]!r}: expected an object of dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str):
+        raise ValueError(f"{name[:80]!r}: found dtype {dtype!r:.40}, expected a string")
+    if not _are_sizes(shape) or len(shape) > MOST_DIMENSIONS:
+        raise ValueError(
+            f"{name[:80]!r}: found shape {shape!r:.80}, expected at most {MOST_DIMENSIONS} integers from 0 on"
+        )
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(
+            f"{name[:80]!r}: found data_offsets {offsets!r:.80}, expected two ascending integers from 0 on"
+        )
+    begin, end = offsets
+    return TensorInfo(name, dtype, tuple(shape), real, start + begin, end - begin)
 
 
-def _read_file(path: Path, shards: Shards, problems: Problems) -> bool:
-    """Add one file's tensors; False when its header cannot be read (noted, and nothing added)."""
-    if not path.is_file():
-        problems.add(f"{path.name}: {_absence(path)}")
-        return False
-    real = path.resolve()
-    try:
-        header = safetensors_header(real)
-        entries = json.loads(header, object_pairs_hook=_no_repeats)
-        infos = [
-            TensorInfo(name, entry["dtype"], tuple(entry["shape"]), real, 8 + len(header) + begin, end - begin)
-            for name, entry in entries.items()
-            if name != "__metadata__"
-            for begin, end in (entry["data_offsets"],)
-        ]
-        _check_extents(path, infos, 8 + len(header), problems)
-    except OSError as error:
-        problems.add(f"{path.name}: cannot be read ({error.strerror})")
-        return False
-    except CheckpointError as error:
-        problems.add(_pointer(path) or str(error).replace(str(real), path.name))
-        return False
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problems.add(f"{path.name}: malformed safetensors header ({error}); download it again")
-        return False
-    shards.files[real] = path.name
-    for info in infos:
-        if info.name in shards.tensors:
-            other = shards.files[shards.tensors[info.name].file]
-            problems.add(f"{info.name}: found twice, in {other} and in {path.name}")
-        shards.tensors.setdefault(info.name, info)
-    return True
+def _are_sizes(value: Any) -> bool:
+    """Whether a JSON value is a list of sizes: integers, not booleans or floats, that a 64-bit file can have."""
+    return isinstance(value, list) and all(type(entry) is int and 0 <= entry <= MOST_BYTES for entry in value)
 
 
-def _check_extents(path: Path, infos: list[TensorInfo], start: int, problems: Problems) -> None:
-    """Note tensors whose bytes are not those of their shape, overlap, leave gaps or pass the file's end."""
-    size = path.stat().st_size
+def _check_extents(name: str, infos: list[TensorInfo], start: int, size: int, problems: Problems) -> None:
+    """Note tensors whose bytes are not those of their shape, overlap, leave gaps or pass the file's end.
+
+    `start` is where the tensors begin in the file `name`, and `size` its length, both in bytes.
+    """
     end = start
     for info in sorted(infos, key=lambda info: (info.offset, info.nbytes)):
         dtype = TORCH_DTYPES.get(info.dtype)  # any other is refused later, as unexpected
         if dtype is not None and info.nbytes != element_count(info.shape) * dtype.itemsize:
             problems.add(
-                f"{info.name}: {info.nbytes} bytes in {path.name}, expected "
+                f"{info.name}: {info.nbytes} bytes in {name}, expected "
                 f"{element_count(info.shape) * dtype.itemsize} for {info.dtype} {info.shape}"
             )
         elif info.offset != end:
-            problems.add(f"{info.name}: begins at byte {info.offset} of {path.name}, expected {end}")
+            problems.add(f"{info.name}: begins at byte {info.offset} of {name}, expected {end}")
         end = info.offset + info.nbytes
     if end > size:
         cut = sum(info.offset + info.nbytes > size for info in infos)
         problems.add(
-            f"{path.name}: found {size} bytes, its header expects {end}: cut off, {cut} of {len(infos)} "
+            f"{name}: found {size} bytes, its header expects {end}: cut off, {cut} of {len(infos)} "
             "tensors are incomplete; download it again"
         )
     elif end < size:
-        problems.add(f"{path.name}: found {size} bytes, its header expects {end}; download it again")
+        problems.add(f"{name}: found {size} bytes, its header expects {end}; download it again")
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} appears twice")
-    return document
-
-
-def _present(path: Path) -> bool:
-    return path.is_symlink() or path.exists()  # a dangling link is a checkpoint to complain about
-
-
-def _absence(path: Path) -> str:
-    if path.is_symlink():
-        return f"dangling symlink to {path.readlink()}: the download is incomplete, repeat it"
-    return "no such file: the checkpoint is incomplete, download it again"
-
-
-def _pointer(path: Path) -> str | None:
-    with path.open("rb") as file:
+def _refuse_pointer(path: Path) -> None:
+    """Raise CheckpointError for the stand-in that git-lfs leaves where it has not fetched a file."""
+    with open_regular(path, CheckpointError) as file:
         if file.read(24) == b"version https://git-lfs.":
-            return f"{path.name}: found a git-lfs pointer instead of the weights; fetch them with: git lfs pull"
-    return None
+            raise CheckpointError(
+                f"{path}: found a git-lfs pointer instead of the weights; fetch them with: git lfs pull"
+            )
 
 
 def _what_instead(folder: Path) -> str:

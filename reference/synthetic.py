@@ -7,12 +7,14 @@ safetensors files, sharded like the published ones where they are as large.
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from gptoss_onnx.errors import CheckpointError, InputError
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.config import FULL, SLIDING, SWIGLU_ALPHA, SWIGLU_LIMIT, ModelConfig, RopeConfig
+from gptoss_onnx.reference.folder_kinds import INDEX
 from gptoss_onnx.reference.layout import BYTES, FLOATS, Layout, expected_tensors
 from gptoss_onnx.reference.random_weights import random_weights
 from gptoss_onnx.reference.safetensors_writer import (
@@ -21,7 +23,6 @@ from gptoss_onnx.reference.safetensors_writer import (
     plan_files,
     write_safetensors,
 )
-from gptoss_onnx.reference.shards import INDEX
 
 SyntheticLayout = Literal["hf-mxfp4", "hf-bf16"]
 RealName = Literal["20b", "120b"]
@@ -55,7 +56,7 @@ def make_checkpoint(
     sparse: bool = False,
     dtype: str = "BF16",
     shard_bytes: int = SHARD_BYTES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a checkpoint into the folder `out`, which must not exist or be empty.
 
@@ -67,7 +68,7 @@ def make_checkpoint(
         sparse: leave holes instead of values: every weight is zero, and the disk holds only headers.
         dtype: of every tensor that is not packed: BF16 as published, F16 or F32.
         shard_bytes: largest file; anything that fits in one is a single `model.safetensors`.
-        progress: called with (bytes written, bytes in all) after every piece.
+        progress: hears how many bytes are written.
 
     Raises:
         InputError: `out` is in the way, the disk is too small, or an option has an unknown value.
@@ -77,15 +78,14 @@ def make_checkpoint(
     files = plan_files(tensors, shard_bytes)
     total = sum(tensor.nbytes for tensor in tensors)
     created = _prepare(out, 0 if sparse else total)
-    written = 0
+    if progress is not None:
+        progress.begin("writing random weights", total)
 
     def content(tensor: PlannedTensor) -> Iterable[bytes]:
-        nonlocal written
         for piece in random_weights(tensor, seed):
             yield piece
-            written += len(piece)
             if progress is not None:
-                progress(written, total)
+                progress.advance(len(piece))
 
     finished = False
     try:
@@ -221,4 +221,4 @@ def _prepare(out: Path, needed: int) -> bool:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """Run a package with ONNX Runtime; imports neither torch nor transformers nor onnxscript."""
 
+from gptoss_onnx.runtime.conversation import Conversation
 from gptoss_onnx.runtime.generation import FinishReason, Generation
 from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
@@ -7,10 +8,12 @@ from gptoss_onnx.runtime.package import PackageFolder, open_package
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.session import Session
 from gptoss_onnx.runtime.text import Tokenizer, chat_messages
+from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration
 from gptoss_onnx.runtime.text_stream import TextStream
 
 __all__ = [
     "PREFILL_CHUNK",
+    "Conversation",
     "FinishReason",
     "Generation",
     "HarmonyDelta",
@@ -18,8 +21,10 @@ __all__ = [
     "HarmonyParser",
     "KVCache",
     "PackageFolder",
+    "Prompt",
     "Sampling",
     "Session",
+    "TextGeneration",
     "TextStream",
     "Tokenizer",
     "chat_messages",

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,18 @@ def within_int64(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
     if array.dtype == np.uint64 and (array > np.uint64(_INT64.max)).any():
         raise InputError(f"{name}: found {array.max()}, expected at most {_INT64.max}")
     return array.astype(np.int64)
+
+
+def folder_path(name: str, value: object) -> str:
+    """Return the path of a folder as text; raises InputError for what cannot be a path on any machine."""
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    try:
+        good = isinstance(path, str) and path != "" and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        good = False
+    if not good:
+        raise InputError(f"{name}: found {shown(value)}, expected the path of a folder")
+    return str(path)
 
 
 def shown(value: object) -> str:

@@ -27,7 +27,7 @@ class ChatTemplate:
     """A compiled template and the special tokens it may name; threads may share it."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], origin: Path) -> None:
-        self._special_tokens = dict(special_tokens)
+        self._source, self._special_tokens = source, dict(special_tokens)
         self._process = TemplateProcess(source, origin)
 
     @classmethod
@@ -49,6 +49,10 @@ class ChatTemplate:
                 "pass the text as it is, with --prompt"
             )
         return cls(source, _special_tokens(config), origin)
+
+    def reads(self, variable: str) -> bool:
+        """Say whether the template has a use for a variable."""
+        return variable in self._source
 
     def render(
         self,
@@ -91,7 +95,9 @@ def _read_template(folder: Path) -> Any:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise PackageError(f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template") from error
+        raise PackageError(
+            f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template"
+        ) from error
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

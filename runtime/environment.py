@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.extras import install_command
 from gptoss_onnx.runtime.arguments import shown
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
@@ -32,16 +33,13 @@ def load_onnxruntime() -> ModuleType:
     if len(installed) == len(_BUILDS):
         raise RuntimeUnavailable(
             "ONNX Runtime: found both onnxruntime and onnxruntime-gpu, which break each other; keep one: "
-            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "gptoss-onnx[cpu]"  '
-            '(or "gptoss-onnx[gpu]")'
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('cpu')}  (or [gpu])"
         )
     try:
         return import_module("onnxruntime")
     except ImportError as error:
         found = f"{installed[0]} does not import ({one_line(error)})" if installed else "it is not installed"
-        raise RuntimeUnavailable(
-            f'ONNX Runtime: {found}; pip install "gptoss-onnx[cpu]"  (or "gptoss-onnx[gpu]")'
-        ) from error
+        raise RuntimeUnavailable(f"ONNX Runtime: {found}; {install_command('cpu')}  (or [gpu])") from error
 
 
 def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[str, dict[str, str]]]:
@@ -56,7 +54,7 @@ def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[st
     if wanted[0] not in available:
         raise RuntimeUnavailable(
             f"provider {provider}: this ONNX Runtime offers {', '.join(available)}, not {wanted[0]}; "
-            'pip uninstall -y onnxruntime && pip install "gptoss-onnx[gpu]"'
+            f"pip uninstall -y onnxruntime && {install_command('gpu')}"
         )
     if provider == "cuda":
         _check_cuda_device(onnxruntime)

@@ -5,6 +5,7 @@ B rows, V vocabulary.
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
@@ -16,6 +17,7 @@ from gptoss_onnx.runtime.arguments import integer, integer_array, shown
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling
+from gptoss_onnx.runtime.stops import split_stops
 from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -82,7 +84,9 @@ class Generation(Iterator[Step], Generic[Step]):
         self._session, self._prompts, self._several = session, prompts, several
         self._max_new_tokens = max_new_tokens
         self._own = cache is None
-        self.stop_tokens = _stop_tokens(session, sampling)
+        stop_ids, texts = split_stops(sampling.stop, session.tokenizer.special_tokens) if sampling.stop else ((), ())
+        sampling = replace(sampling, stop=texts)
+        self.stop_tokens = _stop_tokens(session, sampling) | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop
         self._rows = [_Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))]
         self.cache = cache

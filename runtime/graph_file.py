@@ -26,6 +26,7 @@ from gptoss_onnx.runtime.protobuf import as_bytes, as_number, as_text, fields, o
 
 GRAPH_LIMIT = 8_000_000  # bytes of the file, whose weights lie outside; the largest gpt-oss takes half a million
 _SHAPE_LIMIT = 16  # dimensions
+_ORT_MARK = b"ORTM"  # bytes 4 to 8 of ONNX Runtime's own format, which may look like protocol buffers as well
 
 # Bits of an element, by TensorProto.DataType; strings and complex numbers are no weights.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
@@ -73,7 +74,10 @@ class GraphFile:
         initializer of the main graph refers to data outside of it.
         """
         try:
-            return cls._parse(memoryview(read_file(path, GRAPH_LIMIT, PackageError)))
+            content = read_file(path, GRAPH_LIMIT, PackageError)
+            if content[4:8] == _ORT_MARK:
+                raise ValueError("it is in ONNX Runtime's own format")
+            return cls._parse(memoryview(content))
         except FileNotFoundError:
             raise PackageError(f"{path}: no such file, but the manifest names it; export the package again") from None
         except (ValueError, KeyError) as error:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gptoss_onnx.errors import InputError
 from gptoss_onnx.harmony_tokens import HarmonyTokens
 from gptoss_onnx.runtime.harmony_header import Header, HeaderReader
 from gptoss_onnx.runtime.text_stream import TextStream
 
+NO_HEADER = Header("assistant", None, None, None, "", "")
 Kind = Literal["content", "reasoning", "tool_call", "other"]
 END_OF_TEXT = "<|endoftext|>"
 EVERYONE = ("all", "user")  # recipients that are no tool
@@ -57,6 +59,9 @@ class HarmonyDelta:
         """What the text is for; see `HarmonyMessage.kind`."""
         return _kind(self.role, self.channel, self.recipient)
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True)
 class HarmonyMessage:
@@ -99,6 +104,8 @@ class HarmonyParser:
             its text. By default `<|start|>assistant`.
         stop: texts that end the answer. They are not looked for in reasoning.
 
+    Raises InputError for another tokenizer, and for stops that are no sequence of texts.
+
     Attributes:
         stopped: a stop text has appeared; it and what follows in its message is not part of the text.
     """
@@ -110,7 +117,8 @@ class HarmonyParser:
         stop: Sequence[str] = (),
     ) -> None:
         tokens = tokenizer.harmony
-        assert tokens is not None, "this tokenizer does not know harmony"
+        if tokens is None:
+            raise InputError("tokenizer: found none of harmony's control tokens, expected a tokenizer of gpt-oss")
         self.stopped = False
         self._tokenizer, self._tokens, self._stop = tokenizer, tokens, stop
         special = tokenizer.special_tokens
@@ -130,6 +138,25 @@ class HarmonyParser:
     def messages(self) -> tuple[HarmonyMessage, ...]:
         """The messages so far; the last one may go on."""
         return tuple(message.frozen() for message in self._messages if message.tokens)
+
+    @property
+    def in_header(self) -> bool:
+        """Whether the next message's channel is still open: a model that thinks begins with its thoughts."""
+        return self._header is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is complete: a message to the user in channel `final` has ended.
+
+        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there. A model
+        that goes on by speaking for somebody else has answered too.
+        """
+        if not self._messages:
+            return False
+        last = self._messages[-1]
+        if last.kind == "other":
+            return any(message.text for message in self._messages[:-1])
+        return last.end is not None and last.kind == "content" and last.header.channel == "final"
 
     def push(self, token: int) -> list[HarmonyDelta]:
         """Take a token and return the text that is certain by now, mostly one piece or none."""
@@ -251,13 +278,32 @@ class HarmonyParser:
         return [message.delta(text, len(self._messages) - 1)]
 
 
+class JoinedText:
+    """The text of several messages of one kind, each on a line of its own."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._message = 0
+
+    def add(self, piece: HarmonyDelta) -> str:
+        """Take a piece and return it, after a line end where another message begins in the middle of a line."""
+        is_next = piece.message != self._message and bool(self._pieces)
+        self._message = piece.message
+        text = f"\n{piece.text}" if is_next and not self._pieces[-1].endswith("\n") else piece.text
+        self._pieces.append(text)
+        return text
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
+
+
 @dataclass
 class _Message:
     """A message in the making."""
 
     tokens: list[int] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
-    header: Header = Header("assistant", None, None, None, "", "")
+    header: Header = NO_HEADER
     end: str | None = None
 
     @property

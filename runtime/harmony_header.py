@@ -47,7 +47,7 @@ class HeaderReader:
         self._channel: list[int] | None = None
         self._type: list[int] | None = None
         self._part = self._role
-        self._source: list[int] = []
+        self._size = 0  # tokens of text
 
     def push(self, token: int) -> None:
         """Take any token but those that end a header."""
@@ -57,19 +57,18 @@ class HeaderReader:
             self._part = self._type = []
         else:
             self._part.append(token)
-            self._source.append(token)
+            self._size += 1
 
     def is_hopeless(self) -> bool:
         """Say whether this is no header any more, for its length; never in the middle of a character."""
-        size = len(self._source)
         if self._channel is None and self._type is None and "to=" not in self._text(self._role):
             longest = ROLE_TOKENS
         else:
             longest = HEADER_TOKENS
-        if size <= longest:
+        if self._size <= longest:
             return False
         is_whole = not self._text(self._part).endswith("\ufffd")
-        return is_whole or size > longest + _CHARACTER_TOKENS
+        return is_whole or self._size > longest + _CHARACTER_TOKENS
 
     def is_half(self) -> bool:
         """Say whether this may be the beginning of a well-formed header."""
@@ -84,7 +83,8 @@ class HeaderReader:
         With `is_complete`, all of it is header, and words without a meaning are left out. Otherwise the model
         has left out `<|message|>`, and what comes after the words with a meaning is text.
         """
-        source = self._text(self._source)
+        parts = [self._text(part or ()).strip() for part in (self._role, self._channel, self._type)]
+        source = " ".join(part for part in parts if part)
         role, rest = self._read_role(is_complete)
         channel: str | None = None
         if self._channel is None and is_complete:

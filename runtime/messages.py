@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.json_text import printable
 
 Message = Mapping[str, Any]
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
@@ -21,6 +22,7 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 DEPTH_LIMIT = 64  # lists and objects inside each other
 SIZE_LIMIT = 64_000_000  # characters of text in one conversation, each value counting for one more
 DIGITS_LIMIT = 10**40  # no JSON reader takes integers without bound
+LONGEST_PLACE = 200  # characters of where a value stands, in an error
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # the first that has a value counts
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
@@ -53,7 +55,7 @@ class _Copy:
 
     def of(self, value: Any, where: str, depth: int) -> Plain:
         if depth > DEPTH_LIMIT:
-            raise InputError(f"{where[:80]}: nested more than {DEPTH_LIMIT} deep, expected less")
+            raise InputError(f"{where[:LONGEST_PLACE]}: nested more than {DEPTH_LIMIT} deep, expected less")
         self._size += 1 + (len(value) if isinstance(value, str) else 0)
         if self._size > SIZE_LIMIT:
             raise InputError(f"{where}: found more than {SIZE_LIMIT} characters so far, expected fewer")
@@ -68,14 +70,16 @@ class _Copy:
         fields = _fields(value)
         if fields is None:
             raise InputError(
-                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list or a mapping"
+                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list, or "
+                "a mapping"
             )
         copy: dict[str, Plain] = {}
         for key, entry in fields.items():
             if not isinstance(key, str):
-                raise InputError(f"{where}: found the key {key!r}, expected text")
+                raise InputError(f"{where}: found the key {key!r:.80}, expected text")
             self._size += len(key)
-            copy[str.__str__(key)] = self.of(entry, f"{where}.{key}", depth + 1)
+            place = f"{where}.{printable(key)[:40]}" if len(where) < LONGEST_PLACE else where
+            copy[str.__str__(key)] = self.of(entry, place, depth + 1)
         return copy
 
 
@@ -104,18 +108,18 @@ def _number(value: Any, where: str) -> int | float:
     return real
 
 
-def _message(message: Any, where: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise InputError(f"{where}: found {message!r:.80}, expected a mapping with role and content")
-    message = {key: value for key, value in message.items() if value is not None}
+def _message(given: Any, where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: found {given!r:.80}, expected a mapping with role and content")
+    message: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise InputError(f"{where}.role: found {role!r:.80}, expected a text such as 'user'")
     reasoning = next((message[key] for key in _REASONING if key in message), None)
     if reasoning is not None:
-        reasoning = _text(reasoning, f"{where}: reasoning")
         # Published templates read `thinking`, others `reasoning_content`.
-        message = {**message, "thinking": reasoning, "reasoning_content": reasoning}
+        thinking = _text(message.get("thinking", reasoning), f"{where}: reasoning")
+        message = {**message, "thinking": thinking, "reasoning_content": _text(reasoning, f"{where}: reasoning")}
     content = message.get("content")
     if isinstance(content, list) or (isinstance(content, dict) and role != "tool"):
         message["content"] = _text(content, f"{where}.content")

@@ -212,7 +212,7 @@ def _number(name: str, value: object, expected: str, *, most: float = math.inf, 
 def _several(name: str, values: object, what: str) -> list[Any]:
     """Return the items of a list, tuple, set or one-dimensional array; a text is none of them."""
     if isinstance(values, np.ndarray) and values.ndim == 1:
-        return values.tolist()
+        return list(values.tolist())
     if not isinstance(values, (Sequence, Set)) or isinstance(values, (str, bytes)):
         raise InputError(f"{name}: found {shown(values)}, expected a list or tuple of {what}")
     return list(values)

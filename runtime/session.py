@@ -6,7 +6,7 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, overload
 from weakref import WeakSet
@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest, Provider
-from gptoss_onnx.runtime.arguments import integer, integer_array, shown
-from gptoss_onnx.runtime.binding import Binding, empty_logits
+from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
+from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
     check_active_provider,
@@ -26,13 +26,16 @@ from gptoss_onnx.runtime.environment import (
 )
 from gptoss_onnx.runtime.generation import Generation
 from gptoss_onnx.runtime.graph import check_graph, load_graph
+from gptoss_onnx.runtime.harmony import HarmonyDelta
 from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
+from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import PackageFolder, open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling
-from gptoss_onnx.runtime.step import run_step
+from gptoss_onnx.runtime.step import run_request
 from gptoss_onnx.runtime.text import Tokenizer
+from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
 from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 logger = logging.getLogger(__name__)
@@ -96,14 +99,13 @@ class Session:
             RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not available here.
             InputError: an argument is none of the values above.
         """
-        folder = _folder(package)
+        folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
         opened = open_package(folder)
         onnxruntime = load_onnxruntime()
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         providers = execution_providers(onnxruntime, provider)
-        root = opened.weights_root
-        weights = WeightWatch(root / entry.name for entry in opened.manifest.weights.files)
+        weights = WeightWatch(opened.weight_path(entry) for entry in opened.manifest.weights.files)
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
         weights.check_mapped()
         check_active_provider(graph.get_providers(), provider)
@@ -176,7 +178,7 @@ class Session:
             cache.check_room(request.new_lengths)
             if not cache.lengths.any():
                 self.check_weights()
-            return self._run(binding, cache, request)
+            return run_request(binding, cache, request, self.vocab)
 
     def score(self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None) -> NDArray[np.float32]:
         """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a call."""
@@ -233,11 +235,61 @@ class Session:
 
         Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
-        if cache is not None:
-            _expect_cache(cache)
-        if sampling is not None and not isinstance(sampling, Sampling):
-            raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
-        return Generation.of(self, token_ids, sampling or Sampling(), max_new_tokens, cache)
+        settings = _settings(sampling, cache)
+        return Generation.of(self, token_ids, settings, max_new_tokens, cache)
+
+    @overload
+    def stream_text(
+        self,
+        prompt: str | Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+    ) -> TextGeneration[str]: ...
+
+    @overload
+    def stream_text(
+        self,
+        prompt: Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> TextGeneration[HarmonyDelta]: ...
+
+    def stream_text(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        cache: KVCache | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> TextGeneration[Any]:
+        """Continue a text, or answer a conversation, as text; nothing runs before the first piece is asked for.
+
+        Args:
+            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to answer.
+            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop tokens mean
+                the package's, and for a conversation those that end an answer in gpt-oss's chat format.
+            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks first;
+                never more than the model takes.
+            cache: as in `generate`.
+            variables: of the chat template, such as `reasoning_effort` and `tools`.
+
+        Returns:
+            An iterator of texts, and for a conversation of `HarmonyDelta`, which tells thoughts (`kind` is
+            `reasoning`) from the answer (`content`); see `TextGeneration`.
+
+        Raises:
+            InputError: the prompt is empty, too long, or no text, or the template refuses it.
+            PackageError: the package has no tokenizer or no chat template, or one of them is damaged.
+        """
+        settings = _settings(sampling, cache)
+        encoded = Prompt.of(prompt, self.tokenizer, variables)
+        return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
 
     def check_weights(self) -> None:
         """Raise PackageError where a weight file has changed since the session opened it, InputError once closed.
@@ -294,33 +346,16 @@ class Session:
             raise InputError("session: found it closed, expected an open one; open the package again")
         return self._graph
 
-    def _run(self, binding: Binding, cache: KVCache, request: Request) -> NDArray[np.float32]:
-        begin, longest = 0, request.longest
-        answer = None
-        while begin < longest:
-            end = begin + cache.columns(longest - begin)
-            step = request.step(begin, end)
-            logits = run_step(binding, cache, step)
-            if end - begin == longest and request.wanted.all() and step.logit_positions.shape == request.wanted.shape:
-                return logits  # the whole answer in one call
-            if answer is None:
-                answer = self._empty(request)
-            answer[step.rows, step.places] = logits[step.rows, step.columns]
-            begin = end
-        return self._empty(request) if answer is None else answer
-
-    def _empty(self, request: Request) -> NDArray[np.float32]:
-        return empty_logits((*request.wanted.shape, self.vocab))
-
-
-def _folder(package: object) -> str:
-    """Return the path of a package as text; raises InputError for what cannot be one."""
-    path = os.fspath(package) if isinstance(package, (str, os.PathLike)) else None
-    if not isinstance(path, str) or path == "" or "\0" in path:
-        raise InputError(f"package: found {shown(package)}, expected the path of a folder")
-    return path
-
 
 def _expect_cache(cache: object) -> None:
     if not isinstance(cache, KVCache):
         raise InputError(f"cache: found {type(cache).__name__}, expected one that new_cache made")
+
+
+def _settings(sampling: object, cache: object) -> Sampling:
+    """Return the settings of a generation, the default ones for None, after a look at the types of both."""
+    if cache is not None:
+        _expect_cache(cache)
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
+    return Sampling() if sampling is None else sampling

@@ -1,4 +1,7 @@
-"""One call of the graph on a cache: what it leaves in the cache when it goes well, and when it does not."""
+"""Run a request on a cache, one call of the graph after the other, and keep the cache true to what has run.
+
+B batch, V vocabulary.
+"""
 
 import math
 
@@ -6,9 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
-from gptoss_onnx.runtime.binding import Binding
+from gptoss_onnx.runtime.binding import Binding, empty_logits
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.request import Step
+from gptoss_onnx.runtime.request import Request, Step
+
+
+def run_request(binding: Binding, cache: KVCache, request: Request, vocab: int) -> NDArray[np.float32]:
+    """Run a request in as many calls as the cache needs, and return its logits (B, kept, V).
+
+    Zeros where a position lies in a row's padding. Raises what `run_step` raises; the calls before stay in
+    the cache then.
+    """
+    shape = (*request.wanted.shape, vocab)
+    begin, longest = 0, request.longest
+    answer = None
+    while begin < longest:
+        end = begin + cache.columns(longest - begin)
+        step = request.step(begin, end)
+        logits = run_step(binding, cache, step)
+        if end - begin == longest and request.wanted.all() and logits.shape == shape:
+            return logits  # the whole answer in one call
+        if answer is None:
+            answer = empty_logits(shape)
+        answer[step.rows, step.places] = logits[step.rows, step.columns]
+        begin = end
+    return empty_logits(shape) if answer is None else answer
 
 
 def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32]:
@@ -27,7 +52,7 @@ def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32
         if isinstance(error, RuntimeUnavailable):
             _check_overflow(cache, error)
         raise
-    if not math.isfinite(float(logits.max())):
+    if cache.dtype == "float16" and not math.isfinite(float(logits.max())):
         _check_overflow(cache, None)
     cache.advance(step.new_lengths, step.input_ids)
     return logits

@@ -1,5 +1,6 @@
 """TemplateProcess: render a stranger's template in a process of its own, within limits; see `template_worker`."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
 from gptoss_onnx.json_text import printable
 
 WORKER = Path(__file__).with_name("template_worker.py")
-SECONDS = 8.0  # for one answer; the worker's own limit counts the seconds it computes, and comes first
+SECONDS = 5.0  # for one answer; the worker's own limit counts the seconds it computes, and mostly comes first
 LONGEST_ANSWER = 200_000_000  # bytes: of the longest text, each character escaped
 _NEEDS = ("jinja2", "markupsafe")
 
@@ -44,19 +45,27 @@ class TemplateProcess:
         beyond its limits on time, memory and length.
         """
         with self._turn:
-            if self._process is None or self._owner != os.getpid():
+            if not self._is_running():
                 self._start()
             return self._ask({"given": given})
+
+    def _is_running(self) -> bool:
+        process = self._process
+        return process is not None and self._owner == os.getpid() and process.poll() is None
 
     def _start(self) -> None:
         if not sys.executable:
             raise RuntimeUnavailable("chat templates: found no Python program to run them with (sys.executable)")
         command = [sys.executable, "-I", str(WORKER), *_folders()]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C on the terminal is for us alone
         )
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _stop, self._process)
+        self._finalizer = weakref.finalize(self, _stop, self._process, self._owner)
         self._ask({"source": self._source})
 
     def _ask(self, request: Mapping[str, Any]) -> str:
@@ -84,13 +93,13 @@ class TemplateProcess:
     def _exchange(self, line: bytes) -> dict[str, Any]:
         """Send one line and return what one line answers; raises PackageError when none comes in time."""
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         deadline = time.monotonic() + SECONDS
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as reading will tell
             process.stdin.write(line)
             process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, as reading will tell
         received = bytearray()
         while not received.endswith(b"\n"):
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
@@ -128,12 +137,12 @@ def _folders() -> list[str]:
     return folders
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes]", owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the owner ends, which goes on needing it
     process.kill()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            try:
+            with contextlib.suppress(OSError):  # a request it will not read
                 stream.close()
-            except OSError:  # a request it will not read
-                pass
     process.wait()

@@ -1,7 +1,9 @@
 """Tokenizer: text to token ids and back with the package's own tokenizer files, chats included."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -9,18 +11,18 @@ from typing import Any, Self
 import numpy as np
 import tokenizers
 
+from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
+from gptoss_onnx.harmony_tokens import CONTROL_TOKENS, HarmonyTokens, harmony_stop_tokens
 from gptoss_onnx.runtime.chat import ChatTemplate
 from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import read_own_file
-from gptoss_onnx.runtime.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.runtime.text_stream import TextStream
+from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
+from gptoss_onnx.tokenizer_file import load_tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
-TOKENIZER_LIMIT = 64_000_000  # bytes; the published one has 28 million
-_PROBE = "A probe: it's 3 o'clock,\n\té 你好 😀 <|probe|>  "
 _LARGEST_ID = 2**32 - 1
 
 
@@ -28,9 +30,6 @@ class Tokenizer:
     """The tokenizer of a package; read once, it never changes."""
 
     def __init__(self, backend: tokenizers.Tokenizer, folder: Path) -> None:
-        # A file may carry settings of the training run; Hugging Face too leaves them out unless asked.
-        backend.no_truncation()
-        backend.no_padding()
         self._backend, self._folder = backend, folder
         self._template: ChatTemplate | None = None
 
@@ -45,14 +44,7 @@ class Tokenizer:
                 f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "
                 "checkpoint and export again"
             ) from None
-        with (
-            foreign_errors(f"{path}: not a tokenizer", "export the package again", PackageError),
-            quiet_panics(),
-        ):
-            backend = tokenizers.Tokenizer.from_buffer(text)
-            # Some damage shows only at work; better here, where it can be told in one line.
-            backend.decode(backend.encode(_PROBE).ids)
-            return cls(backend, Path(folder))
+        return cls(load_tokenizer(text, path, "export the package again", PackageError), Path(folder))
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -63,9 +55,13 @@ class Tokenizer:
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
-        """Special tokens, spelling to id."""
+        """Special tokens, spelling to id, and harmony's control tokens also where a file does not call them so."""
         added = self._backend.get_added_tokens_decoder()
-        return {token.content: id_ for id_, token in added.items() if token.special and token.content}
+        return {
+            token.content: id_
+            for id_, token in added.items()
+            if (token.special and token.content) or token.content in CONTROL_TOKENS
+        }
 
     @cached_property
     def harmony(self) -> HarmonyTokens | None:
@@ -152,9 +148,16 @@ class Tokenizer:
         """Return a stream that decodes token by token and ends before the first stop string."""
         return TextStream(self, stop)
 
-    def _errors(self, what: str) -> Any:
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
         where = f"{self._folder / TOKENIZER_FILE}: cannot {what} this"
-        return foreign_errors(where, "export the package again with a tokenizer that works", PackageError)
+        # Turning stderr elsewhere takes time that a token's text has not, and other threads may be writing there.
+        is_alone = what == "encode" and threading.active_count() == 1
+        with (
+            foreign_errors(where, "export the package again with a tokenizer that works", PackageError),
+            quiet_panics() if is_alone else nullcontext(),
+        ):
+            yield
 
 
 def chat_messages(prompt: str, system: str | None = None) -> list[dict[str, str]]:

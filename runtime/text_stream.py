@@ -88,7 +88,7 @@ class _Characters:
         self._waiting.append(token)
         fresh = self._text(self._context, self._waiting)
         end = len(fresh)
-        while 0 < end and len(fresh) - end < _LONGEST_INCOMPLETE and fresh[end - 1] == REPLACEMENT:
+        while end > 0 and len(fresh) - end < _LONGEST_INCOMPLETE and fresh[end - 1] == REPLACEMENT:
             end -= 1
         text, self._sent = fresh[self._sent : end], max(self._sent, end)
         if end == len(fresh) and fresh:
@@ -108,15 +108,12 @@ class _Characters:
         return self._decode(context + tokens)[len(self._decode(context)) :]
 
     def _shows_nothing(self, token: int) -> bool:
-        """Say whether a token leaves the text as it is, as special tokens do; the window need not keep it.
+        """Say whether a token is no part of a text, as special tokens are not; the window need not keep it.
 
-        A byte that does not complete a character may leave the text as it is too, but alone it reads U+FFFD.
-        The first token is kept: a decoder that strips the first space shows nothing for a space there.
+        Twice, because a decoder that strips the first space shows nothing for one space. A byte that is no
+        character reads U+FFFD.
         """
-        before = self._context + self._waiting
-        if not before or self._decode([token]):
-            return False
-        return self._decode([*before, token]) == self._decode(before)
+        return not self._decode([token, token])
 
     def _shorten(self, fresh: str) -> str:
         """Move on where nothing later can change what was said, in bytes that never become a character.

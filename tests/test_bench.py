@@ -20,6 +20,7 @@ COUNT, BYTES, TIME = (
     {"type": "number", "minimum": 0},
 )
 LIBRARY = library.library_path()
+LAST_LEVEL_CACHE = machine.last_level_cache
 SMALL = ("--prefill", 8, "--decode", 5, "--rounds", 2, "--threads", 1)
 
 
@@ -71,6 +72,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "READ_BYTES", 1 << 20)
     monkeypatch.setattr(machine, "ROUNDS", 1)
+    monkeypatch.setattr(machine, "last_level_cache", lambda: None)  # these packages fit into any cache
 
 
 def run(*arguments: object) -> Result:
@@ -121,6 +123,36 @@ def test_without_the_library_the_floor_is_not_measured(package: Path, monkeypatc
     assert (document["floor"], document["machine"]) == (None, None)
     assert "reinstall" in document["unmeasured"]
     assert "floor    not measured: native library" in run(package, *SMALL).stdout
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the native library measures the floor")
+def test_weights_that_fit_into_the_cache_have_no_floor(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of the memory's speed would mean nothing: such weights are not read from memory."""
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 32 << 20)
+    document = document_of(package, *SMALL)
+    assert document["floor"] is None
+    assert document["machine"] is not None
+    assert "fit into the processor's cache (33.6 MB)" in document["unmeasured"]
+    lines = run(package, *SMALL).stdout.splitlines()
+    floor = next(line for line in lines if line.startswith("  floor"))
+    assert "so memory sets no floor" in floor
+    assert "%" not in floor
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 1000)
+    assert document_of(package, *SMALL)["floor"] is not None
+
+
+def test_caches_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four cores, two of which share a last level each; what the system does not say is not guessed."""
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert LAST_LEVEL_CACHE() is None
+    for core in range(4):
+        for index, size in enumerate(("32K", "32K", "1024K", "32768K")):
+            folder = tmp_path / f"cpu{core}" / "cache" / f"index{index}"
+            folder.mkdir(parents=True)
+            (folder / "size").write_text(f"{size}\n")
+            (folder / "shared_cpu_list").write_text("0-1\n" if core < 2 else "2-3\n")
+    assert LAST_LEVEL_CACHE() == 2 * (32 << 20)
 
 
 def test_progress_goes_to_stderr(package: Path) -> None:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.reference.finite import first_non_finite
-from gptoss_onnx.reference.locate import hub_cache
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from support.checkpoints import BLOCKS, SCALES, SINGLE, Q, failure, rewrite
 
@@ -164,19 +163,6 @@ def test_what_the_cache_lacks_is_said_with_the_command(cache: Path) -> None:
     text = failure("openai/gpt-oss-20b", cache_dir=cache)
     assert "pass one of the snapshot folders instead (abc123)" in text
     assert text.endswith("hf download openai/gpt-oss-20b")
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({"HF_HUB_CACHE": "/a", "HF_HOME": "/b"}, Path("/a")),
-        ({"HF_HOME": "/b", "XDG_CACHE_HOME": "/c"}, Path("/b/hub")),
-        ({"XDG_CACHE_HOME": "/c"}, Path("/c/huggingface/hub")),
-        ({}, Path("~/.cache/huggingface/hub").expanduser()),
-    ],
-)
-def test_cache_folder_follows_huggingface_hub(environment: dict[str, str], expected: Path) -> None:
-    assert hub_cache(environment) == expected
 
 
 # Weights that are not numbers

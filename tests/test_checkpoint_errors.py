@@ -60,7 +60,7 @@ def test_surplus_bytes_are_named(copy_of: Callable[[str], Path]) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (struct.pack("<Q", 8) + b"not json", "malformed safetensors header"),
         (struct.pack("<Q", 13) + b'{"a":{"x":1}}', "malformed safetensors header"),
-        (struct.pack("<Q", 15) + b'{"a":1,"a":123}', "malformed safetensors header (a appears twice)"),
+        (struct.pack("<Q", 15) + b'{"a":1,"a":123}', "malformed safetensors header: not JSON ('a' appears twice)"),
     ],
 )
 def test_files_that_are_not_safetensors_are_named(copy_of: Callable[[str], Path], content: bytes, message: str) -> None:
@@ -129,7 +129,7 @@ def test_missing_shard_is_one_complaint(copy_of: Callable[[str], Path]) -> None:
     ("document", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "found a JSON list, expected an object"),
+        ("[]", "found list, expected a JSON object"),
         ("{}", "no weight_map"),
         ('{"weight_map": {"lm_head.weight": "../x.safetensors"}}', "expected a name inside the folder"),
     ],
@@ -218,7 +218,7 @@ def test_other_models_and_quantizations_are_refused(copy_of: Callable[[str], Pat
     assert "model_type: found 'llama', expected 'gpt_oss'" in failure(folder)
     edit_json(config, lambda document: document.update(quantization_config={"quant_method": "bitsandbytes"}))
     assert failure(folder).endswith(
-        "found quantization method 'bitsandbytes', expected 'mxfp4' or no quantization_config"
+        "found quantization method 'bitsandbytes' in quantization_config, expected 'mxfp4' or no quantization_config"
     )
     config.unlink()
     assert "config.json: no such file" in failure(folder)

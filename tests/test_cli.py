@@ -9,10 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from gptoss_onnx.cli import main
+from gptoss_onnx.extras import install_command
 from gptoss_onnx.manifest import Manifest
 from support.tiny_package import LONGEST, clone, tiny_checkpoint, tiny_package
 
@@ -213,7 +215,7 @@ def test_generate_samples_reproducibly(package: Path) -> None:
 
 
 def test_generate_stops_before_a_stop_text(package: Path) -> None:
-    arguments = ("generate", package, "--prompt", "x", "--temperature", 2, "--seed", 3, "--json")
+    arguments = ("generate", package, "--prompt", "x", "-n", 128, "--temperature", 2, "--seed", 3, "--json")
     text = json.loads(done(*arguments))["text"]
     stop = next(letter for letter in text[2:] if letter not in text[:2] and letter != "\ufffd")
     answer = json.loads(done(*arguments, "--stop", stop, "--stop", "never said"))
@@ -298,7 +300,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     result = run("export", tmp_path, "--output", tmp_path / "x")
     assert result.exit_code == 2
-    assert result.stderr == 'error: onnx_ir is not installed: this command needs pip install "gptoss-onnx[export]"\n'
+    command = install_command("export")  # as it works where this copy of the project lies
+    assert result.stderr == f"error: onnx_ir is not installed: this command needs {command}\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(package: Path) -> None:
@@ -344,3 +347,31 @@ def test_validate_leaves_its_verdict_in_the_package(checkpoint: Path, tmp_path: 
     verdicts = [json.loads((tmp_path / name / "parity.json").read_text()) for name in ("package", "report")]
     assert verdicts[0] == verdicts[1]
     assert verdicts[0]["passed"] is True
+
+
+def test_the_bare_command_shows_the_help() -> None:
+    assert done() == done("--help")
+    assert "make-checkpoint" in done()
+
+
+def test_export_groups_its_options_and_says_which_go_together() -> None:
+    text = done("export", "--help")
+    headings = ["The package:", "What the graph is made for:", "What becomes of the weights:", "A checkpoint of the"]
+    places = [text.index(heading) for heading in (*headings, "Other options:", "Which options go together:")]
+    assert places == sorted(places)
+    for option in main.get_command(click.Context(main), "export").params:
+        if isinstance(option, click.Option):
+            assert text.count(f"\n  {option.opts[0]} ") == 1 or option.name in ("target", "weights", "help", "verbose")
+    assert "--target ort --provider cuda" in text[places[-1] :]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_what_the_help_says(shell: str) -> None:
+    variable = f"_GPTOSS_ONNX_COMPLETE={shell}_source"
+    assert variable in done("--help")
+    name, value = variable.split("=")
+    result = in_process_of_its_own(env={**os.environ, name: value})
+    assert result.returncode == 0, result.stderr
+    assert "gptoss-onnx" in result.stdout
+    words = {"COMP_WORDS": "gptoss-onnx ex", "COMP_CWORD": "1", name: "bash_complete"}
+    assert "export" in in_process_of_its_own(env={**os.environ, **words}).stdout

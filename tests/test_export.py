@@ -1,11 +1,13 @@
 """What `export` writes: the graph, the weights and how they are placed, the manifest, the side files."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +15,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from gptoss_onnx.errors import PackageError
+from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.options import Options
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
@@ -199,3 +202,36 @@ def test_force_leaves_alone_what_is_no_package(tiny_checkpoint: Path, tmp_path: 
     with pytest.raises(PackageError, match="is not a package: it is left alone"):
         export(tiny_checkpoint, tmp_path, force=True)
     assert (tmp_path / "thesis.txt").exists()
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "target": ("portable", "ort"),
+    "provider": ("cpu", "cuda"),
+    "weights": (None, "link", "copy", "reference"),
+    "dense": ("checkpoint", "int8"),
+    "experts": ("checkpoint", "int4"),
+    "kv_dtype": (None, "float32", "float16", "bfloat16"),
+}
+
+
+def _said_to_go_together(target: str, provider: str, weights: str, dense: str, experts: str, kv_dtype: str) -> bool:
+    """What the help of `export` says, in the order of its lines."""
+    if target == "portable":
+        return (provider, experts) == ("cpu", "checkpoint") and (
+            dense == "checkpoint" or weights in (None, "link", "copy")
+        )
+    if weights not in (None, "copy") or dense != "checkpoint":
+        return False
+    if provider == "cpu":
+        return kv_dtype in (None, "float32", "float16")
+    return experts == "checkpoint" and kv_dtype in (None, "bfloat16")
+
+
+def test_the_help_says_which_options_go_together() -> None:
+    for choices in itertools.product(*CHOICES.values()):
+        arguments = dict(zip(CHOICES, choices, strict=True))
+        if _said_to_go_together(**arguments):
+            assert Options.choose(**arguments).target == arguments["target"]
+        else:
+            with pytest.raises(InputError):
+                Options.choose(**arguments)

@@ -1,6 +1,7 @@
 """`export --dense int8`: the file it writes, the graph it rewrites, what it leaves alone, and what it refuses."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from gptoss_onnx.custom_ops.linear_int8 import quantize_int8
 from gptoss_onnx.errors import CheckpointError, InputError, PackageError
 from gptoss_onnx.exporter import Package, export, int8_file
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
@@ -28,6 +30,7 @@ from gptoss_onnx.validation import validate, write_golden_vectors
 from support.native_levels import needs_native
 from support.tolerances import PACKAGE_LOGITS_NATIVE
 
+QUIET = LoggedProgress(logging.getLogger(__name__))
 STREAMING_LIMIT = 32 << 20  # bytes
 LOSS = "int8 weights"  # the case of `validate` that compares with the checkpoint's own weights
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -152,7 +155,11 @@ def test_a_model_of_other_widths_throughout_is_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
 
 
-def test_a_weight_that_is_not_finite_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_weight_that_is_not_finite_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the checkpoint is so large that an export does not read all of its weights."""
+    monkeypatch.setattr("gptoss_onnx.exporter.package.GOLDEN_LIMIT", 0)
     shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     tensors = load_file(tmp_path / "checkpoint" / "model.safetensors")
     tensors["model.layers.1.self_attn.v_proj.weight"][5, 3] = torch.inf
@@ -179,19 +186,22 @@ def test_a_file_of_the_checkpoint_is_not_written_over(tiny_checkpoint: Path, tmp
     with open_checkpoint(tiny_checkpoint) as checkpoint:
         source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]
     with pytest.raises(PackageError, match="the checkpoint has a file of this name"):
-        int8_file.write_int8_file(tmp_path / INT8_FILE, [int8_file.Projection("q", source)])
+        int8_file.write_int8_file(tmp_path / INT8_FILE, [int8_file.Projection("q", source)], QUIET)
     assert (tmp_path / "theirs").read_text() == "weights"
 
 
 def test_quantizing_streams(tmp_path: Path) -> None:
     """A matrix of 256 MB is quantized in a few MB of anonymous memory."""
     code = """
+import logging
 import sys
 from pathlib import Path
 import torch
 from gptoss_onnx.exporter import int8_file
+from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference.layout import TensorInfo
 
+progress = LoggedProgress(logging.getLogger())
 def anonymous(key="RssAnon"):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
 
@@ -209,7 +219,7 @@ quantize(torch.ones(64, depth))  # what torch allocates once
 int8_file.quantize_int8 = watched
 before = anonymous()
 source = TensorInfo("w", "BF16", (rows, depth), folder / "weights", 0, 2 * rows * depth)
-int8_file.write_int8_file(folder / "int8", [int8_file.Projection("p", source)])
+int8_file.write_int8_file(folder / "int8", [int8_file.Projection("p", source)], progress)
 print(peak - before)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]

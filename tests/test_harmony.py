@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,8 +54,14 @@ def seen(messages: Sequence[HarmonyMessage]) -> list[tuple[str | None, ...]]:
     return [(m.role, m.channel, m.recipient, m.content_type, m.text, m.end) for m in messages]
 
 
+LONG = "One two three four five six seven eight nine ten"
+THOUGHT = "<|channel|>analysis<|message|>x"
+BOTH = [("analysis", "x"), ("final", "y")]
+
+
 def test_thoughts_and_answer_come_apart(tokenizer: Tokenizer) -> None:
-    said = "<|channel|>analysis<|message|>User asks 为什么.<|end|><|start|>assistant<|channel|>final<|message|>Because 😀.<|return|>"
+    said = "<|channel|>analysis<|message|>User asks 为什么.<|end|><|start|>assistant"
+    said += "<|channel|>final<|message|>Because 😀.<|return|>"
     messages = parse(tokenizer, said, "<|start|>user<|message|>Why?<|end|><|start|>assistant")
     assert seen(messages) == [
         ("assistant", "analysis", None, None, "User asks 为什么.", "<|end|>"),
@@ -103,18 +110,18 @@ def test_what_the_prompt_began_goes_on(tokenizer: Tokenizer) -> None:
         # No header at all.
         ("Hello.<|return|>", [(None, "Hello.")]),
         ("Hello", [(None, "Hello")]),
-        ("One two three four five six seven eight nine ten", [(None, "One two three four five six seven eight nine ten")]),
+        (LONG, [(None, LONG)]),
         # Words nobody knows in a header.
         ("<|channel|>final gibberish of sorts<|message|>x<|end|>", [("final", "x")]),
         ("<|channel|>musings<|message|>x<|end|>", [("musings", "x")]),
         # Text after the end, with and without a header.
         ("<|channel|>final<|message|>x<|end|>more words", [("final", "x"), (None, "more words")]),
-        ("<|channel|>analysis<|message|>x<|end|>assistant<|channel|>final<|message|>y", [("analysis", "x"), ("final", "y")]),
-        ("<|channel|>analysis<|message|>x<|end|><|channel|>final<|message|>y", [("analysis", "x"), ("final", "y")]),
+        (THOUGHT + "<|end|>assistant<|channel|>final<|message|>y", BOTH),
+        (THOUGHT + "<|end|><|channel|>final<|message|>y", BOTH),
         ("<|channel|>analysis<|message|>x<|end|><|message|>y", [("analysis", "x"), (None, "y")]),
         # No end.
-        ("<|channel|>analysis<|message|>x<|start|>assistant<|channel|>final<|message|>y", [("analysis", "x"), ("final", "y")]),
-        ("<|channel|>analysis<|message|>x<|channel|>final<|message|>y", [("analysis", "x"), ("final", "y")]),
+        (THOUGHT + "<|start|>assistant<|channel|>final<|message|>y", BOTH),
+        (THOUGHT + "<|channel|>final<|message|>y", BOTH),
         # The tokens end in a header.
         ("<|channel|>analysis<|message|>x<|end|><|start|>", [("analysis", "x"), (None, "")]),
         ("<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>fin", [("analysis", "x"), ("fin", "")]),
@@ -227,6 +234,12 @@ def test_tokenizers_without_harmony_are_told_apart() -> None:
         rest = {text: id_ for text, id_ in ids.items() if text != needed}
         assert HarmonyTokens.of(rest) is None
         assert harmony_stop_tokens(rest) == ()
+
+
+def test_a_tokenizer_without_harmony_is_refused() -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+    with pytest.raises(InputError, match="tokenizer: found none of harmony's control tokens"):
+        HarmonyParser(Tokenizer(backend, Path()))
 
 
 def test_a_folder_is_enough(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """KVCache: every token a query should see is there and no other, whatever was written, rewound, forked or grown."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -212,3 +214,48 @@ def test_a_closed_cache_says_so(session: Session) -> None:
     for use in (cache.fork, cache.reset, lambda: cache.grow(9), lambda: session.forward([[1]], cache)):
         with pytest.raises(InputError, match="found it closed"):
             use()
+
+
+def _held(*objects: Any) -> list[weakref.ref[Any]]:
+    """Return weak references to the buffers of caches, by which a test sees that they were freed."""
+    return [weakref.ref(buffer.array) for cache in objects for pair in cache.buffers for buffer in pair]
+
+
+def _alive(references: list[weakref.ref[Any]]) -> int:
+    gc.collect()
+    return sum(reference() is not None for reference in references)
+
+
+def test_close_and_grow_free_the_buffers_they_no_longer_need(session: Session) -> None:
+    cache = session.new_cache(2, 8)
+    session.forward([[1, 2], [3, 4]], cache)  # bound: ONNX Runtime refers to the buffers as well
+    small = _held(cache)
+    assert _alive(small) == 2 * len(WINDOWS)
+    twin = cache.fork()
+    cache.grow(64)
+    assert _alive(small) == 0
+    large, forked = _held(cache), _held(twin)
+    session.forward([[5], [6]], cache)
+    cache.close()
+    assert _alive(large) == 0
+    assert _alive(forked) == 2 * len(WINDOWS)
+    del twin
+    assert _alive(forked) == 0
+
+
+def test_a_generation_frees_its_own_cache_at_its_end(session: Session) -> None:
+    generation = session.generate([1, 2, 3], max_new_tokens=3)
+    next(generation)
+    held = _held(generation.cache)
+    list(generation)
+    assert _alive(held) == 0
+
+
+def test_a_closed_session_frees_the_graph_while_caches_live_on(tmp_path: Any) -> None:
+    session = Session.open(write_fake_package(tmp_path, WINDOWS), threads=1)
+    cache = session.new_cache(1, 8)
+    session.forward([[1]], cache)
+    graph = weakref.ref(session._graph)
+    session.close()
+    assert _alive([graph]) == 0
+    assert cache.lengths.tolist() == [1]

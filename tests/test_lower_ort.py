@@ -183,11 +183,13 @@ def test_no_room_is_said_before_anything_is_written(
 
 STREAMING_LIMIT = 160_000_000  # bytes: half of what the weights take; pieces of 2 M values need less
 STREAMING = """
+import logging
 import sys
 from pathlib import Path
 import onnx_ir as ir
 import torch
 from gptoss_onnx.exporter import own_weights
+from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference import open_checkpoint
 
 def anonymous():
@@ -208,7 +210,7 @@ with open_checkpoint(checkpoint) as opened:
     weights = own_weights.OwnWeights(opened)
     getattr(weights, method)(ir.Graph([], [], nodes=[]), tensor)
     before = anonymous()
-    weights.write(Path(output))
+    weights.write(Path(output), LoggedProgress(logging.getLogger()))
 print(peak - before)
 """
 

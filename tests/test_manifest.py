@@ -69,6 +69,34 @@ SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "root without reference": lambda document: document["weights"].update(root="/somewhere"),
     "reference without root": lambda document: document["weights"].update(mode="reference"),
     "unknown cache dtype": lambda document: document.update(kv_dtype="int8"),
+    "graph of another kind": lambda document: document.update(graph="model.ort"),
+    "tokenizer file in a folder": lambda document: document.update(tokenizer_files=["a/tokenizer.json"]),
+    "negative heads": lambda document: document["cache"][0].update(kv_heads=-1),
+    "no head dimension": lambda document: document["cache"][0].update(head_dim=0),
+    "heads beyond 32 bits": lambda document: document["cache"][0].update(kv_heads=2**63),
+    "negative window": lambda document: document["cache"][0].update(window=-8),
+    "no layers": lambda document: document.update(cache=[]),
+    "negative size": lambda document: document["weights"]["files"][0].update(size=-5),
+    "unknown dtype": lambda document: document["inputs"][0].update(dtype="complex64"),
+    "empty shape": lambda document: document["outputs"][0].update(shape=[]),
+    "negative dimension": lambda document: document["outputs"][0].update(shape=[-1]),
+    "no vocabulary": lambda document: document["model"].update(vocab_size=0),
+    "control character in a name": lambda document: document["inputs"][0].update(name="a\0b"),
+    "terminal sequence": lambda document: document.update(lossy=["\x1b[31mred"]),
+    "ops without a name": lambda document: document["ops"][0].update(name=""),
+}
+# What a reader checks and a schema cannot say.
+BEYOND_THE_SCHEMA: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "an input twice": lambda document: document["inputs"].append(document["inputs"][0]),
+    "a cache tensor twice": lambda document: document["cache"].append(document["cache"][0]),
+    "a weight file twice": lambda document: document["weights"]["files"].append(document["weights"]["files"][0]),
+    "a name without end": lambda document: document["inputs"][0].update(name="x" * 2000),
+    "a path of a copy": lambda document: document["weights"]["files"][0].update(name="sub/x.safetensors"),
+    "an own file of mode reference": lambda document: (
+        document["weights"].update(mode="reference", root="/w"),
+        document["weights"]["files"][0].update(origin="export"),
+    ),
+    "a root that is no absolute folder": lambda document: document["weights"].update(mode="reference", root="w"),
 }
 
 
@@ -78,6 +106,16 @@ def test_the_schema_refuses(spoil: Callable[[dict[str, Any]], Any], document: di
     spoil(spoilt)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(SCHEMA).validate(spoilt)
+
+
+@pytest.mark.parametrize("name", [*SPOILERS, *BEYOND_THE_SCHEMA])
+def test_a_reader_refuses(name: str, document: dict[str, Any], tmp_path: Path) -> None:
+    spoilt = json.loads(json.dumps(document))
+    (SPOILERS | BEYOND_THE_SCHEMA)[name](spoilt)
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(spoilt))
+    with pytest.raises(PackageError) as caught:
+        Manifest.read(tmp_path)
+    assert str(caught.value).isprintable()
 
 
 def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -148,15 +148,21 @@ def test_a_second_graph_is_refused(package: Path) -> None:
     assert "found 2 fields 7, expected one" in refused(package)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../model.onnx", "sub/model.onnx", "a\\b", "..", "c:d", "a\x1bb"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../model.onnx", "sub/model.onnx", "a\\b", "./..", "c:d", "a\x1bb"])
 def test_names_are_plain(package: Path, name: str) -> None:
-    change_manifest(package, lambda document: document.update(graph=name))
+    change_manifest(package, lambda document: document.update(graph=f"{name}.onnx"))
     assert "expected a plain file name" in refused(package)
     change_manifest(package, lambda document: document.update(graph="model.onnx", tokenizer_files=[name]))
     assert "tokenizer_files[0]" in refused(package)
     change_manifest(package, lambda document: document.update(tokenizer_files=[]))
     change_manifest(package, lambda document: document["weights"]["files"][0].update(name=name))
     assert "weights.files[0].name" in refused(package)
+
+
+def test_a_graph_is_an_onnx_file(package: Path) -> None:
+    (package / "model.onnx").rename(package / "model.ort")
+    change_manifest(package, lambda document: document.update(graph="model.ort"))
+    assert "graph: found 'model.ort', expected a plain file name that ends in .onnx" in refused(package)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "generation_config.json"])
@@ -211,6 +217,7 @@ def test_links_in_a_circle_are_refused(package: Path) -> None:
         (b"\x3a\x06\x2a\x04\x42\x02\xff\xfe", "can't decode byte"),
         (b"\x38\x01", "found the number 1, expected bytes"),
         (b"", "found 0 fields 7"),
+        (b"\x3a\x06\x12\x04ORTM", "ONNX Runtime's own format"),
         (b"\x00" * (GRAPH_LIMIT + 1), f"found more than {GRAPH_LIMIT} bytes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The README's Python example runs as it is printed, on the demo package."""
+"""The Python examples of the README and of docs/chat.md run as they are printed, on the demo package."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from gptoss_onnx.exporter import Package
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
 def test_python_example(demo_package: Package, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,3 +19,13 @@ def test_python_example(demo_package: Package, capsys: pytest.CaptureFixture[str
     assert scope["logits"].shape == (2, 1, demo_package.manifest.model["vocab_size"])
     assert scope["cache"].lengths.tolist() == [2, 1]
     assert len(capsys.readouterr().out) > 40
+
+
+def test_chat_example(demo_package: Package, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert example.count('"gpt-oss-20b-onnx"') == 1
+    scope: dict[str, object] = {}
+    exec(example.replace('"gpt-oss-20b-onnx"', repr(str(demo_package.folder))), scope)
+    assert scope["calls"] == []
+    assert len(capsys.readouterr().out) > 400

@@ -26,6 +26,7 @@ from gptoss_onnx.reference.synthetic import (
     real_config,
     tiny_config,
 )
+from support.heard_progress import HeardProgress
 
 SINGLE = "model.safetensors"
 
@@ -166,12 +167,12 @@ def test_files_are_filled_in_order() -> None:
 
 
 def test_progress_reaches_the_whole(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    make_checkpoint(tmp_path / "c", tiny_config(), progress=lambda *counts: seen.append(counts))
+    seen = HeardProgress()
+    make_checkpoint(tmp_path / "c", tiny_config(), progress=seen)
     with open_checkpoint(tmp_path / "c") as checkpoint:
         total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    assert seen[-1] == (total, total)
-    assert seen == sorted(seen)
+    assert seen.stages == ["writing random weights"]
+    assert (seen.totals, seen.done) == ([total], [total])
 
 
 # Refusals
@@ -193,12 +194,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, exists: bool) -> None:
     if exists:
         out.mkdir()
 
-    def interrupt(written: int, _: int) -> None:
-        if written > 100_000:
-            raise KeyboardInterrupt
+    class Interrupt(HeardProgress):
+        def advance(self, count: int) -> None:
+            super().advance(count)
+            if self.done[-1] > 100_000:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_checkpoint(out, tiny_config(), shard_bytes=60_000, progress=interrupt)
+        make_checkpoint(out, tiny_config(), shard_bytes=60_000, progress=Interrupt())
     assert out.exists() == exists
     assert not exists or not os.listdir(out)  # noqa: PTH208 - names are enough
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,13 @@ def test_streamed_text_is_the_text(tokenizer: Tokenizer, text: str) -> None:
 
 
 @settings(deadline=None, max_examples=300)
-@given(seed=st.integers(0, 2**32 - 1), size=st.integers(0, 30))
-def test_streamed_bytes_that_are_no_text_read_as_decoded_at_once(tokenizer: Tokenizer, seed: int, size: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(0, 120), broken=st.booleans())
+def test_streamed_bytes_that_are_no_text_read_as_decoded_at_once(
+    tokenizer: Tokenizer, seed: int, size: int, broken: bool
+) -> None:
     """An untrained model produces any tokens: broken sequences, special tokens in between, nothing held for ever."""
-    ids = random.Random(seed).choices(range(300), k=size)
+    incomplete = [token for token in range(300) if "\ufffd" in tokenizer.decode([token])]
+    ids = random.Random(seed).choices(incomplete if broken else range(300), k=size)
     stream = tokenizer.stream()
     assert "".join([stream.push(token) for token in ids]) + stream.finish() == tokenizer.decode(ids)
 
@@ -166,3 +170,55 @@ def test_a_possible_stop_is_held_and_given_when_it_is_none(tokenizer: Tokenizer)
     pieces = ["".join(stream.push(token) for token in tokenizer.encode(part)) for part in ("one S", "TO", "!", " ST")]
     assert pieces == ["one ", "", "STO!", " "]
     assert stream.finish() == "ST"
+
+
+def test_a_token_takes_the_same_time_wherever_it_stands(tokenizer: Tokenizer) -> None:
+    """Also where tokens show nothing, or their bytes never become a character; counted in decoded tokens."""
+
+    class Counting:
+        work = 0
+
+        def decode(self, ids: Sequence[int]) -> str:
+            self.work += 1 + len(ids)
+            return tokenizer.decode(ids)
+
+    special = tokenizer.special_tokens["<|end|>"]
+    continuation = next(token for token in range(300) if tokenizer.decode([token] * 2) == "\ufffd" * 2)
+    lead = tokenizer.encode("😀")[0]
+    for ids in (
+        [special],
+        [continuation],
+        [lead],
+        [lead, special],
+        [continuation, special, lead],
+        tokenizer.encode("a 你"),
+    ):
+        decoder, work = Counting(), []
+        stream = TextStream(decoder, ("never said",))
+        said = ""
+        for count in range(3000):
+            before = decoder.work
+            said += stream.push(ids[count % len(ids)])
+            work.append(decoder.work - before)
+        assert max(work) < 300
+        assert sum(work[-500:]) <= sum(work[500:1000]) + 300
+        assert said + stream.finish() == tokenizer.decode([ids[count % len(ids)] for count in range(3000)])
+
+
+def test_a_decoder_that_strips_the_first_space_keeps_the_others() -> None:
+    """The window must not begin where the text does not; tokens that show nothing come at any place."""
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "b": 1, "▁": 2, "<s>": 3}, unk_token="b"))
+    backend.decoder = tokenizers.decoders.Metaspace()
+    backend.add_special_tokens(["<s>"])
+    decoder = Tokenizer(backend, Path())
+    draw = random.Random(5)
+    for _ in range(200):
+        ids = [draw.randrange(4) for _ in range(draw.randrange(60))]
+        stream = TextStream(decoder)
+        assert "".join([stream.push(token) for token in ids]) + stream.finish() == decoder.decode(ids)
+
+
+@pytest.mark.parametrize("stop", ["abc", b"abc", 3, None, ("a", ""), (1,), {"a"}])
+def test_stops_that_are_no_list_of_texts_are_refused(tokenizer: Tokenizer, stop: Any) -> None:
+    with pytest.raises(InputError, match="stop: found "):
+        tokenizer.stream(stop)

@@ -5,7 +5,6 @@ vectors are compared with the reference first, so that a package cannot vouch fo
 verdict are judged, not its word.
 """
 
-import json
 import logging
 import math
 import shlex
@@ -19,11 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gptoss_onnx.errors import InputError, PackageError, ParityError, RuntimeUnavailable
-from gptoss_onnx.exporter.golden import FILE, FOLDER
-from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.errors import InputError, ParityError, RuntimeUnavailable
+from gptoss_onnx.json_text import JSON_LIMIT, parse_json, printable
+from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.runtime import open_package
+from gptoss_onnx.validation.golden_file import Golden, GoldenCase, read_golden
 from gptoss_onnx.validation.limits import Limits
 from gptoss_onnx.validation.metrics import Difference
 from gptoss_onnx.validation.pair import check_pair, reference_model
@@ -56,14 +58,21 @@ PROGRAMS: Mapping[str, Program] = {
 }
 
 
-def validate_client(package: str | Path, reference: str | Path, runtime: Client, command: str | None = None) -> Report:
+def validate_client(
+    package: str | Path,
+    reference: str | Path,
+    runtime: Client,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
     """Let a client verify a package, and judge its verdict.
 
     Args:
         package: the package folder, with golden vectors.
         reference: the checkpoint it was exported from: a folder or a hub id.
         runtime: `cpp`, `node` or `browser`.
-        command: what starts the client, arguments included; omitted means its program's name, found on the PATH.
+        command: what starts the client, arguments included; None is its program's name, found on the PATH.
+        progress: hears of the stages; None writes them to the log.
 
     Raises:
         InputError: no such runtime, or a package that golden vectors cannot judge, because its cache is narrower.
@@ -73,19 +82,23 @@ def validate_client(package: str | Path, reference: str | Path, runtime: Client,
     """
     if runtime not in PROGRAMS:
         raise InputError(f"runtime: found {runtime!r}, expected one of {', '.join(PROGRAMS)}")
-    folder = Path(package)
-    manifest = Manifest.read(folder)
+    opened = open_package(package)
+    folder, manifest = opened.folder, opened.manifest
     if manifest.kv_dtype != "float32":
         raise InputError(
             f"{folder}: its cache is {manifest.kv_dtype}; golden vectors judge packages with a float32 cache: "
             "export with --kv-dtype float32, or validate without --runtime"
         )
-    golden = _read_golden(folder)
+    progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
-        check_pair(manifest, checkpoint, folder)
-        cases = [_check_golden(golden, reference_model(manifest, checkpoint, folder))]
+        golden = read_golden(folder, checkpoint.config.vocab_size)
+        check_pair(opened, checkpoint, progress)
+        progress.begin("comparing the golden vectors with the reference")
+        cases = [_check_golden(golden, reference_model(opened, checkpoint))]
+        checkpoint.check_unchanged()
+    progress.begin(f"waiting for the {runtime} client")
     verdict = _run(folder, runtime, command)
-    cases += [_judge(golden_case, verdict) for golden_case in golden["cases"]]
+    cases += [_judge(golden_case, verdict) for golden_case in golden.cases]
     return Report(
         package=str(package),
         reference=str(reference),
@@ -99,32 +112,25 @@ def validate_client(package: str | Path, reference: str | Path, runtime: Client,
     )
 
 
-def _read_golden(folder: Path) -> dict[str, Any]:
-    path = folder / FOLDER / FILE
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PackageError(f"{path}: not found; write it with `gptoss-onnx validate --write-golden`") from error
-    except ValueError as error:
-        raise PackageError(f"{path}: not JSON; delete the folder and write it with --write-golden") from error
-    return document
-
-
-def _check_golden(golden: Mapping[str, Any], model: GptOss) -> CaseResult:
+def _check_golden(golden: Golden, model: GptOss) -> CaseResult:
     """Compare the package's golden logits with the reference's."""
     begin = time.perf_counter()
-    sampled = torch.tensor(golden["sampled_indices"])
+    sampled = torch.tensor(golden.sampled_indices, dtype=torch.long)
     positions, errors = 0, [0.0]
-    for case in golden["cases"]:
-        logits = model.score(case["token_ids"])[torch.tensor(case["positions"])].double()  # (T, V)
-        recorded = torch.tensor(case["top_logits"]).double() - logits.gather(1, torch.tensor(case["top_indices"]))
-        errors.append(float(recorded.abs().max()))
-        errors.append(float((torch.tensor(case["sampled_logits"]).double() - logits[:, sampled]).abs().max()))
+    for case in golden.cases:
+        logits = model.score(case.token_ids)[torch.tensor(case.positions)].double()  # (T, V)
+        top = logits.gather(1, torch.tensor(case.top_indices))
+        errors.append(_largest(torch.tensor(case.top_logits, dtype=torch.double) - top))
+        errors.append(_largest(torch.tensor(case.sampled_logits, dtype=torch.double) - logits[:, sampled]))
         positions += len(logits)
     difference = _difference(positions, float(np.max(errors)))  # NaN stays NaN
     seconds = time.perf_counter() - begin
     description = "the package's golden vectors against the reference"
     return CaseResult("golden vectors", description, GOLDEN_LIMITS.hold(difference), seconds, difference, "")
+
+
+def _largest(difference: Tensor) -> float:
+    return float(difference.abs().max()) if difference.numel() else 0.0
 
 
 def _run(folder: Path, runtime: Client, command: str | None) -> dict[str, Any]:
@@ -137,41 +143,58 @@ def _run(folder: Path, runtime: Client, command: str | None) -> dict[str, Any]:
             f"{program.source}/README.md says, or give its command with --client"
         )
     logger.info("%s: %s", runtime, " ".join(words))
-    done = subprocess.run(
-        [*words, *program.before, str(folder), *program.after],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    if done.returncode not in (0, 1):
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        said = lines[-1] if lines else f"exit code {done.returncode} and nothing on stderr"
-        raise RuntimeUnavailable(f"runtime {runtime}: {said}")
     try:
-        verdict: dict[str, Any] = json.loads(done.stdout)
-        if (verdict["format"], verdict["format_version"]) != (FORMAT, FORMAT_VERSION):
-            raise ValueError(verdict["format"])
-        _ = verdict["kernels"], verdict["activations"], verdict["runtime"], verdict["cases"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParityError(f"runtime {runtime}: found no {FORMAT} document of version 1 on its stdout") from error
-    return verdict
+        done = subprocess.run(
+            [*words, *program.before, str(folder), *program.after], capture_output=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeUnavailable(f"runtime {runtime}: no verdict after {TIMEOUT} s") from error
+    if done.returncode not in (0, 1):
+        lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        said = printable(lines[-1]) if lines else f"exit code {done.returncode} and nothing on stderr"
+        raise RuntimeUnavailable(f"runtime {runtime}: {said}")
+    return _verdict(done.stdout, f"runtime {runtime}")
 
 
-def _judge(golden: Mapping[str, Any], verdict: Mapping[str, Any]) -> CaseResult:
+def _verdict(text: bytes, where: str) -> dict[str, Any]:
+    """Return the verdict in a client's output; raises ParityError where it is not one."""
+    none = ParityError(f"{where}: found no {FORMAT} document of version {FORMAT_VERSION} on its stdout")
+    if len(text) > JSON_LIMIT:
+        raise none
+    try:
+        verdict = parse_json(text, where, ParityError)
+    except ParityError as error:
+        raise none from error
+    cases = verdict.get("cases") if isinstance(verdict, dict) else None
+    if (
+        not isinstance(cases, list)
+        or not all(isinstance(case, dict) for case in cases)
+        or (verdict.get("format"), verdict.get("format_version")) != (FORMAT, FORMAT_VERSION)
+        or not {"kernels", "activations", "runtime"} <= verdict.keys()
+    ):
+        raise none
+    return dict(verdict)
+
+
+def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
     """Judge what the client found of one golden case."""
-    found = [case for case in verdict["cases"] if case.get("name") == golden["name"]]
+    found = [case for case in verdict["cases"] if case.get("name") == golden.name]
     if len(found) != 1:
-        raise ParityError(f"verdict: found {len(found)} cases named {golden['name']!r}, expected 1")
+        raise ParityError(f"verdict: found {len(found)} cases named {golden.name!r}, expected 1")
     case = found[0]
-    equal, tokens = case["greedy_equal"], len(golden["greedy"])
-    worst = np.max([_number(case["max_abs"]), _number(case["logsumexp_abs"])])
-    difference = _difference(int(case["positions"]), float(worst))
-    complete = difference.positions == len(golden["positions"]) and equal == tokens
-    passed = complete and LIMITS.hold(difference) and case["passed"] is True
-    note = "" if passed else f"{difference.positions} of {len(golden['positions'])} positions; {case.get('note', '')}"
-    description = f"{difference.positions} positions, then {equal} of {tokens} greedy tokens equal"
-    return CaseResult(golden["name"], description, passed, 0.0, difference, note.strip("; ") or description)
+    equal, positions = case.get("greedy_equal"), case.get("positions")
+    if type(equal) is not int or type(positions) is not int:
+        raise ParityError(f"verdict: case {golden.name!r}: expected integers greedy_equal and positions")
+    tokens = len(golden.greedy)
+    worst = np.max([_number(case.get("max_abs")), _number(case.get("logsumexp_abs"))])
+    difference = _difference(positions, float(worst))
+    complete = positions == len(golden.positions) and equal == tokens
+    passed = complete and LIMITS.hold(difference) and case.get("passed") is True
+    said = printable(str(case.get("note", ""))[:300])
+    note = "" if passed else f"{positions} of {len(golden.positions)} positions; {said}"
+    description = f"{positions} positions, then {equal} of {tokens} greedy tokens equal"
+    name = printable(golden.name[:80])
+    return CaseResult(name, description, passed, 0.0, difference, note.strip("; ") or description)
 
 
 def _number(value: object) -> float:

@@ -2,34 +2,53 @@
 
 from pathlib import Path
 
-from gptoss_onnx.errors import CheckpointError, ParityError
-from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
+from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint, GptOss
-from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
+from gptoss_onnx.reference.dense_int8 import use_dense_int8
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
-from gptoss_onnx.reference.finite import first_non_finite
+from gptoss_onnx.reference.finite import bytes_checked, first_non_finite
+from gptoss_onnx.runtime import PackageFolder
 
 
-def check_pair(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> None:
-    """Refuse a package of another model, and a reference that cannot be judged against."""
-    ours, theirs = dict(manifest.model), checkpoint.config.to_json()
+def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Refuse a package of another model, and a reference that cannot be judged against.
+
+    Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
+    """
+    ours, theirs = dict(package.manifest.model), checkpoint.config.to_json()
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differing:
         key = differing[0]
         raise ParityError(
-            f"{folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
+            f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
             f"({key}: {ours.get(key)} and {theirs.get(key)})"
         )
-    broken = first_non_finite(checkpoint)
+    progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
+    broken = first_non_finite(checkpoint, progress)
     if broken is not None:
         raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
 
 
-def reference_model(manifest: Manifest, checkpoint: Checkpoint, folder: Path) -> GptOss:
-    """Return the reference with the weights the package has: rounded ones where the export made such."""
-    model = GptOss.from_checkpoint(checkpoint)
+def reference_model(package: PackageFolder, checkpoint: Checkpoint) -> GptOss:
+    """Return the reference with the weights the package has: rounded ones where the export made such.
+
+    Raises PackageError where the package's own weights are not those of such a model.
+    """
+    manifest, model = package.manifest, GptOss.from_checkpoint(checkpoint)
     if manifest.has_op("LinearInt8"):
-        use_dense_int8(model, folder / INT8_FILE)
+        use_dense_int8(model, _own_weights(package, "int8"))
     if EXPERTS_INT4 in manifest.lossy:
-        use_experts_int4(model, folder / manifest.weights.files[0].name)
+        use_experts_int4(model, _own_weights(package, "int4"))
     return model
+
+
+def _own_weights(package: PackageFolder, what: str) -> Path:
+    """Return the one file of weights that the export has computed."""
+    files = [entry for entry in package.manifest.weights.files if entry.origin == "export"]
+    if len(files) != 1:
+        raise PackageError(
+            f"{package.folder}: found {len(files)} weight files of origin export, expected one with the {what} "
+            "weights; export the package again"
+        )
+    return package.weight_path(files[0])

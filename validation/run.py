@@ -1,6 +1,7 @@
 """`validate`: run every parity case on a package and judge it against the PyTorch reference."""
 
 import logging
+import os
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,9 +14,10 @@ import torch
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
-from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
-from gptoss_onnx.runtime import Session
+from gptoss_onnx.reference.folder_kinds import TOKENIZER
+from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting, prefill
 from gptoss_onnx.validation.expected import Expected
@@ -42,6 +44,7 @@ def validate(
     suite: Suite = "quick",
     kernels: Literal["auto", "native", "portable"] = "auto",
     activations: Literal["exact", "bf16", "int8"] = "exact",
+    progress: Progress | None = None,
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
 
@@ -54,6 +57,7 @@ def validate(
         suite: `quick`, or `full`, which adds the long context and a longer continuation.
         kernels: as for `Session.open`.
         activations: as for `Session.open`; lossy ones are held to limits of their own.
+        progress: hears of the cases; None writes them to the log.
 
     Raises:
         ParityError: nothing can be judged: weights that are not finite, or a package of another model.
@@ -61,18 +65,23 @@ def validate(
     """
     if suite not in SUITES:
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
+    progress = progress or LoggedProgress(logger)
+    progress.begin("opening the package")
     opened = Session.open(package, kernels=kernels, activations=activations)
     with open_checkpoint(reference) as checkpoint, opened as session:
-        check_pair(session.manifest, checkpoint, session.package.folder)
-        expected = Expected(reference_model(session.manifest, checkpoint, session.package.folder), SEED)
+        check_pair(session.package, checkpoint, progress)
+        expected = Expected(reference_model(session.package, checkpoint), SEED)
         limits = limits_for(session.manifest, activations)
         window = checkpoint.config.window or 32
         length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
         setting = Setting(session, expected, expected.tokens(max(2, length)), window)
+        progress.begin("checking the graph")
         results = [_check_structure(session, checkpoint)]
-        results += [_run(case, setting, limits) for case in SUITES[suite]]
-        results.append(_run_greedy(setting, GREEDY_TOKENS[suite], limits))
-        results += [_run_rounded(rounded, setting, checkpoint, limits) for rounded in rounded_weights(session.manifest)]
+        results += [_run(case, setting, limits, progress) for case in SUITES[suite]]
+        results.append(_run_greedy(setting, GREEDY_TOKENS[suite], limits, progress))
+        rounded = rounded_weights(session.manifest)
+        results += [_run_rounded(one, setting, checkpoint, limits, progress) for one in rounded]
+        checkpoint.check_unchanged()
         return Report(
             package=str(package),
             reference=str(reference),
@@ -86,19 +95,22 @@ def validate(
         )
 
 
-def write_golden_vectors(package: str | Path, reference: str | Path) -> Path:
+def write_golden_vectors(package: str | Path, reference: str | Path, progress: Progress | None = None) -> Path:
     """Write golden vectors into a package whose checkpoint was too large for `export` to run; returns the folder.
 
     Raises:
         PackageError: the package has golden vectors already, or is none; and as for `validate`.
     """
-    folder = Path(package)
-    manifest = Manifest.read(folder)
-    if (folder / FOLDER).exists():
+    opened = open_package(package)
+    folder = opened.folder
+    if os.path.lexists(folder / FOLDER):
         raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
+    progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
-        check_pair(manifest, checkpoint, folder)
-        write_golden(reference_model(manifest, checkpoint, folder), folder, checkpoint.path_of("tokenizer.json"))
+        check_pair(opened, checkpoint, progress)
+        progress.begin("computing golden vectors with the reference")
+        write_golden(reference_model(opened, checkpoint), folder, checkpoint.path_of(TOKENIZER))
+        checkpoint.check_unchanged()
     return folder / FOLDER
 
 
@@ -125,8 +137,8 @@ def _other_files(session: Session, checkpoint: Checkpoint) -> str:
     return "" if ours == theirs else "the package's weights are not the files of this reference, but others like them"
 
 
-def _run(case: Case, setting: Setting, limits: Limits) -> CaseResult:
-    logger.info("%s: %s", case.name, case.description)
+def _run(case: Case, setting: Setting, limits: Limits, progress: Progress) -> CaseResult:
+    progress.begin(f"{case.name}: {case.description}")
     begin = time.perf_counter()
     if case.needs in setting.session.manifest.unsupported:
         passed, note = _refusal(case, setting)
@@ -146,17 +158,19 @@ def _refusal(case: Case, setting: Setting) -> tuple[Literal[False] | None, str]:
     return False, f"the manifest lists {case.needs} as not supported, but the session ran it"
 
 
-def _run_rounded(rounded: Rounded, setting: Setting, checkpoint: Checkpoint, limits: Limits) -> CaseResult:
+def _run_rounded(
+    rounded: Rounded, setting: Setting, checkpoint: Checkpoint, limits: Limits, progress: Progress
+) -> CaseResult:
     """Measure what rounded weights cost, against the checkpoint's own."""
     own = replace(setting, expected=Expected(GptOss.from_checkpoint(checkpoint), SEED))
     case = Case(rounded.name, "the whole sequence in one call, against the checkpoint's own weights", prefill)
     allowed = limits.wider(rounded.limits)
-    result = _run(case, own, allowed)
+    result = _run(case, own, allowed, progress)
     return replace(result, note=f"against the checkpoint's own weights ({allowed})")
 
 
-def _run_greedy(setting: Setting, count: int, limits: Limits) -> CaseResult:
-    logger.info("greedy: %d tokens", count)
+def _run_greedy(setting: Setting, count: int, limits: Limits, progress: Progress) -> CaseResult:
+    progress.begin(f"greedy: {count} tokens, chosen one by one")
     begin = time.perf_counter()
     count = min(count, setting.expected.config.max_position_embeddings - max(1, setting.window // 2))
     passed, note = greedy_agreement(setting, count, limits)

@@ -147,9 +147,6 @@ static int generate(Request& request, const Package& package) {
   const int64_t most_new = std::min(request.max_new_tokens, package.longest);  // their sum fits
   const int64_t capacity = request.capacity.value_or(std::min(count + most_new, package.longest));
   Tokens& stops = request.sampling.stop_tokens.emplace(package.eos_tokens);
-  if (stops.empty() && request.stop_tokens.empty()) {
-    std::cerr << "the package names no token that ends a text: only --max-new-tokens or --stop-token do\n";
-  }
   // Mistakes show before the weights are loaded.
   package.check_prompt(request.prompt, capacity);
   package.check_tokens(request.stop_tokens, "--stop-token");
@@ -183,6 +180,10 @@ static int generate(Request& request, const Package& package) {
   std::cout << "\n";
   std::cerr << session.kernels << " kernels (" << printable(session.reason) << "), "
             << session.options.activations << "\n";
+  if (stops.empty()) {
+    std::cerr << "the package names no token that ends a text: "
+                 "only --max-new-tokens or --stop-token do\n";
+  }
   return 0;
 }
 

@@ -13,6 +13,7 @@ namespace gptoss {
 namespace {
 
 constexpr int kDepthLimit = 100;  // messages inside each other
+constexpr int64_t kFieldsLimit = 1'000'000;  // each takes ONNX Runtime some hundred bytes
 
 enum class Kind { Model, Graph, Node, Attribute, Tensor, Sparse, Function, Training };
 
@@ -160,14 +161,19 @@ void add_if_external(std::string_view tensor, std::vector<ExternalTensor>& found
   found.push_back({name, entries["location"], range});
 }
 
+struct Findings {
+  std::vector<ExternalTensor> tensors;
+  int64_t fields = 0;
+};
+
 // Goes through a message and all in it that may hold tensors; `depth` messages are around it.
-void walk(Kind kind, std::string_view message, int depth, std::vector<ExternalTensor>& found) {
+void walk(Kind kind, std::string_view message, int depth, Findings& findings) {
   if (depth > kDepthLimit) throw Error("more than 100 messages inside each other");
   if (kind == Kind::Tensor) {
     constexpr int kMainGraph = 2;  // a tensor in a graph in the model
-    const size_t before = found.size();
-    add_if_external(message, found);
-    if (found.size() > before && depth != kMainGraph) {
+    const size_t before = findings.tensors.size();
+    add_if_external(message, findings.tensors);
+    if (findings.tensors.size() > before && depth != kMainGraph) {
       throw Error("external data of a tensor that is no initializer of the main graph");
     }
     return;
@@ -175,9 +181,10 @@ void walk(Kind kind, std::string_view message, int depth, std::vector<ExternalTe
   int graphs = 0;
   Fields fields(message);
   for (Field field; fields.next(field);) {
+    if (++findings.fields > kFieldsLimit) throw Error("more than 1000000 fields");
     for (const Part& part : kParts) {
       if (part.message != kind || part.number != field.number) continue;
-      walk(part.kind, bytes_of(field), depth + 1, found);
+      walk(part.kind, bytes_of(field), depth + 1, findings);
       if (kind == Kind::Model && part.kind == Kind::Graph) ++graphs;
     }
   }
@@ -188,14 +195,17 @@ void walk(Kind kind, std::string_view message, int depth, std::vector<ExternalTe
 }  // namespace
 
 std::vector<ExternalTensor> external_tensors(std::string_view model, const std::string& where) {
-  std::vector<ExternalTensor> found;
+  Findings findings;
   try {
-    walk(Kind::Model, model, 0, found);
+    // ONNX Runtime takes these bytes for its own format, whatever else they mean.
+    const bool is_own = model.size() >= 8 && model.substr(4, 4) == "ORTM";
+    if (is_own) throw Error("a model in ONNX Runtime's own format");
+    walk(Kind::Model, model, 0, findings);
   } catch (const Error& error) {
     throw Error(where + ": found " + error.what() +
                 ", expected an ONNX model of this project; export the package again");
   }
-  return found;
+  return findings.tensors;
 }
 
 }  // namespace gptoss

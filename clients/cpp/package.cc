@@ -1,6 +1,7 @@
 #include "package.h"
 
 #include <algorithm>
+#include <set>
 
 #include "safetensors.h"
 #include "text.h"
@@ -13,7 +14,8 @@ namespace fs = std::filesystem;
 static constexpr int64_t kVocabLimit = 1 << 24, kLongestLimit = int64_t{1} << 31;
 static constexpr int64_t kHeadsLimit = 1 << 12, kLayersLimit = 1 << 12;
 static constexpr size_t kTokenizerFilesLimit = 32;
-static constexpr size_t kGraphLimit = 256'000'000;  // bytes; the weights lie outside
+// Bytes of the ONNX file, whose weights lie outside: the largest gpt-oss takes half a million.
+static constexpr size_t kGraphLimit = 8'000'000;
 
 Package::Package(const fs::path& path) : folder(path) {
   expect(fs::is_directory(folder), folder, "no such folder", "a package folder");
@@ -38,8 +40,17 @@ static std::string plain_name(const JsonPlace& place) {
   return place.text();
 }
 
+// ONNX Runtime takes a file of another ending for its own format, in which external data would be
+// found by nobody.
+static std::string graph_name(const JsonPlace& place) {
+  const std::string name = plain_name(place);
+  expect(fs::path(name).extension() == ".onnx", place.where, "'" + name + "'",
+         "a name that ends in .onnx");
+  return name;
+}
+
 void Package::read_model(const JsonPlace& manifest) {
-  graph = file_in(folder, plain_name(manifest.at("graph")));
+  graph = file_in(folder, graph_name(manifest.at("graph")));
   vocab = manifest.at("model").at("vocab_size").integer(1, kVocabLimit);
   longest = manifest.at("model").at("max_position_embeddings").integer(1, kLongestLimit);
   const JsonPlace uses = manifest.at("ops");
@@ -55,24 +66,32 @@ void Package::read_cache(const JsonPlace& manifest) {
   const JsonPlace cache = manifest.at("cache");
   expect(cache.size() >= 1 && cache.size() <= kLayersLimit, cache.where,
          std::to_string(cache.size()) + " layers", "1 to " + std::to_string(kLayersLimit));
+  std::set<std::string> names;
   for (size_t i = 0; i < cache.size(); ++i) {
     const JsonPlace place = cache.at(i);
     CacheLayer layer;
     layer.window = place.at("window").integer(0, kLongestLimit);
     layer.kv_heads = place.at("kv_heads").integer(1, kHeadsLimit);
     layer.head_dim = place.at("head_dim").integer(1, kHeadsLimit);
-    layer.past_key = place.at("past_key").text();
-    layer.past_value = place.at("past_value").text();
-    layer.present_key = place.at("present_key").text();
-    layer.present_value = place.at("present_value").text();
+    const auto name_at = [&](const char* key) {
+      const JsonPlace name = place.at(key);
+      expect(names.insert(name.text()).second, name.where, "'" + name.text() + "' again",
+             "a name of its own");
+      return name.text();
+    };
+    layer.past_key = name_at("past_key");
+    layer.past_value = name_at("past_value");
+    layer.present_key = name_at("present_key");
+    layer.present_value = name_at("present_value");
     layers.push_back(layer);
   }
 }
 
-// A name below the root of mode `reference`: relative, and never up.
+// A name below the root of mode `reference`: relative, and never up. `*` begins the locations that
+// ONNX Runtime takes for addresses in memory, such as */_ORT_MEM_ADDR_/*.
 static void expect_below(const fs::path& name, const std::string& where) {
   bool below = name.is_relative() && !name.empty();
-  for (const fs::path& part : name) below = below && part != "..";
+  for (const fs::path& part : name) below = below && part != ".." && part != "*";
   expect(below, where, "'" + name.string() + "'", "a name below the weights' root");
 }
 

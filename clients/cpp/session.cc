@@ -54,6 +54,14 @@ static void check_options(const Options& options) {
          "1 to " + std::to_string(threads_limit()) + ", or 0 for one a core");
 }
 
+// What ONNX Runtime says of a graph, in one line that names the file.
+static Error refusal(const Package& package, const Ort::Exception& error) {
+  std::string said = error.what();
+  while (!said.empty() && said.back() == '\n') said.pop_back();
+  return Error(package.graph.string() + ": found a graph that ONNX Runtime refuses, expected one " +
+               "that it runs; export the package again. It says: " + said);
+}
+
 // Throws where the library of ONNX Runtime is older than the headers. Without its functions no
 // object of it could even be destroyed, so this comes before the first.
 static const Package& after_version_check(const Package& package) {
@@ -94,7 +102,11 @@ Session::Session(const Package& opened, const Options& given)
   }
   env_ = Ort::Env(ORT_LOGGING_LEVEL_FATAL, "gptoss");
   const std::string model = package.read_graph();
-  graph_ = Ort::Session(env_, model.data(), model.size(), settings);
+  try {
+    graph_ = Ort::Session(env_, model.data(), model.size(), settings);
+  } catch (const Ort::Exception& error) {
+    throw refusal(package, error);
+  }
   package.check_mapped();
   check_graph();
 }
@@ -154,11 +166,11 @@ std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
                                     const Tokens& positions) const {
   const KVCache::Use use(cache, graph_);
   package.check_prompt(tokens, cache.capacity - cache.length());
-  const int64_t last = static_cast<int64_t>(tokens.size()) - 1;
   int64_t least = 0;
   for (const int64_t position : positions) {
-    expect(position >= least && position <= last, "positions", std::to_string(position),
-           "ascending ones, here " + std::to_string(least) + " to " + std::to_string(last));
+    const bool fits = position >= least && position < static_cast<int64_t>(tokens.size());
+    expect(fits, "positions", std::to_string(position),
+           "ascending ones, each of the " + std::to_string(tokens.size()) + " tokens from 0 on");
     least = position + 1;
   }
   if (cache.length() == 0) package.check_unchanged();
@@ -187,7 +199,11 @@ std::vector<float> Session::run(KVCache& cache, const Tokens& tokens,
     cache.binding_.BindInput("input_ids", tensor(ids.data(), {1, ids_size}));
     cache.binding_.BindInput("logit_positions", tensor(kept.data(), {1, kept_size}));
     cache.binding_.BindOutput("logits", output);
-    graph_.Run(Ort::RunOptions{nullptr}, cache.binding_);
+    try {
+      graph_.Run(Ort::RunOptions{nullptr}, cache.binding_);
+    } catch (const Ort::Exception& error) {
+      throw refusal(package, error);
+    }
     cache.tokens_.insert(cache.tokens_.end(), ids.begin(), ids.end());
     cache.length_ = cache.tokens_.size();
   }

@@ -4,6 +4,8 @@ namespace gptoss {
 
 static constexpr size_t kLineLimit = 1000;  // bytes of an error
 
+Error::Error(const std::string& line) : std::runtime_error(printable(line)) {}
+
 Character character_at(std::string_view text, size_t at) {
   if (at >= text.size()) return {};
   const auto first = static_cast<unsigned char>(text[at]);

@@ -8,9 +8,10 @@
 
 namespace gptoss {
 
-// One line: the thing, what was found, what was expected. Print it with error_line().
+// One line: the thing, what was found, what was expected. What strangers wrote is escaped in it: a
+// NUL would cut it off, a control character steer the terminal.
 struct Error : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& line);
 };
 
 // Throws an Error unless `holds`.

@@ -41,11 +41,12 @@ def open_regular(path: Path, error: type[GptOssError]) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as problem:  # ValueError: a NUL, or a surrogate, in the name
         reason = problem.strerror if isinstance(problem, OSError) else problem
         raise error(f"{path}: cannot be opened ({reason})") from problem
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)  # fdopen would refuse a folder in words of its own
+        found = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise error(f"{path}: found {found}, expected a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            found = _KINDS.get(stat.S_IFMT(mode), "something else")
-            raise error(f"{path}: found {found}, expected a regular file")
         yield file
 
 
@@ -68,8 +69,9 @@ def read_file(path: Path, limit: int, error: type[GptOssError]) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary sibling, flush it to disk, and rename it over `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link of that name would lead the writing out of the folder
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from typing import Self
 
 START, END, MESSAGE, CHANNEL = "<|start|>", "<|end|>", "<|message|>", "<|channel|>"
 CONSTRAIN, RETURN, CALL = "<|constrain|>", "<|return|>", "<|call|>"
+CONTROL_TOKENS = (START, END, MESSAGE, CHANNEL, CONSTRAIN, RETURN, CALL)
 _ENDS_OF_AN_ANSWER = (RETURN, CALL)  # <|end|> ends a message, after which the answer goes on
 
 

@@ -154,7 +154,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(folder / MANIFEST_NAME, text.encode())
 
     @classmethod

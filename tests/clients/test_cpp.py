@@ -165,37 +165,6 @@ def test_caches_of_one_session_run_at_the_same_time(client: Client, demo_package
     assert [list(map(int, line.split())) for line in result.out.splitlines()] == [expected] * 4
 
 
-def test_a_cache_in_use_refuses_other_calls(client: Client, demo_package: Package) -> None:
-    words = (demo_package.folder, client.library, "6", "5", *map(str, PROMPT))
-    result = run(client.probe, "share", *words, limits=Limits(memory=1 << 32))
-    assert result.code == 0, result.err
-    *refusals, tokens, after, another = result.out.splitlines()
-    in_use = "KV cache: found another call that is using it, expected one call at a time"
-    assert len(refusals) == 5
-    assert all(line.startswith(in_use) for line in refusals), refusals
-    expected = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "6")["tokens"]
-    assert [int(token) for token in tokens.split()] == expected
-    assert after == "accepted"  # the call that held it is over
-    assert another.startswith("KV cache: found one of another session, expected one of this session")
-
-
-@pytest.mark.parametrize("weights", ["copy", "link", "reference"])
-@pytest.mark.parametrize(("how", "found"), [("cut", True), ("touched", True), ("replaced", False)])
-def test_weights_that_change_under_a_session_are_noticed(
-    client: Client, demo_checkpoint: Path, tmp_path: Path, weights: Any, how: str, found: bool
-) -> None:
-    checkpoint = Path(shutil.copytree(demo_checkpoint, tmp_path / "checkpoint"))
-    package = export(checkpoint, tmp_path / "package", weights=weights).folder
-    file = (checkpoint if weights == "reference" else package) / "model.safetensors"
-    result = run(client.probe, "changed", package, client.library, file, how, *map(str, PROMPT))
-    assert result.code == 0, result
-    lines = result.out.splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        refused = line.startswith(f"{file}: found a file that changed since the package was opened, expected")
-        assert refused if found else line == "accepted"
-
-
 @pytest.mark.parametrize("positions", ["-1", "3", "1,1", "2,0", "9223372036854775807"])
 def test_positions_ascend_among_the_tokens(client: Client, demo_package: Package, positions: str) -> None:
     result = run(client.probe, "forward", demo_package.folder, client.library, positions, "1", "2", "3")

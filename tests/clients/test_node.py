@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,34 @@ def test_narrow_caches_give_pythons_tokens(
         refused = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, check=False)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr == ("gptoss-node: kv_dtype bfloat16: needs the native kernels: found kernels portable\n")
+
+
+@pytest.mark.parametrize("kernels", ["native", "portable"])
+def test_a_float16_cache_that_overflows_is_named(
+    client: Path, library: str, demo_checkpoint: Path, tmp_path: Path, kernels: str
+) -> None:
+    package = export(demo_checkpoint, tmp_path / "package", kv_dtype="float16", weights="copy")
+    # Keys beyond 65504 become infinite in the cache, and what attends to them NaN.
+    fill_bfloat16(package.folder / "model.safetensors", "model.layers.0.self_attn.k_proj.bias", 1e6)
+    options = ("--prompt-tokens", "1,2,3", "--kernels", kernels, "--library", library)
+    command = ("node", str(client), "generate", str(package.folder), *options)
+    refused = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("gptoss-node: ")
+    assert refused.stderr.endswith(
+        ": its cache is float16, which ends at 65504: export the package with --kv-dtype float32\n"
+    )
+
+
+def fill_bfloat16(file: Path, name: str, value: float) -> None:
+    """Overwrite a bfloat16 tensor of a safetensors file with one value."""
+    content = bytearray(file.read_bytes())
+    begin = 8 + struct.unpack_from("<Q", content)[0]
+    first, end = json.loads(content[8:begin])[name]["data_offsets"]
+    pattern = struct.pack("<f", value)[2:]  # bfloat16 is the upper half of float32
+    content[begin + first : begin + end] = pattern * ((end - first) // 2)
+    file.write_bytes(content)
 
 
 def test_weights_are_read_where_the_manifest_says(

@@ -69,6 +69,16 @@ class Client:
         assert result.code == 0, result.err
         return result.json
 
+    def refused(self, package: Path, *words: str) -> str:
+        """Return the line that a run ends with, which says nothing else, soon; without words it verifies."""
+        result = self.run(package, *(words or ("--verify",)), limits=Limits())
+        assert (result.code, result.out) == (2, ""), result
+        assert result.err.startswith("gptoss-generate: ")
+        assert result.err.endswith("\n")
+        assert result.err[:-1].isprintable()
+        assert len(result.err) < 2000
+        return result.err
+
     def score(self, package: Path, tokens: list[int], chunk: int, first: int, vocab: int) -> NDArray[np.float32]:
         """Return the logits (T, V) of all positions, run `chunk` a call, `first` tokens before the others."""
         words = [package, self.library, str(chunk), str(first), *map(str, tokens)]
@@ -88,6 +98,17 @@ def run(*words: str | Path, env: dict[str, str] | None = None, limits: Limits | 
         preexec_fn=limits.apply if limits else None,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def change_manifest(package: Path, *path: str | int, value: Any) -> None:
+    """Set one value of a package's manifest."""
+    file = package / "manifest.json"
+    manifest = json.loads(file.read_text())
+    place = manifest
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(json.dumps(manifest))
 
 
 def build_client(factory: pytest.TempPathFactory) -> Client:

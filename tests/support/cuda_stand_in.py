@@ -7,17 +7,21 @@ dropped.
 """
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from gptoss_onnx.exporter import Package
 from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS
-from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.files import header_sha256, safetensors_header
+from gptoss_onnx.manifest import NOT_OFFERED, WeightFile
+
+DECODED = "decoded.safetensors"
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 OF_FP4 = ("expert_weight_bits", "quant_type", "block_size")
@@ -36,9 +40,11 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
     shutil.copytree(package.folder, folder)
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     stored = load_file(folder / ORT_WEIGHTS)
+    decoded: dict[str, NDArray[np.float32]] = {}
     for node in model.graph.node:
         if node.op_type == "QMoE":
-            _decode_experts(model.graph, node, stored)
+            decoded |= _decode_experts(model.graph, node, stored)
+    file = _write_weights(model.graph, decoded, folder / DECODED)
     casts = [node for node in model.graph.node if node.op_type == "Cast" and node.attribute[0].i == BFLOAT16]
     for node in casts:
         if rounds:
@@ -50,26 +56,47 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
             value.type.tensor_type.elem_type = FLOAT
     del model.graph.value_info[:]
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    manifest = dataclasses.replace(package.manifest, kv_dtype="float32", unsupported=NOT_OFFERED["ort"])
+    weights = dataclasses.replace(package.manifest.weights, files=(*package.manifest.weights.files, file))
+    manifest = dataclasses.replace(
+        package.manifest, kv_dtype="float32", unsupported=NOT_OFFERED["ort"], weights=weights
+    )
     manifest.write(folder)
     return folder
 
 
-def _decode_experts(graph: onnx.GraphProto, node: onnx.NodeProto, stored: dict[str, NDArray[np.uint8]]) -> None:
+def _write_weights(graph: onnx.GraphProto, tensors: dict[str, NDArray[np.float32]], path: Path) -> WeightFile:
+    """Write the tensors to a safetensors file, as external data of the graph; returns its entry in the manifest."""
+    save_file(tensors, path)
+    header = safetensors_header(path)
+    for name, entry in json.loads(header).items():
+        begin, end = entry["data_offsets"]
+        tensor = graph.initializer.add(
+            name=name, data_type=FLOAT, dims=entry["shape"], data_location=onnx.TensorProto.EXTERNAL
+        )
+        for key, value in (("location", path.name), ("offset", 8 + len(header) + begin), ("length", end - begin)):
+            tensor.external_data.add(key=key, value=str(value))
+    status = path.stat()
+    return WeightFile(path.name, "export", status.st_size, status.st_mtime_ns, header_sha256(path), None)
+
+
+def _decode_experts(
+    graph: onnx.GraphProto, node: onnx.NodeProto, stored: dict[str, NDArray[np.uint8]]
+) -> dict[str, NDArray[np.float32]]:
+    """Let a node run on float32 weights, and return these by their names."""
     inputs = list(node.input)
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    weights = []
+    weights: dict[str, NDArray[np.float32]] = {}
     for weight, scales, overall in ((2, 3, 15), (5, 6, 16)):
         factor = onnx.numpy_helper.to_array(constants[inputs[overall]])  # (E)
         decoded = decode_by_column(stored[inputs[weight]], stored[inputs[scales]]) * factor[:, None, None]
-        name = f"{inputs[weight]}_decoded"
-        graph.initializer.append(onnx.numpy_helper.from_array(decoded, name))
-        weights.append(name)
+        weights[f"{inputs[weight]}_decoded"] = np.ascontiguousarray(decoded)
     node.op_type = "MoE"
-    node.input[:] = [*inputs[:2], weights[0], inputs[4], weights[1], inputs[7]]
+    gate_up, down = weights
+    node.input[:] = [*inputs[:2], gate_up, inputs[4], down, inputs[7]]
     kept = [attribute for attribute in node.attribute if attribute.name not in OF_FP4]
     del node.attribute[:]
     node.attribute.extend(kept)
+    return weights
 
 
 def _round(graph: onnx.GraphProto, cast: onnx.NodeProto) -> None:

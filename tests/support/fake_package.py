@@ -32,15 +32,17 @@ def write_fake_package(
     bias: Sequence[float] = (0.0,) * VOCAB,
     weights_folder: Path | None = None,
     sign: float = 1.0,
+    scale: int = 1,
 ) -> Path:
     """Write the package.
 
     `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says so. With `sign` −1 the
-    sums count against a token, which makes greedy continuations that do not repeat themselves.
+    sums count against a token, which makes greedy continuations that do not repeat themselves. The values are
+    `scale` times the positions: large ones overflow a float16 cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
-    offset = _write_bias(root / "weights.safetensors", bias)
+    offset = write_bias(root / "weights.safetensors", bias)
     layers = tuple(
         CacheLayer(
             window,
@@ -50,7 +52,7 @@ def write_fake_package(
         )
         for i, window in enumerate(windows)
     )
-    model = _graph(layers, _TYPES[kv_dtype], offset, sign)
+    model = _graph(layers, _TYPES[kv_dtype], offset, sign, scale)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     manifest(layers, kv_dtype, root, None if weights_folder is None else str(root)).write(folder)
     return folder
@@ -90,7 +92,7 @@ def manifest(layers: tuple[CacheLayer, ...], kv_dtype: str, root: Path, recorded
     )
 
 
-def _write_bias(path: Path, bias: Sequence[float]) -> int:
+def write_bias(path: Path, bias: Sequence[float]) -> int:
     header = b'{"bias":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (VOCAB, 4 * VOCAB)
     header += b" " * (-len(header) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def _write_bias(path: Path, bias: Sequence[float]) -> int:
     return 8 + len(header)
 
 
-class _Nodes:
+class Nodes:
     """Collects nodes; `add` returns the name of the node's one output."""
 
     def __init__(self) -> None:
@@ -118,14 +120,15 @@ class _Nodes:
         return self.add("Range", self.constant(0), self.add("Squeeze", end), self.constant(1))
 
 
-def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float) -> onnx.ModelProto:
-    g = _Nodes()
+def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float, scale: int) -> onnx.ModelProto:
+    g = Nodes()
     one, middle = g.constant([1]), g.constant([1, 3])
     new = g.range_to(g.add("Shape", "input_ids", start=1, end=2))
     positions = g.add("Add", g.add("Unsqueeze", "past_lengths", one), new)  # (B, S)
     kind = g.add("Add", g.add("Mod", "input_ids", g.constant(KINDS)), one)
     keys = g.add("Cast", g.add("Unsqueeze", kind, middle), to=kv_type)  # (B, 1, S, 1)
-    values = g.add("Cast", g.add("Unsqueeze", g.add("Add", positions, one), middle), to=kv_type)
+    scaled = g.add("Mul", g.add("Add", positions, one), g.constant(scale))
+    values = g.add("Cast", g.add("Unsqueeze", scaled, middle), to=kv_type)
     last = g.add("Unsqueeze", g.add("Sub", g.add("Add", "past_lengths", "new_lengths"), one), one)  # (B, 1)
     sums = [_layer(g, layer, keys, values, positions, last) for layer in layers]
     signed = g.add("Mul", g.add("Concat", *sums, axis=2), g.constant(sign, np.float32))
@@ -154,7 +157,7 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10)
 
 
-def _layer(g: _Nodes, layer: CacheLayer, keys: str, values: str, positions: str, last: str) -> str:
+def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, last: str) -> str:
     """Add one layer, write first and read the cache alone, and return its sums (B, S, 6)."""
     capacity = g.add("Shape", layer.past_key, start=2, end=3)
     at = g.add("Mod", "past_lengths", capacity)

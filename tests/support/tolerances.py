@@ -48,8 +48,8 @@ FUZZ_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 1e-2, "int8": 4e-2}
 # Draws of a client's sampler against the distribution it samples, in standard deviations of a frequency: of some
 # hundred frequencies with fixed seeds none lies further out by chance.
 SAMPLING_SIGMAS = 5.0
-# Scores of our sampler, in float64, against transformers' warpers in float32: a score of up to 400 (logits of 20 over the
-# least temperature tried) has its last place at 3e-5, and three steps round.
+# Scores of our sampler, in float64, against transformers' warpers in float32: a score of up to 400 (logits of 20 over
+# the least temperature tried) has its last place at 3e-5, and three steps round.
 SAMPLER_FLOAT32 = 1e-4
 # Probabilities of a sampler against the exact ones of the table that all clients share.
 SAMPLER_PROBABILITIES = 1e-9

@@ -1,4 +1,7 @@
-/** Uses the page as a person does, and prints as JSON what was seen: node test/drive.mjs PACKAGE PROMPT SCREENSHOT. */
+/**
+ * Uses the page as a person does, and prints as JSON what was seen: node test/drive.mjs PACKAGE
+ * PROMPT SCREENSHOT.
+ */
 import { settled, withPage } from "../verify.mjs";
 
 const [folder, prompt, screenshot] = process.argv.slice(2);
@@ -13,8 +16,11 @@ await withPage(folder, undefined, async (page) => {
   await settled(page);
   await page.evaluate(() => {
     const output = /** @type {HTMLElement} */ (document.getElementById("text"));
-    const texts = (/** @type {any} */ (globalThis).texts = /** @type {string[]} */ ([]));
-    new MutationObserver(() => texts.push(output.textContent ?? "")).observe(output, { childList: true });
+    /** @type {string[]} */
+    const texts = [];
+    const collect = () => texts.push(output.textContent ?? "");
+    new MutationObserver(collect).observe(output, { childList: true });
+    Object.assign(globalThis, { texts });
   });
 
   await page.getByLabel("Prompt").fill(prompt);
@@ -23,8 +29,12 @@ await withPage(folder, undefined, async (page) => {
   await page.getByLabel("New tokens").fill("64");
   await page.getByRole("button", { name: "Generate" }).click();
   await settled(page);
-  const texts = await page.evaluate(() => /** @type {string[]} */ (/** @type {any} */ (globalThis).texts));
-  const generated = { text: await page.textContent("#text"), speed: await page.textContent("#speed"), texts };
+  const texts = /** @type {string[]} */ (await page.evaluate("texts"));
+  const generated = {
+    text: await page.textContent("#text"),
+    speed: await page.textContent("#speed"),
+    texts,
+  };
 
   await page.getByRole("button", { name: "Verify" }).click();
   await settled(page);
@@ -33,7 +43,9 @@ await withPage(folder, undefined, async (page) => {
 
   await page.getByLabel("New tokens").fill("900");
   await page.getByRole("button", { name: "Generate" }).click();
-  await page.waitForFunction(() => (document.getElementById("text")?.textContent ?? "").length > 10);
+  await page.waitForFunction(
+    () => (document.getElementById("text")?.textContent ?? "").length > 10,
+  );
   await page.getByRole("button", { name: "Stop" }).click();
   await settled(page);
   const stopped = await page.textContent("#speed");

@@ -1,74 +1,130 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { argmax, GREEDY, restrict, sampler } from "../public/sampling.mjs";
+import { argmax, GREEDY, penalized, sampler, weights } from "../public/sampling.mjs";
 
-const logits = (/** @type {number[]} */ ...values) => Float32Array.from(values);
-const at = (/** @type {object} */ settings) => ({ ...GREEDY, temperature: 1, seed: 1, ...settings });
-/** Logits whose softmax is these probabilities. */
-const ofProbabilities = (/** @type {number[]} */ ...p) => logits(...p.map(Math.log));
-/** Which tokens may be drawn. */
-const kept = (/** @type {Float32Array} */ values, /** @type {object} */ settings) =>
-  [...restrict(values, at(settings))].flatMap((weight, id) => (weight > 0 ? [id] : []));
-const draws = (/** @type {number} */ seed) => {
-  const choose = sampler(at({ seed }), []);
-  return Array.from({ length: 8000 }, () => choose(ofProbabilities(0.1, 0.6, 0.3)));
+/** @typedef {import("../public/sampling.mjs").Sampling} Sampling */
+
+const TABLE = JSON.parse(
+  readFileSync(new URL("../../../tests/clients/sampler_cases.json", import.meta.url), "utf8"),
+);
+const TOLERANCE = 1e-9; // of a probability, as the table says
+const SPECIAL = new Map([
+  ["inf", Infinity],
+  ["-inf", -Infinity],
+  ["nan", NaN],
+]);
+const ERROR = { name: "ClientError", message: /^logits: the largest: found / };
+
+const logits = (/** @type {(number | string)[]} */ ...values) =>
+  Float32Array.from(values, (value) =>
+    typeof value === "string" ? /** @type {number} */ (SPECIAL.get(value)) : value,
+  );
+/** @param {any} settings  of the table @returns {Sampling} */
+const settingsOf = ({
+  temperature,
+  top_k: topK,
+  top_p: topP,
+  min_p: minP,
+  repetition_penalty: penalty,
+}) => ({
+  temperature,
+  topK,
+  topP,
+  minP,
+  penalty,
+  seed: 1,
+});
+const probabilities = (
+  /** @type {Float32Array} */ row,
+  /** @type {number[]} */ seen,
+  /** @type {Sampling} */ sampling,
+) => {
+  const kept = weights(penalized(row, new Set(seen), sampling.penalty), sampling);
+  const sum = kept.reduce((total, weight) => total + weight, 0);
+  return Array.from(kept, (weight) => weight / sum);
 };
 
-test("greedy takes the lowest index among equals", () => {
-  assert.equal(argmax(logits(1, 3, 3, 2)), 1);
-  assert.equal(sampler(GREEDY, [])(logits(-1, -3, -1)), 0);
-});
+for (const { name, logits: values, seen, settings, expected } of TABLE.cases)
+  test(`table: ${name}`, () => {
+    const sampling = settingsOf(settings);
+    const row = logits(...values);
+    if (expected.error) {
+      assert.throws(() => sampler(sampling, seen)(row), ERROR);
+    } else if (expected.probabilities) {
+      for (const [id, found] of probabilities(row, seen, sampling).entries())
+        assert.ok(Math.abs(found - expected.probabilities[id]) <= TOLERANCE, `${id}: ${found}`);
+      const drawn = sampler(sampling, seen)(row);
+      assert.ok(expected.probabilities[drawn] > 0, `${drawn} was drawn`);
+    } else {
+      assert.equal(sampler(sampling, seen)(row), expected.token);
+    }
+    assert.deepEqual(row, logits(...values)); // the logits stay as they are
+  });
 
-test("top-k keeps the largest and what ties with the last", () => {
-  assert.deepEqual(kept(logits(1, 4, 3, 3, -10), { topK: 2 }), [1, 2, 3]);
-  assert.deepEqual(kept(logits(10, 9, -8, 100), { topK: 2 }), [0, 3]);
-  assert.deepEqual(kept(logits(1, 2), { topK: 5 }), [0, 1]);
-});
-
-test("top-p keeps the fewest most probable tokens that reach the sum", () => {
-  const values = ofProbabilities(0.1, 0.5, 0.15, 0.25);
-  assert.deepEqual(kept(values, { topP: 0.74 }), [1, 3]);
-  assert.deepEqual(kept(values, { topP: 0.76 }), [1, 2, 3]);
-  assert.deepEqual(kept(values, { topP: 0.01 }), [1]);
-  assert.equal(kept(logits(0, 0, 0, 0), { topP: 0.49 }).length, 2);
-});
-
-test("min-p is relative to the most probable token", () => {
-  const values = ofProbabilities(0.1, 0.5, 0.15, 0.25);
-  assert.deepEqual(kept(values, { minP: 0.29 }), [1, 2, 3]);
-  assert.deepEqual(kept(values, { minP: 0.31 }), [1, 3]);
-});
-
-test("top-k comes before top-p, which comes before min-p", () => {
-  // Of the two that top-k keeps, the first has 0.5 / 0.75 of the probability, which top-p then judges.
-  assert.deepEqual(kept(ofProbabilities(0.5, 0.25, 0.25 - 1e-4, 1e-4), { topK: 2, topP: 0.66 }), [0]);
-  assert.deepEqual(kept(ofProbabilities(0.5, 0.25, 0.25 - 1e-4, 1e-4), { topP: 0.66 }), [0, 1]);
-});
-
-test("temperature divides the logits", () => {
-  const [first, second] = restrict(logits(0, 2), at({ temperature: 2 }));
-  assert.ok(Math.abs(first / second - Math.exp(-1)) < 1e-6);
-});
-
-test("the repetition penalty divides positive and multiplies negative logits of what was seen", () => {
-  const choose = sampler({ ...GREEDY, penalty: 2 }, [0]);
-  assert.equal(choose(logits(3, 2, -1)), 1); // 1.5, 2, -1
-  assert.equal(choose(logits(-3, 2, 1.5)), 2); // -6, 1, 1.5: token 1 is seen by now
-});
+const draws = (/** @type {number} */ seed) => {
+  const choose = sampler({ ...GREEDY, temperature: 1, seed }, []);
+  const row = logits(...[0.1, 0.6, 0.3].map(Math.log));
+  return Array.from({ length: 8000 }, () => choose(row));
+};
 
 test("draws follow the probabilities, and the seed", () => {
   const counts = [0, 0, 0];
   for (const token of draws(7)) counts[token]++;
-  // Four standard deviations of a binomial share of 8000 draws are at most 0.022.
-  [0.1, 0.6, 0.3].forEach((p, id) => assert.ok(Math.abs(counts[id] / 8000 - p) < 0.022, `token ${id}: ${counts[id]}`));
+  for (const [id, p] of [0.1, 0.6, 0.3].entries()) {
+    const share = counts[id] / 8000;
+    // Four standard deviations of a binomial share.
+    assert.ok(Math.abs(share - p) < 0.022, `token ${id}: ${share}`);
+  }
   assert.deepEqual(draws(7), draws(7));
   assert.notDeepEqual(draws(7), draws(8));
 });
 
-test("settings out of range and logits that are no numbers are refused by name", () => {
-  const wrong = { temperature: -1, topK: 1.5, topP: 0, minP: 2, penalty: 0, seed: -1 };
-  for (const [name, value] of Object.entries(wrong))
-    assert.throws(() => sampler({ ...GREEDY, [name]: value }, []), new RegExp(`found ${value}, expected`), name);
-  assert.throws(() => sampler(GREEDY, [])(logits(1, NaN, 2)), /logits.*NaN/);
-  assert.throws(() => sampler(GREEDY, [])(logits(1, Infinity)), /logits.*Infinity/);
+test("what was chosen is seen from then on", () => {
+  const choose = sampler({ ...GREEDY, penalty: 1.5 }, []);
+  const row = logits(1, 4, 3.9);
+  // 4 wins once; 4 / 1.5 loses to 3.9; then both are penalized.
+  assert.deepEqual([choose(row), choose(row), choose(row)], [1, 2, 1]);
+});
+
+test("greedy takes the lowest index among equals", () => {
+  assert.equal(argmax(Float64Array.of(1, 3, 3, 2)), 1);
+});
+
+test("settings that are missing, no numbers or out of range are refused by name", () => {
+  const names = {
+    temperature: "temperature",
+    topK: "top-k",
+    topP: "top-p",
+    minP: "min-p",
+    penalty: "repetition penalty",
+    seed: "seed",
+  };
+  const wrong = [
+    NaN,
+    Infinity,
+    -Infinity,
+    -1,
+    "1",
+    "",
+    true,
+    undefined,
+    {},
+    [],
+    1e400,
+    Symbol("x"),
+    1n,
+  ];
+  for (const [key, name] of Object.entries(names)) {
+    for (const value of wrong)
+      assert.throws(() => sampler({ ...GREEDY, [key]: value }, []), {
+        name: "ClientError",
+        message: new RegExp(`^${name}: found .*, expected `),
+      });
+    if (key !== "seed")
+      assert.throws(() => sampler({ ...GREEDY, [key]: null }, []), /found nothing, expected/);
+  }
+  const edges = { topK: 1.5, topP: 0, minP: 1.5, penalty: 0, seed: 2 ** 53 };
+  for (const [key, value] of Object.entries(edges))
+    assert.throws(() => sampler({ ...GREEDY, [key]: value }, []), { name: "ClientError" }, key);
 });

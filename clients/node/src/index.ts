@@ -1,5 +1,10 @@
+export { KVCache } from "./cache.js";
 export { type OpenOptions } from "./engine.js";
-export { GptossError } from "./package.js";
+export { GptossError } from "./errors.js";
+export { type GenerateOptions, Generation } from "./generation.js";
+export { PackageFolder } from "./package.js";
 export { Sampler, type Sampling } from "./sampling.js";
-export { type GenerateOptions, Generation, type KVCache, Session } from "./session.js";
-export { verify } from "./verify.js";
+export { Session } from "./session.js";
+export { type Decoder, TextStream } from "./text-stream.js";
+export { Tokenizer, type TokenizerOptions } from "./tokenizer.js";
+export { type CaseVerdict, type Verdict, verify } from "./verify.js";

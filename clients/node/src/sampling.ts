@@ -1,7 +1,10 @@
 import { createHash, randomBytes } from "node:crypto";
-import { check, checkInteger } from "./package.js";
+import { check, checkInteger, checkOptions } from "./errors.js";
 
-/** How tokens are chosen, greedily unless told otherwise; the steps and their order are those of Hugging Face. */
+/**
+ * How tokens are chosen, greedily unless told otherwise; the steps and their order are those of
+ * Hugging Face.
+ */
 export interface Sampling {
   /** 0 takes the most probable token; else logits are divided by it. */
   temperature?: number;
@@ -16,80 +19,169 @@ export interface Sampling {
   /** Of the random numbers; without it each run differs. */
   seed?: number;
   /** Ids that end a text, the id being its last token; without it the package's. */
-  stopTokens?: number[];
+  stopTokens?: readonly number[];
 }
 
-/** Chooses the tokens of one sequence; `prompt` counts for the repetition penalty. */
+const KEYS = ["temperature", "topK", "topP", "minP", "repetitionPenalty", "seed", "stopTokens"];
+
+/** Checks every setting; a text is refused even if it looks like a number. */
+function checkSampling(sampling: Sampling): void {
+  checkOptions("sampling", sampling, KEYS);
+  const {
+    temperature = 0,
+    topK = 0,
+    topP = 1,
+    minP = 0,
+    repetitionPenalty = 1,
+    seed = 0,
+    stopTokens = [],
+  } = sampling;
+  checkInteger("top-k", topK, 0);
+  checkInteger("seed", seed, 0);
+  const isFinite = Number.isFinite; // false for all that is no number
+  check(
+    isFinite(temperature) && temperature >= 0,
+    "temperature",
+    temperature,
+    "a finite number, 0 or more",
+  );
+  check(isFinite(topP) && topP > 0 && topP <= 1, "top-p", topP, "a number above 0, at most 1");
+  check(isFinite(minP) && minP >= 0 && minP <= 1, "min-p", minP, "a number from 0 to 1");
+  const penalty = repetitionPenalty;
+  check(isFinite(penalty) && penalty > 0, "repetition-penalty", penalty, "a finite number above 0");
+  check(Array.isArray(stopTokens), "stop tokens", stopTokens, "a list of token ids");
+  for (const token of stopTokens) checkInteger("stop tokens: an id", token, 0);
+}
+
+/**
+ * Chooses the tokens of one sequence. All arithmetic is in doubles, and the largest score is
+ * subtracted before anything divides or is an exponent, so no setting and no logits overflow.
+ * tests/clients/sampler_cases.json defines every step.
+ */
 export class Sampler {
+  private readonly settings: Required<Omit<Sampling, "seed" | "stopTokens">>;
   private readonly seen: Set<number>;
-  private readonly key = String(this.settings.seed ?? randomBytes(16).toString("hex"));
+  private readonly key: string;
   private draws = 0;
 
-  constructor(private readonly settings: Sampling, prompt: readonly number[]) {
-    const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty: penalty = 1, seed } = settings;
-    checkInteger("top-k", topK, 0);
-    checkInteger("seed", seed ?? 0, 0);
-    check(temperature >= 0 && temperature < Infinity, "temperature", temperature, "a finite number, 0 or more");
-    check(topP > 0 && topP <= 1, "top-p", topP, "above 0, at most 1");
-    check(minP >= 0 && minP <= 1, "min-p", minP, "0 to 1");
-    check(penalty > 0 && penalty < Infinity, "repetition-penalty", penalty, "a finite number above 0");
-    this.seen = new Set(prompt);
+  /** `seen` are the tokens of the sequence so far, which count for the repetition penalty. */
+  constructor(sampling: Sampling, seen: Iterable<number>) {
+    checkSampling(sampling);
+    const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1, seed } = sampling;
+    this.settings = { temperature, topK, topP, minP, repetitionPenalty };
+    this.key = String(seed ?? randomBytes(16).toString("hex"));
+    this.seen = new Set(seen);
+  }
+
+  /** Counts more tokens as said. */
+  see(tokens: Iterable<number>): void {
+    for (const token of tokens) this.seen.add(token);
   }
 
   /** Returns the next token from logits (V) and remembers it. */
   choose(logits: Float32Array): number {
-    const { temperature = 0, repetitionPenalty: penalty = 1 } = this.settings;
-    const scores = penalty === 1 ? logits : logits.slice();
-    if (penalty !== 1)
-      for (const token of this.seen) scores[token] = logits[token]! * (logits[token]! < 0 ? penalty : 1 / penalty);
-    const top = largest(scores);
-    check(Number.isFinite(top), "logits: the largest", top, "a finite number");
-    const token = temperature === 0 ? scores.indexOf(top) : this.draw(restrict(scores, this.settings));
+    const scores = this.scores(logits);
+    const token =
+      this.settings.temperature === 0 ? scores.indexOf(largest(scores)) : this.draw(scores);
     this.seen.add(token);
     return token;
   }
 
+  /**
+   * Returns how probable each token (V) is; at temperature 0 the one that is taken has all of it.
+   */
+  probabilities(logits: Float32Array): Float64Array {
+    const scores = this.scores(logits);
+    const best = scores.indexOf(largest(scores));
+    if (this.settings.temperature === 0) return scores.map((_, token) => (token === best ? 1 : 0));
+    const kept = restrict(scores, this.settings);
+    const sum = mass(kept, 0);
+    return kept.map((score) => Math.exp(score) / sum);
+  }
+
+  /** Returns logits (V) as doubles, after the repetition penalty. */
+  private scores(logits: Float32Array): Float64Array {
+    const top = largest(logits);
+    check(
+      Number.isFinite(top),
+      "logits: the largest",
+      top,
+      "a finite number; gptoss-onnx validate tells which op fails",
+    );
+    const scores = Float64Array.from(logits);
+    const { repetitionPenalty: penalty } = this.settings;
+    if (penalty === 1) return scores;
+    for (const token of this.seen) {
+      const logit = scores[token];
+      // -Infinity stays; what else leaves the doubles is the largest of its sign.
+      if (logit === undefined || logit === -Infinity) continue;
+      const penalized = logit > 0 ? logit / penalty : logit * penalty;
+      scores[token] = Math.max(-Number.MAX_VALUE, Math.min(penalized, Number.MAX_VALUE));
+    }
+    return scores;
+  }
+
   /** Inverse transform sampling; the random number is a hash of the seed and the count of draws. */
-  private draw(scores: Float32Array): number {
-    const random = createHash("sha256").update(`${this.key}:${this.draws++}`).digest().readUIntBE(0, 6) / 2 ** 48;
-    const top = largest(scores);
-    let rest = random * mass(scores, top);
-    const token = scores.findIndex((score) => (rest -= Math.exp(score - top)) < 0);
-    return token >= 0 ? token : scores.indexOf(top); // rounding
+  private draw(scores: Float64Array): number {
+    const kept = restrict(scores, this.settings);
+    const digest = createHash("sha256").update(`${this.key}:${this.draws}`).digest();
+    this.draws += 1;
+    const random = digest.readUIntBE(0, 6) / 2 ** 48;
+    let rest = random * mass(kept, 0);
+    const token = kept.findIndex((score) => (rest -= Math.exp(score)) < 0);
+    return token >= 0 ? token : kept.indexOf(0); // rounding
   }
 }
 
-/** Returns scores (V) after temperature, top-k, top-p and min-p; -Infinity marks what is left out. */
-export function restrict(logits: Float32Array, settings: Sampling): Float32Array {
-  const { temperature = 1, topK = 0, topP = 1, minP = 0 } = settings;
-  const scores = logits.map((logit) => logit / temperature);
+type Restriction = Required<Pick<Sampling, "temperature" | "topK" | "topP" | "minP">>;
+
+/**
+ * Returns scores (V) after temperature, top-k, top-p and min-p: the largest is 0, and -Infinity
+ * marks what is left out.
+ */
+export function restrict(
+  scores: Float64Array,
+  { temperature, topK, topP, minP }: Restriction,
+): Float64Array {
   const top = largest(scores);
-  const least = Math.max(leastLikely(scores, top, topK || scores.length, topP), top + Math.log(minP));
-  return scores.map((score) => (score < least ? -Infinity : score));
+  const scaled = scores.map((score) => (score === top ? 0 : (score - top) / temperature));
+  const least = Math.max(leastLikely(scaled, topK || scaled.length, topP), Math.log(minP));
+  return scaled.map((score) => (score < least ? -Infinity : score));
 }
 
-/** Returns the least score that top-k and then top-p keep. */
-function leastLikely(scores: Float32Array, top: number, topK: number, topP: number): number {
+/** Returns the least score that top-k and then top-p keep, of scores (V) whose largest is 0. */
+function leastLikely(scores: Float64Array, topK: number, topP: number): number {
   if (topK >= scores.length && topP === 1) return -Infinity;
-  const all = mass(scores, top);
-  // Sorting a vocabulary takes longer than a layer of the model: first what is close to the top, at last everything.
+  const all = mass(scores, 0);
+  // Sorting a vocabulary takes longer than a layer of the model: first what is close to the top, at
+  // last everything.
   for (let margin = 2; ; margin **= 3) {
-    const falling = scores.filter((score) => score >= top - margin).sort().reverse();
+    const falling = scores
+      .filter((score) => score >= -margin)
+      .sort()
+      .reverse();
     const last = topK < scores.length ? falling[topK - 1] : -Infinity;
     if (last === undefined) continue;
-    let wanted = topP * (last > -Infinity ? mass(falling.filter((score) => score >= last), top) : all);
-    const likely = topP < 1 ? falling.find((score) => (wanted -= Math.exp(score - top)) <= 0) : last;
+    const candidates = falling.filter((score) => score >= last);
+    let wanted = topP * (last > -Infinity ? mass(candidates, 0) : all);
+    const likely = topP < 1 ? candidates.find((score) => (wanted -= Math.exp(score)) <= 0) : last;
     if (likely !== undefined || margin === Infinity) return Math.max(likely ?? last, last);
   }
 }
 
-export function mass(scores: Float32Array, top: number): number {
-  return scores.reduce((sum, score) => sum + Math.exp(score - top), 0);
+/** Returns the sum of the exponentials of scores, each less `top`. */
+export function mass(scores: Float64Array | Float32Array, top: number): number {
+  let sum = 0;
+  for (let i = 0; i < scores.length; i += 1) sum += Math.exp(scores[i]! - top);
+  return sum;
 }
 
 /** Returns the largest value, NaN where there is one. */
-export function largest(values: Float32Array): number {
-  let most = -Infinity; // by index and comparison: for … of and Math.max take six times as long, a tenth of a step
-  for (let i = 0; i < values.length && !Number.isNaN(most); i++) if (!(values[i]! <= most)) most = values[i]!;
+export function largest(values: Float64Array | Float32Array): number {
+  // By index and comparison: for … of and Math.max take six times as long, a tenth of a step.
+  let most = -Infinity;
+  for (let i = 0; i < values.length && !Number.isNaN(most); i += 1) {
+    if (!(values[i]! <= most)) most = values[i]!;
+  }
   return most;
 }

@@ -1,153 +1,192 @@
-import { type Binding, type Engine, openEngine, type OpenOptions } from "./engine.js";
-import { check, checkInteger, explained, openPackage, type PackageFolder } from "./package.js";
-import { Sampler, type Sampling } from "./sampling.js";
-
-/** Keys and values of one sequence of up to `capacity` tokens; one call of the graph takes at most `chunk`. */
-export interface KVCache extends Readonly<{ session: Session; capacity: number; chunk: number; binding: Binding }> {
-  /** Tokens cached; set to 0 it forgets them. */
-  length: number;
-  /** A call is running on it. */
-  busy: boolean;
-}
+import { KVCache } from "./cache.js";
+import { type Engine, OPEN_KEYS, openEngine, type OpenOptions } from "./engine.js";
+import { check, checkInteger, checkOptions, explained, GptossError } from "./errors.js";
+import { type GenerateOptions, Generation } from "./generation.js";
+import { PackageFolder } from "./package.js";
 
 /** A package opened for running; it serves many caches, also at once. */
 export class Session {
-  readonly vocab = this.files.manifest.model.vocab_size;
+  /** Tokens of the vocabulary, which is the width of logits. */
+  readonly vocab: number;
   /** What runs: `native` or `portable`, or `contrib` for target ort. */
-  readonly kernels = this.engine.kernels;
+  readonly kernels: Engine["kernels"];
   private isOpen = true;
+  private running = 0; // calls of the graph
 
-  private constructor(readonly files: PackageFolder, readonly activations: string, private readonly engine: Engine) {}
+  private constructor(
+    readonly files: PackageFolder,
+    readonly activations: string,
+    private readonly engine: Engine,
+  ) {
+    this.vocab = files.manifest.model.vocab_size;
+    this.kernels = engine.kernels;
+  }
 
   static async open(path: string, options: OpenOptions = {}): Promise<Session> {
-    const files = openPackage(path);
-    return new Session(files, options.activations ?? "exact", await explained(files.graph, openEngine(files, options)));
+    checkOptions("options", options, OPEN_KEYS);
+    const files = PackageFolder.open(path);
+    const engine = await explained(files.graph, openEngine(files, options));
+    return new Session(files, options.activations ?? "exact", engine);
   }
 
+  /**
+   * Makes the cache of one sequence of up to `capacity` tokens, which runs in calls of at most
+   * `chunk` tokens.
+   */
   newCache(capacity: number, chunk = 512): KVCache {
-    checkInteger("cache capacity", capacity, 1);
-    checkInteger("cache chunk", chunk, 1);
-    check(this.isOpen, "session", "it closed", "an open one");
-    const { cache, kv_dtype: type } = this.files.manifest;
-    const binding = this.engine.newBinding();
-    for (const { window, kv_heads, head_dim, ...names } of cache) {
-      // Full layers never wrap; a ring has room for its window and what one call writes, and GQA compacts its own.
-      const ring = this.kernels === "contrib" ? window : Math.min(capacity, window + chunk - 1);
-      const shape = [1, kv_heads, window === 0 ? capacity : ring, head_dim];
-      const size = shape.reduce((product, dimension) => product * dimension);
-      for (const kind of ["key", "value"] as const) {
-        const zeros = type === "float32" ? new Float32Array(size) : new Uint16Array(size);
-        binding.bind(false, names[`past_${kind}`], type, zeros, shape);
-        binding.bind(true, names[`present_${kind}`], type, zeros, shape);
-      }
-    }
-    return { session: this, capacity, chunk, binding, length: 0, busy: false };
+    this.checkOpen();
+    return new KVCache(this, this.engine, this.files.manifest, capacity, chunk);
   }
 
-  /** Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in these tokens. */
-  async forward(tokens: readonly number[], cache: KVCache, positions = [tokens.length - 1]): Promise<Float32Array> {
-    check(this.isOpen, "session", "it closed", "an open one");
-    this.checkTokens(tokens);
-    positions.forEach((at, i) => checkInteger(`positions[${i}]`, at, i && positions[i - 1]! + 1, tokens.length - 1));
-    check(cache.session === this, "cache", "another session's", "one of this session");
-    check(!cache.busy, "cache", "a call running on it", "one at a time");
-    checkInteger("cache: tokens cached and new", cache.length + tokens.length, 1, cache.capacity);
-    cache.busy = true;
+  /**
+   * Runs tokens after what the cache holds; returns logits (positions, V) of ascending positions in
+   * these tokens.
+   */
+  async forward(
+    tokens: readonly number[],
+    cache: KVCache,
+    positions?: readonly number[],
+  ): Promise<Float32Array> {
+    this.checkCall(tokens, cache);
+    const release = cache.hold();
     try {
-      const logits: Float32Array = new Float32Array(positions.length * this.vocab);
-      for (let begin = 0, end = 0, done = 0; end < tokens.length; begin = end) {
-        end = Math.min(begin + cache.chunk, tokens.length);
-        // Target ort gives the logits of a call's last token alone, so a call ends at each one wanted.
-        if (this.kernels === "contrib") end = Math.min(end, (positions[done] ?? end) + 1);
-        const here = positions.filter((at) => begin <= at && at < end).map((at) => at - begin);
-        const rows = logits.subarray(done * this.vocab, (done += here.length) * this.vocab);
-        // Every call gives logits; where none are wanted nobody reads them.
-        const [kept, out] = here.length > 0 ? [here, rows] : [[0], new Float32Array(this.vocab)];
-        await this.run(tokens.slice(begin, end), cache, kept, out);
-        cache.length += end - begin;
-      }
-      return logits;
+      if (cache.length === 0) this.files.checkUnchanged();
+      return await this.run(
+        tokens,
+        cache,
+        positions === undefined ? [tokens.length - 1] : positions,
+      );
     } finally {
-      cache.busy = false;
+      release();
     }
   }
 
   /** Continues a sequence; nothing runs before the first token is asked for. */
   generate(tokens: readonly number[], options: GenerateOptions = {}): Generation {
+    this.checkOpen();
     this.checkTokens(tokens);
     return new Generation(this, tokens, options);
   }
 
-  /** Frees the weights, as soon as its caches are garbage too. */
+  /** Frees the weights, as soon as its caches are garbage too; refused while a call runs. */
   async close(): Promise<void> {
-    if (this.isOpen) await this.engine.close();
+    check(
+      this.running === 0,
+      "session",
+      `${this.running} calls running on it`,
+      "none; await them first",
+    );
+    if (!this.isOpen) return;
     this.isOpen = false;
+    await this.engine.close();
   }
 
-  private async run(tokens: readonly number[], { binding, length }: KVCache, kept: number[], logits: Float32Array) {
+  /** @internal Checks what a caller wants to run, before it takes the cache. */
+  checkCall(tokens: readonly number[], cache: KVCache): void {
+    this.checkOpen();
+    this.checkTokens(tokens);
+    check(cache instanceof KVCache, "cache", cache, "one of Session.newCache");
+    check(cache.session === this, "cache", "another session's", "one of this session");
+    checkInteger("cache: tokens cached and new", cache.length + tokens.length, 1, cache.capacity);
+  }
+
+  /** @internal Runs tokens on a cache that the caller holds. */
+  async run(
+    given: readonly number[],
+    cache: KVCache,
+    at: readonly number[],
+  ): Promise<Float32Array> {
+    // Copies: the caller may change its arrays while the calls run.
+    const [tokens, positions] = [copy("prompt", given), copy("positions", at)];
+    this.checkCall(tokens, cache);
+    checkPositions(positions, tokens.length);
+    const logits = allocateLogits(positions.length * this.vocab);
+    this.running += 1;
+    try {
+      for (let begin = 0, end = 0, done = 0; begin < tokens.length; begin = end) {
+        end = Math.min(begin + cache.chunk, tokens.length);
+        // Target ort gives the logits of a call's last token alone, so a call ends at each one
+        // wanted.
+        if (this.kernels === "contrib") end = Math.min(end, (positions[done] ?? end) + 1);
+        const wanted = positions.filter((at) => begin <= at && at < end).map((at) => at - begin);
+        const rows = logits.subarray(done * this.vocab, (done + wanted.length) * this.vocab);
+        await this.call(tokens.slice(begin, end), cache, wanted, rows);
+        done += wanted.length;
+      }
+      return logits;
+    } finally {
+      this.running -= 1;
+    }
+  }
+
+  /** @internal Adds to an error of numbers that are not finite what may have made them so. */
+  explainNumbers(error: unknown): unknown {
+    const isNumbers = error instanceof GptossError && /NaN|finite|Infinity/.test(error.message);
+    if (!isNumbers || this.files.manifest.kv_dtype !== "float16") return error;
+    const cure = "export the package with --kv-dtype float32";
+    return new GptossError(`${error.message}: its cache is float16, which ends at 65504: ${cure}`);
+  }
+
+  /** Calls the graph once. It always gives logits; where none are wanted nobody reads them. */
+  private async call(
+    tokens: readonly number[],
+    cache: KVCache,
+    wanted: number[],
+    rows: Float32Array,
+  ): Promise<void> {
+    const kept = wanted.length > 0 ? wanted : [0];
+    const logits = wanted.length > 0 ? rows : new Float32Array(this.vocab);
+    const { binding, length: past } = cache;
     const input = (name: string, values: readonly number[], ...shape: number[]): void =>
       binding.bind(false, name, "int64", BigInt64Array.from(values, BigInt), shape);
-    const total = length + tokens.length;
     input("input_ids", tokens, 1, tokens.length);
     if (this.kernels === "contrib") {
-      input("attention_mask", new Array<number>(total).fill(1), 1, total);
+      const mask = new BigInt64Array(past + tokens.length).fill(1n);
+      binding.bind(false, "attention_mask", "int64", mask, [1, mask.length]);
     } else {
-      input("past_lengths", [length], 1);
+      input("past_lengths", [past], 1);
       input("new_lengths", [tokens.length], 1);
       input("logit_positions", kept, 1, kept.length);
     }
     binding.bind(true, "logits", "float32", logits, [1, kept.length, this.vocab]);
-    await explained("ONNX Runtime failed while running the graph", binding.run());
+    cache.willWrite(tokens.length);
+    try {
+      await explained("ONNX Runtime failed while running the graph", binding.run());
+    } catch (error) {
+      throw this.explainNumbers(error);
+    }
+    cache.append(tokens);
+  }
+
+  private checkOpen(): void {
+    check(this.isOpen, "session", "it closed", "an open one");
   }
 
   private checkTokens(tokens: readonly number[]): void {
+    check(Array.isArray(tokens), "prompt", tokens, "a list of token ids");
     check(tokens.length > 0, "prompt", "no token", "at least one");
-    tokens.forEach((token, i) => checkInteger(`prompt: token ${i}`, token, 0, this.vocab - 1));
+    for (let i = 0; i < tokens.length; i += 1)
+      checkInteger(`prompt: token ${i}`, tokens[i], 0, this.vocab - 1);
   }
 }
 
-/** A generation goes on after what `cache` holds and leaves its tokens there; without it, it has an own one. */
-export type GenerateOptions = { sampling?: Sampling; maxNewTokens?: number; cache?: KVCache };
+function copy(name: string, values: readonly number[]): readonly number[] {
+  check(Array.isArray(values), name, values, "a list of integers");
+  return values.slice();
+}
 
-/**
- * Token ids as they are generated; leaving the loop over them ends it. A stop token is the last id. The last id has
- * not been run: a caller who keeps the cache passes it first when going on.
- */
-export class Generation implements AsyncIterable<number> {
-  readonly tokens: number[] = [];
-  /** `length` after the tokens asked for or at the capacity; null while it goes on. */
-  finishReason: "stop" | "length" | null = null;
-  prefillSeconds = 0;
-  /** Later runs and the sampling; the consumer's time between tokens is not in it. */
-  decodeSeconds = 0;
-  private readonly sampler = new Sampler(this.options.sampling ?? {}, this.prompt);
-
-  constructor(
-    private readonly session: Session,
-    private readonly prompt: readonly number[],
-    private readonly options: GenerateOptions,
-  ) {
-    checkInteger("max-new-tokens", options.maxNewTokens ?? 256, 1);
-    checkInteger("prompt: number of tokens", prompt.length, 1, session.files.manifest.model.max_position_embeddings);
+function checkPositions(positions: readonly number[], count: number): void {
+  for (let i = 0; i < positions.length; i += 1) {
+    checkInteger(`positions[${i}]`, positions[i], i === 0 ? 0 : positions[i - 1]! + 1, count - 1);
   }
+}
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<number, void, void> {
-    const { session, prompt, tokens } = this;
-    const { maxNewTokens = 256, sampling } = this.options;
-    const capacity = Math.min(prompt.length + maxNewTokens, session.files.manifest.model.max_position_embeddings);
-    const cache = this.options.cache ?? session.newCache(capacity);
-    const stops = sampling?.stopTokens ?? session.files.stopTokens;
-    for (let next = prompt; this.finishReason === null; next = tokens.slice(-1)) {
-      const begin = performance.now();
-      const logits = await session.forward(next, cache);
-      const ran = performance.now();
-      const token = this.sampler.choose(logits);
-      tokens.push(token);
-      if (stops.includes(token)) this.finishReason = "stop";
-      else if (tokens.length === maxNewTokens || cache.length === cache.capacity) this.finishReason = "length";
-      if (next === prompt) this.prefillSeconds = (ran - begin) / 1000;
-      this.decodeSeconds += (performance.now() - (next === prompt ? ran : begin)) / 1000;
-      yield token;
-    }
+function allocateLogits(size: number): Float32Array {
+  try {
+    return new Float32Array(size);
+  } catch {
+    throw new GptossError(
+      `logits: found ${size} numbers wanted, expected what memory holds; ask for fewer positions`,
+    );
   }
 }

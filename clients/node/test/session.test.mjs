@@ -1,8 +1,19 @@
-// Sessions on the demo package: every way to run it proves itself, caches are independent, mistakes are named.
+// Sessions on the demo package: every way to run it proves itself, caches are independent, mistakes
+// are named.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { GptossError, Session, verify } from "gptoss-node";
-import { all, changed, golden, NATIVE, NO_ORT, ORT_PACKAGE, PACKAGE, PORTABLE, short } from "./support.mjs";
+import { Session, verify } from "gptoss-node";
+import {
+  all,
+  changed,
+  golden,
+  NATIVE,
+  NO_ORT,
+  ORT_PACKAGE,
+  PACKAGE,
+  PORTABLE,
+  short,
+} from "./support.mjs";
 
 const TOLERANCE = 1e-3; // of the golden logits, the limit of the verdict
 
@@ -27,7 +38,9 @@ for (const [name, folder, options, kernels, skip] of WAYS)
     const chunked = await session.forward(token_ids, cache, [5, 40, 99]);
     assert.equal(cache.length, token_ids.length);
     assert.equal(chunked.length, 3 * session.vocab);
-    chunked.forEach((logit, i) => assert.ok(Math.abs(logit - whole[i]) < TOLERANCE, `${logit} and ${whole[i]}`));
+    chunked.forEach((logit, i) =>
+      assert.ok(Math.abs(logit - whole[i]) < TOLERANCE, `${logit} and ${whole[i]}`),
+    );
     await session.close();
   });
 
@@ -36,7 +49,10 @@ test("generations on different caches run at once and do not disturb each other"
   const generations = golden.cases.map(({ token_ids, greedy }) =>
     all(session.generate(token_ids, { maxNewTokens: greedy.length, sampling: { stopTokens: [] } })),
   );
-  assert.deepEqual(await Promise.all(generations), golden.cases.map(({ greedy }) => greedy));
+  assert.deepEqual(
+    await Promise.all(generations),
+    golden.cases.map(({ greedy }) => greedy),
+  );
 });
 
 test("a native run leaves the main thread free", async () => {
@@ -49,23 +65,20 @@ test("a native run leaves the main thread free", async () => {
   assert.ok(ticks >= 3, `${ticks} timers during one call of the graph`);
 });
 
-test("a kept cache goes on where it was, and starts over at length 0", async () => {
+test("a generation ends at a stop token, its length, the capacity, or with its loop", async () => {
   const session = await Session.open(PACKAGE, NATIVE);
-  const cache = session.newCache(200);
-  const options = { cache, sampling: { stopTokens: [] } };
-  const begin = await all(session.generate(short.token_ids, { ...options, maxNewTokens: 30 }));
-  const rest = await all(session.generate(begin.slice(-1), { ...options, maxNewTokens: 34 }));
-  assert.deepEqual([...begin, ...rest], short.greedy);
-  cache.length = 0;
-  assert.deepEqual(await all(session.generate(short.token_ids, { ...options, maxNewTokens: 64 })), short.greedy);
-});
-
-test("a generation ends at a stop token, at its length, at the capacity, and when its loop is left", async () => {
-  const session = await Session.open(PACKAGE, NATIVE);
-  const stopping = session.generate(short.token_ids, { sampling: { stopTokens: [short.greedy[3]] } });
-  assert.deepEqual([await all(stopping), stopping.finishReason], [short.greedy.slice(0, 4), "stop"]);
+  const stopping = session.generate(short.token_ids, {
+    sampling: { stopTokens: [short.greedy[3]] },
+  });
+  assert.deepEqual(
+    [await all(stopping), stopping.finishReason],
+    [short.greedy.slice(0, 4), "stop"],
+  );
   const counted = session.generate(short.token_ids, { maxNewTokens: 5 });
-  assert.deepEqual([await all(counted), counted.finishReason], [short.greedy.slice(0, 5), "length"]);
+  assert.deepEqual(
+    [await all(counted), counted.finishReason],
+    [short.greedy.slice(0, 5), "length"],
+  );
   const cache = session.newCache(short.token_ids.length + 2);
   const full = session.generate(short.token_ids, { cache });
   assert.deepEqual([await all(full), full.finishReason], [short.greedy.slice(0, 3), "length"]);
@@ -76,80 +89,25 @@ test("a generation ends at a stop token, at its length, at the capacity, and whe
 
 test("the package's own stop tokens end a generation", async (t) => {
   const stop = short.greedy[5];
-  const folder = changed(t, "generation_config.json", (config) => (config.eos_token_id = [2043, stop]));
+  const folder = changed(
+    t,
+    "generation_config.json",
+    (config) => (config.eos_token_id = [2043, stop]),
+  );
   const session = await Session.open(folder, NATIVE);
   const generation = session.generate(short.token_ids);
-  assert.deepEqual([await all(generation), generation.finishReason], [short.greedy.slice(0, 6), "stop"]);
-});
-
-test("mistakes in a call are named before anything runs", async () => {
-  const session = await Session.open(PACKAGE, NATIVE);
-  const cache = session.newCache(4);
-  const refused = async (promise, message) => assert.rejects(promise, (error) => {
-    assert.ok(error instanceof GptossError, error.stack);
-    assert.match(error.message, message);
-    return !error.message.includes("\n");
-  });
-  await refused(session.forward([], cache), /no token/);
-  await refused(session.forward([2048], cache), /token 0: found 2048, expected an integer from 0 to 2047/);
-  await refused(session.forward([1.5], cache), /found 1.5/);
-  await refused(session.forward([1, 2], cache, [1, 0]), /positions\[1\]: found 0/);
-  await refused(session.forward([1, 2, 3, 4, 5], cache), /found 5, expected an integer from 1 to 4/);
-  assert.throws(() => session.generate([-1]), /found -1/);
-  assert.throws(() => session.generate(new Array(1025).fill(1)), /found 1025, expected an integer from 1 to 1024/);
-  assert.throws(() => session.newCache(0), /cache capacity: found 0/);
-  assert.equal(cache.length, 0);
-  const other = await Session.open(PACKAGE, NATIVE);
-  await refused(session.forward([1], other.newCache(4)), /another session/);
-  const running = session.forward([1], cache);
-  await refused(session.forward([1], cache), /one at a time/);
-  await running;
-  await session.close();
-  await refused(session.forward([1], cache), /closed/);
-});
-
-test("mistakes in opening are named", async (t) => {
-  const refused = (folder, options, message) => assert.rejects(Session.open(folder, options), (error) => {
-    assert.ok(error instanceof GptossError, error.stack);
-    assert.match(error.message, message);
-    return !error.message.includes("\n");
-  });
-  await refused("nowhere", NATIVE, /nowhere: not a package/);
-  await refused(PACKAGE, { ...NATIVE, kernels: "fast" }, /kernels: found fast, expected auto or native or portable/);
-  await refused(PACKAGE, { ...NATIVE, threads: 0.5 }, /threads: found 0.5/);
-  await refused(PACKAGE, { kernels: "native", library: "missing.so" }, /found no library missing.so/);
-  const noLibrary = { kernels: "native", library: `${PACKAGE}/model.onnx` };
-  await refused(PACKAGE, noLibrary, /expected this project's libgptoss_ops/);
-  await refused(PACKAGE, { ...PORTABLE, activations: "bf16" }, /activations bf16: needs the native kernels/);
-  for (const [key, value, message] of [
-    ["format_version", 2, /format_version: found 2, expected 1/],
-    ["target", "npu", /target: found npu, expected portable or ort/],
-    ["graph", "other.onnx", /other.onnx: no such file/],
-  ])
-    await refused(changed(t, "manifest.json", (manifest) => (manifest[key] = value)), NATIVE, message);
-  const grown = changed(t, "manifest.json", ({ weights }) => (weights.files[0].size += 1));
-  await refused(grown, NATIVE, /model.safetensors: bytes.*: found \d+, expected \d+/);
-  const rewritten = changed(t, "manifest.json", ({ weights }) => {
-    weights.mode = "link";
-    weights.files[0].mtime_ns += 1e9;
-  });
-  await refused(rewritten, NATIVE, /modification time/);
-  const half = changed(t, "manifest.json", (manifest) => (manifest.kv_dtype = "bfloat16"));
-  await refused(half, PORTABLE, /kv_dtype bfloat16: needs the native kernels/);
-  const op = { domain: "ai.gptoss", name: "New", version: 1, count: 1 };
-  const lacking = changed(t, "manifest.json", ({ ops }) => ops.push(op));
-  await refused(lacking, NATIVE, /has no kernel for New/);
+  assert.deepEqual(
+    [await all(generation), generation.finishReason],
+    [short.greedy.slice(0, 6), "stop"],
+  );
 });
 
 test("activations bf16 reach the kernels", async () => {
   const exact = await Session.open(PACKAGE, NATIVE);
   const narrow = await Session.open(PACKAGE, { ...NATIVE, activations: "bf16" });
-  const [one, other] = await Promise.all([exact, narrow].map((s) => s.forward(short.token_ids, s.newCache(20))));
+  const [one, other] = await Promise.all(
+    [exact, narrow].map((s) => s.forward(short.token_ids, s.newCache(20))),
+  );
   const largest = Math.max(...one.map((logit, i) => Math.abs(logit - other[i])));
   assert.ok(largest > 1e-4 && largest < 1, `${largest}`);
-});
-
-test("target ort refuses what it cannot do", { skip: NO_ORT }, async () => {
-  for (const options of [{ kernels: "native" }, { kernels: "portable" }, { activations: "bf16" }])
-    await assert.rejects(Session.open(ORT_PACKAGE, options), /for target ort: found/);
 });

@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 the check ran and failed; 2 wrong input or environment; 13
 stdout went away; 143 terminated; the last three as for a program that the signal kills.
 """
 
+import atexit
 import errno
+import gc
 import io
 import os
 import signal
@@ -18,6 +20,7 @@ from typing import Any
 import click
 
 from gptoss_onnx.cli.bench import bench
+from gptoss_onnx.cli.chat import chat
 from gptoss_onnx.cli.console import Invocation, one_line, verbose_option
 from gptoss_onnx.cli.export import export
 from gptoss_onnx.cli.generate import generate
@@ -46,6 +49,8 @@ class Application(click.Group):
         """Run one command line and exit; see `click.Command.main`."""
         if standalone_mode and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what cleans up does
+            # Python's last search for garbage takes 1.5 s where PyTorch is loaded, and frees what ends anyway.
+            atexit.register(gc.freeze)
         with Invocation() as invocation:
             run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, obj=invocation, **extra)
             code = _exit_code(run, invocation) if standalone_mode else run()
@@ -63,14 +68,30 @@ class _ClosedPipeError(Exception):
     """Nobody reads stdout any more."""
 
 
-@click.group(cls=Application, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+COMPLETION = """\b
+Completion of commands and options with the Tab key:
+  bash  eval "$(_GPTOSS_ONNX_COMPLETE=bash_source gptoss-onnx)"   in ~/.bashrc
+  zsh   eval "$(_GPTOSS_ONNX_COMPLETE=zsh_source gptoss-onnx)"    in ~/.zshrc
+  fish  _GPTOSS_ONNX_COMPLETE=fish_source gptoss-onnx | source    in ~/.config/fish/config.fish
+"""
+
+
+@click.group(
+    cls=Application,
+    invoke_without_command=True,
+    epilog=COMPLETION,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="gptoss-onnx")
 @verbose_option
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Export gpt-oss checkpoints to ONNX packages, prove them against PyTorch, and run them with ONNX Runtime."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
-for command in (export, inspect, generate, validate, bench, make_checkpoint):
+for command in (export, inspect, generate, chat, validate, bench, make_checkpoint):
     main.add_command(command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, is_verbose, kernel_options, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, file_size, is_verbose, kernel_options, print_json, verbose_option
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ def _measure(
     manifest, cores = package.manifest, threads or _cores()
     weights = weight_bytes(GraphFile.read(package.graph))
     onnxruntime = load_onnxruntime()
+    cached = cache_bytes(manifest.cache, manifest.kv_dtype, plan.context + plan.decode // 2)
     before = _machine(cores)
-    reader = None if isinstance(before, str) else WeightReader(package, cores)
+    unmeasured = before if isinstance(before, str) else _no_floor(weights.total + cached)
+    reader = None if unmeasured else WeightReader(package, cores)
     _tell("open")
     begin = time.perf_counter()
     with Session.open(package.folder, kernels, activations, threads=threads) as session:
@@ -98,10 +100,10 @@ def _measure(
         settings,
         times,
         weights,
-        cache_bytes(manifest.cache, manifest.kv_dtype, plan.context + plan.decode // 2),
+        cached,
         floor=None if reader is None else reader.floor(times.decode, weights, manifest),
         machine=None if isinstance(before, str) or isinstance(after, str) else (before, after),
-        unmeasured=before if isinstance(before, str) else None,
+        unmeasured=unmeasured,
     )
 
 
@@ -114,6 +116,16 @@ def _machine(threads: int) -> "Machine | str":
         return measure(threads)
     except RuntimeUnavailable as error:
         return str(error)
+
+
+def _no_floor(count: int) -> str | None:
+    """Return why reading `count` bytes a token sets no floor, or None if it does."""
+    from gptoss_onnx.custom_ops.machine import last_level_cache
+
+    cache = last_level_cache()
+    if cache is None or count > cache:
+        return None
+    return f"{file_size(count)} a token fit into the processor's cache ({file_size(cache)}), so memory sets no floor"
 
 
 def _cores() -> int:

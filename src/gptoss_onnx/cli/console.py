@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import click
 
 from gptoss_onnx.errors import RuntimeUnavailable
+from gptoss_onnx.extras import install_command
 from gptoss_onnx.json_text import dump_json, printable
 
 OURS = "gptoss_onnx"
@@ -20,12 +21,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Invocation:
     """One run of the command line: whether it is verbose, and where log records and warnings go.
 
+    Attributes:
+        verbose: whether `--verbose` was given.
+        before_a_line: called before a record or warning is printed, to make room for it; None for nothing to do.
+
     A context manager. Records go to stderr: of this project from WARNING on, of others from ERROR on (their
     warnings are seldom something a user can act on); verbose shows INFO and WARNING.
     """
 
     def __init__(self) -> None:
         self.verbose = False
+        self.before_a_line: Callable[[], None] | None = None
         self._handler = logging.StreamHandler(sys.stderr)
         self._handler.setFormatter(_OneLine())
         self._handler.addFilter(self._shows)
@@ -51,10 +57,15 @@ class Invocation:
     def _shows(self, record: logging.LogRecord) -> bool:
         ours = record.name.partition(".")[0] == OURS
         quiet = logging.WARNING if ours else logging.ERROR
-        return record.levelno >= (quiet - 10 if self.verbose else quiet)
+        shown = record.levelno >= (quiet - 10 if self.verbose else quiet)
+        if shown and self.before_a_line is not None:
+            self.before_a_line()
+        return shown
 
     def _show_warning(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if self.verbose:
+            if self.before_a_line is not None:
+                self.before_a_line()
             print(f"{category.__name__}: {message}", file=sys.stderr)  # noqa: T201 - a terminal is what this is for
 
 
@@ -135,7 +146,7 @@ def extra(name: str) -> Iterator[None]:
         if missing == OURS:
             raise
         found = f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{error}"
-        raise RuntimeUnavailable(f'{found}: this command needs pip install "gptoss-onnx[{name}]"') from error
+        raise RuntimeUnavailable(f"{found}: this command needs {install_command(name)}") from error
 
 
 def one_line(text: str) -> str:

@@ -2,62 +2,110 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import count_of, extra, file_size, let_threads_sleep, verbose_option
+from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
+from gptoss_onnx.cli.progress import progress_on_stderr
 
 if TYPE_CHECKING:
     from gptoss_onnx.manifest import Manifest, Provider, Target
 
 
-@click.command(short_help="Turn a checkpoint into a package.")
+Command = TypeVar("Command", bound=Callable[..., Any])
+GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
+# Kept in step with exporter/options.py by a test that tries every combination.
+TOGETHER = """\b
+Which options go together:
+  --target portable (the default)
+      --weights link | copy | reference; with --dense int8 link | copy
+      --dense checkpoint | int8
+      --kv-dtype float32 | float16 | bfloat16
+  --target ort --provider cpu
+      --experts checkpoint | int4
+      --kv-dtype float32 | float16
+  --target ort --provider cuda
+      --kv-dtype bfloat16, which may be left out
+  --target ort, either way, writes a weight file of its own: --weights copy, which may be left out.
+What a line does not name keeps its default.
+"""
+
+
+def choice(
+    group: str, flag: str, values: tuple[str, ...], text: str, default: str | None = None
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option of `group`, which takes one of `values`."""
+    return click.option(
+        flag,
+        cls=GroupedOption,
+        group=group,
+        type=click.Choice(values),
+        default=default,
+        show_default=default is not None,
+        help=text,
+    )
+
+
+@click.command(cls=GroupedCommand, epilog=TOGETHER, short_help="Turn a checkpoint into a package.")
 @click.argument("checkpoint")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="The package folder to make.")
 @click.option(
+    "--output",
+    required=True,
+    cls=GroupedOption,
+    group="The package",
+    type=click.Path(path_type=Path),
+    help="The package folder to make.",
+)
+@click.option("--force", is_flag=True, cls=GroupedOption, group="The package", help="Replace an existing package.")
+@choice(
+    GRAPH,
     "--target",
-    type=click.Choice(["portable", "ort"]),
+    ("portable", "ort"),
+    "The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, the ops of stock "
+    "ONNX Runtime builds, for onnxruntime-genai and the web.",
     default="portable",
-    show_default=True,
-    help="The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, the ops of "
-    "stock ONNX Runtime builds, for onnxruntime-genai and the web.",
 )
-@click.option(
+@choice(
+    GRAPH,
     "--provider",
-    type=click.Choice(["cpu", "cuda"]),
+    ("cpu", "cuda"),
+    "What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts compute in bfloat16. "
+    "Lossy; never run so far, for lack of a GPU.",
     default="cpu",
-    show_default=True,
-    help="What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts compute in "
-    "bfloat16. Lossy; never run so far, for lack of a GPU.",
 )
-@click.option(
-    "--weights",
-    type=click.Choice(["link", "copy", "reference"]),
-    help="link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort always); "
-    "reference: they stay there.",
-)
-@click.option(
-    "--dense",
-    type=click.Choice(["checkpoint", "int8"]),
-    default="checkpoint",
-    show_default=True,
-    help="int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
-)
-@click.option(
-    "--experts",
-    type=click.Choice(["checkpoint", "int4"]),
-    default="checkpoint",
-    show_default=True,
-    help="int4, with target ort: MXFP4 rounded to 4-bit integers, for two thirds of the size. Lossy.",
-)
-@click.option(
+@choice(
+    GRAPH,
     "--kv-dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Element type of the KV cache (default float32; with --provider cuda bfloat16, and no other).",
+    ("float32", "float16", "bfloat16"),
+    "Element type of the KV cache (default float32; with --provider cuda bfloat16).",
 )
-@click.option("--force", is_flag=True, help="Replace an existing package.")
+@choice(
+    WEIGHTS,
+    "--weights",
+    ("link", "copy", "reference"),
+    "link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort always); reference: "
+    "they stay there.",
+)
+@choice(
+    WEIGHTS,
+    "--dense",
+    ("checkpoint", "int8"),
+    "int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
+    default="checkpoint",
+)
+@choice(
+    WEIGHTS,
+    "--experts",
+    ("checkpoint", "int4"),
+    "int4, with target ort: MXFP4 rounded to 4-bit integers, for two thirds of the size. Lossy.",
+    default="checkpoint",
+)
+@hub_options
 @verbose_option
 def export(
     checkpoint: str,
@@ -69,24 +117,34 @@ def export(
     experts: Literal["checkpoint", "int4"],
     kv_dtype: Literal["float32", "float16", "bfloat16"] | None,
     force: bool,
+    download: bool,
+    revision: str | None,
 ) -> None:
-    """Export CHECKPOINT, a folder or a hub id in the local Hugging Face cache, to an ONNX package."""
+    """Export CHECKPOINT to an ONNX package.
+
+    CHECKPOINT is a folder, or a hub id such as openai/gpt-oss-20b: in the local Hugging Face cache, or to be
+    downloaded with --download.
+    """
     begin = time.perf_counter()
     let_threads_sleep()
-    with extra("export"):
-        from gptoss_onnx.exporter import export as export_package
+    with progress_on_stderr() as display:
+        found = find_checkpoint(checkpoint, revision, download, display)
+        display.begin("loading PyTorch")
+        with extra("export"):
+            from gptoss_onnx.exporter import export as export_package
 
-    package = export_package(
-        checkpoint,
-        output,
-        target=target,
-        provider=provider,
-        weights=weights,
-        dense=dense,
-        experts=experts,
-        kv_dtype=kv_dtype,
-        force=force,
-    )
+        package = export_package(
+            found,
+            output,
+            target=target,
+            provider=provider,
+            weights=weights,
+            dense=dense,
+            experts=experts,
+            kv_dtype=kv_dtype,
+            force=force,
+            progress=display,
+        )
     click.echo(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
 
 

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, is_verbose, kernel_options, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
+from gptoss_onnx.cli.text_options import (
+    read_prompt,
+    reasoning_options,
+    sampling,
+    sampling_options,
+    session_options,
+    template_variables,
+)
 from gptoss_onnx.cli.writer import Answer, Writer
 from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from gptoss_onnx.runtime import PackageFolder, Session, Tokenizer
+    from gptoss_onnx.runtime import PackageFolder, Prompt, Sampling, Session, TextGeneration, Tokenizer
+
+NEW_TOKENS = 128  # of a text; an answer that begins with thoughts has more room
 
 
 def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -26,75 +36,142 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
 
 @click.command(short_help="Continue a prompt with a package.")
 @click.argument("package", type=click.Path(path_type=Path))
-@click.option("--prompt", help="Text to continue, as it is.")
+@click.option("-p", "--prompt", help="Text to continue, as it is.")
+@click.option(
+    "--prompt-file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File with the text to continue, all of it; - is stdin.",
+)
 @click.option("--prompt-tokens", metavar="IDS", callback=_token_ids, help="Token ids to continue, such as 1,2,3.")
-@click.option("--chat", is_flag=True, help="Take --prompt for a user's message and apply the chat template.")
+@click.option("--chat", is_flag=True, help="Take the prompt for a user's message and apply the chat template.")
 @click.option("--system", help="With --chat: the system's message.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 takes the most probable token.")
-@click.option("--top-k", type=int, default=0, help="Choose among the K most probable tokens; 0: all.")
-@click.option("--top-p", type=float, default=1.0, help="Among the fewest that together are this probable; 1: all.")
-@click.option("--min-p", type=float, default=0.0, help="Among those this fraction as probable as the first; 0: all.")
-@click.option("--repetition-penalty", type=float, default=1.0, help="Above 1 discourages tokens already there.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; can be given several times.")
-@click.option("--seed", type=int, help="Of the random choices; without it each run differs.")
-@kernel_options
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads; without it one a core.")
+@reasoning_options
+@click.option(
+    "-n",
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    help="[default: 128; with --chat 4096 for a model that thinks before it answers]",
+)
+@sampling_options
+@session_options
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text, finish reason and timings at the end.")
 @verbose_option
 def generate(
     package: Path,
     prompt: str | None,
+    prompt_file: Path | None,
     prompt_tokens: tuple[int, ...] | None,
     chat: bool,
     system: str | None,
-    max_new_tokens: int,
+    reasoning_effort: str | None,
+    show_reasoning: bool,
+    max_new_tokens: int | None,
     kernels: Literal["auto", "native", "portable"],
     activations: Literal["exact", "bf16", "int8"],
     provider: Literal["cpu", "cuda"],
     threads: int | None,
     as_json: bool,
-    **sampling: Any,
+    **options: Any,
 ) -> None:
     """Continue a prompt with PACKAGE and print what comes.
 
-    The text goes to stdout, token by token; timings go to stderr where that is a terminal.
+    The text goes to stdout, token by token. With --chat only the answer does; what the model thinks goes to
+    stderr. Timings go to stderr where that is a terminal, or with --verbose.
     """
-    _check_flags(prompt, prompt_tokens, chat, system)
+    if prompt_file is not None:
+        _check_one(prompt, prompt_tokens, prompt_file)
+        prompt = read_prompt(prompt_file)
+    _check_flags(prompt, prompt_tokens, chat, system, reasoning_effort)
     with extra("cpu"):
-        from gptoss_onnx.runtime import Sampling, Session, open_package
+        from gptoss_onnx.runtime import Session, open_package
 
-    settings = Sampling(**sampling)
     opened = open_package(package)  # every mistake that shows without the graph is told before it is loaded
-    tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(settings.stop))
-    ids = _prompt_ids(tokenizer, prompt, prompt_tokens, system, chat)
-    capacity = _capacity(opened, ids, max_new_tokens)
+    tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
+    continued = _prompt(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
+    settings = sampling(options, tokenizer, _ends(opened, tokenizer, chat))
+    _check_prompt(opened, continued)
     begin = time.perf_counter()
     with Session.open(package, kernels, activations, provider, threads) as session:
         load_seconds = time.perf_counter() - begin
-        writer = Writer(tokenizer, settings.stop, quiet=as_json)
-        with (
-            session.new_cache(1, capacity) as cache,
-            session.generate(ids, settings, max_new_tokens=max_new_tokens, cache=cache) as generation,
-        ):
-            for token in generation:
-                writer.push(token)
-            writer.finish()
-            answer = Answer.of(generation, len(ids), load_seconds)
-        _report(session, answer, writer.text, as_json)
+        writer = Writer(quiet=as_json, show_reasoning=show_reasoning)
+        if tokenizer is None:
+            said, answer = _print_ids(session, continued, settings, max_new_tokens, writer, load_seconds)
+        else:
+            said, answer = _print_text(session, continued, tokenizer, settings, max_new_tokens, writer, load_seconds)
+        _report(session, answer, said, as_json)
 
 
-def _check_flags(prompt: str | None, tokens: tuple[int, ...] | None, chat: bool, system: str | None) -> None:
-    if (prompt is None) == (tokens is None):
-        found = "found neither" if prompt is None else "found both"
-        raise click.UsageError(f"--prompt and --prompt-tokens: {found}, expected one of them")
+def _print_text(
+    session: "Session",
+    prompt: "Prompt",
+    tokenizer: "Tokenizer",
+    settings: "Sampling",
+    max_new_tokens: int | None,
+    writer: Writer,
+    load_seconds: float,
+) -> tuple[dict[str, Any], Answer]:
+    """Print a text or an answer; returns what was said and how it went."""
+    from gptoss_onnx.runtime.text_generation import stream_text
+
+    text: TextGeneration[Any]
+    with stream_text(session, prompt, tokenizer, settings, max_new_tokens, text_tokens=NEW_TOKENS) as text:
+        for piece in text:
+            writer.piece(piece)
+        writer.finish()
+    said: dict[str, Any] = {"text": writer.text}
+    if prompt.is_chat:
+        calls = [message for message in text.messages if message.kind == "tool_call"]
+        said |= {
+            "content": writer.text,
+            "reasoning": writer.reasoning,
+            "tool_calls": [{"recipient": call.recipient, "arguments": call.text} for call in calls],
+        }
+    return said, Answer.of(text, len(prompt.ids), load_seconds)
+
+
+def _print_ids(
+    session: "Session",
+    prompt: "Prompt",
+    settings: "Sampling",
+    max_new_tokens: int | None,
+    writer: Writer,
+    load_seconds: float,
+) -> tuple[dict[str, Any], Answer]:
+    """Print the ids of a package that has no tokenizer."""
+    from gptoss_onnx.runtime.stops import warn_endless
+
+    longest = session.package.model_size("max_position_embeddings")
+    count = min(max_new_tokens or NEW_TOKENS, longest + 1 - len(prompt.ids))  # the last one is not run
+    with session.generate(prompt.ids, settings, max_new_tokens=count) as generation:
+        if generation.endless and max_new_tokens is None:
+            warn_endless(session.package.folder)
+        for token in generation:
+            writer.token(token)
+        writer.finish()
+        return {"text": None}, Answer.of(generation, len(prompt.ids), load_seconds)
+
+
+def _check_one(prompt: str | None, tokens: tuple[int, ...] | None, file: Path | None) -> None:
+    ways = {"--prompt": prompt, "--prompt-tokens": tokens, "--prompt-file": file}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        found = "found neither" if not given else f"found {' and '.join(given)}"
+        raise click.UsageError(f"--prompt, --prompt-file and --prompt-tokens: {found}, expected one of them")
+
+
+def _check_flags(
+    prompt: str | None, tokens: tuple[int, ...] | None, chat: bool, system: str | None, effort: str | None
+) -> None:
+    _check_one(prompt, tokens, None)
     if prompt == "":
         raise InputError("--prompt: found an empty text, expected something to continue")
     if chat and prompt is None:
         raise click.UsageError("--chat applies the chat template to --prompt, found --prompt-tokens")
     if system is not None and not chat:
         raise click.UsageError("--system is part of a chat: add --chat")
+    if effort is not None and not chat:
+        raise click.UsageError("--reasoning-effort is part of a chat: add --chat")
 
 
 def _open_tokenizer(package: "PackageFolder", needed: bool) -> "Tokenizer | None":
@@ -105,40 +182,41 @@ def _open_tokenizer(package: "PackageFolder", needed: bool) -> "Tokenizer | None
     return Tokenizer.open(package.folder) if needed or (package.folder / TOKENIZER_FILE).is_file() else None
 
 
-def _prompt_ids(
+def _prompt(
     tokenizer: "Tokenizer | None",
     prompt: str | None,
     tokens: tuple[int, ...] | None,
     system: str | None,
+    effort: str | None,
     chat: bool,
-) -> list[int]:
-    from gptoss_onnx.runtime import chat_messages
+) -> "Prompt":
+    from gptoss_onnx.runtime import Prompt, chat_messages
 
     if prompt is None or tokenizer is None:
-        return list(tokens or ())
-    return tokenizer.encode_chat(chat_messages(prompt, system)) if chat else tokenizer.encode(prompt)
+        return Prompt(tokens or (), is_chat=False)
+    if not chat:
+        return Prompt.of(prompt, tokenizer)
+    return Prompt.of(chat_messages(prompt, system), tokenizer, template_variables(tokenizer, effort))
 
 
-def _capacity(package: "PackageFolder", ids: list[int], max_new_tokens: int) -> int:
-    """Return how many tokens the cache must hold; raises InputError for a prompt the model cannot take."""
-    vocabulary, longest = (package.model_size(key) for key in ("vocab_size", "max_position_embeddings"))
-    if not ids:
+def _ends(package: "PackageFolder", tokenizer: "Tokenizer | None", chat: bool) -> tuple[int, ...]:
+    """Return the tokens that end a text where the user names none."""
+    return package.eos_tokens + (tokenizer.harmony_stop_tokens if chat and tokenizer is not None else ())
+
+
+def _check_prompt(package: "PackageFolder", prompt: "Prompt") -> None:
+    from gptoss_onnx.runtime.text_generation import check_prompt
+
+    if not prompt.ids:
         raise InputError("--prompt: found no token in it, expected at least one")
-    for place, token in enumerate(ids):
-        if token >= vocabulary:
-            raise InputError(f"prompt: token {place} is {token}, expected 0 to {vocabulary - 1} (the vocabulary)")
-    if len(ids) > longest:
-        raise InputError(f"prompt: found {len(ids)} tokens, expected at most {longest}, the longest this model takes")
-    return min(len(ids) + max_new_tokens, longest)
+    check_prompt(prompt, *(package.model_size(key) for key in ("vocab_size", "max_position_embeddings")))
 
 
-def _report(session: "Session", answer: Answer, text: str | None, as_json: bool) -> None:
+def _report(session: "Session", answer: Answer, said: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(
-            answer.to_json(text)
-            | {"activations": session.activations, "kernels": session.kernels, "provider": session.provider}
-        )
-    elif is_verbose() or sys.stderr.isatty():
+        ran = {"activations": session.activations, "kernels": session.kernels, "provider": session.provider}
+        print_json(answer.to_json(said) | ran)
+    if is_verbose() or (sys.stderr.isatty() and not as_json):
         click.echo(
             f"{answer.summary()}; {session.kernels} kernels, {session.activations}, {session.provider}", err=True
         )

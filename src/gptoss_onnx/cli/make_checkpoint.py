@@ -1,16 +1,13 @@
 """`gptoss-onnx make-checkpoint`: random checkpoints, tiny ones of any shape and the two real shapes."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from gptoss_onnx.cli.console import count_of, extra, file_size, verbose_option
-
-Progress = Callable[[int, int], None]
+from gptoss_onnx.cli.progress import progress_on_stderr
 
 SHAPE_OPTIONS = {  # flag: field of ModelConfig, and what it counts
     "--hidden-size": ("hidden_size", "Width of the residual stream."),
@@ -65,32 +62,18 @@ def make_checkpoint(
             f"{', '.join(flags[field] for field in given)}: only for tiny; the shape of {model} is fixed "
             "(--layers shortens it)"
         )
-    with extra("export"):
-        from gptoss_onnx.reference import synthetic
+    with progress_on_stderr() as display:
+        display.begin("loading PyTorch")
+        with extra("export"):
+            from gptoss_onnx.reference import synthetic
 
-    if model == "tiny":
-        config = synthetic.tiny_config(**given, **({} if layers is None else {"num_layers": layers}))
-    else:
-        config = synthetic.real_config(model, layers)
-    with _progress_bar() as progress:
-        synthetic.make_checkpoint(out, config, layout=layout, seed=seed, sparse=sparse, progress=progress)
+        if model == "tiny":
+            config = synthetic.tiny_config(**given, **({} if layers is None else {"num_layers": layers}))
+        else:
+            config = synthetic.real_config(model, layers)
+        synthetic.make_checkpoint(out, config, layout=layout, seed=seed, sparse=sparse, progress=display)
     files = sorted(out.glob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)
     holes = ", all holes" if sparse else ""
     layers_made, files_made = count_of(config.num_layers, "layer"), count_of(len(files), "file")
     click.echo(f"{out}: {model}, {layers_made}, {layout}, {files_made} of weights ({file_size(size)}{holes})")
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
-    """Yield what reports (bytes written, bytes in all) on a terminal, None where stderr is not one."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=1, label="writing", file=sys.stderr) as bar:
-
-        def report(written: int, total: int) -> None:
-            bar.length = total
-            bar.update(written - bar.pos)
-
-        yield report

@@ -102,7 +102,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Speed:
-    """The whole answer; `unmeasured` says why there is no floor and no machine, where there is none."""
+    """The whole answer; `unmeasured` says why there is no floor, where there is none.
+
+    `machine` is None where the native library cannot measure it.
+    """
 
     settings: Settings
     times: Times

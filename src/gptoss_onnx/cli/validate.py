@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import extra, kernel_options, let_threads_sleep, print_json, verbose_option
+from gptoss_onnx.cli.grouped import GroupedCommand
+from gptoss_onnx.cli.progress import progress_on_stderr
 from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
-@click.command(short_help="Compare a package with the PyTorch reference.")
+@click.command(cls=GroupedCommand, short_help="Compare a package with the PyTorch reference.")
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--reference", required=True, help="The checkpoint the package was exported from: folder or hub id.")
 @click.option(
@@ -36,6 +39,7 @@ FAILED = 1
 @click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
 @click.option("--write-golden", is_flag=True, help="Write golden vectors into the package first, from the reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
+@hub_options
 @verbose_option
 def validate(
     package: Path,
@@ -48,6 +52,8 @@ def validate(
     report: Path | None,
     write_golden: bool,
     as_json: bool,
+    download: bool,
+    revision: str | None,
 ) -> int:
     """Prove that PACKAGE computes what the PyTorch reference computes from the checkpoint.
 
@@ -55,18 +61,23 @@ def validate(
     """
     _check_runtime(runtime, client, suite, kernels, activations)
     let_threads_sleep()
-    with extra("export,cpu"):
-        from gptoss_onnx.validation import validate as run_validation
-        from gptoss_onnx.validation import validate_client, write_golden_vectors
+    with progress_on_stderr() as display:
+        checkpoint = find_checkpoint(reference, revision, download, display)
+        display.begin("loading PyTorch and ONNX Runtime")
+        with extra("export,cpu"):
+            from gptoss_onnx.validation import validate as run_validation
+            from gptoss_onnx.validation import validate_client, write_golden_vectors
 
-    if write_golden:
-        write_golden_vectors(package, reference)
-    if runtime == "python":
-        found = run_validation(package, reference, suite=suite, kernels=kernels, activations=activations)
-        name = "parity.json"
-    else:
-        found = validate_client(package, reference, runtime, client)
-        name = f"parity-{runtime}.json"
+        if write_golden:
+            write_golden_vectors(package, checkpoint, display)
+        if runtime == "python":
+            found = run_validation(
+                package, checkpoint, suite=suite, kernels=kernels, activations=activations, progress=display
+            )
+            name = "parity.json"
+        else:
+            found = validate_client(package, checkpoint, runtime, client, display)
+            name = f"parity-{runtime}.json"
     for folder in (package, report):
         if folder is not None:
             _write(found, folder, name, required=folder is report)

@@ -1,52 +1,94 @@
-"""What a generation prints: text or ids while they come, and how it went."""
+"""What a generation prints: text or ids while they come, thoughts apart from them, and how it went."""
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
+from gptoss_onnx.json_text import printable
+
 if TYPE_CHECKING:
-    from gptoss_onnx.runtime import Generation, Tokenizer
+    from gptoss_onnx.runtime import Generation, HarmonyDelta, TextGeneration
+
+_LAYOUT = re.compile("([\n\t])")
 
 
 class Writer:
-    """Prints a sequence to stdout token by token: its text, or its ids separated by commas without a tokenizer.
+    """Prints pieces as they come: the text to stdout, and what is not for the user, dimmed, to stderr.
 
-    Attributes:
-        text: what was decoded so far; None without a tokenizer.
+    A terminal gets control characters escaped; a file or a pipe gets what the model said.
     """
 
-    def __init__(self, tokenizer: "Tokenizer | None", stop: Sequence[str], quiet: bool) -> None:
-        self._stream = None if tokenizer is None else tokenizer.stream(stop)
-        self._quiet = quiet
-        self._first = True
-        self._line_ended = True
-        self.text = None if tokenizer is None else ""
+    def __init__(self, *, quiet: bool = False, show_reasoning: bool = True) -> None:
+        from gptoss_onnx.runtime.harmony import JoinedText
 
-    def push(self, token: int) -> None:
-        """Print what this token makes certain."""
-        if self._stream is None:
-            self._print(str(token) if self._first else f",{token}")
+        self._quiet, self._show_reasoning = quiet, show_reasoning
+        self._open: TextIO | None = None  # the stream whose line has not ended
+        self._message = -1
+        self._plain: list[str] = []
+        self._answer, self._thoughts = JoinedText(), JoinedText()
+
+    @property
+    def text(self) -> str:
+        """The text or the answer so far, without thoughts."""
+        return "".join(self._plain) or str(self._answer)
+
+    @property
+    def reasoning(self) -> str:
+        """The thoughts so far."""
+        return str(self._thoughts)
+
+    def token(self, token: int) -> None:
+        """Print an id."""
+        self._print(f",{token}" if self._open else str(token), sys.stdout)
+
+    def piece(self, piece: "str | HarmonyDelta") -> None:
+        """Print a piece of a text or of an answer."""
+        if isinstance(piece, str):
+            self._plain.append(piece)
+            self._print(piece, sys.stdout)
+        elif piece.kind == "content":
+            if self._open is sys.stderr:
+                self._end_line()
+            self._print(self._answer.add(piece), sys.stdout)
         else:
-            self._add(self._stream.push(token))
-        self._first = False
+            if piece.kind == "reasoning":
+                self._thoughts.add(piece)
+            self._aside(piece)
 
     def finish(self) -> None:
-        """Print what was held back, and end the line."""
-        if self._stream is not None:
-            self._add(self._stream.finish())
-        if not self._line_ended:
-            self._print("\n")
+        """End the line."""
+        self._end_line()
 
-    def _add(self, text: str) -> None:
-        self.text = (self.text or "") + text
-        self._print(text)
+    def _aside(self, piece: "HarmonyDelta") -> None:
+        """Print thoughts, calls of tools and other speakers."""
+        if piece.kind == "reasoning" and not self._show_reasoning:
+            return
+        if piece.message != self._message:
+            self._message = piece.message
+            self._end_line()
+            if piece.kind != "reasoning":
+                who = piece.recipient if piece.kind == "tool_call" else piece.role
+                self._print(f"[{printable(str(who))}] ", sys.stderr)
+        self._print(piece.text, sys.stderr)
 
-    def _print(self, text: str) -> None:
-        if text and not self._quiet:
-            self._line_ended = text.endswith("\n")
-            click.echo(text, nl=False)  # flushes
+    def _end_line(self) -> None:
+        if self._open is not None:
+            self._print("\n", self._open)
+
+    def _print(self, text: str, stream: TextIO) -> None:
+        if not text or self._quiet:
+            return
+        self._open = None if text.endswith("\n") else stream
+        if stream.isatty():
+            text = "".join(part if part in "\n\t" else printable(part) for part in _LAYOUT.split(text))
+            if stream is sys.stderr:
+                text = click.style(text, dim=True)
+        stream.write(text)  # not click.echo, which takes terminal codes out of what goes to a file
+        stream.flush()
 
 
 @dataclass(frozen=True)
@@ -61,11 +103,12 @@ class Answer:
     decode_seconds: float
 
     @classmethod
-    def of(cls, generation: "Generation[int]", prompt_tokens: int, load_seconds: float) -> Self:
+    def of(cls, generation: "Generation[int] | TextGeneration[Any]", prompt_tokens: int, load_seconds: float) -> Self:
         """Take the numbers of a generation that has ended."""
+        tokens = generation.tokens
         return cls(
             prompt_tokens,
-            generation.tokens[0],
+            [token for row in tokens for token in (row if isinstance(row, list) else [row])],
             generation.finish_reason,
             load_seconds,
             generation.prefill_seconds,
@@ -83,11 +126,11 @@ class Answer:
         later = len(self.tokens) - 1
         return later / self.decode_seconds if later > 0 and self.decode_seconds else None
 
-    def to_json(self, text: str | None) -> dict[str, Any]:
-        """Return the document that `generate --json` prints."""
+    def to_json(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the document that `generate --json` prints; `said` is the text and what came apart from it."""
         return {
             "tokens": self.tokens,
-            "text": text,
+            **said,
             "finish_reason": self.finish_reason,
             "timings": {
                 "load_seconds": self.load_seconds,

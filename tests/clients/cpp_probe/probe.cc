@@ -9,7 +9,9 @@
 //                                                 FIRST tokens run first
 //   probe race PACKAGE LIBRARY N THREADS IDS…     a greedy continuation of N tokens from each
 //                                                 thread, with a cache of its own
-//   probe share PACKAGE LIBRARY N THREADS IDS…    what each thread says that shares one cache
+//   probe share PACKAGE LIBRARY N THREADS IDS…    what each thread says, and the callback, that use
+//                                                 the cache of a generation, its N tokens, and how
+//                                                 a cache fares that all threads use
 //   probe continue PACKAGE LIBRARY N R IDS…       N tokens from the ids at once, then from the
 //                                                 first half of them and the rest in the same cache
 //   probe changed PACKAGE LIBRARY FILE HOW IDS…   what a session says once FILE was changed:
@@ -20,7 +22,6 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <mutex>
 #include <sstream>
 #include <thread>
 
@@ -108,15 +109,20 @@ static void print(const Tokens& tokens) {
   std::cout << "\n";
 }
 
-// Calls something that should be refused, and prints the line it says.
+// Calls something that may be refused, and returns the line it says.
 template <class Call>
-static void print_refusal(Call call) {
+static std::string refusal_of(Call call) {
   try {
     call();
-    std::cout << "accepted\n";
+    return "accepted";
   } catch (const Error& error) {
-    std::cout << error_line(error) << "\n";
+    return error_line(error);
   }
+}
+
+template <class Call>
+static void print_refusal(Call call) {
+  std::cout << refusal_of(call) << "\n";
 }
 
 static void score(char** words) {
@@ -150,38 +156,77 @@ static void race(char** words) {
   for (const Generation& result : results) print(result.tokens);
 }
 
+// Waits until all threads of a group are here, so that they go on at the same time.
+class Start {
+ public:
+  explicit Start(int64_t threads) : missing_(threads) {}
+  void wait() {
+    --missing_;
+    while (missing_ > 0) std::this_thread::yield();
+  }
+
+ private:
+  std::atomic<int64_t> missing_;
+};
+
+// While one generation is under way, other threads and its own callback try to use its cache.
+static void share_busy_cache(const Session& session, const Tokens& prompt, int64_t count,
+                             int64_t threads) {
+  KVCache cache(session, session.package.longest);
+  std::vector<std::string> lines(threads + 1);
+  const auto result = session.generate(cache, prompt, Sampling(), count, [&](int64_t) {
+    if (!lines[threads].empty()) return true;  // only after the first token
+    std::vector<std::thread> others;
+    Start start(threads);
+    for (int64_t i = 0; i < threads; ++i) {
+      others.emplace_back([&, i] {
+        start.wait();
+        lines[i] = refusal_of([&] {
+          if (i % 2 == 0) session.forward(cache, prompt, {0});
+          else session.generate(cache, prompt, Sampling(), count);
+        });
+      });
+    }
+    for (std::thread& thread : others) thread.join();
+    lines[threads] = refusal_of([&] { session.forward(cache, prompt, {0}); });
+    return true;
+  });
+  for (const std::string& line : lines) std::cout << line << "\n";
+  print(result.tokens);
+  print_refusal([&] { session.forward(cache, prompt, {0}); });
+}
+
+// All threads run tokens in one cache as fast as they can; it holds those of the calls that ran.
+static void share_free_cache(const Session& session, int64_t threads) {
+  constexpr int kRounds = 100;
+  KVCache cache(session, session.package.longest);
+  std::atomic<int64_t> ran{0}, refused{0};
+  std::vector<std::thread> all;
+  Start start(threads);
+  for (int64_t i = 0; i < threads; ++i) {
+    all.emplace_back([&] {
+      start.wait();
+      for (int round = 0; round < kRounds; ++round) {
+        const std::string line = refusal_of([&] { session.forward(cache, {1, 2}, {0, 1}); });
+        ++(line == "accepted" ? ran : refused);
+      }
+    });
+  }
+  for (std::thread& thread : all) thread.join();
+  const bool all_ended = ran + refused == threads * kRounds;
+  const bool holds_them = cache.length() == 2 * ran;
+  std::cout << (all_ended && holds_them ? "consistent" : "not consistent") << " " << ran << " "
+            << refused << "\n";
+}
+
 static void share(char** words) {
   const Session session = open(words);
   const Tokens prompt = tokens_of(words + 4);
-  const int64_t count = std::stoll(words[2]);
-  KVCache cache(session, session.package.longest);
-  std::mutex mutex;
-  std::atomic<bool> is_running{false}, may_go_on{false};
-  // The first generation is under way for as long as the others try.
-  std::thread first([&] {
-    const auto result = session.generate(cache, prompt, Sampling(), count, [&](int64_t) {
-      is_running = true;
-      while (!may_go_on) std::this_thread::yield();
-      return true;
-    });
-    print(result.tokens);
-  });
-  while (!is_running) std::this_thread::yield();
-  std::vector<std::thread> others;
-  for (int left = std::stoi(words[3]); left > 0; --left) {
-    others.emplace_back([&, left] {
-      const std::lock_guard lock(mutex);
-      print_refusal([&] {
-        if (left % 2 == 0) session.forward(cache, prompt, {0});
-        else session.generate(cache, prompt, Sampling(), count);
-      });
-    });
-  }
-  for (std::thread& thread : others) thread.join();
-  may_go_on = true;
-  first.join();
-  print_refusal([&] { session.forward(cache, prompt, {0}); });
+  const int64_t count = std::stoll(words[2]), threads = std::stoll(words[3]);
+  share_busy_cache(session, prompt, count, threads);
+  share_free_cache(session, threads);
   const Session another = open(words);
+  KVCache cache(session, 64);
   print_refusal([&] { another.forward(cache, prompt, {0}); });
 }
 

@@ -1,0 +1,50 @@
+import { createHash } from "node:crypto";
+import { check } from "./errors.js";
+import { Fields } from "./fields.js";
+import { readAt } from "./files.js";
+import { parseJson } from "./json.js";
+
+export const HEADER_LIMIT = 16_000_000; // bytes: a hundred thousand tensors
+const PREFIX = 8; // bytes before the header, which give its length
+
+/**
+ * What a safetensors file says of itself: its first bytes hold the header's length, then comes the
+ * header, JSON.
+ */
+export interface SafetensorsHeader {
+  sha256: string;
+  /** Where each tensor lies in the file, as `offset:length` in bytes. */
+  ranges: ReadonlySet<string>;
+}
+
+/** Reads the header of an open file of `size` bytes; `path` names it in errors. */
+export function readHeader(descriptor: number, size: number, path: string): SafetensorsHeader {
+  const prefix = readAt(descriptor, 0, PREFIX);
+  const length = prefix.length === PREFIX ? Number(prefix.readBigUInt64LE()) : 0;
+  const most = Math.min(size - PREFIX, HEADER_LIMIT);
+  check(
+    length > 0 && length <= most,
+    `${path}: length of the safetensors header`,
+    length,
+    `1 to ${most}`,
+  );
+  const bytes = readAt(descriptor, PREFIX, length);
+  const document = parseJson(bytes, `${path}: safetensors header`);
+  const begin = PREFIX + length;
+  const ranges = new Set<string>();
+  const header = new Fields(document, path);
+  for (const name of Object.keys(document as object)) {
+    if (name === "__metadata__") continue;
+    const tensor = header.object(name);
+    const [from, to] = tensor.list("data_offsets", (offset) => offset, 2, 2) as [number, number];
+    const holds = Number.isSafeInteger(from) && Number.isSafeInteger(to) && from >= 0 && from <= to;
+    check(
+      holds && begin + to <= size,
+      tensor.name("data_offsets"),
+      `${from}, ${to}`,
+      "a range within the file",
+    );
+    ranges.add(`${begin + from}:${to - from}`);
+  }
+  return { sha256: createHash("sha256").update(bytes).digest("hex"), ranges };
+}

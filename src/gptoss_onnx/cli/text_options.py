@@ -1,0 +1,162 @@
+"""The options that `generate` and `chat` share: how tokens are chosen, what ends a text, and thoughts."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import click
+
+from gptoss_onnx.cli.console import kernel_options
+from gptoss_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from gptoss_onnx.runtime import Sampling, Tokenizer
+
+STDIN = "-"
+PROMPT_LIMIT = 16_000_000  # bytes of a prompt in a file
+Command = TypeVar("Command", bound=Callable[..., Any])
+_Decorator = Callable[[Any], Any]  # what click.option returns
+
+
+def sampling_options(command: Command) -> Command:
+    """Add how tokens are chosen and what ends a text; the command gets one argument each, for `sampling`."""
+    options: tuple[_Decorator, ...] = (
+        click.option(
+            "--temperature",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="0 takes the most probable token.",
+        ),
+        click.option("--top-k", type=int, default=0, help="Choose among the K most probable tokens; 0: all."),
+        click.option(
+            "--top-p",
+            type=float,
+            default=1.0,
+            help="Among the fewest that together are this probable; 1: all.",
+        ),
+        click.option(
+            "--min-p",
+            type=float,
+            default=0.0,
+            help="Among those this fraction as probable as the first; 0: all.",
+        ),
+        click.option(
+            "--repetition-penalty",
+            type=float,
+            default=1.0,
+            help="Above 1 discourages tokens already there.",
+        ),
+        click.option(
+            "--stop",
+            multiple=True,
+            metavar="TEXT",
+            help="Text to stop before; can be given several times.",
+        ),
+        click.option(
+            "--stop-token",
+            "stop_tokens",
+            multiple=True,
+            metavar="TOKEN",
+            help="Token to stop after besides the package's, an id or a special token such as <|end|>.",
+        ),
+        click.option("--seed", type=int, help="Of the random choices; without it each run differs."),
+    )
+    return _all(options, command)
+
+
+def reasoning_options(command: Command) -> Command:
+    """Add how much a model thinks, and whether that is shown."""
+    options: tuple[_Decorator, ...] = (
+        click.option(
+            "--reasoning-effort",
+            type=click.Choice(["low", "medium", "high"]),
+            help="How long the model thinks before it answers.",
+        ),
+        click.option(
+            "--show-reasoning/--hide-reasoning",
+            default=True,
+            show_default=True,
+            help="Print its thoughts, dimmed, to stderr.",
+        ),
+    )
+    return _all(options, command)
+
+
+def session_options(command: Command) -> Command:
+    """Add what runs the package, and on how many threads."""
+    provider = click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+    threads = click.option("--threads", type=click.IntRange(min=1), help="Threads; without it one a core.")
+    return kernel_options(provider(threads(command)))
+
+
+def sampling(options: dict[str, Any], tokenizer: "Tokenizer | None", ends: Sequence[int]) -> "Sampling":
+    """Return the settings for what `sampling_options` gave; stop tokens join `ends`, the package's own.
+
+    Raises InputError for a stop token that is neither an id nor a special token of the tokenizer.
+    """
+    from gptoss_onnx.runtime import Sampling
+
+    options = dict(options)
+    given = options.pop("stop_tokens")
+    if not given:
+        return Sampling(**options)
+    tokens = [_stop_token(text, tokenizer) for text in given]
+    return Sampling(**options, stop_tokens=(*ends, *tokens))
+
+
+def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> dict[str, str]:
+    """Return what the chat template is given; raises InputError for an effort that it would pass over."""
+    if reasoning_effort is None:
+        return {}
+    if not tokenizer.chat_template.reads("reasoning_effort"):
+        raise InputError("--reasoning-effort: this package's chat template does not read it; leave it out")
+    return {"reasoning_effort": reasoning_effort}
+
+
+def read_prompt(path: Path) -> str:
+    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError for what is no text in UTF-8.
+
+    A pipe, such as bash's `<(command)`, is waited for: the user who names it also writes it.
+    """
+    from gptoss_onnx.files import read_file
+
+    where = "stdin" if str(path) == STDIN else str(path)
+    if str(path) == STDIN:
+        content = _read_stream(sys.stdin.buffer, where)
+    elif path.is_fifo():
+        with path.open("rb") as pipe:
+            content = _read_stream(pipe, where)
+    else:
+        try:
+            content = read_file(path, PROMPT_LIMIT, InputError)
+        except FileNotFoundError:
+            raise InputError(f"{path}: found no such file, expected the prompt in it") from None
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: found no UTF-8 at byte {error.start}, expected a text") from error
+
+
+def _read_stream(stream: BinaryIO, where: str) -> bytes:
+    content = stream.read(PROMPT_LIMIT + 1)
+    if len(content) > PROMPT_LIMIT:
+        raise InputError(f"{where}: found more than {PROMPT_LIMIT} bytes, expected at most that many in a prompt")
+    return content
+
+
+def _stop_token(text: str, tokenizer: "Tokenizer | None") -> int:
+    if re.fullmatch(r"[0-9]{1,18}", text):
+        return int(text)
+    special = {} if tokenizer is None else tokenizer.special_tokens
+    if text not in special:
+        raise InputError(f"--stop-token: found {text!r}, expected a token id or a special token of this package")
+    return special[text]
+
+
+def _all(options: Sequence[_Decorator], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,157 @@
+"""Find the folder of a checkpoint: a path as given, or a hub id in the Hugging Face cache.
+
+Nothing here imports torch, so that a checkpoint that is not there is told at once.
+"""
+
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+from gptoss_onnx.errors import CheckpointError, InputError, RuntimeUnavailable
+from gptoss_onnx.extras import install_command
+from gptoss_onnx.files import read_file
+from gptoss_onnx.json_text import printable
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # each part of a branch or tag, and a snapshot's name
+_REFERENCE_BYTES = 200  # of refs/main, which holds a commit's name
+# What an export reads: no subfolder, so neither original/ nor metal/ with the same weights once more, and no pickles.
+_WANTED = ["*.json", "*.safetensors", "*.jinja"]
+_UNWANTED = ["*/*"]
+
+
+def locate(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    download: bool = False,
+    cache_dir: Path | None = None,
+) -> Path:
+    """Return the checkpoint's folder for a path, a cached repository's folder, or a hub id (`openai/gpt-oss-20b`).
+
+    Args:
+        source: what the user named.
+        revision: branch, tag or commit of the repository; None is `main`.
+        download: fetch what the cache lacks; nothing is downloaded otherwise.
+        cache_dir: where hub ids are looked up; huggingface_hub's own cache when None.
+
+    Raises:
+        CheckpointError: there is no such checkpoint; the message says how to get it.
+        InputError: `revision` or `download` with a folder, which has neither, or a revision that cannot be one.
+        RuntimeUnavailable: a hub id, and huggingface_hub is not installed.
+    """
+    name = os.fspath(source)
+    path = Path(name)
+    _check_revision(revision)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise CheckpointError(f"{printable(name)[:300]}: no checkpoint ({error.strerror})") from error
+    if is_folder:
+        return _local(path, revision, download)
+    if exists:
+        kind = "GGUF is not read" if path.suffix == ".gguf" else "found a file"
+        raise CheckpointError(
+            f"{path}: {kind}, expected the checkpoint's folder in Hugging Face layout (config.json and *.safetensors)"
+        )
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"{printable(name)}: no such folder, expected a checkpoint folder or a hub id (owner/name)"
+        )
+    return _from_hub(name, revision, download, cache_dir)
+
+
+def _local(folder: Path, revision: str | None, download: bool) -> Path:
+    if download:
+        raise InputError(f"--download: found with the folder {folder}, expected a hub id (owner/name)")
+    if (folder / "snapshots").is_dir():
+        return _snapshot(folder, revision or "main")
+    if revision is not None:
+        raise InputError(f"--revision: found with the folder {folder}, expected a hub id (owner/name)")
+    return folder
+
+
+def _from_hub(name: str, revision: str | None, download: bool, cache_dir: Path | None) -> Path:
+    hub = _load_hub(name)
+    cache = Path(hub.constants.HF_HUB_CACHE) if cache_dir is None else cache_dir
+    repository = cache / f"models--{name.replace('/', '--')}"
+    if not download and not repository.is_dir():
+        raise CheckpointError(
+            f"{name}: no such folder, and not in the Hugging Face cache {cache}; {_how_to_get(name, revision)}"
+        )
+    if not download:
+        _snapshot(repository, revision or "main")  # says more than the library does, and trusts no name in refs/
+    try:
+        found = hub.snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=cache,
+            local_files_only=not download,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if download:
+            raise CheckpointError(f"{name}: cannot be downloaded ({printable(reason)})") from error
+        raise CheckpointError(
+            f"{repository}: incomplete ({printable(reason)}); {_how_to_get(name, revision)}"
+        ) from error
+    return _inside(Path(found), repository / "snapshots", repository)
+
+
+def _snapshot(repository: Path, revision: str) -> Path:
+    """Return the snapshot of a cached repository that a commit, or a branch or tag of `refs/`, names."""
+    name = repository.name.removeprefix("models--").replace("--", "/", 1)
+    again = _how_to_get(name, None if revision == "main" else revision)
+    commit = revision if _COMMIT.fullmatch(revision) else _read_reference(repository, revision, again)
+    folder = repository / "snapshots" / commit
+    if not _REVISION.fullmatch(commit) or not folder.is_dir():
+        raise CheckpointError(
+            f"{repository}: refs/{revision} names {printable(repr(commit))}, found no such snapshot; {again}"
+        )
+    return _inside(folder, repository / "snapshots", repository)
+
+
+def _read_reference(repository: Path, revision: str, again: str) -> str:
+    reference = _inside(repository / "refs" / revision, repository, repository)
+    try:
+        return read_file(reference, _REFERENCE_BYTES, CheckpointError).decode("ascii", "backslashreplace").strip()
+    except FileNotFoundError:
+        revisions = sorted(printable(entry.name) for entry in (repository / "snapshots").iterdir())[:5]
+        choice = f"pass one of the snapshot folders instead ({', '.join(revisions)}), or " if revisions else ""
+        raise CheckpointError(
+            f"{repository}: no refs/{revision}, expected it to name a snapshot; {choice}{again}"
+        ) from None
+
+
+def _inside(path: Path, folder: Path, repository: Path) -> Path:
+    """Return `path`; raises CheckpointError where links lead it out of `folder`."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"{repository}: {path} leads to {path.resolve()}, outside of {folder}")
+    return path
+
+
+def _check_revision(revision: str | None) -> None:
+    if revision is not None and not all(_REVISION.fullmatch(part) for part in revision.split("/")):
+        raise InputError(f"--revision: found {printable(revision)!r}, expected a branch, a tag or a commit")
+
+
+def _how_to_get(name: str, revision: str | None) -> str:
+    return f"pass --download, or download it with: hf download {name}" + (
+        f" --revision {revision}" if revision is not None else ""
+    )
+
+
+def _load_hub(name: str) -> ModuleType:
+    try:
+        import huggingface_hub
+        import huggingface_hub.constants
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            f"{name}: no such folder, and a hub id needs huggingface_hub, which is not installed: "
+            f"{install_command('export')}"
+        ) from error
+    return huggingface_hub

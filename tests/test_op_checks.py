@@ -1,0 +1,102 @@
+"""What the PyTorch definitions refuse: the same attributes and shapes as the native kernels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from gptoss_onnx.custom_ops import linear, linear_int8, moe_dispatch, sink_attention  # noqa: F401 - they define the ops
+from gptoss_onnx.errors import InputError
+from support.moe_inputs import dense_inputs, mxfp4_inputs
+
+MOE = {"top_k": 1, "alpha": 1.702, "limit": 7.0}
+NAN = float("nan")
+
+
+def _moe(layout: str) -> dict[str, Any]:
+    inputs = mxfp4_inputs(tokens=3, hidden=64, width=64, experts=4, seed=1)
+    return {**(inputs if layout == "mxfp4" else dense_inputs(inputs, torch.float32)), **MOE}
+
+
+def _attention() -> dict[str, Any]:
+    batch, new, heads, kv_heads, capacity, head_dim = 2, 3, 4, 2, 8, 4
+    return {
+        "query": torch.ones(batch, new, heads * head_dim),
+        "key": torch.ones(batch, new, kv_heads * head_dim),
+        "value": torch.ones(batch, new, kv_heads * head_dim),
+        "past_key": torch.zeros(batch, kv_heads, capacity, head_dim),
+        "past_value": torch.zeros(batch, kv_heads, capacity, head_dim),
+        "past_lengths": torch.tensor([0, 2]),
+        "new_lengths": torch.tensor([3, 1]),
+        "sinks": torch.zeros(heads),
+        "cos": torch.ones(batch, new, head_dim // 2),
+        "sin": torch.zeros(batch, new, head_dim // 2),
+        "num_heads": heads,
+        "kv_num_heads": kv_heads,
+        "scale": 0.5,
+        "window": 0,
+    }
+
+
+def _linear() -> dict[str, Any]:
+    return {"x": torch.ones(2, 32), "weight": torch.ones(5, 32), "bias": torch.ones(5)}
+
+
+def _linear_int8() -> dict[str, Any]:
+    return {
+        "x": torch.ones(2, 64),
+        "weight": torch.ones(5, 64, dtype=torch.int8),
+        "scales": torch.ones(5, 2),
+        "bias": torch.ones(5),
+    }
+
+
+OPS: dict[str, tuple[Any, Callable[[], dict[str, Any]]]] = {
+    "dense": (torch.ops.gptoss.moe_dispatch, lambda: _moe("dense")),
+    "mxfp4": (torch.ops.gptoss.moe_dispatch_mxfp4, lambda: _moe("mxfp4")),
+    "attention": (torch.ops.gptoss.sink_attention, _attention),
+    "linear": (torch.ops.gptoss.linear, _linear),
+    "int8": (torch.ops.gptoss.linear_int8, _linear_int8),
+}
+
+ATTRIBUTES = [
+    *(("dense", name, value) for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("alpha", NAN))),
+    *(("mxfp4", name, value) for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("limit", NAN))),
+    ("dense", "limit", -1.0),
+    ("attention", "num_heads", 0),
+    ("attention", "num_heads", 3),
+    ("attention", "kv_num_heads", -2),
+    ("attention", "scale", NAN),
+    ("attention", "window", -1),
+]
+
+
+@pytest.mark.parametrize(("op", "name", "value"), ATTRIBUTES)
+def test_attributes_without_sense_are_refused(op: str, name: str, value: float) -> None:
+    run, inputs = OPS[op]
+    with pytest.raises(InputError, match=rf"^[A-Za-z0-9]+: attribute '{name}': found {value}, expected "):
+        run(*{**inputs(), name: value}.values())
+
+
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op, (_, make) in OPS.items() for name in make()])
+def test_shapes_that_do_not_fit_are_refused(op: str, name: str) -> None:
+    """Every tensor once with its last dimension shrunk to 1, which PyTorch might broadcast, and once flattened."""
+    run, make = OPS[op]
+    inputs = make()
+    run(*inputs.values())
+    if not isinstance(inputs[name], torch.Tensor):
+        return
+    tensor = inputs[name]
+    for wrong in (tensor[..., :1], tensor.flatten()[None] if tensor.dim() == 1 else tensor.flatten()):
+        with pytest.raises(InputError, match=r"^[A-Za-z0-9]+: input '\w+': found shape \(.*\), expected "):
+            run(*{**inputs, name: wrong.contiguous()}.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths"), [("past_lengths", [-1, 0]), ("new_lengths", [0, 4]), ("new_lengths", [-1, 0])]
+)
+def test_lengths_out_of_range_are_refused(name: str, lengths: list[int]) -> None:
+    inputs = {**_attention(), name: torch.tensor(lengths)}
+    with pytest.raises(InputError, match=rf"^SinkAttention: input '{name}': found -?\d in row [01], expected 0 to "):
+        torch.ops.gptoss.sink_attention(*inputs.values())
