@@ -47,12 +47,13 @@ $(BIN)/python:
 	  % (sys.version.split()[0], sys.executable))'
 	$(PYTHON) -m venv .venv
 
-# Installed again only when something that the install depends on has changed. Python compiles what it imports, a small
-# part of what pip would take a minute to compile.
+# Installed again only when something that the install depends on has changed. pip would take a minute to compile what
+# it installs; the last line compiles what an export imports, so that not even the first one waits for it.
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/*) | $(BIN)/python
 	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
 	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
 	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,dev]'
+	@$(BIN)/python -c 'import gptoss_onnx.exporter, torch._dynamo'
 	@touch $@
 
 # mypy cannot see through an editable install, whose modules an import hook finds. It reads a tree of links in

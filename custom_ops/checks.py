@@ -22,10 +22,12 @@ def expect_rank(op: str, name: str, tensor: torch.Tensor, rank: int, legend: str
         raise InputError(f"{op}: input '{name}': found shape {tuple(tensor.shape)}, expected rank {rank} {legend}")
 
 
-def expect_multiple(op: str, name: str, tensor: torch.Tensor, dimension: int, factor: int, legend: str) -> None:
-    """Raise InputError unless a dimension of an input is a multiple of `factor`, and at least that."""
+def expect_multiple(
+    op: str, name: str, tensor: torch.Tensor, dimension: int, factor: int, legend: str, least: int = 1
+) -> None:
+    """Raise InputError unless a dimension of an input is a multiple of `factor`, and `least` or more."""
     size = tensor.shape[dimension]
-    if size == 0 or size % factor != 0:
+    if size < least or size % factor != 0:
         raise InputError(f"{op}: input '{name}': found shape {tuple(tensor.shape)}, expected {legend}")
 
 

@@ -29,7 +29,7 @@ def linear_int8(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None =
         InputError: the shapes do not fit.
     """
     check_linear("LinearInt8", x, weight, bias)
-    expect_multiple("LinearInt8", "x", x, 1, BLOCK, "(N, K) with K a multiple of 32")
+    expect_multiple("LinearInt8", "x", x, 1, BLOCK, "(N, K) with K a multiple of 32", least=0)
     expect_shape("LinearInt8", "scales", scales, (weight.shape[0], weight.shape[1] // BLOCK), "(M, K/32)")
     wide = dequantize_int8(weight, scales, x.dtype)
     return torch.nn.functional.linear(x, wide, None if bias is None else bias.to(x.dtype))

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from gptoss_onnx.custom_ops import library
 from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
+from gptoss_onnx.extras import install_command
 from gptoss_onnx.manifest import Manifest, OpUse
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.runtime.environment import load_onnxruntime
@@ -304,7 +306,7 @@ def test_a_missing_onnxruntime_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(metadata, "distribution", none)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(RuntimeUnavailable, match=r'it is not installed; pip install "gptoss-onnx\[cpu\]"'):
+    with pytest.raises(RuntimeUnavailable, match=f"it is not installed; {re.escape(install_command('cpu'))}"):
         load_onnxruntime()
 
 
