@@ -3,6 +3,7 @@
 #include <charconv>
 #include <chrono>
 #include <iostream>
+#include <new>
 #include <sstream>
 
 #include "gptoss.h"
@@ -204,6 +205,10 @@ int main(int count, char** words) try {
   Request request = Arguments(count, words).read();
   const Package package(request.package);
   return request.verify ? verify(request, package) : generate(request, package);
+} catch (const std::bad_alloc&) {
+  std::cerr << "gptoss-generate: memory: found too little, expected room for the cache and for the "
+               "logits of all positions asked for\n";
+  return 2;
 } catch (const std::exception& error) {
   std::cerr << "gptoss-generate: " << error_line(error) << "\n";
   return 2;

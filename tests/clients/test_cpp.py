@@ -82,6 +82,31 @@ def test_verify_passes_on_the_demo_package(client: Client, demo_package: Package
         assert 0 < case["logsumexp_abs"] <= verdict["limit"]
 
 
+def test_verify_prints_lines_for_people(client: Client, spoilt: Path) -> None:
+    """Without --json: a table, its columns in line, and a last line that says how it ended."""
+    path = spoilt / "golden" / "golden.json"
+    golden = json.loads(path.read_text())
+    for case in golden["cases"]:
+        case["name"] = f"\033[2J{case['name']}é"
+    golden["cases"][1]["greedy"][3] += 1
+    path.write_text(json.dumps(golden))
+    result = client.run(spoilt, "--verify")
+    assert (result.code, result.err) == (1, "")
+    head, *rows, last = result.out.splitlines()
+    count = len(golden["cases"])
+    assert len(rows) == count
+    assert all(line.isprintable() for line in (head, *rows, last))
+    assert head.split() == ["case", "positions", "max", "abs", "logsumexp", "greedy", "tokens", "verdict"]
+    verdicts = ["FAILED" if index == 1 else "ok" for index in range(count)]
+    assert [row[head.index("verdict") :] for row in rows] == verdicts
+    assert "3 of" in rows[1]
+    assert last.startswith(f"FAIL: 1 of {count} cases failed (native kernels, exact, limit 0.001; ")
+    golden["cases"][1]["greedy"][3] -= 1
+    path.write_text(json.dumps(golden))
+    passed = client.run(spoilt, "--verify").out.splitlines()
+    assert passed[-1].startswith(f"PASS: {count} cases (native kernels, exact, limit 0.001; ")
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("top_logits", [[9.0]]), ("sampled_logits", [[9.0]]), ("logsumexp", [9.0]), ("greedy", [7])]
 )
@@ -170,25 +195,6 @@ def test_positions_ascend_among_the_tokens(client: Client, demo_package: Package
     result = run(client.probe, "forward", demo_package.folder, client.library, positions, "1", "2", "3")
     assert result.out.startswith("positions: found ")
     assert run(client.probe, "forward", demo_package.folder, client.library, "0,2", "1", "2", "3").out == "accepted\n"
-
-
-def test_verify_prints_a_table_for_people(client: Client, spoilt: Path) -> None:
-    words = ("--verify", "--kernels", "native")
-    lines = client.run(spoilt, *words).out.splitlines()
-    golden = json.loads((spoilt / "golden" / "golden.json").read_text())
-    count = len(golden["cases"])
-    assert lines[0].split() == ["case", "positions", "max", "abs", "logsumexp", "greedy", "tokens", "verdict"]
-    assert [line.split()[0] for line in lines[1:-1]] == [case["name"] for case in golden["cases"]]
-    assert all(line.endswith("64 of 64  ok") for line in lines[1:-1])
-    assert lines[-1].startswith(f"PASS: {count} cases (native kernels, exact, limit 0.001; ")
-    golden["cases"][0] |= {"name": "雨\x1b[2J", "greedy": [7] * 64}
-    (spoilt / "golden" / "golden.json").write_text(json.dumps(golden))
-    failed = client.run(spoilt, *words)
-    assert failed.code == 1
-    assert "雨\\x1b[2J" in failed.out
-    assert "\x1b" not in failed.out
-    assert failed.out.splitlines()[1].endswith("0 of 64  FAILED")
-    assert failed.out.splitlines()[-1].startswith(f"FAIL: 1 of {count} cases failed (")
 
 
 def test_tokens_are_streamed_as_ids(client: Client, demo_package: Package) -> None:

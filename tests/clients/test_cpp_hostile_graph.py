@@ -336,3 +336,20 @@ def test_layers_of_the_cache_have_names_of_their_own(client: Client, package: Pa
     change_manifest(package, "cache", value=manifest["cache"] * 2)
     line = client.refused(package, *PROMPT)
     assert "cache/3/past_key: found 'past_key_values.0.key' again, expected a name of its own" in line
+
+
+def test_logits_larger_than_the_memory(client: Client, package: Path) -> None:
+    """A vocabulary that the graph leaves open may be so large that its rows do not fit."""
+
+    def leave_open(model: onnx.ModelProto) -> None:
+        model.graph.node[-1].output[0] = "rows"
+        model.graph.node.append(helper.make_node("Cast", ["past_lengths"], ["chosen"], to=TensorProto.BOOL))
+        model.graph.node.append(helper.make_node("Compress", ["rows", "chosen"], ["logits"], axis=2))
+        model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "V"
+
+    change_manifest(package, "model", "vocab_size", value=1 << 24)
+    change_graph(package, leave_open)
+    case = {"name": "large", "token_ids": [1] * 32, "greedy": [1], "positions": list(range(32))}
+    (package / "golden").mkdir()
+    (package / "golden" / "golden.json").write_text(json.dumps({"sampled_indices": [0], "cases": [case]}))
+    assert "memory: found too little, expected room for" in client.refused(package)

@@ -207,7 +207,7 @@ static void share_free_cache(const Session& session, int64_t threads) {
     all.emplace_back([&] {
       start.wait();
       for (int round = 0; round < kRounds; ++round) {
-        const std::string line = refusal_of([&] { session.forward(cache, {1, 2}, {0, 1}); });
+        const auto line = refusal_of([&] { session.forward(cache, {1, 2}, {0, 1}); });
         ++(line == "accepted" ? ran : refused);
       }
     });
