@@ -76,7 +76,8 @@ std::string printable(std::string_view text, std::string_view kept) {
 }
 
 std::string error_line(const std::exception& error) {
-  const std::string_view text = error.what();
+  std::string_view text = error.what();
+  while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
   if (text.size() <= kLineLimit) return printable(text);
   size_t end = kLineLimit;
   while (end > 0 && (text[end] & 0xC0) == 0x80) --end;  // not within a character

@@ -1,7 +1,9 @@
 """The C++ client: its verdict, and its tokens against the Python session's."""
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import struct
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.runtime import Session, chat_messages
-from support.cpp_client import Client, build_chat, build_client, run
+from support.cpp_client import Client, Limits, build_chat, build_client, run
 from support.tolerances import CLIENT_LOGITS
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
@@ -209,6 +211,13 @@ def test_caches_of_one_session_run_at_the_same_time(client: Client, demo_package
     assert [list(map(int, line.split())) for line in result.out.splitlines()] == [expected] * 4
 
 
+@pytest.mark.parametrize("positions", ["-1", "3", "1,1", "2,0", "9223372036854775807"])
+def test_positions_ascend_among_the_tokens(client: Client, demo_package: Package, positions: str) -> None:
+    result = run(client.probe, "forward", demo_package.folder, client.library, positions, "1", "2", "3")
+    assert result.out.startswith("positions: found ")
+    assert run(client.probe, "forward", demo_package.folder, client.library, "0,2", "1", "2", "3").out == "accepted\n"
+
+
 def test_tokens_are_streamed_as_ids(client: Client, demo_package: Package) -> None:
     result = client.run(demo_package.folder, "--prompt-tokens", IDS, "--max-new-tokens", "5")
     tokens = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "5")["tokens"]
@@ -270,3 +279,55 @@ def test_the_chat_example_says_what_python_says(client: Client, demo_package: Pa
         prompt = session.tokenizer.encode_chat(chat_messages(message, None))
         tokens = [*session.generate(prompt, max_new_tokens=200)]
         assert result.out == session.tokenizer.decode(tokens) + "\n"
+
+
+def on_a_terminal(*words: str | Path) -> str:
+    """Return what a program prints on a terminal."""
+    ours, its = pty.openpty()
+    with subprocess.Popen(list(map(str, words)), stdout=its, stderr=subprocess.DEVNULL) as process:
+        os.close(its)
+        said = b""
+        with contextlib.suppress(OSError):  # the terminal is closed at the end
+            while part := os.read(ours, 4096):
+                said += part
+        assert process.wait() == 0
+    os.close(ours)
+    return said.decode().replace("\r\n", "\n")
+
+
+def test_the_chat_example_does_not_let_a_model_steer_a_terminal(client: Client, spoilt: Path) -> None:
+    message = "Tell me about the rain"
+    file = spoilt / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    model = tokenizer["model"]
+    word, forged = "Ġafraid", "Ġě[2Jafraid"  # as byte-level tokens are written: ě is the byte 0x1B
+    model["vocab"][forged] = model["vocab"].pop(word)
+    model["merges"] = [pair for pair in model["merges"] if "".join(pair) != word]
+    file.write_text(json.dumps(tokenizer))
+    program = build_chat()
+    piped = run(program, spoilt, message, client.library).out
+    assert "am \x1b[2Jafraid" in piped  # a file gets the text as it is
+    assert on_a_terminal(program, spoilt, message, client.library) == piped.replace("\x1b", "\\x1b")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
+def test_the_chat_example_obeys_the_rule_of_files(client: Client, spoilt: Path, name: str) -> None:
+    manifest = json.loads((spoilt / "manifest.json").read_text())
+    manifest["tokenizer_files"][0] = name
+    (spoilt / "manifest.json").write_text(json.dumps(manifest))
+    result = run(build_chat(), spoilt, "Hello", limits=Limits())
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert f"found '{name}', expected the name of a file in the package folder" in result.err
+
+
+def test_the_chat_example_writes_nothing_into_the_package(client: Client, spoilt: Path) -> None:
+    manifest = json.loads((spoilt / "manifest.json").read_text())
+    manifest["tokenizer_files"].append("genai_config.json")
+    (spoilt / "genai_config.json").write_text("{}")
+    (spoilt / "manifest.json").write_text(json.dumps(manifest))
+    result = run(build_chat(), spoilt, "Hello", client.library)
+    assert result.code == 0, result.err
+    assert (spoilt / "genai_config.json").read_text() == "{}"
+    (spoilt / "tokenizer.json").unlink()
+    os.mkfifo(spoilt / "tokenizer.json")
+    assert "tokenizer.json: found a FIFO, expected a regular file" in run(build_chat(), spoilt, "Hello").err

@@ -24,6 +24,10 @@ PROMPT = ("--prompt-tokens", "1,2", "--max-new-tokens", "2")
 MODEL_GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 GRAPH_NODE = GraphProto.DESCRIPTOR.fields_by_name["node"].number
 NODE_ATTRIBUTE = NodeProto.DESCRIPTOR.fields_by_name["attribute"].number
+MODEL_FUNCTIONS = onnx.ModelProto.DESCRIPTOR.fields_by_name["functions"].number
+FUNCTION_NODE = onnx.FunctionProto.DESCRIPTOR.fields_by_name["node"].number
+ATTRIBUTE_TENSOR = onnx.AttributeProto.DESCRIPTOR.fields_by_name["t"].number
+TENSOR_DATA_LOCATION = TensorProto.DESCRIPTOR.fields_by_name["data_location"].number
 ATTRIBUTE_GRAPH = AttributeProto.DESCRIPTOR.fields_by_name["g"].number
 
 
@@ -281,6 +285,15 @@ def nested(levels: int) -> bytes:
 def test_files_that_are_no_graph(client: Client, package: Path, content: bytes, found: str) -> None:
     (package / "model.onnx").write_bytes(content)
     assert f"model.onnx: {found}" in client.refused(package, *PROMPT)
+
+
+def test_a_mark_that_other_readers_cut_off_to_one(client: Client, package: Path) -> None:
+    """A data_location of 2^32 + 1 is 1, external, to who reads 32 bits of it."""
+    mark = varint(TENSOR_DATA_LOCATION << 3) + varint(2**32 + 1)
+    constant = field(NODE_ATTRIBUTE, field(ATTRIBUTE_TENSOR, mark))
+    path = package / "model.onnx"
+    path.write_bytes(path.read_bytes() + field(MODEL_FUNCTIONS, field(FUNCTION_NODE, constant)))
+    assert "that are not location, offset and length" in client.refused(package, *PROMPT)
 
 
 OPSET = onnx.ModelProto(ir_version=10, opset_import=[helper.make_opsetid("", 24)]).SerializeToString()
