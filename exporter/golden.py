@@ -102,7 +102,9 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [Prompt("random-beyond-window", None, random_ids), Prompt("one-token", None, random_ids[:1])]
     if tokenizer_file is not None:
-        prompts += [Prompt(name, TEXTS[name], ids) for name, ids in _encode_texts(tokenizer_file).items() if ids]
+        room = config.max_position_embeddings - GREEDY_TOKENS
+        encoded = _encode_texts(tokenizer_file).items()
+        prompts += [Prompt(name, TEXTS[name], ids) for name, ids in encoded if 0 < len(ids) <= room]
     for prompt in prompts:
         if max(prompt.token_ids) >= config.vocab_size:
             raise CheckpointError(

@@ -22,9 +22,10 @@ from gptoss_onnx.runtime.onnx_fields import (
     NodeField,
     TensorField,
 )
-from gptoss_onnx.runtime.protobuf import as_bytes, as_number, as_text, fields, only, packed, signed
+from gptoss_onnx.runtime.protobuf import Reader, as_bytes, as_number, as_text, packed, signed
 
 GRAPH_LIMIT = 8_000_000  # bytes of the file, whose weights lie outside; the largest gpt-oss takes half a million
+FIELDS_LIMIT = 1_000_000  # read in all; the largest gpt-oss needs tens of thousands
 _SHAPE_LIMIT = 16  # dimensions
 _ORT_MARK = b"ORTM"  # bytes 4 to 8 of ONNX Runtime's own format, which may look like protocol buffers as well
 
@@ -85,28 +86,29 @@ class GraphFile:
 
     @classmethod
     def _parse(cls, model: memoryview) -> Self:
+        reader = Reader(FIELDS_LIMIT)
         nodes: list[Node] = []
         initializers: dict[str, Initializer] = {}
-        for number, value in fields(only(model, ModelField.GRAPH)):
+        for number, value in reader.fields(reader.only(model, ModelField.GRAPH)):
             if number == GraphField.NODE:
-                nodes.append(_node(as_bytes(value)))
-                refuse_external_in_node(as_bytes(value))
+                nodes.append(_node(reader, as_bytes(value)))
+                refuse_external_in_node(reader, as_bytes(value))
             elif number == GraphField.INITIALIZER:
-                initializer = _initializer(as_bytes(value))
+                initializer = _initializer(reader, as_bytes(value))
                 if initializer.name in initializers:
                     raise ValueError(f"the initializer {initializer.name!r} appears twice")
                 initializers[initializer.name] = initializer
             elif number == GraphField.SPARSE_INITIALIZER:
-                refuse_external_in_sparse(as_bytes(value))
-        for number, value in fields(model):
+                refuse_external_in_sparse(reader, as_bytes(value))
+        for number, value in reader.fields(model):
             if number == ModelField.FUNCTIONS:
-                refuse_external_in_function(as_bytes(value))
+                refuse_external_in_function(reader, as_bytes(value))
             elif number == ModelField.TRAINING_INFO:
                 raise ValueError("it holds training information")
         return cls(tuple(nodes), initializers)
 
 
-def _node(message: memoryview) -> Node:
+def _node(reader: Reader, message: memoryview) -> Node:
     texts: dict[int, list[str]] = {
         NodeField.INPUT: [],
         NodeField.OUTPUT: [],
@@ -114,11 +116,11 @@ def _node(message: memoryview) -> Node:
         NodeField.DOMAIN: [],
     }
     attributes: dict[str, int] = {}
-    for number, value in fields(message):
+    for number, value in reader.fields(message):
         if number in texts:
             texts[number].append(as_text(value))
         elif number == NodeField.ATTRIBUTE:
-            attribute = dict(fields(as_bytes(value)))
+            attribute = dict(reader.fields(as_bytes(value)))
             if AttributeField.INTEGER in attribute:
                 attributes[as_text(attribute[AttributeField.NAME])] = signed(attribute[AttributeField.INTEGER])
     if len(texts[NodeField.OP_TYPE]) != 1:
@@ -132,10 +134,10 @@ def _node(message: memoryview) -> Node:
     )
 
 
-def _initializer(message: memoryview) -> Initializer:
+def _initializer(reader: Reader, message: memoryview) -> Initializer:
     shape: list[int] = []
     data_type, name = 0, ""
-    for number, value in fields(message):
+    for number, value in reader.fields(message):
         if number == TensorField.DIMS:
             shape += [value] if isinstance(value, int) else packed(value)
         elif number == TensorField.DATA_TYPE:
@@ -146,4 +148,4 @@ def _initializer(message: memoryview) -> Initializer:
         raise ValueError(f"the initializer {name!r} has the shape {shape[:_SHAPE_LIMIT]}")
     if data_type not in _BITS:
         raise ValueError(f"the initializer {name!r} has the element type {data_type}")
-    return Initializer(name, tuple(shape), _BITS[data_type], byte_range(message, name))
+    return Initializer(name, tuple(shape), _BITS[data_type], byte_range(reader, message, name))

@@ -15,39 +15,52 @@ Value = int | memoryview
 Field = tuple[int, Value]
 
 
-def fields(message: memoryview) -> Iterator[Field]:
-    """Yield the number and the value of each field: numbers as int, all else as bytes.
+class Reader:
+    """Reads the fields of messages, so many in all and no more.
 
-    Raises ValueError where the bytes are not a message.
+    Files of a few megabytes can hold millions of empty messages, each of which costs its readers a hundred times its
+    bytes. One reader is for one file.
     """
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        if key < 8 or key >= _KEY_LIMIT:
-            raise ValueError(f"found the field key {key}")
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, place = _varint(message, place)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            size, place = _varint(message, place)
-        elif kind in (_FIXED64, _FIXED32):
-            size = 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"found wire type {kind}")
-        if size > len(message) - place:
-            raise ValueError("found the end inside a field")
-        yield number, message[place : place + size]
-        place += size
 
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
 
-def only(message: memoryview, wanted: int) -> memoryview:
-    """Return the one field of a number; raises ValueError where there is none, or several (they would be merged)."""
-    found = [as_bytes(value) for number, value in fields(message) if number == wanted]
-    if len(found) != 1:
-        raise ValueError(f"found {len(found)} fields {wanted}, expected one")
-    return found[0]
+    def fields(self, message: memoryview) -> Iterator[Field]:
+        """Yield the number and the value of each field: numbers as int, all else as bytes.
+
+        Raises ValueError where the bytes are not a message, or there are more fields than the limit.
+        """
+        place = 0
+        while place < len(message):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"found more than {self._limit} fields")
+            key, place = _varint(message, place)
+            if key < 8 or key >= _KEY_LIMIT:
+                raise ValueError(f"found the field key {key}")
+            number, kind = key >> 3, key & 7
+            if kind == _VARINT:
+                value, place = _varint(message, place)
+                yield number, value
+                continue
+            if kind == _BYTES:
+                size, place = _varint(message, place)
+            elif kind in (_FIXED64, _FIXED32):
+                size = 8 if kind == _FIXED64 else 4
+            else:
+                raise ValueError(f"found wire type {kind}")
+            if size > len(message) - place:
+                raise ValueError("found the end inside a field")
+            yield number, message[place : place + size]
+            place += size
+
+    def only(self, message: memoryview, wanted: int) -> memoryview:
+        """Return the one field of a number; raises ValueError for none, and for several, which would be merged."""
+        found = [as_bytes(value) for number, value in self.fields(message) if number == wanted]
+        if len(found) != 1:
+            raise ValueError(f"found {len(found)} fields {wanted}, expected one")
+        return found[0]
 
 
 def as_bytes(value: Value) -> memoryview:

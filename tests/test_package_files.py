@@ -148,7 +148,9 @@ def test_a_second_graph_is_refused(package: Path) -> None:
     assert "found 2 fields 7, expected one" in refused(package)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../model.onnx", "sub/model.onnx", "a\\b", "./..", "c:d", "a\x1bb"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../model.onnx", "sub/model.onnx", "a\\b", "./..", "c:d", "*", "a\x1bb"]
+)
 def test_names_are_plain(package: Path, name: str) -> None:
     change_manifest(package, lambda document: document.update(graph=f"{name}.onnx"))
     assert "expected a plain file name" in refused(package)
@@ -217,6 +219,7 @@ def test_links_in_a_circle_are_refused(package: Path) -> None:
         (b"\x3a\x06\x2a\x04\x42\x02\xff\xfe", "can't decode byte"),
         (b"\x38\x01", "found the number 1, expected bytes"),
         (b"", "found 0 fields 7"),
+        (b"\x3a\x80\x89\x7a" + b"\x12\x00" * 1_000_000, "found more than 1000000 fields"),
         (b"\x3a\x06\x12\x04ORTM", "ONNX Runtime's own format"),
         (b"\x00" * (GRAPH_LIMIT + 1), f"found more than {GRAPH_LIMIT} bytes"),
     ],

@@ -83,11 +83,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def is_plain_name(name: str) -> bool:
     """Say whether a name is that of a file in a folder: no path, nothing that leads out, nothing unprintable.
 
-    A backslash separates folders on other systems, a colon drives and streams.
+    A backslash separates folders on other systems, a colon drives and streams; ONNX Runtime takes a path of stars for
+    an address in memory.
     """
     if name in ("", ".", "..") or len(name) > _NAME_LIMIT:
         return False
-    return name.isprintable() and not set(name) & set("/\\:")
+    return name.isprintable() and not set(name) & set("/\\:*")
 
 
 def safetensors_header(path: Path) -> bytes:

@@ -15,7 +15,10 @@ export interface ExternalTensor {
   length: number;
 }
 
-const GRAPH_LIMIT = 256 << 20; // bytes: weights lie in other files
+const GRAPH_LIMIT = 8_000_000; // bytes: weights lie in other files
+// Read in all. An empty message has two bytes in the file, and a hundred times that in memory.
+const FIELDS_LIMIT = 1_000_000;
+const ORT_MARK = "ORTM"; // bytes 4 to 8 of ONNX Runtime's own format
 const DEPTH_LIMIT = 64; // messages inside each other; protobuf's own is 100
 const LONGEST_VARINT = 10; // bytes, of 64 bits
 const VARINT = 0;
@@ -59,6 +62,8 @@ export function externalTensors(path: string): ExternalTensor[] {
   if (bytes === undefined)
     throw new GptossError(`${path}: no such file, but the manifest names it; export again`);
   try {
+    const isOrt = bytes.toString("latin1", 4, 8) === ORT_MARK;
+    check(!isOrt, "format", "ONNX Runtime's own", "ONNX");
     const found: ExternalTensor[] = [];
     const graphs = walk(new Message(bytes), "model", found, 0);
     check(graphs === 1, "graph", graphs, "1");
@@ -167,6 +172,7 @@ class Message {
     private readonly bytes: Buffer,
     private place = 0,
     private readonly end = bytes.length,
+    private readonly budget = { fields: FIELDS_LIMIT },
   ) {}
 
   text(): string {
@@ -176,6 +182,8 @@ class Message {
   /** Yields the fields, once. */
   *fields(): Generator<Field> {
     while (this.place < this.end) {
+      this.budget.fields -= 1;
+      check(this.budget.fields >= 0, "fields", "more", `at most ${FIELDS_LIMIT}`);
       const key = this.varint();
       check(key < 1n << 32n, "a field's number", key, "one of 29 bits");
       const [number, wireType] = [Number(key >> 3n), Number(key & 7n)];
@@ -195,7 +203,8 @@ class Message {
       );
       const begin = this.place;
       this.place += Number(size);
-      if (wireType === BYTES) yield { number, message: new Message(this.bytes, begin, this.place) };
+      if (wireType !== BYTES) continue;
+      yield { number, message: new Message(this.bytes, begin, this.place, this.budget) };
     }
   }
 

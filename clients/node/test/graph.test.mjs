@@ -68,6 +68,8 @@ for (const [name, bytes, reason] of [
   ["a number cut off", Buffer.of(0x3a, 0x80), /end of its message/],
   ["a length beyond the file", Buffer.of(0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f), /length of a field/],
   ["a group", Buffer.of(0x3b), /wire type: found 3/],
+  ["its own format", Buffer.from("\x3a\x06\x12\x04ORTM", "latin1"), /found ONNX Runtime's own/],
+  ["millions of messages", message(7, Buffer.alloc(2_200_000, "1200", "hex")), /at most 1000000/],
   ["field 0", Buffer.of(0x02, 0x00), /field's number: found 0/],
   ["a field number of 64 bits", Buffer.concat([varint(2 ** 40 + 58), varint(0)]), /field's number/],
   ["nesting without end", message(7, nested(1000)), /nesting: found more/],
