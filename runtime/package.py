@@ -15,6 +15,7 @@ from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import is_plain_name, read_file
 from gptoss_onnx.json_text import JSON_LIMIT, parse_json
 from gptoss_onnx.manifest import Manifest, WeightFile
+from gptoss_onnx.runtime.arguments import folder_path
 from gptoss_onnx.runtime.graph_file import GraphFile
 from gptoss_onnx.runtime.weight_files import check_weight_file, tensor_ranges
 
@@ -71,10 +72,10 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
     header (the same tensors at the same offsets). A `copy`, and a file of origin `export`, is nobody else's,
     and copying the folder changes its times, so there the time is not compared.
 
-    Raises PackageError naming the first file that is missing or differs, what was found and what was expected, and
-    for a graph that reads anything but tensors of the weight files.
+    Raises InputError for what is no path, and PackageError naming the first file that is missing or differs, what was
+    found and what was expected, and for a graph that reads anything but tensors of the weight files.
     """
-    path = Path(folder).absolute()
+    path = Path(folder_path("package", folder)).absolute()
     package = PackageFolder(path, Manifest.read(path))
     weights = package.manifest.weights
     if weights.mode == "reference" and not package.weights_root.is_dir():

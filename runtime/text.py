@@ -14,6 +14,7 @@ import tokenizers
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.harmony_tokens import CONTROL_TOKENS, HarmonyTokens, harmony_stop_tokens
+from gptoss_onnx.runtime.arguments import folder_path, shown
 from gptoss_onnx.runtime.chat import ChatTemplate
 from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
@@ -35,16 +36,17 @@ class Tokenizer:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read `tokenizer.json` of a package folder; raises PackageError when it is missing or damaged."""
-        path = Path(folder) / TOKENIZER_FILE
+        """Read `tokenizer.json` of a package folder; raises PackageError when it is missing or damaged, InputError for no path."""
+        folder = Path(folder_path("folder", folder))
+        path = folder / TOKENIZER_FILE
         try:
-            text = read_own_file(Path(folder), TOKENIZER_FILE, TOKENIZER_LIMIT)
+            text = read_own_file(folder, TOKENIZER_FILE, TOKENIZER_LIMIT)
         except FileNotFoundError:
             raise PackageError(
                 f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "
                 "checkpoint and export again"
             ) from None
-        return cls(load_tokenizer(text, path, "export the package again", PackageError), Path(folder))
+        return cls(load_tokenizer(text, path, "export the package again", PackageError), folder)
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -135,8 +137,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Return the text of token ids, U+FFFD for bytes that are no UTF-8; special tokens are left out.
 
-        Raises InputError for what is no token id.
+        Raises InputError for what is no sequence of token ids.
         """
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise InputError(f"ids: found {shown(ids)}, expected a sequence of token ids")
         ids = list(ids)
         for place, token in enumerate(ids):
             if not isinstance(token, (int, np.integer)) or not 0 <= token <= _LARGEST_ID:

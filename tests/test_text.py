@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.runtime import TextStream, Tokenizer, chat_messages
+from gptoss_onnx.exporter import Package
+from gptoss_onnx.runtime import TextStream, Tokenizer, chat_messages, open_package
 
 SPECIAL = ("<|start|>", "<|end|>", "<|message|>")
 TEMPLATE = """
@@ -222,3 +223,17 @@ def test_a_decoder_that_strips_the_first_space_keeps_the_others() -> None:
 def test_stops_that_are_no_list_of_texts_are_refused(tokenizer: Tokenizer, stop: Any) -> None:
     with pytest.raises(InputError, match="stop: found "):
         tokenizer.stream(stop)
+
+
+@pytest.mark.parametrize("folder", [None, 5, "", "\ud800", "a\0b"])
+def test_what_is_no_path_is_refused(folder: Any) -> None:
+    with pytest.raises(InputError, match="expected the path of a folder"):
+        Tokenizer.open(folder)
+    with pytest.raises(InputError, match="expected the path of a folder"):
+        open_package(folder)
+
+
+@pytest.mark.parametrize("ids", [None, 5, "12"])
+def test_what_is_no_sequence_of_ids_is_refused(demo_package: Package, ids: Any) -> None:
+    with pytest.raises(InputError, match="expected a sequence of token ids"):
+        Tokenizer.open(demo_package.folder).decode(ids)
