@@ -36,7 +36,10 @@ class Tokenizer:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read `tokenizer.json` of a package folder; raises PackageError when it is missing or damaged, InputError for no path."""
+        """Read `tokenizer.json` of a package folder.
+
+        Raises InputError for what is no path, and PackageError when the file is missing or damaged.
+        """
         folder = Path(folder_path("folder", folder))
         path = folder / TOKENIZER_FILE
         try:
