@@ -80,9 +80,8 @@ export class Sampler {
 
   /** Returns the next token from logits (V) and remembers it. */
   choose(logits: Float32Array): number {
-    const scores = this.scores(logits);
-    const token =
-      this.settings.temperature === 0 ? scores.indexOf(largest(scores)) : this.draw(scores);
+    const isGreedy = this.settings.temperature === 0;
+    const token = isGreedy ? this.greedy(logits) : this.draw(this.scores(logits));
     this.seen.add(token);
     return token;
   }
@@ -99,16 +98,18 @@ export class Sampler {
     return kept.map((score) => Math.exp(score) / sum);
   }
 
+  /** Returns the most probable token, the lowest id among equals. */
+  private greedy(logits: Float32Array): number {
+    // Doubles have the same order, and a copy of them would take longer than the choice.
+    if (this.settings.repetitionPenalty === 1) return logits.indexOf(finiteTop(logits));
+    const scores = this.scores(logits);
+    return scores.indexOf(largest(scores));
+  }
+
   /** Returns logits (V) as doubles, after the repetition penalty. */
   private scores(logits: Float32Array): Float64Array {
-    const top = largest(logits);
-    check(
-      Number.isFinite(top),
-      "logits: the largest",
-      top,
-      "a finite number; gptoss-onnx validate tells which op fails",
-    );
-    const scores = Float64Array.from(logits);
+    finiteTop(logits);
+    const scores = new Float64Array(logits);
     const { repetitionPenalty: penalty } = this.settings;
     if (penalty === 1) return scores;
     for (const token of this.seen) {
@@ -131,6 +132,18 @@ export class Sampler {
     const token = kept.findIndex((score) => (rest -= Math.exp(score)) < 0);
     return token >= 0 ? token : kept.indexOf(0); // rounding
   }
+}
+
+/** Returns the largest logit; refuses logits whose largest is not a finite number. */
+function finiteTop(logits: Float32Array): number {
+  const top = largest(logits);
+  check(
+    Number.isFinite(top),
+    "logits: the largest",
+    top,
+    "a finite number; gptoss-onnx validate tells which op fails",
+  );
+  return top;
 }
 
 type Restriction = Required<Pick<Sampling, "temperature" | "topK" | "topP" | "minP">>;
