@@ -10,9 +10,7 @@ from collections.abc import Callable
 import torch
 
 from gptoss_onnx.custom_ops.checks import check_experts, expect_multiple, expect_rank, expect_shape
-from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
-
-BLOCK = 32  # MXFP4 weights that share a scale
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK, BYTES_PER_BLOCK, decode_mxfp4
 
 # Given an expert's number, its two weights in the compute dtype: gate_up (Hd, 2I) and down (I, Hd).
 ExpertWeights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
@@ -106,10 +104,13 @@ def moe_dispatch_mxfp4(
     expect_multiple(op, "hidden", hidden, 1, BLOCK, "(N, Hd) with Hd a multiple of 32")
     size, groups = hidden.shape[1], hidden.shape[1] // BLOCK
     expect_multiple(op, "gate_up_scales", gate_up_scales, 1, 2 * BLOCK, "(E, 2I, Hd/32) with I a multiple of 32")
-    expect_shape(op, "gate_up_blocks", gate_up_blocks, (experts, 2 * width, groups, BLOCK // 2), "(E, 2I, Hd/32, 16)")
+    expect_shape(
+        op, "gate_up_blocks", gate_up_blocks, (experts, 2 * width, groups, BYTES_PER_BLOCK), "(E, 2I, Hd/32, 16)"
+    )
     expect_shape(op, "gate_up_scales", gate_up_scales, (experts, 2 * width, groups), "(E, 2I, Hd/32)")
     expect_shape(op, "gate_up_bias", gate_up_bias, (experts, 2 * width), "(E, 2I)")
-    expect_shape(op, "down_blocks", down_blocks, (experts, size, width // BLOCK, BLOCK // 2), "(E, Hd, I/32, 16)")
+    blocks = (experts, size, width // BLOCK, BYTES_PER_BLOCK)
+    expect_shape(op, "down_blocks", down_blocks, blocks, "(E, Hd, I/32, 16)")
     expect_shape(op, "down_scales", down_scales, (experts, size, width // BLOCK), "(E, Hd, I/32)")
     expect_shape(op, "down_bias", down_bias, (experts, size), "(E, Hd)")
 

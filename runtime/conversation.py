@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import takewhile
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.generation import FinishReason
 from gptoss_onnx.runtime.harmony import HarmonyDelta, JoinedText
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RESERVE = 2048  # tokens that can be taken back where window layers have wrapped: a long answer with its thoughts
 
 
-class Conversation:
+class Conversation(Closing):
     """A chat with a model; a context manager that frees its cache.
 
     Each turn the whole conversation is rendered anew, because templates treat earlier turns otherwise than the
@@ -99,14 +99,6 @@ class Conversation:
         if self._cache is not None:
             self._cache.close()
         self._cache, self._held = None, []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _answer(self, messages: list[dict[str, Any]]) -> "Answer":
         session, tokenizer = self._session, self._tokenizer

@@ -6,7 +6,6 @@ B rows, V vocabulary.
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import integer, integer_array, shown
+from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling
@@ -51,7 +51,7 @@ class _Row:
         return token
 
 
-class Generation(Iterator[Step], Generic[Step]):
+class Generation(Closing, Iterator[Step], Generic[Step]):
     """Token ids as they are generated: one a step for one sequence, a list of B (None: finished) for several.
 
     A stop token is the last id of its row, and so is the token that completes a stop string. The last id of a
@@ -158,14 +158,6 @@ class Generation(Iterator[Step], Generic[Step]):
         """
         with self._use:
             self._end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _step(self) -> Step:
         active = [row for row in self._rows if row.finish_reason is None]

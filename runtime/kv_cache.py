@@ -6,7 +6,7 @@ say, see `gptoss_onnx.runtime.cache_layout`.
 
 import copy
 from collections.abc import Sequence
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.arguments import integer_array, within_int64
 from gptoss_onnx.runtime.cache_buffer import CacheBuffer, zeros
 from gptoss_onnx.runtime.cache_layout import CacheLayout
+from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PREFILL_CHUNK = 512
 
 
-class KVCache:
+class KVCache(Closing):
     """Zero-filled buffers for `batch` rows of up to `capacity` tokens each; made by `Session.new_cache`.
 
     A context manager; leaving it frees the buffers. One call at a time may use it: while one thread runs a
@@ -212,14 +213,6 @@ class KVCache:
     def mark_overflow(self, where: str) -> None:
         """Record that the buffers hold numbers that are not finite; `reset` fills them with zeros."""
         self._damage = f"found numbers that are not finite ({where})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _rewind(self, lengths: ArrayLike) -> None:
         self.buffers  # noqa: B018 - refuses a closed cache

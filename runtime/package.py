@@ -13,7 +13,7 @@ from typing import Any
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import is_plain_name, read_file
-from gptoss_onnx.json_text import JSON_LIMIT, parse_json
+from gptoss_onnx.json_text import read_json_object
 from gptoss_onnx.manifest import Manifest, WeightFile
 from gptoss_onnx.runtime.arguments import folder_path
 from gptoss_onnx.runtime.graph_file import GraphFile
@@ -84,9 +84,12 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
             "put it back or export again"
         )
     graph = GraphFile.read(package.graph)
+    tensors = {}
     for entry in weights.files:
-        check_weight_file(package.weight_path(entry), entry, compare_time=is_shared(package.manifest, entry))
-    _check_external_data(package, graph)
+        file = package.weight_path(entry)
+        header = check_weight_file(file, entry, compare_time=is_shared(package.manifest, entry))
+        tensors[entry.name] = tensor_ranges(file, header)
+    _check_external_data(package.graph, graph, tensors)
     return package
 
 
@@ -119,13 +122,9 @@ def read_own_json(folder: Path, name: str) -> dict[str, Any]:
     Raises PackageError where it leads out of the package, or is not a JSON object.
     """
     try:
-        text = read_own_file(folder, name, JSON_LIMIT)
+        return read_json_object(own_file(folder, name), PackageError)
     except FileNotFoundError:
         return {}
-    document = parse_json(text, str(folder / name), PackageError)
-    if not isinstance(document, dict):
-        raise PackageError(f"{folder / name}: found {type(document).__name__}, expected a JSON object")
-    return document
 
 
 def special_ids(folder: Path, model: Mapping[str, Any], key: str) -> tuple[int, ...]:
@@ -156,20 +155,22 @@ def is_shared(manifest: Manifest, entry: WeightFile) -> bool:
     return manifest.weights.mode != "copy" and entry.origin == "checkpoint"
 
 
-def _check_external_data(package: PackageFolder, graph: GraphFile) -> None:
-    """Refuse a graph that reads anything but tensors of the weight files, each of them whole."""
-    tensors = {entry.name: tensor_ranges(package.weight_path(entry)) for entry in package.manifest.weights.files}
+def _check_external_data(path: Path, graph: GraphFile, tensors: Mapping[str, frozenset[tuple[int, int]]]) -> None:
+    """Refuse a graph that reads anything but tensors of the weight files, each of them whole.
+
+    `tensors` are the byte ranges of each file by its name, and `path` names the graph in messages.
+    """
     for initializer in graph.initializers.values():
         found = initializer.external
         if found is None:
             continue
         if found.location not in tensors:
             raise PackageError(
-                f"{package.graph}: {initializer.name!r:.80} reads the file {found.location!r:.80}, expected one of "
+                f"{path}: {initializer.name!r:.80} reads the file {found.location!r:.80}, expected one of "
                 "weights.files in the manifest; export the package again"
             )
         if (found.offset, found.length) not in tensors[found.location]:
             raise PackageError(
-                f"{package.graph}: {initializer.name!r:.80} reads {found.length} bytes at {found.offset} of "
+                f"{path}: {initializer.name!r:.80} reads {found.length} bytes at {found.offset} of "
                 f"{found.location}, expected exactly one tensor of that file; export the package again"
             )

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Literal, Self, overload
 from weakref import WeakSet
 
@@ -18,6 +18,7 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest, Provider
 from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
 from gptoss_onnx.runtime.binding import Binding
+from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
     check_active_provider,
@@ -44,7 +45,7 @@ MAX_NEW_TOKENS = 256
 MOST_THREADS = 1024  # ONNX Runtime starts as many as it is told to, and hangs on a hundred thousand
 
 
-class Session:
+class Session(Closing):
     """A package opened for running; a context manager that frees the weights.
 
     Attributes:
@@ -314,14 +315,6 @@ class Session:
                     cache.binding = None
             self._bound.clear()
             self._weights.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _binding(self, cache: KVCache) -> Binding:
         """Return the cache's binding to the graph, made now if it has none; the cache must be in use by us."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import integer
+from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.generation import FinishReason, Generation
 from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
 from gptoss_onnx.runtime.kv_cache import KVCache
@@ -65,7 +65,7 @@ class _Reader(Protocol[PieceOut]):
         """Return what was held back."""
 
 
-class TextGeneration(Iterator[Piece], Generic[Piece]):
+class TextGeneration(Closing, Iterator[Piece], Generic[Piece]):
     """Text as it is generated: pieces that are never empty and never hold half a character.
 
     Pieces of a prompt are `str`. Pieces of a chat are `HarmonyDelta`, whose `kind` tells thoughts from the
@@ -118,14 +118,6 @@ class TextGeneration(Iterator[Piece], Generic[Piece]):
         """End the iteration and free an own cache; the caller's stays. Called at the end by itself."""
         self._ended = True
         self._generation.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _advance(self) -> None:
         token = next(self._generation, None)

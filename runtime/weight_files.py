@@ -11,34 +11,35 @@ from gptoss_onnx.manifest import WeightFile
 _LENGTH_BYTES = 8  # of the header's length, before the header itself
 
 
-def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> None:
-    """Raise PackageError unless a weight file is the one the manifest recorded: size, header, modification time."""
+def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> bytes:
+    """Return the header of a weight file.
+
+    Raises PackageError unless the file is the one that the manifest recorded: size, header, modification time.
+    """
     try:
         stat = path.stat()
         if stat.st_size != entry.size:
             raise _changed(path, f"{stat.st_size} bytes", f"{entry.size}")
-        header = hashlib.sha256(safetensors_header(path)).hexdigest()
+        header = safetensors_header(path)
     except CheckpointError as error:
         raise PackageError(f"{error}; export again") from error
     except OSError as error:
         raise PackageError(
             f"{path}: cannot be read ({error.strerror}), but weights lie there; put it back or export again"
         ) from error
-    if header != entry.header_sha256:
-        raise _changed(path, f"safetensors header {header[:12]}…", f"{entry.header_sha256[:12]}…")
+    found = hashlib.sha256(header).hexdigest()
+    if found != entry.header_sha256:
+        raise _changed(path, f"safetensors header {found[:12]}…", f"{entry.header_sha256[:12]}…")
     if compare_time and stat.st_mtime_ns != entry.mtime_ns:
         raise _changed(path, f"modification time {stat.st_mtime_ns} ns", f"{entry.mtime_ns}")
+    return header
 
 
-def tensor_ranges(path: Path) -> frozenset[tuple[int, int]]:
+def tensor_ranges(path: Path, header: bytes) -> frozenset[tuple[int, int]]:
     """Return (offset, length) in bytes of each tensor of a safetensors file, from the beginning of the file.
 
-    Raises PackageError where the header is not that of a safetensors file.
+    `path` names the file in messages. Raises PackageError where the header is not that of a safetensors file.
     """
-    try:
-        header = safetensors_header(path)
-    except CheckpointError as error:
-        raise PackageError(f"{error}; export again") from error
     document = parse_json(header, str(path), PackageError)
     begin = _LENGTH_BYTES + len(header)
     try:
