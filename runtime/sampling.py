@@ -150,14 +150,6 @@ def candidates(
     return tokens, scores
 
 
-def restrict(logits: NDArray[np.float32], sampling: Sampling) -> Scores:
-    """Return the scores (V) of `candidates` for a row that holds nothing yet, −inf where a token is left out."""
-    tokens, kept = candidates(logits, np.zeros(0, np.int64), sampling)
-    scores = np.full(logits.size, -np.inf)
-    scores[tokens] = kept
-    return scores
-
-
 def _kth_largest(scores: NDArray[Any], k: int) -> float:
     """Return the k-th largest of float32 or float64 scores (V); float32 is sorted in two thirds of the time."""
     with np.errstate(over="ignore"):

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -279,3 +280,11 @@ def test_a_package_without_a_chat_is_refused(package: Path, tmp_path: Path) -> N
     result = run("chat", bare, input="Why?\n")
     assert result.exit_code == 2
     assert "found no tokenizer.json" in result.stderr
+
+
+def test_an_end_token_beyond_the_vocabulary_goes_with_a_stop_token(package: Path, tmp_path: Path) -> None:
+    """No token has such an id, so it ends nothing; it used to be refused beside --stop-token alone."""
+    shutil.copytree(package, tmp_path / "package")
+    (tmp_path / "package" / "generation_config.json").write_text('{"eos_token_id": [5000000]}')
+    words = ("generate", tmp_path / "package", "-p", "Line\n", "-n", 3)
+    assert done(*words, "--stop-token", 0) == done(*words)

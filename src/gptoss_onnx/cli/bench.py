@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, file_size, is_verbose, kernel_options, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, file_size, is_verbose, kernel_options, print_json, say, verbose_option
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def bench(
     if as_json:
         print_json(speed.to_json())
     else:
-        click.echo(speed.summary())
+        say(speed.summary())
 
 
 def _check_length(package: "PackageFolder", plan: "Plan") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, is_verbose, verbose_option
+from gptoss_onnx.cli.console import extra, is_verbose, say, verbose_option
 from gptoss_onnx.cli.text_options import (
     reasoning_options,
     sampling,
@@ -17,7 +17,6 @@ from gptoss_onnx.cli.text_options import (
 )
 from gptoss_onnx.cli.writer import Writer
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.json_text import printable
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime import Conversation
@@ -173,7 +172,7 @@ class _Talk:
 
 def _note(text: str) -> None:
     """Say something that is not an answer."""
-    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
+    say(text, err=True)
 
 
 def _load_line_editing() -> None:

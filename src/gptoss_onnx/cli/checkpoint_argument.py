@@ -1,19 +1,18 @@
 """A checkpoint named on the command line: found before torch is imported, which takes seconds."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from gptoss_onnx.cli.console import Command
 from gptoss_onnx.cli.grouped import GroupedOption
 
 if TYPE_CHECKING:
     from gptoss_onnx.cli.progress import Display
 
 GROUP = "A checkpoint of the Hugging Face hub"
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def hub_options(command: Command) -> Command:

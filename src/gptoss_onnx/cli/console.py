@@ -154,9 +154,9 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def say(text: str) -> None:
-    """Print lines to stdout; what strangers wrote in them cannot steer the terminal."""
-    click.echo("\n".join(printable(line) for line in text.split("\n")))
+def say(text: str, err: bool = False) -> None:
+    """Print lines to stdout, or stderr; what strangers wrote in them cannot steer the terminal."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
 def file_size(count: int) -> str:

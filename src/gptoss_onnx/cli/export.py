@@ -4,12 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
-from gptoss_onnx.cli.console import count_of, extra, file_size, let_threads_sleep, verbose_option
+from gptoss_onnx.cli.console import Command, count_of, extra, file_size, let_threads_sleep, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from gptoss_onnx.manifest import Manifest, Provider, Target
 
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
 # Kept in step with exporter/options.py by a test that tries every combination.
 TOGETHER = """\b
@@ -145,7 +144,7 @@ def export(
             force=force,
             progress=display,
         )
-    click.echo(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
+    say(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
 
 
 def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -> str:

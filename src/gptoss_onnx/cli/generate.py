@@ -85,11 +85,13 @@ def generate(
     _check_flags(prompt, prompt_tokens, chat, system, reasoning_effort)
     with extra("cpu"):
         from gptoss_onnx.runtime import Session, open_package
+        from gptoss_onnx.runtime.stops import end_tokens
 
     opened = open_package(package)  # every mistake that shows without the graph is told before it is loaded
     tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
     continued = _prompt(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
-    settings = sampling(options, tokenizer, _ends(opened, tokenizer, chat))
+    ends = end_tokens(opened, tokenizer, chat, opened.model_size("vocab_size"))
+    settings = sampling(options, tokenizer, ends)
     _check_prompt(opened, continued)
     begin = time.perf_counter()
     with Session.open(package, kernels, activations, provider, threads) as session:
@@ -197,11 +199,6 @@ def _prompt(
     if not chat:
         return Prompt.of(prompt, tokenizer)
     return Prompt.of(chat_messages(prompt, system), tokenizer, template_variables(tokenizer, effort))
-
-
-def _ends(package: "PackageFolder", tokenizer: "Tokenizer | None", chat: bool) -> tuple[int, ...]:
-    """Return the tokens that end a text where the user names none."""
-    return package.eos_tokens + (tokenizer.harmony_stop_tokens if chat and tokenizer is not None else ())
 
 
 def _check_prompt(package: "PackageFolder", prompt: "Prompt") -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from gptoss_onnx.cli.console import count_of, extra, file_size, verbose_option
+from gptoss_onnx.cli.console import count_of, extra, file_size, say, verbose_option
 from gptoss_onnx.cli.progress import progress_on_stderr
 
 SHAPE_OPTIONS = {  # flag: field of ModelConfig, and what it counts
@@ -76,4 +76,4 @@ def make_checkpoint(
     size = sum(path.stat().st_size for path in files)
     holes = ", all holes" if sparse else ""
     layers_made, files_made = count_of(config.num_layers, "layer"), count_of(len(files), "file")
-    click.echo(f"{out}: {model}, {layers_made}, {layout}, {files_made} of weights ({file_size(size)}{holes})")
+    say(f"{out}: {model}, {layers_made}, {layout}, {files_made} of weights ({file_size(size)}{holes})")

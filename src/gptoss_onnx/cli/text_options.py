@@ -4,11 +4,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from gptoss_onnx.cli.console import kernel_options
+from gptoss_onnx.cli.console import Command, kernel_options
 from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 PROMPT_LIMIT = 16_000_000  # bytes of a prompt in a file
-Command = TypeVar("Command", bound=Callable[..., Any])
 _Decorator = Callable[[Any], Any]  # what click.option returns
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
-from gptoss_onnx.cli.console import extra, kernel_options, let_threads_sleep, print_json, verbose_option
+from gptoss_onnx.cli.console import extra, kernel_options, let_threads_sleep, print_json, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.progress import progress_on_stderr
 from gptoss_onnx.errors import InputError
@@ -84,7 +84,7 @@ def validate(
     if as_json:
         print_json(found.to_json())
     else:
-        click.echo(found.table())
+        say(found.table())
     return 0 if found.passed else FAILED
 
 
@@ -108,4 +108,4 @@ def _write(found: "Report", folder: Path, name: str, required: bool) -> None:
     except OSError as error:
         if required:
             raise
-        click.echo(f"note: {folder / name} not written ({error.strerror})", err=True)
+        say(f"note: {folder / name} not written ({error.strerror})", err=True)
