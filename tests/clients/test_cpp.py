@@ -15,7 +15,7 @@ import pytest
 
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.runtime import Session, chat_messages
-from support.cpp_client import Client, Limits, build_chat, build_client, run
+from support.cpp_client import Client, Limits, build_chat, run
 from support.tolerances import CLIENT_LOGITS
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
@@ -27,12 +27,6 @@ VOCAB = 2048
 
 
 @pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
 def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The demo checkpoint with each type of KV cache."""
     folder = tmp_path_factory.mktemp("kv")
@@ -40,12 +34,6 @@ def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
         dtype: export(demo_checkpoint, folder / dtype, weights="copy", kv_dtype=dtype).folder
         for dtype in ("float32", "float16", "bfloat16")
     }
-
-
-@pytest.fixture
-def spoilt(demo_package: Package, tmp_path: Path) -> Path:
-    """A copy of the demo package for a test to change."""
-    return Path(shutil.copytree(demo_package.folder, tmp_path / "package"))
 
 
 def random_tokens(count: int) -> list[int]:

@@ -11,21 +11,9 @@ import onnxruntime as ort
 import pytest
 
 from gptoss_onnx.exporter import Package, export
-from support.cpp_client import Client, build_client, run
+from support.cpp_client import Client, run
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
-
-
-@pytest.fixture
-def spoilt(demo_package: Package, tmp_path: Path) -> Path:
-    """A copy of the demo package for a test to change."""
-    return Path(shutil.copytree(demo_package.folder, tmp_path / "package"))
 
 
 def refused(client: Client, *words: str | Path, env: dict[str, str] | None = None) -> str:

@@ -15,24 +15,12 @@ from typing import Any
 import pytest
 
 from gptoss_onnx.exporter import Package, export
-from support.cpp_client import Client, Limits, build_client, change_manifest
+from support.cpp_client import Client, Limits, change_manifest
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
 DEEP = "[" * 100_000
 LARGE = 9_223_372_036_854_775_807
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
-
-
-@pytest.fixture
-def spoilt(demo_package: Package, tmp_path: Path) -> Path:
-    """A copy of the demo package for a test to change."""
-    return Path(shutil.copytree(demo_package.folder, tmp_path / "package"))
 
 
 @pytest.fixture

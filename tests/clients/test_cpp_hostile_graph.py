@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from support.cpp_client import Client, build_client, change_manifest
+from support.cpp_client import Client, change_manifest
 from support.fake_package import VOCAB, write_fake_package
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
@@ -29,12 +29,6 @@ FUNCTION_NODE = onnx.FunctionProto.DESCRIPTOR.fields_by_name["node"].number
 ATTRIBUTE_TENSOR = onnx.AttributeProto.DESCRIPTOR.fields_by_name["t"].number
 TENSOR_DATA_LOCATION = TensorProto.DESCRIPTOR.fields_by_name["data_location"].number
 ATTRIBUTE_GRAPH = AttributeProto.DESCRIPTOR.fields_by_name["g"].number
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.json_text import JSON_LIMIT, printable
-from support.cpp_client import Client, Limits, build_client, run
+from support.cpp_client import Client, Limits, run
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
@@ -28,12 +28,6 @@ BROKEN_JSON = [
     ),
     *('"\\ud800\\u0041"', "1e999", "[" * 500 + "]" * 500, "[1]]", "\ufeff1", "[1]\0"),
 ]
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
 
 
 def flat(value: Any, path: str = "") -> dict[str, tuple[int, Any]]:

@@ -12,7 +12,7 @@ import pytest
 
 from gptoss_onnx.exporter import export, golden
 from mutations.mutate import spoil
-from support.cpp_client import Client, Limits, Result, build_client
+from support.cpp_client import Client, Limits, Result
 from support.tiny_package import tiny_checkpoint
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
@@ -20,12 +20,6 @@ pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 COUNT = int(os.environ.get("MUTATIONS", "200"))
 FIRST = int(os.environ.get("MUTATION_SEED", "0"))
 WAYS = (("--verify",), ("--verify", "--json"), ("--prompt-tokens", "1,2,3", "--max-new-tokens", "4"))
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
 
 
 @pytest.fixture

@@ -13,19 +13,13 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.exporter import Package
 from gptoss_onnx.runtime import Sampling, Session
-from support.cpp_client import Client, build_client, run
+from support.cpp_client import Client, run
 from support.tolerances import SAMPLER_PROBABILITIES, SAMPLING_SIGMAS
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
 CASES = json.loads(Path(__file__).with_name("sampler_cases.json").read_text())["cases"]
 PROMPT = [1428, 304, 258, 269, 352, 351, 968, 11, 282, 330]  # It was a bright morning, and she
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
 
 
 @dataclass(frozen=True)

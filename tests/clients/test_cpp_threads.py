@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gptoss_onnx.exporter import Package, export
-from support.cpp_client import Client, build_client, run
+from support.cpp_client import Client, run
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
@@ -16,12 +16,6 @@ IDS = [str(token) for token in PROMPT]
 IN_USE = (
     "KV cache: found another call that is using it, expected one call at a time; each sequence has a cache of its own"
 )
-
-
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """The program and the probe, built once."""
-    return build_client(tmp_path_factory)
 
 
 @pytest.mark.parametrize("attempt", range(3))
