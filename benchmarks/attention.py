@@ -1,12 +1,14 @@
-"""Time SinkAttention on the layers of gpt-oss-20b, beside the machine's read bandwidth and stock ONNX Runtime.
+"""Time SinkAttention on the layers of gpt-oss-20b, beside the machine's read bandwidth and stock
+ONNX Runtime.
 
     python benchmarks/attention.py --threads 2 --json attention.json
 
-Decode of one token and prefill of 512, on full layers and on window layers of 128. Each model holds as many layers of
-one kind as make the caches larger than the processor's own, so that every cached key comes from memory, as in a whole
-model. The peer is com.microsoft GroupQueryAttention with `head_sink`, float32, the only cache it knows on CPU that
-this model can use. All variants of a case run interleaved; times are medians, speedups medians of the ratios within
-one round. The first layer's output is compared with the peer's before anything is timed.
+Decode of one token and prefill of 512, on full layers and on window layers of 128. Each model holds
+as many layers of one kind as make the caches larger than the processor's own, so that every cached
+key comes from memory, as in a whole model. The peer is com.microsoft GroupQueryAttention with
+`head_sink`, float32, the only cache it knows on CPU that this model can use. All variants of a case
+run interleaved; times are medians, speedups medians of the ratios within one round. The first
+layer's output is compared with the peer's before anything is timed.
 """
 
 import argparse
@@ -29,11 +31,22 @@ from gptoss_onnx.custom_ops.machine import Machine, measure
 
 HEADS, KV_HEADS, HEAD_DIM, WINDOW = 64, 8, 64, 128
 SCALE = HEAD_DIM**-0.5
-CACHE_BYTES = 256 << 20  # of one decode model, in float32; a few times the last-level cache where that is possible
+# of one decode model, in float32; a few times the last-level cache where that is possible
+CACHE_BYTES = 256 << 20
 MOST_LAYERS = 48
-TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
-# Largest difference from the peer that still says the same thing was computed, by cache and activation mode.
-AGREEMENT = {"float32 exact": 1e-4, "float16 exact": 2e-2, "bfloat16 exact": 1e-1, "bfloat16 bf16": 1e-1}
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
+# Largest difference from the peer that still says the same thing was computed, by cache and
+# activation mode.
+AGREEMENT = {
+    "float32 exact": 1e-4,
+    "float16 exact": 2e-2,
+    "bfloat16 exact": 1e-1,
+    "bfloat16 bf16": 1e-1,
+}
 PEER = "GroupQueryAttention"
 
 
@@ -56,7 +69,9 @@ class Case:
         """Layers of the model; prefill reads its cache from the processor's own anyway."""
         if self.new > 1:
             return 1
-        return min(MOST_LAYERS, max(1, CACHE_BYTES // (2 * 4 * KV_HEADS * HEAD_DIM * self.capacity)))
+        return min(
+            MOST_LAYERS, max(1, CACHE_BYTES // (2 * 4 * KV_HEADS * HEAD_DIM * self.capacity))
+        )
 
 
 CASES = (
@@ -83,11 +98,15 @@ class Result:
 
 def main() -> None:
     """Print a table of all cases, and write the JSON document where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES])
-    parser.add_argument("--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so")
+    parser.add_argument(
+        "--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.library is None:
@@ -95,12 +114,15 @@ def main() -> None:
     machine = measure(arguments.threads)
     print(json.dumps(asdict(machine), indent=2))
     print(
-        f"{'case':20} {'variant':20} {'ms a layer':>10} {'speedup':>8} {'cache GB/s':>10} {'of read':>8} {'GFLOP/s':>8}"
+        f"{'case':20} {'variant':20} {'ms a layer':>10} {'speedup':>8} {'cache GB/s':>10} "
+        f"{'of read':>8} {'GFLOP/s':>8}"
     )
     results = []
     for case in CASES:
         if arguments.cases is None or case.name in arguments.cases:
-            for result in run_case(case, arguments.library.resolve(), arguments.threads, arguments.rounds):
+            for result in run_case(
+                case, arguments.library.resolve(), arguments.threads, arguments.rounds
+            ):
                 print_row(result, machine)
                 results.append(result)
     if arguments.json:
@@ -129,19 +151,31 @@ def run_case(case: Case, library: Path, threads: int, rounds: int) -> Iterator[R
     for name, tolerance in AGREEMENT.items():
         difference = float(np.abs(outputs[name] - outputs[PEER]).max())
         if not difference < tolerance:
-            sys.exit(f"attention: {case.name}: {name} differs from {PEER} by {difference}, expected under {tolerance}")
+            sys.exit(
+                f"attention: {case.name}: {name} differs from {PEER} by {difference}, expected "
+                f"under {tolerance}"
+            )
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, layers in variants.items():
             times[name].append(layers.seconds())
-    seen = np.minimum(case.past + 1 + np.arange(case.new), case.window or np.inf)  # keys of each query
-    keys = min(case.past + case.new, case.window + case.new - 1 if case.window else np.inf)  # of all queries together
+    # keys of each query
+    seen = np.minimum(case.past + 1 + np.arange(case.new), case.window or np.inf)
+    # of all queries together
+    keys = min(case.past + case.new, case.window + case.new - 1 if case.window else np.inf)
     for name, layers in variants.items():
         seconds = statistics.median(times[name])
         speedup = ratio(times[PEER], times[name])
         cached = 2 * keys * KV_HEADS * HEAD_DIM * layers.cache_itemsize
         products = 4 * float(seen.sum()) * HEADS * HEAD_DIM
-        yield Result(case.name, name, 1e3 * seconds, speedup, cached / seconds / 1e9, products / seconds / 1e9)
+        yield Result(
+            case.name,
+            name,
+            1e3 * seconds,
+            speedup,
+            cached / seconds / 1e9,
+            products / seconds / 1e9,
+        )
 
 
 class Inputs:
@@ -165,14 +199,24 @@ class Layers:
     """One session over all layers of a case, its buffers bound, past and present one memory."""
 
     def __init__(
-        self, case: Case, inputs: Inputs, cache: str, activations: str | None, session: onnxruntime.InferenceSession
+        self,
+        case: Case,
+        inputs: Inputs,
+        cache: str,
+        activations: str | None,
+        session: onnxruntime.InferenceSession,
     ) -> None:
         self.cache_itemsize = 4 if cache == "float32" else 2
         self._session = session
         self._binding = session.io_binding()
         feeds = _peer_feeds(case, inputs) if activations is None else _sink_feeds(case, inputs)
-        # In our ring the token at position p lies in slot p mod C; the peer's window keeps its slots in order.
-        turn = (case.past - case.capacity) % case.capacity if case.window and activations is not None else 0
+        # In our ring the token at position p lies in slot p mod C; the peer's window keeps its
+        # slots in order.
+        turn = (
+            (case.past - case.capacity) % case.capacity
+            if case.window and activations is not None
+            else 0
+        )
         self._kept = {name: _ort_value(array, "float32") for name, array in feeds.items()}
         for layer in range(case.layers):
             for name, past in zip(("key", "value"), inputs.past, strict=True):
@@ -192,7 +236,9 @@ class Layers:
         return self._outputs.numpy().copy()
 
     def seconds(self) -> float:
-        """Run once and return the seconds a layer took; the same call again writes the same slots."""
+        """Run once and return the seconds a layer took; the same call again writes the same
+        slots.
+        """
         start = time.perf_counter()
         self._session.run_with_iobinding(self._binding)
         return (time.perf_counter() - start) / self._layers
@@ -239,7 +285,12 @@ def sink_model(case: Case, cache: str) -> bytes:
         "cos",
         "sin",
     ]
-    attributes = {"num_heads": HEADS, "kv_num_heads": KV_HEADS, "scale": SCALE, "window": case.window}
+    attributes = {
+        "num_heads": HEADS,
+        "kv_num_heads": KV_HEADS,
+        "scale": SCALE,
+        "window": case.window,
+    }
     return _model(case, "SinkAttention", "ai.gptoss", names, attributes, TYPES[cache])
 
 
@@ -265,19 +316,37 @@ def gqa_model(case: Case) -> bytes:
     return _model(case, PEER, "com.microsoft", names, attributes, TensorProto.FLOAT)
 
 
-def _model(case: Case, op: str, domain: str, names: list[str], attributes: dict[str, object], cache_type: int) -> bytes:
+def _model(
+    case: Case,
+    op: str,
+    domain: str,
+    names: list[str],
+    attributes: dict[str, object],
+    cache_type: int,
+) -> bytes:
     nodes, caches, outputs = [], [], []
     for layer in range(case.layers):
         present = [f"output_{layer}", f"present_key_{layer}", f"present_value_{layer}"]
-        nodes.append(helper.make_node(op, [name.format(layer) for name in names], present, domain=domain, **attributes))
-        caches += [helper.make_tensor_value_info(names[i].format(layer), cache_type, [None] * 4) for i in (3, 4)]
-        outputs += [helper.make_tensor_value_info(name, cache_type, [None] * 4) for name in present[1:]]
+        nodes.append(
+            helper.make_node(
+                op, [name.format(layer) for name in names], present, domain=domain, **attributes
+            )
+        )
+        caches += [
+            helper.make_tensor_value_info(names[i].format(layer), cache_type, [None] * 4)
+            for i in (3, 4)
+        ]
+        outputs += [
+            helper.make_tensor_value_info(name, cache_type, [None] * 4) for name in present[1:]
+        ]
         outputs.append(helper.make_tensor_value_info(present[0], TensorProto.FLOAT, [None] * 3))
     types = {"past_lengths": 7, "new_lengths": 7, "seqlens_k": 6, "total": 6}  # int64, int32
     ranks = {"query": 3, "key": 3, "value": 3, "cos": 3 if domain == "ai.gptoss" else 2}
     ranks["sin"] = ranks["cos"]
     shared = [
-        helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), [None] * ranks.get(name, 1))
+        helper.make_tensor_value_info(
+            name, types.get(name, TensorProto.FLOAT), [None] * ranks.get(name, 1)
+        )
         for name in names
         if name and "{" not in name
     ]

@@ -2,7 +2,8 @@
 
     python benchmarks/genai_worker.py PACKAGE THREADS
 
-Runs in the environment that peers.sh makes. Arithmetic is onnxruntime-genai's own choice, 8-bit activations in QMoE.
+Runs in the environment that peers.sh makes. Arithmetic is onnxruntime-genai's own choice, 8-bit
+activations in QMoE.
 """
 
 import argparse
@@ -20,7 +21,9 @@ class Genai(Peer):
     """One sequence in a loaded model."""
 
     def __init__(self, folder: str, threads: int) -> None:
-        super().__init__(json.loads((Path(folder) / "manifest.json").read_text())["model"]["vocab_size"])
+        super().__init__(
+            json.loads((Path(folder) / "manifest.json").read_text())["model"]["vocab_size"]
+        )
         config = og.Config(folder)
         options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
         config.overlay(json.dumps(options))
@@ -40,7 +43,9 @@ class Genai(Peer):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("package")
     parser.add_argument("threads", type=int)
     arguments = parser.parse_args()

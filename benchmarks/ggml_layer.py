@@ -1,7 +1,9 @@
-"""MoE layers in ggml, the tensor library of llama.cpp: the graph that llama.cpp builds for gpt-oss, in this process.
+"""MoE layers in ggml, the tensor library of llama.cpp: the graph that llama.cpp builds for gpt-oss,
+in this process.
 
-`peers.sh` builds the libraries; they are called through ctypes. Weights lie either as the model file holds them or
-repacked by ggml for its own kernels, which llama.cpp does by default when it loads a model.
+`peers.sh` builds the libraries; they are called through ctypes. Weights lie either as the model
+file holds them or repacked by ggml for its own kernels, which llama.cpp does by default when it
+loads a model.
 
 Legend: N tokens, Hd hidden size, E experts, I expert width, G blocks of 32 in a row.
 """
@@ -47,9 +49,11 @@ def is_built() -> bool:
 
 
 def to_ggml(blocks: Bytes, scales: Bytes) -> Bytes:
-    """Return a checkpoint's blocks (…, G, 16) and scales (…, G) as ggml's (…, G, 17): the same values.
+    """Return a checkpoint's blocks (…, G, 16) and scales (…, G) as ggml's (…, G, 17): the same
+    values.
 
-    A checkpoint's byte j holds elements 2j and 2j + 1 of a block, ggml's byte j elements j and j + 16.
+    A checkpoint's byte j holds elements 2j and 2j + 1 of a block, ggml's byte j elements j and j +
+    16.
     """
     half = BLOCK // 2
     low, high = blocks & 15, blocks >> 4
@@ -65,7 +69,8 @@ class Experts:
 
     Args:
         sizes: sizes of each layer.
-        weights: per layer, gate (E, I, Hd/32, 17), up (likewise) and down (E, Hd, I/32, 17) in ggml's blocks.
+        weights: per layer, gate (E, I, Hd/32, 17), up (likewise) and down (E, Hd, I/32, 17) in
+            ggml's blocks.
         layers: how many there are.
         threads: threads that compute.
         repack: let ggml repack the weights for its own kernels.
@@ -75,7 +80,12 @@ class Experts:
     """
 
     def __init__(
-        self, sizes: Sizes, weights: Iterable[tuple[Bytes, ...]], layers: int, threads: int, repack: bool
+        self,
+        sizes: Sizes,
+        weights: Iterable[tuple[Bytes, ...]],
+        layers: int,
+        threads: int,
+        repack: bool,
     ) -> None:
         self.sizes = sizes
         self.backend = call("ggml_backend_cpu_init")
@@ -85,7 +95,10 @@ class Experts:
         inputs = (sizes.hidden, sizes.hidden, sizes.width)
         context = new_context()
         self.layers = [
-            [new_tensor(context, MXFP4, *shape, sizes.experts) for shape in zip(inputs, widths, strict=True)]
+            [
+                new_tensor(context, MXFP4, *shape, sizes.experts)
+                for shape in zip(inputs, widths, strict=True)
+            ]
             for _ in range(layers)
         ]
         _allocate(context, _repacked(self.backend) if repack else plain)
@@ -100,14 +113,18 @@ class Experts:
 
 
 class Call:
-    """A call of `tokens` tokens: every layer reads one hidden state, and has router logits and an output of its own."""
+    """A call of `tokens` tokens: every layer reads one hidden state, and has router logits and an
+    output of its own.
+    """
 
     def __init__(self, experts: Experts, tokens: int) -> None:
         self._sizes, self._tokens, self._backend = experts.sizes, tokens, experts.backend
         plain = call("ggml_backend_get_default_buffer_type", self._backend)
         context = new_context()
         self._hidden = new_tensor(context, F32, self._sizes.hidden, 1, tokens)
-        self._routers = [new_tensor(context, F32, self._sizes.experts, tokens) for _ in experts.layers]
+        self._routers = [
+            new_tensor(context, F32, self._sizes.experts, tokens) for _ in experts.layers
+        ]
         _allocate(context, plain)
         context = new_context()
         self._graph = call("ggml_new_graph", context)
@@ -139,24 +156,43 @@ class Call:
         call("ggml_backend_tensor_get", self._outputs[layer], _address(values), *sizes, result=None)
         return values
 
-    def _layer(self, context: Any, router: Any, weights: Sequence[Any], biases: Sequence[Any]) -> Any:
-        """Build one layer as llama.cpp does: softmax over the chosen logits, experts, weighted sum."""
+    def _layer(
+        self, context: Any, router: Any, weights: Sequence[Any], biases: Sequence[Any]
+    ) -> Any:
+        """Build one layer as llama.cpp does: softmax over the chosen logits, experts, weighted
+        sum.
+        """
         sizes, tokens = self._sizes, self._tokens
         gate_weight, up_weight, down_weight = weights
         gate_bias, up_bias, down_bias = biases
         chosen = call("ggml_argsort_top_k", context, router, ctypes.c_int(sizes.top_k))
-        logits = call("ggml_get_rows", context, _reshape(context, router, 1, sizes.experts, tokens), chosen)
+        logits = call(
+            "ggml_get_rows", context, _reshape(context, router, 1, sizes.experts, tokens), chosen
+        )
         shares = call("ggml_soft_max", context, _reshape(context, logits, sizes.top_k, tokens))
         shares = _reshape(context, shares, 1, sizes.top_k, tokens)
         up = self._project(context, up_weight, self._hidden, up_bias, chosen)
         gate = self._project(context, gate_weight, self._hidden, gate_bias, chosen)
         constants = (ctypes.c_float(sizes.alpha), ctypes.c_float(sizes.limit))
         activated = call("ggml_swiglu_oai", context, gate, up, *constants)
-        weighted = call("ggml_mul", context, self._project(context, down_weight, activated, down_bias, chosen), shares)
+        weighted = call(
+            "ggml_mul",
+            context,
+            self._project(context, down_weight, activated, down_bias, chosen),
+            shares,
+        )
         row = 4 * sizes.hidden
         steps = (ctypes.c_size_t(sizes.top_k * row),)
         views = [
-            call("ggml_view_2d", context, weighted, _i64(sizes.hidden), _i64(tokens), *steps, ctypes.c_size_t(i * row))
+            call(
+                "ggml_view_2d",
+                context,
+                weighted,
+                _i64(sizes.hidden),
+                _i64(tokens),
+                *steps,
+                ctypes.c_size_t(i * row),
+            )
             for i in range(sizes.top_k)
         ]
         total = views[0]
@@ -166,22 +202,36 @@ class Call:
 
     @staticmethod
     def _project(context: Any, weight: Any, x: Any, bias: Any, chosen: Any) -> Any:
-        return call("ggml_add_id", context, call("ggml_mul_mat_id", context, weight, x, chosen), bias, chosen)
+        return call(
+            "ggml_add_id",
+            context,
+            call("ggml_mul_mat_id", context, weight, x, chosen),
+            bias,
+            chosen,
+        )
 
 
 class _InitParams(ctypes.Structure):
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+    _fields_ = (
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    )
 
 
 @cache
 def _libraries() -> list[ctypes.CDLL]:
     if not is_built():
         raise GgmlError(f"{LIBRARIES}: no libggml.so: run benchmarks/peers.sh")
-    return [ctypes.CDLL(str(LIBRARIES / f"lib{name}.so")) for name in ("ggml-base", "ggml-cpu", "ggml")]
+    return [
+        ctypes.CDLL(str(LIBRARIES / f"lib{name}.so")) for name in ("ggml-base", "ggml-cpu", "ggml")
+    ]
 
 
 def call(name: str, *arguments: Any, result: Any = ctypes.c_void_p) -> Any:
-    """Call a function of ggml; pointers are plain integers, and other arguments have their ctypes type."""
+    """Call a function of ggml; pointers are plain integers, and other arguments have their ctypes
+    type.
+    """
     for library in _libraries():
         function = getattr(library, name, None)
         if function is not None:

@@ -1,4 +1,6 @@
-"""Serve a package of ours to worker.py's commands: python benchmarks/gptoss_worker.py PACKAGE ACTIVATIONS THREADS."""
+"""Serve a package of ours to worker.py's commands: python benchmarks/gptoss_worker.py PACKAGE
+ACTIVATIONS THREADS.
+"""
 
 import argparse
 
@@ -14,7 +16,9 @@ class Package:
     """One sequence in an open package."""
 
     def __init__(self, folder: str, activations: str, threads: int) -> None:
-        self._session = Session.open(folder, kernels="native", activations=activations, threads=threads)
+        self._session = Session.open(
+            folder, kernels="native", activations=activations, threads=threads
+        )
         self._cache = self._session.new_cache(1, CAPACITY)
         self._random = np.random.default_rng(0)
 
@@ -24,7 +28,9 @@ class Package:
         self._run(tokens)
 
     def fill(self, tokens: int) -> None:
-        """Claim so many tokens: what the cache holds, zeros or other tokens, makes no difference to the time."""
+        """Claim so many tokens: what the cache holds, zeros or other tokens, makes no difference to
+        the time.
+        """
         missing = tokens - int(self._cache.lengths[0])
         self._cache.mark_writing(1)
         self._cache.advance(np.array([missing]))
@@ -34,7 +40,9 @@ class Package:
         self._run(1)
 
     def _run(self, tokens: int) -> None:
-        self._session.forward(self._random.integers(0, self._session.vocab, (1, tokens)), self._cache)
+        self._session.forward(
+            self._random.integers(0, self._session.vocab, (1, tokens)), self._cache
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Time Linear and LinearInt8 on the projections of gpt-oss-20b, beside a plain read, arithmetic peaks and stock ORT.
+"""Time Linear and LinearInt8 on the projections of gpt-oss-20b, beside a plain read, arithmetic
+peaks and stock ORT.
 
     python benchmarks/linear.py --threads 2 --json linear.json
 
-Decode: several copies of a projection, each on weights of its own in one memory-mapped file larger than the caches,
-alternating with a plain read of the same bytes. Prefill: one projection of 512 tokens, beside the float32 FMA peak.
-Peers (ORT's Gemm in float32 and MatMulNBits with 8 bits and accuracy level 4) run interleaved with the kernel.
-Every figure is a median; shares and speedups are medians of ratios within one round.
+Decode: several copies of a projection, each on weights of its own in one memory-mapped file larger
+    than the caches,
+alternating with a plain read of the same bytes. Prefill: one projection of 512 tokens, beside the
+float32 FMA peak. Peers (ORT's Gemm in float32 and MatMulNBits with 8 bits and accuracy level 4) run
+interleaved with the kernel. Every figure is a median; shares and speedups are medians of ratios
+within one round.
 """
 
 import argparse
@@ -31,13 +34,19 @@ from gptoss_onnx.custom_ops.library import library_path
 from gptoss_onnx.custom_ops.machine import Machine, measure, read_seconds
 
 HIDDEN, QUERY, KEY, VOCABULARY = 2880, 4096, 512, 201088
-SHAPES = {"q": (QUERY, HIDDEN), "k, v": (KEY, HIDDEN), "o": (HIDDEN, QUERY), "lm_head": (VOCABULARY, HIDDEN)}
+SHAPES = {
+    "q": (QUERY, HIDDEN),
+    "k, v": (KEY, HIDDEN),
+    "o": (HIDDEN, QUERY),
+    "lm_head": (VOCABULARY, HIDDEN),
+}
 PREFILL_SHAPES = ("q", "k, v", "o")
 DECODE_TOKENS = (1, 4, 8)
 PREFILL_TOKENS = 512
 DECODE_BYTES = 384 << 20  # of weights that one decode run reads: several times the last-level cache
 PEERS = ("gemm_fp32", "nbits_8bit")
-# Weights and activations; 8-bit activations round as bfloat16 ones do where the weights have 16 bits.
+# Weights and activations; 8-bit activations round as bfloat16 ones do where the weights have 16
+# bits.
 OURS = (("bf16", "exact"), ("bf16", "bf16"), ("int8", "exact"), ("int8", "bf16"), ("int8", "int8"))
 GEMM_LIMIT = 1 << 30  # Gemm would hold two float32 copies of anything larger
 BLOCK = 32  # of MatMulNBits
@@ -45,7 +54,9 @@ BLOCK = 32  # of MatMulNBits
 
 @dataclass(frozen=True)
 class Result:
-    """One projection: times in milliseconds, and ratios above one where our kernel is the faster."""
+    """One projection: times in milliseconds, and ratios above one where our kernel is the
+    faster.
+    """
 
     case: str
     weights: str
@@ -59,11 +70,15 @@ class Result:
 
 def main() -> None:
     """Print a table of all cases, and write the JSON document where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cases", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so")
+    parser.add_argument(
+        "--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.library is None:
@@ -71,13 +86,17 @@ def main() -> None:
     bench = Bench(arguments.library.resolve(), arguments.threads, arguments.rounds)
     machine = measure(arguments.threads)
     print(json.dumps(asdict(machine), indent=2))
-    print(f"{'case':10} {'weights':>7} {'tokens':>6} {'mode':>6} {'ms':>9}  share of floor          speedup over peers")
+    print(
+        f"{'case':10} {'weights':>7} {'tokens':>6} {'mode':>6} {'ms':>9}  share of floor          "
+        "speedup over peers"
+    )
     results = []
     for result in bench.results(arguments.cases, machine):  # printed as they come
         peers = ", ".join(f"{name} {ratio:.2f}" for name, ratio in result.speedup_over.items())
         floor = f"{result.share_of_floor:.2f} of {result.floor}"
         head = (
-            f"{result.case:10} {result.weights:>7} {result.tokens:6} {result.activations:>6} {result.milliseconds:9.3f}"
+            f"{result.case:10} {result.weights:>7} {result.tokens:6} {result.activations:>6} "
+            f"{result.milliseconds:9.3f}"
         )
         print(f"{head}  {floor:22}  {peers}")
         results.append(result)
@@ -104,7 +123,9 @@ class Bench:
                 with tempfile.TemporaryDirectory() as folder:
                     yield from self._prefill(case, rows, depth, machine, Path(folder))
 
-    def _decode(self, case: str, rows: int, depth: int, copies: int, folder: Path) -> Iterator[Result]:
+    def _decode(
+        self, case: str, rows: int, depth: int, copies: int, folder: Path
+    ) -> Iterator[Result]:
         sessions = self._sessions(rows, depth, copies, folder)
         with _Mapped(folder / "linear.bin") as bf16, _Mapped(folder / "int8.bin") as int8:
             for tokens in DECODE_TOKENS:
@@ -126,7 +147,9 @@ class Bench:
                         {peer: ratio(times[peer], times[name]) for peer in PEERS if peer in times},
                     )
 
-    def _prefill(self, case: str, rows: int, depth: int, machine: Machine, folder: Path) -> Iterator[Result]:
+    def _prefill(
+        self, case: str, rows: int, depth: int, machine: Machine, folder: Path
+    ) -> Iterator[Result]:
         sessions = self._sessions(rows, depth, 1, folder)
         x = np.random.default_rng(0).standard_normal((PREFILL_TOKENS, depth), np.float32)
         times = self._interleaved({name: _runner(session, x) for name, session in sessions.items()})
@@ -136,20 +159,39 @@ class Bench:
             seconds = statistics.median(times[name])
             speedups = {peer: ratio(times[peer], times[name]) for peer in PEERS}
             share = floor / seconds
-            yield Result(case, weights, PREFILL_TOKENS, activations, 1e3 * seconds, "fp32 FMA peak", share, speedups)
+            yield Result(
+                case,
+                weights,
+                PREFILL_TOKENS,
+                activations,
+                1e3 * seconds,
+                "fp32 FMA peak",
+                share,
+                speedups,
+            )
 
-    def _sessions(self, rows: int, depth: int, copies: int, folder: Path) -> dict[str, onnxruntime.InferenceSession]:
-        linear = _write_model(folder, "linear", _linear_node, TensorProto.BFLOAT16, rows, depth, copies)
+    def _sessions(
+        self, rows: int, depth: int, copies: int, folder: Path
+    ) -> dict[str, onnxruntime.InferenceSession]:
+        linear = _write_model(
+            folder, "linear", _linear_node, TensorProto.BFLOAT16, rows, depth, copies
+        )
         int8 = _write_model(folder, "int8", _int8_node, TensorProto.INT8, rows, depth, copies)
         models = {"bf16": linear, "int8": int8}
         sessions = {
-            f"{weights} {activations}": open_session(models[weights], self.threads, self.library, activations)
+            f"{weights} {activations}": open_session(
+                models[weights], self.threads, self.library, activations
+            )
             for weights, activations in OURS
         }
-        nbits = _write_model(folder, "nbits_8bit", _nbits_node, TensorProto.UINT8, rows, depth, copies)
+        nbits = _write_model(
+            folder, "nbits_8bit", _nbits_node, TensorProto.UINT8, rows, depth, copies
+        )
         sessions["nbits_8bit"] = open_session(nbits, self.threads)
         if 4 * copies * rows * depth < GEMM_LIMIT:
-            gemm = _write_model(folder, "gemm_fp32", _gemm_node, TensorProto.FLOAT, rows, depth, copies)
+            gemm = _write_model(
+                folder, "gemm_fp32", _gemm_node, TensorProto.FLOAT, rows, depth, copies
+            )
             sessions["gemm_fp32"] = open_session(gemm, self.threads)
         return sessions
 
@@ -164,7 +206,9 @@ class Bench:
 
 
 def _runner(session: onnxruntime.InferenceSession, x: np.ndarray) -> Callable[[], float]:
-    """Return a function that runs the session once on bound buffers and returns the seconds it took."""
+    """Return a function that runs the session once on bound buffers and returns the seconds it
+    took.
+    """
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)
     for output in session.get_outputs():
@@ -194,7 +238,9 @@ def _nbits_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
 
 
 def _int8_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
-    return helper.make_node("LinearInt8", ["x", f"w{copy}", f"scales{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss")
+    return helper.make_node(
+        "LinearInt8", ["x", f"w{copy}", f"scales{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss"
+    )
 
 
 class _Mapped:
@@ -224,7 +270,8 @@ def _write_model(
     depth: int,
     copies: int,
 ) -> Path:
-    """Write `copies` projections of one input, with random weights of `element` type one after the other in a file.
+    """Write `copies` projections of one input, with random weights of `element` type one after the
+    other in a file.
 
     8-bit weights have their scales behind them.
     """
@@ -244,23 +291,34 @@ def _write_model(
             dims = [blocks] if nbits else [rows, depth // BLOCK]
             place = (f"{name}.bin", start + one.nbytes, scales.nbytes)
             tensors.append(_external(f"scales{copy}", TensorProto.FLOAT, dims, *place))
-    bias = helper.make_tensor("bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True)
+    bias = helper.make_tensor(
+        "bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True
+    )
     graph = helper.make_graph(
         [node(copy, rows, depth) for copy in range(copies)],
         name,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", depth])],
-        [helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, ["N", rows]) for copy in range(copies)],
+        [
+            helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, ["N", rows])
+            for copy in range(copies)
+        ],
         [*tensors, bias],
     )
     domains = {"": 24, "ai.gptoss": 1, "com.microsoft": 1}
     imports = [helper.make_opsetid(domain, opset) for domain, opset in domains.items()]
     path = folder / f"{name}.onnx"
-    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString()
+    )
     return path
 
 
-def _external(name: str, element: int, dims: list[int], location: str, offset: int, length: int) -> TensorProto:
-    tensor = TensorProto(name=name, data_type=element, dims=dims, data_location=TensorProto.EXTERNAL)
+def _external(
+    name: str, element: int, dims: list[int], location: str, offset: int, length: int
+) -> TensorProto:
+    tensor = TensorProto(
+        name=name, data_type=element, dims=dims, data_location=TensorProto.EXTERNAL
+    )
     for key, value in {"location": location, "offset": offset, "length": length}.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor

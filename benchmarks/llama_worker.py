@@ -1,7 +1,9 @@
-"""Serve a GGUF file with llama.cpp to worker.py's commands: python benchmarks/llama_worker.py MODEL THREADS.
+"""Serve a GGUF file with llama.cpp to worker.py's commands: python benchmarks/llama_worker.py MODEL
+THREADS.
 
-Runs in the environment that peers.sh makes. Everything is as llama.cpp has it by default: weights repacked for its
-kernels, a 16-bit KV cache, flash attention where it finds it useful, batches of 512.
+Runs in the environment that peers.sh makes. Everything is as llama.cpp has it by default: weights
+repacked for its kernels, a 16-bit KV cache, flash attention where it finds it useful, batches of
+512.
 """
 
 import argparse
@@ -18,7 +20,9 @@ class Llama(Peer):
 
     def __init__(self, path: str, threads: int) -> None:
         llama_cpp.llama_backend_init()
-        model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        model = llama_cpp.llama_model_load_from_file(
+            path.encode(), llama_cpp.llama_model_default_params()
+        )
         if model is None:
             raise SystemExit(f"{path}: llama.cpp cannot load it")
         super().__init__(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model)))
@@ -35,7 +39,10 @@ class Llama(Peer):
     def run(self, ids: list[int]) -> None:
         """See Peer."""
         tokens = (ctypes.c_int32 * len(ids))(*ids)  # the batch only points to them
-        if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))) != 0:
+        if (
+            llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids)))
+            != 0
+        ):
             raise SystemExit("llama_decode failed")
         llama_cpp.llama_synchronize(self._context)
 

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from gptoss_onnx.custom_ops.machine import measure
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     print(json.dumps(asdict(measure(parser.parse_args().threads)), indent=2))

@@ -1,15 +1,17 @@
-"""Time MoEDispatchMXFP4 on layers of gpt-oss-20b, beside a plain read of as many of its bytes, llama.cpp and QMoE.
+"""Time MoEDispatchMXFP4 on layers of gpt-oss-20b, beside a plain read of as many of its bytes,
+llama.cpp and QMoE.
 
     bash benchmarks/peers.sh
     python benchmarks/moe.py --threads 2 --json moe.json
 
-Random weights of several layers lie in one memory-mapped file, an order of magnitude beyond the caches. Decode: every
-run sends its tokens to other experts of every layer, and alternates with a plain read of other experts' bytes. Prefill:
-512 tokens through one layer after the other. The peers run interleaved: ggml on the same weights, as llama.cpp stores
-them and as it repacks them (its default), and stock ONNX Runtime's QMoE on weights requantised to 4 bits and on the
-same weights in 8 bits, both at accuracy level 4, and transformers' eager experts in bfloat16. Times are medians for one
-layer; shares and speedups are medians of ratios within one round. `error` is the root mean square difference from mode
-exact, relative to its output.
+Random weights of several layers lie in one memory-mapped file, an order of magnitude beyond the
+caches. Decode: every run sends its tokens to other experts of every layer, and alternates with a
+plain read of other experts' bytes. Prefill: 512 tokens through one layer after the other. The peers
+run interleaved: ggml on the same weights, as llama.cpp stores them and as it repacks them (its
+default), and stock ONNX Runtime's QMoE on weights requantised to 4 bits and on the same weights in
+8 bits, both at accuracy level 4, and transformers' eager experts in bfloat16. Times are medians for
+one layer; shares and speedups are medians of ratios within one round. `error` is the root mean
+square difference from mode exact, relative to its output.
 """
 
 import argparse
@@ -54,14 +56,17 @@ TRANSFORMERS = "transformers bf16"
 PEERS = (*LLAMA_REPACKS, *QMOE_BITS, TRANSFORMERS)
 READ = "read"
 OPERATIONS_A_TOKEN = 2 * 3 * HIDDEN * WIDTH * TOP_K
-PAUSE = 0.02  # seconds after each run: idle threads of one contender stop spinning before the next one runs
+# seconds after each run: idle threads of one contender stop spinning before the next one runs
+PAUSE = 0.02
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One contender at one number of tokens; ratios are above one where it is faster than what it is compared with."""
+    """One contender at one number of tokens; ratios are above one where it is faster than what it
+    is compared with.
+    """
 
     contender: str
     tokens: int
@@ -75,30 +80,45 @@ class Result:
 
 def main() -> None:
     """Print a table, and write the JSON document where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 4, 8, 512])
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so")
+    parser.add_argument(
+        "--library", type=Path, default=library_path(), help="another build of libgptoss_ops.so"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.library is None:
         sys.exit("moe: the native library is not built")
     if set(LLAMA_REPACKS) & set(arguments.peers) and not ggml_layer.is_built():
-        sys.exit("moe: llama.cpp is not built: run benchmarks/peers.sh, or leave it out with --peers")
+        sys.exit(
+            "moe: llama.cpp is not built: run benchmarks/peers.sh, or leave it out with --peers"
+        )
     machine = measure(arguments.threads)
     print(json.dumps(asdict(machine), indent=2))
     print(
-        f"{'contender':20} {'tokens':>6} {'ms/layer':>9} {'GB/s':>6} {'GFLOP/s':>8} {'of read':>8} {'error':>8}"
+        f"{'contender':20} {'tokens':>6} {'ms/layer':>9} {'GB/s':>6} {'GFLOP/s':>8} {'of read':>8} "
+        f"{'error':>8}"
         "  speedup over peers"
     )
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(arguments.library.resolve(), arguments.threads, arguments.layers, arguments.peers, Path(folder))
+        bench = Bench(
+            arguments.library.resolve(),
+            arguments.threads,
+            arguments.layers,
+            arguments.peers,
+            Path(folder),
+        )
         for tokens in arguments.tokens:
-            for result in bench.run(tokens, arguments.rounds if tokens < 64 else max(3, arguments.rounds // 6)):
+            for result in bench.run(
+                tokens, arguments.rounds if tokens < 64 else max(3, arguments.rounds // 6)
+            ):
                 print(_row(result), flush=True)
                 results.append(result)
         bench.close()
@@ -112,7 +132,8 @@ def _row(result: Result) -> str:
     error = f"{result.error:.1e}" if result.error is not None else ""
     peers = ", ".join(f"{name} {ratio:.2f}" for name, ratio in result.speedup_over.items())
     return (
-        f"{result.contender:20} {result.tokens:6} {result.milliseconds:9.3f} {bandwidth:>6} {result.gigaflops:8.0f}"
+        f"{result.contender:20} {result.tokens:6} {result.milliseconds:9.3f} {bandwidth:>6} "
+        f"{result.gigaflops:8.0f}"
         f" {share:>8} {error:>8}  {peers}"
     )
 
@@ -136,7 +157,9 @@ class Contender:
 class Bench:
     """The contenders, each with its weights."""
 
-    def __init__(self, library: Path, threads: int, layers: int, peers: list[str], folder: Path) -> None:
+    def __init__(
+        self, library: Path, threads: int, layers: int, peers: list[str], folder: Path
+    ) -> None:
         self._threads = threads
         self._layers = layers
         self._random = np.random.default_rng(0)
@@ -144,11 +167,17 @@ class Bench:
         self._sessions = {mode: open_session(ours, threads, library, mode) for mode in MODES}
         for peer, bits in QMOE_BITS.items():
             if peer in peers:
-                self._sessions[peer] = open_session(write_model(folder / peer, layers, qmoe_model(bits)), threads)
+                self._sessions[peer] = open_session(
+                    write_model(folder / peer, layers, qmoe_model(bits)), threads
+                )
         self._ggml = {
-            peer: ggml_experts(layers, threads, repack) for peer, repack in LLAMA_REPACKS.items() if peer in peers
+            peer: ggml_experts(layers, threads, repack)
+            for peer, repack in LLAMA_REPACKS.items()
+            if peer in peers
         }
-        self._transformers = transformers_experts(layers, threads) if TRANSFORMERS in peers else None
+        self._transformers = (
+            transformers_experts(layers, threads) if TRANSFORMERS in peers else None
+        )
         self._file = (folder / "mxfp4.bin").open("r+b")
         self._mapped = mmap.mmap(self._file.fileno(), 0)
         self._bytes = np.frombuffer(self._mapped, np.uint8)
@@ -162,9 +191,15 @@ class Bench:
     def run(self, tokens: int, rounds: int) -> list[Result]:
         """Run all contenders in turn and return their results."""
         hidden = self._random.standard_normal((tokens, HIDDEN), np.float32)
-        inputs = Inputs(hidden, [np.empty((tokens, EXPERTS), np.float32) for _ in range(self._layers)])
-        contenders = {name: self._session(session, inputs) for name, session in self._sessions.items()}
-        contenders |= {name: self._ggml_call(experts, inputs) for name, experts in self._ggml.items()}
+        inputs = Inputs(
+            hidden, [np.empty((tokens, EXPERTS), np.float32) for _ in range(self._layers)]
+        )
+        contenders = {
+            name: self._session(session, inputs) for name, session in self._sessions.items()
+        }
+        contenders |= {
+            name: self._ggml_call(experts, inputs) for name, experts in self._ggml.items()
+        }
         if self._transformers is not None:
             contenders[TRANSFORMERS] = _transformers_call(self._transformers, inputs)
         errors = self._errors(contenders, inputs)
@@ -186,7 +221,11 @@ class Bench:
             contender.run()
             outputs[name] = contender.output().copy()
         exact = outputs["exact"]
-        return {name: _rms(output - exact) / _rms(exact) for name, output in outputs.items() if name != "exact"}
+        return {
+            name: _rms(output - exact) / _rms(exact)
+            for name, output in outputs.items()
+            if name != "exact"
+        }
 
     def _timed(self, contender: Contender, inputs: Inputs) -> float:
         self._draw(inputs)
@@ -204,8 +243,12 @@ class Bench:
         binding = session.io_binding()
         names = ["hidden", *(f"router{i}" for i in range(self._layers))]
         for name, array in zip(names, (inputs.hidden, *inputs.routers), strict=True):
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))  # no copy
-        outputs = [onnxruntime.OrtValue.ortvalue_from_numpy(np.empty_like(inputs.hidden)) for _ in inputs.routers]
+            # no copy
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        outputs = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(np.empty_like(inputs.hidden))
+            for _ in inputs.routers
+        ]
         for i, output in enumerate(outputs):
             binding.bind_ortvalue_output(f"output{i}", output)
         return Contender(lambda: session.run_with_iobinding(binding), outputs[0].numpy)
@@ -220,16 +263,22 @@ class Bench:
         return Contender(run, lambda: call.output(0))
 
     def _read(self) -> float:
-        """Read what one token needs, each expert from end to end, with the tensors' own places in the file."""
+        """Read what one token needs, each expert from end to end, with the tensors' own places in
+        the file.
+        """
         seconds = 0.0
         for layer in range(self._layers):
             start = self._bytes.ctypes.data + layer * EXPERTS * EXPERT_BYTES
             for expert in self._random.choice(EXPERTS, TOP_K, replace=False):
                 for offset, count in expert_ranges():
-                    seconds += read_seconds(start + offset + int(expert) * count, count, self._threads)
+                    seconds += read_seconds(
+                        start + offset + int(expert) * count, count, self._threads
+                    )
         return seconds
 
-    def _result(self, name: str, tokens: int, times: dict[str, list[float]], errors: dict[str, float]) -> Result:
+    def _result(
+        self, name: str, tokens: int, times: dict[str, list[float]], errors: dict[str, float]
+    ) -> Result:
         seconds = statistics.median(times[name])
         reads = name == READ or (tokens == 1 and (name in MODES or name in LLAMA_REPACKS))
         return Result(
@@ -240,7 +289,11 @@ class Bench:
             tokens * OPERATIONS_A_TOKEN / seconds / 1e9 if name != READ else 0.0,
             ratio(times[READ], times[name]) if tokens == 1 and reads and name != READ else None,
             errors.get(name),
-            {peer: ratio(times[peer], times[name]) for peer in PEERS if peer in times and name in MODES},
+            {
+                peer: ratio(times[peer], times[name])
+                for peer in PEERS
+                if peer in times and name in MODES
+            },
         )
 
 

@@ -1,4 +1,5 @@
-"""What moe.py compares: layers of random experts, as files of ONNX models and as ggml's tensors, all from one draw.
+"""What moe.py compares: layers of random experts, as files of ONNX models and as ggml's tensors,
+all from one draw.
 
 Legend: E experts, Hd hidden size, I expert width, G blocks of 32 in a row.
 """
@@ -45,17 +46,23 @@ def ggml_experts(layers: int, threads: int, repack: bool) -> ggml_layer.Experts:
         down = ggml_layer.to_ggml(weights["down_blocks"], weights["down_scales"])
         return gate_up[:, 0::2], gate_up[:, 1::2], down
 
-    return ggml_layer.Experts(SIZES, (convert(draw(i)) for i in range(layers)), layers, threads, repack)
+    return ggml_layer.Experts(
+        SIZES, (convert(draw(i)) for i in range(layers)), layers, threads, repack
+    )
 
 
 def transformers_experts(layers: int, threads: int) -> transformers_layer.Experts:
     """Return the layers in transformers."""
-    return transformers_layer.Experts(SIZES, (tuple(draw(i).values()) for i in range(layers)), threads)
+    return transformers_layer.Experts(
+        SIZES, (tuple(draw(i).values()) for i in range(layers)), threads
+    )
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A kind of model: its node, its weights from a checkpoint's, and what goes into the graph itself."""
+    """A kind of model: its node, its weights from a checkpoint's, and what goes into the graph
+    itself.
+    """
 
     node: Callable[[int], onnx.NodeProto]
     convert: Callable[[Tensors], Tensors]
@@ -65,16 +72,31 @@ def mxfp4_model() -> OnnxModel:
     """Return our op on the weights as they are."""
 
     def node(i: int) -> onnx.NodeProto:
-        names = ("gate_up_blocks", "gate_up_scales", "gate_up_bias", "down_blocks", "down_scales", "down_bias")
-        inputs = ["hidden", f"router{i}", *(name if name.endswith("bias") else f"{name}{i}" for name in names)]
+        names = (
+            "gate_up_blocks",
+            "gate_up_scales",
+            "gate_up_bias",
+            "down_blocks",
+            "down_scales",
+            "down_bias",
+        )
+        inputs = [
+            "hidden",
+            f"router{i}",
+            *(name if name.endswith("bias") else f"{name}{i}" for name in names),
+        ]
         attributes = {"top_k": TOP_K, "alpha": ALPHA, "limit": LIMIT}
-        return helper.make_node("MoEDispatchMXFP4", inputs, [f"output{i}"], domain="ai.gptoss", **attributes)
+        return helper.make_node(
+            "MoEDispatchMXFP4", inputs, [f"output{i}"], domain="ai.gptoss", **attributes
+        )
 
     return OnnxModel(node, lambda weights: weights)
 
 
 def qmoe_model(bits: int) -> OnnxModel:
-    """Return ONNX Runtime's QMoE: in 8 bits on the same weights, in 4 on the nearest it can hold."""
+    """Return ONNX Runtime's QMoE: in 8 bits on the same weights, in 4 on the nearest it can
+    hold.
+    """
 
     def node(i: int) -> onnx.NodeProto:
         inputs = ["hidden", f"router{i}", f"gate_up{i}", f"gate_up_steps{i}", "gate_up_bias"]
@@ -118,12 +140,16 @@ def qmoe_model(bits: int) -> OnnxModel:
 
 
 def write_model(path: Path, layers: int, kind: OnnxModel) -> Path:
-    """Write a graph of `layers` nodes on one input, and their weights in a file beside it; returns the graph's path."""
+    """Write a graph of `layers` nodes on one input, and their weights in a file beside it; returns
+    the graph's path.
+    """
     initializers: list[TensorProto] = []
     with path.with_suffix(".bin").open("wb") as file:
         for i in range(layers):
             for name, values in kind.convert(draw(i)).items():
-                initializers.append(_external(f"{name}{i}", values, path.with_suffix(".bin").name, file.tell()))
+                initializers.append(
+                    _external(f"{name}{i}", values, path.with_suffix(".bin").name, file.tell())
+                )
                 file.write(values.tobytes())
     biases = {
         "gate_up_bias": np.zeros((EXPERTS, 2 * WIDTH), np.float32),
@@ -140,23 +166,30 @@ def write_model(path: Path, layers: int, kind: OnnxModel) -> Path:
         initializers,
     )
     imports = [
-        helper.make_opsetid(domain, opset) for domain, opset in (("", 24), ("ai.gptoss", 1), ("com.microsoft", 1))
+        helper.make_opsetid(domain, opset)
+        for domain, opset in (("", 24), ("ai.gptoss", 1), ("com.microsoft", 1))
     ]
     model = path.with_suffix(".onnx")
-    model.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString())
+    model.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString()
+    )
     return model
 
 
 def _external(name: str, values: NDArray[np.generic], location: str, offset: int) -> TensorProto:
     element = helper.np_dtype_to_tensor_dtype(values.dtype)
-    tensor = TensorProto(name=name, data_type=element, dims=values.shape, data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name=name, data_type=element, dims=values.shape, data_location=TensorProto.EXTERNAL
+    )
     for key, value in {"location": location, "offset": offset, "length": values.nbytes}.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
 
 def expert_ranges() -> Iterator[tuple[int, int]]:
-    """Yield offset in a layer of the file of mxfp4_model, and bytes of one expert, of each of its tensors."""
+    """Yield offset in a layer of the file of mxfp4_model, and bytes of one expert, of each of its
+    tensors.
+    """
     offset = 0
     for outputs, inputs in ((2 * WIDTH, HIDDEN), (HIDDEN, WIDTH)):
         for bytes_a_block in (BLOCK // 2, 1):

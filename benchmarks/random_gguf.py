@@ -1,8 +1,10 @@
-"""Write a GGUF file of gpt-oss-20b's shapes with random weights: MXFP4 experts, and Q8_0 elsewhere as published.
+"""Write a GGUF file of gpt-oss-20b's shapes with random weights: MXFP4 experts, and Q8_0 elsewhere
+as published.
 
     build/peers/venv/bin/python benchmarks/random_gguf.py OUT.gguf --layers 24
 
-Runs in the environment that peers.sh makes. The tokenizer is made up, since llama.cpp loads no model without one.
+Runs in the environment that peers.sh makes. The tokenizer is made up, since llama.cpp loads no
+model without one.
 """
 
 import argparse
@@ -24,7 +26,9 @@ random = np.random.default_rng(0)
 
 def main() -> None:
     """Write the file tensor by tensor."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out")
     parser.add_argument("--layers", type=int, default=24)
     arguments = parser.parse_args()
@@ -34,12 +38,16 @@ def main() -> None:
     for name, shape, kind in tensors:
         dtype = np.dtype(np.float32 if kind is None else np.uint8)
         stored = shape if kind is None else gguf.quant_shape_to_byte_shape(shape, kind)
-        writer.add_tensor_info(name, stored, dtype, int(np.prod(stored)) * dtype.itemsize, raw_dtype=kind)
+        writer.add_tensor_info(
+            name, stored, dtype, int(np.prod(stored)) * dtype.itemsize, raw_dtype=kind
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name, shape, kind in tensors:
-        writer.write_tensor_data(np.ones(shape, np.float32) if "norm" in name else draw(shape, kind))
+        writer.write_tensor_data(
+            np.ones(shape, np.float32) if "norm" in name else draw(shape, kind)
+        )
     writer.close()
 
 
@@ -66,7 +74,9 @@ def describe(writer: gguf.GGUFWriter, layers: int) -> None:
     writer.add_file_type(MOSTLY_MXFP4)
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    letters = {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + i) for i, byte in enumerate(others)
+    }
     tokens = [letters[byte] for byte in range(256)] + [f"token{i}" for i in range(256, VOCABULARY)]
     kinds = [gguf.TokenType.NORMAL] * VOCABULARY
     for name, token in SPECIAL.items():
@@ -92,13 +102,22 @@ def plan(layers: int):
         yield block + "attn_norm.weight", (HIDDEN,), None
         yield block + "post_attention_norm.weight", (HIDDEN,), None
         yield block + "attn_sinks.weight", (HEADS,), None
-        shapes = {"q": (query, HIDDEN), "k": (key, HIDDEN), "v": (key, HIDDEN), "output": (HIDDEN, query)}
+        shapes = {
+            "q": (query, HIDDEN),
+            "k": (key, HIDDEN),
+            "v": (key, HIDDEN),
+            "output": (HIDDEN, query),
+        }
         for name, shape in shapes.items():
             yield f"{block}attn_{name}.weight", shape, Q8_0
             yield f"{block}attn_{name}.bias", shape[:1], None
         yield block + "ffn_gate_inp.weight", (EXPERTS, HIDDEN), None
         yield block + "ffn_gate_inp.bias", (EXPERTS,), None
-        for name, shape in (("gate", (WIDTH, HIDDEN)), ("up", (WIDTH, HIDDEN)), ("down", (HIDDEN, WIDTH))):
+        for name, shape in (
+            ("gate", (WIDTH, HIDDEN)),
+            ("up", (WIDTH, HIDDEN)),
+            ("down", (HIDDEN, WIDTH)),
+        ):
             yield f"{block}ffn_{name}_exps.weight", (EXPERTS, *shape), MXFP4
             yield f"{block}ffn_{name}_exps.bias", (EXPERTS, shape[0]), None
 

@@ -2,8 +2,8 @@
 
     build/peers/venv/bin/python benchmarks/report.py docs/benchmarks
 
-Reads moe.json, linear.json, attention.json, clients.json and whole-*.json of that folder, as the benchmarks write them
-with --json.
+Reads moe.json, linear.json, attention.json, clients.json and whole-*.json of that folder, as the
+benchmarks write them with --json.
 Needs matplotlib, which peers.sh installs.
 """
 
@@ -38,22 +38,36 @@ others.
 """
 PEER = "llama.cpp"
 # Key of the times, tokens of each, title.
-CASES = (("prefill", 512, "prefill of 512"), ("decode", 1, "decode"), ("decode_8k", 1, "decode at 8k"))
+CASES = (
+    ("prefill", 512, "prefill of 512"),
+    ("decode", 1, "decode"),
+    ("decode_8k", 1, "decode at 8k"),
+)
 COLOURS = {PEER: "#9a9a9a"}
 OURS = "#2a6fb0"
 
 
 def main() -> None:
     """Write README.md and decode.svg into the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    documents = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
     sections = [INTRODUCTION]
     whole = {name: document for name, document in documents.items() if name.startswith("whole")}
     for document in whole.values():
         sections.append(whole_model(document))
-    for name, write in (("clients", clients), ("moe", experts), ("attention", attention), ("linear", linear)):
+    for name, write in (
+        ("clients", clients),
+        ("moe", experts),
+        ("attention", attention),
+        ("linear", linear),
+    ):
         if name in documents:
             sections.append(write(documents[name]))
     if whole:
@@ -90,7 +104,11 @@ def clients(document: dict[str, Any]) -> str:
     rows = [
         [
             result["client"],
-            *(f"{result[f'{part}_{key}']:.2f}" for part in ("decode", "prefill", "load") for key in ("ms", "ratio")),
+            *(
+                f"{result[f'{part}_{key}']:.2f}"
+                for part in ("decode", "prefill", "load")
+                for key in ("ms", "ratio")
+            ),
         ]
         for result in document["results"]
     ]
@@ -101,7 +119,14 @@ def clients(document: dict[str, Any]) -> str:
 def experts(document: dict[str, Any]) -> str:
     """Return the section of moe.py."""
     peers = list(document["results"][0]["speedup_over"])
-    header = ["contender", "tokens", "ms a layer", "share of read", "error", *(f"× {peer}" for peer in peers)]
+    header = [
+        "contender",
+        "tokens",
+        "ms a layer",
+        "share of read",
+        "error",
+        *(f"× {peer}" for peer in peers),
+    ]
     rows = [
         [
             result["contender"],
@@ -118,7 +143,14 @@ def experts(document: dict[str, Any]) -> str:
 
 def attention(document: dict[str, Any]) -> str:
     """Return the section of attention.py."""
-    header = ["case", "cache and activations", "ms a layer", "× GroupQueryAttention", "cache GB/s", "GFLOP/s"]
+    header = [
+        "case",
+        "cache and activations",
+        "ms a layer",
+        "× GroupQueryAttention",
+        "cache GB/s",
+        "GFLOP/s",
+    ]
     rows = [
         [
             result["case"],
@@ -136,7 +168,16 @@ def attention(document: dict[str, Any]) -> str:
 def linear(document: dict[str, Any]) -> str:
     """Return the section of linear.py."""
     peers = list(document["results"][0]["speedup_over"])
-    header = ["projection", "weights", "tokens", "activations", "ms", "share of", "", *(f"× {peer}" for peer in peers)]
+    header = [
+        "projection",
+        "weights",
+        "tokens",
+        "activations",
+        "ms",
+        "share of",
+        "",
+        *(f"× {peer}" for peer in peers),
+    ]
     rows = [
         [
             result["case"],
@@ -172,7 +213,9 @@ def plot(document: dict[str, Any], path: Path) -> None:
 
 def _section(title: str, document: dict[str, Any], table: str) -> str:
     machine = document["machine"]
-    peaks = f"reads {machine['read_gb_s']:.1f} GB/s, float32 FMA {machine['fma_gflops']:.0f} GFLOP/s"
+    peaks = (
+        f"reads {machine['read_gb_s']:.1f} GB/s, float32 FMA {machine['fma_gflops']:.0f} GFLOP/s"
+    )
     where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}. `{document['command']}`"
     return f"{title}\n\n{where}\n\n{table}"
 

@@ -1,4 +1,6 @@
-"""What every benchmark does with its times: ratios within a round, and one JSON document of a run."""
+"""What every benchmark does with its times: ratios within a round, and one JSON document of a
+run.
+"""
 
 import json
 import statistics
@@ -19,7 +21,9 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
 
 
 def write_document(path: Path, machine: Machine, **found: Any) -> None:
-    """Write what was found with what a reader needs to repeat it: the command, the machine, the version."""
+    """Write what was found with what a reader needs to repeat it: the command, the machine, the
+    version.
+    """
     head = {
         "command": " ".join(["python", *sys.argv]),
         "machine": asdict(machine),

@@ -1,4 +1,6 @@
-"""Open the sessions that a benchmark compares: one place, so that ours and a peer's run under the same options."""
+"""Open the sessions that a benchmark compares: one place, so that ours and a peer's run under the
+same options.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import onnxruntime
 def open_session(
     model: Path | bytes, threads: int, library: Path | None = None, activations: str = "exact"
 ) -> onnxruntime.InferenceSession:
-    """Return a CPU session of `model` on `threads` threads; with `library`, its kernels run with these activations."""
+    """Return a CPU session of `model` on `threads` threads; with `library`, its kernels run with
+    these activations.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # A pool that spins after its run would take the processor from the one measured next.

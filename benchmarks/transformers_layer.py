@@ -1,4 +1,6 @@
-"""The experts of Hugging Face transformers' gpt-oss, eager, on the same weights decoded to bfloat16."""
+"""The experts of Hugging Face transformers' gpt-oss, eager, on the same weights decoded to
+bfloat16.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -51,7 +53,8 @@ def _experts(sizes: Sizes, weights: Weights) -> GptOssExperts:
         num_local_experts=sizes.experts,
         num_experts_per_tok=sizes.top_k,
     )
-    config._experts_implementation = "eager"  # what a whole model would set; a lone module warns without it
+    # what a whole model would set; a lone module warns without it
+    config._experts_implementation = "eager"
     with torch.device("meta"):
         experts = GptOssExperts(config)
     experts = experts.bfloat16().to_empty(device="cpu").eval()
@@ -60,6 +63,8 @@ def _experts(sizes: Sizes, weights: Weights) -> GptOssExperts:
         for parameter in (experts.gate_up_proj_bias, experts.down_proj_bias):
             parameter.zero_()
         for expert in range(sizes.experts):
-            experts.gate_up_proj[expert] = decode_mxfp4(gate_up_blocks[expert], gate_up_scales[expert]).T
+            experts.gate_up_proj[expert] = decode_mxfp4(
+                gate_up_blocks[expert], gate_up_scales[expert]
+            ).T
             experts.down_proj[expert] = decode_mxfp4(down_blocks[expert], down_scales[expert]).T
     return experts

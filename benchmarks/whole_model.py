@@ -1,15 +1,18 @@
-"""Time all of gpt-oss-20b, with random weights, in our sessions and in llama.cpp: decode, prefill, a long context.
+"""Time all of gpt-oss-20b, with random weights, in our sessions and in llama.cpp: decode, prefill,
+a long context.
 
     bash benchmarks/peers.sh
-    python benchmarks/whole_model.py --folder build/whole --layers 12            # both fit in 24 GiB: step by step
-    python benchmarks/whole_model.py --folder build/whole --layers 24 --rounds 3  # process after process
+    python benchmarks/whole_model.py --folder build/whole --layers 12            # both fit in 24
+    GiB: step by step python benchmarks/whole_model.py --folder build/whole --layers 24 --rounds 3
+        # process after process
 
-Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`; both with a 16-bit
-cache) and a GGUF file of the same shapes. With `--alternate` (all that 24 layers allow in 24 GiB) one process after
-the other loads, runs until a step takes no major page fault, and is measured; without it all contenders are loaded at
-once and take single steps in turn. With `--genai` onnxruntime-genai runs a package of target ort as well, whose weights
-take twice the memory and are copied when it is opened: four layers are what 24 GiB allow then.
-Ratios compare what ran in one round, and are medians over rounds.
+Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`;
+both with a 16-bit cache) and a GGUF file of the same shapes. With `--alternate` (all that 24 layers
+allow in 24 GiB) one process after the other loads, runs until a step takes no major page fault, and
+is measured; without it all contenders are loaded at once and take single steps in turn. With
+`--genai` onnxruntime-genai runs a package of target ort as well, whose weights take twice the
+memory and are copied when it is opened: four layers are what 24 GiB allow then. Ratios compare what
+ran in one round, and are medians over rounds.
 """
 
 import argparse
@@ -35,7 +38,8 @@ PARTS = ("prefill", "decode", "long")
 CONTEXT = 8192
 PREFILL = 512
 READ_BYTES = 1 << 29
-PAUSE = 0.15  # seconds after each measurement: the idle threads of one contender spin for tens of milliseconds
+# seconds after each measurement: the idle threads of one contender spin for tens of milliseconds
+PAUSE = 0.15
 CACHE_DTYPE = "bfloat16"
 FEW_FAULTS = 8  # in a step; beyond, weights are still being read from disk
 WARM_STEPS = 5
@@ -70,8 +74,12 @@ class Times:
 
 def main() -> None:
     """Prepare, measure, print a table, and write the JSON document where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where checkpoint, packages and GGUF file lie")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where checkpoint, packages and GGUF file lie"
+    )
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -83,7 +91,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     prepare(arguments.folder, arguments.layers, arguments.genai)
-    contenders = contenders_in(arguments.folder, arguments.layers, arguments.threads, arguments.genai)
+    contenders = contenders_in(
+        arguments.folder, arguments.layers, arguments.threads, arguments.genai
+    )
     if arguments.only:
         contenders = [contender for contender in contenders if contender.name in arguments.only]
     bench = Bench(arguments.threads, arguments.rounds, arguments.steps, arguments.parts)
@@ -106,14 +116,20 @@ def prepare(folder: Path, layers: int, genai: bool) -> None:
     tool = [str(Path(sys.executable).with_name("gptoss-onnx"))]
     checkpoint = folder / f"checkpoint-{layers}"
     if not checkpoint.exists():
-        subprocess.run([*tool, "make-checkpoint", "20b", str(checkpoint), "--layers", str(layers)], check=True)
-    packages = {dense: ["--dense", dense, "--kv-dtype", CACHE_DTYPE] for dense in ("checkpoint", "int8")}
+        subprocess.run(
+            [*tool, "make-checkpoint", "20b", str(checkpoint), "--layers", str(layers)], check=True
+        )
+    packages = {
+        dense: ["--dense", dense, "--kv-dtype", CACHE_DTYPE] for dense in ("checkpoint", "int8")
+    }
     if genai:
         packages["ort"] = ["--target", "ort"]
     for kind, options in packages.items():
         package = package_of(folder, layers, kind)
         if not package.exists():
-            subprocess.run([*tool, "export", str(checkpoint), "--output", str(package), *options], check=True)
+            subprocess.run(
+                [*tool, "export", str(checkpoint), "--output", str(package), *options], check=True
+            )
     gguf = folder / f"model-{layers}.gguf"
     if not gguf.exists():
         script = [str(PEERS / "venv" / "bin" / "python"), str(HERE / "random_gguf.py")]
@@ -131,15 +147,31 @@ def contenders_in(folder: Path, layers: int, threads: int, genai: bool) -> list[
     """List what is compared: llama.cpp first."""
     python = str(PEERS / "venv" / "bin" / "python")
     llama = (python, str(HERE / "llama_worker.py"))
-    environment = {"LLAMA_CPP_LIB_PATH": str(PEERS / "llama.cpp" / "bin"), "PYTHONPATH": str(PEERS / "bindings")}
-    found = [Contender(PEER, (*llama, str(folder / f"model-{layers}.gguf"), str(threads)), environment)]
+    environment = {
+        "LLAMA_CPP_LIB_PATH": str(PEERS / "llama.cpp" / "bin"),
+        "PYTHONPATH": str(PEERS / "bindings"),
+    }
+    found = [
+        Contender(PEER, (*llama, str(folder / f"model-{layers}.gguf"), str(threads)), environment)
+    ]
     if genai:
-        command = (python, str(HERE / "genai_worker.py"), str(package_of(folder, layers, "ort")), str(threads))
+        command = (
+            python,
+            str(HERE / "genai_worker.py"),
+            str(package_of(folder, layers, "ort")),
+            str(threads),
+        )
         found.append(Contender("onnxruntime-genai", command))
     for dense, label in (("checkpoint", "bf16 dense"), ("int8", "int8 dense")):
         for activations in ("exact", "bf16", "int8"):
             package = str(package_of(folder, layers, dense))
-            command = (sys.executable, str(HERE / "gptoss_worker.py"), package, activations, str(threads))
+            command = (
+                sys.executable,
+                str(HERE / "gptoss_worker.py"),
+                package,
+                activations,
+                str(threads),
+            )
             found.append(Contender(f"{label}, {activations}", command))
     return found
 
@@ -165,7 +197,10 @@ class Bench:
     def interleave(self, contenders: list[Contender]) -> dict[str, Times]:
         """Load all contenders and let them take single steps in turn."""
         times = {contender.name: Times() for contender in contenders}
-        workers = {contender.name: self._start(contender, times[contender.name]) for contender in contenders}
+        workers = {
+            contender.name: self._start(contender, times[contender.name])
+            for contender in contenders
+        }
         for name, worker in workers.items():  # loading the next may have pushed out pages
             self._warm(name, worker)
         for _ in range(self._rounds):
@@ -183,13 +218,21 @@ class Bench:
         return worker
 
     def _warm(self, name: str, worker: Worker) -> None:
-        """Run until steps take no major page faults; a prefill, which needs every expert, brings them in at once."""
+        """Run until steps take no major page faults; a prefill, which needs every expert, brings
+        them in at once.
+        """
         for attempt in range(1, WARM_ATTEMPTS + 1):
             faults = max(worker.do("step")[1] for _ in range(WARM_STEPS))
             if faults <= FEW_FAULTS:
-                return print(f"{name}: warm after {attempt - 1} prefills", file=sys.stderr, flush=True)
+                return print(
+                    f"{name}: warm after {attempt - 1} prefills", file=sys.stderr, flush=True
+                )
             worker.do("prefill", tokens=PREFILL)
-        print(f"{name}: NOT warm: still {faults} major page faults a step", file=sys.stderr, flush=True)
+        print(
+            f"{name}: NOT warm: still {faults} major page faults a step",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _round(self, workers: dict[str, Worker], times: dict[str, Times]) -> None:
         for name, worker in workers.items():
@@ -197,7 +240,9 @@ class Bench:
                 times[name].prefill.append(self._timed(worker, "prefill", tokens=PREFILL))
             worker.do("prefill", tokens=16)  # a short context, the same for all
         if "decode" in self._parts:
-            self._decode(workers, lambda name: times[name].decode, lambda name: times[name].read_gb_s)
+            self._decode(
+                workers, lambda name: times[name].decode, lambda name: times[name].read_gb_s
+            )
         for name, worker in workers.items():
             times[name].anonymous.append(worker.anonymous_bytes())
 
@@ -208,7 +253,9 @@ class Bench:
         for worker in workers.values():
             worker.do("fill", tokens=CONTEXT)
         for _ in range(rounds):
-            self._decode(workers, lambda name: times[name].decode_8k, lambda name: times[name].read_gb_s)
+            self._decode(
+                workers, lambda name: times[name].decode_8k, lambda name: times[name].read_gb_s
+            )
 
     def _decode(
         self,
@@ -236,7 +283,9 @@ class Bench:
 
 
 def table(times: dict[str, Times]) -> str:
-    """Return one line a contender: medians over the rounds, and speedups over the peer in the same rounds."""
+    """Return one line a contender: medians over the rounds, and speedups over the peer in the same
+    rounds.
+    """
     lines = []
     peer = times.get(PEER)
     for name, entry in times.items():

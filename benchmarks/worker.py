@@ -1,6 +1,8 @@
-"""A model that runs in a process of its own and is timed from another: the same few commands for every runtime.
+"""A model that runs in a process of its own and is timed from another: the same few commands for
+every runtime.
 
-A worker reads one JSON command a line from stdin and answers each with one JSON line on stdout; see `Model`.
+A worker reads one JSON command a line from stdin and answers each with one JSON line on stdout; see
+`Model`.
 """
 
 import json
@@ -21,7 +23,9 @@ class Model(Protocol):
     """What a worker serves."""
 
     def prefill(self, tokens: int) -> None:
-        """Forget everything, then run `tokens` tokens in one call and compute the last one's logits."""
+        """Forget everything, then run `tokens` tokens in one call and compute the last one's
+        logits.
+        """
 
     def fill(self, tokens: int) -> None:
         """Bring the context to `tokens` tokens."""
@@ -70,7 +74,9 @@ class Peer(ABC):
 
 
 def serve(model: Model) -> None:
-    """Answer commands until stdin ends: {"do": name, "tokens": count} → {"seconds": s, "faults": major faults}."""
+    """Answer commands until stdin ends: {"do": name, "tokens": count} → {"seconds": s, "faults":
+    major faults}.
+    """
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
@@ -103,7 +109,9 @@ class Worker:
     def anonymous_bytes(self) -> int:
         """Return the process's anonymous memory."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
-        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))
+        kilobytes = next(
+            line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")
+        )
         return int(kilobytes) * 1024
 
     def close(self) -> None:

@@ -1,9 +1,12 @@
 # mypy: ignore-errors
-# onnxscript's `@script` rewrites these functions at import; a type checker sees Python that never runs.
-"""Portable bodies of the `ai.gptoss` ops: ONNX functions in standard ops of opset 24, run where no kernel is present.
+# onnxscript's `@script` rewrites these functions at import; a type checker sees Python that never
+# runs.
+"""Portable bodies of the `ai.gptoss` ops: ONNX functions in standard ops of opset 24, run where no
+kernel is present.
 
 Each body is tested against the PyTorch definition of its op in ONNX Runtime and in onnx.reference.
-Legend: B batch, S new tokens, N = B·S, C cache capacity, H query heads, K kv heads, G = H/K, D head dim, E experts,
+Legend: B batch, S new tokens, N = B·S, C cache capacity, H query heads, K kv heads, G = H/K, D head
+    dim, E experts,
 Hd hidden size, I expert width, M output width.
 """
 
@@ -20,7 +23,8 @@ gptoss = Opset(DOMAIN, DOMAIN_VERSION)
 
 _LEVELS = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 _BYTES = np.arange(256)
-# One Gather decodes both nibbles of a byte, low nibble first; another turns an E8M0 byte into 2^(byte − 127).
+# One Gather decodes both nibbles of a byte, low nibble first; another turns an E8M0 byte into
+# 2^(byte − 127).
 _BYTE_TO_LEVELS = onnx.numpy_helper.from_array(
     np.stack((_LEVELS[_BYTES & 15], _LEVELS[_BYTES >> 4]), axis=-1), "byte_to_levels"
 )
@@ -63,7 +67,9 @@ def MoEDispatchMXFP4(  # noqa: N802
     alpha: float,
     limit: float,
 ) -> FLOAT:
-    """Loop over the experts that some token chose: decode, run its tokens, add their weighted results."""
+    """Loop over the experts that some token chose: decode, run its tokens, add their weighted
+    results.
+    """
     one = op.Constant(value_ints=[1])
     logits, chosen = op.TopK(router_logits, op.Reshape(op.Constant(value_int=top_k), one))
     shares = op.Softmax(logits, axis=-1)
@@ -74,10 +80,19 @@ def MoEDispatchMXFP4(  # noqa: N802
         masked = op.Where(op.Equal(chosen, expert), shares, op.Constant(value_float=0.0))
         share = op.ReduceSum(masked, one, keepdims=0)  # (N)
         rows = op.Transpose(op.NonZero(share), perm=[1, 0])  # (n, 1)
-        gate_up = DecodeMXFP4(op.Gather(gate_up_blocks, expert), op.Gather(gate_up_scales, expert))  # (2I, Hd)
-        down = DecodeMXFP4(op.Gather(down_blocks, expert), op.Gather(down_scales, expert))  # (Hd, I)
-        wide = op.Gemm(op.GatherND(hidden, rows), gate_up, op.Gather(gate_up_bias, expert), transB=1)
-        narrow = op.Gemm(ClampedSwiGLU(wide, alpha=alpha, limit=limit), down, op.Gather(down_bias, expert), transB=1)
+        # (2I, Hd)
+        gate_up = DecodeMXFP4(op.Gather(gate_up_blocks, expert), op.Gather(gate_up_scales, expert))
+        # (Hd, I)
+        down = DecodeMXFP4(op.Gather(down_blocks, expert), op.Gather(down_scales, expert))
+        wide = op.Gemm(
+            op.GatherND(hidden, rows), gate_up, op.Gather(gate_up_bias, expert), transB=1
+        )
+        narrow = op.Gemm(
+            ClampedSwiGLU(wide, alpha=alpha, limit=limit),
+            down,
+            op.Gather(down_bias, expert),
+            transB=1,
+        )
         weighted = op.Mul(narrow, op.Unsqueeze(op.GatherND(share, rows), one))
         output = op.ScatterND(output, rows, weighted, reduction="add")
     return output
@@ -123,15 +138,19 @@ def MoEDispatch(  # noqa: N802
 
 @script(gptoss, default_opset=op)
 def Linear(x: FLOAT, weight, bias: FLOAT) -> FLOAT:  # noqa: N802
-    """Multiply (N, K) by (M, K) transposed; an omitted bias stays omitted in Gemm, so it is never cast here."""
+    """Multiply (N, K) by (M, K) transposed; an omitted bias stays omitted in Gemm, so it is never
+    cast here.
+    """
     return op.Gemm(x, op.Cast(weight, to=1), bias, transB=1)
 
 
 @script(gptoss, default_opset=op)
 def LinearInt8(x: FLOAT, weight, scales: FLOAT, bias: FLOAT) -> FLOAT:  # noqa: N802
-    """Multiply (N, K) by int8 (M, K) transposed, each block of 32 times its scale; the bias as in Linear.
+    """Multiply (N, K) by int8 (M, K) transposed, each block of 32 times its scale; the bias as in
+    Linear.
 
-    No DequantizeLinear: runtimes replace it, before a product, by kernels that round the tokens to 8 bits.
+    No DequantizeLinear: runtimes replace it, before a product, by kernels that round the tokens to
+    8 bits.
     """
     blocks = op.Reshape(op.Cast(weight, to=1), op.Constant(value_ints=[0, -1, 32]))  # (M, K/32, 32)
     scaled = op.Mul(blocks, op.Unsqueeze(scales, op.Constant(value_ints=[-1])))
@@ -155,7 +174,9 @@ def SinkAttention(  # noqa: N802
     scale: float,
     window: int,
 ):
-    """Rotate, write the ring, attend over the cache alone; see the PyTorch definition for the slot arithmetic."""
+    """Rotate, write the ring, attend over the cache alone; see the PyTorch definition for the slot
+    arithmetic.
+    """
     zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
     rest = op.Constant(value_ints=[-1])
@@ -170,16 +191,23 @@ def SinkAttention(  # noqa: N802
     keys = op.Transpose(op.Reshape(rotated_key, kv_shape), perm=[0, 2, 1, 3])  # (B, K, S, D)
     values = op.Transpose(op.Reshape(value, kv_shape), perm=[0, 2, 1, 3])
     first_slot = op.Mod(past_lengths, capacity)
-    present_key = op.TensorScatter(past_key, op.CastLike(keys, past_key), first_slot, axis=2, mode="circular")
-    present_value = op.TensorScatter(past_value, op.CastLike(values, past_value), first_slot, axis=2, mode="circular")
+    present_key = op.TensorScatter(
+        past_key, op.CastLike(keys, past_key), first_slot, axis=2, mode="circular"
+    )
+    present_value = op.TensorScatter(
+        past_value, op.CastLike(values, past_value), first_slot, axis=2, mode="circular"
+    )
 
     start = op.Constant(value_int=0)
     stride = op.Constant(value_int=1)
     last = op.Unsqueeze(op.Sub(op.Add(past_lengths, new_lengths), one), one)  # (B, 1)
     slots = op.Unsqueeze(op.Range(start, op.Squeeze(capacity), stride), zero)  # (1, C)
-    held = op.Unsqueeze(op.Sub(last, op.Mod(op.Sub(last, slots), capacity)), one)  # (B, 1, C); Mod floors
+    # (B, 1, C); Mod floors
+    held = op.Unsqueeze(op.Sub(last, op.Mod(op.Sub(last, slots), capacity)), one)
     offsets = op.Unsqueeze(op.Range(start, op.Squeeze(new), stride), zero)  # (1, S)
-    positions = op.Unsqueeze(op.Add(op.Unsqueeze(past_lengths, one), offsets), op.Constant(value_ints=[2]))
+    positions = op.Unsqueeze(
+        op.Add(op.Unsqueeze(past_lengths, one), offsets), op.Constant(value_ints=[2])
+    )
     distance = op.Sub(positions, held)  # (B, S, C)
     width = op.Constant(value_int=window)
     unbounded = op.Constant(value_int=9223372036854775807)
@@ -188,19 +216,22 @@ def SinkAttention(  # noqa: N802
     visible = op.Unsqueeze(op.And(causal, op.Less(distance, span)), op.Constant(value_ints=[1, 2]))
 
     # The G query heads of one kv head share one matrix product, so no key is repeated.
-    split = op.Reshape(rotated_query, op.Concat(zero, zero, kv_heads, rest, head_dim, axis=0))  # (B, S, K, G, D)
+    # (B, S, K, G, D)
+    split = op.Reshape(rotated_query, op.Concat(zero, zero, kv_heads, rest, head_dim, axis=0))
     grouped = op.Transpose(split, perm=[0, 2, 3, 1, 4])  # (B, K, G, S, D)
     flat = op.Reshape(grouped, op.Concat(zero, zero, rest, head_dim, axis=0))  # (B, K, G·S, D)
     keys_read = op.Transpose(op.Cast(present_key, to=1), perm=[0, 1, 3, 2])
     products = op.MatMul(op.Mul(flat, op.Constant(value_float=scale)), keys_read)  # (B, K, G·S, C)
-    scores = op.Reshape(products, op.Concat(zero, zero, rest, new, capacity, axis=0))  # (B, K, G, S, C)
+    # (B, K, G, S, C)
+    scores = op.Reshape(products, op.Concat(zero, zero, rest, new, capacity, axis=0))
     scores = op.Where(visible, scores, op.Constant(value_float=-1e30))
     sink = op.Reshape(sinks, op.Concat(one, kv_heads, rest, one, one, axis=0))  # (1, K, G, 1, 1)
     peak = op.Max(op.ReduceMax(scores, rest, keepdims=1), sink)
     weights = op.Exp(op.Sub(scores, peak))
     total = op.Add(op.ReduceSum(weights, rest, keepdims=1), op.Exp(op.Sub(sink, peak)))
     read = op.MatMul(
-        op.Reshape(weights, op.Concat(zero, zero, rest, capacity, axis=0)), op.Cast(present_value, to=1)
+        op.Reshape(weights, op.Concat(zero, zero, rest, capacity, axis=0)),
+        op.Cast(present_value, to=1),
     )  # (B, K, G·S, D)
     attended = op.Div(op.Reshape(read, op.Shape(grouped)), total)
     output = op.Reshape(op.Transpose(attended, perm=[0, 3, 1, 2, 4]), op.Shape(query))
@@ -228,7 +259,8 @@ def function_protos(op_names) -> list[onnx.FunctionProto]:
         for function in BODIES[name]:
             proto = function.to_function_proto()
             domains = {entry.domain for entry in proto.opset_import}
-            if len(BODIES[name]) > 1 and DOMAIN not in domains:  # onnxscript omits the import of its own domain
+            # onnxscript omits the import of its own domain
+            if len(BODIES[name]) > 1 and DOMAIN not in domains:
                 proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
             _state_loop_condition(proto)
             protos.setdefault(proto.name, proto)
@@ -236,9 +268,13 @@ def function_protos(op_names) -> list[onnx.FunctionProto]:
 
 
 def _state_loop_condition(proto) -> None:
-    """Give every Loop of the body a constant true condition: onnx.reference runs no iteration where it is omitted."""
+    """Give every Loop of the body a constant true condition: onnx.reference runs no iteration where
+    it is omitted.
+    """
     for index, node in reversed(list(enumerate(proto.node))):
         if node.op_type == "Loop" and not node.input[1]:
             node.input[1] = f"{node.name or node.op_type}_condition"
             condition = onnx.helper.make_tensor("condition", onnx.TensorProto.BOOL, [], [True])
-            proto.node.insert(index, onnx.helper.make_node("Constant", [], [node.input[1]], value=condition))
+            proto.node.insert(
+                index, onnx.helper.make_node("Constant", [], [node.input[1]], value=condition)
+            )

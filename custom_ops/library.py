@@ -8,7 +8,12 @@ from pathlib import Path
 from gptoss_onnx.errors import RuntimeUnavailable
 
 _FILE_NAME = "libgptoss_ops.so"
-_FUNCTIONS = ("gptoss_ops_version", "gptoss_ops_kernels", "gptoss_ops_cpu_level", "gptoss_ops_error")
+_FUNCTIONS = (
+    "gptoss_ops_version",
+    "gptoss_ops_kernels",
+    "gptoss_ops_cpu_level",
+    "gptoss_ops_error",
+)
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class LibraryInfo:
 
 def library_path() -> Path | None:
     """Return where the library is installed, or None where it was not built."""
-    # An editable install leaves the built file in site-packages and the sources in the repository; the
-    # package's search path names both.
+    # An editable install leaves the built file in site-packages and the sources in the repository;
+    # the package's search path names both.
     folders = import_module("gptoss_onnx.custom_ops").__path__
     candidates = (Path(folder) / _FILE_NAME for folder in folders)
     return next((path for path in candidates if path.is_file()), None)
@@ -33,13 +38,14 @@ def library_path() -> Path | None:
 def library_info() -> LibraryInfo:
     """Load the library and return its description.
 
-    Raises `RuntimeUnavailable` when it is not installed, cannot be loaded, or refuses this process's
-    `GPTOSS_CPU_LEVEL`.
+    Raises `RuntimeUnavailable` when it is not installed, cannot be loaded, or refuses this
+    process's `GPTOSS_CPU_LEVEL`.
     """
     path = library_path()
     if path is None:
         raise RuntimeUnavailable(
-            f"native library: found no {_FILE_NAME} beside gptoss_onnx.custom_ops; to build it, reinstall"
+            f"native library: found no {_FILE_NAME} beside gptoss_onnx.custom_ops; to build it, "
+            "reinstall"
             " gptoss-onnx with a C++17 compiler and with GPTOSS_SKIP_NATIVE unset"
         )
     version, kernels, cpu_level, error = _describe(path)
@@ -54,7 +60,8 @@ def _describe(path: Path) -> list[str]:
         functions = [getattr(library, name) for name in _FUNCTIONS]
     except (OSError, AttributeError) as error:
         raise RuntimeUnavailable(
-            f"native library: {path} cannot be used here ({error}); to rebuild it, reinstall gptoss-onnx"
+            f"native library: {path} cannot be used here ({error}); to rebuild it, reinstall "
+            "gptoss-onnx"
             " with a C++17 compiler and with GPTOSS_SKIP_NATIVE unset"
         ) from error
     for function in functions:

@@ -1,4 +1,5 @@
-"""PyTorch definition of `ai.gptoss::Linear`: a projection whose weight stays in the checkpoint's dtype.
+"""PyTorch definition of `ai.gptoss::Linear`: a projection whose weight stays in the checkpoint's
+dtype.
 
 Legend: N tokens, K input width, M output width.
 """
@@ -24,7 +25,9 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         InputError: the shapes do not fit.
     """
     check_linear("Linear", x, weight, bias)
-    return torch.nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    return torch.nn.functional.linear(
+        x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    )
 
 
 @linear.register_fake

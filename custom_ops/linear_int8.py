@@ -1,4 +1,5 @@
-"""PyTorch definition of `ai.gptoss::LinearInt8`: a projection on 8-bit weights with a scale for each block of 32.
+"""PyTorch definition of `ai.gptoss::LinearInt8`: a projection on 8-bit weights with a scale for
+each block of 32.
 
 Legend: N tokens, K input width (a multiple of 32), M output width.
 """
@@ -30,7 +31,9 @@ def linear_int8(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None =
     """
     check_linear("LinearInt8", x, weight, bias)
     expect_multiple("LinearInt8", "x", x, 1, BLOCK, "(N, K) with K a multiple of 32", least=0)
-    expect_shape("LinearInt8", "scales", scales, (weight.shape[0], weight.shape[1] // BLOCK), "(M, K/32)")
+    expect_shape(
+        "LinearInt8", "scales", scales, (weight.shape[0], weight.shape[1] // BLOCK), "(M, K/32)"
+    )
     wide = dequantize_int8(weight, scales, x.dtype)
     return torch.nn.functional.linear(x, wide, None if bias is None else bias.to(x.dtype))
 
@@ -43,14 +46,16 @@ def _(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None = None) -> 
 def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the int8 weights (M, K) and float32 scales (M, K/32) nearest to `weight`.
 
-    A scale is the largest magnitude of its block over 127; quotients are rounded to the nearest, ties to even. Where
-    there is nothing to scale, a block of zeros or one so small that its scale would be a subnormal, weights and scale
-    are zero. A block that is not finite gets a scale that is not finite: callers refuse it.
+    A scale is the largest magnitude of its block over 127; quotients are rounded to the nearest,
+    ties to even. Where there is nothing to scale, a block of zeros or one so small that its scale
+    would be a subnormal, weights and scale are zero. A block that is not finite gets a scale that
+    is not finite: callers refuse it.
 
     Args:
         weight: (M, K), any floating dtype.
     """
-    blocks = weight.to(torch.float32, copy=True).unflatten(1, (-1, BLOCK))  # (M, K/32, 32), ours to overwrite
+    # (M, K/32, 32), ours to overwrite
+    blocks = weight.to(torch.float32, copy=True).unflatten(1, (-1, BLOCK))
     scales = blocks.abs().amax(2) / LARGEST
     scales = torch.where(scales < torch.finfo(torch.float32).tiny, 0.0, scales)
     divisors = torch.where(scales == 0, torch.inf, scales)

@@ -1,4 +1,5 @@
-"""Measure what this machine can do: read bandwidth and arithmetic peaks, which speeds are judged by.
+"""Measure what this machine can do: read bandwidth and arithmetic peaks, which speeds are judged
+by.
 
 The measuring loops are in the native library. They take the best instructions of the CPU, whatever
 `GPTOSS_CPU_LEVEL` says: a lowered level does not lower what the machine can do.
@@ -24,7 +25,8 @@ CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine and what it can do with `threads` threads; a peak is None where it lacks the instruction.
+    """The machine and what it can do with `threads` threads; a peak is None where it lacks the
+    instruction.
 
     Peaks count a multiplication and an addition each as one operation, in units of 10⁹ a second.
     """
@@ -63,22 +65,32 @@ def measure(threads: int) -> Machine:
 def read_seconds(address: int, count: int, threads: int) -> float:
     """Read `count` bytes at `address` once with `threads` threads and return the seconds it took.
 
-    The same loop whatever the memory: the caller decides whether the bytes are anonymous, mapped, or in a cache.
+    The same loop whatever the memory: the caller decides whether the bytes are anonymous, mapped,
+    or in a cache.
     """
-    seconds: float = _functions().gptoss_machine_read(ctypes.c_void_p(address), ctypes.c_size_t(count), threads)
+    seconds: float = _functions().gptoss_machine_read(
+        ctypes.c_void_p(address), ctypes.c_size_t(count), threads
+    )
     return _measured(seconds, threads)
 
 
 def last_level_cache() -> int | None:
-    """Return the bytes of the last level of the CPU caches that this process can use, or None where Linux is silent.
+    """Return the bytes of the last level of the CPU caches that this process can use, or None where
+    Linux is silent.
 
-    What is read again and again and fits in there is not read from memory, and is not bound by its bandwidth.
+    What is read again and again and fits in there is not read from memory, and is not bound by its
+    bandwidth.
     """
     sizes: dict[str, int] = {}  # by the cores that share the cache
     for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
-        caches = sorted(CPUS.glob(f"cpu{core}/cache/index*"), key=lambda path: int(path.name.removeprefix("index")))
+        caches = sorted(
+            CPUS.glob(f"cpu{core}/cache/index*"),
+            key=lambda path: int(path.name.removeprefix("index")),
+        )
         try:
-            sizes[(caches[-1] / "shared_cpu_list").read_text()] = _size_of((caches[-1] / "size").read_text())
+            sizes[(caches[-1] / "shared_cpu_list").read_text()] = _size_of(
+                (caches[-1] / "size").read_text()
+            )
         except (OSError, ValueError, IndexError):
             return None
     return sum(sizes.values()) or None
@@ -108,7 +120,9 @@ def _measured(value: float, threads: int) -> float:
     if threads < 1:
         raise InputError(f"threads: found {threads}, expected at least 1")
     if value < 0:
-        raise RuntimeUnavailable(f"threads: the system does not give this process {threads} of them; ask for fewer")
+        raise RuntimeUnavailable(
+            f"threads: the system does not give this process {threads} of them; ask for fewer"
+        )
     return value
 
 
@@ -120,7 +134,9 @@ def _functions() -> ctypes.CDLL:
         try:
             getattr(library, name).restype = ctypes.c_double
         except AttributeError as error:  # an editable install whose library was not built again
-            raise RuntimeUnavailable(f"native library: {path} is too old; reinstall gptoss-onnx") from error
+            raise RuntimeUnavailable(
+                f"native library: {path} is too old; reinstall gptoss-onnx"
+            ) from error
     return library
 
 

@@ -1,8 +1,11 @@
-"""PyTorch definitions of `ai.gptoss::MoEDispatch` and `MoEDispatchMXFP4`: route, run the chosen experts, combine.
+"""PyTorch definitions of `ai.gptoss::MoEDispatch` and `MoEDispatchMXFP4`: route, run the chosen
+experts, combine.
 
-The expert is gpt-oss's clamped SwiGLU; formula: openai/gpt-oss `gpt_oss/torch/model.py`, `swiglu` and `MLPBlock`.
+The expert is gpt-oss's clamped SwiGLU; formula: openai/gpt-oss `gpt_oss/torch/model.py`, `swiglu`
+and `MLPBlock`.
 
-Legend: N tokens, Hd hidden size, E experts, I expert width. Gate and up rows are interleaved: even gate, odd up.
+Legend: N tokens, Hd hidden size, E experts, I expert width. Gate and up rows are interleaved: even
+    gate, odd up.
 """
 
 from collections.abc import Callable
@@ -28,7 +31,8 @@ def moe_dispatch(
     alpha: float,
     limit: float,
 ) -> torch.Tensor:
-    """Return the weighted sum of each token's top-k experts, for dense weights as Hugging Face stores them.
+    """Return the weighted sum of each token's top-k experts, for dense weights as Hugging Face
+    stores them.
 
     Args:
         hidden: (N, Hd), any floating dtype; the dtype computed in.
@@ -76,7 +80,8 @@ def moe_dispatch_mxfp4(
     alpha: float,
     limit: float,
 ) -> torch.Tensor:
-    """Return the weighted sum of each token's top-k experts, for MXFP4 weights as the checkpoint stores them.
+    """Return the weighted sum of each token's top-k experts, for MXFP4 weights as the checkpoint
+    stores them.
 
     Args:
         hidden: (N, Hd), any floating dtype; the dtype computed in.
@@ -103,11 +108,19 @@ def moe_dispatch_mxfp4(
     check_experts(op, experts, top_k, alpha, limit)
     expect_multiple(op, "hidden", hidden, 1, BLOCK, "(N, Hd) with Hd a multiple of 32")
     size, groups = hidden.shape[1], hidden.shape[1] // BLOCK
-    expect_multiple(op, "gate_up_scales", gate_up_scales, 1, 2 * BLOCK, "(E, 2I, Hd/32) with I a multiple of 32")
-    expect_shape(
-        op, "gate_up_blocks", gate_up_blocks, (experts, 2 * width, groups, BYTES_PER_BLOCK), "(E, 2I, Hd/32, 16)"
+    expect_multiple(
+        op, "gate_up_scales", gate_up_scales, 1, 2 * BLOCK, "(E, 2I, Hd/32) with I a multiple of 32"
     )
-    expect_shape(op, "gate_up_scales", gate_up_scales, (experts, 2 * width, groups), "(E, 2I, Hd/32)")
+    expect_shape(
+        op,
+        "gate_up_blocks",
+        gate_up_blocks,
+        (experts, 2 * width, groups, BYTES_PER_BLOCK),
+        "(E, 2I, Hd/32, 16)",
+    )
+    expect_shape(
+        op, "gate_up_scales", gate_up_scales, (experts, 2 * width, groups), "(E, 2I, Hd/32)"
+    )
     expect_shape(op, "gate_up_bias", gate_up_bias, (experts, 2 * width), "(E, 2I)")
     blocks = (experts, size, width // BLOCK, BYTES_PER_BLOCK)
     expect_shape(op, "down_blocks", down_blocks, blocks, "(E, Hd, I/32, 16)")
@@ -115,7 +128,8 @@ def moe_dispatch_mxfp4(
     expect_shape(op, "down_bias", down_bias, (experts, size), "(E, Hd)")
 
     def weights(expert: int) -> tuple[torch.Tensor, torch.Tensor]:
-        gate_up = decode_mxfp4(gate_up_blocks[expert], gate_up_scales[expert], hidden.dtype)  # (2I, Hd)
+        # (2I, Hd)
+        gate_up = decode_mxfp4(gate_up_blocks[expert], gate_up_scales[expert], hidden.dtype)
         down = decode_mxfp4(down_blocks[expert], down_scales[expert], hidden.dtype)  # (Hd, I)
         return gate_up.T, down.T
 
@@ -132,8 +146,12 @@ def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(hidden)
 
 
-def _sizes(op: str, hidden: torch.Tensor, router_logits: torch.Tensor, rows: int) -> tuple[int, int]:
-    """Return E and I, of `rows` = 2I, after a look at the two inputs that all other shapes follow from."""
+def _sizes(
+    op: str, hidden: torch.Tensor, router_logits: torch.Tensor, rows: int
+) -> tuple[int, int]:
+    """Return E and I, of `rows` = 2I, after a look at the two inputs that all other shapes follow
+    from.
+    """
     expect_rank(op, "hidden", hidden, 2, "(N, Hd)")
     expect_rank(op, "router_logits", router_logits, 2, "(N, E)")
     experts = router_logits.shape[1]
@@ -144,14 +162,17 @@ def _sizes(op: str, hidden: torch.Tensor, router_logits: torch.Tensor, rows: int
 def route(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each token's chosen experts, int64 (N, top_k), and their softmax weights (N, top_k).
 
-    A stable descending sort gives ties to the lower index; `torch.topk` promises no order among ties.
+    A stable descending sort gives ties to the lower index; `torch.topk` promises no order among
+    ties.
     """
     logits, experts = torch.sort(router_logits, dim=-1, descending=True, stable=True)
     return experts[:, :top_k], logits[:, :top_k].softmax(dim=-1)
 
 
 def clamped_swiglu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
-    """Return (up + 1) · gate · σ(alpha · gate) of interleaved (N, 2I), both clamped first; result (N, I)."""
+    """Return (up + 1) · gate · σ(alpha · gate) of interleaved (N, 2I), both clamped first; result
+    (N, I).
+    """
     gate = gate_up[:, 0::2].clamp(max=limit)
     up = gate_up[:, 1::2].clamp(min=-limit, max=limit)
     return (up + 1) * gate * torch.sigmoid(alpha * gate)
@@ -173,7 +194,9 @@ def dispatch(
     for expert in chosen.unique().tolist():
         tokens, rank = torch.nonzero(chosen == expert, as_tuple=True)
         gate_up, down = weights(expert)
-        activated = clamped_swiglu(hidden[tokens] @ gate_up + gate_up_bias[expert].to(hidden.dtype), alpha, limit)
+        activated = clamped_swiglu(
+            hidden[tokens] @ gate_up + gate_up_bias[expert].to(hidden.dtype), alpha, limit
+        )
         result = activated @ down + down_bias[expert].to(hidden.dtype)  # (n, Hd)
         output.index_add_(0, tokens, shares[tokens, rank].unsqueeze(-1) * result)
     return output

@@ -1,6 +1,7 @@
 """MXFP4 decoding: blocks of 32 E2M1 values that share one E8M0 scale.
 
-Format: OCP Microscaling Formats (MX) Specification v1.0, sections 5.3.3 (E2M1) and 5.4.1 (E8M0), in the byte order
+Format: OCP Microscaling Formats (MX) Specification v1.0, sections 5.3.3 (E2M1) and 5.4.1 (E8M0), in
+    the byte order
 gpt-oss checkpoints use: the low nibble of a byte comes first.
 
 Legend: R rows (any leading dims), G blocks a row, 32 values a block, 16 bytes a block.
@@ -16,14 +17,19 @@ LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, 
 
 _BYTES = torch.arange(256)
 _BYTE_TO_LEVELS = torch.tensor(LEVELS)[torch.stack((_BYTES & 15, _BYTES >> 4), dim=-1)]  # (256, 2)
-# 2^(scale − 127) by ldexp from float64: 2^-127 is subnormal in float32, and exp2 may flush it to zero.
+# 2^(scale − 127) by ldexp from float64: 2^-127 is subnormal in float32, and exp2 may flush it to
+# zero.
 _SCALE_TO_FACTOR = torch.ldexp(torch.ones(256, dtype=torch.float64), _BYTES - SCALE_BIAS).float()
 _SCALE_TO_FACTOR[SCALE_NAN] = float("nan")
-_BYTE_TO_INTEGERS = (2 * _BYTE_TO_LEVELS + 128).to(torch.uint8).view(torch.int16)[:, 0]  # (256), two in one
+# (256), two in one
+_BYTE_TO_INTEGERS = (2 * _BYTE_TO_LEVELS + 128).to(torch.uint8).view(torch.int16)[:, 0]
 
 
-def decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return the values of MXFP4 weights: level × 2^(scale − 127), exact in float32 for the scales models use.
+def decode_mxfp4(
+    blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return the values of MXFP4 weights: level × 2^(scale − 127), exact in float32 for the scales
+    models use.
 
     Args:
         blocks: uint8 (R…, G, 16), two E2M1 values a byte, low nibble first.
@@ -40,9 +46,11 @@ def decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype 
 
 
 def mxfp4_as_uint8(blocks: torch.Tensor) -> torch.Tensor:
-    """Return MXFP4 values as 8-bit integers around 128, exactly: 128 + 2 × level, in blocks of 32 as they were.
+    """Return MXFP4 values as 8-bit integers around 128, exactly: 128 + 2 × level, in blocks of 32
+    as they were.
 
-    With the scales of `mxfp4_uint8_scales`, (integer − 128) × scale is the value that `decode_mxfp4` gives.
+    With the scales of `mxfp4_uint8_scales`, (integer − 128) × scale is the value that
+    `decode_mxfp4` gives.
 
     Args:
         blocks: uint8 (R…, 16), two E2M1 values a byte, low nibble first.
@@ -54,12 +62,15 @@ def mxfp4_as_uint8(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def mxfp4_uint8_scales(scales: torch.Tensor) -> torch.Tensor:
-    """Return the float32 scales that go with `mxfp4_as_uint8`: 2^(scale − 128), NaN for 255; the shape stays."""
+    """Return the float32 scales that go with `mxfp4_as_uint8`: 2^(scale − 128), NaN for 255; the
+    shape stays.
+    """
     return _SCALE_TO_FACTOR.to(scales.device)[scales.int()] / 2
 
 
 def mxfp4_by_column(blocks: torch.Tensor) -> torch.Tensor:
-    """Return MXFP4 values with neighbours along N, not along K, in a byte: the layout of ONNX Runtime's CUDA kernels.
+    """Return MXFP4 values with neighbours along N, not along K, in a byte: the layout of ONNX
+    Runtime's CUDA kernels.
 
     The 4-bit codes are the same, and so are the scales that go with them.
 
@@ -67,7 +78,8 @@ def mxfp4_by_column(blocks: torch.Tensor) -> torch.Tensor:
         blocks: uint8 (N, G, 16), two E2M1 values a byte, low nibble first; K = G·32.
 
     Returns:
-        uint8 (K, N/2); the low nibble of byte (k, n) is value (2n, k), the high nibble value (2n + 1, k).
+        uint8 (K, N/2); the low nibble of byte (k, n) is value (2n, k), the high nibble value (2n +
+        1, k).
     """
     codes = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(1).T  # (K, N)
     return codes[:, 0::2] | (codes[:, 1::2] << 4)

@@ -1,4 +1,6 @@
-"""ONNX signatures of the ops in `ai.gptoss`, version 1: the one place that fixes input order and attribute names."""
+"""ONNX signatures of the ops in `ai.gptoss`, version 1: the one place that fixes input order and
+attribute names.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +20,9 @@ INT64 = ("int64",)
 
 @dataclass(frozen=True)
 class Operand:
-    """One input or output: its name and the element types it may have; operands of one `group` share their type."""
+    """One input or output: its name and the element types it may have; operands of one `group`
+    share their type.
+    """
 
     name: str
     types: tuple[str, ...]
@@ -47,16 +51,21 @@ class Signature:
             inputs=[_formal(operand) for operand in self.inputs],
             outputs=[_formal(operand) for operand in self.outputs],
             type_constraints=[
-                (group, [f"tensor({element})" for element in types], "") for group, types in groups.items()
+                (group, [f"tensor({element})" for element in types], "")
+                for group, types in groups.items()
             ],
-            attributes=[OpSchema.Attribute(name, kinds[kind], "") for name, kind in self.attributes],
+            attributes=[
+                OpSchema.Attribute(name, kinds[kind], "") for name, kind in self.attributes
+            ],
         )
 
 
 def _formal(operand: Operand) -> OpSchema.FormalParameter:
     option = OpSchema.FormalParameterOption
     return OpSchema.FormalParameter(
-        operand.name, operand.group, param_option=option.Optional if operand.optional else option.Single
+        operand.name,
+        operand.group,
+        param_option=option.Optional if operand.optional else option.Single,
     )
 
 
@@ -74,10 +83,18 @@ SINK_ATTENTION = Signature(
         Operand("new_lengths", INT64, "L"),
         *_floats("sinks", "cos", "sin"),
     ),
-    outputs=(*_floats("output"), Operand("present_key", CACHE, "C"), Operand("present_value", CACHE, "C")),
+    outputs=(
+        *_floats("output"),
+        Operand("present_key", CACHE, "C"),
+        Operand("present_value", CACHE, "C"),
+    ),
     attributes=(("num_heads", "i"), ("kv_num_heads", "i"), ("scale", "f"), ("window", "i")),
 )
-MOE_ATTRIBUTES: tuple[tuple[str, Literal["i", "f"]], ...] = (("top_k", "i"), ("alpha", "f"), ("limit", "f"))
+MOE_ATTRIBUTES: tuple[tuple[str, Literal["i", "f"]], ...] = (
+    ("top_k", "i"),
+    ("alpha", "f"),
+    ("limit", "f"),
+)
 MOE_DISPATCH = Signature(
     "MoEDispatch",
     inputs=(
@@ -106,7 +123,11 @@ MOE_DISPATCH_MXFP4 = Signature(
 )
 LINEAR = Signature(
     "Linear",
-    inputs=(*_floats("x"), Operand("weight", WEIGHT, "W"), Operand("bias", FLOAT, "T", optional=True)),
+    inputs=(
+        *_floats("x"),
+        Operand("weight", WEIGHT, "W"),
+        Operand("bias", FLOAT, "T", optional=True),
+    ),
     outputs=_floats("output"),
     attributes=(),
 )
@@ -121,4 +142,6 @@ LINEAR_INT8 = Signature(
     outputs=_floats("output"),
     attributes=(),
 )
-SIGNATURES = {s.name: s for s in (SINK_ATTENTION, MOE_DISPATCH, MOE_DISPATCH_MXFP4, LINEAR, LINEAR_INT8)}
+SIGNATURES = {
+    s.name: s for s in (SINK_ATTENTION, MOE_DISPATCH, MOE_DISPATCH_MXFP4, LINEAR, LINEAR_INT8)
+}

@@ -1,21 +1,30 @@
-"""PyTorch definition of `ai.gptoss::SinkAttention`: RoPE, cache write, then attention with sinks over the cache.
+"""PyTorch definition of `ai.gptoss::SinkAttention`: RoPE, cache write, then attention with sinks
+over the cache.
 
-Formula: openai/gpt-oss `gpt_oss/torch/model.py`, `sdpa`: a learned logit per head joins the softmax and takes
+Formula: openai/gpt-oss `gpt_oss/torch/model.py`, `sdpa`: a learned logit per head joins the softmax
+    and takes
 probability mass, but no value.
 
 Legend: B batch, S new tokens, C cache capacity, H query heads, K kv heads, G = H/K, D head dim.
 
-Cache: the token at absolute position p lives in slot p mod C. The new keys and values are written first, padding
-included; attention then reads the cache alone. Row b holds positions up to `last` = past + new − 1, so slot s holds
-position last − ((last − s) mod C); negative means nothing was written there. Padding lands in slots whose positions
-no query of this or a later call may see, as long as C keeps the bounds `check_capacity` states.
+Cache: the token at absolute position p lives in slot p mod C. The new keys and values are written
+    first, padding
+included; attention then reads the cache alone. Row b holds positions up to `last` = past + new − 1,
+so slot s holds position last − ((last − s) mod C); negative means nothing was written there.
+Padding lands in slots whose positions no query of this or a later call may see, as long as C keeps
+the bounds `check_capacity` states.
 """
 
 import math
 
 import torch
 
-from gptoss_onnx.custom_ops.checks import expect_attribute, expect_multiple, expect_rank, expect_shape
+from gptoss_onnx.custom_ops.checks import (
+    expect_attribute,
+    expect_multiple,
+    expect_rank,
+    expect_shape,
+)
 from gptoss_onnx.errors import InputError
 
 OP = "SinkAttention"
@@ -58,12 +67,12 @@ def sink_attention(
         window: keys a query sees, itself included; 0 means all.
 
     Returns:
-        Output (B, S, H·D) in the dtype of `query` (padding rows are finite and mean nothing), present_key and
-        present_value (B, K, C, D) in the cache dtype.
+        Output (B, S, H·D) in the dtype of `query` (padding rows are finite and mean nothing),
+        present_key and present_value (B, K, C, D) in the cache dtype.
 
     Raises:
-        InputError: an attribute makes no sense, shapes or lengths do not fit, or the cache is too small for this call
-            (see `check_capacity`).
+        InputError: an attribute makes no sense, shapes or lengths do not fit, or the cache is too
+            small for this call (see `check_capacity`).
     """
     _check_attributes(num_heads, kv_num_heads, scale, window)
     _check_shapes(query, key, value, past_key, past_value, sinks, cos, sin, num_heads, kv_num_heads)
@@ -83,7 +92,8 @@ def sink_attention(
 
     visible = visible_slots(positions, past_lengths + new_lengths - 1, past_key.shape[2], window)
     grouped = queries.view(batch, kv_num_heads, num_heads // kv_num_heads, new, head_dim)
-    scores = scale * grouped @ present_key.to(compute).transpose(2, 3).unsqueeze(2)  # (B, K, G, S, C)
+    # (B, K, G, S, C)
+    scores = scale * grouped @ present_key.to(compute).transpose(2, 3).unsqueeze(2)
     scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
     sink = sinks.to(compute).view(1, kv_num_heads, -1, 1, 1).expand(batch, -1, -1, new, 1)
     probabilities = torch.cat((scores, sink), dim=-1).softmax(dim=-1)[..., :-1]
@@ -140,22 +150,29 @@ def _check_shapes(
         expect_shape(OP, name, tensor, (batch, new, head_dim // 2), "(B, S, D/2)")
 
 
-def _check_lengths(past_lengths: torch.Tensor, new_lengths: torch.Tensor, query: torch.Tensor) -> None:
+def _check_lengths(
+    past_lengths: torch.Tensor, new_lengths: torch.Tensor, query: torch.Tensor
+) -> None:
     batch, new, _ = query.shape
-    limits = (("past_lengths", past_lengths, LONGEST, "2^62"), ("new_lengths", new_lengths, new, f"{new} = S"))
+    limits = (
+        ("past_lengths", past_lengths, LONGEST, "2^62"),
+        ("new_lengths", new_lengths, new, f"{new} = S"),
+    )
     for name, lengths, most, legend in limits:
         expect_shape(OP, name, lengths, (batch,), "(B)")
         rows = torch.nonzero((lengths < 0) | (lengths > most)).flatten().tolist()
         if rows:
             raise InputError(
-                f"{OP}: input '{name}': found {int(lengths[rows[0]])} in row {rows[0]}, expected 0 to {legend}"
+                f"{OP}: input '{name}': found {int(lengths[rows[0]])} in row {rows[0]}, expected 0 "
+                f"to {legend}"
             )
 
 
 def check_capacity(capacity: int, past_lengths: torch.Tensor, new: int, window: int) -> None:
     """Refuse a call that would overwrite a slot one of its own queries still sees.
 
-    A full layer needs C ≥ past + S (S counts padding); a window layer needs C ≥ min(past + S, window + S − 1).
+    A full layer needs C ≥ past + S (S counts padding); a window layer needs C ≥ min(past + S,
+    window + S − 1).
 
     Raises:
         InputError: naming the first row that does not fit.
@@ -167,15 +184,21 @@ def check_capacity(capacity: int, past_lengths: torch.Tensor, new: int, window: 
     if rows:
         row = rows[0]
         raise InputError(
-            f"SinkAttention: row {row} has {int(past_lengths[row])} cached tokens and {new} new ones and needs "
+            f"SinkAttention: row {row} has {int(past_lengths[row])} cached tokens and {new} new "
+            "ones and needs "
             f"{int(needed[row])} slots (window {window}); the cache holds {capacity}"
         )
 
 
-def visible_slots(positions: torch.Tensor, last: torch.Tensor, capacity: int, window: int) -> torch.Tensor:
-    """Return which slots each query sees, bool (B, S, C), from its position (B, S) and the row's last one (B)."""
+def visible_slots(
+    positions: torch.Tensor, last: torch.Tensor, capacity: int, window: int
+) -> torch.Tensor:
+    """Return which slots each query sees, bool (B, S, C), from its position (B, S) and the row's
+    last one (B).
+    """
     slots = torch.arange(capacity, device=positions.device)
-    held = last.unsqueeze(1) - torch.remainder(last.unsqueeze(1) - slots, capacity)  # (B, C): position in each slot
+    # (B, C): position in each slot
+    held = last.unsqueeze(1) - torch.remainder(last.unsqueeze(1) - slots, capacity)
     distance = positions.unsqueeze(2) - held.unsqueeze(1)  # (B, S, C)
     visible: torch.Tensor = (held.unsqueeze(1) >= 0) & (distance >= 0)
     if window > 0:
@@ -184,7 +207,8 @@ def visible_slots(positions: torch.Tensor, last: torch.Tensor, capacity: int, wi
 
 
 def _split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)  # (B, S, n·D) → (B, n, S, D)
+    # (B, S, n·D) → (B, n, S, D)
+    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Text, tokenizer and training rows.
 
-The text is Jane Austen's six novels (public domain) from Debian's r-cran-janeaustenr. The package stores
-them as R's lazy-load database: chunks of a 4-byte big-endian length and a zlib stream, each stream one
-serialised vector of lines.
+The text is Jane Austen's six novels (public domain) from Debian's r-cran-janeaustenr. The package
+stores them as R's lazy-load database: chunks of a 4-byte big-endian length and a zlib stream, each
+stream one serialised vector of lines.
 """
 
 import re
@@ -82,7 +82,9 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 class Rows:
     """Random training rows: stretches of the novels, and a share of chats packed end to end."""
 
-    def __init__(self, novels: list[list[str]], tokenizer: Tokenizer, chat_share: float, seed: int) -> None:
+    def __init__(
+        self, novels: list[list[str]], tokenizer: Tokenizer, chat_share: float, seed: int
+    ) -> None:
         self.tokenizer, self.chat_share = tokenizer, chat_share
         self.random = np.random.default_rng(seed)
         self.paragraphs = [p for novel in novels for p in novel]
@@ -107,7 +109,8 @@ class Rows:
 
     def _novel_row(self, length: int) -> np.ndarray:
         last = len(self.stream) - length
-        # Half begin with a paragraph, as a prompt does; the others anywhere, so that no token is favoured.
+        # Half begin with a paragraph, as a prompt does; the others anywhere, so that no token is
+        # favoured.
         anywhere = self.random.random() < 0.5
         start = self.random.integers(last) if anywhere else self.random.choice(self.starts)
         start = min(int(start), last)
@@ -120,7 +123,9 @@ class Rows:
         return np.array(row[:length])
 
     def _chat(self) -> str:
-        """One conversation: continue a sentence, or speak of a person; a system message in half of them."""
+        """One conversation: continue a sentence, or speak of a person; a system message in half of
+        them.
+        """
         while True:
             index = int(self.random.integers(len(self.paragraphs) - 2))
             sentences = _sentences(self.paragraphs[index])
@@ -140,7 +145,9 @@ class Rows:
             system = "You write like Jane Austen."
         text = _message("system", system) if system else ""
         text += _message("user", question)
-        return text + f"<|start|>assistant<|channel|>final<|message|>{' '.join(answer[:8])}<|return|>"
+        return (
+            text + f"<|start|>assistant<|channel|>final<|message|>{' '.join(answer[:8])}<|return|>"
+        )
 
 
 NAMES = (

@@ -68,7 +68,10 @@ def compare(model: TrainingModel, folder: Path, ids: Tensor) -> float:
 
     ids (B, S) int64. What is left is fp32 summation order.
     """
-    rounded = {k: v.bfloat16().float() if "experts" not in k or "bias" in k else v for k, v in _state(model)}
+    rounded = {
+        k: v.bfloat16().float() if "experts" not in k or "bias" in k else v
+        for k, v in _state(model)
+    }
     kept = {k: v.clone() for k, v in _state(model)}
     model.load_state_dict(rounded)
     ours, _ = model(ids)
@@ -92,7 +95,9 @@ def _tensors(model: TrainingModel) -> dict[str, Tensor]:
 
 
 def _config_json(config: GptOssConfig, ids: dict[str, int]) -> dict[str, object]:
-    """The keys of openai/gpt-oss-20b's published config.json, which every transformers version reads."""
+    """The keys of openai/gpt-oss-20b's published config.json, which every transformers version
+    reads.
+    """
     rope = dict(config.rope_parameters or {})
     return {
         "architectures": ["GptOssForCausalLM"],
@@ -149,7 +154,13 @@ def _generation_json(ids: dict[str, int]) -> dict[str, object]:
 
 
 def _tokenizer_json(config: GptOssConfig, ids: dict[str, int]) -> dict[str, object]:
-    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    flags = {
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+        "special": True,
+    }
     return {
         "added_tokens_decoder": {str(i): {"content": token, **flags} for token, i in ids.items()},
         "bos_token": "<|startoftext|>",

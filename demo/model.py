@@ -1,8 +1,10 @@
 """The gpt-oss architecture written for fast training of a small model on a CPU.
 
-Legend: B batch, S sequence, N = B·S tokens, V vocabulary, X hidden width, H query heads, K kv heads,
-D head dim, E experts, T experts per token, I expert width. Parameters carry their Hugging Face names;
-expert weights lie as the MXFP4 checkpoint stores them (reduction axis last), so export is a packing.
+Legend: B batch, S sequence, N = B·S tokens, V vocabulary, X hidden width, H query heads, K kv
+    heads,
+D head dim, E experts, T experts per token, I expert width. Parameters carry their Hugging Face
+names; expert weights lie as the MXFP4 checkpoint stores them (reduction axis last), so export is a
+packing.
 """
 
 from typing import Any
@@ -18,7 +20,9 @@ WIDEN = 8  # components added to each head for the sink; one is needed, eight ke
 
 
 class PermuteRows(torch.autograd.Function):
-    """rows[order], whose gradient is a gather too: PyTorch would scatter, which is serial on CPU."""
+    """rows[order], whose gradient is a gather too: PyTorch would scatter, which is serial on
+    CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -70,24 +74,33 @@ class Attention(nn.Module):
         return result
 
     def _attend_all(self, query: Tensor, key: Tensor, value: Tensor, sink: Tensor) -> Tensor:
-        """Sees every earlier token. A blank query before the first lines the sink up with the diagonal."""
+        """Sees every earlier token. A blank query before the first lines the sink up with the
+        diagonal.
+        """
         key = torch.cat([sink.expand(len(key), -1, -1, -1), key], 2)  # (B, H, S+1, D+8)
         query, value = F.pad(query, (0, 0, 1, 0)), F.pad(value, (0, 0, 1, 0))
         scale = self.head_dim**-0.5
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)[:, :, 1:]
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)[
+            :, :, 1:
+        ]
 
     def _attend_window(self, query: Tensor, key: Tensor, value: Tensor, sink: Tensor) -> Tensor:
         """Sees its window: stretches of W queries, each against its own and the previous W keys."""
         window, batch = self.window, len(query)
         query = query.unflatten(2, (-1, window)).transpose(1, 2).flatten(0, 1)  # (B·S/W, H, W, D+8)
-        key, value = _with_previous(key, window), _with_previous(value, window)  # (B·S/W, H, 2W, D+8)
+        # (B·S/W, H, 2W, D+8)
+        key, value = _with_previous(key, window), _with_previous(value, window)
         key = torch.cat([sink.expand(len(key), -1, -1, -1), key], 2)  # (B·S/W, H, 2W+1, D+8)
         value = F.pad(value, (0, 0, 1, 0))
         distance = torch.arange(window)[:, None] + window - torch.arange(2 * window)  # (W, 2W)
-        near = ((distance >= 0) & (distance < window)).repeat(len(key) // batch, 1, 1)  # (S/W, W, 2W)
+        # (S/W, W, 2W)
+        near = ((distance >= 0) & (distance < window)).repeat(len(key) // batch, 1, 1)
         near[0, :, :window] = False  # nothing precedes the first stretch
-        mask = F.pad(near, (1, 0), value=True).repeat(batch, 1, 1).unsqueeze(1)  # (B·S/W, 1, W, 2W+1)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.head_dim**-0.5)
+        # (B·S/W, 1, W, 2W+1)
+        mask = F.pad(near, (1, 0), value=True).repeat(batch, 1, 1).unsqueeze(1)
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=self.head_dim**-0.5
+        )
         out = out.reshape(batch, -1, *out.shape[1:])  # (B, S/W, H, W, D+8)
         return out.transpose(1, 2).flatten(2, 3)  # (B, H, S, D+8)
 
@@ -100,7 +113,11 @@ class Experts(nn.Module):
 
     def __init__(self, config: GptOssConfig) -> None:
         super().__init__()
-        experts, hidden, width = config.num_local_experts, config.hidden_size, config.intermediate_size
+        experts, hidden, width = (
+            config.num_local_experts,
+            config.hidden_size,
+            config.intermediate_size,
+        )
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.gate_up_proj_bias = nn.Parameter(torch.zeros(experts, 2 * width))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))

@@ -1,8 +1,9 @@
-"""MXFP4 rounding: the fake quantisation that training sees and the packing that the checkpoint holds.
+"""MXFP4 rounding: the fake quantisation that training sees and the packing that the checkpoint
+holds.
 
 A block is 32 neighbouring values of the last axis. Its scale is a power of two (E8M0, bias 127) and
-each value one of sixteen E2M1 levels (OCP Microscaling Formats 1.0). Both entries below round with the
-same two functions, so what was trained is what is stored.
+each value one of sixteen E2M1 levels (OCP Microscaling Formats 1.0). Both entries below round with
+the same two functions, so what was trained is what is stored.
 """
 
 import torch
@@ -14,7 +15,9 @@ LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, 
 
 
 def fake_quantize(weight: Tensor) -> Tensor:
-    """Round to the MXFP4 grid; the gradient passes straight through. (..., K) fp32 → (..., K) fp32."""
+    """Round to the MXFP4 grid; the gradient passes straight through. (..., K) fp32 → (..., K)
+    fp32.
+    """
     with torch.no_grad():
         blocks = weight.unflatten(-1, (-1, BLOCK))  # (..., K/32, 32)
         scale = torch.exp2(_exponents(blocks))
@@ -25,7 +28,8 @@ def fake_quantize(weight: Tensor) -> Tensor:
 def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Encode as the checkpoint stores it.
 
-    weight (..., K) fp32 → blocks (..., K/32, 16) uint8, low nibble first, and scales (..., K/32) uint8.
+    weight (..., K) fp32 → blocks (..., K/32, 16) uint8, low nibble first, and scales (..., K/32)
+    uint8.
     """
     blocks = weight.unflatten(-1, (-1, BLOCK))
     exponents = _exponents(blocks)

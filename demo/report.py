@@ -1,4 +1,5 @@
-"""Measures a finished checkpoint in transformers: `python demo/report.py --work FOLDER --checkpoint FOLDER`.
+"""Measures a finished checkpoint in transformers: `python demo/report.py --work FOLDER --checkpoint
+FOLDER`.
 
 Legend: B batch, S sequence, H query heads, E experts, T experts per token, V vocabulary.
 """
@@ -27,7 +28,9 @@ CHATS = (
 def main() -> None:
     """Print every figure the model card quotes, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder with the text, as train.py left it")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder with the text, as train.py left it"
+    )
     parser.add_argument("--checkpoint", type=Path, required=True)
     options = parser.parse_args()
     model = load(options.checkpoint)
@@ -83,28 +86,46 @@ def describe_positions(model: GptOssForCausalLM, rows: Tensor) -> str:
 
 def print_sinks(model: GptOssForCausalLM, ids: Tensor) -> None:
     """Probability that falls on the sink, per layer, over ids (B, S)."""
-    print("\n| layer | type | sink mass: mean | least head | most head | least query | most query | uniform |")
+    print(
+        "\n| layer | type | sink mass: mean | least head | most head | least query | most query | "
+        "uniform |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     attentions = model(ids, output_attentions=True, use_cache=False).attentions
-    for layer, (attention, kind) in enumerate(zip(attentions, model.config.layer_types or [], strict=True)):
+    for layer, (attention, kind) in enumerate(
+        zip(attentions, model.config.layer_types or [], strict=True)
+    ):
         mass = 1 - attention.sum(-1)  # (B, H, S); the sink's own column is dropped by transformers
         seen = torch.arange(1, ids.shape[1] + 1)
         if kind == "sliding_attention":
             seen = seen.clamp(max=model.config.sliding_window)
         heads = mass.mean((0, 2))
-        figures = (mass.mean(), heads.min(), heads.max(), mass.min(), mass.max(), (1 / (seen + 1)).mean())
-        print(f"| {layer} | {kind.split('_')[0]} | " + " | ".join(f"{f:.3f}" for f in figures) + " |")
+        figures = (
+            mass.mean(),
+            heads.min(),
+            heads.max(),
+            mass.min(),
+            mass.max(),
+            (1 / (seen + 1)).mean(),
+        )
+        print(
+            f"| {layer} | {kind.split('_')[0]} | " + " | ".join(f"{f:.3f}" for f in figures) + " |"
+        )
 
 
 def print_routing(model: GptOssForCausalLM, ids: Tensor) -> None:
-    """How decided the router is on a token, and how evenly the experts are used, over ids (B, S)."""
+    """How decided the router is on a token, and how evenly the experts are used, over ids (B,
+    S).
+    """
     experts, top_k = model.config.num_local_experts, model.config.num_experts_per_tok
     even = f"{1 / experts:.3f} to each expert, {top_k / experts:.3f} to four"
     print(f"\nln E = {math.log(experts):.3f}; an even router gives {even}")
     print("| layer | entropy per token | usage entropy | first choice's probability | the four's | busiest expert "
           "| idlest expert |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
-    for layer, logits in enumerate(model(ids, output_router_logits=True, use_cache=False).router_logits):
+    for layer, logits in enumerate(
+        model(ids, output_router_logits=True, use_cache=False).router_logits
+    ):
         probability = logits.flatten(0, -2).softmax(-1)  # (B·S, E)
         top, chosen = probability.topk(top_k, -1)
         usage = chosen.flatten().bincount(minlength=experts) / chosen.numel()
@@ -114,7 +135,9 @@ def print_routing(model: GptOssForCausalLM, ids: Tensor) -> None:
 
 
 def complete(model: GptOssForCausalLM, tokenizer: Tokenizer, prompt: str, count: int) -> str:
-    """Greedy continuation of at most `count` tokens, without the prompt and without the stop token."""
+    """Greedy continuation of at most `count` tokens, without the prompt and without the stop
+    token.
+    """
     stops = {tokenizer.token_to_id(token) for token in ("<|return|>", "<|endoftext|>")}
     fresh, cache = torch.tensor([tokenizer.encode(prompt).ids]), None
     written: list[int] = []

@@ -21,13 +21,15 @@ WARMUP = 0.03  # share of the run
 PEAK_RATE, SINK_RATE, FLOOR = 3e-3, 2e-2, 0.02
 BALANCE = 0.01  # weight of the load-balancing loss
 SEQUENCE, LONG_SEQUENCE = 256, 512
-LONG_FROM = 0.75  # share of the run after which rows are long: enough to learn YaRN's stretched positions
+# share of the run after which rows are long: enough to learn YaRN's stretched positions
+LONG_FROM = 0.75
 
 
 def main() -> None:
     """Prepare the text, then train in `--workers` processes of one thread each.
 
-    Processes that meet once a step lose far less to a busy machine than threads that meet in every kernel.
+    Processes that meet once a step lose far less to a busy machine than threads that meet in every
+    kernel.
     """
     options = _options()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,10 @@ def train(rank: int, options: argparse.Namespace) -> None:
         step += 1
         smooth = loss if step == 1 else 0.98 * smooth + 0.02 * loss
         if rank == 0 and step % 50 == 0:
-            print(f"step {step} {done:.1%} loss {smooth:.3f} {time.monotonic() - start:.0f}s", flush=True)
+            print(
+                f"step {step} {done:.1%} loss {smooth:.3f} {time.monotonic() - start:.0f}s",
+                flush=True,
+            )
         if rank == 0 and time.monotonic() - saved > 240:
             saved = time.monotonic()
             torch.save(model.state_dict(), options.work / "latest.pt")
@@ -93,7 +98,9 @@ def train(rank: int, options: argparse.Namespace) -> None:
 
 
 def _progress(step: int, start: float, options: argparse.Namespace) -> float:
-    """Share of the run behind us, by steps or by minutes, whichever is further; worker 0's clock counts."""
+    """Share of the run behind us, by steps or by minutes, whichever is further; worker 0's clock
+    counts.
+    """
     minutes = (time.monotonic() - start) / 60
     done = torch.tensor(min(1.0, max(step / options.steps, minutes / options.minutes)))
     distributed.broadcast(done, 0)
@@ -128,7 +135,9 @@ def shape() -> GptOssConfig:
 
 
 def make_optimizer(model: TrainingModel) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only and a faster rate for the sinks, which have few gradients to follow."""
+    """AdamW with decay on matrices only and a faster rate for the sinks, which have few gradients
+    to follow.
+    """
     named = list(model.named_parameters())
     sinks = [p for n, p in named if n.endswith("sinks")]
     vectors = [p for n, p in named if not n.endswith("sinks") and (p.dim() == 1 or "bias" in n)]
@@ -148,7 +157,9 @@ def schedule(done: float) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
 
 
-def train_step(model: TrainingModel, optimizer: torch.optim.Optimizer, rows: Tensor, workers: int) -> float:
+def train_step(
+    model: TrainingModel, optimizer: torch.optim.Optimizer, rows: Tensor, workers: int
+) -> float:
     """One update on rows (B, S+1) of this worker; returns its cross-entropy in nats a token."""
     logits, balance = model(rows[:, :-1])
     loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
@@ -179,22 +190,36 @@ def held_out_loss(model: TrainingModel, rows: Tensor, size: int) -> dict[str, fl
     total = 0.0
     for part in rows.split(16):
         logits, _ = model(part[:, :-1])
-        total += float(F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum"))
+        total += float(
+            F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
+        )
     loss = total / rows[:, 1:].numel()
-    figures = {"nats_per_token": loss, "perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / size}
+    figures = {
+        "nats_per_token": loss,
+        "perplexity": math.exp(loss),
+        "bits_per_byte": total / math.log(2) / size,
+    }
     return {name: round(value, 4) for name, value in figures.items()}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the text and running saves")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for the text and running saves"
+    )
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end sooner; the schedule follows")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="end sooner; the schedule follows"
+    )
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread; divides the batch")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes of one thread; divides the batch"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the elementwise parts")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the elementwise parts"
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,6 @@
-"""Turn a checkpoint into a package: trace the reference, attach bodies and weights, write the folder atomically."""
+"""Turn a checkpoint into a package: trace the reference, attach bodies and weights, write the
+folder atomically.
+"""
 
 from gptoss_onnx.exporter.package import Package, export
 

@@ -1,8 +1,9 @@
 """Graph pass of `export --dense int8`: the projections of attention and lm_head become LinearInt8.
 
-Matches every Linear whose weight is that of q_proj, k_proj, v_proj, o_proj or lm_head (or the embedding, where lm_head
-is tied to it) and whose input width is a multiple of 32, and gives it 8-bit weights from a new file. Leaves alone: the
-router, the experts, the embedding's lookup, biases, and projections of other widths, with the checkpoint's weights.
+Matches every Linear whose weight is that of q_proj, k_proj, v_proj, o_proj or lm_head (or the
+embedding, where lm_head is tied to it) and whose input width is a multiple of 32, and gives it
+8-bit weights from a new file. Leaves alone: the router, the experts, the embedding's lookup,
+biases, and projections of other widths, with the checkpoint's weights.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,8 @@ class _Match:
 
 
 def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
-    """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the manifest says it.
+    """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the
+    manifest says it.
 
     `progress` hears how many bytes of the checkpoint are converted.
 
@@ -52,7 +54,8 @@ def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progres
     if not chosen:
         widths = ", ".join(map(str, sorted({match.depth for match in matches})))
         raise InputError(
-            f"--dense int8: found input widths {widths}, expected a multiple of {BLOCK} for at least one of q, k, v, o "
+            f"--dense int8: found input widths {widths}, expected a multiple of {BLOCK} for at "
+            "least one of q, k, v, o "
             "and lm_head; export with --dense checkpoint"
         )
     projections = [Projection(match.name, match.source) for match in chosen]
@@ -82,7 +85,9 @@ def _replace(graph: ir.Graph, match: _Match, tensors: Mapping[str, ir.ExternalTe
     bias = old.inputs[2:]  # none, or an omitted one, or one
     assert old.name is not None
     name = old.name.replace("Linear", "LinearInt8")
-    new = ir.Node(DOMAIN, "LinearInt8", [old.inputs[0], *operands, *bias], name=name, version=old.version)
+    new = ir.Node(
+        DOMAIN, "LinearInt8", [old.inputs[0], *operands, *bias], name=name, version=old.version
+    )
     found, output = old.outputs[0], new.outputs[0]
     output.name = f"{name}.output"
     output.type, output.shape = found.type, found.shape
@@ -93,7 +98,10 @@ def _replace(graph: ir.Graph, match: _Match, tensors: Mapping[str, ir.ExternalTe
 
 def _initializer(graph: ir.Graph, tensor: ir.ExternalTensor) -> ir.Value:
     value = ir.Value(
-        name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=tensor.name,
+        shape=ir.Shape(tensor.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value
@@ -102,7 +110,9 @@ def _initializer(graph: ir.Graph, tensor: ir.ExternalTensor) -> ir.Value:
 def _describe(chosen: list[_Match], left: list[_Match]) -> str:
     text = f"{_listed(chosen)} in int8 (block {BLOCK})"
     if left:
-        text += f"; {_listed(left)} as in the checkpoint, whose input width is no multiple of {BLOCK}"
+        text += (
+            f"; {_listed(left)} as in the checkpoint, whose input width is no multiple of {BLOCK}"
+        )
     return text
 
 

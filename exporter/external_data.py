@@ -1,4 +1,6 @@
-"""What all weights of a graph have in common: they are byte ranges of safetensors files, and these need room."""
+"""What all weights of a graph have in common: they are byte ranges of safetensors files, and these
+need room.
+"""
 
 import shutil
 from pathlib import Path
@@ -19,7 +21,10 @@ ELEMENT_TYPES = {
 
 
 def byte_range(
-    tensor: TensorInfo | PlannedTensor, location: str, offset: int, element: ir.DataType | None = None
+    tensor: TensorInfo | PlannedTensor,
+    location: str,
+    offset: int,
+    element: ir.DataType | None = None,
 ) -> ir.ExternalTensor:
     """Return a graph's name for a tensor that lies `offset` bytes into a file.
 
@@ -31,7 +36,9 @@ def byte_range(
     """
     element = element or ELEMENT_TYPES[tensor.dtype]
     shape = ir.Shape(tensor.shape)
-    return ir.ExternalTensor(location, offset, tensor.nbytes, element, shape=shape, name=tensor.name, base_dir="")
+    return ir.ExternalTensor(
+        location, offset, tensor.nbytes, element, shape=shape, name=tensor.name, base_dir=""
+    )
 
 
 def require_room(folder: Path, size: int, purpose: str, remedy: str = "free some space") -> None:

@@ -1,7 +1,7 @@
 """`genai_config.json`: what onnxruntime-genai needs to know of a package of target ort.
 
-Keys and their spelling: https://onnxruntime.ai/docs/genai/reference/config.html. onnxruntime-genai refuses keys that it
-does not know, so there are none of ours.
+Keys and their spelling: https://onnxruntime.ai/docs/genai/reference/config.html. onnxruntime-genai
+refuses keys that it does not know, so there are none of ours.
 """
 
 import json
@@ -18,11 +18,18 @@ LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and who
 
 
 # TF32 would round what float32 projections multiply to 11 bits.
-_PROVIDER_OPTIONS: Mapping[Provider, list[dict[str, Any]]] = {"cpu": [], "cuda": [{"cuda": {"use_tf32": "0"}}]}
+_PROVIDER_OPTIONS: Mapping[Provider, list[dict[str, Any]]] = {
+    "cpu": [],
+    "cuda": [{"cuda": {"use_tf32": "0"}}],
+}
 
 
 def write_genai_config(
-    config: ModelConfig, special_ids: Mapping[str, Any], graph: str, folder: Path, provider: Provider
+    config: ModelConfig,
+    special_ids: Mapping[str, Any],
+    graph: str,
+    folder: Path,
+    provider: Provider,
 ) -> None:
     """Write the file into `folder`.
 
@@ -34,17 +41,24 @@ def write_genai_config(
         provider: what the graph runs on.
     """
     document = {"model": _model(config, special_ids, graph, provider), "search": _search(config)}
-    (folder / FILE).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(
+        json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
-def _model(config: ModelConfig, special_ids: Mapping[str, Any], graph: str, provider: Provider) -> dict[str, Any]:
+def _model(
+    config: ModelConfig, special_ids: Mapping[str, Any], graph: str, provider: Provider
+) -> dict[str, Any]:
     return {
         "type": MODEL_TYPE,
         **special_ids,
         "context_length": config.max_position_embeddings,
         "vocab_size": config.vocab_size,
         "decoder": {
-            "session_options": {"log_id": "onnxruntime-genai", "provider_options": _PROVIDER_OPTIONS[provider]},
+            "session_options": {
+                "log_id": "onnxruntime-genai",
+                "provider_options": _PROVIDER_OPTIONS[provider],
+            },
             "filename": graph,
             "head_size": config.head_dim,
             "hidden_size": config.hidden_size,
@@ -68,11 +82,18 @@ def _model(config: ModelConfig, special_ids: Mapping[str, Any], graph: str, prov
 
 
 def _sliding_window(config: ModelConfig) -> dict[str, Any]:
-    """Window layers evict by themselves (`sliding_window_cache` of the graph), so nothing is to be slid."""
+    """Window layers evict by themselves (`sliding_window_cache` of the graph), so nothing is to be
+    slid.
+    """
     layers = [layer for layer in range(config.num_layers) if config.window_of(layer)]
     if not layers:
         return {}
-    kept = {"window_size": config.window, "slide_key_value_cache": False, "slide_inputs": False, "layers": layers}
+    kept = {
+        "window_size": config.window,
+        "slide_key_value_cache": False,
+        "slide_inputs": False,
+        "layers": layers,
+    }
     return {"sliding_window": kept}
 
 

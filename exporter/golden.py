@@ -1,8 +1,10 @@
-"""Golden vectors: small conformance cases from the reference with which a client in any language proves itself.
+"""Golden vectors: small conformance cases from the reference with which a client in any language
+proves itself.
 
-`golden/golden.json` holds, per case, the token ids, a greedy continuation, and for some positions the largest
-logits, the logits at seeded vocabulary indices, and the logsumexp of all of them: enough to notice any error, at a
-size that can be shipped. Legend: T recorded positions, V vocabulary.
+`golden/golden.json` holds, per case, the token ids, a greedy continuation, and for some positions
+the largest logits, the logits at seeded vocabulary indices, and the logsumexp of all of them:
+enough to notice any error, at a size that can be shipped. Legend: T recorded positions, V
+vocabulary.
 """
 
 import json
@@ -32,11 +34,13 @@ WINDOWS = 4  # the long case spans this many windows
 LONGEST = 512  # but no more tokens than this
 SEED = 20250805
 ADVICE = "download it again"
-ONE_THREAD = 50_000_000  # parameters up to which one thread is faster than two that wait for each other
+# parameters up to which one thread is faster than two that wait for each other
+ONE_THREAD = 50_000_000
 TEXTS = {
     "short": "It was a bright morning, and she",
     "paragraph": (
-        "When the rain had stopped they walked down to the village together, talking of the letter that had come "
+        "When the rain had stopped they walked down to the village together, talking of the letter "
+        "that had come "
         "that day, and of what her brother would say to it when he returned."
     ),
 }
@@ -57,7 +61,8 @@ def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> No
     Args:
         model: the reference with its weights.
         folder: the package folder.
-        tokenizer_file: the checkpoint's `tokenizer.json`; without one the prompts are random ids alone.
+        tokenizer_file: the checkpoint's `tokenizer.json`; without one the prompts are random ids
+            alone.
 
     Raises CheckpointError where a logit is not finite: no client could be held to it.
     """
@@ -70,7 +75,9 @@ def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> No
 
 @contextmanager
 def _threads_for(model: GptOss) -> Iterator[None]:
-    """Run a small model on one thread: in half the time, and with the same sums on every machine."""
+    """Run a small model on one thread: in half the time, and with the same sums on every
+    machine.
+    """
     threads = torch.get_num_threads()
     small = sum(parameter.numel() for parameter in model.parameters()) <= ONE_THREAD
     torch.set_num_threads(1 if small else threads)
@@ -96,11 +103,21 @@ def _document(model: GptOss, tokenizer_file: Path | None) -> dict[str, Any]:
     }
 
 
-def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Generator) -> list[Prompt]:
+def _prompts(
+    model: GptOss, tokenizer_file: Path | None, generator: torch.Generator
+) -> list[Prompt]:
     config = model.config
-    length = max(16, min(WINDOWS * max(config.window, 8), LONGEST, config.max_position_embeddings - GREEDY_TOKENS))
+    length = max(
+        16,
+        min(
+            WINDOWS * max(config.window, 8), LONGEST, config.max_position_embeddings - GREEDY_TOKENS
+        ),
+    )
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
-    prompts = [Prompt("random-beyond-window", None, random_ids), Prompt("one-token", None, random_ids[:1])]
+    prompts = [
+        Prompt("random-beyond-window", None, random_ids),
+        Prompt("one-token", None, random_ids[:1]),
+    ]
     if tokenizer_file is not None:
         room = config.max_position_embeddings - GREEDY_TOKENS
         encoded = _encode_texts(tokenizer_file).items()
@@ -108,27 +125,39 @@ def _prompts(model: GptOss, tokenizer_file: Path | None, generator: torch.Genera
     for prompt in prompts:
         if max(prompt.token_ids) >= config.vocab_size:
             raise CheckpointError(
-                f"{tokenizer_file}: found token id {max(prompt.token_ids)} for {prompt.text!r:.40}, expected 0 to "
+                f"{tokenizer_file}: found token id {max(prompt.token_ids)} for "
+                f"{prompt.text!r:.40}, expected 0 to "
                 f"{config.vocab_size - 1} (vocab_size of config.json)"
             )
     return prompts
 
 
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
-    """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that can do that."""
+    """Return the token ids of each text; raises CheckpointError where the file is no tokenizer that
+    can do that.
+    """
     content = read_file(tokenizer_file, TOKENIZER_LIMIT, CheckpointError)
     tokenizer = load_tokenizer(content, tokenizer_file, ADVICE, CheckpointError)
-    with foreign_errors(f"{tokenizer_file}: not a tokenizer", ADVICE, CheckpointError), quiet_panics():
-        return {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in TEXTS.items()}
+    with (
+        foreign_errors(f"{tokenizer_file}: not a tokenizer", ADVICE, CheckpointError),
+        quiet_panics(),
+    ):
+        return {
+            name: tokenizer.encode(text, add_special_tokens=False).ids
+            for name, text in TEXTS.items()
+        }
 
 
-def _record(model: GptOss, prompt: Prompt, continuation: list[int], indices: torch.Tensor) -> dict[str, Any]:
+def _record(
+    model: GptOss, prompt: Prompt, continuation: list[int], indices: torch.Tensor
+) -> dict[str, Any]:
     last = len(prompt.token_ids) - 1
     positions = torch.linspace(0, last, min(POSITIONS, last + 1)).round().long().unique()
     logits = model.score(prompt.token_ids)[positions]  # (T, V)
     if not logits.isfinite().all():
         raise CheckpointError(
-            f"golden vectors: case {prompt.name}: these weights overflow float32, and give logits that are not "
+            f"golden vectors: case {prompt.name}: these weights overflow float32, and give logits "
+            "that are not "
             "finite; no client can be compared with them"
         )
     top = logits.topk(min(TOP, logits.shape[1]), dim=-1)
@@ -146,7 +175,9 @@ def _record(model: GptOss, prompt: Prompt, continuation: list[int], indices: tor
 
 
 def _shortest(values: torch.Tensor) -> Any:
-    """Return nested lists whose numbers print as the shortest decimals that read back as the same float32."""
+    """Return nested lists whose numbers print as the shortest decimals that read back as the same
+    float32.
+    """
     array = values.numpy()
     if array.ndim == 1:
         return [float(str(value)) for value in array]

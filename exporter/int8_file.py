@@ -1,4 +1,6 @@
-"""Write 8-bit projections as one safetensors file, rows at a time, so that no more than a piece is ever in memory."""
+"""Write 8-bit projections as one safetensors file, rows at a time, so that no more than a piece is
+ever in memory.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -35,14 +37,19 @@ class Projection:
         """The weight and its scales."""
         rows, depth = self.source.shape
         weight, scales = int8_names(self.name)
-        return PlannedTensor(weight, "I8", (rows, depth)), PlannedTensor(scales, "F32", (rows, depth // BLOCK))
+        return PlannedTensor(weight, "I8", (rows, depth)), PlannedTensor(
+            scales, "F32", (rows, depth // BLOCK)
+        )
 
 
-def write_int8_file(path: Path, projections: Sequence[Projection], progress: Progress) -> dict[str, ir.ExternalTensor]:
-    """Quantize `projections` into the new file `path`; returns each tensor as a byte range of it, by name.
+def write_int8_file(
+    path: Path, projections: Sequence[Projection], progress: Progress
+) -> dict[str, ir.ExternalTensor]:
+    """Quantize `projections` into the new file `path`; returns each tensor as a byte range of it,
+    by name.
 
-    All scales come first, so that every tensor is aligned to its elements. The same weights give the same bytes.
-    `progress` hears how many bytes of the checkpoint are converted.
+    All scales come first, so that every tensor is aligned to its elements. The same weights give
+    the same bytes. `progress` hears how many bytes of the checkpoint are converted.
 
     Raises:
         PackageError: there is a file of that name, or no room for one.
@@ -53,7 +60,10 @@ def write_int8_file(path: Path, projections: Sequence[Projection], progress: Pro
     head, offsets = safetensors_head(planned, ALIGNMENT)
     size = len(head) + sum(tensor.nbytes for tensor in planned)
     require_room(path.parent, size, "the int8 weights need")
-    progress.begin("quantizing the dense weights to int8", sum(projection.source.nbytes for projection in projections))
+    progress.begin(
+        "quantizing the dense weights to int8",
+        sum(projection.source.nbytes for projection in projections),
+    )
     try:
         file = path.open("xb", buffering=0)  # a link of that name would lead into the checkpoint
     except FileExistsError:
@@ -64,7 +74,9 @@ def write_int8_file(path: Path, projections: Sequence[Projection], progress: Pro
         file.write(head)
         file.truncate(size)
         spans = (
-            _Span(projection.source, first, file.fileno(), offsets[weight.name], offsets[scale.name])
+            _Span(
+                projection.source, first, file.fileno(), offsets[weight.name], offsets[scale.name]
+            )
             for projection, weight, scale in zip(projections, weights, scales, strict=True)
             for first in range(0, projection.source.shape[0], SPAN_ROWS)
         )
@@ -74,7 +86,9 @@ def write_int8_file(path: Path, projections: Sequence[Projection], progress: Pro
 
 @dataclass(frozen=True)
 class _Span:
-    """Some rows of one matrix: where they are read, and where the matrix and its scales are written."""
+    """Some rows of one matrix: where they are read, and where the matrix and its scales are
+    written.
+    """
 
     source: TensorInfo
     first: int
@@ -84,7 +98,9 @@ class _Span:
 
 
 def _quantize_all(spans: Iterable[_Span], progress: Progress) -> None:
-    """Quantize all spans, one to a thread: better than threads within an operation, which would not overlap files."""
+    """Quantize all spans, one to a thread: better than threads within an operation, which would not
+    overlap files.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     executor = ThreadPoolExecutor(threads)
@@ -110,14 +126,19 @@ def _quantize(span: _Span) -> int:
             count = min(step, end - row)
             piece = room[: count * row_bytes]
             if os.preadv(file.fileno(), [piece], source.offset + row * row_bytes) != len(piece):
-                raise CheckpointError(f"{source.file}: became shorter since it was opened; export again")
+                raise CheckpointError(
+                    f"{source.file}: became shorter since it was opened; export again"
+                )
             weight, scales = quantize_int8(buffer[:count])
             if not scales.isfinite().all():
                 raise CheckpointError(
-                    f"{source.name}: not finite in rows {row} to {row + count - 1}: int8 cannot hold it"
+                    f"{source.name}: not finite in rows {row} to {row + count - 1}: int8 cannot "
+                    "hold it"
                 )
             _write(span.target, weight, span.weight_offset + row * depth)
-            _write(span.target, scales, span.scales_offset + row * (depth // BLOCK) * scales.itemsize)
+            _write(
+                span.target, scales, span.scales_offset + row * (depth // BLOCK) * scales.itemsize
+            )
     return (end - span.first) * row_bytes
 
 

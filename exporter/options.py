@@ -57,17 +57,20 @@ def _check_portable(options: Options) -> None:
     """Refuse options that do not go with target portable, each with what to do instead."""
     if options.dense == "int8" and options.weights == "reference":
         raise InputError(
-            "--dense int8 writes weights into the package, and --weights reference makes ONNX Runtime look for all of "
+            "--dense int8 writes weights into the package, and --weights reference makes ONNX "
+            "Runtime look for all of "
             "them below the checkpoint's folder: choose --weights link or copy"
         )
     if options.experts != "checkpoint":
         raise InputError(
-            f"--experts {options.experts}: found with --target {options.target}, which runs the checkpoint's own: "
+            f"--experts {options.experts}: found with --target {options.target}, which runs the "
+            "checkpoint's own: "
             "leave --experts out, or choose --target ort"
         )
     if options.provider != "cpu":
         raise InputError(
-            f"--provider {options.provider}: found with --target {options.target}, which runs on every provider: "
+            f"--provider {options.provider}: found with --target {options.target}, which runs on "
+            "every provider: "
             "leave --provider out"
         )
 
@@ -76,26 +79,31 @@ def _check_ort(options: Options) -> None:
     """Refuse options that do not go with target ort, each with what to do instead."""
     if options.weights != "copy":
         raise InputError(
-            f"--weights {options.weights}: found with --target ort, whose weights are always a file of the package's "
+            f"--weights {options.weights}: found with --target ort, whose weights are always a "
+            "file of the package's "
             "own: leave --weights out"
         )
     if options.dense != "checkpoint":
         raise InputError(
-            f"--dense {options.dense}: found with --target ort, expected checkpoint; export with --target portable"
+            f"--dense {options.dense}: found with --target ort, expected checkpoint; export with "
+            "--target portable"
         )
     if options.provider == "cuda" and options.experts != "checkpoint":
         raise InputError(
-            f"--experts {options.experts}: found with --provider cuda, which runs the checkpoint's own MXFP4: leave "
+            f"--experts {options.experts}: found with --provider cuda, which runs the checkpoint's "
+            "own MXFP4: leave "
             "--experts out"
         )
     if options.provider == "cuda" and options.kv_dtype != "bfloat16":
         raise InputError(
-            f"--kv-dtype {options.kv_dtype}: found with --target ort --provider cuda, expected bfloat16 (what "
+            f"--kv-dtype {options.kv_dtype}: found with --target ort --provider cuda, expected "
+            "bfloat16 (what "
             "attention computes in there): leave --kv-dtype out"
         )
     if options.provider == "cpu" and options.kv_dtype == "bfloat16":
         raise InputError(
-            "--kv-dtype bfloat16: found with --target ort, expected float32 or float16 (GroupQueryAttention has no "
+            "--kv-dtype bfloat16: found with --target ort, expected float32 or float16 "
+            "(GroupQueryAttention has no "
             "bfloat16 on the CPU)"
         )
 

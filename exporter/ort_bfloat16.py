@@ -1,11 +1,13 @@
-"""Graph pass of the ort target for CUDA: attention and experts in bfloat16, everything else stays in float32.
+"""Graph pass of the ort target for CUDA: attention and experts in bfloat16, everything else stays
+in float32.
 
-Matches every GroupQueryAttention and every QMoE, neither of which takes float32 on CUDA, and puts a Cast at each of
-their borders that is not a cache, an integer or a quantized weight. Leaves alone: residuals, norms, rotation, router,
-choice of experts and projections.
+Matches every GroupQueryAttention and every QMoE, neither of which takes float32 on CUDA, and puts a
+Cast at each of their borders that is not a cache, an integer or a quantized weight. Leaves alone:
+residuals, norms, rotation, router, choice of experts and projections.
 
-Bfloat16 and not float16: it holds every value of MXFP4 and every E8M0 scale, the sinks and biases of gpt-oss
-checkpoints as they are, and any activation, where float16 ends at 65504 and, for scales, at 2^-24.
+Bfloat16 and not float16: it holds every value of MXFP4 and every E8M0 scale, the sinks and biases
+of gpt-oss checkpoints as they are, and any activation, where float16 ends at 65504 and, for scales,
+at 2^-24.
 """
 
 import onnx_ir as ir

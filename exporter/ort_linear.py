@@ -1,8 +1,9 @@
 """Graph pass of the ort target: projections become Gemm on float32 weights.
 
-Matches every Linear. Its weight is widened to float32, which loses nothing; ONNX Runtime's CPU provider has no matrix
-product in bfloat16, and a Cast in the graph would be folded into a copy in anonymous memory, where a float32 file stays
-mapped. Leaves alone: the bias, which the graph casts already.
+Matches every Linear. Its weight is widened to float32, which loses nothing; ONNX Runtime's CPU
+provider has no matrix product in bfloat16, and a Cast in the graph would be folded into a copy in
+anonymous memory, where a float32 file stays mapped. Leaves alone: the bias, which the graph casts
+already.
 """
 
 import onnx_ir as ir

@@ -1,8 +1,10 @@
-"""The ort target: a pass over the traced graph, from `ai.gptoss` ops to ops that every build of ONNX Runtime has.
+"""The ort target: a pass over the traced graph, from `ai.gptoss` ops to ops that every build of
+ONNX Runtime has.
 
-Interface and attention, experts and projections are a pass each, in `ort_*.py`, and bfloat16 for CUDA is one more. What
-they leave alone, embedding, norms and biases, keeps the checkpoint's tensors byte for byte. All weights go into one
-file of the package's own: the experts of the checkpoint's files would be dead weight in it.
+Interface and attention, experts and projections are a pass each, in `ort_*.py`, and bfloat16 for
+CUDA is one more. What they leave alone, embedding, norms and biases, keeps the checkpoint's tensors
+byte for byte. All weights go into one file of the package's own: the experts of the checkpoint's
+files would be dead weight in it.
 """
 
 from pathlib import Path
@@ -37,22 +39,27 @@ def check_ort_config(config: ModelConfig) -> None:
     """Refuse a model that the ops of this target cannot compute."""
     if config.head_dim % HEAD_DIM_MULTIPLE:
         raise InputError(
-            f"--target ort: found head_dim {config.head_dim}, expected a multiple of {HEAD_DIM_MULTIPLE} "
+            f"--target ort: found head_dim {config.head_dim}, expected a multiple of "
+            f"{HEAD_DIM_MULTIPLE} "
             "(GroupQueryAttention takes no other): export with --target portable"
         )
 
 
 def check_cuda_checkpoint(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that the ops cannot hold losslessly on CUDA: dense experts, sinks or biases in float32."""
+    """Refuse a checkpoint that the ops cannot hold losslessly on CUDA: dense experts, sinks or
+    biases in float32.
+    """
     if checkpoint.layout != MXFP4_LAYOUT:
         raise InputError(
-            "--provider cuda: found dense experts, expected MXFP4 (QMoE on CUDA has no other lossless form): export "
+            "--provider cuda: found dense experts, expected MXFP4 (QMoE on CUDA has no other "
+            "lossless form): export "
             "with --provider cpu"
         )
     for name, tensor in checkpoint.tensors.items():
         if name.endswith(IN_BFLOAT16) and tensor.dtype != "BF16":
             raise InputError(
-                f"--provider cuda: {name}: found {tensor.dtype}, expected BF16 (what attention and experts compute in "
+                f"--provider cuda: {name}: found {tensor.dtype}, expected BF16 (what attention and "
+                "experts compute in "
                 "there): export with --provider cpu"
             )
 
@@ -61,17 +68,24 @@ def check_int4_checkpoint(checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint whose experts are no MXFP4."""
     if checkpoint.layout != MXFP4_LAYOUT:
         raise InputError(
-            "--experts int4: found dense experts, expected MXFP4 (what its rounding is made for): leave --experts out"
+            "--experts int4: found dense experts, expected MXFP4 (what its rounding is made for): "
+            "leave --experts out"
         )
 
 
 def lower_to_ort(
-    model: ir.Model, checkpoint: Checkpoint, folder: Path, provider: Provider, experts: Experts, progress: Progress
+    model: ir.Model,
+    checkpoint: Checkpoint,
+    folder: Path,
+    provider: Provider,
+    experts: Experts,
+    progress: Progress,
 ) -> None:
     """Rewrite `model` in place and write its weights into `folder`.
 
     Args:
-        model: the traced graph, with caches in float32 or float16 for `cpu` and in bfloat16 for `cuda`.
+        model: the traced graph, with caches in float32 or float16 for `cpu` and in bfloat16 for
+            `cuda`.
         checkpoint: where the weights are read.
         folder: the package.
         provider: what the graph is to run on.

@@ -1,4 +1,6 @@
-"""Small steps that the lowering passes share: put nodes in the place of one, and name them after it."""
+"""Small steps that the lowering passes share: put nodes in the place of one, and name them after
+it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +20,9 @@ def make_node(
     suffix: str = "",
     outputs: int = 1,
 ) -> ir.Node:
-    """Return a node that computes something in the place of `old`, named after it: its scope, the op, the suffix."""
+    """Return a node that computes something in the place of `old`, named after it: its scope, the
+    op, the suffix.
+    """
     assert old.name is not None
     name = old.name.replace(old.op_type, op) + suffix
     node = ir.node(op, inputs, attributes or {}, domain=domain, num_outputs=outputs, name=name)
@@ -28,7 +32,8 @@ def make_node(
 
 
 def replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
-    """Put `new` in the place of `old`; the last of them gets the outputs of `old`, those of the graph with their names.
+    """Put `new` in the place of `old`; the last of them gets the outputs of `old`, those of the
+    graph with their names.
 
     Weights that nothing uses any more leave the graph.
     """
@@ -38,7 +43,9 @@ def replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
         if found.is_graph_output():
             output.name = found.name
             graph.outputs[list(graph.outputs).index(found)] = output
-    ir.convenience.replace_nodes_and_values(graph, old, [old], list(new), list(old.outputs), list(new[-1].outputs))
+    ir.convenience.replace_nodes_and_values(
+        graph, old, [old], list(new), list(old.outputs), list(new[-1].outputs)
+    )
     for value in sources:
         assert value.name is not None
         if not value.uses() and value.name in graph.initializers:
@@ -50,6 +57,9 @@ def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     if name not in graph.initializers:
         tensor = ir.tensor(array, name=name)
         graph.initializers[name] = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
         )
     return graph.initializers[name]

@@ -52,7 +52,8 @@ from gptoss_onnx.reference.finite import bytes_checked, first_non_finite
 from gptoss_onnx.reference.folder_kinds import TOKENIZER
 
 GRAPH_FILE = "model.onnx"
-GOLDEN_LIMIT = 1 << 30  # bytes of weights up to which the reference forward for golden vectors is cheap
+# bytes of weights up to which the reference forward for golden vectors is cheap
+GOLDEN_LIMIT = 1 << 30
 CUDA_LOSS = "activations of attention and experts in bfloat16"
 logger = logging.getLogger(__name__)
 
@@ -80,27 +81,32 @@ def export(
 ) -> Package:
     """Export a gpt-oss checkpoint to a package folder.
 
-    Reads no weight byte, except of checkpoints under 1 GiB, whose golden vectors need a forward pass, and of those that
-    `weights`, `dense` or `target` copies or converts. Where all weights are read they must be finite.
+    Reads no weight byte, except of checkpoints under 1 GiB, whose golden vectors need a forward
+    pass, and of those that `weights`, `dense` or `target` copies or converts. Where all weights are
+    read they must be finite.
 
     Args:
         checkpoint: a folder, or a hub id in the local Hugging Face cache.
         output: the package folder to make; it appears only when it is complete.
-        target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph in the ops that
-            every build of ONNX Runtime has.
-        provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts compute in bfloat16
-            (lossy), and the experts stay MXFP4.
-        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them where they are; None
-            is `link`, and for target `ort`, which always has a weight file of its own, `copy`.
-        dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's own (lossy).
-        experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half the bytes of the 8-bit
-            ones that hold it (lossy).
-        kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16, which takes no other.
+        target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
+            in the ops that every build of ONNX Runtime has.
+        provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
+            compute in bfloat16 (lossy), and the experts stay MXFP4.
+        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
+            where they are; None is `link`, and for target `ort`, which always has a weight file of
+            its own, `copy`.
+        dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's
+            own (lossy).
+        experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half
+            the bytes of the 8-bit ones that hold it (lossy).
+        kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
+            which takes no other.
         force: replace an existing package.
         progress: hears of the stages; None writes them to the log.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, has changed meanwhile, or holds weights that are not finite.
+        CheckpointError: the checkpoint cannot be read, has changed meanwhile, or holds weights that
+            are not finite.
         PackageError: the output cannot be written; nothing is left behind.
         InputError: an option has no such value, or two do not go together.
     """
@@ -139,7 +145,9 @@ class _Made:
     lossy: tuple[str, ...]
 
 
-def _make_portable(checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress) -> _Made:
+def _make_portable(
+    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+) -> _Made:
     # Placed first: what may be refused comes before what is slow.
     placement = place_weights(checkpoint, folder, options.weights, progress)
     graph = _trace(checkpoint, options.kv_dtype, progress)
@@ -182,7 +190,8 @@ def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) 
     broken = first_non_finite(checkpoint, progress)
     if broken is not None:
         raise CheckpointError(
-            f"{checkpoint.folder}: {broken}, expected finite weights: the checkpoint is damaged, download it or "
+            f"{checkpoint.folder}: {broken}, expected finite weights: the checkpoint is damaged, "
+            "download it or "
             "quantize it again"
         )
 
@@ -195,11 +204,15 @@ def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
     return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
 
 
-def _write_golden_if_small(checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress) -> None:
+def _write_golden_if_small(
+    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+) -> None:
     size = _size(checkpoint)
     if size >= GOLDEN_LIMIT:
         logger.info(
-            "no golden vectors: %.1f GB of weights; write them with `gptoss-onnx validate --write-golden`", size / 1e9
+            "no golden vectors: %.1f GB of weights; write them with `gptoss-onnx validate "
+            "--write-golden`",
+            size / 1e9,
         )
         return
     progress.begin("computing golden vectors with the reference")
@@ -230,11 +243,16 @@ def _describe(
         outputs=tuple(_spec(value) for value in proto.graph.output),
         kv_dtype=options.kv_dtype,
         cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
-        ops=tuple(OpUse(domain, name, versions[domain], count) for (domain, name), count in sorted(ops.items())),
+        ops=tuple(
+            OpUse(domain, name, versions[domain], count)
+            for (domain, name), count in sorted(ops.items())
+        ),
         weights=made.weights,
         tokenizer_files=tokenizer_files,
         lossy=made.lossy,
-        unsupported=NOT_OFFERED[options.target] if options.provider == "cpu" else NOT_OFFERED_ON_CUDA,
+        unsupported=NOT_OFFERED[options.target]
+        if options.provider == "cpu"
+        else NOT_OFFERED_ON_CUDA,
     )
 
 

@@ -1,7 +1,7 @@
 """Copy a checkpoint's tokenizer, chat template and generation settings into a package.
 
-They are copied byte for byte. Where the checkpoint has no generation_config.json, the package's is made from
-config.json and from the tokenizer, whose harmony tokens say where a generation ends.
+They are copied byte for byte. Where the checkpoint has no generation_config.json, the package's is
+made from config.json and from the tokenizer, whose harmony tokens say where a generation ends.
 """
 
 import json
@@ -22,7 +22,8 @@ MOST_IDS = 1 << 31  # what sessions and clients hold an id in
 
 
 def copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
-    """Copy tokenizer and chat template as they came; returns the names of the files that the checkpoint has.
+    """Copy tokenizer and chat template as they came; returns the names of the files that the
+    checkpoint has.
 
     Raises CheckpointError for a file that is too large or lies outside of the checkpoint.
     """
@@ -37,7 +38,9 @@ def copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """The special ids that a package's generation_config.json holds, and what its user should know of them."""
+    """The special ids that a package's generation_config.json holds, and what its user should know
+    of them.
+    """
 
     special_ids: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -46,8 +49,8 @@ class Settings:
 def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
     """Write generation_config.json into the package: the checkpoint's, or one that is made for it.
 
-    Raises CheckpointError where a special id is not one, and for a tokenizer.json or generation_config.json that is
-    not JSON.
+    Raises CheckpointError where a special id is not one, and for a tokenizer.json or
+    generation_config.json that is not JSON.
     """
     stops, has_added = _stops(checkpoint)
     content = checkpoint.read(GENERATION_CONFIG, JSON_LIMIT)
@@ -57,7 +60,8 @@ def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
         if stops:
             ids[EOS] = list(dict.fromkeys([*_as_list(ids.get(EOS)), *stops.values()]))
             warnings.append(
-                f"{checkpoint.folder}: no {GENERATION_CONFIG}: the package's ends a text at {_listed(stops.items())}, "
+                f"{checkpoint.folder}: no {GENERATION_CONFIG}: the package's ends a text at "
+                f"{_listed(stops.items())}, "
                 "as the tokenizer has harmony's tokens"
             )
         content = (json.dumps(ids, indent=2, allow_nan=False) + "\n").encode()
@@ -65,15 +69,21 @@ def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
         path = checkpoint.folder / GENERATION_CONFIG
         ids = _special_ids(checkpoint.read_json(GENERATION_CONFIG), path)
         known = _as_list(ids.get(EOS))
-        lacking = [(name, number) for name, number in stops.items() if number not in known and name != END_OF_TEXT]
+        lacking = [
+            (name, number)
+            for name, number in stops.items()
+            if number not in known and name != END_OF_TEXT
+        ]
         if lacking:
             warnings.append(
-                f"{path}: {EOS} lacks {_listed(lacking)}: a generation runs past it; add the id to that list and "
+                f"{path}: {EOS} lacks {_listed(lacking)}: a generation runs past it; add the id to "
+                "that list and "
                 "export again"
             )
     if has_added and ids.get(EOS) is None:
         warnings.append(
-            f"{checkpoint.folder}: neither {GENERATION_CONFIG} nor {CONFIG} has {EOS}: nothing ends a text before its "
+            f"{checkpoint.folder}: neither {GENERATION_CONFIG} nor {CONFIG} has {EOS}: nothing "
+            "ends a text before its "
             "length does"
         )
     (folder / GENERATION_CONFIG).write_bytes(content)
@@ -81,17 +91,22 @@ def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
 
 
 def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
-    """Return harmony's end tokens, if the tokenizer has them, and whether it has any special tokens."""
+    """Return harmony's end tokens, if the tokenizer has them, and whether it has any special
+    tokens.
+    """
     content = checkpoint.read(TOKENIZER, TOKENIZER_LIMIT)
     if content is None:
         return {}, False
     path = checkpoint.folder / TOKENIZER
     tokens = added_tokens(content, str(path), CheckpointError)
     stops = harmony_stops(tokens)
-    beyond = [name for name, number in stops.items() if not 0 <= number < checkpoint.config.vocab_size]
+    beyond = [
+        name for name, number in stops.items() if not 0 <= number < checkpoint.config.vocab_size
+    ]
     if beyond:
         raise CheckpointError(
-            f"{path}: found id {stops[beyond[0]]} for {beyond[0]}, expected 0 to {checkpoint.config.vocab_size - 1} "
+            f"{path}: found id {stops[beyond[0]]} for {beyond[0]}, expected 0 to "
+            f"{checkpoint.config.vocab_size - 1} "
             "(vocab_size of config.json)"
         )
     return stops, bool(tokens)
@@ -104,7 +119,8 @@ def _special_ids(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
         least = 0 if key == EOS else -1  # what some tools write for a pad token that there is not
         if not all(type(entry) is int and least <= entry < MOST_IDS for entry in _as_list(value)):
             raise CheckpointError(
-                f"{path}: {key}: found {printable(repr(value)[:80])}, expected a token id or a list of them"
+                f"{path}: {key}: found {printable(repr(value)[:80])}, expected a token id or a "
+                "list of them"
             )
     return ids
 

@@ -1,9 +1,10 @@
 """Graph pass: readable, stable names and nothing left of how the graph was traced.
 
-Matches every node and every intermediate value of the main graph. A node is named after the module it came from and
-its op (`model.layers.0.self_attn.q_proj.Linear`), its outputs after the node; a second node of the same name gets a
-number. Shape constants become `constant_0`, … Leaves alone: graph inputs and outputs, initializers with a
-checkpoint's name, function bodies, and the order of nodes. Deterministic: the same graph always gets the same names.
+Matches every node and every intermediate value of the main graph. A node is named after the module
+it came from and its op (`model.layers.0.self_attn.q_proj.Linear`), its outputs after the node; a
+second node of the same name gets a number. Shape constants become `constant_0`, … Leaves alone:
+graph inputs and outputs, initializers with a checkpoint's name, function bodies, and the order of
+nodes. Deterministic: the same graph always gets the same names.
 """
 
 from collections import Counter
@@ -39,7 +40,9 @@ def tidy(model: ir.Model, weights: frozenset[str]) -> ir.Model:
 
 
 def _scope(node: ir.Node) -> str:
-    """Return the dotted path of the module a node came from, with a trailing dot, or nothing for the top level."""
+    """Return the dotted path of the module a node came from, with a trailing dot, or nothing for
+    the top level.
+    """
     recorded = node.metadata_props.get(_SCOPES, "")
     scopes = [part.strip("'\" ") for part in recorded.strip("[]").split(",")]
     modules = [scope for scope in scopes[:-1] if scope and not scope.startswith("_")]
@@ -52,7 +55,11 @@ def _unique(name: str, taken: Counter[str]) -> str:
 
 
 def _name_constants(graph: ir.Graph, weights: frozenset[str]) -> None:
-    constants = [value for name, value in graph.initializers.items() if name not in weights and name != "inv_freq"]
+    constants = [
+        value
+        for name, value in graph.initializers.items()
+        if name not in weights and name != "inv_freq"
+    ]
     for index, value in enumerate(constants):
         value.name = f"constant_{index}"
         if value.const_value is not None:

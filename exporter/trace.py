@@ -1,4 +1,5 @@
-"""Trace the PyTorch reference into an ONNX graph of `ai.gptoss` nodes and standard ops, without a weight byte.
+"""Trace the PyTorch reference into an ONNX graph of `ai.gptoss` nodes and standard ops, without a
+weight byte.
 
 Legend: B batch, S new tokens, T kept positions, K kv heads, C cache capacity, D head dim.
 """
@@ -33,8 +34,9 @@ _TORCH_NAMES = {
 def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
     """Return the graph of one call of `model`, whose parameters are on the meta device.
 
-    Initializers have the checkpoint's names, dtypes and shapes and no value; the one computed constant, `inv_freq`,
-    has its value. Each custom op is one node, with its portable body among the model's functions.
+    Initializers have the checkpoint's names, dtypes and shapes and no value; the one computed
+    constant, `inv_freq`, has its value. Each custom op is one node, with its portable body among
+    the model's functions.
 
     Args:
         model: the reference, made with `from_checkpoint(..., device="meta")`.
@@ -45,8 +47,13 @@ def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
     model.inv_freq = inv_freq.to("meta")
     example, shapes = _example_call(model, kv_dtype)
     inputs = ["input_ids", "past_lengths", "new_lengths", "logit_positions"]
-    with warnings.catch_warnings(), _Quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"), _no_collection():
-        warnings.simplefilter("ignore")  # about deprecations inside the exporter, nothing a user can act on
+    with (
+        warnings.catch_warnings(),
+        _Quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"),
+        _no_collection(),
+    ):
+        # about deprecations inside the exporter, nothing a user can act on
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             model,
             example,
@@ -62,7 +69,9 @@ def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
         assert program is not None
         traced = program.model
         for name, value in traced.graph.initializers.items():
-            value.const_value = ir.tensor(inv_freq.numpy(), name=name) if name == "inv_freq" else None
+            value.const_value = (
+                ir.tensor(inv_freq.numpy(), name=name) if name == "inv_freq" else None
+            )
         onnxscript.optimizer.optimize_ir(traced)
     model.inv_freq = inv_freq
     attach_bodies(traced)
@@ -71,20 +80,28 @@ def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
 
 def _example_call(model: GptOss, kv_dtype: torch.dtype) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return example arguments on the meta device and the symbolic dimensions of each."""
-    batch, new, kept, capacity, ring = 2, 3, 5, 11, 13  # distinct, so that no two symbols are taken for one
+    # distinct, so that no two symbols are taken for one
+    batch, new, kept, capacity, ring = 2, 3, 5, 11, 13
 
     def ints(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, dtype=torch.int64, device="meta")
 
     cache = [
-        (key.to("meta"), value.to("meta")) for key, value in model.new_cache(batch, capacity, ring, dtype=kv_dtype)
+        (key.to("meta"), value.to("meta"))
+        for key, value in model.new_cache(batch, capacity, ring, dtype=kv_dtype)
     ]
     example = (ints(batch, new), ints(batch), ints(batch), ints(batch, kept), cache)
     rows = {0: Dim("batch", min=1)}
     windows = [model.config.window_of(layer) for layer in range(model.config.num_layers)]
     slots = {False: Dim("capacity", min=1), True: Dim("window_capacity", min=1)}
     layer_shapes = [({**rows, 2: slots[window > 0]},) * 2 for window in windows]
-    shapes = ({**rows, 1: Dim("sequence", min=1)}, rows, rows, {**rows, 1: Dim("kept", min=1)}, layer_shapes)
+    shapes = (
+        {**rows, 1: Dim("sequence", min=1)},
+        rows,
+        rows,
+        {**rows, 1: Dim("kept", min=1)},
+        layer_shapes,
+    )
     return example, shapes
 
 
@@ -93,8 +110,13 @@ def _cache_names(prefix: str, layers: int) -> list[str]:
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Map each torch op to one node of its ONNX schema; an `OnnxFunction` here would be inlined and fail."""
-    return {getattr(torch.ops.gptoss, _TORCH_NAMES[name]).default: _one_node(name) for name in _TORCH_NAMES}
+    """Map each torch op to one node of its ONNX schema; an `OnnxFunction` here would be inlined and
+    fail.
+    """
+    return {
+        getattr(torch.ops.gptoss, _TORCH_NAMES[name]).default: _one_node(name)
+        for name in _TORCH_NAMES
+    }
 
 
 def _one_node(name: str) -> Callable[..., Any]:
@@ -121,7 +143,9 @@ def attach_bodies(model: ir.Model) -> None:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause the cyclic garbage collector: tracing makes millions of objects that live, a tenth of its time."""
+    """Pause the cyclic garbage collector: tracing makes millions of objects that live, a tenth of
+    its time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,7 @@
 """Place a checkpoint's weight files in a package and point the graph's external data into them.
 
-No weight is converted or rewritten here: an initializer is a byte range of a safetensors file, the checkpoint's own.
+No weight is converted or rewritten here: an initializer is a byte range of a safetensors file, the
+checkpoint's own.
 """
 
 import os
@@ -25,18 +26,23 @@ _SHA256_DIGITS = 64
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the graph finds each real weight file: its location relative to `root` (None: the package folder)."""
+    """Where the graph finds each real weight file: its location relative to `root` (None: the
+    package folder).
+    """
 
     mode: WeightMode
     root: Path | None
     locations: Mapping[Path, str]
 
 
-def place_weights(checkpoint: Checkpoint, folder: Path, mode: WeightMode, progress: Progress) -> Placement:
+def place_weights(
+    checkpoint: Checkpoint, folder: Path, mode: WeightMode, progress: Progress
+) -> Placement:
     """Bring the checkpoint's weight files into `folder`, or only note where they are.
 
     Args:
-        checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to the real files.
+        checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to
+            the real files.
         folder: the package being written.
         mode: `link` (hard links), `copy`, or `reference` (nothing is placed).
         progress: hears how many bytes are copied.
@@ -70,11 +76,18 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
         value.const_value = byte_range(info, placement.locations[info.file], info.offset)
 
 
-def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path, computed: str | None) -> Weights:
-    """Return the manifest's record of the weights, as they lie now: the placed files, then a computed one."""
+def describe_weights(
+    checkpoint: Checkpoint, placement: Placement, folder: Path, computed: str | None
+) -> Weights:
+    """Return the manifest's record of the weights, as they lie now: the placed files, then a
+    computed one.
+    """
     root = placement.root or folder
     placed = sorted(placement.locations.items(), key=lambda item: item[1])
-    files = [_describe_file(root, location, "checkpoint", _known_sha256(path)) for path, location in placed]
+    files = [
+        _describe_file(root, location, "checkpoint", _known_sha256(path))
+        for path, location in placed
+    ]
     if computed is not None:
         files.append(_describe_file(folder, computed, "export", None))
     return Weights(
@@ -86,10 +99,16 @@ def describe_weights(checkpoint: Checkpoint, placement: Placement, folder: Path,
     )
 
 
-def describe_own_weights(checkpoint: Checkpoint, folder: Path, computed: str, exact: bool) -> Weights:
-    """Return the manifest's record of weights that all lie in one computed file, `exact` where none was rounded."""
+def describe_own_weights(
+    checkpoint: Checkpoint, folder: Path, computed: str, exact: bool
+) -> Weights:
+    """Return the manifest's record of weights that all lie in one computed file, `exact` where none
+    was rounded.
+    """
     file = _describe_file(folder, computed, "export", None)
-    return Weights(mode="copy", root=None, layout=checkpoint.layout, bit_identical=exact, files=(file,))
+    return Weights(
+        mode="copy", root=None, layout=checkpoint.layout, bit_identical=exact, files=(file,)
+    )
 
 
 def _describe_file(
@@ -106,8 +125,10 @@ def _link(source: Path, target: Path) -> None:
     except OSError as error:
         gigabytes = source.stat().st_size / 1e9
         raise PackageError(
-            f"cannot hard-link {source} into {target.parent.parent} ({error.strerror}): write the package to the "
-            f"checkpoint's file system, or choose --weights reference, or --weights copy ({gigabytes:.1f} GB this file)"
+            f"cannot hard-link {source} into {target.parent.parent} ({error.strerror}): write the "
+            "package to the "
+            "checkpoint's file system, or choose --weights reference, or --weights copy "
+            f"({gigabytes:.1f} GB this file)"
         ) from error
 
 
@@ -121,7 +142,13 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
 
 
 def _known_sha256(path: Path) -> str | None:
-    """Return the sha256 a Hugging Face cache gives for free: it names a large file's blob after its hash."""
+    """Return the sha256 a Hugging Face cache gives for free: it names a large file's blob after its
+    hash.
+    """
     name = path.name
-    is_blob = path.parent.name == "blobs" and len(name) == _SHA256_DIGITS and set(name) <= set("0123456789abcdef")
+    is_blob = (
+        path.parent.name == "blobs"
+        and len(name) == _SHA256_DIGITS
+        and set(name) <= set("0123456789abcdef")
+    )
     return name if is_blob else None

@@ -1,4 +1,6 @@
-"""The PyTorch side: a checkpoint's configuration and weights as they lie, and the model that defines the numbers."""
+"""The PyTorch side: a checkpoint's configuration and weights as they lie, and the model that
+defines the numbers.
+"""
 
 from gptoss_onnx.reference.checkpoint import Checkpoint, open_checkpoint
 from gptoss_onnx.reference.config import ModelConfig, RopeConfig

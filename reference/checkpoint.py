@@ -29,18 +29,22 @@ from gptoss_onnx.reference.layout import (
 )
 from gptoss_onnx.reference.shards import Shards, read_shards
 
-QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")  # keys that tools have written
+# keys that tools have written
+QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")
 
 
 class Checkpoint:
-    """An opened checkpoint: every name, shape, dtype and extent is checked; weights are read when asked for.
+    """An opened checkpoint: every name, shape, dtype and extent is checked; weights are read when
+    asked for.
 
-    A context manager that owns the file handles. Tensors it gave out stay valid after it is closed: each
-    holds its own mapping of its part of the file, private and copy-on-write, so that writing to one never
-    reaches the disk.
+    A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:
+    each holds its own mapping of its part of the file, private and copy-on-write, so that writing
+    to one never reaches the disk.
     """
 
-    def __init__(self, source: CheckpointFolder, config: ModelConfig, layout: Layout, shards: Shards) -> None:
+    def __init__(
+        self, source: CheckpointFolder, config: ModelConfig, layout: Layout, shards: Shards
+    ) -> None:
         self.folder = source.path
         self.config = config
         self.layout = layout
@@ -55,11 +59,13 @@ class Checkpoint:
     def load(self, name: str) -> Tensor:
         """Return one tensor as stored (uint8 for MXFP4 blocks and scales), mapped from its file.
 
-        Raises CheckpointError for an unknown name, a closed checkpoint, or a file that has changed since the checkpoint
-        was opened.
+        Raises CheckpointError for an unknown name, a closed checkpoint, or a file that has changed
+        since the checkpoint was opened.
         """
         if self._closed:
-            raise CheckpointError(f"{self.folder}: the checkpoint is closed; load inside its `with` block")
+            raise CheckpointError(
+                f"{self.folder}: the checkpoint is closed; load inside its `with` block"
+            )
         info = self.tensors.get(name)
         if info is None:
             raise CheckpointError(f"{self.folder}: no tensor {name!r} among {len(self.tensors)}")
@@ -82,22 +88,30 @@ class Checkpoint:
         return flat.reshape(info.shape)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield every (name, tensor) in the order of the computation, each mapped when it is reached."""
+        """Yield every (name, tensor) in the order of the computation, each mapped when it is
+        reached.
+        """
         return ((name, self.load(name)) for name in self.tensors)
 
     def path_of(self, filename: str) -> Path | None:
-        """Return the path of a side file such as `tokenizer.json`, or None where the checkpoint has none.
+        """Return the path of a side file such as `tokenizer.json`, or None where the checkpoint has
+        none.
 
-        Raises CheckpointError for what a checkpoint's files may not be: see `CheckpointFolder.find`.
+        Raises CheckpointError for what a checkpoint's files may not be: see
+        `CheckpointFolder.find`.
         """
         return None if self._source.find(filename) is None else self.folder / filename
 
     def read(self, filename: str, limit: int) -> bytes | None:
-        """Return the bytes of a side file of at most `limit` bytes, or None where the checkpoint has none."""
+        """Return the bytes of a side file of at most `limit` bytes, or None where the checkpoint
+        has none.
+        """
         return self._source.read(filename, limit)
 
     def read_json(self, filename: str) -> dict[str, Any]:
-        """Return the JSON object in a file such as `config.json`; raises CheckpointError where there is none."""
+        """Return the JSON object in a file such as `config.json`; raises CheckpointError where
+        there is none.
+        """
         return self._source.read_json(filename)
 
     def size_of(self, file: Path) -> int:
@@ -105,7 +119,9 @@ class Checkpoint:
         return self._source.size(self.file_names[file])
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError where a file of the checkpoint has changed since it was opened or looked for."""
+        """Raise CheckpointError where a file of the checkpoint has changed since it was opened or
+        looked for.
+        """
         self._source.check_unchanged()
         problems = Problems()
         note_refused(self.folder, self.file_names.values(), problems)
@@ -133,7 +149,8 @@ class Checkpoint:
 
 
 def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
-    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local cache.
+    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local
+    cache.
 
     Reads `config.json` and the safetensors headers, no weights.
 
@@ -142,8 +159,9 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
         cache_dir: where hub ids are looked up; the user's Hugging Face cache when None.
 
     Raises:
-        CheckpointError: the checkpoint is not there, not gpt-oss, in a layout that is not read, or its files
-            do not hold exactly the tensors that `config.json` implies; one message lists every problem.
+        CheckpointError: the checkpoint is not there, not gpt-oss, in a layout that is not read, or
+            its files do not hold exactly the tensors that `config.json` implies; one message lists
+            every problem.
     """
     path = locate(source, cache_dir=cache_dir)
     folder = CheckpointFolder(path)
@@ -173,14 +191,18 @@ def _read_config(folder: CheckpointFolder) -> ModelConfig:
     for key in QUANTIZATIONS:
         quantization = document.get(key)
         if quantization is not None:
-            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            method = (
+                quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            )
             if method != "mxfp4":
                 raise CheckpointError(
-                    f"{path}: found quantization method {shown(method)} in {key}, expected 'mxfp4' or no {key}"
+                    f"{path}: found quantization method {shown(method)} in {key}, expected 'mxfp4' "
+                    f"or no {key}"
                 )
     if document.get("auto_map") is not None:
         raise CheckpointError(
-            f"{path}: found auto_map, which names Python code of the checkpoint's own: it is never run; "
+            f"{path}: found auto_map, which names Python code of the checkpoint's own: it is never "
+            "run; "
             "take the key out if the model is plain gpt-oss"
         )
     return ModelConfig.from_json(document, str(path))

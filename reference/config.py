@@ -1,4 +1,6 @@
-"""The architecture of one gpt-oss model, read from a checkpoint's `config.json`, checked once and frozen."""
+"""The architecture of one gpt-oss model, read from a checkpoint's `config.json`, checked once and
+frozen.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ SLIDING = "sliding_attention"
 FULL = "full_attention"
 MOST_LAYERS = 1024  # more than any model has; a checkpoint of a stranger must not ask for millions
 MXFP4_BLOCK = 32  # values that share one scale, along the reduction axis
-# Constants of the architecture that the published config.json leaves out; transformers has the same.
+# Constants of the architecture that the published config.json leaves out; transformers has the
+# same.
 SWIGLU_ALPHA = 1.702
 SWIGLU_LIMIT = 7.0
 
@@ -22,10 +25,10 @@ SWIGLU_LIMIT = 7.0
 class RopeConfig:
     """Rotary position embedding: plain (`default`) or YaRN-scaled (`yarn`).
 
-    `original_max_position_embeddings` is in tokens, `beta_fast` and `beta_slow` in rotations over that many.
-    `truncate` rounds the ramp's ends to whole dimensions (gpt-oss does not). `attention_factor` multiplies
-    cos and sin; None means 0.1·ln(factor) + 1. For `default` only `theta` counts; the others are 1, 1, 1,
-    the maximum length, False and None.
+    `original_max_position_embeddings` is in tokens, `beta_fast` and `beta_slow` in rotations over
+    that many. `truncate` rounds the ramp's ends to whole dimensions (gpt-oss does not).
+    `attention_factor` multiplies cos and sin; None means 0.1·ln(factor) + 1. For `default` only
+    `theta` counts; the others are 1, 1, 1, the maximum length, False and None.
     """
 
     theta: float
@@ -42,8 +45,8 @@ class RopeConfig:
 class ModelConfig:
     """Every number that fixes the architecture; nothing here has a default.
 
-    `window` is in tokens, the query's own included; 0 where no layer slides. `layer_types` holds one of
-    `sliding_attention` and `full_attention` per layer.
+    `window` is in tokens, the query's own included; 0 where no layer slides. `layer_types` holds
+    one of `sliding_attention` and `full_attention` per layer.
     """
 
     num_layers: int
@@ -67,10 +70,11 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], where: str) -> Self:
-        """Read Hugging Face's `config.json`, in the published spelling or in the one of transformers 5.
+        """Read Hugging Face's `config.json`, in the published spelling or in the one of
+        transformers 5.
 
-        `where` names the document in the message. Raises CheckpointError with every missing key, wrong type
-        and unsupported value at once.
+        `where` names the document in the message. Raises CheckpointError with every missing key,
+        wrong type and unsupported value at once.
         """
         problems = Problems()
         fields = Fields(document, problems)
@@ -104,7 +108,9 @@ class ModelConfig:
         return config
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration in Hugging Face's spelling; `from_json` of it gives an equal object."""
+        """Return the configuration in Hugging Face's spelling; `from_json` of it gives an equal
+        object.
+        """
         return {
             "architectures": [ARCHITECTURE],
             "model_type": MODEL_TYPE,
@@ -158,7 +164,9 @@ def _check_constants(fields: Fields) -> None:
 
 
 def _read_layer_types(fields: Fields, num_layers: int) -> tuple[str, ...]:
-    """One attention type per layer; without the key, alternating as in transformers, sliding first."""
+    """One attention type per layer; without the key, alternating as in transformers, sliding
+    first.
+    """
     if not fields.has("layer_types"):
         return tuple(FULL if layer % 2 else SLIDING for layer in range(num_layers))
     value = fields.document["layer_types"]
@@ -167,20 +175,32 @@ def _read_layer_types(fields: Fields, num_layers: int) -> tuple[str, ...]:
         return ()
     for layer, kind in enumerate(value):
         if kind not in (SLIDING, FULL):
-            fields.problems.add(f"layer_types[{layer}]: found {kind!r}, expected {SLIDING!r} or {FULL!r}")
+            fields.problems.add(
+                f"layer_types[{layer}]: found {kind!r}, expected {SLIDING!r} or {FULL!r}"
+            )
     if num_layers and len(value) != num_layers:
-        fields.problems.add(f"layer_types: found {len(value)} entries, expected num_hidden_layers = {num_layers}")
+        fields.problems.add(
+            f"layer_types: found {len(value)} entries, expected num_hidden_layers = {num_layers}"
+        )
     return tuple(value)
 
 
 def _read_window(fields: Fields, layer_types: tuple[str, ...]) -> int:
-    if "sliding_window" in fields.document and not fields.has("sliding_window") and SLIDING not in layer_types:
+    if (
+        "sliding_window" in fields.document
+        and not fields.has("sliding_window")
+        and SLIDING not in layer_types
+    ):
         return 0
-    return fields.integer("sliding_window", "an integer of at least 1 (null only where every layer is full)")
+    return fields.integer(
+        "sliding_window", "an integer of at least 1 (null only where every layer is full)"
+    )
 
 
 def _check_shapes(config: ModelConfig, fields: Fields) -> None:
-    """Relations between the sizes; a size that is itself wrong reads as 0 and is not reported twice."""
+    """Relations between the sizes; a size that is itself wrong reads as 0 and is not reported
+    twice.
+    """
     problems = fields.problems
     if config.num_kv_heads and config.num_heads % config.num_kv_heads:
         problems.add(
@@ -191,7 +211,8 @@ def _check_shapes(config: ModelConfig, fields: Fields) -> None:
         fields.wrong("head_dim", "an even number (RoPE rotates halves)")
     if config.num_experts and config.top_k > config.num_experts:
         problems.add(
-            f"num_experts_per_tok: found {config.top_k}, expected at most num_local_experts = {config.num_experts}"
+            f"num_experts_per_tok: found {config.top_k}, expected at most num_local_experts = "
+            f"{config.num_experts}"
         )
     quantization = fields.document.get("quantization_config")
     if isinstance(quantization, Mapping) and quantization.get("quant_method") == "mxfp4":

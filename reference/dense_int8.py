@@ -1,7 +1,9 @@
-"""The reference with 8-bit projections, as a package of `export --dense int8` has them, in the same words.
+"""The reference with 8-bit projections, as a package of `export --dense int8` has them, in the same
+words.
 
-Such a package keeps the projections' weights in one safetensors file of its own: `weight_int8` (M, K) and
-`weight_scales` (M, K/32) behind the name of each projection. Legend: N tokens, K input width, M output width.
+Such a package keeps the projections' weights in one safetensors file of its own: `weight_int8` (M,
+K) and `weight_scales` (M, K/32) behind the name of each projection. Legend: N tokens, K input
+width, M output width.
 """
 
 from pathlib import Path
@@ -14,12 +16,15 @@ from gptoss_onnx.reference.model import GptOss, Linear
 from gptoss_onnx.reference.stored_file import StoredFile
 
 INT8_FILE = "dense-int8.safetensors"
-LM_HEAD = "lm_head"  # a projection of its own in that file, also where the checkpoint ties it to the embedding
+# a projection of its own in that file, also where the checkpoint ties it to the embedding
+LM_HEAD = "lm_head"
 _WEIGHT, _SCALES = "weight_int8", "weight_scales"
 
 
 def int8_names(projection: str) -> tuple[str, str]:
-    """Return the names of a projection's weight and scales, for instance of `model.layers.0.self_attn.q_proj`."""
+    """Return the names of a projection's weight and scales, for instance of
+    `model.layers.0.self_attn.q_proj`.
+    """
     return f"{projection}.{_WEIGHT}", f"{projection}.{_SCALES}"
 
 
@@ -41,10 +46,13 @@ class LinearInt8(nn.Module):
 def use_dense_int8(model: GptOss, file: Path) -> GptOss:
     """Replace in `model` the projections that `file` has, mapped from it; returns the model.
 
-    Raises PackageError where the file cannot be read, or holds something else than projections of this model.
+    Raises PackageError where the file cannot be read, or holds something else than projections of
+    this model.
     """
     stored = StoredFile(file)
-    projections = [name.removesuffix(f".{_WEIGHT}") for name in stored.names if name.endswith(f".{_WEIGHT}")]
+    projections = [
+        name.removesuffix(f".{_WEIGHT}") for name in stored.names if name.endswith(f".{_WEIGHT}")
+    ]
     expected = {name for projection in projections for name in int8_names(projection)}
     if not projections or set(stored.names) != expected:
         raise stored.error("found other tensors than 8-bit projections")
@@ -54,7 +62,9 @@ def use_dense_int8(model: GptOss, file: Path) -> GptOss:
         if not isinstance(replaced, Linear) and projection != LM_HEAD:
             raise stored.error(f"{projection}: the model has no such projection")
         # A tied lm_head multiplies by the embedding.
-        shape = tuple((replaced if isinstance(replaced, Linear) else model.model.embed_tokens).weight.shape)
+        shape = tuple(
+            (replaced if isinstance(replaced, Linear) else model.model.embed_tokens).weight.shape
+        )
         weight_name, scales_name = int8_names(projection)
         module = LinearInt8(
             stored.tensor(weight_name, torch.int8, shape),

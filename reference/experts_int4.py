@@ -1,7 +1,9 @@
-"""The reference with experts rounded to 4 bits, as a package of `export --experts int4` has them, in the same words.
+"""The reference with experts rounded to 4 bits, as a package of `export --experts int4` has them,
+in the same words.
 
-Such a package keeps them in its weight file: `…_int4` (E, R, C/2) and `…_int4_scales` (E, R, C/32) behind the name that
-the checkpoint's tensors have before `_blocks`. Legend: N tokens, E experts, R rows, C columns of a matrix.
+Such a package keeps them in its weight file: `…_int4` (E, R, C/2) and `…_int4_scales` (E, R, C/32)
+behind the name that the checkpoint's tensors have before `_blocks`. Legend: N tokens, E experts, R
+rows, C columns of a matrix.
 """
 
 from pathlib import Path
@@ -19,17 +21,26 @@ EXPERTS_INT4 = "experts in int4 (block 32)"  # what a manifest calls lossy then
 
 
 def int4_names(stem: str) -> tuple[str, str]:
-    """Return the names of a matrix's codes and scales; `stem` as in `model.layers.0.mlp.experts.down_proj`."""
+    """Return the names of a matrix's codes and scales; `stem` as in
+    `model.layers.0.mlp.experts.down_proj`.
+    """
     return f"{stem}_int4", f"{stem}_int4_scales"
 
 
 class SparseMLPInt4(nn.Module):
-    """Router and biases of the mixture that it replaces, on 4-bit weights that are decoded expert by expert."""
+    """Router and biases of the mixture that it replaces, on 4-bit weights that are decoded expert
+    by expert.
+    """
 
-    def __init__(self, replaced: SparseMLP, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, replaced: SparseMLP, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]
+    ) -> None:
         super().__init__()
         self.router, self.attributes = replaced.router, replaced.attributes
-        self.gate_up_bias, self.down_bias = replaced.experts.gate_up_proj_bias, replaced.experts.down_proj_bias
+        self.gate_up_bias, self.down_bias = (
+            replaced.experts.gate_up_proj_bias,
+            replaced.experts.down_proj_bias,
+        )
         for name, tensor in zip(MATRICES, (*gate_up, *down), strict=True):
             self.register_buffer(name, tensor)
 
@@ -37,10 +48,16 @@ class SparseMLPInt4(nn.Module):
         """Send each token of (N, hidden) through its top-k experts."""
 
         def weights(expert: int) -> tuple[Tensor, Tensor]:
-            gate_up, gate_up_scales, down, down_scales = (self.get_buffer(name)[expert] for name in MATRICES)
-            return decode_int4(gate_up, gate_up_scales, x.dtype).T, decode_int4(down, down_scales, x.dtype).T
+            gate_up, gate_up_scales, down, down_scales = (
+                self.get_buffer(name)[expert] for name in MATRICES
+            )
+            return decode_int4(gate_up, gate_up_scales, x.dtype).T, decode_int4(
+                down, down_scales, x.dtype
+            ).T
 
-        return dispatch(x, self.router(x), weights, self.gate_up_bias, self.down_bias, *self.attributes)
+        return dispatch(
+            x, self.router(x), weights, self.gate_up_bias, self.down_bias, *self.attributes
+        )
 
 
 def use_experts_int4(model: GptOss, file: Path) -> GptOss:
@@ -61,7 +78,9 @@ def use_experts_int4(model: GptOss, file: Path) -> GptOss:
     for name, mlp in list(model.named_modules()):
         if isinstance(mlp, SparseMLP):
             if not mlp.mxfp4:
-                raise stored.error("experts in 4 bits are made from MXFP4, and this checkpoint's are dense")
+                raise stored.error(
+                    "experts in 4 bits are made from MXFP4, and this checkpoint's are dense"
+                )
             gate_up = matrix(f"{name}.experts.gate_up_proj", mlp.experts.gate_up_proj_blocks)
             down = matrix(f"{name}.experts.down_proj", mlp.experts.down_proj_blocks)
             model.set_submodule(name, SparseMLPInt4(mlp, gate_up, down).eval())

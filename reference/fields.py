@@ -1,4 +1,6 @@
-"""Read typed values out of a JSON object and keep every problem, so that one error can name them all."""
+"""Read typed values out of a JSON object and keep every problem, so that one error can name them
+all.
+"""
 
 import math
 from collections.abc import Mapping
@@ -39,10 +41,11 @@ class Problems:
 
 
 class Fields:
-    """Typed reads of one JSON object; what is missing or wrong is noted and replaced by a neutral value.
+    """Typed reads of one JSON object; what is missing or wrong is noted and replaced by a neutral
+    value.
 
-    The neutral values (0, 1.0, False, "") only keep the reading going: the caller checks `problems` last.
-    `prefix` is put before key names in messages, for instance `rope_scaling.`.
+    The neutral values (0, 1.0, False, "") only keep the reading going: the caller checks `problems`
+    last. `prefix` is put before key names in messages, for instance `rope_scaling.`.
     """
 
     def __init__(self, document: Mapping[str, Any], problems: Problems, prefix: str = "") -> None:
@@ -59,8 +62,12 @@ class Fields:
         found = f"found {shown(self.document[key])}" if key in self.document else "missing"
         self.problems.add(f"{self.prefix}{key}: {found}, expected {expected}")
 
-    def integer(self, key: str, expected: str = "an integer of at least 1", most: int = MOST) -> int:
-        """A whole number from 1 to `most`; booleans and floats such as 24.0 are refused. 0 when wrong."""
+    def integer(
+        self, key: str, expected: str = "an integer of at least 1", most: int = MOST
+    ) -> int:
+        """A whole number from 1 to `most`; booleans and floats such as 24.0 are refused. 0 when
+        wrong.
+        """
         value = self.document.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
             return value
@@ -69,11 +76,18 @@ class Fields:
         return 0
 
     def number(self, key: str, absent: float | None = None, *, above: float = 0.0) -> float:
-        """A finite number > `above` as float; `absent`, where given, stands in for a missing or null key."""
+        """A finite number > `above` as float; `absent`, where given, stands in for a missing or
+        null key.
+        """
         if absent is not None and not self.has(key):
             return absent
         value = self.document.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and _finite(value) and value > above:
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and _finite(value)
+            and value > above
+        ):
             return float(value)
         self.wrong(key, f"a finite number above {above:g}")
         return 1.0

@@ -13,14 +13,20 @@ _ALWAYS_FINITE = "_blocks"  # of MXFP4: every byte is two numbers
 
 def bytes_checked(checkpoint: Checkpoint) -> int:
     """Return how many bytes `first_non_finite` reads of a checkpoint without a fault."""
-    return sum(info.nbytes for name, info in checkpoint.tensors.items() if not name.endswith(_ALWAYS_FINITE))
+    return sum(
+        info.nbytes
+        for name, info in checkpoint.tensors.items()
+        if not name.endswith(_ALWAYS_FINITE)
+    )
 
 
 def first_non_finite(checkpoint: Checkpoint, progress: Progress | None = None) -> str | None:
-    """Return where the first NaN or infinity of a checkpoint is, or None when every weight is finite.
+    """Return where the first NaN or infinity of a checkpoint is, or None when every weight is
+    finite.
 
-    Reads all float tensors and the MXFP4 scales (a scale byte of 255 is NaN; every block byte is a number),
-    one mapped tensor at a time, and tells `progress` the bytes. The text names tensor, index, file and value.
+    Reads all float tensors and the MXFP4 scales (a scale byte of 255 is NaN; every block byte is a
+    number), one mapped tensor at a time, and tells `progress` the bytes. The text names tensor,
+    index, file and value.
     """
     for name, info in checkpoint.tensors.items():
         if name.endswith(_ALWAYS_FINITE):
@@ -30,7 +36,9 @@ def first_non_finite(checkpoint: Checkpoint, progress: Progress | None = None) -
         if progress is not None:
             progress.advance(info.nbytes)
         if at is not None:
-            value = "a NaN scale (255)" if info.dtype == "U8" else str(tensor.reshape(-1)[at].item())
+            value = (
+                "a NaN scale (255)" if info.dtype == "U8" else str(tensor.reshape(-1)[at].item())
+            )
             index = [int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape)]
             return f"{name}{index} in {checkpoint.file_names[info.file]} is {value}"
     return None

@@ -1,9 +1,9 @@
 """CheckpointFolder: the only way in which this project opens a checkpoint's files.
 
-Checkpoints come from strangers. A link in one may lead within its folder, or within the hub repository that the folder
-is a snapshot of, and nowhere else: an export copies files into packages, and must not copy those of its user. Every
-file is a regular one. What a file was when it was first looked at is remembered, so that a checkpoint that changes
-meanwhile is noticed.
+Checkpoints come from strangers. A link in one may lead within its folder, or within the hub
+repository that the folder is a snapshot of, and nowhere else: an export copies files into packages,
+and must not copy those of its user. Every file is a regular one. What a file was when it was first
+looked at is remembered, so that a checkpoint that changes meanwhile is noticed.
 """
 
 import os
@@ -20,7 +20,9 @@ _LONGEST = 255  # letters of a stranger's path that are worth reading
 
 @dataclass(frozen=True)
 class FileState:
-    """Which file it is, and what tells that it was written to: its size in bytes and modification time."""
+    """Which file it is, and what tells that it was written to: its size in bytes and modification
+    time.
+    """
 
     device: int
     inode: int
@@ -39,7 +41,8 @@ class CheckpointFolder:
 
     Attributes:
         path: the folder, as it was given.
-        root: the real folder that no file may lie outside of: the hub repository of a snapshot, else the folder.
+        root: the real folder that no file may lie outside of: the hub repository of a snapshot,
+            else the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,9 +53,9 @@ class CheckpointFolder:
     def find(self, name: str) -> Path | None:
         """Return the real path of the file of this name, or None where the folder has none.
 
-        Raises CheckpointError for a name that is not a plain file name, for a link that is dangling or leads outside of
-        `root`, for what is not a regular file or cannot be opened, and for a file that has changed since it was first
-        looked at.
+        Raises CheckpointError for a name that is not a plain file name, for a link that is dangling
+        or leads outside of `root`, for what is not a regular file or cannot be opened, and for a
+        file that has changed since it was first looked at.
         """
         real, state = self._look(name)
         before = self._seen.setdefault(name, state)
@@ -61,18 +64,28 @@ class CheckpointFolder:
         return real
 
     def require(self, name: str) -> Path:
-        """Return the real path of a file that a checkpoint cannot do without; raises as `find`, and for none."""
+        """Return the real path of a file that a checkpoint cannot do without; raises as `find`, and
+        for none.
+        """
         real = self.find(name)
         if real is None:
-            raise CheckpointError(f"{self.path / name}: no such file: the checkpoint is incomplete, download it again")
+            raise CheckpointError(
+                f"{self.path / name}: no such file: the checkpoint is incomplete, download it again"
+            )
         return real
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """Return the bytes of a file of at most `limit` bytes, or None where there is none; raises as `find`."""
-        return None if self.find(name) is None else read_file(self.path / name, limit, CheckpointError)
+        """Return the bytes of a file of at most `limit` bytes, or None where there is none; raises
+        as `find`.
+        """
+        return (
+            None if self.find(name) is None else read_file(self.path / name, limit, CheckpointError)
+        )
 
     def read_json(self, name: str, limit: int = JSON_LIMIT) -> dict[str, Any]:
-        """Return the JSON object in a file that must be there; raises as `require`, and for what is not such JSON."""
+        """Return the JSON object in a file that must be there; raises as `require`, and for what is
+        not such JSON.
+        """
         self.require(name)
         return read_json_object(self.path / name, CheckpointError, limit)
 
@@ -89,14 +102,17 @@ class CheckpointFolder:
             raise CheckpointError(f"{self.path / name}: {_change(before, state)} {_MEANWHILE}")
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError where a file is not what it was when it was first looked at, or has appeared."""
+        """Raise CheckpointError where a file is not what it was when it was first looked at, or has
+        appeared.
+        """
         for name in list(self._seen):
             self.find(name)
 
     def _look(self, name: str) -> tuple[Path | None, FileState | None]:
         if not is_plain_name(name):
             raise CheckpointError(
-                f"{self.path}: found the file name {_shown(repr(name))}, expected a name inside the folder"
+                f"{self.path}: found the file name {_shown(repr(name))}, expected a name inside "
+                "the folder"
             )
         path = self.path / name
         try:
@@ -108,12 +124,14 @@ class CheckpointFolder:
                     f"{path}: dangling symlink to {target}: the download is incomplete, repeat it"
                 ) from None
             return None, None
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        # RuntimeError: links in a circle, before Python 3.13
+        except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "a circle of links"
             raise CheckpointError(f"{path}: cannot be opened ({reason})") from error
         if not real.is_relative_to(self.root):
             raise CheckpointError(
-                f"{path}: a link to {_shown(str(real))}, outside of {self.root}: put the file itself in its place if "
+                f"{path}: a link to {_shown(str(real))}, outside of {self.root}: put the file "
+                "itself in its place if "
                 "it belongs to the checkpoint"
             )
         try:
@@ -127,7 +145,9 @@ _MEANWHILE = "since it was first looked at: do this again when nothing writes to
 
 
 def _root(folder: Path) -> Path:
-    """Return the hub repository that a real folder is a snapshot of, or lies in one of; else the folder itself."""
+    """Return the hub repository that a real folder is a snapshot of, or lies in one of; else the
+    folder itself.
+    """
     for snapshot in (folder, *folder.parents):
         repository = snapshot.parent.parent
         if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):

@@ -1,7 +1,9 @@
-"""Every kind of file that a checkpoint folder may hold, and what it means for the weights: one table.
+"""Every kind of file that a checkpoint folder may hold, and what it means for the weights: one
+table.
 
-What changes the model and is not computed here is refused, so that no checkpoint is exported as another model than the
-one that transformers would load. The table is printed in docs/checkpoints.md, and a test compares the two.
+What changes the model and is not computed here is refused, so that no checkpoint is exported as
+another model than the one that transformers would load. The table is printed in
+docs/checkpoints.md, and a test compares the two.
 """
 
 import os
@@ -29,8 +31,9 @@ class FileKind:
     Attributes:
         patterns: their names, as a shell would match them; a folder's end in `/`.
         what: they are, as a noun.
-        meaning: `read` for the graph and the weights, `copied` into the package as they are, `refused` because they
-            change the model or leave open which one is meant, `ignored` because they do neither.
+        meaning: `read` for the graph and the weights, `copied` into the package as they are,
+            `refused` because they change the model or leave open which one is meant, `ignored`
+            because they do neither.
         remark: why; for refused ones also what to do.
     """
 
@@ -48,7 +51,12 @@ _SEVERAL = "a second set of weights"
 
 # The first kind that matches counts.
 KINDS = (
-    FileKind((CONFIG,), "the configuration", "read", "the architecture; `quantization_config` may only say mxfp4"),
+    FileKind(
+        (CONFIG,),
+        "the configuration",
+        "read",
+        "the architecture; `quantization_config` may only say mxfp4",
+    ),
     FileKind((INDEX,), "the index of the weights", "read", "which tensor is in which file"),
     FileKind(
         (GENERATION_CONFIG,),
@@ -73,7 +81,8 @@ KINDS = (
         ("adapter_config.json", "adapter_model*", "adapters.safetensors", "adapters.npz"),
         "an adapter (LoRA)",
         "refused",
-        "transformers adds it to the weights; merge it into them (PEFT: merge_and_unload), or move it away to export "
+        "transformers adds it to the weights; merge it into them (PEFT: merge_and_unload), or move "
+        "it away to export "
         "the base model",
     ),
     FileKind(
@@ -94,7 +103,8 @@ KINDS = (
         (SINGLE, "model-*-of-*.safetensors"),
         "the weights",
         "read",
-        "all of them if there is an index, which must list them all; without an index model.safetensors alone",
+        "all of them if there is an index, which must list them all; without an index "
+        "model.safetensors alone",
     ),
     FileKind(
         ("*.safetensors", "*.safetensors.index.json"),
@@ -103,7 +113,16 @@ KINDS = (
         "no reader can know which set is meant; move the one that is not meant away",
     ),
     FileKind(
-        ("pytorch_model*", "tf_model*", "flax_model*", "consolidated*.pth", "*.gguf", "*.onnx", "*.onnx_data", "onnx/"),
+        (
+            "pytorch_model*",
+            "tf_model*",
+            "flax_model*",
+            "consolidated*.pth",
+            "*.gguf",
+            "*.onnx",
+            "*.onnx_data",
+            "onnx/",
+        ),
         "the weights in another format",
         "ignored",
         "transformers, too, reads safetensors where there are some",
@@ -145,13 +164,22 @@ KINDS = (
         "ignored",
         "never run; a config.json whose auto_map names some for the model is refused",
     ),
-    FileKind(("*",), "everything else", "ignored", "licences, pages, pictures; no reader takes weights from them"),
+    FileKind(
+        ("*",),
+        "everything else",
+        "ignored",
+        "licences, pages, pictures; no reader takes weights from them",
+    ),
 )
 
 
 def names_copied() -> tuple[str, ...]:
     """Return the names of the tokenizer's files, which an export copies, in the table's order."""
-    kinds = (kind for kind in KINDS if kind.meaning == "copied" and GENERATION_CONFIG not in kind.patterns)
+    kinds = (
+        kind
+        for kind in KINDS
+        if kind.meaning == "copied" and GENERATION_CONFIG not in kind.patterns
+    )
     return tuple(name for kind in kinds for name in kind.patterns)
 
 

@@ -1,4 +1,6 @@
-"""Greedy decoding with the reference: the continuation that packages and clients are compared with."""
+"""Greedy decoding with the reference: the continuation that packages and clients are compared
+with.
+"""
 
 from collections.abc import Sequence
 
@@ -11,8 +13,8 @@ from gptoss_onnx.reference.model import GptOss
 def greedy(model: GptOss, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
     """Return the `count` tokens that follow each prompt, each the lowest id of the largest logit.
 
-    All prompts are one ragged call, each further token of all of them one more over the cache; stop tokens do not stop
-    them.
+    All prompts are one ragged call, each further token of all of them one more over the cache; stop
+    tokens do not stop them.
     """
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
@@ -20,7 +22,9 @@ def greedy(model: GptOss, prompts: Sequence[Sequence[int]], count: int) -> list[
     device = model.inv_freq.device
     past = torch.zeros(len(prompts), dtype=torch.int64, device=device)
     new = torch.tensor(lengths, device=device)
-    pending = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
+    pending = torch.tensor(
+        [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device
+    )
     chosen: list[torch.Tensor] = []
     while len(chosen) < count:
         logits, cache = model(pending, past, new, new.unsqueeze(1) - 1, cache)

@@ -1,9 +1,11 @@
-"""Which tensors a gpt-oss checkpoint holds: names, shapes and dtypes of the layouts Hugging Face publishes.
+"""Which tensors a gpt-oss checkpoint holds: names, shapes and dtypes of the layouts Hugging Face
+publishes.
 
-Legend: V vocabulary, X hidden width, H query heads, K kv heads, D head dim, E experts, I expert width.
+Legend: V vocabulary, X hidden width, H query heads, K kv heads, D head dim, E experts, I expert
+    width.
 `hf-mxfp4` packs two 4-bit values a byte, low nibble first, 32 values a scale: blocks uint8
-(E, rows, columns/32, 16), scales uint8 (E, rows, columns/32). `hf-dense` (bf16 fine-tunes) stores the same
-matrices transposed.
+(E, rows, columns/32, 16), scales uint8 (E, rows, columns/32). `hf-dense` (bf16 fine-tunes) stores
+the same matrices transposed.
 """
 
 import math
@@ -34,7 +36,8 @@ TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one stored tensor lies: `nbytes` bytes from `offset` (absolute) in the real file `file`.
+    """Where one stored tensor lies: `nbytes` bytes from `offset` (absolute) in the real file
+    `file`.
 
     `dtype` is in safetensors' spelling: BF16, F16, F32 or U8.
     """
@@ -68,8 +71,10 @@ def refuse_openai_names(names: Collection[str], where: str) -> None:
     """Raise CheckpointError when the tensors are named as in OpenAI's original checkpoints."""
     if any(re.match(r"block\.\d+\.", name) for name in names):
         raise CheckpointError(
-            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original layout is not read yet, "
-            "expected the Hugging Face layout (the folder above original/, with model.layers.0.* tensors)"
+            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original "
+            "layout is not read yet, "
+            "expected the Hugging Face layout (the folder above original/, with model.layers.0.* "
+            "tensors)"
         )
 
 
@@ -85,7 +90,8 @@ def detect_layout(names: Collection[str]) -> Layout | None:
 def expected_tensors(config: ModelConfig, layout: Layout) -> dict[str, ExpectedTensor]:
     """Return every tensor of the layout by its name, in the order of the computation.
 
-    Raises CheckpointError when MXFP4 cannot hold them: its blocks of 32 run along hidden and expert width.
+    Raises CheckpointError when MXFP4 cannot hold them: its blocks of 32 run along hidden and expert
+    width.
     """
     if layout == "hf-mxfp4":
         for key, size in (
@@ -93,7 +99,9 @@ def expected_tensors(config: ModelConfig, layout: Layout) -> dict[str, ExpectedT
             ("intermediate_size", config.intermediate_size),
         ):
             if size % MXFP4_BLOCK:
-                raise CheckpointError(f"{key}: found {size}, MXFP4 expects a multiple of {MXFP4_BLOCK}")
+                raise CheckpointError(
+                    f"{key}: found {size}, MXFP4 expects a multiple of {MXFP4_BLOCK}"
+                )
     embedding = ExpectedTensor((config.vocab_size, config.hidden_size), FLOATS)
     tensors = {"model.embed_tokens.weight": embedding}
     for layer in range(config.num_layers):
@@ -123,11 +131,18 @@ def compare(
                 problems.add(f"{name}: missing, expected {want.shape} {' or '.join(want.dtypes)}")
             continue
         if have.shape != want.shape:
-            problems.add(f"{name}: found shape {have.shape} in {files[have.file]}, expected {want.shape}")
+            problems.add(
+                f"{name}: found shape {have.shape} in {files[have.file]}, expected {want.shape}"
+            )
         if have.dtype not in want.dtypes:
-            problems.add(f"{name}: found dtype {have.dtype} in {files[have.file]}, expected {' or '.join(want.dtypes)}")
+            problems.add(
+                f"{name}: found dtype {have.dtype} in {files[have.file]}, expected "
+                f"{' or '.join(want.dtypes)}"
+            )
     for name in sorted(found.keys() - expected.keys()):
-        problems.add(f"{name}: unexpected, found in {files[found[name].file]}{_why_unexpected(name)}")
+        problems.add(
+            f"{name}: unexpected, found in {files[found[name].file]}{_why_unexpected(name)}"
+        )
 
 
 def _why_unexpected(name: str) -> str:

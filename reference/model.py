@@ -1,9 +1,11 @@
 """The PyTorch reference of gpt-oss: what the exporter traces and validation compares with.
 
-Parameters have Hugging Face's names and stay in the checkpoint's dtypes; activations are computed in the dtype
-`compute` (float32 for validation). Attention, experts and projections are the `gptoss::*` custom ops.
+Parameters have Hugging Face's names and stay in the checkpoint's dtypes; activations are computed
+in the dtype `compute` (float32 for validation). Attention, experts and projections are the
+`gptoss::*` custom ops.
 
-Legend: B batch, S new tokens, N = B·S, C cache capacity, K kv heads, D head dim, T kept positions, V vocabulary.
+Legend: B batch, S new tokens, N = B·S, C cache capacity, K kv heads, D head dim, T kept positions,
+    V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -41,7 +43,9 @@ class Linear(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm in float32 or wider, scaled by the weight before the result is cast back."""
+    """Root-mean-square norm in float32 or wider, scaled by the weight before the result is cast
+    back.
+    """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -69,9 +73,16 @@ class Attention(nn.Module):
         self.scale = config.head_dim**-0.5
         self.window = config.window_of(layer)
 
-    def forward(self, x: Tensor, batch: int, past: KeyValue, call: "Call") -> tuple[Tensor, KeyValue]:
-        """Attend (N, hidden) over `past` plus itself; returns (N, hidden) and the present keys and values."""
-        rows = (projection(x).unflatten(0, (batch, -1)) for projection in (self.q_proj, self.k_proj, self.v_proj))
+    def forward(
+        self, x: Tensor, batch: int, past: KeyValue, call: "Call"
+    ) -> tuple[Tensor, KeyValue]:
+        """Attend (N, hidden) over `past` plus itself; returns (N, hidden) and the present keys and
+        values.
+        """
+        rows = (
+            projection(x).unflatten(0, (batch, -1))
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
         output, key, value = torch.ops.gptoss.sink_attention(
             *rows,  # (B, S, H·D), (B, S, K·D), (B, S, K·D)
             *past,
@@ -89,7 +100,9 @@ class Attention(nn.Module):
 
 
 class ExpertWeights(nn.Module):
-    """The experts of one layer: MXFP4 blocks and scales, or dense weights as Hugging Face stores them."""
+    """The experts of one layer: MXFP4 blocks and scales, or dense weights as Hugging Face stores
+    them.
+    """
 
     def __init__(self, config: ModelConfig, experts: Experts) -> None:
         super().__init__()
@@ -120,7 +133,9 @@ class SparseMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Send each token of (N, hidden) through its top-k experts."""
         weights = self.experts
-        gate_up_bias, down_bias = (b.to(x.dtype) for b in (weights.gate_up_proj_bias, weights.down_proj_bias))
+        gate_up_bias, down_bias = (
+            b.to(x.dtype) for b in (weights.gate_up_proj_bias, weights.down_proj_bias)
+        )
         output: Tensor
         if self.mxfp4:
             gate_up = (weights.gate_up_proj_blocks, weights.gate_up_proj_scales)
@@ -130,7 +145,13 @@ class SparseMLP(nn.Module):
             )
         else:
             output = torch.ops.gptoss.moe_dispatch(
-                x, self.router(x), weights.gate_up_proj, gate_up_bias, weights.down_proj, down_bias, *self.attributes
+                x,
+                self.router(x),
+                weights.gate_up_proj,
+                gate_up_bias,
+                weights.down_proj,
+                down_bias,
+                *self.attributes,
             )
         return output
 
@@ -145,8 +166,12 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SparseMLP(config, experts)
 
-    def forward(self, x: Tensor, batch: int, past: KeyValue, call: "Call") -> tuple[Tensor, KeyValue]:
-        """Run (N, hidden) through attention and experts; returns it with the layer's present keys and values."""
+    def forward(
+        self, x: Tensor, batch: int, past: KeyValue, call: "Call"
+    ) -> tuple[Tensor, KeyValue]:
+        """Run (N, hidden) through attention and experts; returns it with the layer's present keys
+        and values.
+        """
         attended, present = self.self_attn(self.input_layernorm(x), batch, past, call)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), present
@@ -157,9 +182,13 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ModelConfig, experts: Experts) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=_embedding(config))
+        self.embed_tokens = nn.Embedding(
+            config.vocab_size, config.hidden_size, _weight=_embedding(config)
+        )
         self.embed_tokens.weight.requires_grad_(False)
-        self.layers = nn.ModuleList(Block(config, layer, experts) for layer in range(config.num_layers))
+        self.layers = nn.ModuleList(
+            Block(config, layer, experts) for layer in range(config.num_layers)
+        )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -168,12 +197,20 @@ def _embedding(config: ModelConfig) -> Tensor:
 
 
 class Call:
-    """What every layer of one forward pass shares: lengths (B) and the rotary cos and sin (B, S, D/2)."""
+    """What every layer of one forward pass shares: lengths (B) and the rotary cos and sin (B, S,
+    D/2).
+    """
 
     def __init__(
-        self, past_lengths: Tensor, new_lengths: Tensor, new: int, inv_freq: Tensor, attention_factor: float
+        self,
+        past_lengths: Tensor,
+        new_lengths: Tensor,
+        new: int,
+        inv_freq: Tensor,
+        attention_factor: float,
     ) -> None:
-        positions = past_lengths.unsqueeze(1) + torch.arange(new, device=past_lengths.device)  # (B, S)
+        # (B, S)
+        positions = past_lengths.unsqueeze(1) + torch.arange(new, device=past_lengths.device)
         angles = positions.to(inv_freq.dtype).unsqueeze(2) * inv_freq
         self.past_lengths, self.new_lengths = past_lengths, new_lengths
         self.cos, self.sin = angles.cos() * attention_factor, angles.sin() * attention_factor
@@ -182,29 +219,42 @@ class Call:
 class GptOss(nn.Module):
     """gpt-oss for causal language modelling.
 
-    `compute` is the dtype of the activations: float32 for parity, bfloat16 to see what the published model does.
+    `compute` is the dtype of the activations: float32 for parity, bfloat16 to see what the
+    published model does.
     """
 
     inv_freq: Tensor
 
-    def __init__(self, config: ModelConfig, experts: Experts, compute: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, config: ModelConfig, experts: Experts, compute: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.config = config
         self.compute = compute
         self.model = Trunk(config, experts)
-        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, False)
-        with torch.device("cpu"):  # a computed constant, real even when the weights are on the meta device
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else Linear(config.hidden_size, config.vocab_size, False)
+        )
+        # a computed constant, real even when the weights are on the meta device
+        with torch.device("cpu"):
             inv_freq, self.attention_factor = inverse_frequencies(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, compute: torch.dtype = torch.float32, device: str = "cpu") -> Self:
-        """Return the model with the checkpoint's weights, mapped from its files when `device` is the CPU.
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, compute: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> Self:
+        """Return the model with the checkpoint's weights, mapped from its files when `device` is
+        the CPU.
 
         `device="meta"` gives the shapes and dtypes alone and reads no weight byte.
         """
         with torch.device("meta"):
-            model = cls(checkpoint.config, "mxfp4" if checkpoint.layout == "hf-mxfp4" else "dense", compute)
+            model = cls(
+                checkpoint.config, "mxfp4" if checkpoint.layout == "hf-mxfp4" else "dense", compute
+            )
         if device == "meta":
             state = {name: info.meta() for name, info in checkpoint.tensors.items()}
         else:
@@ -263,7 +313,8 @@ class GptOss(nn.Module):
         for layer, key_value in zip(self.model.layers, past, strict=True):
             x, updated = layer(x, batch, key_value, call)
             present.append(updated)
-        rows = logit_positions + new * torch.arange(batch, device=input_ids.device).unsqueeze(1)  # (B, T)
+        # (B, T)
+        rows = logit_positions + new * torch.arange(batch, device=input_ids.device).unsqueeze(1)
         kept = self.model.norm(x.index_select(0, rows.flatten()))  # (B·T, hidden)
         if self.lm_head is None:
             logits = torch.ops.gptoss.linear(kept, self.model.embed_tokens.weight, None)
@@ -277,5 +328,7 @@ class GptOss(nn.Module):
         ids = torch.tensor([token_ids], dtype=torch.int64, device=self.inv_freq.device)
         every = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
         lengths = torch.zeros(1, dtype=torch.int64, device=ids.device)
-        logits, _ = self(ids, lengths, lengths + ids.shape[1], every, self.new_cache(1, ids.shape[1]))
+        logits, _ = self(
+            ids, lengths, lengths + ids.shape[1], every, self.new_cache(1, ids.shape[1])
+        )
         return logits[0]  # type: ignore[no-any-return]

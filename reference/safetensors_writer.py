@@ -1,4 +1,6 @@
-"""Write safetensors files tensor by tensor, so that no more than a piece of one is ever in memory."""
+"""Write safetensors files tensor by tensor, so that no more than a piece of one is ever in
+memory.
+"""
 
 import json
 import struct
@@ -32,11 +34,14 @@ class PlannedTensor:
 Content = Callable[[PlannedTensor], Iterable[bytes | memoryview]]
 
 
-def plan_files(tensors: Iterable[PlannedTensor], shard_bytes: int) -> dict[str, list[PlannedTensor]]:
-    """Distribute tensors in their order over files of at most `shard_bytes` (one larger tensor gets its own).
+def plan_files(
+    tensors: Iterable[PlannedTensor], shard_bytes: int
+) -> dict[str, list[PlannedTensor]]:
+    """Distribute tensors in their order over files of at most `shard_bytes` (one larger tensor gets
+    its own).
 
-    One file is `model.safetensors`; several are numbered as the published gpt-oss shards are, from 0 to the
-    last number: `model-00000-of-00002.safetensors`.
+    One file is `model.safetensors`; several are numbered as the published gpt-oss shards are, from
+    0 to the last number: `model-00000-of-00002.safetensors`.
     """
     shards: list[list[PlannedTensor]] = [[]]
     filled = 0
@@ -49,13 +54,20 @@ def plan_files(tensors: Iterable[PlannedTensor], shard_bytes: int) -> dict[str, 
     if len(shards) == 1:
         return {SINGLE: shards[0]}
     last = len(shards) - 1
-    return {f"model-{number:05d}-of-{last:05d}.safetensors": shard for number, shard in enumerate(shards)}
+    return {
+        f"model-{number:05d}-of-{last:05d}.safetensors": shard
+        for number, shard in enumerate(shards)
+    }
 
 
-def write_safetensors(path: Path, tensors: Iterable[PlannedTensor], content: Content | None) -> None:
-    """Write one file with the bytes that `content` yields for each tensor; None leaves holes, read as zeros.
+def write_safetensors(
+    path: Path, tensors: Iterable[PlannedTensor], content: Content | None
+) -> None:
+    """Write one file with the bytes that `content` yields for each tensor; None leaves holes, read
+    as zeros.
 
-    Wider elements come first, as in the safetensors library, so that every tensor is aligned to its elements.
+    Wider elements come first, as in the safetensors library, so that every tensor is aligned to its
+    elements.
     """
     ordered = sorted(tensors, key=lambda tensor: -tensor.itemsize)
     head, offsets = safetensors_head(ordered, 8)
@@ -67,11 +79,16 @@ def write_safetensors(path: Path, tensors: Iterable[PlannedTensor], content: Con
         for tensor in ordered:
             assert file.tell() == offsets[tensor.name]
             written = sum(file.write(piece) for piece in content(tensor))
-            assert written == tensor.nbytes, f"{tensor.name}: {written} bytes instead of {tensor.nbytes}"
+            assert written == tensor.nbytes, (
+                f"{tensor.name}: {written} bytes instead of {tensor.nbytes}"
+            )
 
 
-def safetensors_head(tensors: Iterable[PlannedTensor], alignment: int) -> tuple[bytes, dict[str, int]]:
-    """Return what a file begins with, and the offset in it of each tensor, one behind the other in their order.
+def safetensors_head(
+    tensors: Iterable[PlannedTensor], alignment: int
+) -> tuple[bytes, dict[str, int]]:
+    """Return what a file begins with, and the offset in it of each tensor, one behind the other in
+    their order.
 
     Args:
         tensors: what the file holds.

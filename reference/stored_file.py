@@ -21,7 +21,9 @@ class StoredFile:
             self._tensors: Mapping[str, Tensor] = load_file(path)
         except (OSError, SafetensorError) as error:
             reason = printable(" ".join(str(error).split()))[:200]
-            raise PackageError(f"{path}: cannot be read ({reason}); export the package again") from error
+            raise PackageError(
+                f"{path}: cannot be read ({reason}); export the package again"
+            ) from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,7 +36,9 @@ class StoredFile:
         if found is None:
             raise self.error(f"found no tensor {name}")
         if found.dtype != dtype or tuple(found.shape) != shape:
-            raise self.error(f"{name}: found {found.dtype} {tuple(found.shape)}, expected {dtype} {shape}")
+            raise self.error(
+                f"{name}: found {found.dtype} {tuple(found.shape)}, expected {dtype} {shape}"
+            )
         return found
 
     def error(self, problem: str) -> PackageError:

@@ -1,7 +1,7 @@
 """Make checkpoints of any gpt-oss shape: small random ones, real shapes as holes or random numbers.
 
-They are complete Hugging Face checkpoints without a tokenizer: `config.json` in the published spelling and
-safetensors files, sharded like the published ones where they are as large.
+They are complete Hugging Face checkpoints without a tokenizer: `config.json` in the published
+spelling and safetensors files, sharded like the published ones where they are as large.
 """
 
 import dataclasses
@@ -13,7 +13,14 @@ from typing import Any, Literal
 
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.config import FULL, SLIDING, SWIGLU_ALPHA, SWIGLU_LIMIT, ModelConfig, RopeConfig
+from gptoss_onnx.reference.config import (
+    FULL,
+    SLIDING,
+    SWIGLU_ALPHA,
+    SWIGLU_LIMIT,
+    ModelConfig,
+    RopeConfig,
+)
 from gptoss_onnx.reference.folder_kinds import INDEX
 from gptoss_onnx.reference.layout import BYTES, FLOATS, Layout, expected_tensors
 from gptoss_onnx.reference.random_weights import random_weights
@@ -65,7 +72,8 @@ def make_checkpoint(
         config: the architecture; see `tiny_config` and `real_config`.
         layout: `hf-mxfp4` (packed experts) or `hf-bf16` (dense experts).
         seed: of the random values; each tensor's also depend on its name.
-        sparse: leave holes instead of values: every weight is zero, and the disk holds only headers.
+        sparse: leave holes instead of values: every weight is zero, and the disk holds only
+            headers.
         dtype: of every tensor that is not packed: BF16 as published, F16 or F32.
         shard_bytes: largest file; anything that fits in one is a single `model.safetensors`.
         progress: hears how many bytes are written.
@@ -106,13 +114,15 @@ def make_checkpoint(
 def tiny_config(**overrides: Any) -> ModelConfig:
     """Return a small configuration that has every feature of gpt-oss; any field can be replaced.
 
-    Without `layer_types` the layers alternate, sliding first. Raises InputError for an unknown field or for
-    values that contradict each other.
+    Without `layer_types` the layers alternate, sliding first. Raises InputError for an unknown
+    field or for values that contradict each other.
     """
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     unknown = sorted(overrides.keys() - known)
     if unknown:
-        raise InputError(f"{', '.join(unknown)}: no such field, expected some of {', '.join(sorted(known))}")
+        raise InputError(
+            f"{', '.join(unknown)}: no such field, expected some of {', '.join(sorted(known))}"
+        )
     num_layers = overrides.get("num_layers", _TINY.num_layers)
     layer_types = _alternating(num_layers) if isinstance(num_layers, int) else ()
     config = dataclasses.replace(_TINY, **{"layer_types": layer_types, **overrides})
@@ -123,7 +133,9 @@ def tiny_config(**overrides: Any) -> ModelConfig:
 
 
 def real_config(name: RealName, layers: int | None = None) -> ModelConfig:
-    """Return the configuration of gpt-oss-20b or gpt-oss-120b, cut to the first `layers` where given."""
+    """Return the configuration of gpt-oss-20b or gpt-oss-120b, cut to the first `layers` where
+    given.
+    """
     if name not in _REAL:
         raise InputError(f"{name}: no such model, expected one of {', '.join(_REAL)}")
     real_layers, num_experts = _REAL[name]
@@ -205,15 +217,20 @@ def _plan(config: ModelConfig, layout: SyntheticLayout, dtype: str) -> list[Plan
 
 
 def _prepare(out: Path, needed: int) -> bool:
-    """Create `out` where it is missing (True), after checking that it is free and the disk large enough."""
+    """Create `out` where it is missing (True), after checking that it is free and the disk large
+    enough.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         kind = "a folder with content" if out.is_dir() else "a file"
-        raise InputError(f"{out}: found {kind}, expected a new or empty folder; remove it or choose another")
+        raise InputError(
+            f"{out}: found {kind}, expected a new or empty folder; remove it or choose another"
+        )
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise InputError(
-            f"{out}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another disk or --sparse"
+            f"{out}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another "
+            "disk or --sparse"
         )
     created = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -221,4 +238,6 @@ def _prepare(out: Path, needed: int) -> bool:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+    )

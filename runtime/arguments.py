@@ -18,7 +18,9 @@ _NO_ARRAY = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
 
 
 def integer(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return an integer of Python or numpy from `least` to `most`; raises InputError, also for booleans."""
+    """Return an integer of Python or numpy from `least` to `most`; raises InputError, also for
+    booleans.
+    """
     limits = f"an integer of at least {least}" if most is None else f"an integer, {least} to {most}"
     found = None if isinstance(value, _BOOLEANS) else _index(value)
     if found is None or found < least or (most is not None and found > most):
@@ -31,7 +33,9 @@ def number(name: str, value: object, expected: str) -> float:
 
     `expected` ends the error message: what the caller needs of the number.
     """
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, _BOOLEANS):
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(
+        value, _BOOLEANS
+    ):
         try:
             found = float(value)
         except OverflowError:  # an int beyond float64
@@ -42,7 +46,8 @@ def number(name: str, value: object, expected: str) -> float:
 
 
 def integer_array(name: str, values: object) -> NDArray[Any]:
-    """Return an array of integers, signed or unsigned as it came; raises InputError for anything else.
+    """Return an array of integers, signed or unsigned as it came; raises InputError for anything
+    else.
 
     The caller checks the range before it casts: uint64 values above 2^63 would turn negative.
     """
@@ -50,7 +55,8 @@ def integer_array(name: str, values: object) -> NDArray[Any]:
         array = np.asarray(values)
     except _NO_ARRAY as error:
         raise InputError(
-            f"{name}: found rows of different lengths, or no numbers; expected an array of integers: "
+            f"{name}: found rows of different lengths, or no numbers; expected an array of "
+            "integers: "
             "pad rows on the right and pass new_lengths"
         ) from error
     if array.size == 0:
@@ -61,7 +67,9 @@ def integer_array(name: str, values: object) -> NDArray[Any]:
 
 
 def check_range(name: str, array: NDArray[Any], end: int) -> NDArray[np.int64]:
-    """Return `array` as int64; raises InputError naming the first value that is not 0 to `end` − 1."""
+    """Return `array` as int64; raises InputError naming the first value that is not 0 to `end` −
+    1.
+    """
     bad = (array < 0) | (array >= end)
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -78,7 +86,9 @@ def within_int64(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def folder_path(name: str, value: object) -> str:
-    """Return the path of a folder as text; raises InputError for what cannot be a path on any machine."""
+    """Return the path of a folder as text; raises InputError for what cannot be a path on any
+    machine.
+    """
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     try:
         good = isinstance(path, str) and path != "" and b"\0" not in os.fsencode(path)

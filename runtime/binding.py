@@ -1,4 +1,5 @@
-"""Binding: one KV cache bound once to one ONNX Runtime session, so that a step rebinds only its small inputs.
+"""Binding: one KV cache bound once to one ONNX Runtime session, so that a step rebinds only its
+small inputs.
 
 B batch, S columns of this call, T tokens of a row after it, V vocabulary.
 """
@@ -30,11 +31,13 @@ class Binding:
     It refers to the buffers, so a cache drops it when it reallocates or closes.
     """
 
-    def __init__(self, onnxruntime: ModuleType, session: Any, cache: KVCache, vocab: int, target: Target) -> None:
+    def __init__(
+        self, onnxruntime: ModuleType, session: Any, cache: KVCache, vocab: int, target: Target
+    ) -> None:
         self.session = session
         self._target = target
-        # Logits of several positions have another shape than target ort declares (onnxruntime-genai wants it to): ONNX
-        # Runtime then only takes a buffer of its own.
+        # Logits of several positions have another shape than target ort declares (onnxruntime-genai
+        # wants it to): ONNX Runtime then only takes a buffer of its own.
         self._allocates = target == "ort"
         self._onnxruntime = onnxruntime
         self._vocab = vocab
@@ -53,13 +56,15 @@ class Binding:
         new_lengths: NDArray[np.int64],
         logit_positions: NDArray[np.int64],
     ) -> NDArray[np.float32]:
-        """Run the graph once on (B, S), (B), (B) and (B, kept) and return fresh logits (B, kept, V).
+        """Run the graph once on (B, S), (B), (B) and (B, kept) and return fresh logits (B, kept,
+        V).
 
-        Raises RuntimeUnavailable when ONNX Runtime fails; what the buffers hold from the first new token on
-        is then undefined.
+        Raises RuntimeUnavailable when ONNX Runtime fails; what the buffers hold from the first new
+        token on is then undefined.
         """
         if self._target == "ort":  # every row as long as the first, see ContribLayout
-            mask = np.ones((len(input_ids), int(past_lengths[0]) + input_ids.shape[1]), np.int64)  # (B, T)
+            # (B, T)
+            mask = np.ones((len(input_ids), int(past_lengths[0]) + input_ids.shape[1]), np.int64)
             self._bind_step(input_ids, mask, logit_positions)
         else:
             self._bind_step(input_ids, past_lengths, new_lengths, logit_positions)
@@ -67,10 +72,12 @@ class Binding:
         if self._allocates:
             self._io.bind_output(LOGITS, "cpu")
         else:
-            # Bound by address, so the graph writes the array that is returned; bound anew, since its shape may
-            # change.
+            # Bound by address, so the graph writes the array that is returned; bound anew, since
+            # its shape may change.
             self._io.bind_output(LOGITS, "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
-        with onnxruntime_errors(self._onnxruntime, RuntimeUnavailable, "ONNX Runtime failed while running the graph"):
+        with onnxruntime_errors(
+            self._onnxruntime, RuntimeUnavailable, "ONNX Runtime failed while running the graph"
+        ):
             self.session.run_with_iobinding(self._io)
             if self._on_device:
                 self._io.synchronize_outputs()
@@ -82,7 +89,9 @@ class Binding:
         for name, array in zip(STEP_INPUTS[self._target], arrays, strict=True):
             given = np.ascontiguousarray(array, np.int64)
             if name in OPTIONAL_INPUTS[self._target]:  # bind_cpu_input does not know them
-                self._io.bind_ortvalue_input(name, self._onnxruntime.OrtValue.ortvalue_from_numpy(given))
+                self._io.bind_ortvalue_input(
+                    name, self._onnxruntime.OrtValue.ortvalue_from_numpy(given)
+                )
             else:
                 self._io.bind_cpu_input(name, given)
 
@@ -93,5 +102,6 @@ def empty_logits(shape: tuple[int, ...]) -> NDArray[np.float32]:
         return np.zeros(shape, np.float32)
     except (MemoryError, ValueError, OverflowError) as error:
         raise RuntimeUnavailable(
-            f"logits: no memory for {' x '.join(map(str, shape))} numbers; ask for fewer logit_positions"
+            f"logits: no memory for {' x '.join(map(str, shape))} numbers; ask for fewer "
+            "logit_positions"
         ) from error

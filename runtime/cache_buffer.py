@@ -14,7 +14,11 @@ from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 
 # numpy has no bfloat16: its bits travel as uint16, under the ONNX element type named here.
-_STORAGE: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_STORAGE: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,
+}
 _FLOAT16_EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 
@@ -23,7 +27,8 @@ _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 class CacheBuffer:
     """A buffer (B, K, C, D) and the OrtValue over it.
 
-    On the CPU `array` is the memory of `value`; on a device it is None and the memory is ONNX Runtime's.
+    On the CPU `array` is the memory of `value`; on a device it is None and the memory is ONNX
+    Runtime's.
     """
 
     value: Any
@@ -31,7 +36,9 @@ class CacheBuffer:
     nbytes: int
 
     @classmethod
-    def zeros(cls, onnxruntime: ModuleType, shape: tuple[int, ...], dtype: str, device: str) -> Self:
+    def zeros(
+        cls, onnxruntime: ModuleType, shape: tuple[int, ...], dtype: str, device: str
+    ) -> Self:
         """Allocate; raises RuntimeUnavailable where the device or its memory cannot hold it."""
         return cls.of(onnxruntime, zeros(shape, _STORAGE[dtype], "a buffer"), dtype, device)
 
@@ -40,18 +47,22 @@ class CacheBuffer:
         """Wrap `array` in place on the CPU, or copy it to the device."""
         if dtype == "bfloat16" and device != "cpu":
             raise RuntimeUnavailable(
-                f"KV cache: bfloat16 cannot live on {device}; export with --kv-dtype float16 or float32"
+                f"KV cache: bfloat16 cannot live on {device}; export with --kv-dtype float16 or "
+                "float32"
             )
         values = onnxruntime.OrtValue
         if dtype == "bfloat16":
-            return cls(values.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16), array, array.nbytes)
+            return cls(
+                values.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16), array, array.nbytes
+            )
         if device == "cpu":
             return cls(values.ortvalue_from_numpy(array), array, array.nbytes)
         with onnxruntime_errors(onnxruntime, RuntimeUnavailable, f"KV cache on {device}"):
             return cls(values.ortvalue_from_numpy(array, device, 0), None, array.nbytes)
 
     def copied(self, slots: int, used: int) -> NDArray[Any]:
-        """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros after them.
+        """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros
+        after them.
 
         Raises RuntimeUnavailable where there is no memory for it.
         """
@@ -62,7 +73,9 @@ class CacheBuffer:
         return enlarged
 
     def overflow(self) -> tuple[int, int, int] | None:
-        """Return row, head and slot of the first number of a float16 buffer that is not finite, None without one."""
+        """Return row, head and slot of the first number of a float16 buffer that is not finite,
+        None without one.
+        """
         held = self.array if self.array is not None else self.value.numpy()
         bits = held.view(np.uint16) & _FLOAT16_EXPONENT
         found = (bits == _FLOAT16_EXPONENT).any(axis=3)  # (B, K, C)
@@ -73,10 +86,13 @@ class CacheBuffer:
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike, what: str) -> NDArray[Any]:
-    """Return zeros whose untouched pages cost nothing; raises RuntimeUnavailable where memory cannot hold them."""
+    """Return zeros whose untouched pages cost nothing; raises RuntimeUnavailable where memory
+    cannot hold them.
+    """
     try:
         return np.zeros(shape, dtype)
-    except (MemoryError, ValueError, OverflowError) as error:  # numpy: too much, or more than it can count
+    # numpy: too much, or more than it can count
+    except (MemoryError, ValueError, OverflowError) as error:
         raise RuntimeUnavailable(
             f"KV cache: no memory for {what} of shape {shape}; ask for less capacity, or fewer rows"
         ) from error

@@ -1,25 +1,29 @@
-"""How many slots each layer's KV buffer needs: the arithmetic behind the cache contract, without any buffer.
+"""How many slots each layer's KV buffer needs: the arithmetic behind the cache contract, without
+any buffer.
 
 This page is about `RingLayout`, that of target `portable`; target `ort` has `ContribLayout`.
 
-B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer, K kv heads, D head dim.
+B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer, K kv heads, D
+head dim.
 
-One call writes columns past … past + S - 1 of *every* row, padding included, column p into slot p mod C, and
-attends afterwards. From this follow the sizes:
+One call writes columns past … past + S - 1 of *every* row, padding included, column p into slot p
+mod C, and attends afterwards. From this follow the sizes:
 
-Full layers must never wrap: a wrapped column would land on slot p - C, which every later query sees. So C ≥
-past + S for every row, where S counts padding. The caller's `capacity` counts tokens, though: a row may be
-full (past equal to capacity, nothing new) while its neighbour in the batch still takes tokens, and its
-padding must land somewhere. Hence C = capacity + spare. A single row never has padding (the session cuts the
-columns at the longest row), so spare is 0 there; else a few slots, and the session takes no more columns a
-step than the fullest row has slots left (`KVCache.columns`). With spare ≥ 1 every step makes progress, so a
-call fits exactly when past + new ≤ capacity.
+Full layers must never wrap: a wrapped column would land on slot p - C, which every later query
+sees. So C ≥ past + S for every row, where S counts padding. The caller's `capacity` counts tokens,
+though: a row may be full (past equal to capacity, nothing new) while its neighbour in the batch
+    still takes tokens, and its
+padding must land somewhere. Hence C = capacity + spare. A single row never has padding (the session
+cuts the columns at the longest row), so spare is 0 there; else a few slots, and the session takes
+no more columns a step than the fullest row has slots left (`KVCache.columns`). With spare ≥ 1 every
+step makes progress, so a call fits exactly when past + new ≤ capacity.
 
-Window layers are rings of window + reserve + chunk - 1 slots. A call that begins at p with S ≤ chunk columns
-overwrites position q only if q + C ≤ p + S - 1, thus q ≤ p - window - reserve: no query of this call (at ≥
-p), nor of one after rewinding to r ≥ p - reserve, sees back that far (it sees ≥ r - window + 1). The same
-bound keeps stale columns out of sight, be they padding or rewound tokens: a slot that holds column q, not yet
-rewritten, is taken for position q - C. A ring never needs more slots than a full layer; where it has as many
+Window layers are rings of window + reserve + chunk - 1 slots. A call that begins at p with S ≤
+chunk columns overwrites position q only if q + C ≤ p + S - 1, thus q ≤ p - window - reserve: no
+query of this call (at ≥ p), nor of one after rewinding to r ≥ p - reserve, sees back that far (it
+sees ≥ r - window + 1). The same bound keeps stale columns out of sight, be they padding or rewound
+tokens: a slot that holds column q, not yet rewritten, is taken for position q - C. A ring never
+    needs more slots than a full layer; where it has as many
 it never wraps either, by the rule above, and then nothing is ever lost.
 """
 
@@ -53,13 +57,17 @@ class CacheLayout(Protocol):
         """Return C of one layer."""
 
     def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
-        """Return how many of `remaining` columns the next call of the graph may write after `lengths` (B)."""
+        """Return how many of `remaining` columns the next call of the graph may write after
+        `lengths` (B).
+        """
 
     def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
         """Refuse sizes no cache can have; raises InputError naming the first."""
 
     def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
-        """Refuse new tokens (B) after `lengths` (B) that the graph cannot run; raises InputError."""
+        """Refuse new tokens (B) after `lengths` (B) that the graph cannot run; raises
+        InputError.
+        """
 
     def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
         """Refuse to shorten rows of `lengths` (B) to `wanted` (B); raises InputError."""
@@ -77,7 +85,9 @@ class RingLayout:
         return layer_slots(layer, batch, capacity, reserve, chunk)
 
     def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
-        """No more than the chunk, and no more than the fullest row has slots left on full layers."""
+        """No more than the chunk, and no more than the fullest row has slots left on full
+        layers.
+        """
         return min(remaining, chunk, full_slots(lengths.size, capacity, chunk) - int(lengths.max()))
 
     def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
@@ -119,5 +129,7 @@ def slot_bytes(layer: CacheLayer, kv_dtype: str) -> int:
     Raises PackageError where no cache has elements of this type.
     """
     if kv_dtype not in ELEMENT_BYTES:
-        raise PackageError(f"manifest: kv_dtype: found {kv_dtype!r}, expected one of {', '.join(ELEMENT_BYTES)}")
+        raise PackageError(
+            f"manifest: kv_dtype: found {kv_dtype!r}, expected one of {', '.join(ELEMENT_BYTES)}"
+        )
     return 2 * layer.kv_heads * layer.head_dim * ELEMENT_BYTES[kv_dtype]

@@ -1,4 +1,6 @@
-"""ChatTemplate: render messages with the checkpoint's Jinja template, as transformers does, within limits."""
+"""ChatTemplate: render messages with the checkpoint's Jinja template, as transformers does, within
+limits.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,11 +43,16 @@ class ChatTemplate:
         if source is None:
             origin, source = folder / TOKENIZER_CONFIG, config.get("chat_template")
         if isinstance(source, list):  # several named templates
-            named = [entry for entry in source if isinstance(entry, dict) and entry.get("name") == "default"]
+            named = [
+                entry
+                for entry in source
+                if isinstance(entry, dict) and entry.get("name") == "default"
+            ]
             source = named[-1].get("template") if named else None
         if not isinstance(source, str):
             raise PackageError(
-                f"{folder}: found no chat template ({TEMPLATE_FILE}, or one in {TOKENIZER_CONFIG}); "
+                f"{folder}: found no chat template ({TEMPLATE_FILE}, or one in "
+                f"{TOKENIZER_CONFIG}); "
                 "pass the text as it is, with --prompt"
             )
         return cls(source, _special_tokens(config), origin)
@@ -63,14 +70,17 @@ class ChatTemplate:
         """Return the text of a conversation.
 
         `messages` have `role` and `content`, and what else SDKs give them, see `plain_messages`;
-        `add_generation_prompt` ends with the beginning of a reply; `variables` are the template's own, for
-        instance `reasoning_effort` and `tools`. Raises InputError when they are wrong or the template refuses
-        them, and PackageError when it goes beyond its limits.
+        `add_generation_prompt` ends with the beginning of a reply; `variables` are the template's
+        own, for instance `reasoning_effort` and `tools`. Raises InputError when they are wrong or
+        the template refuses them, and PackageError when it goes beyond its limits.
         """
         return self.render_plain(*plain_input(messages, variables), add_generation_prompt)
 
     def render_plain(
-        self, messages: list[dict[str, Any]], variables: Mapping[str, Any], add_generation_prompt: bool
+        self,
+        messages: list[dict[str, Any]],
+        variables: Mapping[str, Any],
+        add_generation_prompt: bool,
     ) -> str:
         """Return the text of what `plain_input` returned."""
         given = {"tools": None, "documents": None, **self._special_tokens, **variables}
@@ -81,7 +91,9 @@ class ChatTemplate:
 def plain_input(
     messages: Sequence[Message], variables: Mapping[str, Any] | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return messages and variables out of JSON's types alone; raises InputError where that is not possible."""
+    """Return messages and variables out of JSON's types alone; raises InputError where that is not
+    possible.
+    """
     if not isinstance(variables, Mapping | None):
         raise InputError(f"variables: found {type(variables).__name__}, expected a mapping")
     plain = plain_data(dict(variables or {}), "variables")
@@ -96,7 +108,8 @@ def _read_template(folder: Path) -> Any:
         return None
     except UnicodeDecodeError as error:
         raise PackageError(
-            f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja template"
+            f"{folder / TEMPLATE_FILE}: found no UTF-8 text ({error.reason}), expected a Jinja "
+            "template"
         ) from error
 
 

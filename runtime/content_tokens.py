@@ -1,9 +1,10 @@
 """Encode a conversation so that nothing a message says becomes a control token.
 
-Messages are rendered twice where they spell a special token, or a piece of one at their ends: as they are, and with a
-mark inside of each such place. The mark is a character that neither the messages nor the template uses. Special tokens
-that the second text still spells are the template's own; the text between them is the messages', and is encoded as a
-whole, so that its tokens are those of the same text anywhere else.
+Messages are rendered twice where they spell a special token, or a piece of one at their ends: as
+they are, and with a mark inside of each such place. The mark is a character that neither the
+messages nor the template uses. Special tokens that the second text still spells are the template's
+own; the text between them is the messages', and is encoded as a whole, so that its tokens are those
+of the same text anywhere else.
 """
 
 import re
@@ -38,9 +39,11 @@ def encode_content(
     add_generation_prompt: bool,
     variables: Mapping[str, Any] | None,
 ) -> list[int]:
-    """Return the token ids of a conversation; special tokens in its messages and variables are plain text.
+    """Return the token ids of a conversation; special tokens in its messages and variables are
+    plain text.
 
-    Raises InputError where that cannot be told for sure, because the template changes what messages say.
+    Raises InputError where that cannot be told for sure, because the template changes what messages
+    say.
     """
     plain = plain_input(messages, variables)
     text = template.render_plain(*plain, add_generation_prompt)
@@ -52,7 +55,8 @@ def encode_content(
     marked_text = template.render_plain(marked[0], marked[1], add_generation_prompt)
     if marked_text.replace(mark, "") != text:
         raise InputError(
-            "messages: found the spelling of a control token in one, which this template changes or acts upon; leave "
+            "messages: found the spelling of a control token in one, which this template changes "
+            "or acts upon; leave "
             "it out, or pass special_tokens_in_content=True for messages that you trust"
         )
     return _encode_marked(encoder, spellings, marked_text, mark)
@@ -62,7 +66,9 @@ class _Spellings:
     """The spellings of all special tokens of more than one character, which a mark can break."""
 
     def __init__(self, special_tokens: Mapping[str, int]) -> None:
-        longest_first = sorted((text for text in special_tokens if len(text) > 1), key=len, reverse=True)
+        longest_first = sorted(
+            (text for text in special_tokens if len(text) > 1), key=len, reverse=True
+        )
         any_of_them = "|".join(map(re.escape, longest_first)) or "(?!)"
         self.whole = re.compile(any_of_them)
         self._begin = re.compile(f"(?={any_of_them})")  # also those that overlap
@@ -73,8 +79,8 @@ class _Spellings:
     def marked(self, text: str, mark: str) -> str:
         """Return a text with a mark behind the first character of each special token in it.
 
-        A mark goes to its end too, where that may be the first part of one that the next text completes, and
-        to its beginning likewise.
+        A mark goes to its end too, where that may be the first part of one that the next text
+        completes, and to its beginning likewise.
         """
         pieces, begin = [], 0
         for match in self._begin.finditer(text):
@@ -92,7 +98,8 @@ class _Spellings:
 def _encode_marked(encoder: Encoder, spellings: _Spellings, text: str, mark: str) -> list[int]:
     """Return the ids of a text whose marks break what messages spell."""
     ids: list[int] = []
-    structure: list[str] = []  # text and special tokens that can be encoded together, as they are without marks
+    # text and special tokens that can be encoded together, as they are without marks
+    structure: list[str] = []
 
     def end_structure() -> None:
         if structure:

@@ -2,11 +2,11 @@
 
 B batch, C slots of a layer's buffer.
 
-Full layers hold the token at position p in slot p, C ≥ all tokens. Window layers hold their last positions in order
-from slot 0 on and evict by themselves, for any C ≥ window and calls of any length; C = window is what every execution
-provider takes. The op knows one length a call for all rows with several new tokens, and takes those after earlier
-ones only in a batch of one. What a window layer has evicted does not come back, so nothing is rewound but to the
-beginning.
+Full layers hold the token at position p in slot p, C ≥ all tokens. Window layers hold their last
+positions in order from slot 0 on and evict by themselves, for any C ≥ window and calls of any
+length; C = window is what every execution provider takes. The op knows one length a call for all
+rows with several new tokens, and takes those after earlier ones only in a batch of one. What a
+window layer has evicted does not come back, so nothing is rewound but to the beginning.
 """
 
 from dataclasses import dataclass
@@ -29,37 +29,49 @@ class ContribLayout:
     ragged: bool = False
 
     def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
-        """Return C of one layer; a window layer needs its window even where fewer tokens will come."""
+        """Return C of one layer; a window layer needs its window even where fewer tokens will
+        come.
+        """
         return layer.window or capacity
 
     def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
-        """Return all of a batch, which cannot be split, and of a single row no more than the chunk."""
+        """Return all of a batch, which cannot be split, and of a single row no more than the
+        chunk.
+        """
         return remaining if lengths.size > 1 else min(remaining, chunk)
 
     def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
         """Refuse sizes no cache can have, and a reserve."""
         check_sizes(batch, capacity, reserve, chunk)
         if reserve:
-            raise InputError(f"cache reserve: found {reserve}, but target ort cannot rewind; {_INSTEAD}")
+            raise InputError(
+                f"cache reserve: found {reserve}, but target ort cannot rewind; {_INSTEAD}"
+            )
 
     def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
-        """Refuse rows of unlike length, and several tokens a row after the first call of a batch."""
+        """Refuse rows of unlike length, and several tokens a row after the first call of a
+        batch.
+        """
         if (new_lengths != new_lengths[0]).any():
             raise InputError(
-                f"new_lengths: found {new_lengths.tolist()}, but target ort takes one number for all rows; "
+                f"new_lengths: found {new_lengths.tolist()}, but target ort takes one number for "
+                "all rows; "
                 f"{_INSTEAD}, or give each row a cache of its own"
             )
         if lengths.size > 1 and lengths[0] > 0 and new_lengths[0] > 1:
             raise InputError(
-                f"input_ids: found {new_lengths[0]} new tokens a row after {lengths[0]}, but target ort takes one a "
-                f"row and call after the first call of a batch; {_INSTEAD}, or give each row a cache of its own"
+                f"input_ids: found {new_lengths[0]} new tokens a row after {lengths[0]}, but "
+                "target ort takes one a "
+                f"row and call after the first call of a batch; {_INSTEAD}, or give each row a "
+                "cache of its own"
             )
 
     def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
         """Refuse anything but to forget everything, or nothing."""
         if not ((wanted == lengths).all() or (wanted == 0).all()):
             raise InputError(
-                f"rewind lengths: found {wanted.tolist()} for rows of {lengths.tolist()} tokens, but target ort "
+                f"rewind lengths: found {wanted.tolist()} for rows of {lengths.tolist()} tokens, "
+                "but target ort "
                 f"rewinds only to 0, all rows together; {_INSTEAD}"
             )
 

@@ -13,21 +13,30 @@ from gptoss_onnx.runtime.harmony import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.text import Tokenizer
-from gptoss_onnx.runtime.text_generation import CHAT_TOKENS, Prompt, TextGeneration, check_prompt, stream_text
+from gptoss_onnx.runtime.text_generation import (
+    CHAT_TOKENS,
+    Prompt,
+    TextGeneration,
+    check_prompt,
+    stream_text,
+)
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.session import Session
 
-RESERVE = 2048  # tokens that can be taken back where window layers have wrapped: a long answer with its thoughts
+# tokens that can be taken back where window layers have wrapped: a long answer with its thoughts
+RESERVE = 2048
 
 
 class Conversation(Closing):
     """A chat with a model; a context manager that frees its cache.
 
-    Each turn the whole conversation is rendered anew, because templates treat earlier turns otherwise than the
-    last: harmony's leaves out the thoughts of answers that were given. The cache is rewound to where the new
-    tokens part from those it holds. Where it cannot be (target `ort`, or window layers that have forgotten
-    more than `RESERVE` tokens), it is read again from the beginning.
+    Each turn the whole conversation is rendered anew, because templates treat earlier turns
+    otherwise than the
+    last: harmony's leaves out the thoughts of answers that were given. The cache is rewound to
+        where the new
+    tokens part from those it holds. Where it cannot be (target `ort`, or window layers that have
+    forgotten more than `RESERVE` tokens), it is read again from the beginning.
 
     Attributes:
         reused: tokens of the last turn's prompt that the cache held already.
@@ -46,7 +55,9 @@ class Conversation(Closing):
         self._tokenizer = session.tokenizer if tokenizer is None else tokenizer
         self._session, self._sampling = session, sampling or Sampling()
         self._max_new_tokens, self._variables = max_new_tokens, variables
-        self._first: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        self._first: list[dict[str, Any]] = (
+            [] if system is None else [{"role": "system", "content": system}]
+        )
         self._longest = session.package.model_size("max_position_embeddings")
         self._cache: KVCache | None = None
         self._held: list[int] = []  # the tokens in the cache
@@ -56,7 +67,9 @@ class Conversation(Closing):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation so far, as the template gets it; an answer joins it when it has ended."""
+        """The conversation so far, as the template gets it; an answer joins it when it has
+        ended.
+        """
         if self._running is not None and self._running.finish_reason is not None:
             self._settle()
         return list(self._messages)
@@ -64,13 +77,15 @@ class Conversation(Closing):
     def ask(self, text: str) -> "Answer":
         """Return the answer to a user's message, which runs while it is iterated over.
 
-        Raises InputError when the conversation has become too long for the model; it is as before then.
+        Raises InputError when the conversation has become too long for the model; it is as before
+        then.
         """
         self._settle()
         return self._answer([*self._messages, {"role": "user", "content": text}])
 
     def retry(self) -> "Answer":
-        """Return another answer to the last message; the same one where each choice is the most probable token.
+        """Return another answer to the last message; the same one where each choice is the most
+        probable token.
 
         Raises InputError where there is no message yet.
         """
@@ -81,7 +96,9 @@ class Conversation(Closing):
         return self._answer(self._messages[: self._last_question() + 1])
 
     def undo(self) -> str:
-        """Forget the last message and its answer, and return that message; raises InputError where there is none."""
+        """Forget the last message and its answer, and return that message; raises InputError where
+        there is none.
+        """
         self._settle()
         place = self._last_question()
         question = self._messages[place]
@@ -107,7 +124,13 @@ class Conversation(Closing):
         cache = self._room(len(prompt.ids))
         self.reused = self._rewind(cache, prompt.ids)
         generation = stream_text(
-            session, prompt, tokenizer, self._sampling, self._max_new_tokens, cache, cached=self.reused
+            session,
+            prompt,
+            tokenizer,
+            self._sampling,
+            self._max_new_tokens,
+            cache,
+            cached=self.reused,
         )
         self._running = Answer(messages, prompt.ids, generation)
         return self._running
@@ -124,10 +147,14 @@ class Conversation(Closing):
         return self._cache
 
     def _rewind(self, cache: KVCache, ids: tuple[int, ...]) -> int:
-        """Forget what the cache holds beyond what `ids` begin with, and return how many tokens stay."""
-        pairs = zip(self._held, ids[:-1], strict=False)  # the last token gives the first logits: it is run
+        """Forget what the cache holds beyond what `ids` begin with, and return how many tokens
+        stay.
+        """
+        # the last token gives the first logits: it is run
+        pairs = zip(self._held, ids[:-1], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        shared = min(shared, int(cache.lengths[0]))  # fewer, where an interrupt came between the two
+        # fewer, where an interrupt came between the two
+        shared = min(shared, int(cache.lengths[0]))
         if shared < cache.floor[0]:
             shared = 0
         cache.rewind(shared)
@@ -141,11 +168,15 @@ class Conversation(Closing):
             return
         answer.close()
         assert self._cache is not None
-        # A token that was generated but not run is not in the cache, nor is what an interrupt kept from running.
+        # A token that was generated but not run is not in the cache, nor is what an interrupt kept
+        # from running.
         self._held = [*answer.prompt, *answer.tokens][: int(self._cache.lengths[0])]
         if answer.content or answer.finish_reason is not None:
             said = {"role": "assistant", "content": answer.content}
-            self._messages = [*answer.messages, said | ({"thinking": answer.reasoning} if answer.reasoning else {})]
+            self._messages = [
+                *answer.messages,
+                said | ({"thinking": answer.reasoning} if answer.reasoning else {}),
+            ]
 
     def _last_question(self) -> int:
         """Return the place of the last message of the user's."""
@@ -158,8 +189,8 @@ class Conversation(Closing):
 class Answer(Iterator[HarmonyDelta]):
     """An answer while it comes; the conversation takes it up when it is asked for the next thing.
 
-    An answer that is left early is taken up as far as it was given. If nothing of it was content, it is
-    forgotten together with its question.
+    An answer that is left early is taken up as far as it was given. If nothing of it was content,
+    it is forgotten together with its question.
 
     Attributes:
         messages: what it answers.

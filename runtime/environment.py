@@ -25,35 +25,48 @@ _OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"
 def load_onnxruntime() -> ModuleType:
     """Import ONNX Runtime.
 
-    Raises RuntimeUnavailable when it is not installed, cannot be imported, or when both of its builds are
-    installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later one leaves a mixture
+    Raises RuntimeUnavailable when it is not installed, cannot be imported, or when both of its
+    builds are
+    installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later one leaves a
+        mixture
     that pip takes for sound.
     """
     installed = [name for name in _BUILDS if _is_installed(name)]
     if len(installed) == len(_BUILDS):
         raise RuntimeUnavailable(
-            "ONNX Runtime: found both onnxruntime and onnxruntime-gpu, which break each other; keep one: "
+            "ONNX Runtime: found both onnxruntime and onnxruntime-gpu, which break each other; "
+            "keep one: "
             f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('cpu')}  (or [gpu])"
         )
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        found = f"{installed[0]} does not import ({one_line(error)})" if installed else "it is not installed"
-        raise RuntimeUnavailable(f"ONNX Runtime: {found}; {install_command('cpu')}  (or [gpu])") from error
+        found = (
+            f"{installed[0]} does not import ({one_line(error)})"
+            if installed
+            else "it is not installed"
+        )
+        raise RuntimeUnavailable(
+            f"ONNX Runtime: {found}; {install_command('cpu')}  (or [gpu])"
+        ) from error
 
 
 def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[str, dict[str, str]]]:
     """Return the providers to create a session with, each with its options.
 
-    Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run here; nothing falls back.
+    Raises InputError for an unknown provider and RuntimeUnavailable where it cannot run here;
+    nothing falls back.
     """
     if not isinstance(provider, str) or provider not in _PROVIDERS:
-        raise InputError(f"provider: found {shown(provider)}, expected one of {', '.join(_PROVIDERS)}")
+        raise InputError(
+            f"provider: found {shown(provider)}, expected one of {', '.join(_PROVIDERS)}"
+        )
     wanted = _PROVIDERS[provider]
     available = onnxruntime.get_available_providers()
     if wanted[0] not in available:
         raise RuntimeUnavailable(
-            f"provider {provider}: this ONNX Runtime offers {', '.join(available)}, not {wanted[0]}; "
+            f"provider {provider}: this ONNX Runtime offers {', '.join(available)}, not "
+            f"{wanted[0]}; "
             f"pip uninstall -y onnxruntime && {install_command('gpu')}"
         )
     if provider == "cuda":
@@ -62,11 +75,15 @@ def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[st
 
 
 def check_active_provider(session_providers: list[str], provider: str) -> None:
-    """Refuse a session that ONNX Runtime created on another provider than asked for (it only warns)."""
+    """Refuse a session that ONNX Runtime created on another provider than asked for (it only
+    warns).
+    """
     if not session_providers or session_providers[0] != _PROVIDERS[provider][0]:
         raise RuntimeUnavailable(
-            f"provider {provider}: ONNX Runtime fell back to {', '.join(session_providers)}; expected "
-            f"{_PROVIDERS[provider][0]} first: install the CUDA and cuDNN libraries this build needs"
+            f"provider {provider}: ONNX Runtime fell back to {', '.join(session_providers)}; "
+            "expected "
+            f"{_PROVIDERS[provider][0]} first: install the CUDA and cuDNN libraries this build "
+            "needs"
         )
 
 
@@ -82,7 +99,11 @@ def onnxruntime_errors(onnxruntime: ModuleType, kind: type[Exception], what: str
 def native_errors(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
     """Return the exception classes ONNX Runtime raises."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
-    kinds = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds = [
+        kind
+        for kind in vars(state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
     return (*kinds, RuntimeError, ValueError)
 
 
@@ -100,7 +121,9 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _check_cuda_device(onnxruntime: ModuleType) -> None:
-    """Allocate a few bytes there: the GPU build also installs without a device, and `get_device` lies."""
+    """Allocate a few bytes there: the GPU build also installs without a device, and `get_device`
+    lies.
+    """
     try:
         if hasattr(onnxruntime, "preload_dlls"):
             with contextlib.redirect_stdout(sys.stderr):  # it reports missing libraries with print
@@ -108,5 +131,6 @@ def _check_cuda_device(onnxruntime: ModuleType) -> None:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except native_errors(onnxruntime) as error:
         raise RuntimeUnavailable(
-            f"provider cuda: no CUDA device can be used ({one_line(error)}); install the NVIDIA driver, CUDA and cuDNN"
+            f"provider cuda: no CUDA device can be used ({one_line(error)}); install the NVIDIA "
+            "driver, CUDA and cuDNN"
         ) from error

@@ -19,7 +19,9 @@ _DEPTH_LIMIT = 20  # graphs inside the nodes of graphs
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Where the data of an external tensor lie: `length` bytes from `offset` on in the file `location`."""
+    """Where the data of an external tensor lie: `length` bytes from `offset` on in the file
+    `location`.
+    """
 
     location: str
     offset: int
@@ -29,8 +31,8 @@ class ByteRange:
 def byte_range(reader: Reader, tensor: memoryview, name: str) -> ByteRange | None:
     """Return where a tensor's data lie, None for inside the file.
 
-    Refuses what this project does not write and ONNX Runtime would read: entries beside location, offset and length,
-    such as those of prepacked weights.
+    Refuses what this project does not write and ONNX Runtime would read: entries beside location,
+    offset and length, such as those of prepacked weights.
     """
     if not _is_external(reader, tensor):
         return None
@@ -44,7 +46,9 @@ def byte_range(reader: Reader, tensor: memoryview, name: str) -> ByteRange | Non
             entries[key] = text
     if entries.keys() != {"location", "offset", "length"}:
         found = ", ".join(sorted(entries)) or "no entries"
-        raise ValueError(f"the external data of {name!r} have {found}, expected location, offset and length")
+        raise ValueError(
+            f"the external data of {name!r} have {found}, expected location, offset and length"
+        )
     return ByteRange(entries["location"], _count(entries["offset"]), _count(entries["length"]))
 
 

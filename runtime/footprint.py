@@ -1,11 +1,13 @@
-"""How many bytes one decode step must read: the memory footprint of a token, from the graph's initializers alone.
+"""How many bytes one decode step must read: the memory footprint of a token, from the graph's
+initializers alone.
 
-At batch 1 a step multiplies every dense weight once, the weights of the experts that its token is routed to, and
-reads one row of the embedding and the cached keys and values that its query sees. Divided by the read bandwidth of
-the machine this is the memory floor: no decode is faster unless a cache of the processor holds the weights.
+At batch 1 a step multiplies every dense weight once, the weights of the experts that its token is
+routed to, and reads one row of the embedding and the cached keys and values that its query sees.
+Divided by the read bandwidth of the machine this is the memory floor: no decode is faster unless a
+cache of the processor holds the weights.
 
-Bytes are counted as they lie in the package. Portable bodies may read more (float32 copies that ONNX Runtime makes);
-what must be read is the same.
+Bytes are counted as they lie in the package. Portable bodies may read more (float32 copies that
+ONNX Runtime makes); what must be read is the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,8 @@ from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.runtime.graph_file import GraphFile, Initializer, Node
 
-# The attribute of a mixture of experts that says how many a token takes; its initializers all have shape (E, …).
+# The attribute of a mixture of experts that says how many a token takes; its initializers all have
+# shape (E, …).
 _TOP_K = {"MoEDispatch": "top_k", "MoEDispatchMXFP4": "top_k", "QMoE": "k", "MoE": "k"}
 _KEEP_SHAPE = ("Cast", "Identity")
 
@@ -36,10 +39,11 @@ class WeightBytes:
 
 
 def weight_bytes(graph: GraphFile) -> WeightBytes:
-    """Return what a token reads of the graph's initializers; one that is used twice counts once, as its largest use.
+    """Return what a token reads of the graph's initializers; one that is used twice counts once, as
+    its largest use.
 
-    A tied embedding therefore counts as dense, since the logits need all of it. Raises PackageError where a
-    mixture of experts takes an initializer without an axis for them.
+    A tied embedding therefore counts as dense, since the logits need all of it. Raises PackageError
+    where a mixture of experts takes an initializer without an axis for them.
     """
     largest: dict[str, tuple[int, str]] = {}
     for name, share in _uses(graph):
@@ -51,17 +55,21 @@ def weight_bytes(graph: GraphFile) -> WeightBytes:
 
 
 def cache_bytes(layers: Sequence[CacheLayer], kv_dtype: str, past: int) -> int:
-    """Return the bytes of keys and values that the query after `past` tokens sees; window layers show their window.
+    """Return the bytes of keys and values that the query after `past` tokens sees; window layers
+    show their window.
 
     Its own key and value are not among them: the step has just written them.
     """
     return sum(
-        slot_bytes(layer, kv_dtype) * (min(past, layer.window - 1) if layer.window else past) for layer in layers
+        slot_bytes(layer, kv_dtype) * (min(past, layer.window - 1) if layer.window else past)
+        for layer in layers
     )
 
 
 def _uses(graph: GraphFile) -> Iterator[tuple[str, tuple[int, str]]]:
-    """Yield each use of an initializer: its name, the bytes a token needs of it, and what kind they are."""
+    """Yield each use of an initializer: its name, the bytes a token needs of it, and what kind they
+    are.
+    """
     stands_for = _sources(graph)
     for node in graph.nodes:
         if node.op in _KEEP_SHAPE and node.domain == "":
@@ -78,7 +86,8 @@ def _share(node: Node, place: int, initializer: Initializer) -> tuple[int, str]:
         taken = node.attributes[_TOP_K[node.op]]
         if first < taken:
             raise PackageError(
-                f"{initializer.name}: found shape {initializer.shape}, expected an expert axis of at least "
+                f"{initializer.name}: found shape {initializer.shape}, expected an expert axis of "
+                "at least "
                 f"{taken} first; export the package again"
             )
         return initializer.nbytes * taken // first, "experts"

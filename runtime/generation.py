@@ -1,4 +1,5 @@
-"""Generation: the iterator behind `Session.generate`, which prefills, samples and knows when to stop.
+"""Generation: the iterator behind `Session.generate`, which prefills, samples and knows when to
+stop.
 
 B rows, V vocabulary.
 """
@@ -26,13 +27,18 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length"]
 Step = TypeVar("Step")
 
-FIRST_ROOM = 256  # tokens after the prompt an own cache begins with; it doubles when they are used up
+# tokens after the prompt an own cache begins with; it doubles when they are used up
+FIRST_ROOM = 256
 
 
 class _Row:
-    """One sequence while it is generated: its sampler, its stop conditions, and what it has said."""
+    """One sequence while it is generated: its sampler, its stop conditions, and what it has
+    said.
+    """
 
-    def __init__(self, session: "Session", sampling: Sampling, stop_tokens: frozenset[int], index: int) -> None:
+    def __init__(
+        self, session: "Session", sampling: Sampling, stop_tokens: frozenset[int], index: int
+    ) -> None:
         self.sampler = RowSampler(sampling, index)
         self.stop_tokens = stop_tokens
         self.stream = TextStream(session.tokenizer, sampling.stop) if sampling.stop else None
@@ -52,24 +58,26 @@ class _Row:
 
 
 class Generation(Closing, Iterator[Step], Generic[Step]):
-    """Token ids as they are generated: one a step for one sequence, a list of B (None: finished) for several.
+    """Token ids as they are generated: one a step for one sequence, a list of B (None: finished)
+    for several.
 
-    A stop token is the last id of its row, and so is the token that completes a stop string. The last id of a
-    row has not been run: a caller who keeps the cache passes it first when going on. A row that reaches the
-    capacity of the caller's cache finishes with `length`.
+    A stop token is the last id of its row, and so is the token that completes a stop string. The
+    last id of a row has not been run: a caller who keeps the cache passes it first when going on. A
+    row that reaches the capacity of the caller's cache finishes with `length`.
 
-    One thread at a time: while it is in a step, another one gets InputError from `next` and `close`. An error
-    in a step ends the iteration, save InputError: that was raised before anything ran, and once its cause is
-    mended the step may be tried again.
+    One thread at a time: while it is in a step, another one gets InputError from `next` and
+    `close`. An error in a step ends the iteration, save InputError: that was raised before anything
+    ran, and once its cause is mended the step may be tried again.
 
     Attributes:
-        cache: the caller's or an own one; None before the first step, and after an own one is freed.
+        cache: the caller's or an own one; None before the first step, and after an own one is
+            freed.
         stop_tokens: ids that end a row.
-        endless: nothing but `max_new_tokens` and the cache's capacity ends a row: there are neither stop
-            tokens nor stop strings.
+        endless: nothing but `max_new_tokens` and the cache's capacity ends a row: there are neither
+            stop tokens nor stop strings.
         prefill_seconds: running the prompts, to the first logits.
-        decode_seconds: all later runs of the graph and the sampling; the consumer's time between steps is not
-            in it.
+        decode_seconds: all later runs of the graph and the sampling; the consumer's time between
+            steps is not in it.
     """
 
     def __init__(
@@ -84,11 +92,17 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         self._session, self._prompts, self._several = session, prompts, several
         self._max_new_tokens = max_new_tokens
         self._own = cache is None
-        stop_ids, texts = split_stops(sampling.stop, session.tokenizer.special_tokens) if sampling.stop else ((), ())
+        stop_ids, texts = (
+            split_stops(sampling.stop, session.tokenizer.special_tokens)
+            if sampling.stop
+            else ((), ())
+        )
         sampling = replace(sampling, stop=texts)
         self.stop_tokens = _stop_tokens(session, sampling) | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop
-        self._rows = [_Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))]
+        self._rows = [
+            _Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))
+        ]
         self.cache = cache
         self._use = Exclusive("generation", "let one thread iterate over it")
         self._started = self._closed = False
@@ -108,13 +122,16 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         prompts, several = _prompts(token_ids)
         most = integer("max_new_tokens", max_new_tokens, 0)
         if cache is not None and cache.batch != len(prompts):
-            raise InputError(f"cache: found {cache.batch} rows, expected {len(prompts)}, one a prompt")
+            raise InputError(
+                f"cache: found {cache.batch} rows, expected {len(prompts)}, one a prompt"
+            )
         for index, prompt in enumerate(prompts):
             if prompt.size == 0:
                 raise InputError(f"row {index}: found an empty prompt, expected at least one token")
             if prompt.min() < 0 or prompt.max() >= session.vocab:
                 raise InputError(
-                    f"row {index}: found token ids {prompt.min()} to {prompt.max()}, expected 0 to {session.vocab - 1}"
+                    f"row {index}: found token ids {prompt.min()} to {prompt.max()}, expected 0 to "
+                    f"{session.vocab - 1}"
                 )
         whole = [prompt.astype(np.int64) for prompt in prompts]
         return cls(session, whole, sampling, most, cache, several)
@@ -128,7 +145,9 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
     def finish_reason(self) -> FinishReason | None:
         """Why the only row ended; raises InputError for several sequences."""
         if self._several:
-            raise InputError("finish_reason: found several sequences, expected one; use finish_reasons")
+            raise InputError(
+                "finish_reason: found several sequences, expected one; use finish_reasons"
+            )
         return self._rows[0].finish_reason
 
     @property
@@ -148,7 +167,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
             except InputError:
                 raise  # refused before anything ran: the same step may be tried again
             except BaseException:
-                self._end()  # what a step cut off leaves cannot be continued, see `cache` for what was run
+                # what a step cut off leaves cannot be continued, see `cache` for what was run
+                self._end()
                 raise
 
     def close(self) -> None:
@@ -181,7 +201,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         row = self._rows[index]
         if row.finish_reason is not None:
             return None
-        # By now the cache holds all that the row has said: what came before, the prompt, the last token.
+        # By now the cache holds all that the row has said: what came before, the prompt, the last
+        # token.
         return row.take(logits, self.cache.row_tokens(index))
 
     def _end(self) -> None:
@@ -209,7 +230,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
             most = max(prompt.size for prompt in self._prompts) + self._max_new_tokens
             cache.grow(min(2 * cache.capacity, most))
         last = np.array([[row.tokens[-1]] for row in self._rows])  # (B, 1)
-        # Rows of target ort cannot part: those that have finished run their last token again, for nothing.
+        # Rows of target ort cannot part: those that have finished run their last token again, for
+        # nothing.
         new = goes_on.astype(np.int64) if cache.layout.ragged else None
         return self._session.forward(last, cache, new)[:, 0]
 
@@ -223,13 +245,16 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
 
 
 def _prompts(token_ids: Any) -> tuple[list[NDArray[Any]], bool]:
-    """Return the prompts, arrays of integers of any type, and whether they came as a list of several."""
+    """Return the prompts, arrays of integers of any type, and whether they came as a list of
+    several.
+    """
     try:
         several = len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
         rows = list(token_ids) if several else [token_ids]
     except (TypeError, ValueError, KeyError, IndexError):
         raise InputError(
-            f"token_ids: found {shown(token_ids)}, expected a sequence of token ids, or a list of such sequences"
+            f"token_ids: found {shown(token_ids)}, expected a sequence of token ids, or a list of "
+            "such sequences"
         ) from None
     return [_prompt(row, index) for index, row in enumerate(rows)], several
 
@@ -237,14 +262,21 @@ def _prompts(token_ids: Any) -> tuple[list[NDArray[Any]], bool]:
 def _prompt(tokens: Any, index: int) -> NDArray[Any]:
     array = integer_array(f"row {index}", tokens)
     if array.ndim != 1:
-        raise InputError(f"row {index}: found {array.dtype} of shape {array.shape}, expected a sequence of token ids")
+        raise InputError(
+            f"row {index}: found {array.dtype} of shape {array.shape}, expected a sequence of "
+            "token ids"
+        )
     return array
 
 
 def _stop_tokens(session: "Session", sampling: Sampling) -> frozenset[int]:
-    """Return the ids that end a text; raises InputError where the caller names one that no token has."""
+    """Return the ids that end a text; raises InputError where the caller names one that no token
+    has.
+    """
     if sampling.stop_tokens is None:  # the package's; one beyond the vocabulary never comes
-        return frozenset(token for token in session.package.eos_tokens if 0 <= token < session.vocab)
+        return frozenset(
+            token for token in session.package.eos_tokens if 0 <= token < session.vocab
+        )
     for token in sampling.stop_tokens:
         if token >= session.vocab:
             raise InputError(f"stop_tokens: found {token}, expected 0 to {session.vocab - 1}")

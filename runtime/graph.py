@@ -1,4 +1,6 @@
-"""Load a package's graph into ONNX Runtime with the right options, and check it against the manifest."""
+"""Load a package's graph into ONNX Runtime with the right options, and check it against the
+manifest.
+"""
 
 from types import ModuleType
 from typing import Any
@@ -21,11 +23,12 @@ def load_graph(
 ) -> Any:
     """Return an `onnxruntime.InferenceSession` of the package's graph.
 
-    Raises PackageError when ONNX Runtime cannot load the graph, RuntimeUnavailable when it refuses the
-    library.
+    Raises PackageError when ONNX Runtime cannot load the graph, RuntimeUnavailable when it refuses
+    the library.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; what matters of its warnings is checked and raised here
+    # errors; what matters of its warnings is checked and raised here
+    options.log_severity_level = 3
     options.inter_op_num_threads = 1  # the graph is one chain of large ops
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -34,34 +37,52 @@ def load_graph(
             "session.model_external_initializers_file_folder_path", str(package.weights_root)
         )
     if choice.kernels == "contrib" and activations == "exact" and package.manifest.runs_on("cpu"):
-        # QMoE multiplies int8 activations by weights that it prepacked, and float32 ones by those it did not. Nor are
-        # weights copied then: they stay in the mapped file. On CUDA it has to prepack its MXFP4.
+        # QMoE multiplies int8 activations by weights that it prepacked, and float32 ones by those
+        # it did not. Nor are weights copied then: they stay in the mapped file. On CUDA it has to
+        # prepack its MXFP4.
         options.add_session_config_entry("session.disable_prepacking", "1")
     if choice.library is not None:
         # Before registering: the library reads the entry while it registers.
         options.add_session_config_entry("gptoss.activations", activations)
-        with onnxruntime_errors(onnxruntime, RuntimeUnavailable, f"{choice.library}: ONNX Runtime refuses it"):
+        with onnxruntime_errors(
+            onnxruntime, RuntimeUnavailable, f"{choice.library}: ONNX Runtime refuses it"
+        ):
             options.register_custom_ops_library(str(choice.library))
-    with onnxruntime_errors(onnxruntime, PackageError, f"{package.graph}: ONNX Runtime cannot load it"):
+    with onnxruntime_errors(
+        onnxruntime, PackageError, f"{package.graph}: ONNX Runtime cannot load it"
+    ):
         return onnxruntime.InferenceSession(str(package.graph), options, providers=providers)
 
 
 def check_graph(graph: Any, manifest: Manifest) -> int:
-    """Compare the graph's inputs and outputs with the manifest and the contract; return the vocabulary size."""
+    """Compare the graph's inputs and outputs with the manifest and the contract; return the
+    vocabulary size.
+    """
     caches = manifest.cache
     required = set(STEP_INPUTS[manifest.target]) - set(OPTIONAL_INPUTS[manifest.target])
-    inputs = {*required, *(layer.past_key for layer in caches), *(layer.past_value for layer in caches)}
-    outputs = {LOGITS, *(layer.present_key for layer in caches), *(layer.present_value for layer in caches)}
+    inputs = {
+        *required,
+        *(layer.past_key for layer in caches),
+        *(layer.past_value for layer in caches),
+    }
+    outputs = {
+        LOGITS,
+        *(layer.present_key for layer in caches),
+        *(layer.present_value for layer in caches),
+    }
     for what, expected, found in (
         ("inputs", inputs, {value.name for value in graph.get_inputs()}),
         ("outputs", outputs, {value.name for value in graph.get_outputs()}),
     ):
         if expected != found:
             raise PackageError(
-                f"{manifest.graph}: its {what} differ from the manifest: missing {sorted(expected - found)}, "
+                f"{manifest.graph}: its {what} differ from the manifest: missing "
+                f"{sorted(expected - found)}, "
                 f"unknown {sorted(found - expected)}; export the package again"
             )
     vocab = next((spec.shape[-1] for spec in manifest.outputs if spec.name == LOGITS), None)
     if not isinstance(vocab, int):
-        raise PackageError(f"manifest: outputs: found no {LOGITS} of known vocabulary; export the package again")
+        raise PackageError(
+            f"manifest: outputs: found no {LOGITS} of known vocabulary; export the package again"
+        )
     return vocab

@@ -1,4 +1,6 @@
-"""Read an ONNX file's nodes, its initializers and its external data, without the onnx package and without weights."""
+"""Read an ONNX file's nodes, its initializers and its external data, without the onnx package and
+without weights.
+"""
 
 import math
 from collections.abc import Mapping
@@ -24,13 +26,29 @@ from gptoss_onnx.runtime.onnx_fields import (
 )
 from gptoss_onnx.runtime.protobuf import Reader, as_bytes, as_number, as_text, packed, signed
 
-GRAPH_LIMIT = 8_000_000  # bytes of the file, whose weights lie outside; the largest gpt-oss takes half a million
+# bytes of the file, whose weights lie outside; the largest gpt-oss takes half a million
+GRAPH_LIMIT = 8_000_000
 FIELDS_LIMIT = 1_000_000  # read in all; the largest gpt-oss needs tens of thousands
 _SHAPE_LIMIT = 16  # dimensions
-_ORT_MARK = b"ORTM"  # bytes 4 to 8 of ONNX Runtime's own format, which may look like protocol buffers as well
+# bytes 4 to 8 of ONNX Runtime's own format, which may look like protocol buffers as well
+_ORT_MARK = b"ORTM"
 
 # Bits of an element, by TensorProto.DataType; strings and complex numbers are no weights.
-_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
+_BITS = {
+    1: 32,
+    2: 8,
+    3: 8,
+    4: 16,
+    5: 16,
+    6: 32,
+    7: 64,
+    9: 8,
+    10: 16,
+    11: 64,
+    12: 32,
+    13: 64,
+    16: 16,
+}
 _BITS |= {17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8}
 
 
@@ -71,8 +89,8 @@ class GraphFile:
     def read(cls, path: Path) -> Self:
         """Read a model file.
 
-        Raises PackageError if the file is not an ONNX model, if it is larger than 8 MB, or if anything but an
-        initializer of the main graph refers to data outside of it.
+        Raises PackageError if the file is not an ONNX model, if it is larger than 8 MB, or if
+        anything but an initializer of the main graph refers to data outside of it.
         """
         try:
             content = read_file(path, GRAPH_LIMIT, PackageError)
@@ -80,9 +98,13 @@ class GraphFile:
                 raise ValueError("it is in ONNX Runtime's own format")
             return cls._parse(memoryview(content))
         except FileNotFoundError:
-            raise PackageError(f"{path}: no such file, but the manifest names it; export the package again") from None
+            raise PackageError(
+                f"{path}: no such file, but the manifest names it; export the package again"
+            ) from None
         except (ValueError, KeyError) as error:
-            raise PackageError(f"{path}: not an ONNX model ({error}); export the package again") from error
+            raise PackageError(
+                f"{path}: not an ONNX model ({error}); export the package again"
+            ) from error
 
     @classmethod
     def _parse(cls, model: memoryview) -> Self:
@@ -122,7 +144,9 @@ def _node(reader: Reader, message: memoryview) -> Node:
         elif number == NodeField.ATTRIBUTE:
             attribute = dict(reader.fields(as_bytes(value)))
             if AttributeField.INTEGER in attribute:
-                attributes[as_text(attribute[AttributeField.NAME])] = signed(attribute[AttributeField.INTEGER])
+                attributes[as_text(attribute[AttributeField.NAME])] = signed(
+                    attribute[AttributeField.INTEGER]
+                )
     if len(texts[NodeField.OP_TYPE]) != 1:
         raise ValueError(f"found a node of {len(texts[NodeField.OP_TYPE])} operators, expected one")
     return Node(

@@ -1,7 +1,8 @@
 """HarmonyParser: the messages in what a gpt-oss model says, token by token, whatever it says.
 
-Models do not keep to the format. Whatever tokens come, the parser raises nothing and loses none: each belongs to
-exactly one message. What to make of a malformed one is written at the place that does it.
+Models do not keep to the format. Whatever tokens come, the parser raises nothing and loses none:
+each belongs to exactly one message. What to make of a malformed one is written at the place that
+does it.
 """
 
 from collections.abc import Sequence
@@ -68,10 +69,11 @@ class HarmonyMessage:
     """One message as far as it has come.
 
     Attributes:
-        tokens: all of its tokens, control tokens included; those of all messages together are what was pushed.
+        tokens: all of its tokens, control tokens included; those of all messages together are what
+            was pushed.
         header: the header's text as the model wrote it, without control tokens.
-        end: the token that ended it, such as `<|return|>`; None while it goes on, or where the next message
-            began without one.
+        end: the token that ended it, such as `<|return|>`; None while it goes on, or where the next
+            message began without one.
         role, channel, recipient, content_type: as in `HarmonyDelta`.
     """
 
@@ -88,26 +90,30 @@ class HarmonyMessage:
     def kind(self) -> Kind:
         """What the text is for.
 
-        `reasoning`: thoughts, not meant for the user (channel `analysis`); `tool_call`: a call of `recipient`;
-        `content`: the answer (channels `final` and `commentary`, and a model that uses none); `other`: the
+        `reasoning`: thoughts, not meant for the user (channel `analysis`); `tool_call`: a call of
+            `recipient`;
+        `content`: the answer (channels `final` and `commentary`, and a model that uses none);
+            `other`: the
         model speaks in another role.
         """
         return _kind(self.role, self.channel, self.recipient)
 
 
 class HarmonyParser:
-    """Parses the tokens that a model generates; the time for a token does not depend on how many came before.
+    """Parses the tokens that a model generates; the time for a token does not depend on how many
+    came before.
 
     Args:
         tokenizer: one whose `harmony` is not None.
-        prompt: the tokens that the model continues. The template begins the answer's header there, or even
-            its text. By default `<|start|>assistant`.
+        prompt: the tokens that the model continues. The template begins the answer's header there,
+            or even its text. By default `<|start|>assistant`.
         stop: texts that end the answer. They are not looked for in reasoning.
 
     Raises InputError for another tokenizer, and for stops that are no sequence of texts.
 
     Attributes:
-        stopped: a stop text has appeared; it and what follows in its message is not part of the text.
+        stopped: a stop text has appeared; it and what follows in its message is not part of the
+            text.
     """
 
     def __init__(
@@ -118,14 +124,17 @@ class HarmonyParser:
     ) -> None:
         tokens = tokenizer.harmony
         if tokens is None:
-            raise InputError("tokenizer: found none of harmony's control tokens, expected a tokenizer of gpt-oss")
+            raise InputError(
+                "tokenizer: found none of harmony's control tokens, expected a tokenizer of gpt-oss"
+            )
         self.stopped = False
         self._tokenizer, self._tokens, self._stop = tokenizer, tokens, stop
         special = tokenizer.special_tokens
         self._spelling = {id_: text for text, id_ in special.items()}
         self._ends = {tokens.end, tokens.return_, tokens.call, special.get(END_OF_TEXT)} - {None}
         self._messages: list[_Message] = []
-        # Of the last message, while it is open: one while it is in its header, one while it is in its text.
+        # Of the last message, while it is open: one while it is in its header, one while it is in
+        # its text.
         self._header: HeaderReader | None = None
         self._stream: TextStream | None = None
         TextStream(tokenizer, stop)  # refuses wrong stops at once
@@ -141,15 +150,17 @@ class HarmonyParser:
 
     @property
     def in_header(self) -> bool:
-        """Whether the next message's channel is still open: a model that thinks begins with its thoughts."""
+        """Whether the next message's channel is still open: a model that thinks begins with its
+        thoughts.
+        """
         return self._header is not None
 
     @property
     def answered(self) -> bool:
         """Whether the answer is complete: a message to the user in channel `final` has ended.
 
-        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands there. A model
-        that goes on by speaking for somebody else has answered too.
+        Models end it with `<|return|>`. Some were trained on conversations where `<|end|>` stands
+        there. A model that goes on by speaking for somebody else has answered too.
         """
         if not self._messages:
             return False
@@ -176,8 +187,8 @@ class HarmonyParser:
             if token in self._spelling and token != self._tokens.channel and self._messages:
                 self._messages[-1].tokens.append(token)  # it means nothing between two messages
                 return []
-            # `<|channel|>` in a text or after a message, or words after a message: a header whose `<|start|>`
-            # is missing, or just text.
+            # `<|channel|>` in a text or after a message, or words after a message: a header whose
+            # `<|start|>` is missing, or just text.
             deltas = self._close(cut=False)
             self._open(role="assistant" if token == self._tokens.channel else None)
         return deltas + self._add_to_header(token)
@@ -189,7 +200,9 @@ class HarmonyParser:
     def _continue(self, prompt: Sequence[int]) -> None:
         """Read the header that a prompt ends with, and go on from there."""
         ids = list(prompt)
-        begin = next((i for i in reversed(range(len(ids))) if ids[i] == self._tokens.start), len(ids))
+        begin = next(
+            (i for i in reversed(range(len(ids))) if ids[i] == self._tokens.start), len(ids)
+        )
         for token in ids[begin:]:
             self.push(token)
         is_open = self._header is not None or self._stream is not None
@@ -254,11 +267,13 @@ class HarmonyParser:
         return self._say(self._stream.push_text(header.text))
 
     def _close(self, cut: bool) -> list[HarmonyDelta]:
-        """End the open message, if any, and return its last text; `cut` says that the tokens end here."""
+        """End the open message, if any, and return its last text; `cut` says that the tokens end
+        here.
+        """
         deltas = []
         if self._header is not None:
-            # Without `<|message|>` what follows the header's words is text. Where the tokens end, it may be
-            # the first half of such a word.
+            # Without `<|message|>` what follows the header's words is text. Where the tokens end,
+            # it may be the first half of such a word.
             deltas = self._end_header(is_complete=cut and self._header.is_half())
         if self._stream is not None:
             deltas += self._say(self._stream.finish())
@@ -286,7 +301,9 @@ class JoinedText:
         self._message = 0
 
     def add(self, piece: HarmonyDelta) -> str:
-        """Take a piece and return it, after a line end where another message begins in the middle of a line."""
+        """Take a piece and return it, after a line end where another message begins in the middle
+        of a line.
+        """
         is_next = piece.message != self._message and bool(self._pieces)
         self._message = piece.message
         text = f"\n{piece.text}" if is_next and not self._pieces[-1].endswith("\n") else piece.text

@@ -1,4 +1,6 @@
-"""HeaderReader: role, channel, recipient and content type out of a harmony header, also of a malformed one."""
+"""HeaderReader: role, channel, recipient and content type out of a harmony header, also of a
+malformed one.
+"""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +13,9 @@ CHANNELS = ("analysis", "commentary", "final")
 ROLE_TOKENS = 8  # of a role, where no channel and no recipient follows
 HEADER_TOKENS = 64  # of a whole header; a tool's name has 64 letters at most
 _CHARACTER_TOKENS = 4  # that a character may need
-_ROLE = re.compile(r"\s*(assistant|user|system|developer|tool|(?:functions|browser|python)\b[\w.-]*)")
+_ROLE = re.compile(
+    r"\s*(assistant|user|system|developer|tool|(?:functions|browser|python)\b[\w.-]*)"
+)
 _CHANNEL = re.compile(rf"\s*({'|'.join(CHANNELS)})(?!\w)")
 _WORD = re.compile(r"\s*(?!to=)(\S+)")
 _TYPE = re.compile(r"\s*(\w+)")
@@ -21,7 +25,9 @@ _ANY_RECIPIENT = re.compile(r"(?:^|\s)to=(\S*)")
 
 @dataclass(frozen=True)
 class Header:
-    """What a header says; `source` is all of its text, `text` what of it belongs to the message's text."""
+    """What a header says; `source` is all of its text, `text` what of it belongs to the message's
+    text.
+    """
 
     role: str
     channel: str | None
@@ -39,7 +45,9 @@ class Decoder(Protocol):
 
 
 class HeaderReader:
-    """Reads one header token by token. `role` is the one that goes without saying where none is said."""
+    """Reads one header token by token. `role` is the one that goes without saying where none is
+    said.
+    """
 
     def __init__(self, decoder: Decoder, tokens: HarmonyTokens, role: str | None = None) -> None:
         self._decoder, self._tokens, self._implied = decoder, tokens, role
@@ -60,7 +68,9 @@ class HeaderReader:
             self._size += 1
 
     def is_hopeless(self) -> bool:
-        """Say whether this is no header any more, for its length; never in the middle of a character."""
+        """Say whether this is no header any more, for its length; never in the middle of a
+        character.
+        """
         if self._channel is None and self._type is None and "to=" not in self._text(self._role):
             longest = ROLE_TOKENS
         else:
@@ -80,15 +90,16 @@ class HeaderReader:
     def read(self, is_complete: bool) -> Header:
         """Return what the header says.
 
-        With `is_complete`, all of it is header, and words without a meaning are left out. Otherwise the model
-        has left out `<|message|>`, and what comes after the words with a meaning is text.
+        With `is_complete`, all of it is header, and words without a meaning are left out. Otherwise
+        the model has left out `<|message|>`, and what comes after the words with a meaning is text.
         """
         parts = [self._text(part or ()).strip() for part in (self._role, self._channel, self._type)]
         source = " ".join(part for part in parts if part)
         role, rest = self._read_role(is_complete)
         channel: str | None = None
         if self._channel is None and is_complete:
-            channel, rest = _first(_CHANNEL, rest)  # "assistantanalysis": a channel without its control token
+            # "assistantanalysis": a channel without its control token
+            channel, rest = _first(_CHANNEL, rest)
         recipient, rest = _first(_ANY_RECIPIENT if is_complete else _FIRST_RECIPIENT, rest)
         if self._channel is not None:
             channel, rest = _first(_WORD if is_complete else _CHANNEL, self._text(self._channel))
@@ -119,4 +130,8 @@ class HeaderReader:
 def _first(pattern: re.Pattern[str], text: str) -> tuple[str | None, str]:
     """Return what a pattern finds, and the text without it."""
     match = pattern.search(text) if pattern is _ANY_RECIPIENT else pattern.match(text)
-    return (None, text) if match is None else (match.group(1), text[: match.start()] + text[match.end() :])
+    return (
+        (None, text)
+        if match is None
+        else (match.group(1), text[: match.start()] + text[match.end() :])
+    )

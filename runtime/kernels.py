@@ -1,4 +1,6 @@
-"""Choose which kernels run a graph: for `ai.gptoss` ops the native library's or the bodies it carries, else ORT's."""
+"""Choose which kernels run a graph: for `ai.gptoss` ops the native library's or the bodies it
+carries, else ORT's.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +27,22 @@ class KernelChoice:
     reason: str
 
 
-def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider: str) -> KernelChoice:
-    """Decide between `native` and `portable`; `auto` takes native where every op of the graph has a kernel.
+def choose_kernels(
+    manifest: Manifest, kernels: str, activations: str, provider: str
+) -> KernelChoice:
+    """Decide between `native` and `portable`; `auto` takes native where every op of the graph has a
+    kernel.
 
     A package of target `ort` has no choice: ONNX Runtime's own kernels run it, `contrib`.
 
-    Raises InputError for unknown names, and RuntimeUnavailable when native kernels are needed (asked for, or
-    because `activations` is not `exact`) and are not to be had, or when the library refuses to load.
+    Raises InputError for unknown names, and RuntimeUnavailable when native kernels are needed
+    (asked for, or because `activations` is not `exact`) and are not to be had, or when the library
+    refuses to load.
     """
-    for name, value, known in (("kernels", kernels, KERNELS), ("activations", activations, ACTIVATIONS)):
+    for name, value, known in (
+        ("kernels", kernels, KERNELS),
+        ("activations", activations, ACTIVATIONS),
+    ):
         if not isinstance(value, str) or value not in known:
             raise InputError(f"{name}: found {shown(value)}, expected one of {', '.join(known)}")
     if manifest.target == "ort":
@@ -41,7 +50,8 @@ def choose_kernels(manifest: Manifest, kernels: str, activations: str, provider:
     if kernels == "portable":
         if activations != "exact":
             raise RuntimeUnavailable(
-                f"activations {activations}: only the native kernels have them; found kernels portable, "
+                f"activations {activations}: only the native kernels have them; found kernels "
+                "portable, "
                 "expected native or auto"
             )
         return KernelChoice("portable", None, "asked for")
@@ -59,13 +69,24 @@ def _contrib(manifest: Manifest, kernels: str, activations: str, provider: str) 
     """Return the choice for target `ort`, unless something else is asked for."""
     on_cpu = manifest.runs_on("cpu")
     for name, value, offered, instead in (
-        ("provider", provider, ("cpu",) if on_cpu else ("cuda",), f"--target ort --provider {provider}"),
+        (
+            "provider",
+            provider,
+            ("cpu",) if on_cpu else ("cuda",),
+            f"--target ort --provider {provider}",
+        ),
         ("kernels", kernels, ("auto",), "--target portable"),
-        ("activations", activations, ("exact", "int8") if on_cpu else ("exact",), "--target portable"),
+        (
+            "activations",
+            activations,
+            ("exact", "int8") if on_cpu else ("exact",),
+            "--target portable",
+        ),
     ):
         if value not in offered:
             raise RuntimeUnavailable(
-                f"{name} {value}: not offered by a package of target ort{'' if on_cpu else ' for cuda'}, expected "
+                f"{name} {value}: not offered by a package of target "
+                f"ort{'' if on_cpu else ' for cuda'}, expected "
                 f"{' or '.join(offered)}; export with {instead} for that"
             )
     return KernelChoice("contrib", None, "ONNX Runtime's own, for target ort")
@@ -78,13 +99,18 @@ def _native(manifest: Manifest, provider: str) -> KernelChoice | str:
     if provider != "cpu":
         return f"they run on the CPU only, and the provider is {provider}"
     if library_path() is None:
-        return "the library is not built; reinstall with a C++17 compiler and GPTOSS_SKIP_NATIVE unset"
+        return (
+            "the library is not built; reinstall with a C++17 compiler and GPTOSS_SKIP_NATIVE unset"
+        )
     library = library_info()
     ops = {use.name for use in manifest.ops if use.domain == DOMAIN}
     missing = sorted(ops - library.kernels)
     if missing:
         return (
             f"{library.path.name} {library.version} has no kernel for {', '.join(missing)} "
-            f"(it has {', '.join(sorted(library.kernels)) or 'none'}); upgrade gptoss-onnx or run portable"
+            f"(it has {', '.join(sorted(library.kernels)) or 'none'}); upgrade gptoss-onnx or run "
+            "portable"
         )
-    return KernelChoice("native", library.path, f"{library.path.name} {library.version}, {library.cpu_level}")
+    return KernelChoice(
+        "native", library.path, f"{library.path.name} {library.version}, {library.cpu_level}"
+    )

@@ -1,7 +1,7 @@
 """KVCache: the key and value buffers of a batch of sequences, and what each row of them holds.
 
-B batch, K kv heads, C slots of a layer, D head dim. How many slots there are and what lies in them is the layout's to
-say, see `gptoss_onnx.runtime.cache_layout`.
+B batch, K kv heads, C slots of a layer, D head dim. How many slots there are and what lies in them
+is the layout's to say, see `gptoss_onnx.runtime.cache_layout`.
 """
 
 import copy
@@ -27,15 +27,18 @@ PREFILL_CHUNK = 512
 
 
 class KVCache(Closing):
-    """Zero-filled buffers for `batch` rows of up to `capacity` tokens each; made by `Session.new_cache`.
+    """Zero-filled buffers for `batch` rows of up to `capacity` tokens each; made by
+    `Session.new_cache`.
 
-    A context manager; leaving it frees the buffers. One call at a time may use it: while one thread runs a
-    call, `forward`, `rewind`, `reset`, `fork`, `grow` and `close` raise InputError in any other.
+    A context manager; leaving it frees the buffers. One call at a time may use it: while one thread
+    runs a call, `forward`, `rewind`, `reset`, `fork`, `grow` and `close` raise InputError in any
+    other.
 
     Attributes:
         batch: rows.
         capacity: tokens each row may hold.
-        reserve: tokens a row can always be rewound below `start`, even where window layers have wrapped.
+        reserve: tokens a row can always be rewound below `start`, even where window layers have
+            wrapped.
         chunk: most columns one call of the graph writes; longer inputs are split.
         layers: the package's cache layers.
         layout: what the package's target expects of the buffers.
@@ -56,9 +59,12 @@ class KVCache(Closing):
     ) -> None:
         layout.check_sizes(batch, capacity, reserve, chunk)
         self.layers, self.dtype, self.layout, self.device = tuple(layers), dtype, layout, device
-        self.batch, self.capacity, self.reserve, self.chunk = map(int, (batch, capacity, reserve, chunk))
+        self.batch, self.capacity, self.reserve, self.chunk = map(
+            int, (batch, capacity, reserve, chunk)
+        )
         self.use = _exclusive()
-        self.binding: Binding | None = None  # made and used by the session; void once the buffers change
+        # made and used by the session; void once the buffers change
+        self.binding: Binding | None = None
         self._onnxruntime = onnxruntime
         self._buffers: tuple[tuple[CacheBuffer, CacheBuffer], ...] | None = self._zeros()
         self._lengths = np.zeros(self.batch, np.int64)
@@ -88,8 +94,9 @@ class KVCache(Closing):
     def tokens(self) -> list[NDArray[np.int64]]:
         """The token ids each row holds, oldest first; copies, one array for each row.
 
-        They are what the next token attends to, so the repetition penalty counts them. A batch of target
-        `ort` runs the last token of a finished row again with each step: its row shows it again, too.
+        They are what the next token attends to, so the repetition penalty counts them. A batch of
+        target `ort` runs the last token of a finished row again with each step: its row shows it
+        again, too.
         """
         return [self.row_tokens(row).copy() for row in range(self.batch)]
 
@@ -99,9 +106,13 @@ class KVCache(Closing):
 
     @property
     def buffers(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
-        """Key and value buffer of each layer, (B, K, C, D); raises InputError once the cache is closed."""
+        """Key and value buffer of each layer, (B, K, C, D); raises InputError once the cache is
+        closed.
+        """
         if self._buffers is None:
-            raise InputError("cache: found it closed, expected an open one; make another with session.new_cache")
+            raise InputError(
+                "cache: found it closed, expected an open one; make another with session.new_cache"
+            )
         return self._buffers
 
     @property
@@ -116,11 +127,11 @@ class KVCache(Closing):
     def rewind(self, lengths: ArrayLike) -> None:
         """Forget each row's tokens from position `lengths` on; one integer, or one a row.
 
-        While no window layer has wrapped on a row, nothing is lost and any length goes. Afterwards slots are
-        reused and a row goes back to `start - reserve` at most, `start` being the largest position at which
-        any call on it began: repeated small rewinds would otherwise eat the window. 0 is always possible
-        (nothing earlier is left to be seen) and resets the row. In target `ort` it is the only length, for all
-        rows together.
+        While no window layer has wrapped on a row, nothing is lost and any length goes. Afterwards
+        slots are reused and a row goes back to `start - reserve` at most, `start` being the largest
+        position at which any call on it began: repeated small rewinds would otherwise eat the
+        window. 0 is always possible (nothing earlier is left to be seen) and resets the row. In
+        target `ort` it is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
@@ -137,20 +148,29 @@ class KVCache(Closing):
             twin = copy.copy(self)
             twin.use, twin.binding = _exclusive(), None
             twin._buffers, twin._tokens = self._copies(self.capacity), self._tokens.copy()
-            twin._lengths, twin._start, twin._wrapped = self.lengths, self.start, self._wrapped.copy()
+            twin._lengths, twin._start, twin._wrapped = (
+                self.lengths,
+                self.start,
+                self._wrapped.copy(),
+            )
             return twin
 
     def grow(self, capacity: int) -> None:
-        """Reallocate for `capacity` tokens a row, keeping what is cached; raises InputError when it is smaller.
+        """Reallocate for `capacity` tokens a row, keeping what is cached; raises InputError when it
+        is smaller.
 
-        A window layer's ring changes size only while capacity limits it, and such a ring has never wrapped:
-        slot p holds position p before and after. Old and new buffers exist together until the copy is done.
+        A window layer's ring changes size only while capacity limits it, and such a ring has never
+        wrapped: slot p holds position p before and after. Old and new buffers exist together until
+            the copy is done.
         """
         self.layout.check_sizes(self.batch, capacity, self.reserve, self.chunk)
         capacity = int(capacity)
         with self.use:
             if capacity < self.capacity:
-                raise InputError(f"cache capacity: found {capacity}, expected at least the present {self.capacity}")
+                raise InputError(
+                    f"cache capacity: found {capacity}, expected at least the present "
+                    f"{self.capacity}"
+                )
             self.buffers  # noqa: B018 - refuses a closed cache
             if capacity > self.capacity:
                 tokens = self._token_store(capacity)
@@ -164,18 +184,23 @@ class KVCache(Closing):
             self._buffers, self.binding = None, None
 
     def check_room(self, new_lengths: NDArray[np.int64]) -> None:
-        """Refuse new tokens (B) that a row has no room for (padding never counts), or that cannot run."""
+        """Refuse new tokens (B) that a row has no room for (padding never counts), or that cannot
+        run.
+        """
         if self._damage is not None:
             raise InputError(f"cache: {self._damage}; reset it, or make another")
         self.layout.check_call(self._lengths, new_lengths)
         for row in np.flatnonzero(self._lengths + new_lengths > self.capacity):
             raise InputError(
-                f"row {row}: {self._lengths[row]} cached + {new_lengths[row]} new tokens exceed the cache capacity of "
+                f"row {row}: {self._lengths[row]} cached + {new_lengths[row]} new tokens exceed "
+                "the cache capacity of "
                 f"{self.capacity}; make the cache larger, grow it, or rewind it"
             )
 
     def columns(self, remaining: int) -> int:
-        """Return how many of `remaining` columns the next call of the graph may write, at least 1."""
+        """Return how many of `remaining` columns the next call of the graph may write, at least
+        1.
+        """
         return self.layout.columns(remaining, self._lengths, self.capacity, self.chunk)
 
     def mark_writing(self, columns: int) -> None:
@@ -194,14 +219,21 @@ class KVCache(Closing):
     def mark_failed(self) -> None:
         """Record that a call was cut off while it wrote, by an error or by the user.
 
-        Where the target can rewind, the tokens that were held before are as they were, and the call may be
-        tried again. The windows of target `ort` may have moved on in some layers: then only `reset` helps.
+        Where the target can rewind, the tokens that were held before are as they were, and the call
+        may be tried again. The windows of target `ort` may have moved on in some layers: then only
+        `reset` helps.
         """
-        if not self.layout.rewinds and self._lengths.any() and any(layer.window for layer in self.layers):
+        if (
+            not self.layout.rewinds
+            and self._lengths.any()
+            and any(layer.window for layer in self.layers)
+        ):
             self._damage = "a call was cut off after it had moved the windows of target ort"
 
     def overflow(self) -> str | None:
-        """Say where a float16 cache first holds a number that is not finite; None where it holds none."""
+        """Say where a float16 cache first holds a number that is not finite; None where it holds
+        none.
+        """
         for index, buffers in enumerate(self.buffers):
             for side, buffer in zip(("key", "value"), buffers, strict=True):
                 place = buffer.overflow()
@@ -211,7 +243,9 @@ class KVCache(Closing):
         return None
 
     def mark_overflow(self, where: str) -> None:
-        """Record that the buffers hold numbers that are not finite; `reset` fills them with zeros."""
+        """Record that the buffers hold numbers that are not finite; `reset` fills them with
+        zeros.
+        """
         self._damage = f"found numbers that are not finite ({where})"
 
     def _rewind(self, lengths: ArrayLike) -> None:
@@ -223,21 +257,25 @@ class KVCache(Closing):
             cached, target = int(self._lengths[row]), int(wanted[row])
             if not 0 <= target <= cached:
                 raise InputError(
-                    f"row {row}: cannot rewind to {target}; it holds {cached} tokens; allowed is 0 to {cached}"
+                    f"row {row}: cannot rewind to {target}; it holds {cached} tokens; allowed is 0 "
+                    f"to {cached}"
                 )
             if 0 < target < floor[row]:
                 raise InputError(
-                    f"row {row}: cannot rewind to {target}: window layers have overwritten what it would see; allowed "
-                    f"is {floor[row]} to {cached}, or 0; a cache with a reserve above {self.reserve} goes further"
+                    f"row {row}: cannot rewind to {target}: window layers have overwritten what it "
+                    "would see; allowed "
+                    f"is {floor[row]} to {cached}, or 0; a cache with a reserve above "
+                    f"{self.reserve} goes further"
                 )
-        # Where nothing was lost the undone calls left no trace: their columns lie in slots that will be
-        # rewritten before they can be seen. They need not count in `start` any more.
+        # Where nothing was lost the undone calls left no trace: their columns lie in slots that
+        # will be rewritten before they can be seen. They need not count in `start` any more.
         lossless = ~self._wrapped | (wanted == 0)
         self._start = np.where(lossless, np.minimum(self._start, wanted), self._start)
         self._wrapped = self._wrapped & (wanted > 0)
         self._lengths = wanted
         if self._damage is not None and not wanted.any():
-            # Zero times a number that is not finite is none either: it must not stay, not even out of sight.
+            # Zero times a number that is not finite is none either: it must not stay, not even out
+            # of sight.
             self._buffers, self.binding = self._zeros(), None
             self._damage = None
 
@@ -256,13 +294,16 @@ class KVCache(Closing):
         copies = []
         for layer, (key, value) in zip(self.layers, self.buffers, strict=True):
             slots = self.layout.slots(layer, self.batch, capacity, self.reserve, self.chunk)
-            # Unless a ring has wrapped, no slot from the longest row's end on is ever seen before it is rewritten.
+            # Unless a ring has wrapped, no slot from the longest row's end on is ever seen before
+            # it is rewritten.
             used = self.slots(layer) if layer.window > 0 and self._wrapped.any() else longest
             copies.append((self._copied(key, slots, used), self._copied(value, slots, used)))
         return tuple(copies)
 
     def _copied(self, buffer: CacheBuffer, slots: int, used: int) -> CacheBuffer:
-        return CacheBuffer.of(self._onnxruntime, buffer.copied(slots, used), self.dtype, self.device)
+        return CacheBuffer.of(
+            self._onnxruntime, buffer.copied(slots, used), self.dtype, self.device
+        )
 
 
 def _exclusive() -> Exclusive:
@@ -273,6 +314,7 @@ def _row_integers(values: ArrayLike, what: str, batch: int) -> NDArray[np.int64]
     array = integer_array(what, values)
     if array.shape not in ((), (batch,)) or array.size == 0:
         raise InputError(
-            f"{what}: found {array.dtype} of shape {array.shape}, expected one integer, or {batch} (one a row)"
+            f"{what}: found {array.dtype} of shape {array.shape}, expected one integer, or {batch} "
+            "(one a row)"
         )
     return np.broadcast_to(within_int64(what, array), (batch,)).copy()

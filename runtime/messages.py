@@ -1,8 +1,8 @@
 """Messages as chat templates want them, out of messages as SDKs send them.
 
-What transformers does before its templates is done here too: keys without a value are dropped, and thoughts are found
-under each of the names they have. Beyond it, content in parts becomes one text, and arguments given as JSON text
-become what they say, which templates write as JSON once more.
+What transformers does before its templates is done here too: keys without a value are dropped, and
+thoughts are found under each of the names they have. Beyond it, content in parts becomes one text,
+and arguments given as JSON text become what they say, which templates write as JSON once more.
 """
 
 import dataclasses
@@ -28,13 +28,16 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return messages out of nothing but dict, list, str, int, float, bool and None, fit for a template.
+    """Return messages out of nothing but dict, list, str, int, float, bool and None, fit for a
+    template.
 
-    Templates are a stranger's: they could call the methods of any other object. Raises InputError naming the
-    place of what has no such form, and for content that is no text.
+    Templates are a stranger's: they could call the methods of any other object. Raises InputError
+    naming the place of what has no such form, and for content that is no text.
     """
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise InputError(f"messages: found {type(messages).__name__}, expected a sequence of messages")
+        raise InputError(
+            f"messages: found {type(messages).__name__}, expected a sequence of messages"
+        )
     if not messages:
         raise InputError("messages: found none, expected at least one")
     plain = plain_data(list(messages), "messages")
@@ -43,7 +46,9 @@ def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def plain_data(value: Any, where: str) -> Plain:
-    """Return a copy of a value out of nothing but JSON's types; raises InputError where it has another."""
+    """Return a copy of a value out of nothing but JSON's types; raises InputError where it has
+    another.
+    """
     return _Copy().of(value, where, 0)
 
 
@@ -55,10 +60,14 @@ class _Copy:
 
     def of(self, value: Any, where: str, depth: int) -> Plain:
         if depth > DEPTH_LIMIT:
-            raise InputError(f"{where[:LONGEST_PLACE]}: nested more than {DEPTH_LIMIT} deep, expected less")
+            raise InputError(
+                f"{where[:LONGEST_PLACE]}: nested more than {DEPTH_LIMIT} deep, expected less"
+            )
         self._size += 1 + (len(value) if isinstance(value, str) else 0)
         if self._size > SIZE_LIMIT:
-            raise InputError(f"{where}: found more than {SIZE_LIMIT} characters so far, expected fewer")
+            raise InputError(
+                f"{where}: found more than {SIZE_LIMIT} characters so far, expected fewer"
+            )
         if value is None or isinstance(value, (bool, np.bool_)):
             return None if value is None else bool(value)
         if isinstance(value, str):
@@ -66,11 +75,14 @@ class _Copy:
         if isinstance(value, (int, float, np.integer, np.floating)):
             return _number(value, where)
         if isinstance(value, (list, tuple)):
-            return [self.of(entry, f"{where}[{index}]", depth + 1) for index, entry in enumerate(value)]
+            return [
+                self.of(entry, f"{where}[{index}]", depth + 1) for index, entry in enumerate(value)
+            ]
         fields = _fields(value)
         if fields is None:
             raise InputError(
-                f"{where}: found {type(value).__name__}, expected text, a number, true, false, null, a list, or "
+                f"{where}: found {type(value).__name__}, expected text, a number, true, false, "
+                "null, a list, or "
                 "a mapping"
             )
         copy: dict[str, Plain] = {}
@@ -119,7 +131,11 @@ def _message(given: Any, where: str) -> dict[str, Any]:
     if reasoning is not None:
         # Published templates read `thinking`, others `reasoning_content`.
         thinking = _text(message.get("thinking", reasoning), f"{where}: reasoning")
-        message = {**message, "thinking": thinking, "reasoning_content": _text(reasoning, f"{where}: reasoning")}
+        message = {
+            **message,
+            "thinking": thinking,
+            "reasoning_content": _text(reasoning, f"{where}: reasoning"),
+        }
     content = message.get("content")
     if isinstance(content, list) or (isinstance(content, dict) and role != "tool"):
         message["content"] = _text(content, f"{where}.content")
@@ -127,7 +143,8 @@ def _message(given: Any, where: str) -> dict[str, Any]:
     if calls is not None and not isinstance(calls, list):
         raise InputError(f"{where}.tool_calls: found {type(calls).__name__}, expected a list")
     if calls == []:
-        del message["tool_calls"]  # templates ask whether there is the key, not whether there is a call
+        # templates ask whether there is the key, not whether there is a call
+        del message["tool_calls"]
     for call in calls or []:
         _read_arguments(call)
     return message
@@ -138,19 +155,25 @@ def _text(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise InputError(f"{where}: found {type(content).__name__}, expected a text or a list of text parts")
+        raise InputError(
+            f"{where}: found {type(content).__name__}, expected a text or a list of text parts"
+        )
     texts = []
     for index, part in enumerate(content):
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         text = part.get("text") if isinstance(part, dict) else part
         if kind not in _TEXT_PARTS or not isinstance(text, str):
-            raise InputError(f"{where}[{index}]: found a part of type {kind!r:.40}, expected a text part")
+            raise InputError(
+                f"{where}[{index}]: found a part of type {kind!r:.40}, expected a text part"
+            )
         texts.append(text)
     return "\n".join(texts)
 
 
 def _read_arguments(call: Any) -> None:
-    """Replace arguments given as the text of a JSON object by the object; other text stays as it is."""
+    """Replace arguments given as the text of a JSON object by the object; other text stays as it
+    is.
+    """
     function = call.get("function", call) if isinstance(call, dict) else None
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(arguments, str):

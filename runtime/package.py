@@ -1,8 +1,10 @@
-"""Open a package folder: read its manifest and check that its files are still those it was made with.
+"""Open a package folder: read its manifest and check that its files are still those it was made
+with.
 
-A package may come from a stranger, and its manifest and its graph name files. **One rule**, the same in the clients of
-other languages: every file of the package is a plain name of a regular file in its folder, and what the graph reads
-outside of itself is exactly one tensor each of a safetensors file that the manifest lists.
+A package may come from a stranger, and its manifest and its graph name files. **One rule**, the
+same in the clients of other languages: every file of the package is a plain name of a regular file
+in its folder, and what the graph reads outside of itself is exactly one tensor each of a
+safetensors file that the manifest lists.
 """
 
 import os
@@ -46,7 +48,9 @@ class PackageFolder:
         return special_ids(self.folder, self.manifest.model, "eos_token_id")
 
     def weight_path(self, entry: WeightFile) -> Path:
-        """Return the path of a weight file; raises PackageError where it leads out of the package."""
+        """Return the path of a weight file; raises PackageError where it leads out of the
+        package.
+        """
         if self.manifest.weights.root is None:
             return own_file(self.folder, entry.name)
         path = self.weights_root / entry.name
@@ -54,11 +58,14 @@ class PackageFolder:
         return path
 
     def model_size(self, key: str) -> int:
-        """Return an integer of the model configuration, such as `vocab_size`; raises PackageError where it is none."""
+        """Return an integer of the model configuration, such as `vocab_size`; raises PackageError
+        where it is none.
+        """
         value = self.manifest.model.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise PackageError(
-                f"{self.folder}: model.{key} in the manifest is {value!r:.60}, expected an integer; "
+                f"{self.folder}: model.{key} in the manifest is {value!r:.60}, expected an "
+                "integer; "
                 "export the package again"
             )
         return value
@@ -67,20 +74,23 @@ class PackageFolder:
 def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
     """Read the manifest of `folder` and check the graph and every weight file against it.
 
-    Size and safetensors header must agree in every mode. For `link` and `reference` the modification time
-    must agree too: those bytes belong to the checkpoint, and training that rewrites them in place keeps the
-    header (the same tensors at the same offsets). A `copy`, and a file of origin `export`, is nobody else's,
-    and copying the folder changes its times, so there the time is not compared.
+    Size and safetensors header must agree in every mode. For `link` and `reference` the
+    modification time must agree too: those bytes belong to the checkpoint, and training that
+    rewrites them in place keeps the header (the same tensors at the same offsets). A `copy`, and a
+    file of origin `export`, is nobody else's, and copying the folder changes its times, so there
+    the time is not compared.
 
-    Raises InputError for what is no path, and PackageError naming the first file that is missing or differs, what was
-    found and what was expected, and for a graph that reads anything but tensors of the weight files.
+    Raises InputError for what is no path, and PackageError naming the first file that is missing or
+    differs, what was found and what was expected, and for a graph that reads anything but tensors
+    of the weight files.
     """
     path = Path(folder_path("package", folder)).absolute()
     package = PackageFolder(path, Manifest.read(path))
     weights = package.manifest.weights
     if weights.mode == "reference" and not package.weights_root.is_dir():
         raise PackageError(
-            f"{package.weights_root}: no such folder, but the package refers to the checkpoint there; "
+            f"{package.weights_root}: no such folder, but the package refers to the checkpoint "
+            "there; "
             "put it back or export again"
         )
     graph = GraphFile.read(package.graph)
@@ -96,8 +106,9 @@ def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
 def own_file(folder: Path, name: str) -> Path:
     """Return the path of a file of the package.
 
-    Raises PackageError where the name is not a plain one, where it is a link that leads out of the folder, or where
-    something else than a regular file lies there. A file that is missing is the reader's to tell.
+    Raises PackageError where the name is not a plain one, where it is a link that leads out of the
+    folder, or where something else than a regular file lies there. A file that is missing is the
+    reader's to tell.
     """
     if not is_plain_name(name):
         raise PackageError(f"{folder}: found the file name {name!r:.60}, expected a plain one")
@@ -111,7 +122,8 @@ def own_file(folder: Path, name: str) -> Path:
 def read_own_file(folder: Path, name: str, limit: int) -> bytes:
     """Return the bytes of a file of the package, `limit` at most.
 
-    Raises FileNotFoundError where there is no such file, PackageError where it leads out of the package or is larger.
+    Raises FileNotFoundError where there is no such file, PackageError where it leads out of the
+    package or is larger.
     """
     return read_file(own_file(folder, name), limit, PackageError)
 
@@ -128,7 +140,8 @@ def read_own_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def special_ids(folder: Path, model: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    """Return token ids (none or more) from `generation_config.json`, else from the model configuration.
+    """Return token ids (none or more) from `generation_config.json`, else from the model
+    configuration.
 
     Raises PackageError when the value is neither a token id nor a list of them.
     """
@@ -137,7 +150,10 @@ def special_ids(folder: Path, model: Mapping[str, Any], key: str) -> tuple[int, 
     value = config.get(key) if config.get(key) is not None else model.get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(type(token) is int and 0 <= token < 1 << 31 for token in ids):
-        raise PackageError(f"{folder}: {key} in {source} is {value!r:.60}; expected a token id or a list of token ids")
+        raise PackageError(
+            f"{folder}: {key} in {source} is {value!r:.60}; expected a token id or a list of token "
+            "ids"
+        )
     return tuple(ids)
 
 
@@ -155,7 +171,9 @@ def is_shared(manifest: Manifest, entry: WeightFile) -> bool:
     return manifest.weights.mode != "copy" and entry.origin == "checkpoint"
 
 
-def _check_external_data(path: Path, graph: GraphFile, tensors: Mapping[str, frozenset[tuple[int, int]]]) -> None:
+def _check_external_data(
+    path: Path, graph: GraphFile, tensors: Mapping[str, frozenset[tuple[int, int]]]
+) -> None:
     """Refuse a graph that reads anything but tensors of the weight files, each of them whole.
 
     `tensors` are the byte ranges of each file by its name, and `path` names the graph in messages.
@@ -166,11 +184,13 @@ def _check_external_data(path: Path, graph: GraphFile, tensors: Mapping[str, fro
             continue
         if found.location not in tensors:
             raise PackageError(
-                f"{path}: {initializer.name!r:.80} reads the file {found.location!r:.80}, expected one of "
+                f"{path}: {initializer.name!r:.80} reads the file {found.location!r:.80}, expected "
+                "one of "
                 "weights.files in the manifest; export the package again"
             )
         if (found.offset, found.length) not in tensors[found.location]:
             raise PackageError(
                 f"{path}: {initializer.name!r:.80} reads {found.length} bytes at {found.offset} of "
-                f"{found.location}, expected exactly one tensor of that file; export the package again"
+                f"{found.location}, expected exactly one tensor of that file; export the package "
+                "again"
             )

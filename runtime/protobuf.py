@@ -1,8 +1,9 @@
 """Protocol buffers as they lie in a file, read field by field and with limits.
 
 A message is a sequence of fields, each with a number and a value:
-https://protobuf.dev/programming-guides/encoding. What this reader refuses is stricter than the encoding: a key or a
-number that is longer than any writer makes it, groups, and a field that goes beyond its message.
+https://protobuf.dev/programming-guides/encoding. What this reader refuses is stricter than the
+encoding: a key or a number that is longer than any writer makes it, groups, and a field that goes
+    beyond its message.
 """
 
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ Field = tuple[int, Value]
 class Reader:
     """Reads the fields of messages, so many in all and no more.
 
-    Files of a few megabytes can hold millions of empty messages, each of which costs its readers a hundred times its
-    bytes. One reader is for one file.
+    Files of a few megabytes can hold millions of empty messages, each of which costs its readers a
+    hundred times its bytes. One reader is for one file.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +30,8 @@ class Reader:
     def fields(self, message: memoryview) -> Iterator[Field]:
         """Yield the number and the value of each field: numbers as int, all else as bytes.
 
-        Raises ValueError where the bytes are not a message, or there are more fields than the limit.
+        Raises ValueError where the bytes are not a message, or there are more fields than the
+        limit.
         """
         place = 0
         while place < len(message):
@@ -56,7 +58,9 @@ class Reader:
             place += size
 
     def only(self, message: memoryview, wanted: int) -> memoryview:
-        """Return the one field of a number; raises ValueError for none, and for several, which would be merged."""
+        """Return the one field of a number; raises ValueError for none, and for several, which
+        would be merged.
+        """
         found = [as_bytes(value) for number, value in self.fields(message) if number == wanted]
         if len(found) != 1:
             raise ValueError(f"found {len(found)} fields {wanted}, expected one")
@@ -98,7 +102,9 @@ def packed(values: memoryview) -> list[int]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Return the number at `place`, seven bits a byte from the lowest on, and the place after it."""
+    """Return the number at `place`, seven bits a byte from the lowest on, and the place after
+    it.
+    """
     number = 0
     for index in range(_VARINT_LIMIT):
         if place + index >= len(message):

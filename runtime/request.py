@@ -19,7 +19,8 @@ Integers = NDArray[np.int64]
 class Step:
     """One call of the graph: its inputs, and where its logits belong in the answer.
 
-    `rows`, `places` and `columns` are parallel: logits[rows, columns] of the call are answer[rows, places].
+    `rows`, `places` and `columns` are parallel: logits[rows, columns] of the call are answer[rows,
+    places].
     """
 
     input_ids: Integers  # (B, columns)
@@ -32,7 +33,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Request:
-    """Right-padded tokens with 0 in the padding, tokens a row, and the positions whose logits are wanted.
+    """Right-padded tokens with 0 in the padding, tokens a row, and the positions whose logits are
+    wanted.
 
     `wanted` is false where a position lies in a row's padding: its logits are zero in the answer.
     """
@@ -51,10 +53,14 @@ class Request:
         batch: int,
         vocab: int,
     ) -> Self:
-        """Check the arguments of `Session.forward`; raises InputError naming what was found and expected."""
+        """Check the arguments of `Session.forward`; raises InputError naming what was found and
+        expected.
+        """
         ids = integer_array("input_ids", input_ids)
         if ids.ndim != 2 or ids.shape[0] != batch:
-            raise InputError(f"input_ids: found shape {ids.shape}, expected ({batch}, sequence) for this cache")
+            raise InputError(
+                f"input_ids: found shape {ids.shape}, expected ({batch}, sequence) for this cache"
+            )
         sequence = ids.shape[1]
         lengths = np.full(batch, sequence)
         if new_lengths is not None:
@@ -69,7 +75,9 @@ class Request:
         else:
             wanted = integer_array("logit_positions", logit_positions)
             if wanted.ndim != 2 or wanted.shape[0] != batch:
-                raise InputError(f"logit_positions: found shape {wanted.shape}, expected ({batch}, kept)")
+                raise InputError(
+                    f"logit_positions: found shape {wanted.shape}, expected ({batch}, kept)"
+                )
             positions = check_range("logit_positions", wanted, sequence)
         return cls(ids, lengths, positions, positions < lengths[:, None])
 
@@ -80,10 +88,12 @@ class Request:
 
     def step(self, begin: int, end: int) -> Step:
         """Return the call that runs columns `begin` to `end` (not included)."""
-        here = self.wanted & (self.logit_positions >= begin) & (self.logit_positions < end)  # (B, kept)
+        # (B, kept)
+        here = self.wanted & (self.logit_positions >= begin) & (self.logit_positions < end)
         rows, places = np.nonzero(here)
         columns = (np.cumsum(here, axis=1) - 1)[rows, places]
-        kept = int(here.sum(axis=1).max(initial=1))  # at least one: some runtimes fail on an empty lm_head
+        # at least one: some runtimes fail on an empty lm_head
+        kept = int(here.sum(axis=1).max(initial=1))
         positions = np.zeros((here.shape[0], max(kept, 1)), np.int64)
         positions[rows, columns] = self.logit_positions[rows, places] - begin
         new = np.clip(self.new_lengths - begin, 0, end - begin)

@@ -1,12 +1,12 @@
 """Sampling: how the next token is chosen from a row of logits, and what ends a text.
 
-The steps and their order are those of Hugging Face transformers' logits processors (and of vLLM): repetition
-penalty, temperature, top-k, top-p, min-p. V vocabulary.
+The steps and their order are those of Hugging Face transformers' logits processors (and of vLLM):
+repetition penalty, temperature, top-k, top-p, min-p. V vocabulary.
 
-Numbers, the same in every language of this project: logits become float64, and everything is computed in
-float64. After the penalty the largest score is subtracted, and then the scores are divided by the
-temperature. So the largest score is exactly 0 whatever the settings are, and nothing overflows: a score that
-becomes −inf has probability 0.
+Numbers, the same in every language of this project: logits become float64, and everything is
+computed in float64. After the penalty the largest score is subtracted, and then the scores are
+divided by the temperature. So the largest score is exactly 0 whatever the settings are, and nothing
+overflows: a score that becomes −inf has probability 0.
 """
 
 import math
@@ -29,17 +29,19 @@ _LARGEST = np.finfo(np.float64).max
 class Sampling:
     """Settings of one generation; the defaults choose greedily.
 
-    Numbers may be Python's or numpy's, and are kept as Python's. Raises InputError for a value of the wrong
-    type or out of its range.
+    Numbers may be Python's or numpy's, and are kept as Python's. Raises InputError for a value of
+    the wrong type or out of its range.
 
     Attributes:
         temperature: 0 takes the most probable token; else logits are divided by it.
         top_k: keep the k largest logits (and what ties with the last); 0 keeps all.
         top_p: keep the fewest most probable tokens whose probabilities reach this sum; 1 keeps all.
         min_p: keep tokens at least this fraction as probable as the most probable one; 0 keeps all.
-        repetition_penalty: divides positive and multiplies negative logits of tokens that are already in
-            the row: in what its cache holds, the prompt and the continuation. 1 turns it off.
-        seed: of the random numbers; each row of a batch has its own sequence. None draws fresh ones.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that are
+            already in the row: in what its cache holds, the prompt and the continuation. 1 turns it
+            off.
+        seed: of the random numbers; each row of a batch has its own sequence. None draws fresh
+            ones.
         stop_tokens: ids that end a text, the id itself being the last one generated; None means the
             package's.
         stop: strings that end a text; they are found across token boundaries and cut off the text.
@@ -61,7 +63,9 @@ class Sampling:
             "top_k": integer("top_k", self.top_k, 0),
             "top_p": _number("top_p", self.top_p, "above 0, at most 1", most=1, zero=False),
             "min_p": _number("min_p", self.min_p, "0 to 1", most=1),
-            "repetition_penalty": _number("repetition_penalty", self.repetition_penalty, penalty, zero=False),
+            "repetition_penalty": _number(
+                "repetition_penalty", self.repetition_penalty, penalty, zero=False
+            ),
             "seed": None if self.seed is None else integer("seed", self.seed, 0),
             "stop": tuple(_text(text) for text in _several("stop", self.stop, "strings")),
         }
@@ -75,39 +79,49 @@ class Sampling:
 class RowSampler:
     """Chooses the tokens of one row of a batch.
 
-    `row` gives each row its own random numbers, so a row draws alike whatever its neighbours do. What the row
-    has said is not kept here: it belongs to the sequence, see `KVCache.tokens`.
+    `row` gives each row its own random numbers, so a row draws alike whatever its neighbours do.
+    What the row has said is not kept here: it belongs to the sequence, see `KVCache.tokens`.
     """
 
     def __init__(self, sampling: Sampling, row: int) -> None:
         self._sampling = sampling
-        self._random = np.random.default_rng(None if sampling.seed is None else (sampling.seed, row))
+        self._random = np.random.default_rng(
+            None if sampling.seed is None else (sampling.seed, row)
+        )
 
     def choose(self, logits: NDArray[np.float32], seen: NDArray[np.integer[Any]]) -> int:
-        """Return the next token from logits (V), when the row holds the tokens `seen` (any number, any order).
+        """Return the next token from logits (V), when the row holds the tokens `seen` (any number,
+        any order).
 
-        Raises PackageError when the largest logit is not finite: NaN anywhere, infinity, or all −infinity.
+        Raises PackageError when the largest logit is not finite: NaN anywhere, infinity, or all
+        −infinity.
         """
         top = float(logits.max())
         if not math.isfinite(top):
             raise PackageError(
-                f"logits: the largest is {top}, expected a finite number; run gptoss-onnx validate on it"
+                f"logits: the largest is {top}, expected a finite number; run gptoss-onnx validate "
+                "on it"
             )
         sampling = self._sampling
         if sampling.temperature == 0:
             return int(penalize(logits, seen, sampling.repetition_penalty).argmax())
         tokens, scores = candidates(logits, seen, sampling)
-        # Inverse transform sampling: the same seed draws the same tokens on every machine up to rounding.
+        # Inverse transform sampling: the same seed draws the same tokens on every machine up to
+        # rounding.
         sums = np.cumsum(np.exp(scores))
         index = np.searchsorted(sums, self._random.random() * sums[-1], side="right")
         last = np.searchsorted(sums, sums[-1])  # those after it have probability 0
         return int(tokens[min(index, last)])
 
 
-def penalize(logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], penalty: float) -> NDArray[Any]:
-    """Return logits (V) with the repetition penalty on the tokens `seen`: float64, or as they came without one.
+def penalize(
+    logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], penalty: float
+) -> NDArray[Any]:
+    """Return logits (V) with the repetition penalty on the tokens `seen`: float64, or as they came
+    without one.
 
-    A score that leaves the range of float64 becomes its largest or least number, so that none is infinite.
+    A score that leaves the range of float64 becomes its largest or least number, so that none is
+    infinite.
     """
     if penalty == 1 or seen.size == 0:
         return logits
@@ -122,10 +136,11 @@ def penalize(logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], penalt
 def candidates(
     logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], sampling: Sampling
 ) -> tuple[NDArray[np.intp], Scores]:
-    """Return the tokens (n) that may be drawn, in rising order, and their scores (n); temperature is above 0.
+    """Return the tokens (n) that may be drawn, in rising order, and their scores (n); temperature
+    is above 0.
 
-    The probability of a token is in proportion to exp(score); the largest score is 0. `seen` are the tokens
-    that the row holds.
+    The probability of a token is in proportion to exp(score); the largest score is 0. `seen` are
+    the tokens that the row holds.
     """
     scores = penalize(logits, seen, sampling.repetition_penalty)
     top = last = float(scores.max())
@@ -137,7 +152,8 @@ def candidates(
         scores -= top
         scores /= sampling.temperature
         least = float(np.float64(last - top) / sampling.temperature) if cut else -math.inf
-    if sampling.top_p == 1 and sampling.min_p > 0:  # one cut for both, since no top-p comes between them
+    # one cut for both, since no top-p comes between them
+    if sampling.top_p == 1 and sampling.min_p > 0:
         least = max(least, math.log(sampling.min_p))
     tokens, scores = _kept(scores, (scores >= least) & (scores > -np.inf))
     if sampling.top_p < 1:
@@ -151,13 +167,16 @@ def candidates(
 
 
 def _kth_largest(scores: NDArray[Any], k: int) -> float:
-    """Return the k-th largest of float32 or float64 scores (V); float32 is sorted in two thirds of the time."""
+    """Return the k-th largest of float32 or float64 scores (V); float32 is sorted in two thirds of
+    the time.
+    """
     with np.errstate(over="ignore"):
         rounded = scores.astype(np.float32, copy=False)
     kth = np.partition(rounded, -k)[-k]
     if scores.dtype == np.float32:
         return float(kth)
-    near = scores[np.flatnonzero(rounded >= kth)]  # rounding keeps the order, so the k largest are among these
+    # rounding keeps the order, so the k largest are among these
+    near = scores[np.flatnonzero(rounded >= kth)]
     return float(np.partition(near, -k)[-k])
 
 
@@ -170,14 +189,16 @@ def _kept(scores: Scores, keep: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Sc
 
 
 def _in_nucleus(scores: Scores, top_p: float) -> NDArray[np.bool_]:
-    """Return which of the candidates (n) are among the fewest most probable ones that reach `top_p` together.
+    """Return which of the candidates (n) are among the fewest most probable ones that reach `top_p`
+    together.
 
-    A token is out when it and all less probable ones together have at most 1 − top_p. Of equally probable
-    tokens the first is the more probable.
+    A token is out when it and all less probable ones together have at most 1 − top_p. Of equally
+    probable tokens the first is the more probable.
     """
     probabilities = np.exp(scores)  # the largest score is 0
     probabilities /= probabilities.sum()
-    # Sorting a vocabulary takes longer than a layer of the model; mostly a few hundred tokens hold the nucleus.
+    # Sorting a vocabulary takes longer than a layer of the model; mostly a few hundred tokens hold
+    # the nucleus.
     likely = np.arange(scores.size)
     tail = 0.0
     if scores.size > NUCLEUS_BLOCK:
@@ -194,7 +215,9 @@ def _in_nucleus(scores: Scores, top_p: float) -> NDArray[np.bool_]:
     return inside
 
 
-def _number(name: str, value: object, expected: str, *, most: float = math.inf, zero: bool = True) -> float:
+def _number(
+    name: str, value: object, expected: str, *, most: float = math.inf, zero: bool = True
+) -> float:
     found = number(name, value, expected)
     if not 0 <= found <= most or (found == 0 and not zero):
         raise InputError(f"{name}: found {shown(value)}, expected {expected}")

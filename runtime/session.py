@@ -66,12 +66,18 @@ class Session(Closing):
         provider: Provider,
         weights: WeightWatch,
     ) -> None:
-        self.package, self.kernels, self.activations, self.provider = package, kernels, activations, provider
+        self.package, self.kernels, self.activations, self.provider = (
+            package,
+            kernels,
+            activations,
+            provider,
+        )
         self.vocab = check_graph(graph, package.manifest)
         self._onnxruntime = onnxruntime
         self._graph: Any | None = graph
         self._weights = weights
-        self._lock = threading.Lock()  # of the graph and the set of bound caches; held for moments only
+        # of the graph and the set of bound caches; held for moments only
+        self._lock = threading.Lock()
         self._bound: WeakSet[KVCache] = WeakSet()
         self._tokenizer: Tokenizer | None = None
 
@@ -88,16 +94,18 @@ class Session(Closing):
 
         Args:
             package: folder written by `gptoss-onnx export`.
-            kernels: `native`, `portable`, or `auto`: native where every op of the graph has a kernel. For a package
-                of target `ort` only `auto`.
-            activations: what the native kernels multiply, in target `ort` the experts: `bf16` (not there) and `int8`
-                are lossy.
+            kernels: `native`, `portable`, or `auto`: native where every op of the graph has a
+                kernel. For a package of target `ort` only `auto`.
+            activations: what the native kernels multiply, in target `ort` the experts: `bf16` (not
+                there) and `int8` are lossy.
             provider: `cpu` or `cuda`; the caches live there.
             threads: threads within an op, 1 to 1024; None leaves it to ONNX Runtime (one a core).
 
         Raises:
-            PackageError: it is no package, has changed since it was written, or ONNX Runtime cannot load it.
-            RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not available here.
+            PackageError: it is no package, has changed since it was written, or ONNX Runtime cannot
+                load it.
+            RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not
+                available here.
             InputError: an argument is none of the values above.
         """
         folder = folder_path("package", package)
@@ -110,7 +118,13 @@ class Session(Closing):
         graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
         weights.check_mapped()
         check_active_provider(graph.get_providers(), provider)
-        logger.info("%s: %s kernels (%s), provider %s", opened.folder, choice.kernels, choice.reason, provider)
+        logger.info(
+            "%s: %s kernels (%s), provider %s",
+            opened.folder,
+            choice.kernels,
+            choice.reason,
+            provider,
+        )
         return cls(onnxruntime, graph, opened, choice.kernels, activations, provider, weights)
 
     @property
@@ -120,17 +134,21 @@ class Session(Closing):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The package's tokenizer, read at first use; raises PackageError when the package has none."""
+        """The package's tokenizer, read at first use; raises PackageError when the package has
+        none.
+        """
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.open(self.package.folder)
         return self._tokenizer
 
-    def new_cache(self, batch: int, capacity: int, reserve: int = 0, *, chunk: int = PREFILL_CHUNK) -> KVCache:
+    def new_cache(
+        self, batch: int, capacity: int, reserve: int = 0, *, chunk: int = PREFILL_CHUNK
+    ) -> KVCache:
         """Return an empty cache for `batch` rows of up to `capacity` tokens.
 
-        `reserve` is how far a row can be rewound at any time, in tokens before the beginning of its last
-        call; `chunk` the most columns one call of the graph takes (longer inputs are split). Both enlarge
-        window layers.
+        `reserve` is how far a row can be rewound at any time, in tokens before the beginning of its
+        last call; `chunk` the most columns one call of the graph takes (longer inputs are split).
+        Both enlarge window layers.
         """
         manifest = self.manifest
         return KVCache(
@@ -158,19 +176,20 @@ class Session(Closing):
             input_ids: integers (B, S), right-padded; what stands in the padding is not read.
             cache: of this session, or of another of the same package and provider.
             new_lengths: integers (B), real tokens of each row, 0 to S; omitted means S.
-            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; omitted means each row's
-                last new token.
+            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; omitted means
+                each row's last new token.
 
         Returns:
-            float32 (B, kept, V); zeros where a position lies in a row's padding, or a row has no new token.
+            float32 (B, kept, V); zeros where a position lies in a row's padding, or a row has no
+            new token.
 
         Raises:
-            InputError: a shape, length, token id or position is out of range, a row would exceed the
-                capacity, or another call uses the cache; the cache is unchanged then.
-            PackageError: weights have changed since the session opened them (looked at when the cache is
-                empty), or a float16 cache overflowed.
-            RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks that ran
-                before stay in the cache.
+            InputError: a shape, length, token id or position is out of range, a row would exceed
+                the capacity, or another call uses the cache; the cache is unchanged then.
+            PackageError: weights have changed since the session opened them (looked at when the
+                cache is empty), or a float16 cache overflowed.
+            RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks
+                that ran before stay in the cache.
         """
         _expect_cache(cache)
         request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
@@ -181,14 +200,20 @@ class Session(Closing):
                 self.check_weights()
             return run_request(binding, cache, request, self.vocab)
 
-    def score(self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None) -> NDArray[np.float32]:
-        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a call."""
+    def score(
+        self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a
+        call.
+        """
         tokens = integer_array("token_ids", token_ids)
         if tokens.ndim != 1:
             raise InputError(f"token_ids: found shape {tokens.shape}, expected one sequence (T,)")
         if tokens.size == 0:
             return np.zeros((0, self.vocab), np.float32)
-        with self.new_cache(1, tokens.size, chunk=PREFILL_CHUNK if chunk is None else chunk) as cache:
+        with self.new_cache(
+            1, tokens.size, chunk=PREFILL_CHUNK if chunk is None else chunk
+        ) as cache:
             logits = self.forward(tokens[None], cache, logit_positions=np.arange(tokens.size)[None])
         return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
 
@@ -220,19 +245,21 @@ class Session(Closing):
         max_new_tokens: int = MAX_NEW_TOKENS,
         cache: KVCache | None = None,
     ) -> Generation[Any]:
-        """Continue one sequence, or several at once; nothing runs before the first token is asked for.
+        """Continue one sequence, or several at once; nothing runs before the first token is asked
+        for.
 
         Args:
             token_ids: prompt of one sequence, or a list of prompts.
-            sampling: how tokens are chosen and what ends a row; omitted means greedy, ended by the package's
-                end-of-text tokens.
+            sampling: how tokens are chosen and what ends a row; omitted means greedy, ended by the
+                package's end-of-text tokens.
             max_new_tokens: tokens to generate a row at most.
-            cache: goes on after what it holds and keeps the result; if omitted, a temporary cache is made
-                and freed at the end.
+            cache: goes on after what it holds and keeps the result; if omitted, a temporary cache
+                is made and freed at the end.
 
         Returns:
-            An iterator: for one sequence of token ids, for several of one list a step, with None for rows
-            that have finished. It tells the finish reasons and the timings, see `Generation`.
+            An iterator: for one sequence of token ids, for several of one list a step, with None
+            for rows that have finished. It tells the finish reasons and the timings, see
+            `Generation`.
 
         Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
@@ -269,33 +296,39 @@ class Session(Closing):
         cache: KVCache | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> TextGeneration[Any]:
-        """Continue a text, or answer a conversation, as text; nothing runs before the first piece is asked for.
+        """Continue a text, or answer a conversation, as text; nothing runs before the first piece
+        is asked for.
 
         Args:
-            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to answer.
-            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop tokens mean
-                the package's, and for a conversation those that end an answer in gpt-oss's chat format.
-            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks first;
-                never more than the model takes.
+            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to
+                answer.
+            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
+                tokens mean the package's, and for a conversation those that end an answer in
+                gpt-oss's chat format.
+            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks
+                first; never more than the model takes.
             cache: as in `generate`.
             variables: of the chat template, such as `reasoning_effort` and `tools`.
 
         Returns:
-            An iterator of texts, and for a conversation of `HarmonyDelta`, which tells thoughts (`kind` is
-            `reasoning`) from the answer (`content`); see `TextGeneration`.
+            An iterator of texts, and for a conversation of `HarmonyDelta`, which tells thoughts
+            (`kind` is `reasoning`) from the answer (`content`); see `TextGeneration`.
 
         Raises:
             InputError: the prompt is empty, too long, or no text, or the template refuses it.
-            PackageError: the package has no tokenizer or no chat template, or one of them is damaged.
+            PackageError: the package has no tokenizer or no chat template, or one of them is
+                damaged.
         """
         settings = _settings(sampling, cache)
         encoded = Prompt.of(prompt, self.tokenizer, variables)
         return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
 
     def check_weights(self) -> None:
-        """Raise PackageError where a weight file has changed since the session opened it, InputError once closed.
+        """Raise PackageError where a weight file has changed since the session opened it,
+        InputError once closed.
 
-        Every generation, and every `forward` of an empty cache, begins with it; it takes microseconds.
+        Every generation, and every `forward` of an empty cache, begins with it; it takes
+        microseconds.
         """
         with self._lock:
             self._open_graph()
@@ -304,8 +337,8 @@ class Session(Closing):
     def close(self) -> None:
         """Refuse further calls and free the weights; caches lose their binding to them.
 
-        Calls that other threads are in at that moment finish as if nothing had happened, and the weights are
-        freed when the last of them returns.
+        Calls that other threads are in at that moment finish as if nothing had happened, and the
+        weights are freed when the last of them returns.
         """
         with self._lock:
             graph, self._graph = self._graph, None
@@ -317,14 +350,17 @@ class Session(Closing):
             self._weights.close()
 
     def _binding(self, cache: KVCache) -> Binding:
-        """Return the cache's binding to the graph, made now if it has none; the cache must be in use by us."""
+        """Return the cache's binding to the graph, made now if it has none; the cache must be in
+        use by us.
+        """
         manifest = self.manifest
         ours = (manifest.cache, manifest.kv_dtype, cache_layout(manifest.target), self.provider)
         with self._lock:
             graph = self._open_graph()
             if (cache.layers, cache.dtype, cache.layout, cache.device) != ours:
                 raise InputError(
-                    "cache: found one of another package or provider; make it with this session's new_cache"
+                    "cache: found one of another package or provider; make it with this session's "
+                    "new_cache"
                 )
             cache.buffers  # noqa: B018 - refuses a closed cache
             binding = cache.binding
@@ -336,7 +372,9 @@ class Session(Closing):
 
     def _open_graph(self) -> Any:
         if self._graph is None:
-            raise InputError("session: found it closed, expected an open one; open the package again")
+            raise InputError(
+                "session: found it closed, expected an open one; open the package again"
+            )
         return self._graph
 
 
@@ -346,7 +384,9 @@ def _expect_cache(cache: object) -> None:
 
 
 def _settings(sampling: object, cache: object) -> Sampling:
-    """Return the settings of a generation, the default ones for None, after a look at the types of both."""
+    """Return the settings of a generation, the default ones for None, after a look at the types of
+    both.
+    """
     if cache is not None:
         _expect_cache(cache)
     if sampling is not None and not isinstance(sampling, Sampling):

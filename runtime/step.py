@@ -1,4 +1,5 @@
-"""Run a request on a cache, one call of the graph after the other, and keep the cache true to what has run.
+"""Run a request on a cache, one call of the graph after the other, and keep the cache true to what
+has run.
 
 B batch, V vocabulary.
 """
@@ -14,11 +15,13 @@ from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.request import Request, Step
 
 
-def run_request(binding: Binding, cache: KVCache, request: Request, vocab: int) -> NDArray[np.float32]:
+def run_request(
+    binding: Binding, cache: KVCache, request: Request, vocab: int
+) -> NDArray[np.float32]:
     """Run a request in as many calls as the cache needs, and return its logits (B, kept, V).
 
-    Zeros where a position lies in a row's padding. Raises what `run_step` raises; the calls before stay in
-    the cache then.
+    Zeros where a position lies in a row's padding. Raises what `run_step` raises; the calls before
+    stay in the cache then.
     """
     shape = (*request.wanted.shape, vocab)
     begin, longest = 0, request.longest
@@ -41,8 +44,8 @@ def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32
 
     Raises:
         RuntimeUnavailable: ONNX Runtime failed.
-        PackageError: the cache is float16 and holds numbers that are not finite, which is why the graph
-            failed or its logits are not finite either.
+        PackageError: the cache is float16 and holds numbers that are not finite, which is why the
+            graph failed or its logits are not finite either.
     """
     cache.mark_writing(step.input_ids.shape[1])
     try:
@@ -59,7 +62,9 @@ def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32
 
 
 def _check_overflow(cache: KVCache, cause: Exception | None) -> None:
-    """Name the float16 cache where it has overflowed: the graph only notices later, in another op."""
+    """Name the float16 cache where it has overflowed: the graph only notices later, in another
+    op.
+    """
     if cache.dtype != "float16":
         return
     where = cache.overflow()

@@ -1,4 +1,6 @@
-"""TemplateProcess: render a stranger's template in a process of its own, within limits; see `template_worker`."""
+"""TemplateProcess: render a stranger's template in a process of its own, within limits; see
+`template_worker`.
+"""
 
 import contextlib
 import importlib.util
@@ -18,7 +20,8 @@ from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
 from gptoss_onnx.json_text import printable
 
 WORKER = Path(__file__).with_name("template_worker.py")
-SECONDS = 5.0  # for one answer; the worker's own limit counts the seconds it computes, and mostly comes first
+# for one answer; the worker's own limit counts the seconds it computes, and mostly comes first
+SECONDS = 5.0
 LONGEST_ANSWER = 200_000_000  # bytes: of the longest text, each character escaped
 _NEEDS = ("jinja2", "markupsafe")
 
@@ -41,8 +44,8 @@ class TemplateProcess:
     def render(self, given: Mapping[str, Any]) -> str:
         """Return the text for these variables, which must be plain JSON.
 
-        Raises InputError when the template refuses them or fails on them, and PackageError when it goes
-        beyond its limits on time, memory and length.
+        Raises InputError when the template refuses them or fails on them, and PackageError when it
+        goes beyond its limits on time, memory and length.
         """
         with self._turn:
             if not self._is_running():
@@ -55,7 +58,9 @@ class TemplateProcess:
 
     def _start(self) -> None:
         if not sys.executable:
-            raise RuntimeUnavailable("chat templates: found no Python program to run them with (sys.executable)")
+            raise RuntimeUnavailable(
+                "chat templates: found no Python program to run them with (sys.executable)"
+            )
         command = [sys.executable, "-I", str(WORKER), *_folders()]
         self._process = subprocess.Popen(
             command,
@@ -80,7 +85,9 @@ class TemplateProcess:
             assert isinstance(text, str)
             return text
         if kind == "syntax":
-            raise PackageError(f"{self._origin}: not a Jinja template ({message}); export with a corrected one")
+            raise PackageError(
+                f"{self._origin}: not a Jinja template ({message}); export with a corrected one"
+            )
         if kind == "refused":
             raise InputError(f"{self._origin}: refuses these messages: {message}")
         if kind == "failed":
@@ -91,7 +98,9 @@ class TemplateProcess:
         raise self._beyond("needs more memory than it is given, 768 MiB")
 
     def _exchange(self, line: bytes) -> dict[str, Any]:
-        """Send one line and return what one line answers; raises PackageError when none comes in time."""
+        """Send one line and return what one line answers; raises PackageError when none comes in
+        time.
+        """
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -102,12 +111,16 @@ class TemplateProcess:
             process.stdin.flush()
         received = bytearray()
         while not received.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select(
+                [process.stdout], [], [], max(0.0, deadline - time.monotonic())
+            )
             piece = os.read(process.stdout.fileno(), 1 << 20) if ready else b""
             if not ready:
                 raise self._beyond(f"gave no answer within {SECONDS:.0f} s")
             if not piece:
-                raise self._beyond("ended the process that ran it: found no answer within its time and memory")
+                raise self._beyond(
+                    "ended the process that ran it: found no answer within its time and memory"
+                )
             received += piece
             if len(received) > LONGEST_ANSWER:
                 raise self._beyond("found too long an answer")
@@ -117,7 +130,8 @@ class TemplateProcess:
 
     def _beyond(self, found: str) -> PackageError:
         return PackageError(
-            f"{self._origin}: this template goes beyond its limits: {found}; export with a corrected one"
+            f"{self._origin}: this template goes beyond its limits: {found}; export with a "
+            "corrected one"
         )
 
     def _end(self) -> None:
@@ -132,7 +146,9 @@ def _folders() -> list[str]:
     for name in _NEEDS:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise RuntimeUnavailable(f"{name} is not installed: chat templates need pip install gptoss-onnx")
+            raise RuntimeUnavailable(
+                f"{name} is not installed: chat templates need pip install gptoss-onnx"
+            )
         folders.append(str(Path(spec.origin).parent.parent))
     return folders
 

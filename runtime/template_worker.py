@@ -1,16 +1,18 @@
 """The process that renders chat templates, apart from ours: `python template_worker.py`.
 
-A template is a program by a stranger. Jinja's sandbox keeps it from files and Python's internals, but not from
-running for ever or asking for gigabytes, in more ways than an environment could count: nested loops, macros that call
-themselves twice, `'a' * 10**10`, `2 ** 10**9`, `'%1000000000d' % 1`, `x|center(10**9)`, lists that hold themselves
-twice forty times over and are then written as JSON. The operating system limits a process in all of them at once.
+A template is a program by a stranger. Jinja's sandbox keeps it from files and Python's internals,
+but not from running for ever or asking for gigabytes, in more ways than an environment could count:
+nested loops, macros that call themselves twice, `'a' * 10**10`, `2 ** 10**9`, `'%1000000000d' % 1`,
+`x|center(10**9)`, lists that hold themselves twice forty times over and are then written as JSON.
+The operating system limits a process in all of them at once.
 
-It reads one JSON document a line and answers each by one line. The first is `{"source": …}`, to compile; others are
-`{"given": {…}}`, to render. Answers are `{"text": …}`, or `{"error": kind, "message": …}`, where the kind is `syntax`,
-`refused` (by the template), `failed`, `memory` or `long`.
+It reads one JSON document a line and answers each by one line. The first is `{"source": …}`, to
+compile; others are `{"given": {…}}`, to render. Answers are `{"text": …}`, or `{"error": kind,
+"message": …}`, where the kind is `syntax`, `refused` (by the template), `failed`, `memory` or
+`long`.
 
-It is run as a script, not imported as a part of the package, and imports nothing of ours: so it starts in a tenth of
-a second.
+It is run as a script, not imported as a part of the package, and imports nothing of ours: so it
+starts in a tenth of a second.
 """
 
 import json
@@ -27,7 +29,9 @@ LONGEST_MESSAGE = 500  # characters of an error
 
 
 def main() -> None:
-    """Answer requests until there are no more. The folders where jinja2 is found are the arguments."""
+    """Answer requests until there are no more. The folders where jinja2 is found are the
+    arguments.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sys.path += sys.argv[1:]
@@ -99,7 +103,9 @@ def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class GenerationTag(jinja2.ext.Extension):
-        """`{% generation %}…{% endgeneration %}` marks replies for training; here it is its content."""
+        """`{% generation %}…{% endgeneration %}` marks replies for training; here it is its
+        content.
+        """
 
         tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
@@ -124,7 +130,9 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     # Jinja's own filter escapes HTML characters.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raiser(error: type[Exception]) -> Callable[[str], NoReturn]:

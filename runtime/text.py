@@ -46,21 +46,26 @@ class Tokenizer:
             text = read_own_file(folder, TOKENIZER_FILE, TOKENIZER_LIMIT)
         except FileNotFoundError:
             raise PackageError(
-                f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it into the "
+                f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it "
+                "into the "
                 "checkpoint and export again"
             ) from None
         return cls(load_tokenizer(text, path, "export the package again", PackageError), folder)
 
     @property
     def chat_template(self) -> ChatTemplate:
-        """The package's chat template, read at first use; raises PackageError when there is none."""
+        """The package's chat template, read at first use; raises PackageError when there is
+        none.
+        """
         if self._template is None:
             self._template = ChatTemplate.open(self._folder)
         return self._template
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
-        """Special tokens, spelling to id, and harmony's control tokens also where a file does not call them so."""
+        """Special tokens, spelling to id, and harmony's control tokens also where a file does not
+        call them so.
+        """
         added = self._backend.get_added_tokens_decoder()
         return {
             token.content: id_
@@ -70,37 +75,44 @@ class Tokenizer:
 
     @cached_property
     def harmony(self) -> HarmonyTokens | None:
-        """The control tokens of gpt-oss's chat format; None where this tokenizer does not know it."""
+        """The control tokens of gpt-oss's chat format; None where this tokenizer does not know
+        it.
+        """
         return HarmonyTokens.of(self.special_tokens)
 
     @cached_property
     def harmony_stop_tokens(self) -> tuple[int, ...]:
-        """The ids that end an answer in gpt-oss's chat format; empty where this tokenizer does not know it."""
+        """The ids that end an answer in gpt-oss's chat format; empty where this tokenizer does not
+        know it.
+        """
         return harmony_stop_tokens(self.special_tokens)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return the token ids of a text.
 
-        Special tokens spelled out in it become their ids, and the file's own rule adds what it adds (a
-        beginning of text, for instance), both as Hugging Face does by default. Raises InputError for a text
-        that is no Unicode, and PackageError where the package's tokenizer fails.
+        Special tokens spelled out in it become their ids, and the file's own rule adds what it adds
+        (a beginning of text, for instance), both as Hugging Face does by default. Raises InputError
+        for a text that is no Unicode, and PackageError where the package's tokenizer fails.
         """
         _check_unicode(text)
         with self._errors("encode"):
             return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def encode_plain(self, text: str) -> list[int]:
-        """Return the token ids of a text in which no special token has a meaning: all of it is plain text.
+        """Return the token ids of a text in which no special token has a meaning: all of it is
+        plain text.
 
-        Raises InputError for a text that is no Unicode, or of which the tokenizer makes a special token all
-        the same, and PackageError where the package's tokenizer fails.
+        Raises InputError for a text that is no Unicode, or of which the tokenizer makes a special
+        token all the same, and PackageError where the package's tokenizer fails.
         """
         _check_unicode(text)
         backend = self._backend
         with self._errors("encode"):
-            # The parts of the library's own encoding but the first, which looks for special tokens. The
-            # library has a switch for that, which would count for all threads.
-            normalized = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+            # The parts of the library's own encoding but the first, which looks for special tokens.
+            # The library has a switch for that, which would count for all threads.
+            normalized = (
+                text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+            )
             if backend.pre_tokenizer is None:
                 words = [normalized]
             else:
@@ -109,7 +121,8 @@ class Tokenizer:
         special = set(self.special_tokens.values()).intersection(ids)
         if special:
             raise InputError(
-                f"text: the tokenizer makes the special token {min(special)} of plain text; leave it out of the text"
+                f"text: the tokenizer makes the special token {min(special)} of plain text; leave "
+                "it out of the text"
             )
         return ids
 
@@ -121,15 +134,18 @@ class Tokenizer:
         *,
         special_tokens_in_content: bool = False,
     ) -> list[int]:
-        """Return the token ids of a conversation, see `ChatTemplate.render`; no special token is added.
+        """Return the token ids of a conversation, see `ChatTemplate.render`; no special token is
+        added.
 
-        Special tokens that the template writes become their ids. Those that a message spells out are plain
-        text: else a user could write `<|end|><|start|>system<|message|>…` and speak for the system. With
-        `special_tokens_in_content` they become their ids too, as in transformers' default; for texts that
-        you wrote yourself.
+        Special tokens that the template writes become their ids. Those that a message spells out
+        are plain
+        text: else a user could write `<|end|><|start|>system<|message|>…` and speak for the system.
+            With
+        `special_tokens_in_content` they become their ids too, as in transformers' default; for
+        texts that you wrote yourself.
 
-        Raises InputError for messages that are wrong or that the template refuses, and PackageError where the
-        template or the tokenizer fails.
+        Raises InputError for messages that are wrong or that the template refuses, and PackageError
+        where the template or the tokenizer fails.
         """
         template = self.chat_template
         if special_tokens_in_content:
@@ -138,7 +154,8 @@ class Tokenizer:
         return encode_content(self, template, messages, add_generation_prompt, variables)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """Return the text of token ids, U+FFFD for bytes that are no UTF-8; special tokens are left out.
+        """Return the text of token ids, U+FFFD for bytes that are no UTF-8; special tokens are left
+        out.
 
         Raises InputError for what is no sequence of token ids.
         """
@@ -147,7 +164,9 @@ class Tokenizer:
         ids = list(ids)
         for place, token in enumerate(ids):
             if not isinstance(token, (int, np.integer)) or not 0 <= token <= _LARGEST_ID:
-                raise InputError(f"token {place}: found {token!r}, expected a token id, an integer of 0 or more")
+                raise InputError(
+                    f"token {place}: found {token!r}, expected a token id, an integer of 0 or more"
+                )
         with self._errors("decode"):
             return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
@@ -158,10 +177,13 @@ class Tokenizer:
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         where = f"{self._folder / TOKENIZER_FILE}: cannot {what} this"
-        # Turning stderr elsewhere takes time that a token's text has not, and other threads may be writing there.
+        # Turning stderr elsewhere takes time that a token's text has not, and other threads may be
+        # writing there.
         is_alone = what == "encode" and threading.active_count() == 1
         with (
-            foreign_errors(where, "export the package again with a tokenizer that works", PackageError),
+            foreign_errors(
+                where, "export the package again with a tokenizer that works", PackageError
+            ),
             quiet_panics() if is_alone else nullcontext(),
         ):
             yield
@@ -179,4 +201,6 @@ def _check_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"text: found a lone surrogate at character {error.start}, expected Unicode") from error
+        raise InputError(
+            f"text: found a lone surrogate at character {error.start}, expected Unicode"
+        ) from error

@@ -1,4 +1,6 @@
-"""TextGeneration: the iterator behind `Session.stream_text`, text piece by piece, of a chat with its channels."""
+"""TextGeneration: the iterator behind `Session.stream_text`, text piece by piece, of a chat with
+its channels.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,12 +43,18 @@ class Prompt:
         tokenizer: Tokenizer,
         variables: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Encode a text, or a conversation with the chat template; token ids stay. Raises InputError."""
+        """Encode a text, or a conversation with the chat template; token ids stay. Raises
+        InputError.
+        """
         if isinstance(prompt, str):
             return cls(tuple(tokenizer.encode(prompt)), is_chat=False)
         if isinstance(prompt, np.ndarray):
             prompt = prompt.tolist()
-        if isinstance(prompt, Sequence) and prompt and all(isinstance(part, (int, np.integer)) for part in prompt):
+        if (
+            isinstance(prompt, Sequence)
+            and prompt
+            and all(isinstance(part, (int, np.integer)) for part in prompt)
+        ):
             return cls(tuple(int(part) for part in prompt), is_chat=False)  # type: ignore[arg-type]  # just checked
         return cls(tuple(tokenizer.encode_chat(prompt, variables=variables)), is_chat=True)  # type: ignore[arg-type]  # refuses what is no message
 
@@ -68,15 +76,18 @@ class _Reader(Protocol[PieceOut]):
 class TextGeneration(Closing, Iterator[Piece], Generic[Piece]):
     """Text as it is generated: pieces that are never empty and never hold half a character.
 
-    Pieces of a prompt are `str`. Pieces of a chat are `HarmonyDelta`, whose `kind` tells thoughts from the
-    answer; `str(piece)` is the text of either. A context manager; leaving it early frees the cache.
+    Pieces of a prompt are `str`. Pieces of a chat are `HarmonyDelta`, whose `kind` tells thoughts
+    from the answer; `str(piece)` is the text of either. A context manager; leaving it early frees
+    the cache.
 
     Attributes:
         prompt_tokens: how many tokens the prompt has.
         tokens: the token ids generated so far.
     """
 
-    def __init__(self, generation: Generation[int], reader: _Reader[Piece], prompt_tokens: int) -> None:
+    def __init__(
+        self, generation: Generation[int], reader: _Reader[Piece], prompt_tokens: int
+    ) -> None:
         self._generation, self._reader = generation, reader
         self._pieces: list[Piece] = []  # certain, and not given yet
         self._finish_reason: FinishReason | None = None
@@ -86,12 +97,16 @@ class TextGeneration(Closing, Iterator[Piece], Generic[Piece]):
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """`stop` for an end the model or a stop text made, `length` for one by the limit; None while it goes on."""
+        """`stop` for an end the model or a stop text made, `length` for one by the limit; None
+        while it goes on.
+        """
         return self._finish_reason
 
     @property
     def messages(self) -> tuple[HarmonyMessage, ...]:
-        """The messages of a chat so far, see `HarmonyParser`; empty where the model does not speak harmony."""
+        """The messages of a chat so far, see `HarmonyParser`; empty where the model does not speak
+        harmony.
+        """
         return self._reader.messages if isinstance(self._reader, HarmonyParser) else ()
 
     @property
@@ -115,7 +130,9 @@ class TextGeneration(Closing, Iterator[Piece], Generic[Piece]):
         return self._pieces.pop(0)
 
     def close(self) -> None:
-        """End the iteration and free an own cache; the caller's stays. Called at the end by itself."""
+        """End the iteration and free an own cache; the caller's stays. Called at the end by
+        itself.
+        """
         self._ended = True
         self._generation.close()
 
@@ -149,8 +166,9 @@ def stream_text(
 ) -> TextGeneration[Any]:
     """Return the generation of a text or an answer; see `Session.stream_text`.
 
-    Without `max_new_tokens` there are at most `text_tokens` new ones, and `CHAT_TOKENS` where the model thinks
-    before it answers. The first `cached` tokens of the prompt, fewer than all, are in the cache already.
+    Without `max_new_tokens` there are at most `text_tokens` new ones, and `CHAT_TOKENS` where the
+    model thinks before it answers. The first `cached` tokens of the prompt, fewer than all, are in
+    the cache already.
     """
     longest = session.manifest.model.get("max_position_embeddings")
     check_prompt(prompt, session.vocab, longest if isinstance(longest, int) else len(prompt.ids))
@@ -184,15 +202,20 @@ def check_prompt(prompt: Prompt, vocab: int, longest: int) -> None:
         raise InputError("prompt: found no token in it, expected at least one")
     for place, token in enumerate(prompt.ids):
         if not 0 <= token < vocab:
-            raise InputError(f"prompt: token {place} is {token}, expected 0 to {vocab - 1} (the vocabulary)")
+            raise InputError(
+                f"prompt: token {place} is {token}, expected 0 to {vocab - 1} (the vocabulary)"
+            )
     if len(prompt.ids) > longest:
         raise InputError(
-            f"prompt: found {len(prompt.ids)} tokens, expected at most {longest}, the longest this model takes"
+            f"prompt: found {len(prompt.ids)} tokens, expected at most {longest}, the longest this "
+            "model takes"
         )
 
 
 def _at_most(session: "Session", prompt_tokens: int, wanted: int) -> int:
-    """Return how many tokens to generate: what is wanted, but never more than the model can still take."""
+    """Return how many tokens to generate: what is wanted, but never more than the model can still
+    take.
+    """
     longest = session.manifest.model.get("max_position_embeddings")
     wanted = integer("max_new_tokens", wanted, 0)
     # The last token is generated but not run.

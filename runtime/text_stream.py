@@ -1,4 +1,6 @@
-"""TextStream: turn tokens into text as they come, never half a character and never a stop string."""
+"""TextStream: turn tokens into text as they come, never half a character and never a stop
+string.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -19,11 +21,12 @@ class Decoder(Protocol):
 
 
 class TextStream:
-    """Text of one sequence, token by token: what `push` and `finish` return is the text up to the stop.
+    """Text of one sequence, token by token: what `push` and `finish` return is the text up to the
+    stop.
 
-    A byte-level tokenizer splits characters over tokens; decoded too early they read U+FFFD, so such an end
-    is held back until the next token settles it. So is an end that a stop string may begin with. The time
-    for a token does not depend on how many came before.
+    A byte-level tokenizer splits characters over tokens; decoded too early they read U+FFFD, so
+    such an end is held back until the next token settles it. So is an end that a stop string may
+    begin with. The time for a token does not depend on how many came before.
 
     Raises InputError for stop strings that are no sequence of texts.
 
@@ -54,7 +57,9 @@ class TextStream:
         return text + rest
 
     def _release(self, text: str) -> str:
-        """Return what of the held and the new text can be given, and stop at the first stop string."""
+        """Return what of the held and the new text can be given, and stop at the first stop
+        string.
+        """
         self._held += text
         found = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
         if found:
@@ -68,11 +73,12 @@ class TextStream:
 
 
 class _Characters:
-    """Whole characters out of tokens, from a window of them that is decoded again with each new one.
+    """Whole characters out of tokens, from a window of them that is decoded again with each new
+    one.
 
-    The window is `_context`, tokens whose text was given, and `_waiting`, of whose text `_sent` characters
-    were given. The context is there because some decoders treat a beginning differently (they strip its
-    space).
+    The window is `_context`, tokens whose text was given, and `_waiting`, of whose text `_sent`
+    characters were given. The context is there because some decoders treat a beginning differently
+    (they strip its space).
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -108,19 +114,21 @@ class _Characters:
         return self._decode(context + tokens)[len(self._decode(context)) :]
 
     def _shows_nothing(self, token: int) -> bool:
-        """Say whether a token is no part of a text, as special tokens are not; the window need not keep it.
+        """Say whether a token is no part of a text, as special tokens are not; the window need not
+        keep it.
 
-        Twice, because a decoder that strips the first space shows nothing for one space. A byte that is no
-        character reads U+FFFD.
+        Twice, because a decoder that strips the first space shows nothing for one space. A byte
+        that is no character reads U+FFFD.
         """
         return not self._decode([token, token])
 
     def _shorten(self, fresh: str) -> str:
-        """Move on where nothing later can change what was said, in bytes that never become a character.
+        """Move on where nothing later can change what was said, in bytes that never become a
+        character.
 
-        Of four tokens in a row one ends where a character, or what is none, ends: the text is then the same
-        whether it is decoded in one piece or in two. The tokens behind it hold enough bytes for a difference
-        to show.
+        Of four tokens in a row one ends where a character, or what is none, ends: the text is then
+        the same whether it is decoded in one piece or in two. The tokens behind it hold enough
+        bytes for a difference to show.
         """
         last = len(self._waiting) - _LONGEST_CHARACTER
         for count in range(last, last - _LONGEST_CHARACTER, -1):
@@ -128,7 +136,8 @@ class _Characters:
             begin = self._text(self._context, first)
             if begin + self._text(first, second) == fresh:
                 break
-        # A decoder that joins neither here nor there is none of those known; it is cut at the last place.
+        # A decoder that joins neither here nor there is none of those known; it is cut at the last
+        # place.
         text = begin[self._sent :]
         self._move(count, len(begin))
         return text
@@ -142,7 +151,9 @@ class _Characters:
 def _checked(stop: Sequence[str]) -> tuple[str, ...]:
     """Return stop strings as a tuple; a single string would be one stop a letter."""
     if isinstance(stop, str) or not isinstance(stop, Sequence):
-        raise InputError(f"stop: found {stop!r}, expected a sequence of texts, such as ({str(stop)!r},)")
+        raise InputError(
+            f"stop: found {stop!r}, expected a sequence of texts, such as ({str(stop)!r},)"
+        )
     for text in stop:
         if not isinstance(text, str) or not text:
             raise InputError(f"stop: found {text!r}, expected texts that are not empty")

@@ -1,4 +1,6 @@
-"""Weight files: is a safetensors file the one that the manifest recorded, and where do its tensors lie?"""
+"""Weight files: is a safetensors file the one that the manifest recorded, and where do its tensors
+lie?
+"""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +16,8 @@ _LENGTH_BYTES = 8  # of the header's length, before the header itself
 def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> bytes:
     """Return the header of a weight file.
 
-    Raises PackageError unless the file is the one that the manifest recorded: size, header, modification time.
+    Raises PackageError unless the file is the one that the manifest recorded: size, header,
+    modification time.
     """
     try:
         stat = path.stat()
@@ -25,7 +28,8 @@ def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> b
         raise PackageError(f"{error}; export again") from error
     except OSError as error:
         raise PackageError(
-            f"{path}: cannot be read ({error.strerror}), but weights lie there; put it back or export again"
+            f"{path}: cannot be read ({error.strerror}), but weights lie there; put it back or "
+            "export again"
         ) from error
     found = hashlib.sha256(header).hexdigest()
     if found != entry.header_sha256:
@@ -36,21 +40,28 @@ def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> b
 
 
 def tensor_ranges(path: Path, header: bytes) -> frozenset[tuple[int, int]]:
-    """Return (offset, length) in bytes of each tensor of a safetensors file, from the beginning of the file.
+    """Return (offset, length) in bytes of each tensor of a safetensors file, from the beginning of
+    the file.
 
-    `path` names the file in messages. Raises PackageError where the header is not that of a safetensors file.
+    `path` names the file in messages. Raises PackageError where the header is not that of a
+    safetensors file.
     """
     document = parse_json(header, str(path), PackageError)
     begin = _LENGTH_BYTES + len(header)
     try:
-        spans = [entry["data_offsets"] for name, entry in document.items() if name != "__metadata__"]
+        spans = [
+            entry["data_offsets"] for name, entry in document.items() if name != "__metadata__"
+        ]
         ranges = [(begin + first, last - first) for first, last in spans]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PackageError(f"{path}: malformed safetensors header ({error}); export again") from error
+        raise PackageError(
+            f"{path}: malformed safetensors header ({error}); export again"
+        ) from error
     return frozenset(ranges)
 
 
 def _changed(path: Path, found: str, expected: str) -> PackageError:
     return PackageError(
-        f"{path}: changed since the package was written: found {found}, expected {expected}; export again"
+        f"{path}: changed since the package was written: found {found}, expected {expected}; "
+        "export again"
     )

@@ -1,4 +1,6 @@
-"""Fixtures that several test files share: one tiny random checkpoint, the demo checkpoint, and a package of each."""
+"""Fixtures that several test files share: one tiny random checkpoint, the demo checkpoint, and a
+package of each.
+"""
 
 import os
 from collections.abc import Iterator
@@ -12,8 +14,10 @@ from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from support.made_once import made_once
 from support.one_run import run_folder
 
-torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and two spinning pools stall each other
-if "PYTEST_XDIST_WORKER" in os.environ:  # other processes of this run want the cores: programs that tests start, too
+# tiny tensors: a second thread only waits, and two spinning pools stall each other
+torch.set_num_threads(1)
+# other processes of this run want the cores: programs that tests start, too
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DEMO_CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
@@ -45,7 +49,9 @@ def ort_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random MXFP4 checkpoint of a few hundred kilobytes, without a tokenizer. Tests copy it before they break it."""
+    """A random MXFP4 checkpoint of a few hundred kilobytes, without a tokenizer. Tests copy it
+    before they break it.
+    """
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     make_checkpoint(folder, tiny_config(), seed=11)
     return folder

@@ -17,7 +17,19 @@ from support.tiny_package import tiny_package
 EDGES = [2**31 - 1, 2**31, 2**62, 2**63 - 1, 2**63, 2**64, 10**400, -(2**63), -(10**400)]
 SHAPES = [(), (0,), (1,), (3,), (1, 3), (2, 2), (1, 0), (0, 3), (1, 1, 1)]
 STREAM_ARGUMENTS = ["sampling", "max_new_tokens", "cache", "variables"]
-DTYPES = ["int64", "int8", "uint64", "bool", "float32", "complex64", "object", "U3", "S2", "datetime64[s]", "i4,f4"]
+DTYPES = [
+    "int64",
+    "int8",
+    "uint64",
+    "bool",
+    "float32",
+    "complex64",
+    "object",
+    "U3",
+    "S2",
+    "datetime64[s]",
+    "i4,f4",
+]
 
 
 def _array(shape: tuple[int, ...], dtype: str, value: int) -> Any:
@@ -28,14 +40,45 @@ def _array(shape: tuple[int, ...], dtype: str, value: int) -> Any:
 
 numbers = st.one_of(
     st.sampled_from([0, 1, 2, 3, 5, VOCAB - 1, VOCAB, -1, *EDGES]),
-    st.sampled_from([0.0, 0.5, 1.0, -1.0, 1e-46, 5e-324, 1e308, float("nan"), float("inf"), -float("inf"), 1j]),
-    st.sampled_from([True, False, np.bool_(True), np.int64(3), np.uint64(2**63), np.float32(0.5), np.float16("nan")]),
+    st.sampled_from(
+        [0.0, 0.5, 1.0, -1.0, 1e-46, 5e-324, 1e308, float("nan"), float("inf"), -float("inf"), 1j]
+    ),
+    st.sampled_from(
+        [
+            True,
+            False,
+            np.bool_(True),
+            np.int64(3),
+            np.uint64(2**63),
+            np.float32(0.5),
+            np.float16("nan"),
+        ]
+    ),
 )
 leaves = st.one_of(
     st.none(),
     numbers,
-    st.sampled_from(["", "x", "cpu", "\0", "\ud800", "1", b"x", b"", object(), Ellipsis, int, slice(1), range(3), {}]),
-    st.builds(_array, st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.sampled_from([0, 1, VOCAB, -1])),
+    st.sampled_from(
+        [
+            "",
+            "x",
+            "cpu",
+            "\0",
+            "\ud800",
+            "1",
+            b"x",
+            b"",
+            object(),
+            Ellipsis,
+            int,
+            slice(1),
+            range(3),
+            {},
+        ]
+    ),
+    st.builds(
+        _array, st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.sampled_from([0, 1, VOCAB, -1])
+    ),
 )
 
 
@@ -67,7 +110,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def attempt(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what a call returns, None where it raised one of our errors; any other error is the test's."""
+    """Return what a call returns, None where it raised one of our errors; any other error is the
+    test's.
+    """
     try:
         return call(*arguments, **named)
     except GptOssError as error:
@@ -84,10 +129,14 @@ def test_sampling(settings: dict[str, Any]) -> None:
 
 
 # A thousand threads are allowed, and take a second to start.
-thread_counts = anything.filter(lambda value: not isinstance(value, (int, np.integer)) or not 4 < value <= 1024)
+thread_counts = anything.filter(
+    lambda value: not isinstance(value, (int, np.integer)) or not 4 < value <= 1024
+)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_open(session: Session, data: st.DataObject, tmp_path: Path) -> None:
     package = data.draw(st.one_of(st.just(session.package.folder), anything))
@@ -110,7 +159,9 @@ def test_caches_and_forward(session: Session, data: st.DataObject) -> None:
         return
     for _ in range(data.draw(st.integers(1, 5))):
         before = cache.lengths.tolist()
-        match data.draw(st.sampled_from(["forward"] * 4 + ["rewind", "grow", "fork", "reset", "close", "score"])):
+        match data.draw(
+            st.sampled_from(["forward"] * 4 + ["rewind", "grow", "fork", "reset", "close", "score"])
+        ):
             case "forward":
                 ids = data.draw(mostly(st.lists(rows, min_size=cache.batch, max_size=cache.batch)))
                 lengths, positions = (data.draw(st.one_of(st.none(), anything)) for _ in range(2))
@@ -143,7 +194,9 @@ def test_generate(session: Session, data: st.DataObject) -> None:
         mostly(
             st.one_of(
                 st.none(),
-                st.builds(Sampling, temperature=st.sampled_from([0, 1e-46, 1, 1e308]), stop_tokens=tokens),
+                st.builds(
+                    Sampling, temperature=st.sampled_from([0, 1e-46, 1, 1e308]), stop_tokens=tokens
+                ),
             )
         )
     )
@@ -169,14 +222,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 @given(data=st.data())
 def test_a_whole_model(model: Session, data: st.DataObject) -> None:
     with model.new_cache(1, 12) as cache:
-        attempt(model.forward, data.draw(mostly(rows.map(lambda row: [row]))), cache, data.draw(anything))
+        attempt(
+            model.forward,
+            data.draw(mostly(rows.map(lambda row: [row]))),
+            cache,
+            data.draw(anything),
+        )
         generation = attempt(model.generate, data.draw(mostly(rows)), max_new_tokens=2, cache=cache)
         attempt(list, generation or [])
-        sampling = attempt(Sampling, stop=data.draw(mostly(st.lists(st.text(max_size=2), max_size=2))))
+        sampling = attempt(
+            Sampling, stop=data.draw(mostly(st.lists(st.text(max_size=2), max_size=2)))
+        )
         attempt(list, attempt(model.generate, [1], sampling, max_new_tokens=2) or [])
-        prompt = data.draw(mostly(st.sampled_from(["x", [1, 2], [{"role": "user", "content": "x"}]])))
-        arguments = {name: data.draw(anything) for name in data.draw(st.sets(st.sampled_from(STREAM_ARGUMENTS)))}
-        attempt(list, attempt(model.stream_text, prompt, **{"max_new_tokens": 2, **arguments}) or [])
+        prompt = data.draw(
+            mostly(st.sampled_from(["x", [1, 2], [{"role": "user", "content": "x"}]]))
+        )
+        arguments = {
+            name: data.draw(anything)
+            for name in data.draw(st.sets(st.sampled_from(STREAM_ARGUMENTS)))
+        }
+        attempt(
+            list, attempt(model.stream_text, prompt, **{"max_new_tokens": 2, **arguments}) or []
+        )
 
 
 # The examples of the issue, each of which raised something else, hung, or was refused wrongly.
@@ -184,9 +251,14 @@ def test_a_whole_model(model: Session, data: st.DataObject) -> None:
 
 def test_sizes_beyond_any_memory_are_refused(session: Session) -> None:
     for batch, capacity in ((1, 2**62), (2**62, 1), (1, 2**64), (1, 10**400)):
-        with pytest.raises(InputError, match=r"^cache (batch|capacity): found \d+.*, expected an integer, 1 to"):
+        with pytest.raises(
+            InputError, match=r"^cache (batch|capacity): found \d+.*, expected an integer, 1 to"
+        ):
             session.new_cache(batch, capacity)
-    with pytest.raises(RuntimeUnavailable, match=r"^KV cache: no memory for .* of shape \(.*\); ask for less capacity"):
+    with pytest.raises(
+        RuntimeUnavailable,
+        match=r"^KV cache: no memory for .* of shape \(.*\); ask for less capacity",
+    ):
         session.new_cache(2**31 - 1, 2**31 - 1)
     with session.new_cache(1, 4) as cache:
         session.forward([[1, 2]], cache)
@@ -198,8 +270,12 @@ def test_sizes_beyond_any_memory_are_refused(session: Session) -> None:
         assert cache.tokens[0].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("threads", [100_000, 0, -1, True, 1.0, "2", np.bool_(True), np.int64(5000)])
-def test_thread_counts_that_hang_or_mean_nothing_are_refused(session: Session, threads: Any) -> None:
+@pytest.mark.parametrize(
+    "threads", [100_000, 0, -1, True, 1.0, "2", np.bool_(True), np.int64(5000)]
+)
+def test_thread_counts_that_hang_or_mean_nothing_are_refused(
+    session: Session, threads: Any
+) -> None:
     with pytest.raises(InputError, match=r"^threads: found .*, expected an integer, 1 to 1024$"):
         Session.open(session.package.folder, threads=threads)
 
@@ -221,12 +297,17 @@ def test_unsigned_ids_are_named_as_they_are(session: Session) -> None:
     large = np.array([[1, 2**64 - 1]], np.uint64)
     with session.new_cache(1, 4) as cache:
         with pytest.raises(
-            InputError, match=rf"^input_ids\[0, 1\]: found 18446744073709551615, expected 0 to {VOCAB - 1}"
+            InputError,
+            match=rf"^input_ids\[0, 1\]: found 18446744073709551615, expected 0 to {VOCAB - 1}",
         ):
             session.forward(large, cache)
-        with pytest.raises(InputError, match=r"^new_lengths\[0\]: found 18446744073709551615, expected 0 to 2"):
+        with pytest.raises(
+            InputError, match=r"^new_lengths\[0\]: found 18446744073709551615, expected 0 to 2"
+        ):
             session.forward([[1, 2]], cache, large[0, 1:])
-        with pytest.raises(InputError, match=r"^logit_positions\[0, 1\]: found 18446744073709551615"):
+        with pytest.raises(
+            InputError, match=r"^logit_positions\[0, 1\]: found 18446744073709551615"
+        ):
             session.forward([[1, 2]], cache, None, large)
         with pytest.raises(InputError, match=r"^row 0: found token ids 1 to 18446744073709551615"):
             session.generate(large[0])
@@ -245,12 +326,17 @@ def test_prompts_of_other_types_are_named(session: Session, prompt: Any) -> None
 
 @pytest.mark.parametrize("cache", ["x", None, 3, object()])
 def test_caches_of_other_types_are_named(session: Session, cache: Any) -> None:
-    with pytest.raises(InputError, match=r"^cache: found (str|NoneType|int|object), expected one that new_cache made"):
+    with pytest.raises(
+        InputError,
+        match=r"^cache: found (str|NoneType|int|object), expected one that new_cache made",
+    ):
         session.forward([[1]], cache)
 
 
 def test_stop_tokens_are_tokens(session: Session) -> None:
-    with pytest.raises(InputError, match=rf"^stop_tokens: found {VOCAB}, expected 0 to {VOCAB - 1}$"):
+    with pytest.raises(
+        InputError, match=rf"^stop_tokens: found {VOCAB}, expected 0 to {VOCAB - 1}$"
+    ):
         session.generate([1], Sampling(stop_tokens=(1, VOCAB)))
     assert session.generate([1]).stop_tokens == {5}
     assert not session.generate([1]).endless

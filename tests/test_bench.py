@@ -1,4 +1,6 @@
-"""`bench` on small packages: one JSON document of known shape, lines for people, and mistakes in one line."""
+"""`bench` on small packages: one JSON document of known shape, lines for people, and mistakes in
+one line.
+"""
 
 import itertools
 import json
@@ -39,10 +41,17 @@ def or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 TEXT = {"type": "string", "minLength": 1}
 SPREAD = exactly(median=TIME, p10=TIME, p90=TIME)
-TIMING = exactly(tokens=COUNT, context=BYTES, runs=COUNT, milliseconds_per_token=SPREAD, tokens_per_second=SPREAD)
+TIMING = exactly(
+    tokens=COUNT, context=BYTES, runs=COUNT, milliseconds_per_token=SPREAD, tokens_per_second=SPREAD
+)
 PEAKS = ("fma_gflops", "bf16_gflops", "int8_gops", "amx_bf16_gflops", "amx_int8_gops")
 MACHINE = exactly(
-    cpu=TEXT, cores=COUNT, threads=COUNT, system=TEXT, read_gb_s=TIME, **{peak: or_null(TIME) for peak in PEAKS}
+    cpu=TEXT,
+    cores=COUNT,
+    threads=COUNT,
+    system=TEXT,
+    read_gb_s=TIME,
+    **{peak: or_null(TIME) for peak in PEAKS},
 )
 DOCUMENT = exactly(
     package=TEXT,
@@ -56,7 +65,9 @@ DOCUMENT = exactly(
     prefill=TIMING,
     decode=TIMING,
     memory=exactly(anonymous_bytes=or_null(COUNT), kv_cache_bytes=COUNT),
-    bytes_per_token=exactly(dense=COUNT, experts=COUNT, embedding=BYTES, kv_cache=BYTES, total=COUNT),
+    bytes_per_token=exactly(
+        dense=COUNT, experts=COUNT, embedding=BYTES, kv_cache=BYTES, total=COUNT
+    ),
     floor=or_null(exactly(read_gb_s=SPREAD, milliseconds=TIME, share=SPREAD)),
     machine=or_null(exactly(before=MACHINE, after=MACHINE)),
     unmeasured=or_null(TEXT),
@@ -72,7 +83,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "READ_BYTES", 1 << 20)
     monkeypatch.setattr(machine, "ROUNDS", 1)
-    monkeypatch.setattr(machine, "last_level_cache", lambda: None)  # these packages fit into any cache
+    # these packages fit into any cache
+    monkeypatch.setattr(machine, "last_level_cache", lambda: None)
 
 
 def run(*arguments: object) -> Result:
@@ -102,7 +114,10 @@ def test_json_holds_what_was_asked_for(package: Path) -> None:
 
 def test_the_last_token_that_the_model_takes_is_timed(package: Path) -> None:
     context = LONGEST - 5
-    assert document_of(package, "--prefill", 1, "--decode", 5, "--context", context)["decode"]["runs"] == 5
+    assert (
+        document_of(package, "--prefill", 1, "--decode", 5, "--context", context)["decode"]["runs"]
+        == 5
+    )
 
 
 def test_lines_for_people(package: Path) -> None:
@@ -115,7 +130,9 @@ def test_lines_for_people(package: Path) -> None:
     assert "8 tokens at the start" in lines[1]
 
 
-def test_without_the_library_the_floor_is_not_measured(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_floor_is_not_measured(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(library, "library_path", lambda: None)
     machine._functions.cache_clear()
     document = document_of(package, *SMALL)
@@ -126,7 +143,9 @@ def test_without_the_library_the_floor_is_not_measured(package: Path, monkeypatc
 
 
 @pytest.mark.skipif(LIBRARY is None, reason="the native library measures the floor")
-def test_weights_that_fit_into_the_cache_have_no_floor(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_fit_into_the_cache_have_no_floor(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A share of the memory's speed would mean nothing: such weights are not read from memory."""
     monkeypatch.setattr(machine, "last_level_cache", lambda: 32 << 20)
     document = document_of(package, *SMALL)
@@ -142,7 +161,9 @@ def test_weights_that_fit_into_the_cache_have_no_floor(package: Path, monkeypatc
 
 
 def test_caches_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four cores, two of which share a last level each; what the system does not say is not guessed."""
+    """Four cores, two of which share a last level each; what the system does not say is not
+    guessed.
+    """
     monkeypatch.setattr(machine, "CPUS", tmp_path)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert LAST_LEVEL_CACHE() is None
@@ -179,7 +200,9 @@ def test_no_token_comes_twice_in_a_row() -> None:
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_mistakes_are_told_in_one_line(package: Path, arguments: tuple[object, ...], message: str) -> None:
+def test_mistakes_are_told_in_one_line(
+    package: Path, arguments: tuple[object, ...], message: str
+) -> None:
     result = run(package, *SMALL, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr

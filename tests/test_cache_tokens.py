@@ -23,21 +23,27 @@ DRAWN = Sampling(stop_tokens=(), repetition_penalty=3.0, temperature=8.0, seed=5
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    folder = write_fake_package(tmp_path_factory.mktemp("package"), WINDOWS, bias=BIAS.tolist(), sign=-0.1)
+    folder = write_fake_package(
+        tmp_path_factory.mktemp("package"), WINDOWS, bias=BIAS.tolist(), sign=-0.1
+    )
     with Session.open(folder, threads=1) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("sampling", [PENALIZED, DRAWN], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("cut", [1, 3, 5])
-def test_continuing_a_cache_is_the_whole_prompt(session: Session, sampling: Sampling, cut: int) -> None:
+def test_continuing_a_cache_is_the_whole_prompt(
+    session: Session, sampling: Sampling, cut: int
+) -> None:
     prompt = [0, 1, 2, 3, 1, 2]
     whole = list(session.generate(prompt, sampling, max_new_tokens=8))
     without = list(session.generate(prompt[cut:], sampling, max_new_tokens=8))
     assert whole != without  # else this would show nothing
     with session.new_cache(1, 20) as cache:
         session.forward([prompt[:cut]], cache)
-        assert list(session.generate(prompt[cut:], sampling, max_new_tokens=8, cache=cache)) == whole
+        assert (
+            list(session.generate(prompt[cut:], sampling, max_new_tokens=8, cache=cache)) == whole
+        )
         assert cache.tokens[0].tolist() == [*prompt, *whole[:-1]]
 
 
@@ -50,7 +56,11 @@ def test_rows_forks_and_rewinds_take_their_tokens_along(session: Session) -> Non
         twin = cache.fork()
         # The original says something else, then goes back.
         session.forward([[8, 10, 11]] * 3, cache, [3, 2, 0])
-        assert [row.tolist() for row in cache.tokens] == [[*rows[0], 8, 10, 11], [*rows[1], 8, 10], rows[2]]
+        assert [row.tolist() for row in cache.tokens] == [
+            [*rows[0], 8, 10, 11],
+            [*rows[1], 8, 10],
+            rows[2],
+        ]
         cache.rewind([5, 2, 3])
         cache.grow(40)
         for held in (cache, twin):
@@ -82,7 +92,9 @@ def test_tokens_are_those_of_a_plain_history(session: Session, data: st.DataObje
     cache = session.new_cache(batch, 12, chunk=data.draw(st.integers(1, 5)))
     histories: list[list[int]] = [[] for _ in range(batch)]
     for _ in range(data.draw(st.integers(1, 8))):
-        match data.draw(st.sampled_from(["forward", "forward", "rewind", "fork", "grow", "refused"])):
+        match data.draw(
+            st.sampled_from(["forward", "forward", "rewind", "fork", "grow", "refused"])
+        ):
             case "forward":
                 new = [data.draw(st.integers(0, cache.capacity - len(row))) for row in histories]
                 ids = np.arange(batch * max(new, default=0)).reshape(batch, -1) * 7 % VOCAB
@@ -92,7 +104,8 @@ def test_tokens_are_those_of_a_plain_history(session: Session, data: st.DataObje
             case "rewind":
                 floor = cache.floor
                 lengths = [
-                    data.draw(st.integers(int(low), len(row))) for low, row in zip(floor, histories, strict=True)
+                    data.draw(st.integers(int(low), len(row)))
+                    for low, row in zip(floor, histories, strict=True)
                 ]
                 cache.rewind(lengths)
                 for history, length in zip(histories, lengths, strict=True):
@@ -150,7 +163,9 @@ def test_chunks_before_a_failed_one_stay_and_the_rest_can_be_run_again(
         assert cache.lengths.tolist() == [2]
         assert cache.tokens[0].tolist() == [1, 2]
         logits = session.forward([tokens[2:]], cache)
-        np.testing.assert_array_equal(logits[0, 0], BIAS - np.float32(0.1) * expected_logits(tokens, WINDOWS, 5))
+        np.testing.assert_array_equal(
+            logits[0, 0], BIAS - np.float32(0.1) * expected_logits(tokens, WINDOWS, 5)
+        )
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["error", "interrupt"])
@@ -168,7 +183,9 @@ def test_a_generation_that_failed_has_ended(
     assert generation.finish_reason is None
 
 
-def test_logits_that_are_not_finite_end_a_generation(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_that_are_not_finite_end_a_generation(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Binding.run
     monkeypatch.setattr(Binding, "run", lambda *arguments: run(*arguments) * np.float32(np.nan))
     generation = session.generate([1, 2], PENALIZED)
@@ -213,8 +230,12 @@ def test_the_penalty_goes_on_in_target_ort(ort_package: Package) -> None:
         assert list(session.generate(prompt[6:], PENALIZED, max_new_tokens=8, cache=cache)) == whole
 
 
-def test_a_failed_call_of_target_ort_is_not_tried_again(ort_package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its windows move on in every layer that ran before the failure: the same call would move them twice."""
+def test_a_failed_call_of_target_ort_is_not_tried_again(
+    ort_package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its windows move on in every layer that ran before the failure: the same call would move them
+    twice.
+    """
     tokens = np.arange(60) % 40 + 1
     with Session.open(ort_package.folder, threads=1) as session, session.new_cache(1, 80) as cache:
         with session.new_cache(1, 80) as whole:
@@ -225,7 +246,9 @@ def test_a_failed_call_of_target_ort_is_not_tried_again(ort_package: Package, mo
             with pytest.raises(RuntimeUnavailable):
                 session.forward(tokens[None, 50:], cache)
         for held in (cache, cache.fork()):
-            with pytest.raises(InputError, match="moved the windows of target ort; reset it, or make another"):
+            with pytest.raises(
+                InputError, match="moved the windows of target ort; reset it, or make another"
+            ):
                 session.forward(tokens[None, 50:], held)
         cache.reset()
         np.testing.assert_array_equal(session.forward(tokens[None], cache), expected)

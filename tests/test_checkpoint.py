@@ -1,4 +1,6 @@
-"""Opening checkpoints: what is loaded equals safetensors' own reader, from folders and from the Hugging Face cache."""
+"""Opening checkpoints: what is loaded equals safetensors' own reader, from folders and from the
+Hugging Face cache.
+"""
 
 import shutil
 import struct
@@ -33,8 +35,12 @@ def copy_of(originals: Path, tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: shutil.copytree(originals / name, tmp_path / name)
 
 
-@pytest.mark.parametrize(("name", "layout"), [("mxfp4", "hf-mxfp4"), ("dense", "hf-dense"), ("sharded", "hf-mxfp4")])
-def test_tensors_equal_those_of_the_safetensors_library(originals: Path, name: str, layout: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "layout"), [("mxfp4", "hf-mxfp4"), ("dense", "hf-dense"), ("sharded", "hf-mxfp4")]
+)
+def test_tensors_equal_those_of_the_safetensors_library(
+    originals: Path, name: str, layout: str
+) -> None:
     expected: dict[str, torch.Tensor] = {}
     for file in (originals / name).glob("*.safetensors"):
         expected |= load_file(file)
@@ -51,10 +57,15 @@ def test_tensors_equal_those_of_the_safetensors_library(originals: Path, name: s
             assert torch.equal(tensor, expected[tensor_name])
             with info.file.open("rb") as stored:
                 stored.seek(info.offset)
-                assert stored.read(info.nbytes) == tensor.contiguous().view(torch.uint8).numpy().tobytes()
+                assert (
+                    stored.read(info.nbytes)
+                    == tensor.contiguous().view(torch.uint8).numpy().tobytes()
+                )
 
 
-def test_tensors_outlive_the_checkpoint_and_writing_to_them_stays_private(copy_of: Callable[[str], Path]) -> None:
+def test_tensors_outlive_the_checkpoint_and_writing_to_them_stays_private(
+    copy_of: Callable[[str], Path],
+) -> None:
     folder = copy_of("mxfp4")
     before = (folder / SINGLE).read_bytes()
     with open_checkpoint(folder) as checkpoint:
@@ -67,7 +78,9 @@ def test_tensors_outlive_the_checkpoint_and_writing_to_them_stays_private(copy_o
         checkpoint.load(Q)
 
 
-def test_unknown_tensor_and_shortened_file_are_refused_when_loading(copy_of: Callable[[str], Path]) -> None:
+def test_unknown_tensor_and_shortened_file_are_refused_when_loading(
+    copy_of: Callable[[str], Path],
+) -> None:
     folder = copy_of("mxfp4")
     with open_checkpoint(folder) as checkpoint:
         with pytest.raises(CheckpointError, match="no tensor 'x'"):
@@ -83,15 +96,22 @@ def test_misaligned_tensors_are_read(copy_of: Callable[[str], Path]) -> None:
     path = folder / SINGLE
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
-    path.write_bytes(struct.pack("<Q", length + 1) + content[8 : 8 + length] + b" " + content[8 + length :])
+    path.write_bytes(
+        struct.pack("<Q", length + 1) + content[8 : 8 + length] + b" " + content[8 + length :]
+    )
     with open_checkpoint(folder) as checkpoint:
         assert checkpoint.tensors[Q].offset % 2 == 1
         assert torch.equal(checkpoint.load(Q), load_file(path)[Q])
 
 
 def test_mixed_float_dtypes_and_tied_embeddings_are_read(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "c", tiny_config(num_layers=1, tie_word_embeddings=True, attention_bias=False))
-    rewrite(tmp_path / "c", lambda t: t.update({Q: t[Q].float(), "model.norm.weight": t["model.norm.weight"].half()}))
+    make_checkpoint(
+        tmp_path / "c", tiny_config(num_layers=1, tie_word_embeddings=True, attention_bias=False)
+    )
+    rewrite(
+        tmp_path / "c",
+        lambda t: t.update({Q: t[Q].float(), "model.norm.weight": t["model.norm.weight"].half()}),
+    )
     with open_checkpoint(tmp_path / "c") as checkpoint:
         assert "lm_head.weight" not in checkpoint.tensors
         assert not any(name.endswith("q_proj.bias") for name in checkpoint.tensors)
@@ -115,7 +135,9 @@ def test_side_files(copy_of: Callable[[str], Path]) -> None:
 
 @pytest.fixture
 def cache(originals: Path, tmp_path: Path) -> Path:
-    """A cache with one repository, as huggingface_hub lays it out: snapshots of symlinks into blobs."""
+    """A cache with one repository, as huggingface_hub lays it out: snapshots of symlinks into
+    blobs.
+    """
     repository = tmp_path / "hub" / "models--openai--gpt-oss-20b"
     snapshot = repository / "snapshots" / "abc123"
     snapshot.mkdir(parents=True)
@@ -154,7 +176,9 @@ def test_problems_in_a_snapshot_use_the_names_of_its_files(cache: Path) -> None:
 
 
 def test_what_the_cache_lacks_is_said_with_the_command(cache: Path) -> None:
-    assert failure("openai/gpt-oss-120b", cache_dir=cache).endswith("download it with: hf download openai/gpt-oss-120b")
+    assert failure("openai/gpt-oss-120b", cache_dir=cache).endswith(
+        "download it with: hf download openai/gpt-oss-120b"
+    )
     assert "expected a checkpoint folder or a hub id" in failure("/no/such/folder", cache_dir=cache)
     repository = cache / "models--openai--gpt-oss-20b"
     (repository / "refs" / "main").write_text("def456")
@@ -176,7 +200,11 @@ def test_finite_weights_pass(originals: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [(Q, float("nan"), "is nan"), (Q, float("-inf"), "is -inf"), (SCALES, 255, "is a NaN scale (255)")],
+    [
+        (Q, float("nan"), "is nan"),
+        (Q, float("-inf"), "is -inf"),
+        (SCALES, 255, "is a NaN scale (255)"),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_first_non_finite_weight_is_located(

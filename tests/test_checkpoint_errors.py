@@ -60,10 +60,15 @@ def test_surplus_bytes_are_named(copy_of: Callable[[str], Path]) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (struct.pack("<Q", 8) + b"not json", "malformed safetensors header"),
         (struct.pack("<Q", 13) + b'{"a":{"x":1}}', "malformed safetensors header"),
-        (struct.pack("<Q", 15) + b'{"a":1,"a":123}', "malformed safetensors header: not JSON ('a' appears twice)"),
+        (
+            struct.pack("<Q", 15) + b'{"a":1,"a":123}',
+            "malformed safetensors header: not JSON ('a' appears twice)",
+        ),
     ],
 )
-def test_files_that_are_not_safetensors_are_named(copy_of: Callable[[str], Path], content: bytes, message: str) -> None:
+def test_files_that_are_not_safetensors_are_named(
+    copy_of: Callable[[str], Path], content: bytes, message: str
+) -> None:
     folder = copy_of("mxfp4")
     (folder / SINGLE).write_bytes(content)
     assert f"{SINGLE}: " in failure(folder)
@@ -73,7 +78,10 @@ def test_files_that_are_not_safetensors_are_named(copy_of: Callable[[str], Path]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda begin, end: [begin, end - 2], f"{Q}: 16382 bytes in {SINGLE}, expected 16384 for BF16 (128, 64)"),
+        (
+            lambda begin, end: [begin, end - 2],
+            f"{Q}: 16382 bytes in {SINGLE}, expected 16384 for BF16 (128, 64)",
+        ),
         (lambda begin, end: [begin + 2, end + 2], f"{Q}: begins at byte"),
         (lambda begin, end: [begin + 10**9, end + 10**9], f"{SINGLE}: found"),
     ],
@@ -122,7 +130,10 @@ def test_missing_shard_is_one_complaint(copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("sharded")
     path = min(folder.glob("model-*"))
     path.unlink()
-    assert failure(folder) == f"{folder}: {path.name}: no such file: the checkpoint is incomplete, download it again"
+    assert (
+        failure(folder)
+        == f"{folder}: {path.name}: no such file: the checkpoint is incomplete, download it again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,10 @@ def test_missing_shard_is_one_complaint(copy_of: Callable[[str], Path]) -> None:
         ("{", "not JSON"),
         ("[]", "found list, expected a JSON object"),
         ("{}", "no weight_map"),
-        ('{"weight_map": {"lm_head.weight": "../x.safetensors"}}', "expected a name inside the folder"),
+        (
+            '{"weight_map": {"lm_head.weight": "../x.safetensors"}}',
+            "expected a name inside the folder",
+        ),
     ],
 )
 def test_wrong_index_is_named(copy_of: Callable[[str], Path], document: str, message: str) -> None:
@@ -164,7 +178,10 @@ def test_every_mismatch_comes_in_one_error(copy_of: Callable[[str], Path]) -> No
 
 def test_a_long_list_is_cut(copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("mxfp4")
-    edit_json(folder / "config.json", lambda document: document.update(num_hidden_layers=4, layer_types=None))
+    edit_json(
+        folder / "config.json",
+        lambda document: document.update(num_hidden_layers=4, layer_types=None),
+    )
     text = failure(folder)
     assert text.count("missing") == 20
     assert text.endswith("and 18 more")
@@ -172,12 +189,19 @@ def test_a_long_list_is_cut(copy_of: Callable[[str], Path]) -> None:
 
 def test_what_the_configuration_excludes_is_explained(copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("dense")
-    edit_json(folder / "config.json", lambda document: document.update(tie_word_embeddings=True, attention_bias=False))
+    edit_json(
+        folder / "config.json",
+        lambda document: document.update(tie_word_embeddings=True, attention_bias=False),
+    )
     text = failure(folder)
     assert (
-        "lm_head.weight: unexpected, found in model.safetensors although config.json says tie_word_embeddings" in text
+        "lm_head.weight: unexpected, found in model.safetensors although config.json says "
+        "tie_word_embeddings" in text
     )
-    assert "q_proj.bias: unexpected, found in model.safetensors although config.json says attention_bias: false" in text
+    assert (
+        "q_proj.bias: unexpected, found in model.safetensors although config.json says "
+        "attention_bias: false" in text
+    )
 
 
 # Checkpoints of other kinds
@@ -188,14 +212,19 @@ def test_what_the_configuration_excludes_is_explained(copy_of: Callable[[str], P
     [
         (["model-Q4.gguf"], "found GGUF files, which are not read"),
         (["pytorch_model.bin"], "found PyTorch .bin weights only"),
-        (["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], "found PyTorch .bin weights only"),
+        (
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
+            "found PyTorch .bin weights only",
+        ),
         (["adapter_model.safetensors"], "merge it into its base model first"),
         (["model-00001-of-00002.safetensors"], f"found shards but no {INDEX}"),
         (["original/model.safetensors"], "the OpenAI original layout is not read yet"),
         ([], "not a checkpoint: expected model.safetensors"),
     ],
 )
-def test_other_kinds_of_checkpoint_get_one_line(tmp_path: Path, files: list[str], message: str) -> None:
+def test_other_kinds_of_checkpoint_get_one_line(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
     (tmp_path / "config.json").write_text("{}")
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -208,7 +237,10 @@ def test_other_kinds_of_checkpoint_get_one_line(tmp_path: Path, files: list[str]
 def test_openai_names_are_recognised_before_their_config(tmp_path: Path) -> None:
     save_file({"block.0.attn.qkv.weight": torch.zeros(1)}, tmp_path / SINGLE)
     (tmp_path / "config.json").write_text('{"num_experts": 32}')
-    assert "the OpenAI original layout is not read yet, expected the Hugging Face layout" in failure(tmp_path)
+    assert (
+        "the OpenAI original layout is not read yet, expected the Hugging Face layout"
+        in failure(tmp_path)
+    )
 
 
 def test_other_models_and_quantizations_are_refused(copy_of: Callable[[str], Path]) -> None:
@@ -216,9 +248,13 @@ def test_other_models_and_quantizations_are_refused(copy_of: Callable[[str], Pat
     config = folder / "config.json"
     edit_json(config, lambda document: document.update(model_type="llama"))
     assert "model_type: found 'llama', expected 'gpt_oss'" in failure(folder)
-    edit_json(config, lambda document: document.update(quantization_config={"quant_method": "bitsandbytes"}))
+    edit_json(
+        config,
+        lambda document: document.update(quantization_config={"quant_method": "bitsandbytes"}),
+    )
     assert failure(folder).endswith(
-        "found quantization method 'bitsandbytes' in quantization_config, expected 'mxfp4' or no quantization_config"
+        "found quantization method 'bitsandbytes' in quantization_config, expected 'mxfp4' or no "
+        "quantization_config"
     )
     config.unlink()
     assert "config.json: no such file" in failure(folder)
@@ -232,5 +268,7 @@ def test_a_file_is_not_a_folder(originals: Path, tmp_path: Path) -> None:
 
 def test_other_experts_are_refused(copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("mxfp4")
-    rewrite(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if ".experts." in name])
+    rewrite(
+        folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if ".experts." in name]
+    )
     assert "found no expert weights among" in failure(folder)

@@ -1,4 +1,6 @@
-"""What a checkpoint folder may make this project open, and what lies in it that must not be ignored."""
+"""What a checkpoint folder may make this project open, and what lies in it that must not be
+ignored.
+"""
 
 import json
 import os
@@ -62,7 +64,9 @@ OPENED = (
 
 
 @pytest.mark.parametrize("name", OPENED)
-def test_a_link_out_of_the_checkpoint_is_not_followed(folder: Path, secret: Path, name: str) -> None:
+def test_a_link_out_of_the_checkpoint_is_not_followed(
+    folder: Path, secret: Path, name: str
+) -> None:
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(secret)
     text = refused(folder)
@@ -92,7 +96,9 @@ def test_the_checkpoint_itself_may_be_a_link(folder: Path, tmp_path: Path) -> No
         assert checkpoint.load(Q).any()
 
 
-def test_a_snapshot_reaches_its_repository_and_no_further(folder: Path, secret: Path, tmp_path: Path) -> None:
+def test_a_snapshot_reaches_its_repository_and_no_further(
+    folder: Path, secret: Path, tmp_path: Path
+) -> None:
     repository = tmp_path / "hub" / "models--a--b"
     (repository / "blobs").mkdir(parents=True)
     snapshot = repository / "snapshots" / "0123"
@@ -145,7 +151,9 @@ def _socket(path: Path) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", [_fifo, _socket, Path.mkdir], ids=["FIFO", "socket", "folder"])
 @pytest.mark.parametrize("name", OPENED)
-def test_what_is_not_a_file_is_refused_without_waiting(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_what_is_not_a_file_is_refused_without_waiting(
+    folder: Path, name: str, make: Callable[[Path], None]
+) -> None:
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
     text = refused(folder)
@@ -191,27 +199,43 @@ def _grown(path: Path) -> None:
 CHANGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "weights written to": (SINGLE, _rewritten, "was written to"),
     "weights replaced": (SINGLE, _replaced, "was replaced by another file"),
-    "weights cut off": (SINGLE, lambda path: os.truncate(path, path.stat().st_size - 1), "became shorter"),
+    "weights cut off": (
+        SINGLE,
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        "became shorter",
+    ),
     "weights longer": (SINGLE, _grown, "became longer"),
     "config written to": ("config.json", _grown, "became longer"),
     "template gone": ("chat_template.jinja", Path.unlink, "is gone"),
-    "settings appeared": ("generation_config.json", lambda path: path.write_text("{}"), "has appeared"),
+    "settings appeared": (
+        "generation_config.json",
+        lambda path: path.write_text("{}"),
+        "has appeared",
+    ),
     "index appeared": (INDEX, lambda path: path.write_text("{}"), "has appeared"),
 }
 
 
 @pytest.mark.parametrize(("name", "change", "words"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_change_during_the_export_is_noticed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Path], object], words: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    change: Callable[[Path], object],
+    words: str,
 ) -> None:
     """The change comes with the very last step before the manifest, after everything was read."""
-    monkeypatch.setattr("gptoss_onnx.exporter.package.write_golden", lambda *_: change(folder / name))
+    monkeypatch.setattr(
+        "gptoss_onnx.exporter.package.write_golden", lambda *_: change(folder / name)
+    )
     text = refused(folder)
     assert text.startswith(f"{folder / name}: {words}")
     assert "do this again when nothing writes to the checkpoint" in text
 
 
-def test_an_adapter_that_appears_during_the_export_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_that_appears_during_the_export_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def appear(*_: object) -> None:
         (folder / "adapter_config.json").write_text("{}")
 
@@ -260,7 +284,9 @@ def test_shards_that_the_index_does_not_list_are_refused(tmp_path: Path) -> None
     (tmp_path / "c" / "model-00007-of-00007.safetensors").touch()
     (tmp_path / "c" / SINGLE).touch()
     text = failure(tmp_path / "c")
-    assert "found model-00007-of-00007.safetensors, model.safetensors: a second set of weights" in text
+    assert (
+        "found model-00007-of-00007.safetensors, model.safetensors: a second set of weights" in text
+    )
 
 
 def test_an_index_of_the_one_file_is_no_second_set(folder: Path) -> None:
@@ -300,13 +326,19 @@ def test_what_changes_nothing_is_ignored(folder: Path) -> None:
     ("key", "value", "words"),
     [
         ("auto_map", {"AutoModelForCausalLM": "modeling.Other"}, "never run"),
-        ("compression_config", {"quant_method": "compressed-tensors"}, "'compressed-tensors' in compression_config"),
+        (
+            "compression_config",
+            {"quant_method": "compressed-tensors"},
+            "'compressed-tensors' in compression_config",
+        ),
         ("quantization", {"group_size": 64, "bits": 4}, "expected 'mxfp4' or no quantization"),
         ("quantization_config", {"quant_method": "bitsandbytes"}, "'bitsandbytes'"),
         ("quantization_config", ["mxfp4"], "['mxfp4']"),
     ],
 )
-def test_a_configuration_of_another_model_is_refused(folder: Path, key: str, value: object, words: str) -> None:
+def test_a_configuration_of_another_model_is_refused(
+    folder: Path, key: str, value: object, words: str
+) -> None:
     edit_json(folder / "config.json", lambda document: document.update({key: value}))
     assert words in failure(folder)
 
@@ -327,7 +359,9 @@ def test_a_scale_that_is_no_number_is_refused_by_name_and_index(folder: Path) ->
     assert "is a NaN scale (255)" in text
 
 
-def test_a_large_checkpoint_that_is_copied_is_checked_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_checkpoint_that_is_copied_is_checked_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gptoss_onnx.exporter.package.GOLDEN_LIMIT", 0)
     rewrite(folder, lambda tensors: tensors[Q].view(-1).__setitem__(3, torch.nan))
     with pytest.raises(CheckpointError, match=rf"{Q}\[0, 3\] in {SINGLE} is nan"):
@@ -337,4 +371,6 @@ def test_a_large_checkpoint_that_is_copied_is_checked_too(folder: Path, monkeypa
 def test_weights_that_overflow_leave_no_golden_file(folder: Path) -> None:
     """Every weight is finite, and the logits are not: JSON has no word for that."""
     rewrite(folder, lambda tensors: tensors["lm_head.weight"].fill_(3e38))
-    assert "golden vectors: case random-beyond-window: these weights overflow float32" in refused(folder)
+    assert "golden vectors: case random-beyond-window: these weights overflow float32" in refused(
+        folder
+    )

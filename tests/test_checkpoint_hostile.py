@@ -1,4 +1,6 @@
-"""Checkpoints that were made to harm: one line, in seconds, whatever their headers and JSON files say."""
+"""Checkpoints that were made to harm: one line, in seconds, whatever their headers and JSON files
+say.
+"""
 
 import json
 import struct
@@ -102,9 +104,14 @@ def test_a_tensor_that_is_described_wrong(folder: Path, change: dict[str, Any]) 
 
 
 def test_tensors_that_overlap(folder: Path) -> None:
-    """A tensor that begins a little into another one is found by the gap it leaves, whichever is named."""
+    """A tensor that begins a little into another one is found by the gap it leaves, whichever is
+    named.
+    """
     edit_header(
-        folder, lambda header: header[Q].update(data_offsets=[begin + 64 for begin in header[Q]["data_offsets"]])
+        folder,
+        lambda header: header[Q].update(
+            data_offsets=[begin + 64 for begin in header[Q]["data_offsets"]]
+        ),
     )
     assert "begins at byte" in refusal(folder)
 
@@ -136,7 +143,16 @@ def test_a_tensor_of_a_strange_name(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "a\0.safetensors", "model.onnx", "\x1b.x"],
+    [
+        "../secret.safetensors",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "..",
+        "",
+        "a\0.safetensors",
+        "model.onnx",
+        "\x1b.x",
+    ],
 )
 def test_an_index_of_strange_files(folder: Path, name: str) -> None:
     """Also `model.onnx`: a link of that name would make the export write into the checkpoint."""
@@ -145,7 +161,13 @@ def test_an_index_of_strange_files(folder: Path, name: str) -> None:
 
 
 def test_sizes_without_bounds_are_refused(folder: Path) -> None:
-    for key in ("num_hidden_layers", "hidden_size", "num_local_experts", "vocab_size", "sliding_window"):
+    for key in (
+        "num_hidden_layers",
+        "hidden_size",
+        "num_local_experts",
+        "vocab_size",
+        "sliding_window",
+    ):
         edit_json(folder / "config.json", lambda document, key=key: document.update({key: 10**12}))
     text = refusal(folder)
     assert text.count("an integer of at most") == 5
@@ -160,7 +182,9 @@ def test_more_files_than_a_checkpoint_has(folder: Path) -> None:
 def test_one_file_under_many_names_is_read_once(folder: Path) -> None:
     for name in ("a.safetensors", "b.safetensors"):
         (folder / name).symlink_to(SINGLE)
-    (folder / INDEX).write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
+    (folder / INDEX).write_text(
+        json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})
+    )
     assert "b.safetensors: the same file as a.safetensors" in refusal(folder)
 
 
@@ -197,7 +221,13 @@ def _larger_than_any_json(folder: Path) -> None:
         file.truncate(1 << 40)
 
 
-LARGE = [_large_index, _many_small_values, _many_tensors, _larger_than_any_header, _larger_than_any_json]
+LARGE = [
+    _large_index,
+    _many_small_values,
+    _many_tensors,
+    _larger_than_any_header,
+    _larger_than_any_json,
+]
 OPEN = """
 import resource, sys, time
 from gptoss_onnx.errors import CheckpointError
@@ -212,7 +242,9 @@ except CheckpointError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", LARGE, ids=lambda make: make.__name__.strip("_").replace("_", " "))
-def test_what_is_large_takes_neither_long_nor_much(folder: Path, make: Callable[[Path], None]) -> None:
+def test_what_is_large_takes_neither_long_nor_much(
+    folder: Path, make: Callable[[Path], None]
+) -> None:
     make(folder)
     command = [sys.executable, "-c", OPEN, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,4 +1,6 @@
-"""The command line does what its help says: results on stdout, everything else on stderr, exit codes for scripts."""
+"""The command line does what its help says: results on stdout, everything else on stderr, exit
+codes for scripts.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", 
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="gptoss-onnx")
+    return CliRunner().invoke(
+        main, [str(argument) for argument in arguments], prog_name="gptoss-onnx"
+    )
 
 
 def done(*arguments: object) -> str:
@@ -32,7 +36,9 @@ def done(*arguments: object) -> str:
     return result.stdout
 
 
-def in_process_of_its_own(*arguments: object, code: str = CODE, **options: Any) -> subprocess.CompletedProcess[str]:
+def in_process_of_its_own(
+    *arguments: object, code: str = CODE, **options: Any
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(command, text=True, check=False, **(streams | options))
@@ -79,11 +85,29 @@ def test_what_is_not_built_yet_is_not_accepted(arguments: tuple[str, ...]) -> No
 
 def test_make_checkpoint_tiny_has_the_shape_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "made"
-    shape = ("--hidden-size", 32, "--heads", 6, "--kv-heads", 3, "--experts", 5, "--window", 4, "--tied")
+    shape = (
+        "--hidden-size",
+        32,
+        "--heads",
+        6,
+        "--kv-heads",
+        3,
+        "--experts",
+        5,
+        "--window",
+        4,
+        "--tied",
+    )
     text = done("make-checkpoint", "tiny", out, "--layers", 3, *shape, "--layout", "hf-bf16")
     assert text.startswith(f"{out}: tiny, 3 layers, hf-bf16, 1 file of weights")
     config = json.loads((out / "config.json").read_text())
-    keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "num_local_experts")
+    keys = (
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "num_local_experts",
+    )
     assert [config[key] for key in keys] == [3, 32, 6, 3, 5]
     assert (config["sliding_window"], config["tie_word_embeddings"]) == (4, True)
     assert "quantization_config" not in config
@@ -116,7 +140,17 @@ def test_export_links_and_says_what_it_did(checkpoint: Path, tmp_path: Path) -> 
     assert "1 file hard-linked, no byte copied" in text
     assert (output / "model.safetensors").samefile(checkpoint / "model.safetensors")
     before = (output / "manifest.json").stat().st_ino
-    text = done("export", checkpoint, "--output", output, "--weights", "copy", "--kv-dtype", "float16", "--force")
+    text = done(
+        "export",
+        checkpoint,
+        "--output",
+        output,
+        "--weights",
+        "copy",
+        "--kv-dtype",
+        "float16",
+        "--force",
+    )
     assert "1 file copied" in text
     assert "lossy    kv cache in float16" in text
     assert (output / "manifest.json").stat().st_ino != before
@@ -152,10 +186,15 @@ def test_inspect_json_is_the_manifest_and_what_was_computed(package: Path) -> No
     document = json.loads(done("inspect", package, "--json"))
     computed = document.pop("computed")
     assert document == json.loads((package / "manifest.json").read_text())
-    assert computed["cache"]["bytes_per_token"] == 2 * 2 * 16 * 4  # key and value, heads, width, float32
+    # key and value, heads, width, float32
+    assert computed["cache"]["bytes_per_token"] == 2 * 2 * 16 * 4
     assert [layer["ring_slots"] for layer in computed["cache"]["layers"]] == [8 + 512 - 1, None]
     assert [entry["state"] for entry in computed["weights"]] == ["unchanged"]
-    assert (computed["golden"], computed["tokenizer"], computed["chat_template"]) == (True, True, True)
+    assert (computed["golden"], computed["tokenizer"], computed["chat_template"]) == (
+        True,
+        True,
+        True,
+    )
 
 
 def test_inspect_tells_the_state_of_each_file(package: Path, tmp_path: Path) -> None:
@@ -183,7 +222,11 @@ atexit.register(lambda: print([m for m in ("torch", "onnx", "onnxscript") if m i
     timings = answer["timings"]
     assert (timings["prompt_tokens"], timings["new_tokens"]) == (len("Grüße".encode()), 12)
     assert min(value for value in timings.values()) > 0
-    assert (answer["kernels"], answer["activations"], answer["provider"]) == ("native", "exact", "cpu")
+    assert (answer["kernels"], answer["activations"], answer["provider"]) == (
+        "native",
+        "exact",
+        "cpu",
+    )
 
 
 def test_generate_prints_ids_without_a_tokenizer(package: Path, tmp_path: Path) -> None:
@@ -200,14 +243,39 @@ def test_generate_chat_applies_the_template(package: Path) -> None:
     chat = ("--prompt", "hi", "--chat", "--system", "be brief")
     rendered = ("--prompt", "[system]be brief[user]hi[assistant]")
     more = ("--max-new-tokens", 6, "--json")
-    answers = [json.loads(done("generate", package, *prompt, *more))["tokens"] for prompt in (chat, rendered)]
+    answers = [
+        json.loads(done("generate", package, *prompt, *more))["tokens"]
+        for prompt in (chat, rendered)
+    ]
     assert answers[0] == answers[1]
 
 
 def test_generate_samples_reproducibly(package: Path) -> None:
     def tokens(seed: int) -> list[int]:
-        sampling = ("--temperature", 1.5, "--top-k", 50, "--top-p", 0.9, "--min-p", 0.01, "--repetition-penalty", 1.1)
-        text = done("generate", package, "--prompt", "x", "--max-new-tokens", 8, *sampling, "--seed", seed, "--json")
+        sampling = (
+            "--temperature",
+            1.5,
+            "--top-k",
+            50,
+            "--top-p",
+            0.9,
+            "--min-p",
+            0.01,
+            "--repetition-penalty",
+            1.1,
+        )
+        text = done(
+            "generate",
+            package,
+            "--prompt",
+            "x",
+            "--max-new-tokens",
+            8,
+            *sampling,
+            "--seed",
+            seed,
+            "--json",
+        )
         found: list[int] = json.loads(text)["tokens"]
         return found
 
@@ -215,7 +283,19 @@ def test_generate_samples_reproducibly(package: Path) -> None:
 
 
 def test_generate_stops_before_a_stop_text(package: Path) -> None:
-    arguments = ("generate", package, "--prompt", "x", "-n", 128, "--temperature", 2, "--seed", 3, "--json")
+    arguments = (
+        "generate",
+        package,
+        "--prompt",
+        "x",
+        "-n",
+        128,
+        "--temperature",
+        2,
+        "--seed",
+        3,
+        "--json",
+    )
     text = json.loads(done(*arguments))["text"]
     stop = next(letter for letter in text[2:] if letter not in text[:2] and letter != "\ufffd")
     answer = json.loads(done(*arguments, "--stop", stop, "--stop", "never said"))
@@ -224,8 +304,11 @@ def test_generate_stops_before_a_stop_text(package: Path) -> None:
 
 def test_generate_ends_where_the_model_does(package: Path) -> None:
     ids = ",".join(["7"] * (LONGEST - 2))
-    answer = json.loads(done("generate", package, "--prompt-tokens", ids, "--max-new-tokens", 99, "--json"))
-    assert (len(answer["tokens"]), answer["finish_reason"]) == (3, "length")  # the last one has not been run
+    answer = json.loads(
+        done("generate", package, "--prompt-tokens", ids, "--max-new-tokens", 99, "--json")
+    )
+    # the last one has not been run
+    assert (len(answer["tokens"]), answer["finish_reason"]) == (3, "length")
 
 
 def test_generate_tells_timings_where_asked(package: Path) -> None:
@@ -239,11 +322,15 @@ def test_generate_tells_timings_where_asked(package: Path) -> None:
 def test_validate_passes_what_was_exported_and_fails_other_weights(
     package: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    result = run("validate", package, "--reference", checkpoint, "--report", tmp_path / "report", "--json")
+    result = run(
+        "validate", package, "--reference", checkpoint, "--report", tmp_path / "report", "--json"
+    )
     assert (result.exit_code, result.stderr) == (0, "")
     document = json.loads(result.stdout)
     assert document["passed"] is True
-    assert json.loads((tmp_path / "report" / "parity.json").read_text())["cases"] == document["cases"]
+    assert (
+        json.loads((tmp_path / "report" / "parity.json").read_text())["cases"] == document["cases"]
+    )
 
     other = clone(checkpoint, tmp_path / "other")
     weights = bytearray((other / "model.safetensors").read_bytes())
@@ -277,13 +364,23 @@ def _failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, *flags: str)
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 2, "error: out of memory: free some, or ask for less"),
-        (OSError(28, "No space left on device", "there"), 2, "error: there: No space left on device; free some space"),
-        (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied; check its permissions"),
+        (
+            OSError(28, "No space left on device", "there"),
+            2,
+            "error: there: No space left on device; free some space",
+        ),
+        (
+            PermissionError(13, "Permission denied", "x"),
+            2,
+            "error: x: Permission denied; check its permissions",
+        ),
         (ZeroDivisionError("of ours"), 2, "error: unexpected ZeroDivisionError: of ours (a bug"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str) -> None:
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
     result = _failing(monkeypatch, error)
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.strip().startswith(line)
@@ -317,7 +414,9 @@ def test_a_full_disk_below_stdout_is_an_error(package: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = in_process_of_its_own("inspect", package, stdout=full)
     assert result.returncode == 2
-    assert result.stderr == "error: No space left on device; free some space or choose another disk\n"
+    assert (
+        result.stderr == "error: No space left on device; free some space or choose another disk\n"
+    )
 
 
 def test_inspect_needs_neither_torch_nor_onnxruntime(package: Path) -> None:
@@ -332,9 +431,20 @@ atexit.register(lambda: print([m for m in {heavy} if m in sys.modules], file=sys
 
 
 def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CODE, "export", str(checkpoint), "--output", str(tmp_path / "package")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob(".*/*.safetensors")):  # the staging folder is there, with the first file
+    command = [
+        sys.executable,
+        "-c",
+        CODE,
+        "export",
+        str(checkpoint),
+        "--output",
+        str(tmp_path / "package"),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        # the staging folder is there, with the first file
+        while not list(tmp_path.glob(".*/*.safetensors")):
             time.sleep(0.02)
         process.terminate()
         assert process.wait() == 143
@@ -343,8 +453,12 @@ def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Pa
 
 def test_validate_leaves_its_verdict_in_the_package(checkpoint: Path, tmp_path: Path) -> None:
     done("export", checkpoint, "--output", tmp_path / "package")
-    done("validate", tmp_path / "package", "--reference", checkpoint, "--report", tmp_path / "report")
-    verdicts = [json.loads((tmp_path / name / "parity.json").read_text()) for name in ("package", "report")]
+    done(
+        "validate", tmp_path / "package", "--reference", checkpoint, "--report", tmp_path / "report"
+    )
+    verdicts = [
+        json.loads((tmp_path / name / "parity.json").read_text()) for name in ("package", "report")
+    ]
     assert verdicts[0] == verdicts[1]
     assert verdicts[0]["passed"] is True
 
@@ -356,12 +470,25 @@ def test_the_bare_command_shows_the_help() -> None:
 
 def test_export_groups_its_options_and_says_which_go_together() -> None:
     text = done("export", "--help")
-    headings = ["The package:", "What the graph is made for:", "What becomes of the weights:", "A checkpoint of the"]
-    places = [text.index(heading) for heading in (*headings, "Other options:", "Which options go together:")]
+    headings = [
+        "The package:",
+        "What the graph is made for:",
+        "What becomes of the weights:",
+        "A checkpoint of the",
+    ]
+    places = [
+        text.index(heading)
+        for heading in (*headings, "Other options:", "Which options go together:")
+    ]
     assert places == sorted(places)
     for option in main.get_command(click.Context(main), "export").params:
         if isinstance(option, click.Option):
-            assert text.count(f"\n  {option.opts[0]} ") == 1 or option.name in ("target", "weights", "help", "verbose")
+            assert text.count(f"\n  {option.opts[0]} ") == 1 or option.name in (
+                "target",
+                "weights",
+                "help",
+                "verbose",
+            )
     assert "--target ort --provider cuda" in text[places[-1] :]
 
 

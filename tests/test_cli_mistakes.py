@@ -1,4 +1,6 @@
-"""Every mistake a user is likely to make ends with code 2, one line that helps, and nothing left behind."""
+"""Every mistake a user is likely to make ends with code 2, one line that helps, and nothing left
+behind.
+"""
 
 import errno
 import json
@@ -33,9 +35,13 @@ class Desk:
         self.output = folder / "output"
 
     def refused(self, words: Words, *arguments: object) -> str:
-        """Run a command line and return its one line on stderr, after checking that nothing else came of it."""
+        """Run a command line and return its one line on stderr, after checking that nothing else
+        came of it.
+        """
         before = self._everything()
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="gptoss-onnx")
+        result = CliRunner().invoke(
+            main, [str(argument) for argument in arguments], prog_name="gptoss-onnx"
+        )
         line = result.stderr
         assert result.exit_code == 2, line
         assert result.stdout == ""
@@ -52,14 +58,20 @@ class Desk:
         return self.refused(words, "export", self.checkpoint, "--output", self.output, *more)
 
     def refused_generate(self, words: Words, *more: object) -> str:
-        prompt = () if {"--prompt", "--prompt-tokens"} & {*map(str, more)} else ("--prompt-tokens", "1,2,3")
+        prompt = (
+            ()
+            if {"--prompt", "--prompt-tokens"} & {*map(str, more)}
+            else ("--prompt-tokens", "1,2,3")
+        )
         return self.refused(words, "generate", self.package, *prompt, "--max-new-tokens", 2, *more)
 
     def edit_config(self, **changes: Any) -> None:
         """Change keys of config.json; None takes one out."""
         path = self.checkpoint / "config.json"
         document = json.loads(path.read_text()) | changes
-        path.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+        path.write_text(
+            json.dumps({key: value for key, value in document.items() if value is not None})
+        )
 
     def edit_header(self, edit: Callable[[dict[str, Any]], None]) -> None:
         """Rewrite the header of the checkpoint's safetensors file."""
@@ -100,16 +112,31 @@ def _shard(desk: Desk) -> None:
 
 
 CHECKPOINTS: dict[str, tuple[Callable[[Desk], object], Words]] = {
-    "another model": (lambda desk: desk.edit_config(model_type="llama"), ("model_type: found 'llama'", "'gpt_oss'")),
-    "a missing key": (lambda desk: desk.edit_config(head_dim=None), "head_dim: missing, expected an integer"),
+    "another model": (
+        lambda desk: desk.edit_config(model_type="llama"),
+        ("model_type: found 'llama'", "'gpt_oss'"),
+    ),
+    "a missing key": (
+        lambda desk: desk.edit_config(head_dim=None),
+        "head_dim: missing, expected an integer",
+    ),
     "several wrong keys": (
         lambda desk: desk.edit_config(num_attention_heads=7, rms_norm_eps="small"),
         ("num_attention_heads", "rms_norm_eps: found 'small'"),
     ),
-    "config that is no JSON": (lambda desk: (desk.checkpoint / "config.json").write_text("{"), "config.json"),
+    "config that is no JSON": (
+        lambda desk: (desk.checkpoint / "config.json").write_text("{"),
+        "config.json",
+    ),
     "no config": (lambda desk: (desk.checkpoint / "config.json").unlink(), "config.json"),
-    "cut off weights": (lambda desk: os.truncate(desk.weights, 9000), ("model.safetensors", "cut off", "download")),
-    "weights that are none": (lambda desk: desk.weights.write_text("hello"), "not a safetensors file"),
+    "cut off weights": (
+        lambda desk: os.truncate(desk.weights, 9000),
+        ("model.safetensors", "cut off", "download"),
+    ),
+    "weights that are none": (
+        lambda desk: desk.weights.write_text("hello"),
+        "not a safetensors file",
+    ),
     "a git-lfs pointer": (
         lambda desk: desk.weights.write_text("version https://git-lfs.github.com/spec/v1\n"),
         "git lfs pull",
@@ -125,14 +152,19 @@ CHECKPOINTS: dict[str, tuple[Callable[[Desk], object], Words]] = {
         ("model.norm.weight: missing", "model.norm.wait: unexpected"),
     ),
     "a file instead of a folder": (
-        lambda desk: (desk.checkpoint.rename(desk.folder / "moved"), desk.checkpoint.write_text("")),
+        lambda desk: (
+            desk.checkpoint.rename(desk.folder / "moved"),
+            desk.checkpoint.write_text(""),
+        ),
         "found a file, expected the checkpoint's folder",
     ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "words"), CHECKPOINTS.values(), ids=CHECKPOINTS.keys())
-def test_export_of_a_checkpoint_that_is(desk: Desk, spoil: Callable[[Desk], object], words: Words) -> None:
+def test_export_of_a_checkpoint_that_is(
+    desk: Desk, spoil: Callable[[Desk], object], words: Words
+) -> None:
     spoil(desk)
     desk.refused_export(words)
 
@@ -141,7 +173,9 @@ def test_export_of_a_folder_that_is_not_there(desk: Desk) -> None:
     desk.refused(("nowhere", "no such folder"), "export", "./nowhere", "--output", desk.output)
 
 
-def test_export_of_a_hub_id_that_is_not_in_the_cache(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_of_a_hub_id_that_is_not_in_the_cache(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(desk.folder / "cache"))
     words = ("not in the Hugging Face cache", "--download", "hf download openai/gpt-oss-20b")
     desk.refused(words, "export", "openai/gpt-oss-20b", "--output", desk.output)
@@ -166,14 +200,20 @@ def test_export_over_anything_else_is_refused(desk: Desk, force: tuple[str, ...]
 
 def test_export_below_a_file(desk: Desk) -> None:
     desk.refused(
-        "is a file, so no folder can be made below it", "export", desk.checkpoint, "--output", desk.weights / "package"
+        "is a file, so no folder can be made below it",
+        "export",
+        desk.checkpoint,
+        "--output",
+        desk.weights / "package",
     )
 
 
 ACROSS = ("cannot hard-link", "file system", "--weights reference", "--weights copy")
 
 
-def test_export_links_where_the_file_system_has_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_links_where_the_file_system_has_none(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def link(*_: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -215,17 +255,29 @@ def test_writing_to_a_disk_that_is_too_small(desk: Desk, monkeypatch: pytest.Mon
 
 PACKAGES: dict[str, tuple[Callable[[Desk], object], Words]] = {
     "not there": (lambda desk: desk.package.rename(desk.folder / "moved"), "not a folder"),
-    "half-written": (lambda desk: (desk.package / "manifest.json").unlink(), "it has no manifest.json"),
+    "half-written": (
+        lambda desk: (desk.package / "manifest.json").unlink(),
+        "it has no manifest.json",
+    ),
     "a newer format's": (
         lambda desk: desk.edit_manifest(format_version=2),
         ("format_version is 2", "upgrade gptoss-onnx"),
     ),
-    "another tool's": (lambda desk: desk.edit_manifest(format="other"), "not a gptoss-onnx manifest"),
+    "another tool's": (
+        lambda desk: desk.edit_manifest(format="other"),
+        "not a gptoss-onnx manifest",
+    ),
     "malformed": (lambda desk: desk.edit_manifest(weights=3), "malformed"),
 }
 FILES: dict[str, tuple[Callable[[Desk], object], Words]] = {
-    "without its graph": (lambda desk: (desk.package / "model.onnx").unlink(), ("model.onnx", "export")),
-    "with a damaged graph": (lambda desk: (desk.package / "model.onnx").write_text("?"), "not an ONNX model"),
+    "without its graph": (
+        lambda desk: (desk.package / "model.onnx").unlink(),
+        ("model.onnx", "export"),
+    ),
+    "with a damaged graph": (
+        lambda desk: (desk.package / "model.onnx").write_text("?"),
+        "not an ONNX model",
+    ),
     "without its weights": (
         lambda desk: (desk.package / "model.safetensors").unlink(),
         ("model.safetensors", "No such file"),
@@ -235,14 +287,19 @@ FILES: dict[str, tuple[Callable[[Desk], object], Words]] = {
         ("model.safetensors: changed", "bytes", "export again"),
     ),
     "of weights with another header": (
-        lambda desk: _replace(desk.package / "model.safetensors", b"model.norm.weight", b"model.norm.waits"),
+        lambda desk: _replace(
+            desk.package / "model.safetensors", b"model.norm.weight", b"model.norm.waits"
+        ),
         ("model.safetensors: changed", "safetensors header"),
     ),
     "of weights touched since": (
         lambda desk: os.utime(desk.package / "model.safetensors"),
         ("model.safetensors: changed", "modification time"),
     ),
-    "with a damaged tokenizer": (lambda desk: (desk.package / "tokenizer.json").write_text("{}"), "not a tokenizer"),
+    "with a damaged tokenizer": (
+        lambda desk: (desk.package / "tokenizer.json").write_text("{}"),
+        "not a tokenizer",
+    ),
 }
 
 
@@ -252,7 +309,9 @@ def _replace(path: Path, old: bytes, new: bytes) -> None:
 
 @pytest.mark.parametrize("command", ["inspect", "generate", "validate"])
 @pytest.mark.parametrize(("spoil", "words"), PACKAGES.values(), ids=PACKAGES.keys())
-def test_a_package_that_is(desk: Desk, command: str, spoil: Callable[[Desk], object], words: Words) -> None:
+def test_a_package_that_is(
+    desk: Desk, command: str, spoil: Callable[[Desk], object], words: Words
+) -> None:
     spoil(desk)
     more = {"generate": ("--prompt", "x"), "validate": ("--reference", desk.checkpoint)}
     desk.refused(words, command, desk.package, *more.get(command, ()))
@@ -279,8 +338,14 @@ PROMPTS: dict[str, tuple[tuple[object, ...], Words]] = {
         f"token 1 is {VOCAB}, expected 0 to {VOCAB - 1}",
     ),
     "of a huge token": (("--prompt-tokens", "9" * 30), "expected token ids"),
-    "too long": (("--prompt", "x" * (LONGEST + 1)), (f"found {LONGEST + 1} tokens", f"at most {LONGEST}")),
-    "given twice": (("--prompt", "x", "--prompt-tokens", "1"), "found --prompt and --prompt-tokens"),
+    "too long": (
+        ("--prompt", "x" * (LONGEST + 1)),
+        (f"found {LONGEST + 1} tokens", f"at most {LONGEST}"),
+    ),
+    "given twice": (
+        ("--prompt", "x", "--prompt-tokens", "1"),
+        "found --prompt and --prompt-tokens",
+    ),
     "of bytes that are no text": (("--prompt", "\udcff"), "lone surrogate"),
     "for a chat of tokens": (("--prompt-tokens", "1", "--chat"), "--chat"),
     "with a system but no chat": (("--prompt", "x", "--system", "y"), "add --chat"),
@@ -333,7 +398,8 @@ def test_a_setting(desk: Desk, setting: str, words: Words) -> None:
 
 
 @pytest.mark.skipif(
-    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this ONNX Runtime has CUDA",
 )
 def test_cuda_where_there_is_none(desk: Desk) -> None:
     desk.refused_generate(("provider cuda", "[gpu]", "pip install"), "--provider", "cuda")
@@ -341,7 +407,13 @@ def test_cuda_where_there_is_none(desk: Desk) -> None:
 
 def test_validate_against_another_model(desk: Desk) -> None:
     desk.edit_config(rope_theta=10000.0)
-    desk.refused(("was not exported from", "rope_theta"), "validate", desk.package, "--reference", desk.checkpoint)
+    desk.refused(
+        ("was not exported from", "rope_theta"),
+        "validate",
+        desk.package,
+        "--reference",
+        desk.checkpoint,
+    )
 
 
 def test_validate_writes_no_golden_vectors_over_others(desk: Desk) -> None:
@@ -352,9 +424,18 @@ def test_validate_writes_no_golden_vectors_over_others(desk: Desk) -> None:
 MADE: dict[str, tuple[tuple[object, ...], Words]] = {
     "of an unknown model": (("7b",), "'7b' is not one of"),
     "of too many layers": (("20b", "--layers", 25), "gpt-oss-20b has 1 to 24"),
-    "of a real model with a shape": (("120b", "--heads", 8, "--tied"), "--heads, --tied/--untied: only for tiny"),
-    "of heads that do not divide": (("tiny", "--heads", 7), ("num_attention_heads: found 7", "multiple of")),
-    "of more experts a token than there are": (("tiny", "--top-k", 9), "num_experts_per_tok: found 9"),
+    "of a real model with a shape": (
+        ("120b", "--heads", 8, "--tied"),
+        "--heads, --tied/--untied: only for tiny",
+    ),
+    "of heads that do not divide": (
+        ("tiny", "--heads", 7),
+        ("num_attention_heads: found 7", "multiple of"),
+    ),
+    "of more experts a token than there are": (
+        ("tiny", "--top-k", 9),
+        "num_experts_per_tok: found 9",
+    ),
     "of a width MXFP4 cannot hold": (("tiny", "--hidden-size", 48), "a multiple of 32"),
     "of no layers": (("tiny", "--layers", 0), "0 is not in the range"),
 }

@@ -76,7 +76,9 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def with_yarn(**changes: Any) -> dict[str, Any]:
-    return changed(rope_scaling={key: value for key, value in (YARN | changes).items() if value is not MISSING})
+    return changed(
+        rope_scaling={key: value for key, value in (YARN | changes).items() if value is not MISSING}
+    )
 
 
 def read(document: dict[str, Any]) -> ModelConfig:
@@ -156,17 +158,28 @@ def test_alpha_is_read_where_it_is_given() -> None:
             "num_attention_heads: found 64, expected a multiple of num_key_value_heads = 7",
         ),
         (changed(head_dim=63), "head_dim: found 63, expected an even number"),
-        (changed(num_hidden_layers=5), "layer_types: found 4 entries, expected num_hidden_layers = 5"),
         (
-            changed(layer_types=["sliding_attention", "chunked", "full_attention", "full_attention"]),
+            changed(num_hidden_layers=5),
+            "layer_types: found 4 entries, expected num_hidden_layers = 5",
+        ),
+        (
+            changed(
+                layer_types=["sliding_attention", "chunked", "full_attention", "full_attention"]
+            ),
             "layer_types[1]: found",
         ),
         (changed(layer_types="sliding"), "layer_types: found 'sliding', expected a list"),
-        (changed(num_experts_per_tok=33), "num_experts_per_tok: found 33, expected at most num_local_experts = 32"),
+        (
+            changed(num_experts_per_tok=33),
+            "num_experts_per_tok: found 33, expected at most num_local_experts = 32",
+        ),
         (changed(sliding_window=0), "sliding_window: found 0, expected an integer of at least 1"),
         (changed(sliding_window=None), "sliding_window: found null"),
         (changed(hidden_size=2890), "hidden_size: found 2890, expected a multiple of 32"),
-        (changed(intermediate_size=2890), "intermediate_size: found 2890, expected a multiple of 32"),
+        (
+            changed(intermediate_size=2890),
+            "intermediate_size: found 2890, expected a multiple of 32",
+        ),
         (changed(rms_norm_eps=float("nan")), "rms_norm_eps: found nan, expected a finite number"),
         (changed(swiglu_limit=float("inf")), "swiglu_limit: found inf, expected a finite number"),
         (changed(rms_norm_eps=10**400), "rms_norm_eps: found 1000"),
@@ -175,14 +188,20 @@ def test_alpha_is_read_where_it_is_given() -> None:
         (changed(rope_scaling=MISSING), "rope_scaling: missing"),
         (changed(rope_scaling=None), "rope_scaling: missing"),
         (changed(rope_scaling=[1]), "rope_scaling: found [1], expected a JSON object"),
-        (changed(rope_scaling={"rope_type": "linear", "factor": 2.0}), "rope_scaling.rope_type: found 'linear'"),
+        (
+            changed(rope_scaling={"rope_type": "linear", "factor": 2.0}),
+            "rope_scaling.rope_type: found 'linear'",
+        ),
         (changed(rope_scaling={"full_attention": YARN}), "found settings per layer type"),
         (changed(partial_rotary_factor=0.5), "partial_rotary_factor: found 0.5, expected 1"),
         (with_yarn(partial_rotary_factor=0.5), "rope_scaling.partial_rotary_factor: found 0.5"),
         (with_yarn(factor=MISSING), "rope_scaling.factor: missing"),
         (with_yarn(factor=float("inf")), "rope_scaling.factor: found inf"),
         (with_yarn(truncate=None), "rope_scaling.truncate: found null, expected true or false"),
-        (with_yarn(original_max_position_embeddings=0), "original_max_position_embeddings: found 0"),
+        (
+            with_yarn(original_max_position_embeddings=0),
+            "original_max_position_embeddings: found 0",
+        ),
     ],
 )
 def test_wrong_values_are_named(document: dict[str, Any], message: str) -> None:
@@ -195,10 +214,16 @@ def test_wrong_values_are_named(document: dict[str, Any], message: str) -> None:
 
 def test_all_problems_come_in_one_error() -> None:
     with pytest.raises(CheckpointError) as caught:
-        read(changed(hidden_act="gelu", head_dim=63, vocab_size=MISSING, rope_scaling={"type": "llama3"}))
+        read(
+            changed(
+                hidden_act="gelu", head_dim=63, vocab_size=MISSING, rope_scaling={"type": "llama3"}
+            )
+        )
     text = str(caught.value)
     assert text.count("; ") == 3
-    assert all(name in text for name in ("hidden_act", "head_dim", "vocab_size", "rope_scaling.type"))
+    assert all(
+        name in text for name in ("hidden_act", "head_dim", "vocab_size", "rope_scaling.type")
+    )
 
 
 def test_sizes_need_no_multiple_of_32_without_mxfp4() -> None:
@@ -247,7 +272,9 @@ def test_frequencies_equal_those_of_transformers(document: dict[str, Any]) -> No
 def test_frequencies_equal_those_of_transformers_for_any_values(
     theta: float, head_dim: int, factor: float, original: int, truncate: bool
 ) -> None:
-    document = with_yarn(factor=factor, original_max_position_embeddings=original, truncate=truncate)
+    document = with_yarn(
+        factor=factor, original_max_position_embeddings=original, truncate=truncate
+    )
     assert_same_frequencies(document | {"rope_theta": theta, "head_dim": head_dim})
 
 

@@ -1,4 +1,6 @@
-"""What messages spell is text: control tokens in them neither open nor close a message, and other text is untouched."""
+"""What messages spell is text: control tokens in them neither open nor close a message, and other
+text is untouched.
+"""
 
 import contextlib
 import json
@@ -52,7 +54,9 @@ def conversation(**texts: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         {"role": "assistant", "thinking": of["thinking"], "tool_calls": [call]},
         {"role": "tool", "name": of["name"], "content": {of["result"]: of["result"]}},
     ]
-    return messages, {"tools": [{"type": "function", "function": {"name": "tide", "description": of["tool"]}}]}
+    return messages, {
+        "tools": [{"type": "function", "function": {"name": "tide", "description": of["tool"]}}]
+    }
 
 
 PLACES = ["name", "argument", "result", "thinking", "user", "tool"]
@@ -72,13 +76,19 @@ def test_no_place_of_a_conversation_can_forge_a_message(tokenizer: Tokenizer, pl
     assert structure(tokenizer, ids) == structure(tokenizer, honest)
     text = tokenizer.chat_template.render(forged, variables=forged_variables)
     assert tokenizer.decode(ids, skip_special_tokens=False) == text  # nothing is lost or changed
-    trusting = tokenizer.encode_chat(forged, variables=forged_variables, special_tokens_in_content=True)
+    trusting = tokenizer.encode_chat(
+        forged, variables=forged_variables, special_tokens_in_content=True
+    )
     assert trusting == tokenizer.encode(text, add_special_tokens=False)
     assert structure(tokenizer, trusting) != structure(tokenizer, honest)
 
 
-def test_the_text_is_encoded_in_one_piece(tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast) -> None:
-    """Its tokens are those of the same text anywhere else, also where letters touch what looks like a control token."""
+def test_the_text_is_encoded_in_one_piece(
+    tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast
+) -> None:
+    """Its tokens are those of the same text anywhere else, also where letters touch what looks like
+    a control token.
+    """
     said = "the cat<|start|>sat on<|end|> the mat"
     ids = tokenizer.encode_chat([{"role": "user", "content": said}])
     plain = theirs.encode(said, add_special_tokens=False, split_special_tokens=True)
@@ -90,23 +100,39 @@ def test_the_text_is_encoded_in_one_piece(tokenizer: Tokenizer, theirs: PreTrain
 
 @pytest.mark.parametrize(
     "user",
-    ["> quoted", "5 <", "a <| b |> c", "|>", "<|", "start", "<|unknown|>", "\U000f0000 private", "x" * 3000 + "<"],
+    [
+        "> quoted",
+        "5 <",
+        "a <| b |> c",
+        "|>",
+        "<|",
+        "start",
+        "<|unknown|>",
+        "\U000f0000 private",
+        "x" * 3000 + "<",
+    ],
 )
 def test_text_without_control_tokens_is_as_in_transformers(
     tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, user: str
 ) -> None:
     messages, variables = conversation(user=user)
-    expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **variables)
+    expected = theirs.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False, **variables
+    )
     assert tokenizer.encode_chat(messages, variables=variables) == expected
 
 
-PIECES = st.sampled_from([*SPECIAL, "<|", "|>", "<", ">", "start", "|", "\U000f0000", "a", " ", "é", "\\", '"', "\n"])
+PIECES = st.sampled_from(
+    [*SPECIAL, "<|", "|>", "<", ">", "start", "|", "\U000f0000", "a", " ", "é", "\\", '"', "\n"]
+)
 TEXTS = st.lists(PIECES, max_size=6).map("".join)
 
 
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
-def test_any_text_in_any_place_leaves_the_structure_alone(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_any_text_in_any_place_leaves_the_structure_alone(
+    tokenizer: Tokenizer, data: st.DataObject
+) -> None:
     texts = {place: data.draw(TEXTS) for place in data.draw(st.sets(st.sampled_from(PLACES)))}
     # Empty thoughts and no name are other conversations.
     texts = {place: text or "x" for place, text in texts.items()}
@@ -119,16 +145,24 @@ def test_any_text_in_any_place_leaves_the_structure_alone(tokenizer: Tokenizer, 
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
-def test_halves_of_a_control_token_in_two_messages_do_not_join(folder: Path, tmp_path: Path) -> None:
+def test_halves_of_a_control_token_in_two_messages_do_not_join(
+    folder: Path, tmp_path: Path
+) -> None:
     other = Tokenizer.open(
-        write_harmony_tokenizer(tmp_path / "joined", "{% for m in messages %}{{ m.content }}{% endfor %}")
+        write_harmony_tokenizer(
+            tmp_path / "joined", "{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
     )
     messages = [{"role": "user", "content": "<|sta"}, {"role": "user", "content": "rt|>"}]
     assert structure(other, other.encode_chat(messages)) == []
     assert other.encode_chat(messages) == other.encode_plain("<|start|>")
     # A control token that the template makes of a role stays one.
-    made = Tokenizer.open(write_harmony_tokenizer(tmp_path / "made", "{{ '<|' + messages[0].role + '|>' }}"))
-    assert made.encode_chat([{"role": "start", "content": "x<|end|>"}]) == [made.special_tokens["<|start|>"]]
+    made = Tokenizer.open(
+        write_harmony_tokenizer(tmp_path / "made", "{{ '<|' + messages[0].role + '|>' }}")
+    )
+    assert made.encode_chat([{"role": "start", "content": "x<|end|>"}]) == [
+        made.special_tokens["<|start|>"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +175,9 @@ def test_halves_of_a_control_token_in_two_messages_do_not_join(folder: Path, tmp
         "{% if '<|end|>' in messages[0].content %}<|end|>{% endif %}y",
     ],
 )
-def test_a_template_that_changes_what_is_spelled_is_refused_or_safe(tmp_path: Path, template: str) -> None:
+def test_a_template_that_changes_what_is_spelled_is_refused_or_safe(
+    tmp_path: Path, template: str
+) -> None:
     other = Tokenizer.open(write_harmony_tokenizer(tmp_path, template))
     messages = [{"role": "user", "content": "x<|end|>y"}]
     ids = None
@@ -161,7 +197,9 @@ def test_a_text_outside_of_chats_is_as_it_was(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("<|end|>") == [tokenizer.special_tokens["<|end|>"]]
 
 
-def test_control_tokens_that_a_file_does_not_call_special_are_such(folder: Path, tmp_path: Path) -> None:
+def test_control_tokens_that_a_file_does_not_call_special_are_such(
+    folder: Path, tmp_path: Path
+) -> None:
     document = json.loads((folder / "tokenizer.json").read_text())
     for token in document["added_tokens"]:
         token["special"] = False

@@ -10,7 +10,11 @@ PLACES = ("*.md", "docs/**/*.md", "clients/*.md", "clients/*/*.md", "demo/*.md",
 def test_cmake_builds_with_all_cores() -> None:
     """One core takes many times as long for a client or the library."""
     pages = [page for place in PLACES for page in ROOT.glob(place)]
-    builds = [line for page in pages for line in re.findall(r"cmake --build [^`\n]*", page.read_text(encoding="utf-8"))]
+    builds = [
+        line
+        for page in pages
+        for line in re.findall(r"cmake --build [^`\n]*", page.read_text(encoding="utf-8"))
+    ]
     assert len(builds) > 3
     assert [line for line in builds if "--parallel" not in line] == []
 

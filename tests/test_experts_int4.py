@@ -1,4 +1,6 @@
-"""`export --target ort --experts int4`: MXFP4 rounded to the nearest 4-bit integers, named, measured, and refused."""
+"""`export --target ort --experts int4`: MXFP4 rounded to the nearest 4-bit integers, named,
+measured, and refused.
+"""
 
 import os
 import shutil
@@ -27,12 +29,17 @@ STEPS = (1, 1.5, 2, -1, -1.5, -2)  # in halves of the scale
 
 @pytest.fixture(scope="module")
 def package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    return export(demo_checkpoint, tmp_path_factory.mktemp("int4") / "package", target="ort", experts="int4")
+    return export(
+        demo_checkpoint, tmp_path_factory.mktemp("int4") / "package", target="ort", experts="int4"
+    )
 
 
 def rounded(block: bytes, exponent: int) -> np.ndarray:
     """The weights of one block, by way of codes and scales."""
-    blocks, scales = torch.frombuffer(bytearray(block), dtype=torch.uint8)[None], torch.tensor([exponent]).byte()
+    blocks, scales = (
+        torch.frombuffer(bytearray(block), dtype=torch.uint8)[None],
+        torch.tensor([exponent]).byte(),
+    )
     codes, steps = mxfp4_as_int4(blocks)
     return decode_int4(codes, mxfp4_int4_scales(steps, scales)[:, None])[0].double().numpy()
 
@@ -60,11 +67,18 @@ def test_rounded_weights_are_exact_in_bfloat16() -> None:
     blocks = torch.randint(256, (500, 16), generator=torch.Generator().manual_seed(0)).byte()
     codes, steps = mxfp4_as_int4(blocks)
     scales = mxfp4_int4_scales(steps, torch.full((500,), 120).byte())[:, None]
-    assert torch.equal(decode_int4(codes, scales, torch.bfloat16).float(), decode_int4(codes, scales))
+    assert torch.equal(
+        decode_int4(codes, scales, torch.bfloat16).float(), decode_int4(codes, scales)
+    )
 
 
-def test_the_file_holds_what_the_checkpoint_rounds_to(demo_checkpoint: Path, package: Package) -> None:
-    ours, theirs = load_file(package.folder / ORT_WEIGHTS), load_file(demo_checkpoint / "model.safetensors")
+def test_the_file_holds_what_the_checkpoint_rounds_to(
+    demo_checkpoint: Path, package: Package
+) -> None:
+    ours, theirs = (
+        load_file(package.folder / ORT_WEIGHTS),
+        load_file(demo_checkpoint / "model.safetensors"),
+    )
     stems = [name.removesuffix("_blocks") for name in theirs if name.endswith("_blocks")]
     assert len(stems) == 12
     for stem in stems:
@@ -81,7 +95,10 @@ def test_graph_and_manifest_say_so(package: Package, ort_package: Package) -> No
     graph = onnx.load(package.folder / "model.onnx", load_external_data=False).graph
     experts = [node for node in graph.node if node.op_type == "QMoE"]
     bits = [
-        (attribute.name, attribute.i) for node in experts for attribute in node.attribute if "bits" in attribute.name
+        (attribute.name, attribute.i)
+        for node in experts
+        for attribute in node.attribute
+        if "bits" in attribute.name
     ]
     assert bits == [("expert_weight_bits", 4)] * 6
     assert package.manifest.lossy == ("experts in int4 (block 32)",)
@@ -114,11 +131,15 @@ def test_validate_fails_where_the_rounded_weights_are_others(
     assert [case.name for case in report.cases if case.passed is False] == [LOSS]
 
 
-def test_golden_vectors_written_later_are_the_same(package: Package, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_golden_vectors_written_later_are_the_same(
+    package: Package, demo_checkpoint: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(package.folder, tmp_path / "package", copy_function=os.link)
     shutil.move(folder / "golden", tmp_path / "golden")
     write_golden_vectors(folder, demo_checkpoint)
-    written = [(place / "golden.json").read_text() for place in (tmp_path / "golden", folder / "golden")]
+    written = [
+        (place / "golden.json").read_text() for place in (tmp_path / "golden", folder / "golden")
+    ]
     assert written[0] == written[1]
 
 
@@ -127,7 +148,10 @@ def test_golden_vectors_written_later_are_the_same(package: Package, demo_checkp
     [
         ({}, "--experts int4: found with --target portable"),
         ({"target": "ort", "provider": "cuda"}, "--experts int4: found with --provider cuda"),
-        ({"experts": "int3", "target": "ort"}, "experts: found 'int3', expected one of checkpoint, int4"),
+        (
+            {"experts": "int3", "target": "ort"},
+            "experts: found 'int3', expected one of checkpoint, int4",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -1,4 +1,6 @@
-"""What `export` writes: the graph, the weights and how they are placed, the manifest, the side files."""
+"""What `export` writes: the graph, the weights and how they are placed, the manifest, the side
+files.
+"""
 
 import hashlib
 import itertools
@@ -33,21 +35,33 @@ def graph(demo_package: Package) -> onnx.ModelProto:
     return onnx.load(demo_package.folder / "model.onnx", load_external_data=False)
 
 
-def test_weights_are_hard_links_and_nothing_is_copied(tmp_path: Path, demo_checkpoint: Path) -> None:
+def test_weights_are_hard_links_and_nothing_is_copied(
+    tmp_path: Path, demo_checkpoint: Path
+) -> None:
     checkpoint = shutil.copytree(demo_checkpoint, tmp_path / "checkpoint")
     package = export(checkpoint, tmp_path / "package")
     linked = package.folder / "model.safetensors"
     assert linked.samefile(checkpoint / "model.safetensors")
     assert linked.stat().st_nlink == 2
-    own = [path for path in package.folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1]
+    own = [
+        path for path in package.folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1
+    ]
     assert sum(path.stat().st_size for path in own) < OWN_BYTES_LIMIT
     assert package.manifest.weights.mode == "link"
     assert package.manifest.weights.bit_identical
 
 
-def test_every_initializer_is_the_checkpoints_bytes(demo_checkpoint: Path, demo_package: Package, graph) -> None:
-    """External data must point at exactly the bytes that safetensors' own reader returns, under the same names."""
-    external = [tensor for tensor in graph.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+def test_every_initializer_is_the_checkpoints_bytes(
+    demo_checkpoint: Path, demo_package: Package, graph
+) -> None:
+    """External data must point at exactly the bytes that safetensors' own reader returns, under the
+    same names.
+    """
+    external = [
+        tensor
+        for tensor in graph.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
     with safe_open(demo_checkpoint / "model.safetensors", framework="pt") as theirs:
         assert {tensor.name for tensor in external} == set(theirs.keys())
         for tensor in external:
@@ -55,7 +69,10 @@ def test_every_initializer_is_the_checkpoints_bytes(demo_checkpoint: Path, demo_
             content = (demo_package.folder / entries["location"]).read_bytes()
             offset, length = int(entries["offset"]), int(entries["length"])
             value = theirs.get_tensor(tensor.name)
-            assert content[offset : offset + length] == value.reshape(-1).view(torch.uint8).numpy().tobytes()
+            assert (
+                content[offset : offset + length]
+                == value.reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
             assert list(value.shape) == list(tensor.dims)
 
 
@@ -71,7 +88,9 @@ def test_graph_is_clean(graph: onnx.ModelProto) -> None:
     assert b"stack_trace" not in text and os.fsencode(Path.cwd()) not in text
     functions = [function.name for function in graph.functions]
     assert functions.index("DecodeMXFP4") < functions.index("MoEDispatchMXFP4")
-    dims = {dim.dim_param for value in graph.graph.input for dim in value.type.tensor_type.shape.dim} - {""}
+    dims = {
+        dim.dim_param for value in graph.graph.input for dim in value.type.tensor_type.shape.dim
+    } - {""}
     assert dims == {"batch", "sequence", "kept", "capacity", "window_capacity"}
 
 
@@ -81,7 +100,10 @@ def test_interface_is_the_documented_one(graph: onnx.ModelProto) -> None:
     caches = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
     heads = ["input_ids", "past_lengths", "new_lengths", "logit_positions"]
     assert inputs == [*heads, *(f"past_key_values.{cache}" for cache in caches)]
-    assert [value.name for value in graph.graph.output] == ["logits", *(f"present.{cache}" for cache in caches)]
+    assert [value.name for value in graph.graph.output] == [
+        "logits",
+        *(f"present.{cache}" for cache in caches),
+    ]
 
 
 def test_copy_passes_the_checker_by_path(demo_package: Package) -> None:
@@ -110,7 +132,9 @@ def test_reference_mode_places_nothing_and_runs(tiny_checkpoint: Path, tmp_path:
 
 @pytest.mark.parametrize("weights", ["link", "reference"])
 def test_hub_cache_snapshot(tmp_path: Path, weights: str) -> None:
-    """A snapshot is symlinks into blobs: links go to the blobs, under the snapshot's names, and sha256 comes free."""
+    """A snapshot is symlinks into blobs: links go to the blobs, under the snapshot's names, and
+    sha256 comes free.
+    """
     plain, snapshot = tmp_path / "plain", tmp_path / "models--a--b" / "snapshots" / "main"
     make_checkpoint(plain, tiny_config(), seed=4, shard_bytes=200_000)
     blobs = tmp_path / "models--a--b" / "blobs"
@@ -125,7 +149,11 @@ def test_hub_cache_snapshot(tmp_path: Path, weights: str) -> None:
     files = package.manifest.weights.files
     assert len(files) > 1
     for entry in files:
-        name = entry.name if weights == "link" else next(n for n, digest in hashes.items() if digest == entry.name)
+        name = (
+            entry.name
+            if weights == "link"
+            else next(n for n, digest in hashes.items() if digest == entry.name)
+        )
         assert entry.sha256 == hashes[name]
         assert weights == "reference" or (package.folder / name).samefile(blobs / hashes[name])
     with Session.open(package.folder, threads=1) as session:
@@ -137,7 +165,9 @@ def test_manifest_describes_the_package(demo_package: Package, demo_checkpoint: 
     assert manifest == demo_package.manifest
     with open_checkpoint(demo_checkpoint) as checkpoint:
         config = checkpoint.config
-    assert [layer.window for layer in manifest.cache] == [config.window_of(i) for i in range(config.num_layers)]
+    assert [layer.window for layer in manifest.cache] == [
+        config.window_of(i) for i in range(config.num_layers)
+    ]
     assert {use.name: use.count for use in manifest.ops} == {
         "SinkAttention": config.num_layers,
         "MoEDispatchMXFP4": config.num_layers,
@@ -167,7 +197,9 @@ def test_golden_vectors_agree_with_the_package(demo_package: Package) -> None:
             logits = session.score(case["token_ids"])[case["positions"]]
             top = np.take_along_axis(logits, np.array(case["top_indices"]), axis=1)
             np.testing.assert_allclose(top, case["top_logits"], atol=1e-3)
-            np.testing.assert_allclose(logits[:, golden["sampled_indices"]], case["sampled_logits"], atol=1e-3)
+            np.testing.assert_allclose(
+                logits[:, golden["sampled_indices"]], case["sampled_logits"], atol=1e-3
+            )
             logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(-1))
             np.testing.assert_allclose(logsumexp, case["logsumexp"], atol=1e-3)
             assert len(case["greedy"]) == 64
@@ -179,13 +211,20 @@ def test_narrow_cache_is_recorded_and_runs(
 ) -> None:
     package = export(tiny_checkpoint, tmp_path / "package", kv_dtype=kv_dtype)
     assert package.manifest.lossy == (f"kv cache in {kv_dtype}",)
-    with Session.open(package.folder, threads=1) as narrow, Session.open(tiny_package.folder, threads=1) as wide:
+    with (
+        Session.open(package.folder, threads=1) as narrow,
+        Session.open(tiny_package.folder, threads=1) as wide,
+    ):
         tokens = list(range(30))
-        correlation = np.corrcoef(narrow.score(tokens, chunk=5).ravel(), wide.score(tokens, chunk=5).ravel())[0, 1]
+        correlation = np.corrcoef(
+            narrow.score(tokens, chunk=5).ravel(), wide.score(tokens, chunk=5).ravel()
+        )[0, 1]
     assert 0.995 < correlation < 1
 
 
-def test_existing_output_is_kept_without_force_and_replaced_with_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_existing_output_is_kept_without_force_and_replaced_with_it(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "package"
     export(tiny_checkpoint, output)
     (output / "mark").touch()
@@ -214,7 +253,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _said_to_go_together(target: str, provider: str, weights: str, dense: str, experts: str, kv_dtype: str) -> bool:
+def _said_to_go_together(
+    target: str, provider: str, weights: str, dense: str, experts: str, kv_dtype: str
+) -> bool:
     """What the help of `export` says, in the order of its lines."""
     if target == "portable":
         return (provider, experts) == ("cpu", "checkpoint") and (

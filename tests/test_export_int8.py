@@ -1,4 +1,6 @@
-"""`export --dense int8`: the file it writes, the graph it rewrites, what it leaves alone, and what it refuses."""
+"""`export --dense int8`: the file it writes, the graph it rewrites, what it leaves alone, and what
+it refuses.
+"""
 
 import json
 import logging
@@ -49,11 +51,18 @@ def graph(package: Package) -> onnx.ModelProto:
 
 def test_the_file_holds_the_quantized_projections(package: Package, demo_checkpoint: Path) -> None:
     """Read by safetensors' own reader, compared with the quantizer on whole matrices."""
-    source, stored = load_file(demo_checkpoint / "model.safetensors"), load_file(package.folder / INT8_FILE)
+    source, stored = (
+        load_file(demo_checkpoint / "model.safetensors"),
+        load_file(package.folder / INT8_FILE),
+    )
     layers = len(package.manifest.cache)
-    names = [f"model.layers.{layer}.self_attn.{name}" for layer in range(layers) for name in PROJECTIONS]
+    names = [
+        f"model.layers.{layer}.self_attn.{name}" for layer in range(layers) for name in PROJECTIONS
+    ]
     names.append("lm_head")
-    assert set(stored) == {f"{name}.{part}" for name in names for part in ("weight_int8", "weight_scales")}
+    assert set(stored) == {
+        f"{name}.{part}" for name in names for part in ("weight_int8", "weight_scales")
+    }
     for name in names:
         weight, scales = quantize_int8(source[f"{name}.weight"])
         assert torch.equal(stored[f"{name}.weight_int8"], weight)
@@ -63,10 +72,15 @@ def test_the_file_holds_the_quantized_projections(package: Package, demo_checkpo
 def test_the_graph_has_8_bits_in_the_projections_and_the_checkpoint_elsewhere(
     package: Package, graph: onnx.ModelProto
 ) -> None:
-    nodes = {op: [node for node in graph.graph.node if node.op_type == op] for op in ("Linear", "LinearInt8")}
+    nodes = {
+        op: [node for node in graph.graph.node if node.op_type == op]
+        for op in ("Linear", "LinearInt8")
+    }
     layers = len(package.manifest.cache)
     assert [node.name.rsplit(".", 2)[1] for node in nodes["Linear"]] == ["router"] * layers
-    assert "model.layers.0.self_attn.q_proj.LinearInt8" in {node.name for node in nodes["LinearInt8"]}
+    assert "model.layers.0.self_attn.q_proj.LinearInt8" in {
+        node.name for node in nodes["LinearInt8"]
+    }
     assert len(nodes["LinearInt8"]) == 4 * layers + 1
     files = {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}["location"]
@@ -82,7 +96,9 @@ def test_the_graph_has_8_bits_in_the_projections_and_the_checkpoint_elsewhere(
 def test_the_manifest_says_what_is_lossy_and_what_is_not(package: Package) -> None:
     manifest = Manifest.read(package.folder)
     schema = json.loads((Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(json.loads((package.folder / "manifest.json").read_text()))
+    jsonschema.Draft202012Validator(schema).validate(
+        json.loads((package.folder / "manifest.json").read_text())
+    )
     layers = len(manifest.cache)
     assert {use.name: use.count for use in manifest.ops} == {
         "Linear": layers,
@@ -123,7 +139,12 @@ def test_weights_may_be_copied_and_not_referred_to(tiny_checkpoint: Path, tmp_pa
 
 
 def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "checkpoint", tiny_config(tie_word_embeddings=True), layout="hf-bf16", dtype="F16")
+    make_checkpoint(
+        tmp_path / "checkpoint",
+        tiny_config(tie_word_embeddings=True),
+        layout="hf-bf16",
+        dtype="F16",
+    )
     package = export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
     graph = onnx.load(package.folder / "model.onnx", load_external_data=False).graph
     users = {
@@ -132,7 +153,8 @@ def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None
     }
     assert users == {"model.embed_tokens.weight": ["Gather"], "lm_head.weight_int8": ["LinearInt8"]}
     report = validate(package.folder, tmp_path / "checkpoint", kernels="portable")
-    # How much random weights lose is a matter of luck; that the package is the reference with 8 bits is not.
+    # How much random weights lose is a matter of luck; that the package is the reference with 8
+    # bits is not.
     assert all(case.passed for case in report.cases if case.name != LOSS), report.table()
 
 
@@ -141,7 +163,8 @@ def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path
     make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
     package = export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
     assert package.manifest.lossy == (
-        "o in int8 (block 32); q, k, v and lm_head as in the checkpoint, whose input width is no multiple of 32",
+        "o in int8 (block 32); q, k, v and lm_head as in the checkpoint, whose input width is no "
+        "multiple of 32",
     )
     with Session.open(package.folder, threads=1) as session:
         assert np.isfinite(session.score([1, 2, 3])).all()
@@ -150,7 +173,9 @@ def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path
 def test_a_model_of_other_widths_throughout_is_refused(tmp_path: Path) -> None:
     config = tiny_config(hidden_size=48, num_heads=3, num_kv_heads=1, head_dim=16)
     make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
-    with pytest.raises(InputError, match="--dense int8: found input widths 48, expected a multiple of 32"):
+    with pytest.raises(
+        InputError, match="--dense int8: found input widths 48, expected a multiple of 32"
+    ):
         export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
 
@@ -164,7 +189,9 @@ def test_a_weight_that_is_not_finite_is_refused(
     tensors = load_file(tmp_path / "checkpoint" / "model.safetensors")
     tensors["model.layers.1.self_attn.v_proj.weight"][5, 3] = torch.inf
     save_file(tensors, tmp_path / "checkpoint" / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"layers\.1\.self_attn\.v_proj\.weight: not finite in rows 0 to "):
+    with pytest.raises(
+        CheckpointError, match=r"layers\.1\.self_attn\.v_proj\.weight: not finite in rows 0 to "
+    ):
         export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
 
@@ -179,7 +206,9 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_the_checkpoint_is_not_written_over(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_of_the_checkpoint_is_not_written_over(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     """A link of that name in the package would lead into the checkpoint."""
     (tmp_path / "theirs").write_text("weights")
     os.link(tmp_path / "theirs", tmp_path / INT8_FILE)
@@ -228,8 +257,12 @@ print(peak - before)
     assert (tmp_path / "int8").stat().st_size > 1 << 27
 
 
-def test_golden_vectors_are_those_of_the_quantized_reference(package: Package, demo_checkpoint: Path) -> None:
-    """A client proves itself on what this package computes, not on what was lost when it was made."""
+def test_golden_vectors_are_those_of_the_quantized_reference(
+    package: Package, demo_checkpoint: Path
+) -> None:
+    """A client proves itself on what this package computes, not on what was lost when it was
+    made.
+    """
     golden = json.loads((package.folder / "golden" / "golden.json").read_text())
     with Session.open(package.folder, kernels="portable", threads=1) as session:
         for case in golden["cases"]:
@@ -238,11 +271,16 @@ def test_golden_vectors_are_those_of_the_quantized_reference(package: Package, d
             np.testing.assert_allclose(found, case["sampled_logits"], atol=PACKAGE_LOGITS_NATIVE)
 
 
-def test_golden_vectors_written_later_are_the_same(package: Package, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_golden_vectors_written_later_are_the_same(
+    package: Package, demo_checkpoint: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(package.folder, tmp_path / "package", copy_function=os.link)
     shutil.move(folder / "golden", tmp_path / "golden")
     write_golden_vectors(folder, demo_checkpoint)
-    written = [json.loads((place / "golden.json").read_text()) for place in (tmp_path / "golden", folder / "golden")]
+    written = [
+        json.loads((place / "golden.json").read_text())
+        for place in (tmp_path / "golden", folder / "golden")
+    ]
     assert written[0] == written[1]
 
 

@@ -54,7 +54,11 @@ class Forks:
 
 @pytest.fixture(scope="module")
 def forks(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    folders = (tiny_checkpoint, run_folder(tmp_path_factory) / "made-once", tmp_path_factory.mktemp("forks"))
+    folders = (
+        tiny_checkpoint,
+        run_folder(tmp_path_factory) / "made-once",
+        tmp_path_factory.mktemp("forks"),
+    )
     command = [sys.executable, export_forks.__file__, *map(str, folders)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
@@ -92,7 +96,9 @@ def test_kill_while_replacing_leaves_the_old_or_the_new(forks: Forks, tmp_path: 
 
 
 def test_a_finished_staging_folder_is_no_package(forks: Forks, tmp_path: Path) -> None:
-    """The moment between the manifest and the rename: everything is there, and still it does not open."""
+    """The moment between the manifest and the rename: everything is there, and still it does not
+    open.
+    """
     output = tmp_path / "package"
     forks.export(output)
     unfinished = output.rename(tmp_path / f".package.abc{STAGING_SUFFIX}")
@@ -101,7 +107,9 @@ def test_a_finished_staging_folder_is_no_package(forks: Forks, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_replacing_swaps_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
+def test_replacing_swaps_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
     """With the atomic exchange, and where the system has none."""
     if not exchange:
         monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
@@ -114,7 +122,9 @@ def test_replacing_swaps_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, PackageError, OSError])
-def test_a_failure_leaves_the_old_package_and_no_litter(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failure_leaves_the_old_package_and_no_litter(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     output = tmp_path / "package"
     with staged_folder(output, force=False) as folder:
         (folder / MANIFEST_NAME).write_text("old")
@@ -126,17 +136,23 @@ def test_a_failure_leaves_the_old_package_and_no_litter(tmp_path: Path, error: t
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
 
 
-def test_link_refused_names_the_options_that_remain(tiny_checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+def test_link_refused_names_the_options_that_remain(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch
+) -> None:
     def refuse(source: object, target: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(PackageError, match=r"cannot hard-link .*--weights reference, or --weights copy"):
+    with pytest.raises(
+        PackageError, match=r"cannot hard-link .*--weights reference, or --weights copy"
+    ):
         export(tiny_checkpoint, tmp_path / "package")
     assert not list(tmp_path.iterdir())
 
 
-def test_copy_refused_when_the_disk_is_too_small(tiny_checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+def test_copy_refused_when_the_disk_is_too_small(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PackageError, match=r"copying the weights needs .* are free"):

@@ -1,4 +1,6 @@
-"""Exports write the same bytes again: in other processes, with other hash seeds, on other numbers of threads."""
+"""Exports write the same bytes again: in other processes, with other hash seeds, on other numbers
+of threads.
+"""
 
 import os
 import subprocess
@@ -30,11 +32,17 @@ with made_once(Path(folder) / "made-once"):
 
 @pytest.fixture(scope="module")
 def folders(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The tiny checkpoint exported by two processes with unlike hash seeds, one of them on two threads."""
+    """The tiny checkpoint exported by two processes with unlike hash seeds, one of them on two
+    threads.
+    """
     found = []
     for seed in ("1", "2"):
         folder = tmp_path_factory.mktemp(f"seed-{seed}")
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)}
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
         command = [sys.executable, "-c", EXPORT, str(tiny_checkpoint), str(folder), seed]
         subprocess.run(command, check=True, env=environment)
         found.append(folder)

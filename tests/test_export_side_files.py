@@ -1,4 +1,6 @@
-"""Tokenizer and generation settings of a package: copied as they are, completed where there are none, bounded."""
+"""Tokenizer and generation settings of a package: copied as they are, completed where there are
+none, bounded.
+"""
 
 import json
 import logging
@@ -24,7 +26,9 @@ def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def add_tokens(folder: Path, tokens: dict[str, int]) -> None:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {
+        "special": True
+    }
     entries = [{"id": number, "content": name, **flags} for name, number in tokens.items()]
     edit_json(folder / "tokenizer.json", lambda document: document.update(added_tokens=entries))
 
@@ -33,16 +37,24 @@ def exported(folder: Path, caplog: pytest.LogCaptureFixture) -> tuple[dict[str, 
     """Export; returns the package's generation settings and the warnings."""
     caplog.clear()
     export(folder, folder.parent / "package", force=True)
-    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert all(warning.isprintable() for warning in warnings)
-    settings: dict[str, Any] = json.loads((folder.parent / "package" / "generation_config.json").read_text())
+    settings: dict[str, Any] = json.loads(
+        (folder.parent / "package" / "generation_config.json").read_text()
+    )
     return settings, warnings
 
 
-def test_harmony_ends_a_text_where_there_are_no_settings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_harmony_ends_a_text_where_there_are_no_settings(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """config.json names one end token of three, and a call of a tool would be run past."""
     add_tokens(folder, HARMONY)
-    edit_json(folder / "config.json", lambda document: document.update(eos_token_id=301, pad_token_id=300))
+    edit_json(
+        folder / "config.json", lambda document: document.update(eos_token_id=301, pad_token_id=300)
+    )
     settings, warnings = exported(folder, caplog)
     assert settings == {"eos_token_id": [301, 300, 302], "pad_token_id": 300}
     assert len(warnings) == 1
@@ -50,7 +62,9 @@ def test_harmony_ends_a_text_where_there_are_no_settings(folder: Path, caplog: p
     assert "<|return|> (301), <|endoftext|> (300), <|call|> (302)" in warnings[0]
 
 
-def test_settings_are_copied_and_what_they_lack_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_are_copied_and_what_they_lack_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     add_tokens(folder, HARMONY)
     text = '{"eos_token_id": [301, 300], "temperature": 0.7}'
     (folder / "generation_config.json").write_text(text)
@@ -63,11 +77,15 @@ def test_settings_are_copied_and_what_they_lack_is_told(folder: Path, caplog: py
 def test_complete_settings_need_no_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As published: return, endoftext, call."""
     add_tokens(folder, HARMONY)
-    (folder / "generation_config.json").write_text('{"eos_token_id": [301, 300, 302], "pad_token_id": 300}')
+    (folder / "generation_config.json").write_text(
+        '{"eos_token_id": [301, 300, 302], "pad_token_id": 300}'
+    )
     assert exported(folder, caplog)[1] == []
 
 
-def test_special_tokens_none_of_which_ends_a_text(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_special_tokens_none_of_which_ends_a_text(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     add_tokens(folder, {"<|endoftext|>": 300})
     settings, warnings = exported(folder, caplog)
     assert settings == {}
@@ -77,7 +95,9 @@ def test_special_tokens_none_of_which_ends_a_text(folder: Path, caplog: pytest.L
     assert exported(folder, caplog) == ({"eos_token_id": 300}, [])
 
 
-def test_the_end_of_a_text_is_no_end_of_an_answer(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_end_of_a_text_is_no_end_of_an_answer(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Not every list names it, and a chat does not need it."""
     add_tokens(folder, HARMONY)
     (folder / "generation_config.json").write_text('{"eos_token_id": [301, 302]}')
@@ -87,7 +107,11 @@ def test_the_end_of_a_text_is_no_end_of_an_answer(folder: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("generation_config.json", b'{"eos_token_id": "end"}', "expected a token id or a list of them"),
+        (
+            "generation_config.json",
+            b'{"eos_token_id": "end"}',
+            "expected a token id or a list of them",
+        ),
         ("generation_config.json", b'{"eos_token_id": [1, true]}', "expected a token id"),
         ("generation_config.json", b'{"eos_token_id": 1' + b"0" * 30 + b"}", "expected a token id"),
         ("generation_config.json", b'{"temperature": NaN}', "NaN"),
@@ -98,10 +122,16 @@ def test_the_end_of_a_text_is_no_end_of_an_answer(folder: Path, caplog: pytest.L
         ("tokenizer.json", b"[]", "not a tokenizer"),
         ("tokenizer.json", b"{}", "not a tokenizer"),
         ("tokenizer.json", b'{"added_tokens": {"a": 1}}', "expected added_tokens"),
-        ("tokenizer.json", b'{"added_tokens": [{"content": "a", "id": 1.5}]}', "expected added_tokens"),
+        (
+            "tokenizer.json",
+            b'{"added_tokens": [{"content": "a", "id": 1.5}]}',
+            "expected added_tokens",
+        ),
     ],
 )
-def test_settings_and_tokenizers_that_are_none(folder: Path, name: str, content: bytes, words: str) -> None:
+def test_settings_and_tokenizers_that_are_none(
+    folder: Path, name: str, content: bytes, words: str
+) -> None:
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=name) as caught:
         export(folder, folder.parent / "package")
@@ -120,12 +150,16 @@ def test_files_have_a_largest_size(folder: Path) -> None:
 
 def test_stops_beyond_the_vocabulary_are_refused(folder: Path) -> None:
     add_tokens(folder, HARMONY | {"<|call|>": VOCAB})
-    with pytest.raises(CheckpointError, match=rf"found id {VOCAB} for <\|call\|>, expected 0 to {VOCAB - 1}"):
+    with pytest.raises(
+        CheckpointError, match=rf"found id {VOCAB} for <\|call\|>, expected 0 to {VOCAB - 1}"
+    ):
         export(folder, folder.parent / "package")
 
 
 def test_only_harmony_tokenizers_have_harmony_stops() -> None:
-    text = json.dumps({"added_tokens": [{"id": number, "content": name} for name, number in HARMONY.items()]}).encode()
+    text = json.dumps(
+        {"added_tokens": [{"id": number, "content": name} for name, number in HARMONY.items()]}
+    ).encode()
     tokens = added_tokens(text, "tokenizer.json", CheckpointError)
     assert tokens == HARMONY
     assert harmony_stops(tokens) == {"<|return|>": 301, "<|endoftext|>": 300, "<|call|>": 302}
@@ -156,7 +190,9 @@ TWICE = {
     "special_tokens": {},
 }
 BOMBS: dict[str, dict[str, Any]] = {
-    "two letters for one, forty times": _sequence("normalizers", [_replace({"String": "a"}, "aa")] * 40),
+    "two letters for one, forty times": _sequence(
+        "normalizers", [_replace({"String": "a"}, "aa")] * 40
+    ),
     "a megabyte for a letter": _replace({"String": "a"}, "a" * 10**6),
     "a thousand letters before each": _replace({"Regex": "(?=.)"}, "x" * 1000),
     "a megabyte before a text": {"type": "Prepend", "prepend": "x" * 10**6},
@@ -164,7 +200,9 @@ BOMBS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("normalizer", BOMBS.values(), ids=BOMBS.keys())
-def test_a_tokenizer_does_not_make_gigabytes_of_a_line(folder: Path, normalizer: dict[str, Any]) -> None:
+def test_a_tokenizer_does_not_make_gigabytes_of_a_line(
+    folder: Path, normalizer: dict[str, Any]
+) -> None:
     edit_json(folder / "tokenizer.json", lambda document: document.update(normalizer=normalizer))
     with pytest.raises(CheckpointError, match="it makes more than 100 letters or tokens of one"):
         export(folder, folder.parent / "package")
@@ -186,22 +224,38 @@ def test_nor_do_its_other_parts(folder: Path, key: str, value: dict[str, Any]) -
 def test_padding_and_cutting_are_settings_of_a_training(folder: Path) -> None:
     export(folder, folder.parent / "plain")
     cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
-    edit_json(folder / "tokenizer.json", lambda document: document.update(padding=PADDING, truncation=cut))
+    edit_json(
+        folder / "tokenizer.json", lambda document: document.update(padding=PADDING, truncation=cut)
+    )
     export(folder, folder.parent / "package")
-    plain, other = (folder.parent / name / "golden" / "golden.json" for name in ("plain", "package"))
+    plain, other = (
+        folder.parent / name / "golden" / "golden.json" for name in ("plain", "package")
+    )
     assert plain.read_text() == other.read_text()
     assert len(Tokenizer.open(folder.parent / "package").encode("hello")) == 5
 
 
 def test_what_most_tokenizers_have_is_taken(folder: Path) -> None:
     steps = [{"type": "Prepend", "prepend": "_"}, _replace({"String": " "}, "_"), {"type": "NFKC"}]
-    edit_json(folder / "tokenizer.json", lambda document: document.update(normalizer=_sequence("normalizers", steps)))
+    edit_json(
+        folder / "tokenizer.json",
+        lambda document: document.update(normalizer=_sequence("normalizers", steps)),
+    )
     export(folder, folder.parent / "package")
 
 
-def test_a_tokenizer_that_panics_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A pattern that matches nothing makes the Rust library panic, with a trace of forty lines on stderr."""
-    edit_json(folder / "tokenizer.json", lambda document: document.update(normalizer=_replace({"Regex": "x*"}, "aa")))
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer \(.*\); download it again"):
+def test_a_tokenizer_that_panics_is_one_line(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A pattern that matches nothing makes the Rust library panic, with a trace of forty lines on
+    stderr.
+    """
+    edit_json(
+        folder / "tokenizer.json",
+        lambda document: document.update(normalizer=_replace({"Regex": "x*"}, "aa")),
+    )
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json: not a tokenizer \(.*\); download it again"
+    ):
         export(folder, folder.parent / "package")
     assert capfd.readouterr().err == ""

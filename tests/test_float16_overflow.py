@@ -1,4 +1,6 @@
-"""A float16 cache that overflows: the error names the cache and the choice at export that mends it."""
+"""A float16 cache that overflows: the error names the cache and the choice at export that mends
+it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,16 @@ from gptoss_onnx.runtime import Session
 from support.fake_package import write_fake_package
 
 WINDOWS = (0, 3, 8)
-REMEDY = r"expected numbers below 65520; export again with --kv-dtype float32 or --kv-dtype bfloat16$"
+REMEDY = (
+    r"expected numbers below 65520; export again with --kv-dtype float32 or --kv-dtype bfloat16$"
+)
 
 
 def test_logits_that_are_not_finite_are_traced_to_the_cache(tmp_path: Path) -> None:
     """Position p holds 9,000 (p + 1): the eighth token is the first beyond float16."""
-    with Session.open(write_fake_package(tmp_path, WINDOWS, "float16", scale=9_000), threads=1) as session:
+    with Session.open(
+        write_fake_package(tmp_path, WINDOWS, "float16", scale=9_000), threads=1
+    ) as session:
         cache = session.new_cache(1, 20, chunk=4)
         assert np.isfinite(session.forward([[0] * 7], cache)).all()
         overflow = rf"^cache: float16 overflowed: layer 0: the value of row 0, head 0, slot 7 is not finite, {REMEDY}"
@@ -27,7 +33,9 @@ def test_logits_that_are_not_finite_are_traced_to_the_cache(tmp_path: Path) -> N
         assert cache.lengths.tolist() == [7]
         # Infinity beyond the end would reach later logits as 0 times infinity.
         for held in (cache, cache.fork()):
-            with pytest.raises(InputError, match=r"cache: found numbers that are not finite .*; reset it, or make"):
+            with pytest.raises(
+                InputError, match=r"cache: found numbers that are not finite .*; reset it, or make"
+            ):
                 session.forward([[1]], held)
         cache.reset()
         assert np.isfinite(session.forward([[0] * 7], cache)).all()
@@ -39,7 +47,9 @@ def test_logits_that_are_not_finite_are_traced_to_the_cache(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16"])
 def test_wider_caches_hold_the_same_numbers(tmp_path: Path, kv_dtype: str) -> None:
-    with Session.open(write_fake_package(tmp_path, WINDOWS, kv_dtype, scale=9_000), threads=1) as session:
+    with Session.open(
+        write_fake_package(tmp_path, WINDOWS, kv_dtype, scale=9_000), threads=1
+    ) as session:
         assert np.isfinite(session.score([0] * 20)).all()
 
 
@@ -53,8 +63,12 @@ def test_other_causes_are_not_blamed_on_the_cache(tmp_path: Path, bias: float) -
 
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
-def test_a_router_that_sees_nan_is_traced_to_the_cache(tiny_checkpoint: Path, tmp_path: Path, kernels: Any) -> None:
-    """Values of 1e6 in the first layer: the experts after it refuse NaN, and know nothing of a cache."""
+def test_a_router_that_sees_nan_is_traced_to_the_cache(
+    tiny_checkpoint: Path, tmp_path: Path, kernels: Any
+) -> None:
+    """Values of 1e6 in the first layer: the experts after it refuse NaN, and know nothing of a
+    cache.
+    """
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     for file in tiny_checkpoint.iterdir():
@@ -67,6 +81,9 @@ def test_a_router_that_sees_nan_is_traced_to_the_cache(tiny_checkpoint: Path, tm
     package = export(checkpoint, tmp_path / "package", kv_dtype="float16").folder
     with (
         Session.open(package, kernels, threads=1) as session,
-        pytest.raises(PackageError, match=rf"^cache: float16 overflowed: layer 0: the value of row 0, .*{REMEDY}"),
+        pytest.raises(
+            PackageError,
+            match=rf"^cache: float16 overflowed: layer 0: the value of row 0, .*{REMEDY}",
+        ),
     ):
         session.score([1, 2, 3])

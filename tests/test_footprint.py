@@ -1,4 +1,6 @@
-"""What a decode step must read, against sums by hand; and the reader of ONNX files against the onnx package."""
+"""What a decode step must read, against sums by hand; and the reader of ONNX files against the onnx
+package.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,16 @@ def test_each_kind_of_weight_counts_what_a_token_reads_of_it() -> None:
         node("LinearInt8", "x", "int8", "scales", domain="ai.gptoss"),
         node("Cast", "expert bias", output="expert bias32"),
         node("MoEDispatchMXFP4", "x", "r", "blocks", "expert bias32", domain="ai.gptoss", top_k=2),
-        initializers=(EMBEDDING, BIAS, PROJECTION, INT8, SCALES, EXPERT_BIAS, BLOCKS, Initializer("unused", (9,), 8)),
+        initializers=(
+            EMBEDDING,
+            BIAS,
+            PROJECTION,
+            INT8,
+            SCALES,
+            EXPERT_BIAS,
+            BLOCKS,
+            Initializer("unused", (9,), 8),
+        ),
     )
     dense = 96 * 64 * 2 + 96 * 2 + 96 * 64 + 96 * 2 * 4
     experts = 2 * (96 * 2 * 16 + 96 * 2)
@@ -52,7 +63,11 @@ def test_each_kind_of_weight_counts_what_a_token_reads_of_it() -> None:
 
 
 def test_a_tied_embedding_is_read_in_full_and_once() -> None:
-    uses = (node("Gather", "embedding", "ids"), node("Linear", "x", "embedding"), node("Linear", "y", "embedding"))
+    uses = (
+        node("Gather", "embedding", "ids"),
+        node("Linear", "x", "embedding"),
+        node("Linear", "y", "embedding"),
+    )
     assert weight_bytes(graph(*uses, initializers=(EMBEDDING,))) == WeightBytes(100 * 64 * 2, 0, 0)
 
 
@@ -63,7 +78,9 @@ def test_gathering_along_another_axis_reads_everything() -> None:
 
 def test_experts_without_an_axis_are_named() -> None:
     use = node("MoEDispatch", "x", "r", "one", top_k=2)
-    with pytest.raises(PackageError, match=r"one: found shape \(\), expected an expert axis of at least 2 first"):
+    with pytest.raises(
+        PackageError, match=r"one: found shape \(\), expected an expert axis of at least 2 first"
+    ):
         weight_bytes(graph(use, initializers=(Initializer("one", (), 32),)))
 
 
@@ -79,7 +96,9 @@ def test_an_unknown_cache_type_is_named() -> None:
         cache_bytes((FULL,), "int3", 1)
 
 
-def test_a_package_is_read_as_onnx_reads_it_and_its_weights_add_up(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_package_is_read_as_onnx_reads_it_and_its_weights_add_up(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     folder = tiny_package(tmp_path_factory)
     manifest = Manifest.read(folder)
     found = GraphFile.read(folder / manifest.graph)
@@ -93,12 +112,22 @@ def test_a_package_is_read_as_onnx_reads_it_and_its_weights_add_up(tmp_path_fact
     external = {entry.name: _length(entry) for entry in model.initializer if entry.external_data}
     assert external == {name: found.initializers[name].nbytes for name in external}
 
-    sizes = {name: count for name, count in external.items() if "embed" not in name and ".experts." not in name}
-    sizes |= {entry.name: entry.nbytes for entry in found.initializers.values() if entry.name not in external}
+    sizes = {
+        name: count
+        for name, count in external.items()
+        if "embed" not in name and ".experts." not in name
+    }
+    sizes |= {
+        entry.name: entry.nbytes
+        for entry in found.initializers.values()
+        if entry.name not in external
+    }
     share = manifest.model["num_experts_per_tok"] / manifest.model["num_local_experts"]
     expected = WeightBytes(
         dense=sum(sizes.values()),
-        experts=round(share * sum(count for name, count in external.items() if ".experts." in name)),
+        experts=round(
+            share * sum(count for name, count in external.items() if ".experts." in name)
+        ),
         embedding=manifest.model["hidden_size"] * 2,
     )
     assert weight_bytes(found) == expected
@@ -110,10 +139,16 @@ def test_numbers_of_every_size_are_read(tmp_path: Path) -> None:
         "b": (TensorProto.BFLOAT16, [127, 128]),
         "c": (TensorProto.UINT4, [3, 1 << 20]),
     }
-    tensors = [TensorProto(name=name, data_type=kind, dims=dims) for name, (kind, dims) in shapes.items()]
-    use = helper.make_node("Use", list(shapes), ["y"], domain="test", axis=-3, top_k=1 << 40, other=0.5, texts=["a"])
+    tensors = [
+        TensorProto(name=name, data_type=kind, dims=dims) for name, (kind, dims) in shapes.items()
+    ]
+    use = helper.make_node(
+        "Use", list(shapes), ["y"], domain="test", axis=-3, top_k=1 << 40, other=0.5, texts=["a"]
+    )
     path = tmp_path / "model.onnx"
-    path.write_bytes(helper.make_model(helper.make_graph([use], "g", [], [], tensors)).SerializeToString())
+    path.write_bytes(
+        helper.make_model(helper.make_graph([use], "g", [], [], tensors)).SerializeToString()
+    )
     found = GraphFile.read(path)
     assert dict(found.nodes[0].attributes) == {"axis": -3, "top_k": 1 << 40}
     assert [entry.nbytes for entry in found.initializers.values()] == [0, 2 * 127 * 128, 3 << 19]

@@ -1,4 +1,6 @@
-"""The fuzzer on the native kernels: a short run at every CPU level, a longer one under sanitizers, and no leaks."""
+"""The fuzzer on the native kernels: a short run at every CPU level, a longer one under sanitizers,
+and no leaks.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""Generation: greedy continuations, rows that end at different times, stops, capacity, and caches carried on."""
+"""Generation: greedy continuations, rows that end at different times, stops, capacity, and caches
+carried on.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +21,13 @@ ENDLESS = Sampling(stop_tokens=())
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    folder = write_fake_package(tmp_path_factory.mktemp("package"), WINDOWS, bias=BIAS.tolist(), sign=-1)
+    folder = write_fake_package(
+        tmp_path_factory.mktemp("package"), WINDOWS, bias=BIAS.tolist(), sign=-1
+    )
     # Token t reads as the letter chr(97 + t).
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({chr(97 + t): t for t in range(VOCAB)}, unk_token="a"))
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({chr(97 + t): t for t in range(VOCAB)}, unk_token="a")
+    )
     backend.decoder = tokenizers.decoders.Fuse()
     backend.save(str(folder / "tokenizer.json"))
     with Session.open(folder, threads=1) as opened:
@@ -77,7 +83,9 @@ def test_stop_strings_end_a_row(session: Session) -> None:
     text = "".join(chr(97 + token) for token in free)
     stop = text[3:5]
     end = text.find(stop) + 2
-    continuation = session.generate([1, 2], Sampling(stop_tokens=(), stop=(stop,)), max_new_tokens=30)
+    continuation = session.generate(
+        [1, 2], Sampling(stop_tokens=(), stop=(stop,)), max_new_tokens=30
+    )
     assert list(continuation) == free[:end]
     assert continuation.finish_reason == "stop"
     stream = session.tokenizer.stream((stop,))
@@ -96,7 +104,8 @@ def test_capacity_ends_with_length_and_the_cache_goes_on(session: Session) -> No
     cache = session.new_cache(1, 8)
     continuation = session.generate([1, 2, 3], ENDLESS, max_new_tokens=100, cache=cache)
     tokens = list(continuation)
-    assert tokens == _greedy([1, 2, 3], 6)  # 3 + 5 tokens fill the cache, and the last logits give one more
+    # 3 + 5 tokens fill the cache, and the last logits give one more
+    assert tokens == _greedy([1, 2, 3], 6)
     assert continuation.finish_reason == "length"
     assert cache.lengths.tolist() == [8]
     cache.grow(20)

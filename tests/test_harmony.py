@@ -1,4 +1,6 @@
-"""The harmony parser: well-formed answers as openai-harmony reads them, and malformed ones that lose nothing."""
+"""The harmony parser: well-formed answers as openai-harmony reads them, and malformed ones that
+lose nothing.
+"""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +25,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def parse(
-    tokenizer: Tokenizer, said: str | Sequence[int], prompt: str | None = None, stop: Sequence[str] = ()
+    tokenizer: Tokenizer,
+    said: str | Sequence[int],
+    prompt: str | None = None,
+    stop: Sequence[str] = (),
 ) -> tuple[HarmonyMessage, ...]:
     """Parse, and check what holds for any input."""
     ids = tokenizer.encode(said) if isinstance(said, str) else list(said)
@@ -68,7 +73,8 @@ def test_thoughts_and_answer_come_apart(tokenizer: Tokenizer) -> None:
         ("assistant", "final", None, None, "Because 😀.", "<|return|>"),
     ]
     assert [message.kind for message in messages] == ["reasoning", "content"]
-    assert seen(parse(tokenizer, said)) == seen(messages)  # without a prompt the answer begins after <|start|>assistant
+    # without a prompt the answer begins after <|start|>assistant
+    assert seen(parse(tokenizer, said)) == seen(messages)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +156,23 @@ def test_a_header_without_end_becomes_text_soon(tokenizer: Tokenizer) -> None:
 
 
 def test_another_speaker_is_not_the_answer(tokenizer: Tokenizer) -> None:
-    messages = parse(tokenizer, "<|channel|>final<|message|>x<|end|><|start|>user<|message|>And now I ask<|end|>")
-    assert [(message.role, message.kind) for message in messages] == [("assistant", "content"), ("user", "other")]
-    (message,) = parse(tokenizer, "<|start|>functions.f to=assistant<|channel|>commentary<|message|>3<|end|>", "x")
+    messages = parse(
+        tokenizer, "<|channel|>final<|message|>x<|end|><|start|>user<|message|>And now I ask<|end|>"
+    )
+    assert [(message.role, message.kind) for message in messages] == [
+        ("assistant", "content"),
+        ("user", "other"),
+    ]
+    (message,) = parse(
+        tokenizer, "<|start|>functions.f to=assistant<|channel|>commentary<|message|>3<|end|>", "x"
+    )
     assert (message.role, message.recipient, message.kind) == ("functions.f", "assistant", "other")
 
 
 def test_stop_texts_end_the_answer_but_not_the_thoughts(tokenizer: Tokenizer) -> None:
     said = (
-        "<|channel|>analysis<|message|>a STOP b<|end|><|start|>assistant<|channel|>final<|message|>c STOP d<|return|>"
+        "<|channel|>analysis<|message|>a STOP "
+        "b<|end|><|start|>assistant<|channel|>final<|message|>c STOP d<|return|>"
     )
     parser = HarmonyParser(tokenizer, stop=("STOP",))
     for token in tokenizer.encode(said):
@@ -171,16 +185,22 @@ def test_stop_texts_end_the_answer_but_not_the_thoughts(tokenizer: Tokenizer) ->
 
 
 CONTROL = st.sampled_from(range(len(SPECIAL)))
-WORDS = st.sampled_from(["assistant", "analysis", " to=", "functions.f", "final", "json", " ", "é😀", "user", "\n"])
+WORDS = st.sampled_from(
+    ["assistant", "analysis", " to=", "functions.f", "final", "json", " ", "é😀", "user", "\n"]
+)
 
 
 @settings(deadline=None, max_examples=400)
 @given(data=st.data())
-def test_any_tokens_are_read_without_an_error_or_a_loss(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_any_tokens_are_read_without_an_error_or_a_loss(
+    tokenizer: Tokenizer, data: st.DataObject
+) -> None:
     soup: list[int] = []
     for part in data.draw(st.lists(CONTROL | WORDS | st.integers(0, 2 * VOCAB), max_size=60)):
         soup += tokenizer.encode(part) if isinstance(part, str) else [part]
-    prompts = st.none() | st.sampled_from(["", "<|start|>assistant", "<|start|>assistant<|channel|>final<|message|>"])
+    prompts = st.none() | st.sampled_from(
+        ["", "<|start|>assistant", "<|start|>assistant<|channel|>final<|message|>"]
+    )
     messages = parse(tokenizer, soup, data.draw(prompts))
     # No text but that of its own tokens; spellings of control tokens are not among it.
     for message in messages:
@@ -189,9 +209,14 @@ def test_any_tokens_are_read_without_an_error_or_a_loss(tokenizer: Tokenizer, da
 
 @settings(deadline=None, max_examples=200)
 @given(
-    texts=st.lists(st.tuples(st.sampled_from(["analysis", "commentary", "final"]), st.text(max_size=20)), max_size=4)
+    texts=st.lists(
+        st.tuples(st.sampled_from(["analysis", "commentary", "final"]), st.text(max_size=20)),
+        max_size=4,
+    )
 )
-def test_text_of_well_formed_messages_is_whole(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> None:
+def test_text_of_well_formed_messages_is_whole(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]]
+) -> None:
     plain = [tokenizer.encode_plain(text) for _, text in texts]
     ids: list[int] = []
     for (channel, _), text in zip(texts, plain, strict=True):
@@ -212,7 +237,11 @@ def test_the_work_for_a_token_does_not_grow(tokenizer: Tokenizer) -> None:
             return tokenizer.decode(ids)
 
     draw = random.Random(3)
-    for soup in ([draw.randrange(VOCAB) for _ in range(4000)], [len(SPECIAL) + 200] * 4000, [0] * 4000):
+    for soup in (
+        [draw.randrange(VOCAB) for _ in range(4000)],
+        [len(SPECIAL) + 200] * 4000,
+        [0] * 4000,
+    ):
         counting = Counting()
         parser = HarmonyParser(counting, [])
         work = []

@@ -1,4 +1,6 @@
-"""Templates and tokenizers of strangers: whatever they do, one line of ours, within ten seconds and a gigabyte."""
+"""Templates and tokenizers of strangers: whatever they do, one line of ours, within ten seconds and
+a gigabyte.
+"""
 
 import json
 import os
@@ -27,7 +29,9 @@ def again(first: str, body: str, last: str) -> str:
     return f"{{% set n = namespace({first}) %}}{{% for i in range(60) %}}{body}{{% endfor %}}{last}"
 
 
-TWICE = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(100) }}"
+TWICE = (
+    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(100) }}"
+)
 NEST_X, NEST_Y = "{% set n.x = [n.x, n.x] %}", "{% set n.y = [n.y, n.y] %}"
 HOSTILE = {
     "nested loops": LOOPS,
@@ -66,7 +70,9 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_template_ends_in_one_line(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_ends_in_one_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name != "nested loops":  # one waits as long as users do
         monkeypatch.setattr(template_process, "SECONDS", 1.0)
     begin = time.monotonic()
@@ -142,8 +148,18 @@ def test_a_template_no_longer_used_leaves_no_process(tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
-BPE: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-BPE |= {"end_of_word_suffix": None, "fuse_unk": False, "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}
+BPE: dict[str, Any] = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+}
+BPE |= {
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "vocab": {"a": 0, "b": 1, "ab": 2},
+    "merges": ["a b"],
+}
 PANICS: dict[str, dict[str, Any]] = {
     "while it is read": {"model": BPE | {"continuing_subword_prefix": "abcdef"}},
     "in its normalizer": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
@@ -155,12 +171,16 @@ DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 GROWING: dict[str, dict[str, Any]] = {
     "normalizer": {"normalizer": {"type": "Sequence", "normalizers": [DOUBLE] * 40}},
     "decoder": {"decoder": {"type": "Sequence", "decoders": [DOUBLE] * 40}},
-    "one rule": {"normalizer": {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 10**6}},
+    "one rule": {
+        "normalizer": {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 10**6}
+    },
 }
 
 
 def write_tokenizer(folder: Path, **changes: Any) -> None:
-    parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    parts = dict.fromkeys(
+        ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+    )
     document = {"version": "1.0", **parts, "added_tokens": [], "model": BPE} | changes
     (folder / "tokenizer.json").write_text(json.dumps(document))
 
@@ -180,11 +200,19 @@ def test_a_tokenizer_does_not_pad(tmp_path: Path) -> None:
 
 
 def test_a_panic_at_one_text_is_one_line(tmp_path: Path) -> None:
-    """Onig gives up an expression that takes too long, by a panic; which text it is no probe can know."""
-    endless = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    """Onig gives up an expression that takes too long, by a panic; which text it is no probe can
+    know.
+    """
+    endless = {
+        "type": "Split",
+        "pattern": {"Regex": "(a+)+$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     write_tokenizer(tmp_path, pre_tokenizer=endless)
     for method in ("encode", "encode_plain"):
-        # In a process of its own: where other threads run, what they say meanwhile must not be held back.
+        # In a process of its own: where other threads run, what they say meanwhile must not be held
+        # back.
         code = f"""
 import sys
 from gptoss_onnx.errors import PackageError
@@ -195,15 +223,24 @@ try:
 except PackageError as error:
     print(error)
 """
-        done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+        )
         assert done.stderr == ""
-        assert re.fullmatch(r"\S*tokenizer\.json: cannot encode this \(.*retry-limit.*\); export.*\n", done.stdout)
+        assert re.fullmatch(
+            r"\S*tokenizer\.json: cannot encode this \(.*retry-limit.*\); export.*\n", done.stdout
+        )
 
 
 @pytest.mark.parametrize("name", PANICS)
-def test_a_tokenizer_that_panics_is_one_line(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_tokenizer_that_panics_is_one_line(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     write_tokenizer(tmp_path, **PANICS[name])
-    with pytest.raises(PackageError, match=r"tokenizer\.json: not a tokenizer \([^\n]+\); export the package again$"):
+    with pytest.raises(
+        PackageError,
+        match=r"tokenizer\.json: not a tokenizer \([^\n]+\); export the package again$",
+    ):
         Tokenizer.open(tmp_path)
     assert capfd.readouterr().err == ""
 
@@ -221,7 +258,9 @@ def test_a_panic_on_one_text_is_ours_too(tmp_path: Path, monkeypatch: pytest.Mon
     tokenizer.special_tokens  # noqa: B018 - read before the backend goes
     monkeypatch.setattr(tokenizer, "_backend", Panicking())
     for call in (tokenizer.encode, tokenizer.encode_plain, lambda _: tokenizer.decode([1])):
-        with pytest.raises(PackageError, match=r"tokenizer\.json: cannot \w+ this \(index out of range\); export"):
+        with pytest.raises(
+            PackageError, match=r"tokenizer\.json: cannot \w+ this \(index out of range\); export"
+        ):
             call("x")
 
 

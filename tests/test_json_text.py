@@ -80,4 +80,7 @@ def test_objects_come_from_files_of_a_size(tmp_path: Path) -> None:
 
 
 def test_control_characters_are_escaped() -> None:
-    assert printable("a\x1b[31m\r\n\t\x9b\u202e\u2028ä€😀") == "a\\x1b[31m\\r\\n\\t\\x9b\\u202e\\u2028ä€😀"
+    assert (
+        printable("a\x1b[31m\r\n\t\x9b\u202e\u2028ä€😀")
+        == "a\\x1b[31m\\r\\n\\t\\x9b\\u202e\\u2028ä€😀"
+    )

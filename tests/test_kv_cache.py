@@ -1,4 +1,6 @@
-"""KVCache: every token a query should see is there and no other, whatever was written, rewound, forked or grown."""
+"""KVCache: every token a query should see is there and no other, whatever was written, rewound,
+forked or grown.
+"""
 
 import gc
 import weakref
@@ -19,9 +21,14 @@ ALL_WINDOWS = ((0, 1, 3), (0, 3, 8), (1, 8, 2))  # the last has no full layer
 
 
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[int, int, int], Session]]:
+def sessions(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[tuple[int, int, int], Session]]:
     root = tmp_path_factory.mktemp("packages")
-    opened = {w: Session.open(write_fake_package(root / str(i), w), threads=1) for i, w in enumerate(ALL_WINDOWS)}
+    opened = {
+        w: Session.open(write_fake_package(root / str(i), w), threads=1)
+        for i, w in enumerate(ALL_WINDOWS)
+    }
     yield opened
     for session in opened.values():
         session.close()
@@ -49,7 +56,9 @@ class Histories:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_sequence_of_operations_keeps_what_queries_see(
-    sessions: dict[tuple[int, int, int], Session], windows: tuple[int, int, int], data: st.DataObject
+    sessions: dict[tuple[int, int, int], Session],
+    windows: tuple[int, int, int],
+    data: st.DataObject,
 ) -> None:
     session = sessions[windows]
     batch = data.draw(st.integers(1, 3), "batch")
@@ -75,10 +84,18 @@ def test_any_sequence_of_operations_keeps_what_queries_see(
 
 
 def _forward(
-    session: Session, cache: KVCache, histories: Histories, data: st.DataObject, windows: tuple[int, ...]
+    session: Session,
+    cache: KVCache,
+    histories: Histories,
+    data: st.DataObject,
+    windows: tuple[int, ...],
 ) -> None:
     columns = data.draw(st.integers(1, 14), "columns")
-    new = np.array(data.draw(st.lists(st.integers(0, columns), min_size=cache.batch, max_size=cache.batch), "new"))
+    new = np.array(
+        data.draw(
+            st.lists(st.integers(0, columns), min_size=cache.batch, max_size=cache.batch), "new"
+        )
+    )
     size = cache.batch * columns
     ids = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), np.uint8) % VOCAB
     ids = ids.reshape(cache.batch, columns)
@@ -104,9 +121,12 @@ def _rewind(cache: KVCache, histories: Histories, data: st.DataObject) -> None:
     targets = [data.draw(st.integers(0, len(row)), "target") for row in histories.rows]
     if data.draw(st.booleans(), "stay above the floor"):
         targets = [max(int(low), target) for low, target in zip(floor, targets, strict=True)]
-    # What the contract promises: down to start − reserve, and 0. (`start` is at most the model's, which counts the
-    # last column of a call as if each column were a call of its own.)
-    assert all(low <= max(start - cache.reserve, 0) for low, start in zip(floor, histories.start, strict=True))
+    # What the contract promises: down to start − reserve, and 0. (`start` is at most the model's,
+    # which counts the last column of a call as if each column were a call of its own.)
+    assert all(
+        low <= max(start - cache.reserve, 0)
+        for low, start in zip(floor, histories.start, strict=True)
+    )
     if any(0 < target < low for target, low in zip(targets, floor, strict=True)):
         with pytest.raises(InputError, match="cannot rewind"):
             cache.rewind(targets)
@@ -162,7 +182,9 @@ def test_repeated_small_rewinds_cannot_eat_the_window(session: Session) -> None:
     assert cache.floor.tolist() == [27]
     cache.rewind(28)
     cache.rewind([27])
-    with pytest.raises(InputError, match=r"row 0: cannot rewind to 26: .*allowed is 27 to 27, or 0"):
+    with pytest.raises(
+        InputError, match=r"row 0: cannot rewind to 26: .*allowed is 27 to 27, or 0"
+    ):
         cache.rewind(26)
     cache.rewind(27)  # no step at all is always possible
     cache.reset()
@@ -187,7 +209,9 @@ def test_without_wrapping_any_rewind_is_exact(session: Session) -> None:
         ((1, 2.5), "cache capacity: found 2.5"),
     ],
 )
-def test_impossible_sizes_are_refused(session: Session, arguments: tuple[Any, ...], message: str) -> None:
+def test_impossible_sizes_are_refused(
+    session: Session, arguments: tuple[Any, ...], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         session.new_cache(*arguments)
 
@@ -211,14 +235,23 @@ def test_wrong_rewinds_are_refused(session: Session) -> None:
 def test_a_closed_cache_says_so(session: Session) -> None:
     with session.new_cache(1, 8) as cache:
         session.forward([[1]], cache)
-    for use in (cache.fork, cache.reset, lambda: cache.grow(9), lambda: session.forward([[1]], cache)):
+    for use in (
+        cache.fork,
+        cache.reset,
+        lambda: cache.grow(9),
+        lambda: session.forward([[1]], cache),
+    ):
         with pytest.raises(InputError, match="found it closed"):
             use()
 
 
 def _held(*objects: Any) -> list[weakref.ref[Any]]:
-    """Return weak references to the buffers of caches, by which a test sees that they were freed."""
-    return [weakref.ref(buffer.array) for cache in objects for pair in cache.buffers for buffer in pair]
+    """Return weak references to the buffers of caches, by which a test sees that they were
+    freed.
+    """
+    return [
+        weakref.ref(buffer.array) for cache in objects for pair in cache.buffers for buffer in pair
+    ]
 
 
 def _alive(references: list[weakref.ref[Any]]) -> int:

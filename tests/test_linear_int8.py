@@ -1,4 +1,6 @@
-"""LinearInt8: its quantizer, its definition, and its portable body in ONNX Runtime and in onnx.reference."""
+"""LinearInt8: its quantizer, its definition, and its portable body in ONNX Runtime and in
+onnx.reference.
+"""
 
 import pytest
 import torch
@@ -32,8 +34,13 @@ def test_a_quantized_weight_is_within_half_a_step(
     assert (scales.dtype, scales.shape) == (torch.float32, (rows, blocks))
     blocked = weight.float().unflatten(1, (-1, BLOCK))
     assert torch.equal(scales, blocked.abs().amax(2) / 127)
-    assert integers.unflatten(1, (-1, BLOCK)).abs().amax(2).eq(127).all()  # the largest of a block is held exactly
-    error = (dequantize_int8(integers, scales, torch.float64) - weight.double()).unflatten(1, (-1, BLOCK)).abs()
+    # the largest of a block is held exactly
+    assert integers.unflatten(1, (-1, BLOCK)).abs().amax(2).eq(127).all()
+    error = (
+        (dequantize_int8(integers, scales, torch.float64) - weight.double())
+        .unflatten(1, (-1, BLOCK))
+        .abs()
+    )
     assert (error <= INT8_HALF_STEP * scales.double().unsqueeze(2)).all()
 
 
@@ -72,7 +79,9 @@ def test_definition_is_a_projection_by_the_dequantized_weight(with_bias: bool) -
 
 
 def test_fake_implementation() -> None:
-    torch.library.opcheck(torch.ops.gptoss.linear_int8.default, tuple(int8_inputs(3, BLOCK, 5, True).values()))
+    torch.library.opcheck(
+        torch.ops.gptoss.linear_int8.default, tuple(int8_inputs(3, BLOCK, 5, True).values())
+    )
 
 
 @pytest.mark.parametrize("with_bias", [True, False])

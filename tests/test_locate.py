@@ -1,4 +1,6 @@
-"""A checkpoint by hub id: found in the cache as huggingface_hub lays it out, and downloaded only on request."""
+"""A checkpoint by hub id: found in the cache as huggingface_hub lays it out, and downloaded only on
+request.
+"""
 
 import os
 import shutil
@@ -78,11 +80,23 @@ def test_what_the_cache_lacks_is_told_with_both_ways_to_get_it(repository: Path)
     assert "found no such snapshot" in refused(repository, revision="a" * 40)
 
 
-HOSTILE = (b"../../../outside", b"../../outside", b"/etc", b"..", b".", b"", b"a/b", b"x\x1b[2J", b"\xed\xa0\x80")
+HOSTILE = (
+    b"../../../outside",
+    b"../../outside",
+    b"/etc",
+    b"..",
+    b".",
+    b"",
+    b"a/b",
+    b"x\x1b[2J",
+    b"\xed\xa0\x80",
+)
 
 
 @pytest.mark.parametrize("content", HOSTILE)
-def test_a_reference_names_a_snapshot_and_nothing_else(repository: Path, outside: Path, content: bytes) -> None:
+def test_a_reference_names_a_snapshot_and_nothing_else(
+    repository: Path, outside: Path, content: bytes
+) -> None:
     (repository / "refs" / "main").write_bytes(content)
     assert "found no such snapshot" in refused(repository)
     with pytest.raises(CheckpointError, match="found no such snapshot"):
@@ -142,7 +156,9 @@ class Hub:
         return self.answer()
 
 
-def test_nothing_is_downloaded_unless_asked_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded_unless_asked_for(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub = Hub(lambda: str(repository / "snapshots" / COMMIT))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
     found(repository)
@@ -152,7 +168,9 @@ def test_nothing_is_downloaded_unless_asked_for(repository: Path, monkeypatch: p
     assert hub.asked["revision"] == "main"
 
 
-def test_only_what_an_export_reads_is_asked_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_an_export_reads_is_asked_for(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub.utils import filter_repo_objects
 
     hub = Hub(lambda: str(repository / "snapshots" / COMMIT))
@@ -174,12 +192,16 @@ def test_only_what_an_export_reads_is_asked_for(repository: Path, monkeypatch: p
     assert list(filter_repo_objects(files, **patterns)) == files[:5]
 
 
-def test_a_download_that_fails_is_one_line(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_fails_is_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> str:
         raise ConnectionError("no route\nto the hub \x1b[2J")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(fail))
-    assert "owner/name: cannot be downloaded (no route to the hub \\x1b[2J)" in refused(repository, download=True)
+    assert "owner/name: cannot be downloaded (no route to the hub \\x1b[2J)" in refused(
+        repository, download=True
+    )
 
 
 def test_a_partial_snapshot_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +223,9 @@ def test_what_the_hub_returns_lies_in_the_cache(
 # The command line
 
 
-def test_export_and_validate_take_hub_ids(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_and_validate_take_hub_ids(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repository.parent))
     for arguments in (
         ("export", NAME, "--revision", "pr/1", "--output", str(tmp_path / "package")),
@@ -209,12 +233,16 @@ def test_export_and_validate_take_hub_ids(repository: Path, tmp_path: Path, monk
     ):
         result = CliRunner().invoke(main, arguments, prog_name="gptoss-onnx")
         assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "package" / "model.safetensors").samefile(repository / "snapshots" / OTHER / "model.safetensors")
+    assert (tmp_path / "package" / "model.safetensors").samefile(
+        repository / "snapshots" / OTHER / "model.safetensors"
+    )
 
 
 @pytest.mark.parametrize("command", ["export", "validate"])
 @pytest.mark.parametrize("checkpoint", ["./nowhere", "owner/nowhere"])
-def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path: Path, command: str, checkpoint: str) -> None:
+def test_a_missing_checkpoint_is_told_before_torch_is_loaded(
+    tmp_path: Path, command: str, checkpoint: str
+) -> None:
     code = (
         "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "
         "from gptoss_onnx.cli import main; main(prog_name='gptoss-onnx')"
@@ -225,7 +253,11 @@ def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path: Path, com
     }
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments[command]], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", code, *arguments[command]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     assert (done.returncode, done.stdout) == (2, "False\n")
     assert "no such folder" in done.stderr
@@ -234,11 +266,15 @@ def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path: Path, com
 
 def test_a_hub_id_without_huggingface_hub_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(RuntimeUnavailable, match=r"needs huggingface_hub, .*: pip install .*\[export\]"):
+    with pytest.raises(
+        RuntimeUnavailable, match=r"needs huggingface_hub, .*: pip install .*\[export\]"
+    ):
         locate(NAME)
 
 
-def test_the_hint_works_from_a_checkout_and_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_works_from_a_checkout_and_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "checkout"
     (root / "src" / "gptoss_onnx").mkdir(parents=True)
     file = root / "src" / "gptoss_onnx" / "extras.py"
@@ -250,5 +286,7 @@ def test_the_hint_works_from_a_checkout_and_elsewhere(tmp_path: Path, monkeypatc
     assert install_command("export") == f"pip install '{root}[export]'"
     monkeypatch.chdir(root)
     assert install_command("export") == "pip install '.[export]'"
-    monkeypatch.setattr("gptoss_onnx.extras.__file__", str(tmp_path / "site-packages" / "gptoss_onnx" / "extras.py"))
+    monkeypatch.setattr(
+        "gptoss_onnx.extras.__file__", str(tmp_path / "site-packages" / "gptoss_onnx" / "extras.py")
+    )
     assert install_command("cpu") == 'pip install "gptoss-onnx[cpu]"'

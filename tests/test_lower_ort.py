@@ -32,12 +32,17 @@ def graph(ort_package: Package) -> onnx.GraphProto:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
-    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return {
+        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute
+    }
 
 
 def test_every_op_of_ours_is_lowered(ort_package: Package, graph: onnx.GraphProto) -> None:
     model = onnx.load(ort_package.folder / "model.onnx", load_external_data=False)
-    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 24, "com.microsoft": 1}
+    assert {entry.domain: entry.version for entry in model.opset_import} == {
+        "": 24,
+        "com.microsoft": 1,
+    }
     assert not model.functions
     ops = Counter((node.domain, node.op_type) for node in graph.node)
     layers = 6
@@ -54,7 +59,10 @@ def test_attention_keeps_windows_sinks_and_scale(graph: onnx.GraphProto) -> None
         found = attributes(node)
         assert found["do_rotary"] == 0 and found["num_heads"] == 8 and found["kv_num_heads"] == 2
         assert found["scale"] == pytest.approx(32**-0.5)
-        assert (found.get("local_window_size"), found.get("sliding_window_cache")) == ((32, 1), (None, None))[layer % 2]
+        assert (found.get("local_window_size"), found.get("sliding_window_cache")) == (
+            (32, 1),
+            (None, None),
+        )[layer % 2]
         assert re.search(rf"layers\.{layer}\.self_attn", node.input[11])  # head_sink
         assert list(node.output[1:]) == [f"present.{layer}.key", f"present.{layer}.value"]
 
@@ -75,12 +83,20 @@ def test_inputs_and_outputs_are_those_of_onnxruntime_genai(graph: onnx.GraphProt
     default = next(tensor for tensor in graph.initializer if tensor.name == "logit_positions")
     assert onnx.numpy_helper.to_array(default).tolist() == [[-1]]
     logits = next(value for value in graph.output if value.name == "logits")
-    assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == ["batch", 1, 2048]
+    assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == [
+        "batch",
+        1,
+        2048,
+    ]
 
 
 def test_manifest_says_what_was_done(ort_package: Package) -> None:
     manifest = ort_package.manifest
-    assert (manifest.target, manifest.lossy, manifest.unsupported) == ("ort", (), NOT_OFFERED["ort"])
+    assert (manifest.target, manifest.lossy, manifest.unsupported) == (
+        "ort",
+        (),
+        NOT_OFFERED["ort"],
+    )
     assert {use.name: use.count for use in manifest.ops} == {"GroupQueryAttention": 6, "QMoE": 6}
     assert {use.domain for use in manifest.ops} == {"com.microsoft"}
     (file,) = manifest.weights.files
@@ -89,8 +105,13 @@ def test_manifest_says_what_was_done(ort_package: Package) -> None:
 
 
 def test_weights_are_the_checkpoints_exactly(demo_checkpoint: Path, ort_package: Package) -> None:
-    """Every tensor of the file, turned back into numbers, is the checkpoint's; and none is missing."""
-    ours, theirs = load_file(ort_package.folder / ORT_WEIGHTS), load_file(demo_checkpoint / "model.safetensors")
+    """Every tensor of the file, turned back into numbers, is the checkpoint's; and none is
+    missing.
+    """
+    ours, theirs = (
+        load_file(ort_package.folder / ORT_WEIGHTS),
+        load_file(demo_checkpoint / "model.safetensors"),
+    )
     seen = set()
     for name, tensor in ours.items():
         if name.endswith("_uint8"):
@@ -117,13 +138,18 @@ def test_external_data_covers_the_file(ort_package: Package, graph: onnx.GraphPr
         entries = {entry.key: entry.value for entry in tensor.external_data}
         begin, length = int(entries["offset"]), int(entries["length"])
         assert entries["location"] == ORT_WEIGHTS
-        assert content[begin : begin + length] == stored[tensor.name].reshape(-1).view(torch.uint8).numpy().tobytes()
+        assert (
+            content[begin : begin + length]
+            == stored[tensor.name].reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
 
 
 @settings(max_examples=60, deadline=None)
 @given(blocks=st.binary(min_size=16, max_size=16), scale=st.integers(0, 254))
 def test_mxfp4_as_integers_is_exact(blocks: bytes, scale: int) -> None:
-    """For every byte and every scale that is a number, the product in float32 is the MXFP4 value itself."""
+    """For every byte and every scale that is a number, the product in float32 is the MXFP4 value
+    itself.
+    """
     packed = torch.frombuffer(bytearray(blocks), dtype=torch.uint8)[None]
     scales = torch.tensor([scale], dtype=torch.uint8)
     found = (mxfp4_as_uint8(packed).float() - 128) * mxfp4_uint8_scales(scales)[:, None]
@@ -135,14 +161,23 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
     config = json.loads((demo_checkpoint / "config.json").read_text())
     decoder = document["model"]["decoder"]
     assert document["model"]["type"] == "gptoss"
-    assert decoder["sliding_window"]["layers"] == [0, 2, 4] and decoder["sliding_window"]["window_size"] == 32
+    assert (
+        decoder["sliding_window"]["layers"] == [0, 2, 4]
+        and decoder["sliding_window"]["window_size"] == 32
+    )
     assert not decoder["sliding_window"]["slide_key_value_cache"]
     assert decoder["num_hidden_layers"] == config["num_hidden_layers"]
-    assert config["sliding_window"] < document["search"]["max_length"] <= config["max_position_embeddings"]
+    assert (
+        config["sliding_window"]
+        < document["search"]["max_length"]
+        <= config["max_position_embeddings"]
+    )
 
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "checkpoint", tiny_config(layer_types=("full_attention",) * 2, num_layers=2))
+    make_checkpoint(
+        tmp_path / "checkpoint", tiny_config(layer_types=("full_attention",) * 2, num_layers=2)
+    )
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
@@ -181,7 +216,8 @@ def test_no_room_is_said_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-STREAMING_LIMIT = 160_000_000  # bytes: half of what the weights take; pieces of 2 M values need less
+# bytes: half of what the weights take; pieces of 2 M values need less
+STREAMING_LIMIT = 160_000_000
 STREAMING = """
 import logging
 import sys
@@ -224,13 +260,24 @@ print(peak - before)
     ],
     ids=["8-bit integers", "4-bit integers", "MXFP4 for CUDA"],
 )
-def test_converting_streams(tmp_path: Path, experts: int, suffix: str, method: str, converter: str) -> None:
+def test_converting_streams(
+    tmp_path: Path, experts: int, suffix: str, method: str, converter: str
+) -> None:
     """Experts of 265 MB are written in less anonymous memory than they take."""
-    config = tiny_config(num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=experts)
+    config = tiny_config(
+        num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=experts
+    )
     make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
     tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"
     script = [sys.executable, "-c", STREAMING]
-    command = [*script, str(tmp_path / "checkpoint"), str(tmp_path / "own"), tensor, method, converter]
+    command = [
+        *script,
+        str(tmp_path / "checkpoint"),
+        str(tmp_path / "own"),
+        tensor,
+        method,
+        converter,
+    ]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert (tmp_path / "own").stat().st_size > 260_000_000
     assert 0 < grown < STREAMING_LIMIT

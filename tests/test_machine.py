@@ -1,4 +1,6 @@
-"""The measuring loops of the native library: they run, at every place and size, and count what they did."""
+"""The measuring loops of the native library: they run, at every place and size, and count what they
+did.
+"""
 
 import numpy as np
 import pytest
@@ -6,25 +8,43 @@ import pytest
 from gptoss_onnx.custom_ops import library, machine
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
-built = pytest.mark.skipif(library.library_path() is None, reason="the native library was not built")
+built = pytest.mark.skipif(
+    library.library_path() is None, reason="the native library was not built"
+)
 
 
 @built
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_reading_takes_time_wherever_the_bytes_lie(threads: int) -> None:
     memory = np.ones(3 << 20, np.uint8)
-    for offset, count in ((0, 1), (1, 63), (3, 511), (64, 4096), (7, 1 << 20), (0, memory.size), (1, memory.size - 1)):
+    for offset, count in (
+        (0, 1),
+        (1, 63),
+        (3, 511),
+        (64, 4096),
+        (7, 1 << 20),
+        (0, memory.size),
+        (1, memory.size - 1),
+    ):
         assert machine.read_seconds(memory.ctypes.data + offset, count, threads) >= 0
     assert machine.read_seconds(memory.ctypes.data, memory.size, threads) > 0
 
 
 @built
-def test_a_machine_has_bandwidth_and_a_peak_or_none_for_each_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_has_bandwidth_and_a_peak_or_none_for_each_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(machine, "READ_BYTES", 1 << 20)
     found = machine.measure(threads=2)
     assert found.threads == 2
     assert found.read_gb_s > 0
-    peaks = (found.fma_gflops, found.bf16_gflops, found.int8_gops, found.amx_bf16_gflops, found.amx_int8_gops)
+    peaks = (
+        found.fma_gflops,
+        found.bf16_gflops,
+        found.int8_gops,
+        found.amx_bf16_gflops,
+        found.amx_int8_gops,
+    )
     assert all(peak is None or peak > 0 for peak in peaks)
 
 

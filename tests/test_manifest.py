@@ -1,4 +1,6 @@
-"""The manifest's JSON Schema describes what the exporter writes and the dataclasses hold, no more, no less."""
+"""The manifest's JSON Schema describes what the exporter writes and the dataclasses hold, no more,
+no less.
+"""
 
 import dataclasses
 import json
@@ -16,7 +18,9 @@ from gptoss_onnx.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
 from gptoss_onnx.reference.synthetic import tiny_config
 from support.tiny_package import tiny_package
 
-SCHEMA: dict[str, Any] = json.loads((Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text())
+SCHEMA: dict[str, Any] = json.loads(
+    (Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text()
+)
 HEAD = {"format", "format_version"}
 
 
@@ -52,7 +56,11 @@ def test_the_document_has_the_fields_of_the_manifest_and_its_head() -> None:
 
 def test_the_model_has_the_keys_of_the_configuration() -> None:
     keys = set(tiny_config().to_json())
-    assert set(SCHEMA["$defs"]["Model"]["properties"]) == set(SCHEMA["$defs"]["Model"]["required"]) == keys
+    assert (
+        set(SCHEMA["$defs"]["Model"]["properties"])
+        == set(SCHEMA["$defs"]["Model"]["required"])
+        == keys
+    )
 
 
 def _without(key: str) -> Callable[[dict[str, Any]], None]:
@@ -63,14 +71,18 @@ SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "unknown key": lambda document: document.update(surprise=1),
     "missing key": _without("lossy"),
     "newer version": lambda document: document.update(format_version=FORMAT_VERSION + 1),
-    "name outside the folder": lambda document: document["weights"]["files"][0].update(name="../x.safetensors"),
+    "name outside the folder": lambda document: document["weights"]["files"][0].update(
+        name="../x.safetensors"
+    ),
     "absolute name": lambda document: document.update(graph="/model.onnx"),
     "short hash": lambda document: document["weights"]["files"][0].update(header_sha256="abc"),
     "root without reference": lambda document: document["weights"].update(root="/somewhere"),
     "reference without root": lambda document: document["weights"].update(mode="reference"),
     "unknown cache dtype": lambda document: document.update(kv_dtype="int8"),
     "graph of another kind": lambda document: document.update(graph="model.ort"),
-    "tokenizer file in a folder": lambda document: document.update(tokenizer_files=["a/tokenizer.json"]),
+    "tokenizer file in a folder": lambda document: document.update(
+        tokenizer_files=["a/tokenizer.json"]
+    ),
     "negative heads": lambda document: document["cache"][0].update(kv_heads=-1),
     "no head dimension": lambda document: document["cache"][0].update(head_dim=0),
     "heads beyond 32 bits": lambda document: document["cache"][0].update(kv_heads=2**63),
@@ -89,19 +101,27 @@ SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 BEYOND_THE_SCHEMA: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an input twice": lambda document: document["inputs"].append(document["inputs"][0]),
     "a cache tensor twice": lambda document: document["cache"].append(document["cache"][0]),
-    "a weight file twice": lambda document: document["weights"]["files"].append(document["weights"]["files"][0]),
+    "a weight file twice": lambda document: document["weights"]["files"].append(
+        document["weights"]["files"][0]
+    ),
     "a name without end": lambda document: document["inputs"][0].update(name="x" * 2000),
-    "a path of a copy": lambda document: document["weights"]["files"][0].update(name="sub/x.safetensors"),
+    "a path of a copy": lambda document: document["weights"]["files"][0].update(
+        name="sub/x.safetensors"
+    ),
     "an own file of mode reference": lambda document: (
         document["weights"].update(mode="reference", root="/w"),
         document["weights"]["files"][0].update(origin="export"),
     ),
-    "a root that is no absolute folder": lambda document: document["weights"].update(mode="reference", root="w"),
+    "a root that is no absolute folder": lambda document: document["weights"].update(
+        mode="reference", root="w"
+    ),
 }
 
 
 @pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS.keys())
-def test_the_schema_refuses(spoil: Callable[[dict[str, Any]], Any], document: dict[str, Any]) -> None:
+def test_the_schema_refuses(
+    spoil: Callable[[dict[str, Any]], Any], document: dict[str, Any]
+) -> None:
     spoilt = json.loads(json.dumps(document))
     spoil(spoilt)
     with pytest.raises(jsonschema.ValidationError):
@@ -118,7 +138,9 @@ def test_a_reader_refuses(name: str, document: dict[str, Any], tmp_path: Path) -
     assert str(caught.value).isprintable()
 
 
-def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_manifest_reads_back_as_it_was_written(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     original = Manifest.read(tiny_package(tmp_path_factory))
     original.write(tmp_path)
     assert Manifest.read(tmp_path) == original
@@ -130,8 +152,14 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, tmp_path_factor
         ("{", "not JSON"),
         ("[]", "found list, expected a JSON object"),
         ("{}", "not a gptoss-onnx manifest"),
-        ('{"format": "gptoss-onnx", "format_version": 0}', "format_version is 0, .* export it again"),
-        ('{"format": "gptoss-onnx", "format_version": 99}', "format_version is 99, .* upgrade gptoss-onnx"),
+        (
+            '{"format": "gptoss-onnx", "format_version": 0}',
+            "format_version is 0, .* export it again",
+        ),
+        (
+            '{"format": "gptoss-onnx", "format_version": 99}',
+            "format_version is 99, .* upgrade gptoss-onnx",
+        ),
         ('{"format": "gptoss-onnx", "format_version": 1}', "malformed"),
         ('{"format": "gptoss-onnx", "format_version": 1, "surprise": 1}', "unknown surprise"),
     ],
@@ -150,7 +178,11 @@ def test_other_documents_are_refused(tmp_path: Path, text: str, message: str) ->
         (("opset",), True, "opset: found True, expected int"),
         (("cache",), {}, "cache: found {}, expected a list"),
         (("cache", 1, "window"), "8", "cache\\[1\\].window: found '8', expected int"),
-        (("weights", "mode"), "move", "weights.mode: found 'move', expected link or copy or reference"),
+        (
+            ("weights", "mode"),
+            "move",
+            "weights.mode: found 'move', expected link or copy or reference",
+        ),
         (("weights", "files", 0), 3, "weights.files\\[0\\]: found 3, expected an object"),
         (("weights", "files", 0), {"name": "x"}, "missing weights.files\\[0\\].header_sha256, "),
     ],

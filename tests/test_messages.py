@@ -1,4 +1,6 @@
-"""Messages as SDKs send them become what transformers makes of them, and nothing but plain data reaches a template."""
+"""Messages as SDKs send them become what transformers makes of them, and nothing but plain data
+reaches a template.
+"""
 
 import dataclasses
 import enum
@@ -67,7 +69,9 @@ def test_messages_read_as_transformers_reads_them(
     tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, name: str
 ) -> None:
     before = json.dumps(CHATS[name])
-    expected = theirs.apply_chat_template(CHATS[name], add_generation_prompt=True, return_dict=False)
+    expected = theirs.apply_chat_template(
+        CHATS[name], add_generation_prompt=True, return_dict=False
+    )
     assert tokenizer.encode_chat(CHATS[name]) == expected
     assert json.dumps(CHATS[name]) == before, "the caller's messages were changed"
 
@@ -81,7 +85,9 @@ def test_content_in_parts_is_one_text(tokenizer: Tokenizer) -> None:
         ({"type": "text"}, "a part of type 'text'"),
         (3, "a part of type 'text'"),
     ):
-        with pytest.raises(InputError, match=rf"messages\[0\].content\[1\]: found {found}, expected a text part"):
+        with pytest.raises(
+            InputError, match=rf"messages\[0\].content\[1\]: found {found}, expected a text part"
+        ):
             tokenizer.encode_chat([{"role": "user", "content": ["a", part]}])
     with pytest.raises(InputError, match=r"content: found dict, expected a text"):
         tokenizer.encode_chat([{"role": "user", "content": {"a": 1}}])
@@ -110,9 +116,13 @@ def test_objects_of_callers_stay_outside(tmp_path: Path) -> None:
     """A template could call their methods, and some write files."""
     victim = tmp_path / "victim"
     victim.write_text("x")
-    template = "{{ messages[0].content.tofile('%s') }}{{ messages[0].content.unlink() }}" % (tmp_path / "written")
+    template = "{{ messages[0].content.tofile('%s') }}{{ messages[0].content.unlink() }}" % (
+        tmp_path / "written"
+    )
     for thing in (np.arange(3), victim, object(), b"bytes", {1, 2}, print, int):
-        with pytest.raises(InputError, match=r"messages\[0\].content: found \w+, expected text, a number"):
+        with pytest.raises(
+            InputError, match=r"messages\[0\].content: found \w+, expected text, a number"
+        ):
             ChatTemplate(template, {}, tmp_path).render([{"role": "user", "content": thing}])
         with pytest.raises(InputError, match=r"variables.x: found \w+, expected text, a number"):
             ChatTemplate(template, {}, tmp_path).render([USER], variables={"x": thing})
@@ -157,11 +167,17 @@ def test_wrong_messages_are_named() -> None:
         ([{"role": "user", 3: "x"}], r"messages\[0\]: found the key 3, expected text"),
         ([{"role": "user", "content": deep}], "nested more than 64 deep"),
         ([{"role": "user", "content": loop}], "nested more than 64 deep"),
-        ([{"role": "user", "content": float("nan")}], r"messages\[0\].content: found nan, expected a finite number"),
+        (
+            [{"role": "user", "content": float("nan")}],
+            r"messages\[0\].content: found nan, expected a finite number",
+        ),
         ([{"role": "user", "content": 10**50}], "an integer of more than 40 digits"),
         ([{"role": "user", "content": ["x" * 10**6] * 80}], "found more than 64000000 characters"),
         ([{"role": "user", "tool_calls": "x"}], r"tool_calls: found str, expected a list"),
-        ([{"role": "user", "thinking": 3, "content": "x"}], "reasoning: found int, expected a text"),
+        (
+            [{"role": "user", "thinking": 3, "content": "x"}],
+            "reasoning: found int, expected a text",
+        ),
     ):
         with pytest.raises(InputError, match=expected) as caught:
             plain_messages(messages)  # type: ignore[arg-type]  # wrong on purpose

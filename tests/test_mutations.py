@@ -1,4 +1,6 @@
-"""Checkpoints and packages with one thing spoilt end in success, or in one line and exit 2, in time and memory."""
+"""Checkpoints and packages with one thing spoilt end in success, or in one line and exit 2, in time
+and memory.
+"""
 
 import json
 import os
@@ -20,7 +22,9 @@ def mutate(kind: str, source: Path, scratch: Path, first: int, count: int) -> di
     """Run the program of `mutations.run` and return what it says."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     words = [sys.executable, "-m", "mutations.run", kind, source, scratch, first, count]
-    done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        list(map(str, words)), env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -29,12 +33,16 @@ def mutate(kind: str, source: Path, scratch: Path, first: int, count: int) -> di
 def whole_checkpoint(factory: pytest.TempPathFactory, folder: Path) -> Path:
     """Return a checkpoint that has every kind of file that an export takes."""
     clone(tiny_checkpoint(factory), folder)
-    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|end|>", "model_max_length": 100}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"eos_token": "<|end|>", "model_max_length": 100}'
+    )
     (folder / "generation_config.json").write_text('{"eos_token_id": [5, 7]}')
     return folder
 
 
-def judge(kind: str, factory: pytest.TempPathFactory, scratch: Path, first: int, count: int) -> None:
+def judge(
+    kind: str, factory: pytest.TempPathFactory, scratch: Path, first: int, count: int
+) -> None:
     source = whole_checkpoint(factory, scratch / "checkpoint")
     if kind == "package":
         source = export(source, scratch / "package", weights="copy").folder

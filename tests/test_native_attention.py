@@ -1,4 +1,6 @@
-"""The native SinkAttention against its definition: rings, ragged rows, caches in place, every CPU level, bad input."""
+"""The native SinkAttention against its definition: rings, ragged rows, caches in place, every CPU
+level, bad input.
+"""
 
 from pathlib import Path
 
@@ -25,17 +27,26 @@ InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 RuntimeException = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-TOLERANCES = {torch.float32: BODY_FLOAT32, torch.float16: BODY_FLOAT16_CACHE, torch.bfloat16: BODY_BFLOAT16_CACHE}
+TOLERANCES = {
+    torch.float32: BODY_FLOAT32,
+    torch.float16: BODY_FLOAT16_CACHE,
+    torch.bfloat16: BODY_BFLOAT16_CACHE,
+}
 CACHES = ("past_key", "past_value")
 Inputs = dict[str, torch.Tensor]
 
 
-def layer(kv_heads: int, group: int, head_dim: int, window: int, new: tuple[int, ...], columns: int) -> Case:
+def layer(
+    kv_heads: int, group: int, head_dim: int, window: int, new: tuple[int, ...], columns: int
+) -> Case:
     """Return a layer and its first call."""
-    return Case(kv_heads, group, head_dim // 2, window, 0, ((new, columns),), ((0,) * len(new),), seed=3)
+    return Case(
+        kv_heads, group, head_dim // 2, window, 0, ((new, columns),), ((0,) * len(new),), seed=3
+    )
 
 
-# (layer and call, cached tokens a row, capacity): pieces merged, blocks cut by the ring's end, tiles of odd size.
+# (layer and call, cached tokens a row, capacity): pieces merged, blocks cut by the ring's end,
+# tiles of odd size.
 CACHED = (
     (layer(2, 4, 64, 0, (1,), 1), (2999,), 3000),
     (layer(2, 3, 32, 0, (7, 3), 8), (2990, 1500), 3000),
@@ -51,7 +62,9 @@ CACHED = (
 
 
 def model_of(case: Case, inputs: Inputs) -> bytes:
-    """Return the op without its portable body, which would run in silence where the kernel is missing."""
+    """Return the op without its portable body, which would run in silence where the kernel is
+    missing.
+    """
     model = op_model("SinkAttention", inputs, case.attributes)
     model.ClearField("functions")
     return model.SerializeToString()
@@ -61,7 +74,9 @@ def define(case: Case, inputs: Inputs) -> list[torch.Tensor]:
     return list(torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values()))
 
 
-def assert_output(found: torch.Tensor, expected: torch.Tensor, new: torch.Tensor, tolerance: float) -> None:
+def assert_output(
+    found: torch.Tensor, expected: torch.Tensor, new: torch.Tensor, tolerance: float
+) -> None:
     real = real_tokens(expected.shape[1], new)
     torch.testing.assert_close(found[real], expected[real], atol=tolerance, rtol=0)
     assert torch.isfinite(found).all()
@@ -73,7 +88,9 @@ def as_numpy(inputs: Inputs) -> dict[str, np.ndarray]:
 
 
 def slots_without_padding(inputs: Inputs) -> torch.Tensor:
-    """Return the slots that no padding token of the call falls into, bool (B, C): padding need not be written."""
+    """Return the slots that no padding token of the call falls into, bool (B, C): padding need not
+    be written.
+    """
     columns, capacity = inputs["query"].shape[1], inputs["past_key"].shape[2]
     slots = (inputs["past_lengths"].unsqueeze(1) + torch.arange(columns)) % capacity  # (B, S)
     padding = ~real_tokens(columns, inputs["new_lengths"])
@@ -100,7 +117,9 @@ def test_kernel_equals_definition(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
-    """Past and present are one buffer, full of NaN at first: no slot is read that no token of the row wrote."""
+    """Past and present are one buffer, full of NaN at first: no slot is read that no token of the
+    row wrote.
+    """
 
     @settings(max_examples=40, deadline=None)
     @given(cases(groups=8, halves=5))
@@ -109,7 +128,9 @@ def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
         for inputs, expected, _ in run_definition(case, dtype):
             if session is None:
                 session = native_session(model_of(case, inputs))
-                buffers = {name: ort_value(torch.full_like(inputs[name], torch.nan)) for name in CACHES}
+                buffers = {
+                    name: ort_value(torch.full_like(inputs[name], torch.nan)) for name in CACHES
+                }
             values = {name: ort_value(tensor) for name, tensor in inputs.items()} | buffers
             binding = session.io_binding()
             for name, value in values.items():
@@ -128,7 +149,10 @@ def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("level", cpu_levels())
 def test_every_level_equals_definition(level: str, dtype: torch.dtype, tmp_path: Path) -> None:
     calls = [(case, cached_call(case, past, capacity, dtype)) for case, past, capacity in CACHED]
-    natives = [NativeCase(model_of(case, inputs), inputs, threads=1 + i % 3) for i, (case, inputs) in enumerate(calls)]
+    natives = [
+        NativeCase(model_of(case, inputs), inputs, threads=1 + i % 3)
+        for i, (case, inputs) in enumerate(calls)
+    ]
     for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
         assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
 
@@ -136,11 +160,15 @@ def test_every_level_equals_definition(level: str, dtype: torch.dtype, tmp_path:
 @pytest.mark.parametrize("activations", ["bf16", "int8"])
 @pytest.mark.parametrize("level", cpu_levels())
 def test_every_level_with_narrow_activations(level: str, activations: str, tmp_path: Path) -> None:
-    calls = [(case, cached_call(case, past, capacity, torch.bfloat16)) for case, past, capacity in CACHED]
+    calls = [
+        (case, cached_call(case, past, capacity, torch.bfloat16)) for case, past, capacity in CACHED
+    ]
     config = {"gptoss.activations": activations}
     natives = [NativeCase(model_of(case, inputs), inputs, config) for case, inputs in calls]
     for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
-        assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION_BF16_PRODUCTS)
+        assert_output(
+            found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION_BF16_PRODUCTS
+        )
 
 
 @pytest.mark.parametrize("window", [0, 128])
@@ -158,7 +186,9 @@ def test_real_head_shape(dtype: torch.dtype, window: int) -> None:
 def test_threads_change_nothing(threads: int) -> None:
     case, past, capacity = CACHED[0]
     inputs = cached_call(case, past, capacity, torch.float32)
-    one, other = (run_ort(native_session(model_of(case, inputs), threads=n), inputs) for n in (1, threads))
+    one, other = (
+        run_ort(native_session(model_of(case, inputs), threads=n), inputs) for n in (1, threads)
+    )
     for found, expected in zip(other, one, strict=True):
         assert torch.equal(found, expected)
 
@@ -190,7 +220,9 @@ def test_no_tokens(batch: int, columns: int) -> None:
     case = layer(2, 2, 4, 0, (0, 0), 3)
     inputs = cached_call(case, (1, 1), 8, torch.float32)
     inputs |= {name: inputs[name][:batch] for name in (*CACHES, "past_lengths", "new_lengths")}
-    inputs |= {name: inputs[name][:batch, :columns] for name in ("query", "key", "value", "cos", "sin")}
+    inputs |= {
+        name: inputs[name][:batch, :columns] for name in ("query", "key", "value", "cos", "sin")
+    }
     output, *present = run_ort(native_session(model_of(case, inputs)), inputs)
     assert torch.equal(output, torch.zeros_like(inputs["query"]))
     for found, name in zip(present, CACHES, strict=True):
@@ -200,24 +232,55 @@ def test_no_tokens(batch: int, columns: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"query": torch.zeros(2, 3, 11)}, r"'query': found shape \(2, 3, 11\), expected \(2, 3, 12\) = \(B, S, H·D\)"),
-        ({"query": torch.zeros(2, 12, 1)}, r"'past_key': found head dim 2 .* expected an even number"),
+        (
+            {"query": torch.zeros(2, 3, 11)},
+            r"'query': found shape \(2, 3, 11\), expected \(2, 3, 12\) = \(B, S, H·D\)",
+        ),
+        (
+            {"query": torch.zeros(2, 12, 1)},
+            r"'past_key': found head dim 2 .* expected an even number",
+        ),
         ({"key": torch.zeros(2, 4, 4)}, r"'key': found shape \(2, 4, 4\), expected \(2, 3, 4\)"),
-        ({"value": torch.zeros(1, 3, 4)}, r"'value': found shape \(1, 3, 4\), expected \(2, 3, 4\)"),
-        ({"past_key": torch.zeros(2, 1, 9, 2)}, r"'past_key': found shape \(2, 1, 9, 2\), expected \(2, 2, 9, 2\)"),
+        (
+            {"value": torch.zeros(1, 3, 4)},
+            r"'value': found shape \(1, 3, 4\), expected \(2, 3, 4\)",
+        ),
+        (
+            {"past_key": torch.zeros(2, 1, 9, 2)},
+            r"'past_key': found shape \(2, 1, 9, 2\), expected \(2, 2, 9, 2\)",
+        ),
         ({"past_key": torch.zeros(2, 2, 9, 3)}, r"'past_key': found head dim 3"),
         ({"past_key": torch.zeros(2, 2, 9, 0)}, r"'past_key': found head dim 0"),
-        ({"past_value": torch.zeros(2, 2, 8, 2)}, r"'past_value': found shape \(2, 2, 8, 2\), expected \(2, 2, 9, 2\)"),
-        ({"past_lengths": torch.zeros(3, dtype=torch.int64)}, r"'past_lengths': found shape \(3\), expected \(2\)"),
-        ({"past_lengths": torch.tensor([0, -1])}, r"'past_lengths': found -1 in row 1, expected 0 to 2\^62"),
-        ({"past_lengths": torch.tensor([2**63 - 1, 0])}, r"'past_lengths': found 9223372036854775807 in row 0"),
+        (
+            {"past_value": torch.zeros(2, 2, 8, 2)},
+            r"'past_value': found shape \(2, 2, 8, 2\), expected \(2, 2, 9, 2\)",
+        ),
+        (
+            {"past_lengths": torch.zeros(3, dtype=torch.int64)},
+            r"'past_lengths': found shape \(3\), expected \(2\)",
+        ),
+        (
+            {"past_lengths": torch.tensor([0, -1])},
+            r"'past_lengths': found -1 in row 1, expected 0 to 2\^62",
+        ),
+        (
+            {"past_lengths": torch.tensor([2**63 - 1, 0])},
+            r"'past_lengths': found 9223372036854775807 in row 0",
+        ),
         (
             {"past_lengths": torch.tensor([6, 7])},
-            r"'past_lengths': found 7 cached tokens in row 1, which with 3 new ones need 10 slots \(window 0\), "
+            r"'past_lengths': found 7 cached tokens in row 1, which with 3 new ones need 10 slots "
+            r"\(window 0\), "
             r"expected a need of at most 9, the capacity of past_key",
         ),
-        ({"new_lengths": torch.tensor([0, 4])}, r"'new_lengths': found 4 in row 1, expected 0 to 3"),
-        ({"new_lengths": torch.tensor([-1, 1])}, r"'new_lengths': found -1 in row 0, expected 0 to 3"),
+        (
+            {"new_lengths": torch.tensor([0, 4])},
+            r"'new_lengths': found 4 in row 1, expected 0 to 3",
+        ),
+        (
+            {"new_lengths": torch.tensor([-1, 1])},
+            r"'new_lengths': found -1 in row 0, expected 0 to 3",
+        ),
         ({"sinks": torch.zeros(5)}, r"'sinks': found shape \(5\), expected \(6\) = \(H\)"),
         ({"cos": torch.zeros(2, 3, 2)}, r"'cos': found shape \(2, 3, 2\), expected \(2, 3, 1\)"),
         ({"sin": torch.zeros(2, 2, 1)}, r"'sin': found shape \(2, 2, 1\), expected \(2, 3, 1\)"),
@@ -232,14 +295,22 @@ def test_bad_inputs_are_refused(change: Inputs, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "past", "capacity", "fits"), [(4, 0, 6, True), (4, 0, 5, False), (4, 100, 9, True), (4, 100, 8, False)]
+    ("window", "past", "capacity", "fits"),
+    [(4, 0, 6, True), (4, 0, 5, False), (4, 100, 9, True), (4, 100, 8, False)],
 )
-def test_window_layers_need_window_and_chunk(window: int, past: int, capacity: int, fits: bool) -> None:
+def test_window_layers_need_window_and_chunk(
+    window: int, past: int, capacity: int, fits: bool
+) -> None:
     case = layer(1, 2, 2, window, (6,), 6)
     inputs = cached_call(case, (past,), capacity, torch.float32)
     session = native_session(model_of(case, inputs))
     if fits:
-        assert_output(run_ort(session, inputs)[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+        assert_output(
+            run_ort(session, inputs)[0],
+            define(case, inputs)[0],
+            inputs["new_lengths"],
+            NATIVE_ATTENTION,
+        )
     else:
         with pytest.raises(InvalidArgument, match=rf"need {min(past + 6, 9)} slots \(window 4\)"):
             session.run(None, as_numpy(inputs))
@@ -260,7 +331,9 @@ def test_bad_attributes_are_refused(name: str, value: object, message: str) -> N
     case = layer(2, 3, 2, 0, (3,), 3)
     model = op_model("SinkAttention", cached_call(case, (0,), 9, torch.float32), case.attributes)
     model.ClearField("functions")
-    (attribute,) = (attribute for attribute in model.graph.node[0].attribute if attribute.name == name)
+    (attribute,) = (
+        attribute for attribute in model.graph.node[0].attribute if attribute.name == name
+    )
     attribute.CopyFrom(onnx.helper.make_attribute(name, value))
     with pytest.raises(RuntimeException, match=rf"SinkAttention: attribute '{name}': {message}"):
         native_session(model.SerializeToString())

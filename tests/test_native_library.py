@@ -1,4 +1,6 @@
-"""The native library on this machine's ONNX Runtime: entry point, ABI header, thread pool, error path."""
+"""The native library on this machine's ONNX Runtime: entry point, ABI header, thread pool, error
+path.
+"""
 
 import ctypes
 import os
@@ -19,7 +21,9 @@ DOMAIN = "ai.gptoss.selfcheck"
 LIBRARY = library.library_path()
 CPU_LEVELS = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx"}
 
-built = pytest.mark.skipif(LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)")
+built = pytest.mark.skipif(
+    LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)"
+)
 
 
 def self_check_model(rank: int) -> bytes:
@@ -42,7 +46,9 @@ def open_session(rank: int, threads: int = 0) -> ort.InferenceSession:
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
 
 
 @built
@@ -85,7 +91,9 @@ def test_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
         library.library_info()
 
 
-def test_damaged_library_says_how_to_rebuild_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_damaged_library_says_how_to_rebuild_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     damaged = tmp_path / "libgptoss_ops.so"
     damaged.write_bytes(b"not a shared object")
     monkeypatch.setattr(library, "library_path", lambda: damaged)
@@ -95,7 +103,9 @@ def test_damaged_library_says_how_to_rebuild_it(monkeypatch: pytest.MonkeyPatch,
 
 @built
 def test_cpu_level_can_be_lowered() -> None:
-    code = "from gptoss_onnx.custom_ops.library import library_info; print(library_info().cpu_level)"
+    code = (
+        "from gptoss_onnx.custom_ops.library import library_info; print(library_info().cpu_level)"
+    )
     result = run_python(code, GPTOSS_CPU_LEVEL="scalar")
     assert (result.returncode, result.stdout.strip()) == (0, "scalar"), result.stderr
 
@@ -119,12 +129,17 @@ except RuntimeUnavailable as error:
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) == 2
-    assert all("GPTOSS_CPU_LEVEL: found 'fast', expected a level of this CPU: scalar" in line for line in lines)
+    assert all(
+        "GPTOSS_CPU_LEVEL: found 'fast', expected a level of this CPU: scalar" in line
+        for line in lines
+    )
 
 
 @built
 def test_an_older_onnxruntime_gets_a_status_and_no_crash() -> None:
-    """A stand-in for an ONNX Runtime that knows API version 1 only: its table needs CreateStatus, slot 0."""
+    """A stand-in for an ONNX Runtime that knows API version 1 only: its table needs CreateStatus,
+    slot 0.
+    """
     create_status_type = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
     get_api_type = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)
     get_version_type = ctypes.CFUNCTYPE(ctypes.c_void_p)

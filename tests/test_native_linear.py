@@ -1,4 +1,6 @@
-"""The native Linear: against its definition in float64, at every CPU level, on weights at any address."""
+"""The native Linear: against its definition in float64, at every CPU level, on weights at any
+address.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -22,7 +24,8 @@ InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
 Inputs = dict[str, torch.Tensor | None]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# (N, K, M): one and several tokens, whole and partial tiles, panels and blocks, nothing to sum, nothing to compute.
+# (N, K, M): one and several tokens, whole and partial tiles, panels and blocks, nothing to sum,
+# nothing to compute.
 SHAPES = (
     (0, 5, 3),
     (1, 1, 1),
@@ -41,7 +44,9 @@ SHAPES = (
 )
 
 
-def linear_inputs(tokens: int, depth: int, rows: int, dtype: torch.dtype, with_bias: bool, seed: int = 0) -> Inputs:
+def linear_inputs(
+    tokens: int, depth: int, rows: int, dtype: torch.dtype, with_bias: bool, seed: int = 0
+) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     return {
         "x": torch.randn(tokens, depth, generator=generator),
@@ -55,7 +60,9 @@ def model_of(inputs: Inputs) -> bytes:
 
 
 @cache
-def session_for(dtype: torch.dtype, with_bias: bool, activations: str = "exact") -> onnxruntime.InferenceSession:
+def session_for(
+    dtype: torch.dtype, with_bias: bool, activations: str = "exact"
+) -> onnxruntime.InferenceSession:
     model = model_of(linear_inputs(1, 1, 1, dtype, with_bias))
     return native_session(model, {"gptoss.activations": activations})
 
@@ -64,11 +71,17 @@ def run_native(inputs: Inputs) -> torch.Tensor:
     return run_ort(session_for(inputs["weight"].dtype, inputs["bias"] is not None), inputs)[0]
 
 
-def assert_is_the_definition(found: torch.Tensor, inputs: Inputs, activations: str = "exact") -> None:
+def assert_is_the_definition(
+    found: torch.Tensor, inputs: Inputs, activations: str = "exact"
+) -> None:
     x, weight = inputs["x"].double(), inputs["weight"].double()
     if activations != "exact":
         x = inputs["x"].bfloat16().double()
-    bias = torch.zeros(weight.shape[0], dtype=torch.float64) if inputs["bias"] is None else inputs["bias"].double()
+    bias = (
+        torch.zeros(weight.shape[0], dtype=torch.float64)
+        if inputs["bias"] is None
+        else inputs["bias"].double()
+    )
     expected = torch.ops.gptoss.linear(x, weight, bias)
     magnitude = torch.ops.gptoss.linear(x.abs(), weight.abs(), bias.abs())
     assert found.shape == expected.shape
@@ -85,7 +98,9 @@ def assert_is_the_definition(found: torch.Tensor, inputs: Inputs, activations: s
     with_bias=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_any_shape(tokens: int, depth: int, rows: int, dtype: torch.dtype, with_bias: bool, seed: int) -> None:
+def test_any_shape(
+    tokens: int, depth: int, rows: int, dtype: torch.dtype, with_bias: bool, seed: int
+) -> None:
     inputs = linear_inputs(tokens, depth, rows, dtype, with_bias, seed)
     assert_is_the_definition(run_native(inputs), inputs)
 
@@ -99,13 +114,19 @@ def test_every_level_computes_the_definition(level: str, tmp_path: Path) -> None
         for with_bias in (False, True)
         for activations in ("exact", "bf16", "int8")
     ]
-    cases = [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn]
-    for (inputs, activations), [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
+    cases = [
+        NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn
+    ]
+    for (inputs, activations), [found] in zip(
+        drawn, run_at_level(level, cases, tmp_path), strict=True
+    ):
         assert_is_the_definition(found, inputs, activations)
 
 
 def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
-    """Write a model whose weight lies `offset` bytes into a file beside it, as in a safetensors file."""
+    """Write a model whose weight lies `offset` bytes into a file beside it, as in a safetensors
+    file.
+    """
     model = op_model("Linear", inputs, {})
     [weight] = [value for value in model.graph.input if value.name == "weight"]
     model.graph.input.remove(weight)
@@ -117,7 +138,11 @@ def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
     )
     data = inputs["weight"].view(torch.uint8).numpy().tobytes()
     (folder / f"weight-{offset}.bin").write_bytes(bytes(offset) + data)
-    for key, value in {"location": f"weight-{offset}.bin", "offset": str(offset), "length": str(len(data))}.items():
+    for key, value in {
+        "location": f"weight-{offset}.bin",
+        "offset": str(offset),
+        "length": str(len(data)),
+    }.items():
         initializer.external_data.add(key=key, value=value)
     path = folder / f"model-{offset}.onnx"
     path.write_bytes(model.SerializeToString())
@@ -155,12 +180,17 @@ def test_nan_and_infinity_reach_their_own_row_and_column_only(level: str, tmp_pa
             drawn.append(inputs)
     cases = [NativeCase(model_of(inputs), inputs) for inputs in drawn]
     for inputs, [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
-        expected = torch.ops.gptoss.linear(inputs["x"].double(), inputs["weight"].double(), inputs["bias"].double())
+        expected = torch.ops.gptoss.linear(
+            inputs["x"].double(), inputs["weight"].double(), inputs["bias"].double()
+        )
         special = ~expected.isfinite()
         assert special.sum() == 2 * (35 + inputs["x"].shape[0] - 2)  # two rows, two columns
         assert torch.equal(~found.isfinite(), special)
-        if level != "amx":  # the two terms of a token meet an infinite weight with either sign: infinity or NaN
-            torch.testing.assert_close(found[special], expected[special].float(), equal_nan=True, rtol=0, atol=0)
+        # the two terms of a token meet an infinite weight with either sign: infinity or NaN
+        if level != "amx":
+            torch.testing.assert_close(
+                found[special], expected[special].float(), equal_nan=True, rtol=0, atol=0
+            )
 
 
 @pytest.mark.parametrize("level", cpu_levels())
@@ -168,7 +198,11 @@ def test_every_float16_and_bfloat16_value_is_widened_exactly(level: str, tmp_pat
     """All 65536 bit patterns times one."""
     bits = torch.from_numpy(np.arange(1 << 16, dtype=np.uint16))
     drawn = [
-        {"x": torch.ones(tokens, 1), "weight": bits.clone().view(dtype).reshape(-1, 1), "bias": None}
+        {
+            "x": torch.ones(tokens, 1),
+            "weight": bits.clone().view(dtype).reshape(-1, 1),
+            "bias": None,
+        }
         for dtype in (torch.float16, torch.bfloat16)
         for tokens in (1, 9)
     ]
@@ -181,7 +215,9 @@ def test_every_float16_and_bfloat16_value_is_widened_exactly(level: str, tmp_pat
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_the_number_of_threads_changes_nothing(tokens: int) -> None:
     inputs = linear_inputs(tokens, 500, 700, torch.bfloat16, True)
-    one, two = (run_ort(native_session(model_of(inputs), threads=threads), inputs)[0] for threads in (1, 2))
+    one, two = (
+        run_ort(native_session(model_of(inputs), threads=threads), inputs)[0] for threads in (1, 2)
+    )
     assert torch.equal(one, two)
 
 
@@ -194,17 +230,31 @@ def bare_session(dtype: int) -> onnxruntime.InferenceSession:
         [helper.make_node("Linear", list(types), ["output"], domain=DOMAIN)], "g", inputs, [output]
     )
     imports = [helper.make_opsetid("", 24), helper.make_opsetid(DOMAIN, 1)]
-    return native_session(helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString())
+    return native_session(
+        helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString()
+    )
 
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
         (((2,), (3, 2), (3,)), r"Linear: input 'x': found shape \(2\), expected rank 2 \(N, K\)"),
-        (((1, 2, 4), (3, 4), (3,)), r"Linear: input 'x': found shape \(1, 2, 4\), expected rank 2 \(N, K\)"),
-        (((2, 4), (3, 5), (3,)), r"Linear: input 'weight': found shape \(3, 5\), expected \(M, 4\)"),
-        (((0, 4), (3, 5), (3,)), r"Linear: input 'weight': found shape \(3, 5\), expected \(M, 4\)"),
-        (((2, 4), (3, 4, 1), (3,)), r"Linear: input 'weight': found shape \(3, 4, 1\), expected \(M, 4\)"),
+        (
+            ((1, 2, 4), (3, 4), (3,)),
+            r"Linear: input 'x': found shape \(1, 2, 4\), expected rank 2 \(N, K\)",
+        ),
+        (
+            ((2, 4), (3, 5), (3,)),
+            r"Linear: input 'weight': found shape \(3, 5\), expected \(M, 4\)",
+        ),
+        (
+            ((0, 4), (3, 5), (3,)),
+            r"Linear: input 'weight': found shape \(3, 5\), expected \(M, 4\)",
+        ),
+        (
+            ((2, 4), (3, 4, 1), (3,)),
+            r"Linear: input 'weight': found shape \(3, 4, 1\), expected \(M, 4\)",
+        ),
         (((2, 4), (3, 4), (4,)), r"Linear: input 'bias': found shape \(4\), expected \(3\)"),
         (((2, 4), (3, 4), (3, 1)), r"Linear: input 'bias': found shape \(3, 1\), expected \(3\)"),
         (((2, 4), (3, 4), ()), r"Linear: input 'bias': found shape \(\), expected \(3\)"),
@@ -213,7 +263,10 @@ def bare_session(dtype: int) -> onnxruntime.InferenceSession:
 )
 def test_wrong_shapes_are_errors(shapes: tuple[tuple[int, ...], ...], message: str) -> None:
     x, weight, bias = shapes
-    for numpy_dtype, dtype in ((np.float32, onnx.TensorProto.FLOAT), (np.float16, onnx.TensorProto.FLOAT16)):
+    for numpy_dtype, dtype in (
+        (np.float32, onnx.TensorProto.FLOAT),
+        (np.float16, onnx.TensorProto.FLOAT16),
+    ):
         feeds = {
             "x": np.ones(x, np.float32),
             "weight": np.ones(weight, numpy_dtype),
@@ -228,8 +281,11 @@ def test_an_empty_bias_without_address_is_no_omitted_one() -> None:
     binding = session.io_binding()
     binding.bind_cpu_input("x", np.ones((2, 4), np.float32))
     binding.bind_cpu_input("weight", np.ones((3, 4), np.float32))
-    empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type([0], np.float32, "cpu")  # allocated by ONNX Runtime
+    # allocated by ONNX Runtime
+    empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type([0], np.float32, "cpu")
     binding.bind_ortvalue_input("bias", empty)
     binding.bind_output("output")
-    with pytest.raises(RuntimeError, match=r"Linear: input 'bias': found shape \(0\), expected \(3\)"):
+    with pytest.raises(
+        RuntimeError, match=r"Linear: input 'bias': found shape \(0\), expected \(3\)"
+    ):
         session.run_with_iobinding(binding)

@@ -1,4 +1,6 @@
-"""The native LinearInt8: against its definition in float64, at every CPU level, on weights at any address."""
+"""The native LinearInt8: against its definition in float64, at every CPU level, on weights at any
+address.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -23,7 +25,8 @@ InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
 MODES = ("exact", "bf16", "int8")
 FEW = 100  # outputs, of which a norm says little
-# (N, K, M): one and several tokens, odd blocks, whole and partial runs, tiles, panels and blocks, nothing to sum.
+# (N, K, M): one and several tokens, odd blocks, whole and partial runs, tiles, panels and blocks,
+# nothing to sum.
 SHAPES = (
     (0, 64, 3),
     (1, 32, 1),
@@ -77,7 +80,9 @@ def model_of(inputs: Inputs) -> bytes:
 
 @cache
 def session_for(with_bias: bool, activations: str) -> onnxruntime.InferenceSession:
-    return native_session(model_of(int8_inputs(1, 32, 1, with_bias)), {"gptoss.activations": activations})
+    return native_session(
+        model_of(int8_inputs(1, 32, 1, with_bias)), {"gptoss.activations": activations}
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -89,7 +94,9 @@ def session_for(with_bias: bool, activations: str) -> onnxruntime.InferenceSessi
     mode=st.sampled_from(MODES),
     seed=st.integers(0, 2**31),
 )
-def test_any_shape(tokens: int, blocks: int, rows: int, with_bias: bool, mode: str, seed: int) -> None:
+def test_any_shape(
+    tokens: int, blocks: int, rows: int, with_bias: bool, mode: str, seed: int
+) -> None:
     inputs = int8_inputs(tokens, 32 * blocks, rows, with_bias, seed)
     assert_is_the_definition(run_ort(session_for(with_bias, mode), inputs)[0], inputs, mode)
 
@@ -102,7 +109,9 @@ def test_every_level_computes_the_definition(level: str, tmp_path: Path) -> None
         for with_bias in (False, True)
         for mode in MODES
     ]
-    cases = [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn]
+    cases = [
+        NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn
+    ]
     for (inputs, mode), [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
         assert_is_the_definition(found, inputs, mode)
 
@@ -110,9 +119,13 @@ def test_every_level_computes_the_definition(level: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("level", cpu_levels())
 @pytest.mark.parametrize("mode", MODES)
 def test_tokens_are_rounded_as_the_mode_says(level: str, mode: str, tmp_path: Path) -> None:
-    """Against the definition on rounded tokens; where a kernel may keep more, it is the exact one that counts."""
+    """Against the definition on rounded tokens; where a kernel may keep more, it is the exact one
+    that counts.
+    """
     inputs = int8_inputs(3, 2880, 256, True, seed=5)
-    [[found]] = run_at_level(level, [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode})], tmp_path)
+    [[found]] = run_at_level(
+        level, [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode})], tmp_path
+    )
     expected = definition(inputs, mode)
     assert (found - expected).norm() <= NATIVE_INT8_NORM["rounded"] * expected.norm()
 
@@ -128,7 +141,9 @@ def test_an_outlier_does_not_drown_its_neighbours_blocks(level: str, tmp_path: P
 
 
 def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
-    """Write a model whose weight and scales lie `offset` bytes into a file beside it, as in a safetensors file."""
+    """Write a model whose weight and scales lie `offset` bytes into a file beside it, as in a
+    safetensors file.
+    """
     model = op_model("LinearInt8", inputs, {})
     content = bytes(offset)
     for name in ("scales", "weight"):
@@ -153,7 +168,9 @@ def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_weights_at_odd_addresses(level: str, tmp_path: Path) -> None:
-    drawn = [(int8_inputs(tokens, 352, 37, True), offset) for tokens in (1, 40) for offset in (1, 7, 61)]
+    drawn = [
+        (int8_inputs(tokens, 352, 37, True), offset) for tokens in (1, 40) for offset in (1, 7, 61)
+    ]
     cases = []
     for number, (inputs, offset) in enumerate(drawn):
         folder = tmp_path / str(number)
@@ -170,11 +187,14 @@ def test_nan_and_infinity_reach_their_own_row_only(level: str, tmp_path: Path) -
     for tokens in (4, 40):
         for mode in MODES:
             inputs = int8_inputs(tokens, 96, 35, True)
-            inputs["weight"][:, 52] = 3  # times 0 an infinity would be NaN, which is not finite either
+            # times 0 an infinity would be NaN, which is not finite either
+            inputs["weight"][:, 52] = 3
             for token, value in ((1, torch.nan), (2, torch.inf), (3, -torch.inf)):
                 inputs["x"][token, 52] = value
             drawn.append((inputs, mode))
-    cases = [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn]
+    cases = [
+        NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn
+    ]
     for [found] in run_at_level(level, cases, tmp_path):
         special = torch.zeros_like(found, dtype=torch.bool)
         special[1:4] = True
@@ -201,7 +221,9 @@ def test_every_integer_is_widened_exactly(level: str, mode: str, tmp_path: Path)
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_the_number_of_threads_changes_nothing(tokens: int) -> None:
     inputs = int8_inputs(tokens, 512, 700, True)
-    one, two = (run_ort(native_session(model_of(inputs), threads=threads), inputs)[0] for threads in (1, 2))
+    one, two = (
+        run_ort(native_session(model_of(inputs), threads=threads), inputs)[0] for threads in (1, 2)
+    )
     assert torch.equal(one, two)
 
 
@@ -217,25 +239,52 @@ def bare_session() -> onnxruntime.InferenceSession:
     output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
     node = helper.make_node("LinearInt8", list(types), ["output"], domain=DOMAIN)
     imports = [helper.make_opsetid("", 24), helper.make_opsetid(DOMAIN, 1)]
-    model = helper.make_model(helper.make_graph([node], "g", inputs, [output]), opset_imports=imports, ir_version=11)
+    model = helper.make_model(
+        helper.make_graph([node], "g", inputs, [output]), opset_imports=imports, ir_version=11
+    )
     return native_session(model.SerializeToString())
 
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (((32,), (3, 32), (3, 1), (3,)), r"LinearInt8: input 'x': found shape \(32\), expected rank 2 \(N, K\)"),
-        (((2, 64), (3, 32), (3, 2), (3,)), r"LinearInt8: input 'weight': found shape \(3, 32\), expected \(M, 64\)"),
-        (((0, 64), (3, 32), (3, 2), (3,)), r"LinearInt8: input 'weight': found shape \(3, 32\), expected \(M, 64\)"),
+        (
+            ((32,), (3, 32), (3, 1), (3,)),
+            r"LinearInt8: input 'x': found shape \(32\), expected rank 2 \(N, K\)",
+        ),
+        (
+            ((2, 64), (3, 32), (3, 2), (3,)),
+            r"LinearInt8: input 'weight': found shape \(3, 32\), expected \(M, 64\)",
+        ),
+        (
+            ((0, 64), (3, 32), (3, 2), (3,)),
+            r"LinearInt8: input 'weight': found shape \(3, 32\), expected \(M, 64\)",
+        ),
         (
             ((2, 40), (3, 40), (3, 2), (3,)),
-            r"LinearInt8: input 'x': found shape \(2, 40\), expected \(N, K\) with K a multiple of 32",
+            r"LinearInt8: input 'x': found shape \(2, 40\), expected \(N, K\) with K a multiple of "
+            r"32",
         ),
-        (((2, 64), (3, 64), (3, 1), (3,)), r"LinearInt8: input 'scales': found shape \(3, 1\), expected \(3, 2\)"),
-        (((2, 64), (3, 64), (2, 2), (3,)), r"LinearInt8: input 'scales': found shape \(2, 2\), expected \(3, 2\)"),
-        (((2, 64), (3, 64), (6,), (3,)), r"LinearInt8: input 'scales': found shape \(6\), expected \(3, 2\)"),
-        (((2, 64), (3, 64), (3, 2), (4,)), r"LinearInt8: input 'bias': found shape \(4\), expected \(3\)"),
-        (((2, 64), (3, 64), (3, 2), (0,)), r"LinearInt8: input 'bias': found shape \(0\), expected \(3\)"),
+        (
+            ((2, 64), (3, 64), (3, 1), (3,)),
+            r"LinearInt8: input 'scales': found shape \(3, 1\), expected \(3, 2\)",
+        ),
+        (
+            ((2, 64), (3, 64), (2, 2), (3,)),
+            r"LinearInt8: input 'scales': found shape \(2, 2\), expected \(3, 2\)",
+        ),
+        (
+            ((2, 64), (3, 64), (6,), (3,)),
+            r"LinearInt8: input 'scales': found shape \(6\), expected \(3, 2\)",
+        ),
+        (
+            ((2, 64), (3, 64), (3, 2), (4,)),
+            r"LinearInt8: input 'bias': found shape \(4\), expected \(3\)",
+        ),
+        (
+            ((2, 64), (3, 64), (3, 2), (0,)),
+            r"LinearInt8: input 'bias': found shape \(0\), expected \(3\)",
+        ),
     ],
 )
 def test_wrong_shapes_are_errors(shapes: tuple[tuple[int, ...], ...], message: str) -> None:

@@ -1,4 +1,6 @@
-"""The native MoE kernels against the PyTorch definition in float64, at every CPU level and in every activation mode."""
+"""The native MoE kernels against the PyTorch definition in float64, at every CPU level and in every
+activation mode.
+"""
 
 import ctypes
 import mmap
@@ -15,7 +17,15 @@ from hypothesis import strategies as st
 
 from gptoss_onnx.custom_ops import moe_dispatch  # noqa: F401 - it defines the ops
 from support.moe_inputs import dense_inputs, mxfp4_inputs, relative_error
-from support.native_levels import LIBRARY, NativeCase, cpu_levels, native_session, needs_native, run_at_level, run_case
+from support.native_levels import (
+    LIBRARY,
+    NativeCase,
+    cpu_levels,
+    native_session,
+    needs_native,
+    run_at_level,
+    run_case,
+)
 from support.op_models import op_model, run_ort
 from support.tolerances import NATIVE_EXPERTS, NATIVE_EXPERTS_LEVELS
 
@@ -28,7 +38,9 @@ WEIGHTS = ("gate_up_blocks", "gate_up_scales", "down_blocks", "down_scales")
 Inputs = dict[str, torch.Tensor]
 
 
-def native_case(inputs: Inputs, mode: str = "exact", threads: int = 2, **attributes: float) -> NativeCase:
+def native_case(
+    inputs: Inputs, mode: str = "exact", threads: int = 2, **attributes: float
+) -> NativeCase:
     name = "MoEDispatchMXFP4" if "gate_up_blocks" in inputs else "MoEDispatch"
     model = op_model(name, inputs, {**ATTRIBUTES, **attributes})
     return NativeCase(model.SerializeToString(), inputs, {"gptoss.activations": mode}, threads)
@@ -46,12 +58,23 @@ def error_of(found: torch.Tensor, inputs: Inputs, **attributes: float) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 11), st.integers(1, 11), st.integers(1, 8), st.sampled_from(MODES), st.data())
+@given(
+    st.integers(1, 70),
+    st.integers(1, 11),
+    st.integers(1, 11),
+    st.integers(1, 8),
+    st.sampled_from(MODES),
+    st.data(),
+)
 def test_mxfp4_equals_definition(
     tokens: int, hidden: int, width: int, experts: int, mode: str, data: st.DataObject
 ) -> None:
-    """Hidden size and width 32 … 352: rows of every number of blocks modulo what a register holds."""
-    inputs = mxfp4_inputs(tokens, 32 * hidden, 32 * width, experts, data.draw(st.integers(0, 2**31)))
+    """Hidden size and width 32 … 352: rows of every number of blocks modulo what a register
+    holds.
+    """
+    inputs = mxfp4_inputs(
+        tokens, 32 * hidden, 32 * width, experts, data.draw(st.integers(0, 2**31))
+    )
     if data.draw(st.booleans()):
         inputs["router_logits"] = inputs["router_logits"].round()  # ties
     attributes = {"top_k": data.draw(st.integers(1, experts))}
@@ -81,9 +104,19 @@ def test_dense_equals_definition(tokens: int, hidden: int, width: int, dtype: to
 
 
 def level_cases() -> list[tuple[str, NativeCase, Inputs]]:
-    """Shapes on both sides of every kernel's blocking: one token, a few, a tile, more; odd numbers of blocks."""
+    """Shapes on both sides of every kernel's blocking: one token, a few, a tile, more; odd numbers
+    of blocks.
+    """
     cases = []
-    shapes = [(1, 2880, 96), (1, 96, 2880), (3, 160, 32), (4, 32, 416), (9, 352, 64), (21, 128, 224), (70, 416, 160)]
+    shapes = [
+        (1, 2880, 96),
+        (1, 96, 2880),
+        (3, 160, 32),
+        (4, 32, 416),
+        (9, 352, 64),
+        (21, 128, 224),
+        (70, 416, 160),
+    ]
     for mode in MODES:
         for seed, (tokens, hidden, width) in enumerate(shapes):
             inputs = mxfp4_inputs(tokens, hidden, width, experts=5, seed=seed)
@@ -96,27 +129,40 @@ def level_cases() -> list[tuple[str, NativeCase, Inputs]]:
 
 def test_every_cpu_level_equals_definition_and_scalar(tmp_path: Path) -> None:
     cases = level_cases()
-    outputs = {level: run_at_level(level, [case for _, case, _ in cases], tmp_path) for level in cpu_levels()}
+    outputs = {
+        level: run_at_level(level, [case for _, case, _ in cases], tmp_path)
+        for level in cpu_levels()
+    }
     for level, found in outputs.items():
-        for (mode, case, inputs), (output,), (scalar,) in zip(cases, found, outputs["scalar"], strict=True):
+        for (mode, case, inputs), (output,), (scalar,) in zip(
+            cases, found, outputs["scalar"], strict=True
+        ):
             shape = (level, mode, tuple(inputs["hidden"].shape), tuple(case.inputs))
             error = error_of(output, inputs)
             assert error < NATIVE_EXPERTS[mode], shape
-            finer = mode == "int8" and error < NATIVE_EXPERTS["bf16"]  # a kernel may keep more than int8 asks
+            # a kernel may keep more than int8 asks
+            finer = mode == "int8" and error < NATIVE_EXPERTS["bf16"]
             assert finer or relative_error(output, scalar) < NATIVE_EXPERTS_LEVELS[mode], shape
 
 
 def test_every_scale_byte_means_what_the_format_says(tmp_path: Path) -> None:
-    """Small scales with huge activations, so that 2^-127 counts; 255 is NaN in its own row alone."""
+    """Small scales with huge activations, so that 2^-127 counts; 255 is NaN in its own row
+    alone.
+    """
     cases = []
     for tokens in (1, 3, 40):
         inputs = mxfp4_inputs(tokens, 160, 64, experts=2, seed=tokens)
         inputs["hidden"] *= 1e30
         inputs["gate_up_bias"].zero_()
         inputs["down_bias"].zero_()
-        inputs["gate_up_scales"].copy_(torch.arange(5, dtype=torch.uint8).expand_as(inputs["gate_up_scales"]))
+        inputs["gate_up_scales"].copy_(
+            torch.arange(5, dtype=torch.uint8).expand_as(inputs["gate_up_scales"])
+        )
         cases.append(inputs)
-        inputs = {name: tensor.clone() for name, tensor in mxfp4_inputs(tokens, 160, 64, 2, seed=tokens).items()}
+        inputs = {
+            name: tensor.clone()
+            for name, tensor in mxfp4_inputs(tokens, 160, 64, 2, seed=tokens).items()
+        }
         inputs["down_scales"][:, 7, 1] = 255
         inputs["down_scales"][:, 9, 0] = 0
         cases.append(inputs)
@@ -125,7 +171,10 @@ def test_every_scale_byte_means_what_the_format_says(tmp_path: Path) -> None:
         for inputs, (output,) in zip(cases, found, strict=True):
             expected = definition(inputs)
             assert torch.equal(output.isnan(), expected.isnan()), level
-            assert relative_error(output.double().nan_to_num(), expected.nan_to_num()) < NATIVE_EXPERTS["exact"], level
+            assert (
+                relative_error(output.double().nan_to_num(), expected.nan_to_num())
+                < NATIVE_EXPERTS["exact"]
+            ), level
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -161,7 +210,11 @@ def test_weights_in_a_mapped_file_at_odd_offsets(tmp_path: Path) -> None:
             dims=inputs[name].shape,
             data_location=onnx.TensorProto.EXTERNAL,
         )
-        for key, entry in (("location", "weights.bin"), ("offset", len(data)), ("length", len(raw))):
+        for key, entry in (
+            ("location", "weights.bin"),
+            ("offset", len(data)),
+            ("length", len(raw)),
+        ):
             tensor.external_data.add(key=key, value=str(entry))
         model.graph.initializer.append(tensor)
         data += raw + b"?" * (len(raw) % 2 == 0)  # so that the next offset is odd
@@ -212,7 +265,9 @@ class GuardedMemory:
     def _protect(self, mapping: mmap.mmap, access: int) -> None:
         begin = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         last = begin + len(mapping) - mmap.PAGESIZE
-        assert self._libc.mprotect(ctypes.c_void_p(last), ctypes.c_size_t(mmap.PAGESIZE), access) == 0
+        assert (
+            self._libc.mprotect(ctypes.c_void_p(last), ctypes.c_size_t(mmap.PAGESIZE), access) == 0
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -273,7 +328,9 @@ MXFP4_ERRORS = {
     r"input 'router_logits': found shape \(3, 1\), expected \(N, E\) with at least top_k = 2 experts": wrong(
         "router_logits", lambda x: x[:, :1]
     ),
-    r"input 'router_logits': found NaN for token 2, expert 1, expected numbers": wrong("router_logits", with_nan),
+    r"input 'router_logits': found NaN for token 2, expert 1, expected numbers": wrong(
+        "router_logits", with_nan
+    ),
     r"input 'gate_up_blocks': found shape \(4, 192, 1, 16\), expected shape \(4, 192, 2, 16\) = \(E, 2I, Hd/32, 16\)": (
         wrong("gate_up_blocks", lambda x: x[:, :, :1])
     ),
@@ -304,11 +361,21 @@ def test_wrong_input_is_an_error_that_names_op_input_found_and_expected(message:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("gate_up", lambda x: x[:, :, :191], r"found shape \(4, 64, 191\), expected \(E, Hd, 2I\) with I at least 1"),
-        ("down", lambda x: x[:, :95], r"found shape \(4, 95, 64\), expected shape \(4, 96, 64\) = \(E, I, Hd\)"),
+        (
+            "gate_up",
+            lambda x: x[:, :, :191],
+            r"found shape \(4, 64, 191\), expected \(E, Hd, 2I\) with I at least 1",
+        ),
+        (
+            "down",
+            lambda x: x[:, :95],
+            r"found shape \(4, 95, 64\), expected shape \(4, 96, 64\) = \(E, I, Hd\)",
+        ),
     ],
 )
-def test_wrong_dense_input_is_an_error(name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str) -> None:
+def test_wrong_dense_input_is_an_error(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
     inputs = dense_inputs(mxfp4_inputs(3, 64, 96, experts=4, seed=1), torch.float16)
     assert_refused(wrong(name, change)(inputs), f"MoEDispatch: input '{name}': {message}")
 
@@ -334,13 +401,18 @@ def test_senseless_attribute_is_an_error(attributes: Mapping[str, float], messag
 def test_unknown_activation_mode_is_refused_at_registration() -> None:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("gptoss.activations", "fp4")
-    with pytest.raises(Exception, match=r"'gptoss\.activations': found 'fp4', expected one of exact, bf16, int8"):
+    with pytest.raises(
+        Exception, match=r"'gptoss\.activations': found 'fp4', expected one of exact, bf16, int8"
+    ):
         options.register_custom_ops_library(str(LIBRARY))
 
 
 def test_sessions_of_different_modes_live_side_by_side() -> None:
     inputs = mxfp4_inputs(2, 320, 64, experts=2, seed=7)
-    sessions = {mode: native_session(native_case(inputs).model, {"gptoss.activations": mode}) for mode in MODES}
+    sessions = {
+        mode: native_session(native_case(inputs).model, {"gptoss.activations": mode})
+        for mode in MODES
+    }
     errors = [error_of(run_ort(sessions[mode], inputs)[0], inputs) for mode in MODES]
     assert errors == sorted(errors)
     assert np.all(np.array(errors) < [NATIVE_EXPERTS[mode] for mode in MODES])

@@ -61,8 +61,14 @@ OPS: dict[str, tuple[Any, Callable[[], dict[str, Any]]]] = {
 }
 
 ATTRIBUTES = [
-    *(("dense", name, value) for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("alpha", NAN))),
-    *(("mxfp4", name, value) for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("limit", NAN))),
+    *(
+        ("dense", name, value)
+        for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("alpha", NAN))
+    ),
+    *(
+        ("mxfp4", name, value)
+        for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("limit", NAN))
+    ),
     ("dense", "limit", -1.0),
     ("attention", "num_heads", 0),
     ("attention", "num_heads", 3),
@@ -75,28 +81,42 @@ ATTRIBUTES = [
 @pytest.mark.parametrize(("op", "name", "value"), ATTRIBUTES)
 def test_attributes_without_sense_are_refused(op: str, name: str, value: float) -> None:
     run, inputs = OPS[op]
-    with pytest.raises(InputError, match=rf"^[A-Za-z0-9]+: attribute '{name}': found {value}, expected "):
+    with pytest.raises(
+        InputError, match=rf"^[A-Za-z0-9]+: attribute '{name}': found {value}, expected "
+    ):
         run(*{**inputs(), name: value}.values())
 
 
-@pytest.mark.parametrize(("op", "name"), [(op, name) for op, (_, make) in OPS.items() for name in make()])
+@pytest.mark.parametrize(
+    ("op", "name"), [(op, name) for op, (_, make) in OPS.items() for name in make()]
+)
 def test_shapes_that_do_not_fit_are_refused(op: str, name: str) -> None:
-    """Every tensor once with its last dimension shrunk to 1, which PyTorch might broadcast, and once flattened."""
+    """Every tensor once with its last dimension shrunk to 1, which PyTorch might broadcast, and
+    once flattened.
+    """
     run, make = OPS[op]
     inputs = make()
     run(*inputs.values())
     if not isinstance(inputs[name], torch.Tensor):
         return
     tensor = inputs[name]
-    for wrong in (tensor[..., :1], tensor.flatten()[None] if tensor.dim() == 1 else tensor.flatten()):
-        with pytest.raises(InputError, match=r"^[A-Za-z0-9]+: input '\w+': found shape \(.*\), expected "):
+    for wrong in (
+        tensor[..., :1],
+        tensor.flatten()[None] if tensor.dim() == 1 else tensor.flatten(),
+    ):
+        with pytest.raises(
+            InputError, match=r"^[A-Za-z0-9]+: input '\w+': found shape \(.*\), expected "
+        ):
             run(*{**inputs, name: wrong.contiguous()}.values())
 
 
 @pytest.mark.parametrize(
-    ("name", "lengths"), [("past_lengths", [-1, 0]), ("new_lengths", [0, 4]), ("new_lengths", [-1, 0])]
+    ("name", "lengths"),
+    [("past_lengths", [-1, 0]), ("new_lengths", [0, 4]), ("new_lengths", [-1, 0])],
 )
 def test_lengths_out_of_range_are_refused(name: str, lengths: list[int]) -> None:
     inputs = {**_attention(), name: torch.tensor(lengths)}
-    with pytest.raises(InputError, match=rf"^SinkAttention: input '{name}': found -?\d in row [01], expected 0 to "):
+    with pytest.raises(
+        InputError, match=rf"^SinkAttention: input '{name}': found -?\d in row [01], expected 0 to "
+    ):
         torch.ops.gptoss.sink_attention(*inputs.values())

@@ -25,7 +25,9 @@ RANDOM = {
 
 
 @pytest.fixture(scope="module", params=["demo", *RANDOM])
-def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory):
+def pair(
+    request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+):
     """A session, transformers' model of the same checkpoint, its configuration and folder."""
     folder = tmp_path_factory.mktemp("ort")
     checkpoint, layout = demo_checkpoint, "hf-mxfp4"
@@ -40,7 +42,9 @@ def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory
         yield session, load_hugging_face(checkpoint, layout == "hf-mxfp4"), config, checkpoint
 
 
-def assert_equal(found: np.ndarray, theirs, token_ids: list[int], positions: slice = slice(None)) -> None:
+def assert_equal(
+    found: np.ndarray, theirs, token_ids: list[int], positions: slice = slice(None)
+) -> None:
     expected = hugging_face_logits(theirs, token_ids)[positions].numpy()
     np.testing.assert_allclose(found, expected, atol=PACKAGE_LOGITS, rtol=0)
 
@@ -101,13 +105,18 @@ def test_ties_of_the_router_go_to_the_lower_expert(tiny_checkpoint: Path, tmp_pa
     tensors = {name: t * 0 if ".router." in name else t for name, t in load_file(path).items()}
     save_file(tensors, path)
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
-    with open_checkpoint(tmp_path / "checkpoint") as opened, Session.open(package.folder) as session:
+    with (
+        open_checkpoint(tmp_path / "checkpoint") as opened,
+        Session.open(package.folder) as session,
+    ):
         tokens = random_tokens(opened.config, 30, seed=4)
         expected = GptOss.from_checkpoint(opened).score(tokens).numpy()
         np.testing.assert_allclose(session.score(tokens), expected, atol=PACKAGE_LOGITS, rtol=0)
 
 
-def test_a_float16_cache_is_lossy_and_passes_its_own_limits(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_float16_cache_is_lossy_and_passes_its_own_limits(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     package = export(tiny_checkpoint, tmp_path / "package", target="ort", kv_dtype="float16")
     assert package.manifest.lossy == ("kv cache in float16",)
     report = validate(package.folder, tiny_checkpoint)

@@ -1,4 +1,6 @@
-"""A session of a package of target ort: what it offers, and that it refuses the rest in one clear line."""
+"""A session of a package of target ort: what it offers, and that it refuses the rest in one clear
+line.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -36,16 +38,24 @@ def test_kernels_are_named(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"kernels": "native"}, {"kernels": "portable"}, {"activations": "bf16"}, {"provider": "cuda"}], ids=str
+    "options",
+    [{"kernels": "native"}, {"kernels": "portable"}, {"activations": "bf16"}, {"provider": "cuda"}],
+    ids=str,
 )
-def test_what_only_the_portable_target_has_is_refused(ort_package: Package, options: dict[str, str]) -> None:
+def test_what_only_the_portable_target_has_is_refused(
+    ort_package: Package, options: dict[str, str]
+) -> None:
     ((name, value),) = options.items()
-    with pytest.raises(RuntimeUnavailable, match=f"^{name} {value}: not offered by a package of target ort[^\n]*$"):
+    with pytest.raises(
+        RuntimeUnavailable, match=f"^{name} {value}: not offered by a package of target ort[^\n]*$"
+    ):
         Session.open(ort_package.folder, **options)
 
 
 REFUSED: dict[str, Callable[[Session], Any]] = {
-    "ragged first call": lambda s: s.forward([[1, 2], [3, 0]], s.new_cache(2, 10), new_lengths=[2, 1]),
+    "ragged first call": lambda s: s.forward(
+        [[1, 2], [3, 0]], s.new_cache(2, 10), new_lengths=[2, 1]
+    ),
     "row without a token": lambda s: s.forward([[1], [2]], filled(s, 2), new_lengths=[1, 0]),
     "several tokens after a batch's first": lambda s: s.forward([[1, 2], [3, 4]], filled(s, 2)),
     "prompts of unlike length": lambda s: next(s.generate([[1, 2], [3]])),
@@ -57,7 +67,9 @@ REFUSED: dict[str, Callable[[Session], Any]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_the_op_cannot_do_is_refused_before_it_runs(session: Session, case: str) -> None:
-    with pytest.raises(InputError, match=r"^[^\n]*target ort[^\n]*export with --target portable[^\n]*$"):
+    with pytest.raises(
+        InputError, match=r"^[^\n]*target ort[^\n]*export with --target portable[^\n]*$"
+    ):
         REFUSED[case](session)
 
 
@@ -66,7 +78,9 @@ def test_a_refused_call_leaves_the_cache_as_it_was(session: Session) -> None:
         with pytest.raises(InputError):
             session.forward([[1, 2], [3, 4]], cache)
         assert cache.lengths.tolist() == [40, 40]
-        np.testing.assert_array_equal(session.forward([[1], [2]], cache), session.forward([[1], [2]], twin))
+        np.testing.assert_array_equal(
+            session.forward([[1], [2]], cache), session.forward([[1], [2]], twin)
+        )
 
 
 def test_reset_fork_and_grow_keep_what_queries_see(session: Session) -> None:
@@ -122,7 +136,9 @@ def test_validate_reports_what_is_not_offered(ort_package: Package, demo_checkpo
     assert [case["passed"] for case in report.to_json()["cases"]].count(None) == 2
 
 
-def test_validate_fails_where_the_manifest_denies_what_is_offered(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_validate_fails_where_the_manifest_denies_what_is_offered(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     package = export(tiny_checkpoint, tmp_path / "package")
     dataclasses.replace(package.manifest, unsupported=NOT_OFFERED["ort"]).write(package.folder)
     report = validate(package.folder, tiny_checkpoint)
@@ -132,7 +148,9 @@ def test_validate_fails_where_the_manifest_denies_what_is_offered(tiny_checkpoin
 
 def test_the_command_line_exports_and_generates(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "package"
-    done = CliRunner().invoke(main, ["export", str(tiny_checkpoint), "--output", str(out), "--target", "ort"])
+    done = CliRunner().invoke(
+        main, ["export", str(tiny_checkpoint), "--output", str(out), "--target", "ort"]
+    )
     assert done.exit_code == 0, done.stderr
     assert "weights.safetensors computed" in done.stdout
     command = ["generate", str(out), "--prompt-tokens", "1,2,3", "--max-new-tokens", "4", "--json"]

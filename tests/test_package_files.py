@@ -1,4 +1,6 @@
-"""Which files a package can make the Python session open: its own, and tensors of the weight files it lists."""
+"""Which files a package can make the Python session open: its own, and tensors of the weight files
+it lists.
+"""
 
 import json
 import os
@@ -48,7 +50,9 @@ def refused(package: Path) -> str:
 
 def external(name: str, location: str, offset: int, length: int) -> TensorProto:
     """Return an initializer of bytes that lie in another file."""
-    tensor = TensorProto(name=name, data_type=TensorProto.UINT8, dims=[length], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name=name, data_type=TensorProto.UINT8, dims=[length], data_location=TensorProto.EXTERNAL
+    )
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
         tensor.external_data.add(key=key, value=value)
     return tensor
@@ -61,16 +65,22 @@ def test_a_root_is_of_mode_reference_alone(package: Path) -> None:
 
 def test_a_graph_reads_no_file_that_is_not_listed(package: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of somebody else")
-    change_manifest(package, lambda document: document["weights"].update(mode="reference", root=str(tmp_path)))
+    change_manifest(
+        package, lambda document: document["weights"].update(mode="reference", root=str(tmp_path))
+    )
     # The listed file, found below the new root, and then the one that no list names.
     os.link(package / "weights.safetensors", tmp_path / "weights.safetensors")
-    change_graph(package, lambda model: model.graph.initializer.append(external("stolen", "secret", 0, 4)))
+    change_graph(
+        package, lambda model: model.graph.initializer.append(external("stolen", "secret", 0, 4))
+    )
     assert "'stolen' reads the file 'secret', expected one of weights.files" in refused(package)
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 8), (8, 1), (-4, 0), (0, -4)])
 def test_external_data_are_exactly_one_tensor(package: Path, offset: int, length: int) -> None:
-    """Neither the header, nor a part of a tensor, nor what lies around it; the last two move and cut the right one."""
+    """Neither the header, nor a part of a tensor, nor what lies around it; the last two move and
+    cut the right one.
+    """
 
     def point(model: onnx.ModelProto) -> None:
         (tensor,) = (entry for entry in model.graph.initializer if entry.external_data)
@@ -109,23 +119,33 @@ def _in_function_default(model: onnx.ModelProto) -> None:
 
 
 def _in_sparse(model: onnx.ModelProto) -> None:
-    values, indices = external("c", "/etc/passwd", 0, 4), numpy_helper.from_array(np.zeros(4, np.int64), "i")
+    values, indices = (
+        external("c", "/etc/passwd", 0, 4),
+        numpy_helper.from_array(np.zeros(4, np.int64), "i"),
+    )
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
 
 
 def _only_marked(model: onnx.ModelProto) -> None:
     model.graph.node.add(
         op_type="Constant",
-        attribute=[helper.make_attribute("value", TensorProto(name="c", data_location=TensorProto.EXTERNAL))],
+        attribute=[
+            helper.make_attribute(
+                "value", TensorProto(name="c", data_location=TensorProto.EXTERNAL)
+            )
+        ],
     )
 
 
 @pytest.mark.parametrize(
-    "hide", [_in_attribute, _in_subgraph, _in_function, _in_function_default, _in_sparse, _only_marked]
+    "hide",
+    [_in_attribute, _in_subgraph, _in_function, _in_function_default, _in_sparse, _only_marked],
 )
 def test_nothing_but_initializers_has_external_data(package: Path, hide: Edit) -> None:
     change_graph(package, hide)
-    assert "a tensor that is not an initializer of the main graph has external data" in refused(package)
+    assert "a tensor that is not an initializer of the main graph has external data" in refused(
+        package
+    )
 
 
 def test_external_data_have_no_other_entries(package: Path) -> None:
@@ -136,11 +156,15 @@ def test_external_data_have_no_other_entries(package: Path) -> None:
         tensor.external_data.add(key="prepacked_0", value="key|0;100;1")
 
     change_graph(package, prepack)
-    assert "length, location, offset, prepacked_0, expected location, offset and length" in refused(package)
+    assert "length, location, offset, prepacked_0, expected location, offset and length" in refused(
+        package
+    )
 
 
 def test_a_second_graph_is_refused(package: Path) -> None:
-    """Protocol buffers merge a field that appears twice: a reader of the first alone would miss the second."""
+    """Protocol buffers merge a field that appears twice: a reader of the first alone would miss the
+    second.
+    """
     path = package / "model.onnx"
     more = onnx.ModelProto()
     more.graph.initializer.append(external("stolen", "/etc/passwd", 0, 4))
@@ -154,7 +178,9 @@ def test_a_second_graph_is_refused(package: Path) -> None:
 def test_names_are_plain(package: Path, name: str) -> None:
     change_manifest(package, lambda document: document.update(graph=f"{name}.onnx"))
     assert "expected a plain file name" in refused(package)
-    change_manifest(package, lambda document: document.update(graph="model.onnx", tokenizer_files=[name]))
+    change_manifest(
+        package, lambda document: document.update(graph="model.onnx", tokenizer_files=[name])
+    )
     assert "tokenizer_files[0]" in refused(package)
     change_manifest(package, lambda document: document.update(tokenizer_files=[]))
     change_manifest(package, lambda document: document["weights"]["files"][0].update(name=name))
@@ -164,7 +190,9 @@ def test_names_are_plain(package: Path, name: str) -> None:
 def test_a_graph_is_an_onnx_file(package: Path) -> None:
     (package / "model.onnx").rename(package / "model.ort")
     change_manifest(package, lambda document: document.update(graph="model.ort"))
-    assert "graph: found 'model.ort', expected a plain file name that ends in .onnx" in refused(package)
+    assert "graph: found 'model.ort', expected a plain file name that ends in .onnx" in refused(
+        package
+    )
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "generation_config.json"])
@@ -179,7 +207,9 @@ def test_files_are_no_links_out_of_the_package(package: Path, tmp_path: Path, na
         assert "found a link to" in refused(package)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "weights.safetensors", "generation_config.json"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "model.onnx", "weights.safetensors", "generation_config.json"]
+)
 @pytest.mark.timeout(20)
 def test_files_are_regular(package: Path, name: str) -> None:
     """Opening a FIFO waits for a writer, and reading /dev/zero never ends."""
@@ -189,13 +219,19 @@ def test_files_are_regular(package: Path, name: str) -> None:
         with pytest.raises(PackageError, match="found something else than a file"):
             open_package(package).eos_tokens  # noqa: B018
     else:
-        assert "FIFO" in (text := refused(package)) or "something else than a file" in text or "not a saf" in text
+        assert (
+            "FIFO" in (text := refused(package))
+            or "something else than a file" in text
+            or "not a saf" in text
+        )
 
 
 @pytest.mark.timeout(20)
 def test_a_device_is_no_weight_file(package: Path) -> None:
     """In mode reference a manifest could name any file of the machine."""
-    change_manifest(package, lambda document: document["weights"].update(mode="reference", root="/dev"))
+    change_manifest(
+        package, lambda document: document["weights"].update(mode="reference", root="/dev")
+    )
     change_manifest(package, lambda document: document["weights"]["files"][0].update(name="zero"))
     assert "/dev/zero: changed since the package was written: found 0 bytes" in refused(package)
 

@@ -1,8 +1,10 @@
-"""The exported package, run by ONNX Runtime through bodies and native kernels, against transformers in float32.
+"""The exported package, run by ONNX Runtime through bodies and native kernels, against transformers
+in float32.
 
 A package with int8 projections is held to transformers with the dequantized weights.
 
-Window layers wrap, calls are chunked, rows are ragged: every way a server may drive the same tokens.
+Window layers wrap, calls are chunked, rows are ragged: every way a server may drive the same
+tokens.
 """
 
 import dataclasses
@@ -17,7 +19,12 @@ from gptoss_onnx.reference import ModelConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from gptoss_onnx.runtime import Session
-from support.hugging_face import give_dense_int8, hugging_face_logits, load_hugging_face, random_tokens
+from support.hugging_face import (
+    give_dense_int8,
+    hugging_face_logits,
+    load_hugging_face,
+    random_tokens,
+)
 from support.tolerances import PACKAGE_LOGITS, PACKAGE_LOGITS_NATIVE
 
 RANDOM = {
@@ -40,15 +47,23 @@ class Pair:
         return random_tokens(self.config, count, seed)
 
     def assert_equal(
-        self, session: Session, found: np.ndarray, token_ids: list[int], positions: slice = slice(None)
+        self,
+        session: Session,
+        found: np.ndarray,
+        token_ids: list[int],
+        positions: slice = slice(None),
     ) -> None:
         expected = hugging_face_logits(self.theirs, token_ids)[positions].numpy()
         tolerance = PACKAGE_LOGITS if session.kernels == "portable" else PACKAGE_LOGITS_NATIVE
         np.testing.assert_allclose(found, expected, atol=tolerance, rtol=0)
 
 
-@pytest.fixture(scope="module", params=["demo", *RANDOM, "demo int8", "mxfp4 int8", "dense fp16 int8"])
-def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+@pytest.fixture(
+    scope="module", params=["demo", *RANDOM, "demo int8", "mxfp4 int8", "dense fp16 int8"]
+)
+def pair(
+    request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Pair:
     folder = tmp_path_factory.mktemp("parity")
     checkpoint, layout = demo_checkpoint, "hf-mxfp4"
     source, int8 = request.param.removesuffix(" int8"), request.param.endswith(" int8")
@@ -58,11 +73,16 @@ def pair(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory
         make_checkpoint(checkpoint, tiny_config(**changes), layout=layout, dtype=dtype, seed=8)
     with open_checkpoint(checkpoint) as opened:
         config = opened.config
-    package = export(checkpoint, folder / "package", weights="copy", dense="int8" if int8 else "checkpoint")
+    package = export(
+        checkpoint, folder / "package", weights="copy", dense="int8" if int8 else "checkpoint"
+    )
     theirs = load_hugging_face(checkpoint, layout == "hf-mxfp4")
     if int8:
         give_dense_int8(theirs, package.folder / INT8_FILE)
-    sessions = {kernels: Session.open(package.folder, kernels, threads=2) for kernels in ("portable", "native")}
+    sessions = {
+        kernels: Session.open(package.folder, kernels, threads=2)
+        for kernels in ("portable", "native")
+    }
     yield Pair(sessions, theirs, config)
     for session in sessions.values():
         session.close()
@@ -100,7 +120,9 @@ def test_ragged_batch_of_three(pair: Pair, session: Session) -> None:
     padded = [row + [0] * (longest - len(row)) for row in rows]
     every = np.tile(np.arange(longest), (3, 1))
     with session.new_cache(3, longest + 20) as cache:
-        logits = session.forward(padded, cache, new_lengths=[len(row) for row in rows], logit_positions=every)
+        logits = session.forward(
+            padded, cache, new_lengths=[len(row) for row in rows], logit_positions=every
+        )
         for index, row in enumerate(rows):
             pair.assert_equal(session, logits[index, : len(row)], row)
         for step in range(20):

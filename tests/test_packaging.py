@@ -24,9 +24,21 @@ def test_every_root_package_folder_is_mapped_into_gptoss_onnx() -> None:
 
 @pytest.fixture(scope="module")
 def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names in a wheel of this tree, built without the native library because that part is quick."""
+    """The names in a wheel of this tree, built without the native library because that part is
+    quick.
+    """
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        ROOT,
+    ]
     env = {**os.environ, "GPTOSS_SKIP_NATIVE": "1"}
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -51,5 +63,7 @@ def test_wheel_holds_every_python_file_and_no_native_source(wheel_files: list[st
 def test_import_leaves_the_heavy_packages_unloaded(module: str) -> None:
     heavy = {"torch", "transformers", "onnxscript"}
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr

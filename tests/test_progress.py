@@ -1,4 +1,6 @@
-"""Long work tells how far it is: in a line that a terminal shows, or with --verbose in a line for each stage."""
+"""Long work tells how far it is: in a line that a terminal shows, or with --verbose in a line for
+each stage.
+"""
 
 import io
 import os
@@ -65,7 +67,11 @@ def test_export_tells_its_stages_and_all_their_bytes(
     assert progress.stages[-1] == "computing golden vectors with the reference"
     counted = [total for total in progress.totals if total is not None]
     assert len(counted) == (1 if stage.startswith("tracing") else 2)
-    assert [done for done, total in zip(progress.done, progress.totals, strict=True) if total is not None] == counted
+    assert [
+        done
+        for done, total in zip(progress.done, progress.totals, strict=True)
+        if total is not None
+    ] == counted
 
 
 def test_copying_counts_the_bytes_of_the_files(checkpoint: Path, tmp_path: Path) -> None:
@@ -73,10 +79,14 @@ def test_copying_counts_the_bytes_of_the_files(checkpoint: Path, tmp_path: Path)
     with open_checkpoint(checkpoint) as opened:
         size = sum(file.stat().st_size for file in opened.files)
     assert progress.done[progress.stages.index("copying the weights")] == size
-    assert (tmp_path / "package" / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+    assert (tmp_path / "package" / "model.safetensors").read_bytes() == (
+        checkpoint / "model.safetensors"
+    ).read_bytes()
 
 
-def test_validate_tells_its_cases(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+def test_validate_tells_its_cases(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     package = clone(tiny_package(tmp_path_factory), tmp_path / "package")
     progress = HeardProgress()
     report = validate(package, checkpoint, progress=progress)
@@ -113,7 +123,9 @@ def test_validate_tells_its_cases(checkpoint: Path, tmp_path_factory: pytest.Tem
         ((12, 12, "steps", 2.0), "12 of 12, 0 s left"),
     ],
 )
-def test_the_status_says_what_is_done_and_what_is_left(arguments: tuple[int, int, str, float], expected: str) -> None:
+def test_the_status_says_what_is_done_and_what_is_left(
+    arguments: tuple[int, int, str, float], expected: str
+) -> None:
     assert status(*arguments) == expected  # type: ignore[arg-type]  # literals in a list of cases
 
 
@@ -136,7 +148,13 @@ def test_a_line_is_drawn_anew_and_erased() -> None:
 
 def test_nothing_is_shown_off_a_terminal_unless_verbose(checkpoint: Path, tmp_path: Path) -> None:
     for more, shown in (((), False), (("--verbose",), True)):
-        arguments = ["export", str(checkpoint), "--output", str(tmp_path / f"package{len(more)}"), *more]
+        arguments = [
+            "export",
+            str(checkpoint),
+            "--output",
+            str(tmp_path / f"package{len(more)}"),
+            *more,
+        ]
         result = CliRunner().invoke(main, arguments, prog_name="gptoss-onnx")
         assert result.exit_code == 0
         assert bool(result.stderr) == shown
@@ -177,7 +195,9 @@ def test_a_terminal_sees_the_stages(checkpoint: Path, tmp_path: Path) -> None:
 def on_a_terminal(arguments: list[str]) -> str:
     """Run Python with a terminal for its stderr; returns what it showed there."""
     master, slave = pty.openpty()
-    with subprocess.Popen([sys.executable, *arguments], stderr=slave, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, *arguments], stderr=slave, stdout=subprocess.DEVNULL
+    ) as process:
         os.close(slave)
         shown = b""
         while True:

@@ -1,4 +1,6 @@
-"""The Python examples of the README and of docs/chat.md run as they are printed, on the demo package."""
+"""The Python examples of the README and of docs/chat.md run as they are printed, on the demo
+package.
+"""
 
 import re
 from pathlib import Path
@@ -12,7 +14,9 @@ README = ROOT / "README.md"
 
 
 def test_python_example(demo_package: Package, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (example,) = re.findall(
+        r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     assert '"gpt-oss-20b-onnx"' in example
     scope: dict[str, object] = {}
     exec(example.replace('"gpt-oss-20b-onnx"', repr(str(demo_package.folder))), scope)

@@ -1,4 +1,6 @@
-"""The shapes of gpt-oss-20b and gpt-oss-120b: sparse checkpoints of full size exported, slices of two layers run."""
+"""The shapes of gpt-oss-20b and gpt-oss-120b: sparse checkpoints of full size exported, slices of
+two layers run.
+"""
 
 import json
 import subprocess
@@ -28,13 +30,25 @@ print(json.dumps({"seconds": time.perf_counter() - begin, "peak": peak}))
 def test_full_size_exports_in_little_memory_and_copies_nothing(tmp_path: Path, name: str) -> None:
     """The time is printed, not judged: see `pytest -rP`."""
     make_checkpoint(tmp_path / "checkpoint", real_config(name), sparse=True)
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "checkpoint"), str(tmp_path / "package")]
+    command = [
+        sys.executable,
+        "-c",
+        MEASURE,
+        str(tmp_path / "checkpoint"),
+        str(tmp_path / "package"),
+    ]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    print(f"{name}: {found['seconds']:.1f} s from a cold start, peak {found['peak'] / 2**20:.0f} MiB")
+    print(
+        f"{name}: {found['seconds']:.1f} s from a cold start, peak {found['peak'] / 2**20:.0f} MiB"
+    )
     assert found["peak"] < PEAK_BYTES[name]
     weights = list((tmp_path / "package").glob("*.safetensors"))
     assert all(path.samefile(tmp_path / "checkpoint" / path.name) for path in weights)
-    own = [path for path in (tmp_path / "package").rglob("*") if path.is_file() and path.stat().st_nlink == 1]
+    own = [
+        path
+        for path in (tmp_path / "package").rglob("*")
+        if path.is_file() and path.stat().st_nlink == 1
+    ]
     assert sum(path.stat().st_size for path in own) < 5_000_000
 
 

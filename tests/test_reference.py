@@ -25,7 +25,12 @@ PLAIN_ROPE = dataclasses.replace(
     attention_factor=None,
 )
 LONG_ROPE = dataclasses.replace(
-    BASE.rope, kind="yarn", theta=150000.0, factor=32.0, original_max_position_embeddings=4096, truncate=False
+    BASE.rope,
+    kind="yarn",
+    theta=150000.0,
+    factor=32.0,
+    original_max_position_embeddings=4096,
+    truncate=False,
 )
 SHAPES = {
     "as is": {},
@@ -67,9 +72,15 @@ def test_logits_equal_transformers(checkpoint_of: CheckpointMaker, shape: str, l
 
 
 def test_logits_equal_transformers_beyond_4096_tokens(checkpoint_of: CheckpointMaker) -> None:
-    """Past the original context YaRN's ramp shows: `truncate: false` read as true would be far off here."""
-    config = dataclasses.replace(BASE, num_layers=2, layer_types=BASE.layer_types[:2], rope=LONG_ROPE)
-    config = dataclasses.replace(config, max_position_embeddings=131072, num_heads=2, num_kv_heads=1)
+    """Past the original context YaRN's ramp shows: `truncate: false` read as true would be far off
+    here.
+    """
+    config = dataclasses.replace(
+        BASE, num_layers=2, layer_types=BASE.layer_types[:2], rope=LONG_ROPE
+    )
+    config = dataclasses.replace(
+        config, max_position_embeddings=131072, num_heads=2, num_kv_heads=1
+    )
     folder = checkpoint_of(config, "hf-mxfp4")
     tokens = random_tokens(config, 5000, seed=2)
     expected = hugging_face_logits(load_hugging_face(folder, True), tokens)
@@ -87,7 +98,9 @@ def test_greedy_over_the_ring_equals_transformers(checkpoint_of: CheckpointMaker
     with open_checkpoint(folder) as checkpoint:
         found = greedy(GptOss.from_checkpoint(checkpoint), prompts, 40)
     for prompt, continuation in zip(prompts, found, strict=True):
-        expected = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)
+        expected = model.generate(
+            torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None
+        )
         assert continuation == expected[0, len(prompt) :].tolist()
 
 
@@ -111,7 +124,9 @@ def test_meta_device_reads_no_weight(checkpoint_of: CheckpointMaker) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or a PyTorch built without CUDA")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device, or a PyTorch built without CUDA"
+)
 def test_cuda_equals_cpu(checkpoint_of: CheckpointMaker) -> None:
     tokens = random_tokens(BASE, 30, seed=6)
     with open_checkpoint(checkpoint_of(BASE, "hf-mxfp4")) as checkpoint:

@@ -1,7 +1,8 @@
-"""The table of sampler cases that every client is tested with, `clients/sampler_cases.json`, against exact arithmetic.
+"""The table of sampler cases that every client is tested with, `clients/sampler_cases.json`,
+against exact arithmetic.
 
-Nothing here is shared with a client: logits and settings become fractions, and exponentials have 60 digits.
-`python tests/test_sampler_cases.py` writes the expected values of the table anew.
+Nothing here is shared with a client: logits and settings become fractions, and exponentials have 60
+digits. `python tests/test_sampler_cases.py` writes the expected values of the table anew.
 """
 
 import json
@@ -42,7 +43,9 @@ def test_names_differ_and_every_kind_of_answer_is_there() -> None:
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """Return the token that is taken at temperature 0, else the probabilities (V); or that logits are refused."""
+    """Return the token that is taken at temperature 0, else the probabilities (V); or that logits
+    are refused.
+    """
     logits = [_float32(value) for value in case["logits"]]
     largest = math.nan if any(map(math.isnan, logits)) else max(logits)
     if not math.isfinite(largest):
@@ -78,7 +81,9 @@ def _penalized(logits: list[float], seen: set[int], penalty: Fraction) -> list[F
 
 
 def _restricted(exponents: list[Fraction | None], settings: dict[str, Any]) -> list[float]:
-    """Return the probabilities (V) after top-k, top-p and min-p, from what stands in the exponent, at most 0."""
+    """Return the probabilities (V) after top-k, top-p and min-p, from what stands in the exponent,
+    at most 0.
+    """
     weights = [_exponential(exponent) for exponent in exponents]
     rising = sorted(exponent for exponent in exponents if exponent is not None)
     if 0 < settings["top_k"] < len(exponents):
@@ -96,7 +101,9 @@ def _restricted(exponents: list[Fraction | None], settings: dict[str, Any]) -> l
 
 
 def _nucleus(weights: list[Fraction], top_p: Fraction) -> list[Fraction]:
-    """Leave out a token when it and all less probable ones together have at most 1 - top_p of the probability."""
+    """Leave out a token when it and all less probable ones together have at most 1 - top_p of the
+    probability.
+    """
     room = (1 - top_p) * sum(weights)
     kept = list(weights)
     for token in sorted(range(len(weights)), key=lambda token: weights[token])[:-1]:
@@ -116,7 +123,9 @@ def _exponential(exponent: Fraction | None) -> Fraction:
 
 def _write(document: dict[str, Any]) -> None:
     """Write the table with one case a line, so that a changed case is one changed line."""
-    about = json.dumps(document["about"], indent=4).replace("\n", "\n  ").replace("\n      ", "\n    ")
+    about = (
+        json.dumps(document["about"], indent=4).replace("\n", "\n  ").replace("\n      ", "\n    ")
+    )
     cases = ",\n    ".join(json.dumps(case) for case in document["cases"])
     TABLE.write_text(f'{{\n  "about": {about},\n  "cases": [\n    {cases}\n  ]\n}}\n')
 

@@ -1,4 +1,6 @@
-"""Sampling: each step against transformers' logits processors and the shared table, nonsense refused."""
+"""Sampling: each step against transformers' logits processors and the shared table, nonsense
+refused.
+"""
 
 import json
 from pathlib import Path
@@ -29,7 +31,9 @@ CASES = json.loads((Path(__file__).parent / "clients" / "sampler_cases.json").re
 
 
 def _probabilities(logits: Any, seen: Any, sampling: Sampling) -> np.ndarray[Any, Any]:
-    tokens, scores = candidates(np.asarray(logits, np.float32), np.asarray(seen, np.int64), sampling)
+    tokens, scores = candidates(
+        np.asarray(logits, np.float32), np.asarray(seen, np.int64), sampling
+    )
     assert scores.max() == 0
     shares = np.zeros(len(logits))
     shares[tokens] = np.exp(scores)
@@ -43,20 +47,26 @@ def test_the_table_of_all_clients(case: dict[str, Any]) -> None:
     sampling, expected = Sampling(**case["settings"]), case["expected"]
     seen = np.array(case["seen"], np.int64)
     if "error" in expected:
-        with pytest.raises(PackageError, match=r"^logits: the largest is (nan|inf|-inf), expected a finite number"):
+        with pytest.raises(
+            PackageError, match=r"^logits: the largest is (nan|inf|-inf), expected a finite number"
+        ):
             RowSampler(sampling, 0).choose(logits, seen)
     elif "token" in expected:
         assert RowSampler(sampling, 0).choose(logits, seen) == expected["token"]
     else:
         shares = np.array(expected["probabilities"])
-        np.testing.assert_allclose(_probabilities(logits, seen, sampling), shares, atol=SAMPLER_PROBABILITIES, rtol=0)
+        np.testing.assert_allclose(
+            _probabilities(logits, seen, sampling), shares, atol=SAMPLER_PROBABILITIES, rtol=0
+        )
         drawn = {RowSampler(sampling, row).choose(logits, seen) for row in range(50)}
         assert drawn <= set(np.flatnonzero(shares).tolist())
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    logits=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=12),
+    logits=st.lists(
+        st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=12
+    ),
     temperature=st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False),
     penalty=st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False),
     top_k=st.integers(0, 12),
@@ -65,7 +75,13 @@ def test_the_table_of_all_clients(case: dict[str, Any]) -> None:
     data=st.data(),
 )
 def test_no_setting_overflows(
-    logits: list[float], temperature: float, penalty: float, top_k: int, top_p: float, min_p: float, data: st.DataObject
+    logits: list[float],
+    temperature: float,
+    penalty: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    data: st.DataObject,
 ) -> None:
     seen = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=12))
     sampling = Sampling(temperature, top_k, top_p, min_p, penalty, seed=1)
@@ -75,14 +91,20 @@ def test_no_setting_overflows(
         token = RowSampler(sampling, 0).choose(row, np.array(seen, np.int64))
     assert np.isfinite(shares).all()
     assert shares[token] > 0
-    greedy = RowSampler(Sampling(repetition_penalty=penalty), 0).choose(row, np.array(seen, np.int64))
+    greedy = RowSampler(Sampling(repetition_penalty=penalty), 0).choose(
+        row, np.array(seen, np.int64)
+    )
     # Division may make it equal to others, of which top-p takes the first.
     without = _probabilities(row, seen, Sampling(temperature, top_k, 1, min_p, penalty))
     assert without[greedy] == without.max()
 
 
-def _transformers(sampling: Sampling, seen: list[int], logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)])
+def _transformers(
+    sampling: Sampling, seen: list[int], logits: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    processors = LogitsProcessorList(
+        [RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)]
+    )
     processors.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
         processors.append(TopKLogitsWarper(sampling.top_k))
@@ -121,11 +143,15 @@ def test_restrictions_agree_with_transformers(sampling: Sampling, vocab: int, se
     assert differing.size <= 1
     both = np.isfinite(ours) & np.isfinite(theirs)
     # Ours begin at 0, whatever the largest logit is.
-    np.testing.assert_allclose(ours[both], (theirs - theirs.max())[both], rtol=0, atol=SAMPLER_FLOAT32)
+    np.testing.assert_allclose(
+        ours[both], (theirs - theirs.max())[both], rtol=0, atol=SAMPLER_FLOAT32
+    )
 
 
 def test_ties_with_the_last_of_top_k_stay() -> None:
-    tokens, _ = candidates(np.array([1, 3, 2, 2, 0], np.float32), NOTHING, Sampling(temperature=1, top_k=2))
+    tokens, _ = candidates(
+        np.array([1, 3, 2, 2, 0], np.float32), NOTHING, Sampling(temperature=1, top_k=2)
+    )
     assert tokens.tolist() == [1, 2, 3]
 
 
@@ -139,11 +165,15 @@ def test_of_equally_probable_tokens_the_first_are_in_the_nucleus(vocab: int) -> 
 
 @pytest.mark.parametrize("penalty", [0.7, 1.3])
 def test_top_k_of_penalized_float64_scores_is_exact(penalty: float) -> None:
-    """The k-th largest is sought in float32 first; scores that only float64 tells apart must not be mixed up."""
+    """The k-th largest is sought in float32 first; scores that only float64 tells apart must not be
+    mixed up.
+    """
     logits = np.full(VOCAB, 3, np.float32)
     logits[:50] = np.nextafter(np.float32(3), np.float32(4)) * np.float32(penalty)
     seen = np.arange(50)
-    tokens, _ = candidates(logits, seen, Sampling(temperature=1, top_k=50, repetition_penalty=penalty))
+    tokens, _ = candidates(
+        logits, seen, Sampling(temperature=1, top_k=50, repetition_penalty=penalty)
+    )
     exact = logits.astype(np.float64)
     exact[seen] /= penalty
     assert tokens.tolist() == np.flatnonzero(exact >= np.sort(exact)[-50]).tolist()

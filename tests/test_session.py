@@ -1,4 +1,6 @@
-"""Session: opening a package, refusing what cannot be honoured, and logits from ragged, chunked and threaded calls."""
+"""Session: opening a package, refusing what cannot be honoured, and logits from ragged, chunked and
+threaded calls.
+"""
 
 import dataclasses
 import logging
@@ -36,7 +38,9 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with Session.open(write_fake_package(tmp_path_factory.mktemp("package"), WINDOWS), threads=1) as opened:
+    with Session.open(
+        write_fake_package(tmp_path_factory.mktemp("package"), WINDOWS), threads=1
+    ) as opened:
         yield opened
 
 
@@ -62,7 +66,8 @@ def test_one_call_many_chunks_and_single_tokens_agree(session: Session) -> None:
 
 def test_ragged_rows_and_chosen_positions(session: Session) -> None:
     rows = [[1, 2, 3, 4, 5], [6, 7], []]
-    padded = [row + [-1] * (5 - len(row)) for row in rows]  # padding is not read, whatever stands there
+    # padding is not read, whatever stands there
+    padded = [row + [-1] * (5 - len(row)) for row in rows]
     for chunk in (1, 2, 5):
         cache = session.new_cache(3, 9, chunk=chunk)
         last = session.forward(padded, cache, [5, 2, 0])
@@ -73,12 +78,18 @@ def test_ragged_rows_and_chosen_positions(session: Session) -> None:
         cache.reset()
         chosen = session.forward(padded, cache, [5, 2, 0], [[4, 0, 4], [1, 3, 0], [0, 1, 2]])
         for row, place, position in ((0, 0, 4), (0, 1, 0), (0, 2, 4), (1, 0, 1), (1, 2, 0)):
-            np.testing.assert_array_equal(chosen[row, place], expected_logits(rows[row], WINDOWS, position))
+            np.testing.assert_array_equal(
+                chosen[row, place], expected_logits(rows[row], WINDOWS, position)
+            )
         assert not chosen[1, 1].any()
         assert not chosen[2].any()
         assert cache.lengths.tolist() == [5, 2, 0]
         assert session.forward(padded, cache, [0, 0, 0]).shape == (3, 1, VOCAB)
-        assert session.forward([[1]] * 3, cache, [1, 1, 1], np.zeros((3, 0), np.int64)).shape == (3, 0, VOCAB)
+        assert session.forward([[1]] * 3, cache, [1, 1, 1], np.zeros((3, 0), np.int64)).shape == (
+            3,
+            0,
+            VOCAB,
+        )
         assert cache.lengths.tolist() == [6, 3, 1]
 
 
@@ -97,7 +108,9 @@ def test_threads_on_different_caches_do_not_disturb_each_other(session: Session)
         same = True
         for begin in range(0, 120, 3):
             logits = session.forward(tokens[None, begin : begin + 3], cache)
-            same &= np.array_equal(logits[0, 0], expected_logits(tokens.tolist(), WINDOWS, begin + 2))
+            same &= np.array_equal(
+                logits[0, 0], expected_logits(tokens.tolist(), WINDOWS, begin + 2)
+            )
         return same
 
     with ThreadPoolExecutor(4) as pool:
@@ -117,10 +130,15 @@ def test_threads_on_different_caches_do_not_disturb_each_other(session: Session)
         (([[1], [1]], [1, 2]), r"new_lengths\[1\]: found 2, expected 0 to 1"),
         (([[1], [1]], None, [0, 0]), r"logit_positions: found shape \(2,\)"),
         (([[1], [1]], None, [[0], [1]]), r"logit_positions\[1, 0\]: found 1, expected 0 to 0"),
-        (([[1] * 9] * 2, [4, 9]), r"row 1: 0 cached \+ 9 new tokens exceed the cache capacity of 8"),
+        (
+            ([[1] * 9] * 2, [4, 9]),
+            r"row 1: 0 cached \+ 9 new tokens exceed the cache capacity of 8",
+        ),
     ],
 )
-def test_wrong_input_is_named_and_changes_nothing(session: Session, arguments: tuple[Any, ...], message: str) -> None:
+def test_wrong_input_is_named_and_changes_nothing(
+    session: Session, arguments: tuple[Any, ...], message: str
+) -> None:
     cache = session.new_cache(2, 8)
     ids, *rest = arguments
     with pytest.raises(InputError, match=message):
@@ -138,7 +156,10 @@ def test_a_cache_of_another_package_is_refused(session: Session, tmp_path: Path)
 
 
 def test_a_cache_moves_between_sessions_of_one_package(package: Path) -> None:
-    with Session.open(package, threads=1) as first, Session.open(package, kernels="portable", threads=1) as second:
+    with (
+        Session.open(package, threads=1) as first,
+        Session.open(package, kernels="portable", threads=1) as second,
+    ):
         cache = first.new_cache(1, 8)
         first.forward([[1, 2]], cache)
         logits = second.forward([[3]], cache)
@@ -159,12 +180,19 @@ def test_weights_lie_in_the_package_or_where_it_refers_to(tmp_path: Path) -> Non
     elsewhere = tmp_path / "checkpoint"
     for folder in (None, elsewhere):
         package = write_fake_package(
-            tmp_path / f"package-{folder is None}", WINDOWS, bias=bias.tolist(), weights_folder=folder
+            tmp_path / f"package-{folder is None}",
+            WINDOWS,
+            bias=bias.tolist(),
+            weights_folder=folder,
         )
         with Session.open(package, threads=1) as session:
-            np.testing.assert_array_equal(session.score([3])[0], expected_logits([3], WINDOWS, 0) + bias)
+            np.testing.assert_array_equal(
+                session.score([3])[0], expected_logits([3], WINDOWS, 0) + bias
+            )
     shutil.rmtree(elsewhere)
-    with pytest.raises(PackageError, match="no such folder, but the package refers to the checkpoint there"):
+    with pytest.raises(
+        PackageError, match="no such folder, but the package refers to the checkpoint there"
+    ):
         Session.open(package)
 
 
@@ -178,7 +206,8 @@ def test_changed_weights_are_noticed(package: Path) -> None:
 
     rewrite(content + b"\0", stat.st_mtime_ns)
     with pytest.raises(
-        PackageError, match=r"weights\.safetensors: changed .* found \d+ bytes, expected \d+; export again"
+        PackageError,
+        match=r"weights\.safetensors: changed .* found \d+ bytes, expected \d+; export again",
     ):
         Session.open(package)
     rewrite(content.replace(b"F32", b"I32"), stat.st_mtime_ns)
@@ -202,10 +231,15 @@ def test_changed_weights_are_noticed(package: Path) -> None:
 def test_graphs_that_do_not_fit_are_refused(package: Path) -> None:
     layers = Manifest.read(package).cache
     _change(package, cache=layers[:2])
-    with pytest.raises(PackageError, match=r"its inputs differ from the manifest: missing \[\], unknown \['past_key"):
+    with pytest.raises(
+        PackageError,
+        match=r"its inputs differ from the manifest: missing \[\], unknown \['past_key",
+    ):
         Session.open(package)
     _change(package, cache=layers, target="ort")
-    with pytest.raises(PackageError, match=r"its inputs differ from the manifest: missing \['attention_mask'\]"):
+    with pytest.raises(
+        PackageError, match=r"its inputs differ from the manifest: missing \['attention_mask'\]"
+    ):
         Session.open(package)
     _change(package, target="portable")
     document = (package / "manifest.json").read_text()
@@ -247,16 +281,22 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     kernels: list[str] = []
     info = library.LibraryInfo(Path("libgptoss_ops.so"), "1.2", frozenset(), "scalar")
     monkeypatch.setattr(library, "library_path", lambda: info.path)
-    monkeypatch.setattr(library, "library_info", lambda: dataclasses.replace(info, kernels=frozenset(kernels)))
+    monkeypatch.setattr(
+        library, "library_info", lambda: dataclasses.replace(info, kernels=frozenset(kernels))
+    )
     return kernels
 
 
 @pytest.fixture
 def manifest(package: Path) -> Manifest:
-    return _change(package, ops=tuple(OpUse("ai.gptoss", name, 1, 3) for name in ("Linear", "SinkAttention")))
+    return _change(
+        package, ops=tuple(OpUse("ai.gptoss", name, 1, 3) for name in ("Linear", "SinkAttention"))
+    )
 
 
-def test_auto_takes_native_where_every_op_has_a_kernel(manifest: Manifest, offered: list[str]) -> None:
+def test_auto_takes_native_where_every_op_has_a_kernel(
+    manifest: Manifest, offered: list[str]
+) -> None:
     offered += ["SinkAttention"]
     choice = choose_kernels(manifest, "auto", "exact", "cpu")
     assert choice.kernels == "portable"
@@ -286,7 +326,10 @@ def test_native_kernels_that_are_missing_are_named(
 
 
 def test_the_choice_is_logged(package: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "gptoss_onnx"), Session.open(package, kernels="portable", threads=1) as session:
+    with (
+        caplog.at_level(logging.INFO, "gptoss_onnx"),
+        Session.open(package, kernels="portable", threads=1) as session,
+    ):
         assert session.kernels == "portable"
     assert "portable kernels (asked for), provider cpu" in caplog.text
 
@@ -296,7 +339,9 @@ def test_the_choice_is_logged(package: Path, caplog: pytest.LogCaptureFixture) -
 
 def test_both_builds_of_onnxruntime_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
-    with pytest.raises(RuntimeUnavailable, match="pip uninstall -y onnxruntime onnxruntime-gpu && pip install"):
+    with pytest.raises(
+        RuntimeUnavailable, match="pip uninstall -y onnxruntime onnxruntime-gpu && pip install"
+    ):
         load_onnxruntime()
 
 
@@ -306,28 +351,40 @@ def test_a_missing_onnxruntime_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(metadata, "distribution", none)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(RuntimeUnavailable, match=f"it is not installed; {re.escape(install_command('cpu'))}"):
+    with pytest.raises(
+        RuntimeUnavailable, match=f"it is not installed; {re.escape(install_command('cpu'))}"
+    ):
         load_onnxruntime()
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="no onnxruntime-gpu")
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="no onnxruntime-gpu",
+)
 def test_caches_live_on_the_device(package: Path) -> None:
     tokens = np.arange(30) % VOCAB
     with Session.open(package, provider="cuda") as session:
-        np.testing.assert_array_equal(session.score(tokens, 7)[-1], expected_logits(tokens.tolist(), WINDOWS, 29))
+        np.testing.assert_array_equal(
+            session.score(tokens, 7)[-1], expected_logits(tokens.tolist(), WINDOWS, 29)
+        )
         cache = session.new_cache(1, 20, chunk=4)
         session.forward(tokens[None, :17], cache)
         cache.grow(40)
         for held in (cache.fork(), cache):
             logits = session.forward(tokens[None, 17:], held)
-            np.testing.assert_array_equal(logits[0, 0], expected_logits(tokens.tolist(), WINDOWS, 29))
+            np.testing.assert_array_equal(
+                logits[0, 0], expected_logits(tokens.tolist(), WINDOWS, 29)
+            )
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this is the GPU build")
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this is the GPU build"
+)
 def test_cuda_never_falls_back(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        RuntimeUnavailable, match=r"provider cuda: this ONNX Runtime offers .*CPUExecutionProvider, not CUDA"
+        RuntimeUnavailable,
+        match=r"provider cuda: this ONNX Runtime offers .*CPUExecutionProvider, not CUDA",
     ):
         Session.open(package, provider="cuda")
     # The GPU build on a machine without a device.
@@ -337,15 +394,22 @@ def test_cuda_never_falls_back(package: Path, monkeypatch: pytest.MonkeyPatch) -
         Session.open(package, provider="cuda")
     # Even if a device answers, the session itself must be on it.
     monkeypatch.setattr("gptoss_onnx.runtime.environment._check_cuda_device", lambda _: None)
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(RuntimeUnavailable, match="fell back"):
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(RuntimeUnavailable, match="fell back"),
+    ):
         Session.open(package, provider="cuda")
 
 
 def test_the_runtime_loads_no_training_library(package: Path) -> None:
     program = (
         "import sys; from gptoss_onnx.runtime import Session; "
-        f"session = Session.open({str(package)!r}, threads=1); list(session.generate([1, 2], max_new_tokens=2)); "
-        "print([name for name in ('torch', 'transformers', 'onnxscript', 'onnx') if name in sys.modules])"
+        f"session = Session.open({str(package)!r}, threads=1); list(session.generate([1, 2], "
+        "max_new_tokens=2)); "
+        "print([name for name in ('torch', 'transformers', 'onnxscript', 'onnx') if name in "
+        "sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

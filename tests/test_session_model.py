@@ -1,4 +1,6 @@
-"""A real graph in a session: every way of feeding a sequence gives the logits transformers gives, portable bodies."""
+"""A real graph in a session: every way of feeding a sequence gives the logits transformers gives,
+portable bodies.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +55,12 @@ def test_score(session: Session, expected: NDArray[np.float32], chunk: int | Non
     _assert_close(session.score(TOKENS, chunk), expected)
 
 
-def test_ragged_prefill_then_decode_then_rewind(session: Session, expected: NDArray[np.float32]) -> None:
-    """Rows at different places of one sequence, so one pass of the outside implementation judges them all."""
+def test_ragged_prefill_then_decode_then_rewind(
+    session: Session, expected: NDArray[np.float32]
+) -> None:
+    """Rows at different places of one sequence, so one pass of the outside implementation judges
+    them all.
+    """
     lengths = np.array([CONFIG.window + 3, 1, 2 * CONFIG.window])
     cache = session.new_cache(3, LENGTH, reserve=2, chunk=5)
     padded = np.zeros((3, lengths.max()), np.int64)
@@ -73,7 +79,9 @@ def test_ragged_prefill_then_decode_then_rewind(session: Session, expected: NDAr
 
 def test_greedy_generation(session: Session, theirs: GptOssForCausalLM) -> None:
     prompts = [TOKENS[:3], TOKENS[: CONFIG.window + 1]]
-    continuation = session.generate(prompts, Sampling(stop_tokens=()), max_new_tokens=CONFIG.window + 4)
+    continuation = session.generate(
+        prompts, Sampling(stop_tokens=()), max_new_tokens=CONFIG.window + 4
+    )
     list(continuation)
     for prompt, tokens in zip(prompts, continuation.tokens, strict=True):
         logits = hugging_face_logits(theirs, prompt + tokens)[len(prompt) - 1 : -1]

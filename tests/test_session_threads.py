@@ -1,4 +1,5 @@
-"""Threads: what is in use refuses a second caller at once, and a session that closes lets running calls finish.
+"""Threads: what is in use refuses a second caller at once, and a session that closes lets running
+calls finish.
 
 The graph is held in the middle of a run by an event, so nothing here depends on time.
 """
@@ -45,8 +46,12 @@ class Held:
 
 
 @contextmanager
-def held_run(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Iterator[tuple[Held, Future[Any]]]:
-    """Run `call` on another thread and yield while it is inside the graph; it is released at the end at last."""
+def held_run(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]
+) -> Iterator[tuple[Held, Future[Any]]]:
+    """Run `call` on another thread and yield while it is inside the graph; it is released at the
+    end at last.
+    """
     held, run = Held(), Binding.run
 
     def waiting(self: Binding, *arguments: Any) -> Any:
@@ -75,22 +80,30 @@ USES: dict[str, Callable[[Session, KVCache], Any]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_cache_in_use_refuses_a_second_caller(session: Session, monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+def test_a_cache_in_use_refuses_a_second_caller(
+    session: Session, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
     cache = session.new_cache(1, 20)
     session.forward([[1]], cache)
     with held_run(monkeypatch, lambda: session.forward([[2]], cache)) as (held, running):
-        with pytest.raises(InputError, match="cache: found it in use by another call, expected one call at a time"):
+        with pytest.raises(
+            InputError, match="cache: found it in use by another call, expected one call at a time"
+        ):
             USES[use](session, cache)
         assert cache.lengths.tolist() == [1]  # looking is allowed
         assert cache.tokens[0].tolist() == [1]
         held.release()
         np.testing.assert_array_equal(running.result()[0, 0], expected_logits([1, 2], WINDOWS, 1))
     assert cache.capacity == 20
-    np.testing.assert_array_equal(session.forward([[3]], cache)[0, 0], expected_logits([1, 2, 3], WINDOWS, 2))
+    np.testing.assert_array_equal(
+        session.forward([[3]], cache)[0, 0], expected_logits([1, 2, 3], WINDOWS, 2)
+    )
     USES[use](session, cache)  # and now it may be used
 
 
-def test_a_cache_in_use_refuses_another_session_of_its_package(session: Session, monkeypatch: Any) -> None:
+def test_a_cache_in_use_refuses_another_session_of_its_package(
+    session: Session, monkeypatch: Any
+) -> None:
     cache = session.new_cache(1, 20)
     with (
         Session.open(session.package.folder, threads=1) as other,
@@ -105,11 +118,15 @@ def test_forks_are_used_on_their_own(session: Session, monkeypatch: pytest.Monke
     session.forward([[1]], cache)
     twin = cache.fork()
     with held_run(monkeypatch, lambda: session.forward([[2]], cache)):
-        np.testing.assert_array_equal(session.forward([[4]], twin)[0, 0], expected_logits([1, 4], WINDOWS, 1))
+        np.testing.assert_array_equal(
+            session.forward([[4]], twin)[0, 0], expected_logits([1, 4], WINDOWS, 1)
+        )
     assert [row.tolist() for row in cache.tokens + twin.tokens] == [[1, 2], [1, 4]]
 
 
-def test_a_failed_call_gives_the_cache_back(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_call_gives_the_cache_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = session.new_cache(1, 20)
     session.forward([[1, 2]], cache)
 
@@ -121,7 +138,9 @@ def test_a_failed_call_gives_the_cache_back(session: Session, monkeypatch: pytes
         with pytest.raises(RuntimeUnavailable):
             session.forward([[3]], cache)
     assert cache.tokens[0].tolist() == [1, 2]
-    np.testing.assert_array_equal(session.forward([[3]], cache)[0, 0], expected_logits([1, 2, 3], WINDOWS, 2))
+    np.testing.assert_array_equal(
+        session.forward([[3]], cache)[0, 0], expected_logits([1, 2, 3], WINDOWS, 2)
+    )
 
 
 @pytest.mark.parametrize("closing", [False, True], ids=["next", "close"])
@@ -137,7 +156,9 @@ def test_a_generation_in_use_refuses_a_second_caller(
         assert running.result() == alone
 
 
-def test_closing_a_session_lets_running_calls_finish(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_a_session_lets_running_calls_finish(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache, other = session.new_cache(1, 40, chunk=2), session.new_cache(1, 40)
     tokens = [1, 2, 3, 4, 5, 6, 7]
     with held_run(monkeypatch, lambda: session.forward([tokens], cache)) as (held, running):
@@ -151,7 +172,9 @@ def test_closing_a_session_lets_running_calls_finish(session: Session, monkeypat
     session.close()  # once more is nothing
 
 
-def test_a_generation_ends_with_its_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generation_ends_with_its_session(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generation = session.generate([1, 2], ENDLESS, max_new_tokens=9)
     with held_run(monkeypatch, lambda: next(generation)) as (held, running):
         session.close()

@@ -1,4 +1,6 @@
-"""SinkAttention: the PyTorch definition against a plain history, and the portable body against the definition."""
+"""SinkAttention: the PyTorch definition against a plain history, and the portable body against the
+definition.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,11 @@ from support.attention_cases import Case, call_inputs, cases, real_tokens, run_d
 from support.op_models import op_model, run_ort, run_reference, session_of
 from support.tolerances import BODY_BFLOAT16_CACHE, BODY_FLOAT16_CACHE, BODY_FLOAT32
 
-TOLERANCES = {torch.float32: BODY_FLOAT32, torch.float16: BODY_FLOAT16_CACHE, torch.bfloat16: BODY_BFLOAT16_CACHE}
+TOLERANCES = {
+    torch.float32: BODY_FLOAT32,
+    torch.float16: BODY_FLOAT16_CACHE,
+    torch.bfloat16: BODY_BFLOAT16_CACHE,
+}
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,19 +56,28 @@ def test_body_equals_definition_in_onnx_reference(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "past", "new", "capacity"), [(0, 6, 3, 8), (4, 0, 6, 5), (4, 100, 6, 8), (1, 3, 5, 4)]
+    ("window", "past", "new", "capacity"),
+    [(0, 6, 3, 8), (4, 0, 6, 5), (4, 100, 6, 8), (1, 3, 5, 4)],
 )
-def test_definition_refuses_a_cache_that_is_too_small(window: int, past: int, new: int, capacity: int) -> None:
+def test_definition_refuses_a_cache_that_is_too_small(
+    window: int, past: int, new: int, capacity: int
+) -> None:
     case = Case(1, 1, 1, window, 0, (((new,), new),), ((0,),), 0)
     inputs = call_inputs(case, torch.Generator().manual_seed(0), torch.tensor([past]), (new,), new)
     inputs |= {name: torch.zeros(1, 1, capacity, 2) for name in ("past_key", "past_value")}
-    with pytest.raises(InputError, match=rf"row 0 has {past} cached tokens and {new} new ones .* holds {capacity}"):
+    with pytest.raises(
+        InputError, match=rf"row 0 has {past} cached tokens and {new} new ones .* holds {capacity}"
+    ):
         torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values())
 
 
 def test_smallest_allowed_ring_is_exact() -> None:
-    """C = window + S − 1 with a chunk longer than the window: the bound is tight and still enough."""
-    case = Case(2, 2, 2, window=3, reserve=0, calls=(((7, 2), 7),) * 4, rewinds=((0, 0),) * 4, seed=5)
+    """C = window + S − 1 with a chunk longer than the window: the bound is tight and still
+    enough.
+    """
+    case = Case(
+        2, 2, 2, window=3, reserve=0, calls=(((7, 2), 7),) * 4, rewinds=((0, 0),) * 4, seed=5
+    )
     test_definition_equals_plain_history.hypothesis.inner_test(case)
 
 
@@ -84,7 +99,11 @@ def _rotated_key_value(
 
 
 def _attend(
-    case: Case, inputs: dict[str, torch.Tensor], history: list[tuple[torch.Tensor, torch.Tensor]], row: int, step: int
+    case: Case,
+    inputs: dict[str, torch.Tensor],
+    history: list[tuple[torch.Tensor, torch.Tensor]],
+    row: int,
+    step: int,
 ) -> torch.Tensor:
     """Attend one query over the tokens it may see, head by head, with no cache and no mask."""
     seen = history[-case.window :] if case.window else history

@@ -1,4 +1,6 @@
-"""Text as it is generated: whole characters, thoughts apart from answers, what ends a text, and many turns."""
+"""Text as it is generated: whole characters, thoughts apart from answers, what ends a text, and
+many turns.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +11,14 @@ import pytest
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter import Package
-from gptoss_onnx.runtime import Conversation, HarmonyDelta, Sampling, Session, Tokenizer, conversation
+from gptoss_onnx.runtime import (
+    Conversation,
+    HarmonyDelta,
+    Sampling,
+    Session,
+    Tokenizer,
+    conversation,
+)
 from support.harmony_tokenizer import write_harmony_tokenizer
 from support.said_package import LONGEST, write_said_package
 
@@ -31,7 +40,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with Session.open(said(tokenizer, tmp_path_factory.mktemp("said") / "package"), threads=1) as opened:
+    with Session.open(
+        said(tokenizer, tmp_path_factory.mktemp("said") / "package"), threads=1
+    ) as opened:
         yield opened
 
 
@@ -42,15 +53,25 @@ def said(tokenizer: Tokenizer, folder: Path, **options: Any) -> Path:
         (TURN, SECOND),
         ([{"role": "user", "content": "tide"}], CALL),
         ([{"role": "user", "content": "on"}], ENDLESS),
-        ([{"role": "user", "content": "both"}], "Hi.<|end|><|start|>user<|message|>And now I ask<|end|>"),
-        ([{"role": "user", "content": "bad"}], "<|channel|>final<|message|>x<|end|>and<|end|><|start|>more"),
+        (
+            [{"role": "user", "content": "both"}],
+            "Hi.<|end|><|start|>user<|message|>And now I ask<|end|>",
+        ),
+        (
+            [{"role": "user", "content": "bad"}],
+            "<|channel|>final<|message|>x<|end|>and<|end|><|start|>more",
+        ),
     ]
-    scripts = [(tokenizer.encode_chat(messages), tokenizer.encode(answer)) for messages, answer in chats]
+    scripts = [
+        (tokenizer.encode_chat(messages), tokenizer.encode(answer)) for messages, answer in chats
+    ]
     scripts.append((tokenizer.encode("Read 你"), tokenizer.encode("好 😀 the end<|end|>tail")))
     high = tokenizer.encode_chat(WHY, variables={"reasoning_effort": "high"})
     scripts.append((high, tokenizer.encode("<|channel|>final<|message|>High.<|return|>")))
     source = Path(tokenizer._folder)
-    return write_said_package(folder, source, scripts, VOCAB, lost=tokenizer.encode("z")[0], **options)
+    return write_said_package(
+        folder, source, scripts, VOCAB, lost=tokenizer.encode("z")[0], **options
+    )
 
 
 def kinds(pieces: list[HarmonyDelta]) -> dict[str, str]:
@@ -79,13 +100,20 @@ def test_thoughts_and_answer_have_their_kind(session: Session) -> None:
     assert generation.finish_reason == "stop"  # at <|return|>, which the package does not name
     assert [message.channel for message in generation.messages] == ["analysis", "final"]
     assert generation.tokens == session.tokenizer.encode(ANSWER)
-    assert "".join(map(str, session.stream_text(WHY, variables={"reasoning_effort": "high"}))) == "High."
+    assert (
+        "".join(map(str, session.stream_text(WHY, variables={"reasoning_effort": "high"})))
+        == "High."
+    )
 
 
 def test_a_call_of_a_tool_ends_the_answer(session: Session) -> None:
     generation = session.stream_text([{"role": "user", "content": "tide"}])
     (piece, *rest) = generation
-    assert (piece.kind, piece.recipient, piece.content_type) == ("tool_call", "functions.tide", "json")
+    assert (piece.kind, piece.recipient, piece.content_type) == (
+        "tool_call",
+        "functions.tide",
+        "json",
+    )
     assert str(piece) + "".join(map(str, rest)) == '{"h": 3}'
     assert generation.finish_reason == "stop"
 
@@ -120,7 +148,9 @@ def test_stops(session: Session) -> None:
         text("Read 你", stop=("x<|end|>",))
 
 
-def test_nothing_that_ends_a_text_is_told(session: Session, tokenizer: Tokenizer, tmp_path: Path, caplog: Any) -> None:
+def test_nothing_that_ends_a_text_is_told(
+    session: Session, tokenizer: Tokenizer, tmp_path: Path, caplog: Any
+) -> None:
     warning = "nothing ends this text but the greatest number of tokens"
     with caplog.at_level(logging.WARNING):
         list(session.stream_text(WHY))  # harmony's tokens end it
@@ -141,8 +171,13 @@ def test_an_answer_has_room_to_think_and_never_more_than_the_model(session: Sess
     generation = session.stream_text([{"role": "user", "content": "on"}])
     prompt = generation.prompt_tokens
     list(generation)
-    assert (generation.finish_reason, len(generation.tokens)) == ("length", min(4096, LONGEST + 1 - prompt))
-    with pytest.raises(InputError, match=f"expected at most {LONGEST}, the longest this model takes"):
+    assert (generation.finish_reason, len(generation.tokens)) == (
+        "length",
+        min(4096, LONGEST + 1 - prompt),
+    )
+    with pytest.raises(
+        InputError, match=f"expected at most {LONGEST}, the longest this model takes"
+    ):
         session.stream_text([7] * (LONGEST + 1))
 
 
@@ -168,7 +203,8 @@ def test_leaving_early_frees_the_cache(session: Session) -> None:
 def test_a_conversation_keeps_what_turns_share(session: Session, tokenizer: Tokenizer) -> None:
     with Conversation(session) as talk:
         assert kinds(list(talk.ask("Why? 为什么")))["content"] == "Because 😀."
-        # The answer is right only if the cache holds what the script's history says: thoughts left out.
+        # The answer is right only if the cache holds what the script's history says: thoughts left
+        # out.
         assert "".join(map(str, talk.ask("And?"))) == "So."
         first, second = tokenizer.encode_chat(WHY), tokenizer.encode_chat(TURN)
         assert len(first) - 1 <= talk.reused < len(second)
@@ -194,12 +230,15 @@ def test_an_answer_left_early_is_kept_as_far_as_it_came(session: Session) -> Non
         next(answer)
         assert answer.reasoning
         answer.close()
-        with pytest.raises(InputError, match="no message"):  # nothing of it was an answer: it is forgotten
+        # nothing of it was an answer: it is forgotten
+        with pytest.raises(InputError, match="no message"):
             talk.undo()
         assert kinds(list(talk.ask("Why? 为什么")))["content"] == "Because 😀."
 
 
-def test_a_cache_that_cannot_rewind_is_read_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_rewind_is_read_again(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Conversation(session) as talk:
         list(talk.ask("Why? 为什么"))
         assert talk._cache is not None
@@ -217,7 +256,10 @@ def test_turns_are_as_without_a_cache(
     """On a real model, whose window layers forget: what cannot be rewound is read again."""
     monkeypatch.setattr(conversation, "RESERVE", reserve)
     package: Package = request.getfixturevalue(target)
-    with Session.open(package.folder, threads=1) as opened, Conversation(opened, max_new_tokens=60) as talk:
+    with (
+        Session.open(package.folder, threads=1) as opened,
+        Conversation(opened, max_new_tokens=60) as talk,
+    ):
 
         def check(answer: conversation.Answer) -> None:
             said = "".join(map(str, answer))
@@ -226,7 +268,11 @@ def test_turns_are_as_without_a_cache(
             assert len(said) > 20
 
         reused = []
-        for question in ("Tell me about Emma.", "And her sister?", "Continue: Mr. Darcy bowed, and left the room."):
+        for question in (
+            "Tell me about Emma.",
+            "And her sister?",
+            "Continue: Mr. Darcy bowed, and left the room.",
+        ):
             check(talk.ask(question))
             reused.append(talk.reused)
         talk.undo()

@@ -1,4 +1,6 @@
-"""Synthetic checkpoints: they load in transformers, repeat exactly, compute sensible numbers and cost what they say."""
+"""Synthetic checkpoints: they load in transformers, repeat exactly, compute sensible numbers and
+cost what they say.
+"""
 
 import dataclasses
 import json
@@ -35,7 +37,9 @@ def load_in_transformers(folder: Path, **options: Any) -> Any:
     """The model, after checking that the checkpoint holds exactly its parameters."""
     loader: Any = GptOssForCausalLM
     model, info = loader.from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), (
+        info
+    )
     return model
 
 
@@ -48,7 +52,9 @@ def test_transformers_loads_every_tensor_and_computes(
     assert (tmp_path / "c" / SINGLE).exists() == (shard_bytes == 10**9)
     options = {"quantization_config": Mxfp4Config(dequantize=True)} if layout == "hf-mxfp4" else {}
     model = load_in_transformers(tmp_path / "c", dtype=torch.float32, **options)
-    ids = torch.randint(0, tiny_config().vocab_size, (1, 40), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        0, tiny_config().vocab_size, (1, 40), generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         output = model(ids, output_hidden_states=True)
     spreads = [float(state.std()) for state in (*output.hidden_states[1:], output.logits)]
@@ -57,7 +63,9 @@ def test_transformers_loads_every_tensor_and_computes(
 
 
 @pytest.mark.parametrize("tie_word_embeddings", [True, False])
-def test_options_of_the_architecture_load_in_transformers(tmp_path: Path, tie_word_embeddings: bool) -> None:
+def test_options_of_the_architecture_load_in_transformers(
+    tmp_path: Path, tie_word_embeddings: bool
+) -> None:
     config = tiny_config(
         num_layers=3,
         layer_types=("full_attention",) * 3,
@@ -82,7 +90,9 @@ def test_same_seed_gives_the_same_bytes_and_layers_of_a_slice_agree(tmp_path: Pa
     assert all(torch.equal(whole[name], tensor) for name, tensor in part.items())
     assert not any(torch.equal(other[name], tensor) for name, tensor in part.items())
     sizes = [tensor.nbytes for tensor in whole.values()]
-    assert len({tensor.numpy(force=True).tobytes() for tensor in map(bits, whole.values())}) == len(sizes)
+    assert len({tensor.numpy(force=True).tobytes() for tensor in map(bits, whole.values())}) == len(
+        sizes
+    )
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -94,12 +104,15 @@ def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     (wide,) = random_weights(tensor, seed=0)
     (narrow,) = random_weights(dataclasses.replace(tensor, dtype="BF16"), seed=0)
     expected = torch.from_numpy(np.frombuffer(wide, "<f4").copy()).bfloat16()
-    assert torch.equal(torch.from_numpy(np.frombuffer(narrow, "<i2").copy()).view(torch.bfloat16), expected)
+    assert torch.equal(
+        torch.from_numpy(np.frombuffer(narrow, "<i2").copy()).view(torch.bfloat16), expected
+    )
 
 
 def test_pieces_do_not_change_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = [
-        PlannedTensor(name, dtype, (4, 3, 32)) for name, dtype in (("a_blocks", "U8"), ("b_scales", "U8"), ("c", "F32"))
+        PlannedTensor(name, dtype, (4, 3, 32))
+        for name, dtype in (("a_blocks", "U8"), ("b_scales", "U8"), ("c", "F32"))
     ]
     whole = [b"".join(random_weights(tensor, 0)) for tensor in tensors]
     monkeypatch.setattr("gptoss_onnx.reference.random_weights.CHUNK", 64)
@@ -118,7 +131,9 @@ def test_sparse_real_shapes_take_no_disk(
         assert checkpoint.config == real_config(name)
         assert len(checkpoint.files) == shards
         assert checkpoint.files[0].name == f"model-00000-of-{shards - 1:05d}.safetensors"
-        assert sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / 1e9 == pytest.approx(gigabytes, abs=0.01)
+        assert sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / 1e9 == pytest.approx(
+            gigabytes, abs=0.01
+        )
         assert max(file.stat().st_size for file in checkpoint.files) < 4.81e9
         assert not checkpoint.load("model.layers.3.self_attn.sinks").any()
     assert sum(path.stat().st_blocks for path in (tmp_path / "c").iterdir()) * 512 < 2_000_000
@@ -127,7 +142,9 @@ def test_sparse_real_shapes_take_no_disk(
 
 
 @pytest.mark.parametrize(("name", "layers", "experts"), [("20b", 24, 32), ("120b", 36, 128)])
-def test_real_config_is_the_published_one(name: RealName, layers: int, experts: int, tmp_path: Path) -> None:
+def test_real_config_is_the_published_one(
+    name: RealName, layers: int, experts: int, tmp_path: Path
+) -> None:
     document = config_document(real_config(name), "hf-mxfp4")
     assert document["num_hidden_layers"] == layers
     assert document["num_local_experts"] == experts
@@ -151,11 +168,16 @@ def test_real_config_is_the_published_one(name: RealName, layers: int, experts: 
 def test_a_slice_of_a_real_model_keeps_its_first_layers() -> None:
     config = real_config("20b", layers=3)
     assert config.layer_types == real_config("20b").layer_types[:3]
-    assert dataclasses.replace(real_config("20b"), num_layers=3, layer_types=config.layer_types) == config
+    assert (
+        dataclasses.replace(real_config("20b"), num_layers=3, layer_types=config.layer_types)
+        == config
+    )
 
 
 def test_files_are_filled_in_order() -> None:
-    tensors = [PlannedTensor(str(number), "U8", (size,)) for number, size in enumerate((6, 4, 1, 20, 3))]
+    tensors = [
+        PlannedTensor(str(number), "U8", (size,)) for number, size in enumerate((6, 4, 1, 20, 3))
+    ]
     files = plan_files(tensors, 10)
     assert {name: [int(tensor.name) for tensor in members] for name, members in files.items()} == {
         "model-00000-of-00003.safetensors": [0, 1],
@@ -181,7 +203,9 @@ def test_progress_reaches_the_whole(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("x")
-    with pytest.raises(InputError, match="found a folder with content, expected a new or empty folder"):
+    with pytest.raises(
+        InputError, match="found a folder with content, expected a new or empty folder"
+    ):
         make_checkpoint(tmp_path / "full", tiny_config())
     with pytest.raises(InputError, match="found a file"):
         make_checkpoint(tmp_path / "full" / "precious", tiny_config())
@@ -206,7 +230,9 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, exists: bool) -> None:
     assert not exists or not os.listdir(out)  # noqa: PTH208 - names are enough
 
 
-def test_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_noticed_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"needs 13.8 GB, 0.0 GB are free"):
@@ -227,6 +253,8 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
         make_checkpoint(tmp_path / "c", tiny_config(), layout="gguf")  # type: ignore[arg-type]  # as above
     with pytest.raises(InputError, match="dtype: found 'F64', expected one of BF16, F16, F32"):
         make_checkpoint(tmp_path / "c", tiny_config(), dtype="F64")
-    with pytest.raises(CheckpointError, match="hidden_size: found 40, MXFP4 expects a multiple of 32"):
+    with pytest.raises(
+        CheckpointError, match="hidden_size: found 40, MXFP4 expects a multiple of 32"
+    ):
         make_checkpoint(tmp_path / "c", tiny_config(hidden_size=40))
     make_checkpoint(tmp_path / "c", tiny_config(hidden_size=40), layout="hf-bf16")

@@ -1,4 +1,6 @@
-"""Tokenizer, chat template and text stream, against transformers and against decoding everything at once."""
+"""Tokenizer, chat template and text stream, against transformers and against decoding everything at
+once.
+"""
 
 import json
 import random
@@ -42,7 +44,9 @@ TEMPLATE = """
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level BPE tokenizer with few merges, so that most characters beyond ASCII take several tokens."""
+    """A byte-level BPE tokenizer with few merges, so that most characters beyond ASCII take several
+    tokens.
+    """
     path = tmp_path_factory.mktemp("tokenizer")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,7 +57,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(["the cat sat on the mat; it stopped there. Привет 你好 😀😃"] * 3, trainer)
+    backend.train_from_iterator(
+        ["the cat sat on the mat; it stopped there. Привет 你好 😀😃"] * 3, trainer
+    )
     backend.enable_truncation(3)  # left over from training; neither we nor transformers apply it
     backend.save(str(path / "tokenizer.json"))
     (path / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
@@ -75,16 +81,23 @@ def theirs(folder: Path) -> PreTrainedTokenizerFast:
 
 @settings(deadline=None)
 @given(text=st.text(max_size=60) | st.sampled_from(["a<|start|>b", " the cat", "naïve 😀"]))
-def test_ids_and_text_agree_with_transformers(tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, text: str) -> None:
+def test_ids_and_text_agree_with_transformers(
+    tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, text: str
+) -> None:
     ids = tokenizer.encode(text)
     assert ids == theirs(text)["input_ids"]
-    assert tokenizer.decode(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert tokenizer.decode(ids) == theirs.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
 
 
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
 @pytest.mark.parametrize("variables", [{}, {"reasoning_effort": "high"}])
 def test_chats_agree_with_transformers(
-    tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, add_generation_prompt: bool, variables: dict[str, Any]
+    tokenizer: Tokenizer,
+    theirs: PreTrainedTokenizerFast,
+    add_generation_prompt: bool,
+    variables: dict[str, Any],
 ) -> None:
     messages = [*chat_messages("Hi <b>", "Be brief."), {"role": "assistant", "content": "Hello."}]
     expected = theirs.apply_chat_template(
@@ -95,12 +108,21 @@ def test_chats_agree_with_transformers(
     assert tokenizer.encode_chat(messages, add_generation_prompt, variables) == ids
 
 
-def test_a_template_can_refuse_and_cannot_escape(tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"chat_template\.jinja: refuses these messages: no such role: tool"):
+def test_a_template_can_refuse_and_cannot_escape(
+    tokenizer: Tokenizer, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"chat_template\.jinja: refuses these messages: no such role: tool"
+    ):
         tokenizer.encode_chat([{"role": "tool", "content": ""}])
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     escape = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
-    named = {"chat_template": [{"name": "tool_use", "template": ""}, {"name": "default", "template": escape}]}
+    named = {
+        "chat_template": [
+            {"name": "tool_use", "template": ""},
+            {"name": "default", "template": escape},
+        ]
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
     with pytest.raises(InputError, match=r"refuses these messages: .*unsafe"):
         Tokenizer.open(tmp_path).encode_chat(chat_messages("x"))
@@ -110,7 +132,9 @@ def test_a_template_can_refuse_and_cannot_escape(tokenizer: Tokenizer, folder: P
 
 
 def test_what_is_missing_is_named(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(PackageError, match=r"found no tokenizer\.json; give token ids \(--prompt-tokens\)"):
+    with pytest.raises(
+        PackageError, match=r"found no tokenizer\.json; give token ids \(--prompt-tokens\)"
+    ):
         Tokenizer.open(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(PackageError, match="not a tokenizer"):
@@ -137,7 +161,9 @@ def test_streamed_text_is_the_text(tokenizer: Tokenizer, text: str) -> None:
 def test_streamed_bytes_that_are_no_text_read_as_decoded_at_once(
     tokenizer: Tokenizer, seed: int, size: int, broken: bool
 ) -> None:
-    """An untrained model produces any tokens: broken sequences, special tokens in between, nothing held for ever."""
+    """An untrained model produces any tokens: broken sequences, special tokens in between, nothing
+    held for ever.
+    """
     incomplete = [token for token in range(300) if "\ufffd" in tokenizer.decode([token])]
     ids = random.Random(seed).choices(incomplete if broken else range(300), k=size)
     stream = tokenizer.stream()
@@ -149,7 +175,9 @@ def test_streamed_bytes_that_are_no_text_read_as_decoded_at_once(
     text=st.text("abc é", max_size=30),
     stop=st.lists(st.text("abc é", min_size=1, max_size=5), min_size=1, max_size=3),
 )
-def test_stop_strings_are_cut_out_wherever_tokens_end(tokenizer: Tokenizer, text: str, stop: list[str]) -> None:
+def test_stop_strings_are_cut_out_wherever_tokens_end(
+    tokenizer: Tokenizer, text: str, stop: list[str]
+) -> None:
     stream = TextStream(tokenizer, stop)
     ids, given_text, pushed = tokenizer.encode(text), "", 0
     for token in ids:
@@ -168,13 +196,18 @@ def test_stop_strings_are_cut_out_wherever_tokens_end(tokenizer: Tokenizer, text
 
 def test_a_possible_stop_is_held_and_given_when_it_is_none(tokenizer: Tokenizer) -> None:
     stream = tokenizer.stream(("STOP",))
-    pieces = ["".join(stream.push(token) for token in tokenizer.encode(part)) for part in ("one S", "TO", "!", " ST")]
+    pieces = [
+        "".join(stream.push(token) for token in tokenizer.encode(part))
+        for part in ("one S", "TO", "!", " ST")
+    ]
     assert pieces == ["one ", "", "STO!", " "]
     assert stream.finish() == "ST"
 
 
 def test_a_token_takes_the_same_time_wherever_it_stands(tokenizer: Tokenizer) -> None:
-    """Also where tokens show nothing, or their bytes never become a character; counted in decoded tokens."""
+    """Also where tokens show nothing, or their bytes never become a character; counted in decoded
+    tokens.
+    """
 
     class Counting:
         work = 0
@@ -184,7 +217,9 @@ def test_a_token_takes_the_same_time_wherever_it_stands(tokenizer: Tokenizer) ->
             return tokenizer.decode(ids)
 
     special = tokenizer.special_tokens["<|end|>"]
-    continuation = next(token for token in range(300) if tokenizer.decode([token] * 2) == "\ufffd" * 2)
+    continuation = next(
+        token for token in range(300) if tokenizer.decode([token] * 2) == "\ufffd" * 2
+    )
     lead = tokenizer.encode("😀")[0]
     for ids in (
         [special],
@@ -203,12 +238,18 @@ def test_a_token_takes_the_same_time_wherever_it_stands(tokenizer: Tokenizer) ->
             work.append(decoder.work - before)
         assert max(work) < 300
         assert sum(work[-500:]) <= sum(work[500:1000]) + 300
-        assert said + stream.finish() == tokenizer.decode([ids[count % len(ids)] for count in range(3000)])
+        assert said + stream.finish() == tokenizer.decode(
+            [ids[count % len(ids)] for count in range(3000)]
+        )
 
 
 def test_a_decoder_that_strips_the_first_space_keeps_the_others() -> None:
-    """The window must not begin where the text does not; tokens that show nothing come at any place."""
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "b": 1, "▁": 2, "<s>": 3}, unk_token="b"))
+    """The window must not begin where the text does not; tokens that show nothing come at any
+    place.
+    """
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"▁a": 0, "b": 1, "▁": 2, "<s>": 3}, unk_token="b")
+    )
     backend.decoder = tokenizers.decoders.Metaspace()
     backend.add_special_tokens(["<s>"])
     decoder = Tokenizer(backend, Path())
@@ -216,7 +257,9 @@ def test_a_decoder_that_strips_the_first_space_keeps_the_others() -> None:
     for _ in range(200):
         ids = [draw.randrange(4) for _ in range(draw.randrange(60))]
         stream = TextStream(decoder)
-        assert "".join([stream.push(token) for token in ids]) + stream.finish() == decoder.decode(ids)
+        assert "".join([stream.push(token) for token in ids]) + stream.finish() == decoder.decode(
+            ids
+        )
 
 
 @pytest.mark.parametrize("stop", ["abc", b"abc", 3, None, ("a", ""), (1,), {"a"}])

@@ -30,24 +30,36 @@ def damaged_copy(checkpoint: Path, target: Path, name: str, value: float) -> Pat
 
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
-def test_a_true_package_passes_every_case(tiny_package: Package, tiny_checkpoint: Path, kernels: str) -> None:
+def test_a_true_package_passes_every_case(
+    tiny_package: Package, tiny_checkpoint: Path, kernels: str
+) -> None:
     report = validate(tiny_package.folder, tiny_checkpoint, kernels=kernels)
     assert report.passed, report.table()
-    assert [case.name for case in report.cases] == ["load", *(case.name for case in QUICK), "greedy"]
+    assert [case.name for case in report.cases] == [
+        "load",
+        *(case.name for case in QUICK),
+        "greedy",
+    ]
     assert all(case.difference.positions > 0 for case in report.cases[1:-1])
     assert report.table().splitlines()[-1].startswith(f"PASS: 10 cases ({kernels} kernels on cpu")
 
 
-def test_full_suite_goes_beyond_the_original_context(tiny_package: Package, tiny_checkpoint: Path) -> None:
+def test_full_suite_goes_beyond_the_original_context(
+    tiny_package: Package, tiny_checkpoint: Path
+) -> None:
     report = validate(tiny_package.folder, tiny_checkpoint, suite="full")
     assert report.passed, report.table()
     assert "long context" in {case.name for case in report.cases}
 
 
-@pytest.mark.parametrize("name", ["model.layers.2.self_attn.sinks", "model.layers.1.mlp.router.bias"])
+@pytest.mark.parametrize(
+    "name", ["model.layers.2.self_attn.sinks", "model.layers.1.mlp.router.bias"]
+)
 def test_one_changed_tensor_fails(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
     """The package has other weights than the reference it is held to, in one small tensor."""
-    package = export(damaged_copy(tiny_checkpoint, tmp_path / "other", name, 1.25), tmp_path / "package")
+    package = export(
+        damaged_copy(tiny_checkpoint, tmp_path / "other", name, 1.25), tmp_path / "package"
+    )
     report = validate(package.folder, tiny_checkpoint)
     assert not report.passed
     assert not next(case for case in report.cases if case.name == "prefill").passed
@@ -66,8 +78,12 @@ def test_narrow_activations_pass_their_own_limits(
 
 
 @pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16"])
-def test_narrow_caches_pass_their_own_limits(tiny_checkpoint: Path, tmp_path: Path, kv_dtype: str) -> None:
-    report = validate(export(tiny_checkpoint, tmp_path / "package", kv_dtype=kv_dtype).folder, tiny_checkpoint)
+def test_narrow_caches_pass_their_own_limits(
+    tiny_checkpoint: Path, tmp_path: Path, kv_dtype: str
+) -> None:
+    report = validate(
+        export(tiny_checkpoint, tmp_path / "package", kv_dtype=kv_dtype).folder, tiny_checkpoint
+    )
     assert report.passed, report.table()
     prefill = next(case for case in report.cases if case.name == "prefill")
     assert prefill.difference.max_abs > 1e-5  # measured, and really narrower
@@ -80,12 +96,18 @@ def test_another_model_is_refused(tiny_package: Package, tmp_path: Path) -> None
 
 
 def test_weights_that_are_not_finite_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    broken = damaged_copy(tiny_checkpoint, tmp_path / "broken", "model.layers.0.self_attn.o_proj.weight", float("nan"))
-    with pytest.raises(CheckpointError, match=r"o_proj\.weight\[0, 0\] in model\.safetensors is nan"):
+    broken = damaged_copy(
+        tiny_checkpoint, tmp_path / "broken", "model.layers.0.self_attn.o_proj.weight", float("nan")
+    )
+    with pytest.raises(
+        CheckpointError, match=r"o_proj\.weight\[0, 0\] in model\.safetensors is nan"
+    ):
         validate(export(broken, tmp_path / "package").folder, broken)
 
 
-def test_report_is_json_and_lies_where_asked(tiny_package: Package, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_report_is_json_and_lies_where_asked(
+    tiny_package: Package, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     report = validate(tiny_package.folder, tiny_checkpoint)
     document = json.loads(report.write(tmp_path / "new" / "folder").read_text())
     assert document["passed"] is True
@@ -112,11 +134,16 @@ def test_metrics_equal_torch(positions: int, vocabulary: int, seed: int) -> None
     found = expected + 0.1 * torch.randn(positions, vocabulary, generator=generator)
     difference = compare(found.numpy(), expected.numpy())
     theirs = torch.nn.functional.kl_div(
-        found.double().log_softmax(-1), expected.double().log_softmax(-1), log_target=True, reduction="batchmean"
+        found.double().log_softmax(-1),
+        expected.double().log_softmax(-1),
+        log_target=True,
+        reduction="batchmean",
     )
     assert difference.kl == pytest.approx(float(theirs), abs=METRICS)
     assert difference.max_abs == pytest.approx(float((found - expected).abs().max()), abs=METRICS)
-    assert difference.top1 == pytest.approx(float((found.argmax(-1) == expected.argmax(-1)).double().mean()))
+    assert difference.top1 == pytest.approx(
+        float((found.argmax(-1) == expected.argmax(-1)).double().mean())
+    )
 
 
 def test_metrics_refuse_what_cannot_be_judged() -> None:

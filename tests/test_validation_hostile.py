@@ -1,4 +1,6 @@
-"""`validate` reads what a stranger's package and a client say: it ends in a verdict or in one line of ours."""
+"""`validate` reads what a stranger's package and a client say: it ends in a verdict or in one line
+of ours.
+"""
 
 import json
 import os
@@ -46,7 +48,9 @@ GOLDEN: dict[str, Callable[[dict[str, Any]], object]] = {
     "no cases": lambda golden: golden.pop("cases"),
     "an empty list of cases": lambda golden: golden.update(cases=[]),
     "cases that are numbers": lambda golden: golden.update(cases=[1]),
-    "more cases than an export writes": lambda golden: golden.update(cases=golden["cases"][1:2] * 65),
+    "more cases than an export writes": lambda golden: golden.update(
+        cases=golden["cases"][1:2] * 65
+    ),
     "cases of one name": lambda golden: golden.update(cases=golden["cases"][:1] * 2),
     "no name": lambda golden: golden["cases"][0].pop("name"),
     "indices beyond the vocabulary": lambda golden: golden.update(sampled_indices=[10**6]),
@@ -75,18 +79,24 @@ def test_golden_vectors_that_are_none(
     golden = golden_of(package)
     spoil(golden)
     (package / "golden" / "golden.json").write_text(json.dumps(golden))
-    with pytest.raises(PackageError, match=r"golden\.json: .*; delete the folder and write it with --write-golden"):
+    with pytest.raises(
+        PackageError, match=r"golden\.json: .*; delete the folder and write it with --write-golden"
+    ):
         read_golden(package, vocabulary(tiny_package))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", HUGE, b'{"cases": NaN}', b"\xff"])
-def test_golden_files_that_are_not_json(package: Path, tiny_package: Package, content: bytes) -> None:
+def test_golden_files_that_are_not_json(
+    package: Path, tiny_package: Package, content: bytes
+) -> None:
     (package / "golden" / "golden.json").write_bytes(content)
     with pytest.raises(PackageError, match=r"golden\.json"):
         read_golden(package, vocabulary(tiny_package))
 
 
-def test_a_golden_file_is_not_read_elsewhere(package: Path, tiny_package: Package, tmp_path: Path) -> None:
+def test_a_golden_file_is_not_read_elsewhere(
+    package: Path, tiny_package: Package, tmp_path: Path
+) -> None:
     path = package / "golden" / "golden.json"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
@@ -118,7 +128,10 @@ def run_client(tmp_path: Path, package: Path, checkpoint: Path, output: bytes) -
 def test_verdicts_that_are_none(
     package: Path, tiny_checkpoint: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], object]
 ) -> None:
-    cases = [{"name": case["name"], "greedy_equal": 64, "positions": 1} for case in golden_of(package)["cases"]]
+    cases = [
+        {"name": case["name"], "greedy_equal": 64, "positions": 1}
+        for case in golden_of(package)["cases"]
+    ]
     verdict: dict[str, Any] = {"format": "gptoss-onnx-verdict", "format_version": 1, "cases": cases}
     verdict |= {"runtime": "x", "kernels": "native", "activations": "exact"}
     spoil(verdict)
@@ -127,16 +140,24 @@ def test_verdicts_that_are_none(
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("output", [HUGE, b"\xff\xfe", b'{"format": 1e999}'], ids=["deep", "bytes", "huge number"])
-def test_output_that_is_no_json(package: Path, tiny_checkpoint: Path, tmp_path: Path, output: bytes) -> None:
+@pytest.mark.parametrize(
+    "output", [HUGE, b"\xff\xfe", b'{"format": 1e999}'], ids=["deep", "bytes", "huge number"]
+)
+def test_output_that_is_no_json(
+    package: Path, tiny_checkpoint: Path, tmp_path: Path, output: bytes
+) -> None:
     with pytest.raises(ParityError, match="found no gptoss-onnx-verdict document"):
         run_client(tmp_path, package, tiny_checkpoint, output)
 
 
-def test_a_client_that_takes_too_long(package: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_takes_too_long(
+    package: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(clients, "TIMEOUT", 0.1)
     with pytest.raises(Exception, match=r"no verdict after 0\.1 s"):
-        validate_client(package, tiny_checkpoint, "cpp", f"{sys.executable} -c 'import time; time.sleep(30)'")
+        validate_client(
+            package, tiny_checkpoint, "cpp", f"{sys.executable} -c 'import time; time.sleep(30)'"
+        )
 
 
 # Weights of the package's own, which a stranger has written
@@ -144,17 +165,28 @@ def test_a_client_that_takes_too_long(package: Path, tiny_checkpoint: Path, monk
 WEIGHTS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "none": lambda stored: stored.clear(),
     "of another type": lambda stored: stored.update(
-        {name: tensor.float() for name, tensor in stored.items() if name.endswith(("_int8", "_int4"))}
+        {
+            name: tensor.float()
+            for name, tensor in stored.items()
+            if name.endswith(("_int8", "_int4"))
+        }
     ),
-    "of another shape": lambda stored: stored.update({name: tensor[1:] for name, tensor in stored.items()}),
-    "without scales": lambda stored: [stored.pop(name) for name in list(stored) if name.endswith("_scales")],
+    "of another shape": lambda stored: stored.update(
+        {name: tensor[1:] for name, tensor in stored.items()}
+    ),
+    "without scales": lambda stored: [
+        stored.pop(name) for name in list(stored) if name.endswith("_scales")
+    ],
 }
 
 
 @pytest.mark.parametrize("spoil", WEIGHTS.values(), ids=WEIGHTS.keys())
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_own_weights_that_are_not_of_this_model(
-    tiny_checkpoint: Path, tmp_path: Path, kind: str, spoil: Callable[[dict[str, torch.Tensor]], object]
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    kind: str,
+    spoil: Callable[[dict[str, torch.Tensor]], object],
 ) -> None:
     with open_checkpoint(tiny_checkpoint) as checkpoint:
         model = GptOss.from_checkpoint(checkpoint)

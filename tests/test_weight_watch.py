@@ -1,4 +1,6 @@
-"""Weights that change while a session has them mapped: refused before they crash the process or change a text."""
+"""Weights that change while a session has them mapped: refused before they crash the process or
+change a text.
+"""
 
 import os
 import shutil
@@ -45,7 +47,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_text_begins_with_a_look_at_the_weights(opened: Session, package: Path, change: str) -> None:
+def test_every_text_begins_with_a_look_at_the_weights(
+    opened: Session, package: Path, change: str
+) -> None:
     weights = package / "weights.safetensors"
     fresh, used = opened.new_cache(1, 9), opened.new_cache(1, 9)
     opened.forward([[1]], used)
@@ -84,7 +88,9 @@ def test_a_replaced_or_deleted_file_has_not_changed(opened: Session, package: Pa
     np.testing.assert_array_equal(opened.score([1, 2, 3]), before)
 
 
-def test_weights_that_change_while_they_are_loaded_are_refused(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_change_while_they_are_loaded_are_refused(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights, load = package / "weights.safetensors", session.load_graph
 
     def replace_and_load(*arguments: object) -> object:
@@ -94,7 +100,9 @@ def test_weights_that_change_while_they_are_loaded_are_refused(package: Path, mo
         return load(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(session, "load_graph", replace_and_load)
-    with pytest.raises(PackageError, match=r"weights\.safetensors: changed .* found another file \(inode \d+\)"):
+    with pytest.raises(
+        PackageError, match=r"weights\.safetensors: changed .* found another file \(inode \d+\)"
+    ):
         Session.open(package, threads=1)
 
 
@@ -118,21 +126,27 @@ def test_weights_cut_off_do_not_kill_the_process(demo_package: Package, tmp_path
     folder = Path(shutil.copytree(demo_package.folder, tmp_path / "package"))
     program = (
         "import os, sys; from gptoss_onnx.runtime import Session\n"
-        "session = Session.open(sys.argv[1], threads=1); print(len(list(session.generate([1, 2], max_new_tokens=2))))\n"
+        "session = Session.open(sys.argv[1], threads=1); print(len(list(session.generate([1, 2], "
+        "max_new_tokens=2))))\n"
         "os.truncate(sys.argv[1] + '/model.safetensors', 4096)\n"
         "try: list(session.generate([1, 2], max_new_tokens=2))\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     count, error = done.stdout.splitlines()
     assert count == "2"
     assert error.startswith(
-        f"PackageError {folder}/model.safetensors: changed while the session had it open: found 4096"
+        f"PackageError {folder}/model.safetensors: changed while the session had it open: found "
+        "4096"
     )
 
 
-def test_a_package_of_many_tokens_is_looked_at_once_a_text(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_of_many_tokens_is_looked_at_once_a_text(
+    opened: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks: list[int] = []
     monkeypatch.setattr(opened._weights, "check", lambda: looks.append(1))
     with opened.new_cache(1, 60) as cache:

@@ -17,8 +17,8 @@ from gptoss_onnx.validation.metrics import Logits
 class Setting:
     """What every case works on: a session, the reference, and the sizes to use.
 
-    `sequence` is one long token sequence, several windows long, that most cases share so that the reference runs it
-    once; `window` is W.
+    `sequence` is one long token sequence, several windows long, that most cases share so that the
+    reference runs it once; `window` is W.
     """
 
     session: Session
@@ -33,7 +33,8 @@ Outcome = tuple[Logits, Logits]
 
 @dataclass(frozen=True)
 class Case:
-    """A name, one line that says what is done, the function that does it, and what it needs the target to offer.
+    """A name, one line that says what is done, the function that does it, and what it needs the
+    target to offer.
 
     `needs` is in the words of `Manifest.unsupported`; None where every target can do it.
     """
@@ -63,13 +64,17 @@ def chunked(size: int) -> Callable[[Setting], Outcome]:
     """Return a case that runs the sequence in calls of `size` tokens."""
 
     def run(setting: Setting) -> Outcome:
-        return setting.session.score(setting.sequence, chunk=size), setting.expected.score(setting.sequence)
+        return setting.session.score(setting.sequence, chunk=size), setting.expected.score(
+            setting.sequence
+        )
 
     return run
 
 
 def ragged(setting: Setting) -> Outcome:
-    """Three rows of unlike length in one right-padded call, then decode steps in which rows take turns."""
+    """Three rows of unlike length in one right-padded call, then decode steps in which rows take
+    turns.
+    """
     window = setting.window
     rows = [setting.expected.tokens(count) for count in (2 * window + 5, max(1, window // 2), 1)]
     steps = [setting.expected.tokens(2 * window) for _ in rows]
@@ -81,14 +86,18 @@ def ragged(setting: Setting) -> Outcome:
         logits = setting.session.forward(padded, cache, new_lengths=[len(row) for row in rows])
         found += [(row, taken[row], logits[row]) for row in range(3)]
         for step in range(2 * window):
-            active = [step % 2 == 0, True, step % 3 != 1]  # rows with no new token are part of the contract
+            # rows with no new token are part of the contract
+            active = [step % 2 == 0, True, step % 3 != 1]
             ids = [[steps[row][taken[row]]] for row in range(3)]
             logits = setting.session.forward(ids, cache, new_lengths=[int(on) for on in active])
             for row in range(3):
                 taken[row] += active[row]
                 if active[row]:
                     found.append((row, taken[row], logits[row]))
-    scores = [setting.expected.score(row + extra[:count]) for row, extra, count in zip(rows, steps, taken, strict=True)]
+    scores = [
+        setting.expected.score(row + extra[:count])
+        for row, extra, count in zip(rows, steps, taken, strict=True)
+    ]
     expected = [scores[row][len(rows[row]) - 1 + count] for row, count, _ in found]
     return np.concatenate([logits for _, _, logits in found]), np.stack(expected)
 
@@ -100,13 +109,18 @@ def even(setting: Setting) -> Outcome:
     prompt = len(rows[0]) - steps
     with setting.session.new_cache(3, len(rows[0])) as cache:
         found = [setting.session.forward([row[:prompt] for row in rows], cache)]
-        found += [setting.session.forward([[row[prompt + step]] for row in rows], cache) for step in range(steps)]
+        found += [
+            setting.session.forward([[row[prompt + step]] for row in rows], cache)
+            for step in range(steps)
+        ]
     expected = np.stack([setting.expected.score(row)[prompt - 1 :] for row in rows])  # (3, T, V)
     return np.concatenate(np.concatenate(found, axis=1)), np.concatenate(expected)
 
 
 def rewind(setting: Setting) -> Outcome:
-    """Tokens that prove wrong are taken back, again and again, down to the last position the reserve allows."""
+    """Tokens that prove wrong are taken back, again and again, down to the last position the
+    reserve allows.
+    """
     tokens, reserve = setting.sequence, min(setting.window, 8)
     stride, found, kept = max(1, setting.window // 2), [], []
     with setting.session.new_cache(1, len(tokens) + reserve + 1, reserve=reserve) as cache:
@@ -114,7 +128,8 @@ def rewind(setting: Setting) -> Outcome:
             piece = tokens[begin : begin + stride]
             found.append(setting.session.forward([piece], cache)[0])
             kept.append(begin + len(piece) - 1)
-            for wrong in setting.expected.tokens(reserve + 1):  # the last call begins `reserve` after the right ones
+            # the last call begins `reserve` after the right ones
+            for wrong in setting.expected.tokens(reserve + 1):
                 setting.session.forward([[wrong]], cache)
             cache.rewind([begin + len(piece)])
     return np.concatenate(found), setting.expected.score(tokens)[kept]
@@ -128,7 +143,9 @@ def empty_past(setting: Setting) -> Outcome:
 
 
 def long_context(setting: Setting) -> Outcome:
-    """Past the length the model was first trained on, where YaRN's ramp shows; the last positions are compared."""
+    """Past the length the model was first trained on, where YaRN's ramp shows; the last positions
+    are compared.
+    """
     config = setting.expected.config
     length = min(config.rope.original_max_position_embeddings + 64, config.max_position_embeddings)
     tokens, compared = setting.expected.tokens(length), 64
@@ -144,8 +161,15 @@ QUICK = (
     Case("chunks of 7", "the sequence in calls of 7 tokens", chunked(7)),
     Case("chunks of 64", "the sequence in calls of 64 tokens", chunked(64)),
     Case("even batch", "three rows of one length, decoding beyond the window", even),
-    Case("ragged batch", "three rows of unlike length, right-padded, decoding in turns", ragged, "ragged batches"),
-    Case("rewind", "wrong tokens taken back within the reserve, again and again", rewind, "rewinding"),
+    Case(
+        "ragged batch",
+        "three rows of unlike length, right-padded, decoding in turns",
+        ragged,
+        "ragged batches",
+    ),
+    Case(
+        "rewind", "wrong tokens taken back within the reserve, again and again", rewind, "rewinding"
+    ),
     Case("empty past", "one token with nothing cached", empty_past),
 )
 FULL = (*QUICK, Case("long context", "past the original context length", long_context))

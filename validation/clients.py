@@ -1,8 +1,9 @@
-"""`validate --runtime cpp|node|browser`: a client in another language verifies a package, and its verdict is judged.
+"""`validate --runtime cpp|node|browser`: a client in another language verifies a package, and its
+verdict is judged.
 
-The client compares with the package's golden vectors and prints what it found (clients/README.md says how). Here these
-vectors are compared with the reference first, so that a package cannot vouch for itself; then the numbers of the
-verdict are judged, not its word.
+The client compares with the package's golden vectors and prints what it found (clients/README.md
+says how). Here these vectors are compared with the reference first, so that a package cannot vouch
+for itself; then the numbers of the verdict are judged, not its word.
 """
 
 import logging
@@ -43,7 +44,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Program:
-    """How a client is started: its command, what comes before and after the package, and where it comes from."""
+    """How a client is started: its command, what comes before and after the package, and where it
+    comes from.
+    """
 
     command: str
     before: tuple[str, ...]
@@ -71,13 +74,16 @@ def validate_client(
         package: the package folder, with golden vectors.
         reference: the checkpoint it was exported from: a folder or a hub id.
         runtime: `cpp`, `node` or `browser`.
-        command: what starts the client, arguments included; None is its program's name, found on the PATH.
+        command: what starts the client, arguments included; None is its program's name, found on
+            the PATH.
         progress: hears of the stages; None writes them to the log.
 
     Raises:
-        InputError: no such runtime, or a package that golden vectors cannot judge, because its cache is narrower.
+        InputError: no such runtime, or a package that golden vectors cannot judge, because its
+            cache is narrower.
         PackageError: the package has no golden vectors.
-        ParityError: the package is of another model, or the client printed no verdict of every golden case.
+        ParityError: the package is of another model, or the client printed no verdict of every
+            golden case.
         RuntimeUnavailable: the client cannot be started, or says that it cannot run.
     """
     if runtime not in PROGRAMS:
@@ -86,7 +92,8 @@ def validate_client(
     folder, manifest = opened.folder, opened.manifest
     if manifest.kv_dtype != "float32":
         raise InputError(
-            f"{folder}: its cache is {manifest.kv_dtype}; golden vectors judge packages with a float32 cache: "
+            f"{folder}: its cache is {manifest.kv_dtype}; golden vectors judge packages with a "
+            "float32 cache: "
             "export with --kv-dtype float32, or validate without --runtime"
         )
     progress = progress or LoggedProgress(logger)
@@ -121,12 +128,16 @@ def _check_golden(golden: Golden, model: GptOss) -> CaseResult:
         logits = model.score(case.token_ids)[torch.tensor(case.positions)].double()  # (T, V)
         top = logits.gather(1, torch.tensor(case.top_indices))
         errors.append(_largest(torch.tensor(case.top_logits, dtype=torch.double) - top))
-        errors.append(_largest(torch.tensor(case.sampled_logits, dtype=torch.double) - logits[:, sampled]))
+        errors.append(
+            _largest(torch.tensor(case.sampled_logits, dtype=torch.double) - logits[:, sampled])
+        )
         positions += len(logits)
     difference = _difference(positions, float(np.max(errors)))  # NaN stays NaN
     seconds = time.perf_counter() - begin
     description = "the package's golden vectors against the reference"
-    return CaseResult("golden vectors", description, GOLDEN_LIMITS.hold(difference), seconds, difference, "")
+    return CaseResult(
+        "golden vectors", description, GOLDEN_LIMITS.hold(difference), seconds, difference, ""
+    )
 
 
 def _largest(difference: Tensor) -> float:
@@ -139,26 +150,34 @@ def _run(folder: Path, runtime: Client, command: str | None) -> dict[str, Any]:
     words = shlex.split(command) if command else [program.command]
     if not words or shutil.which(words[0]) is None:
         raise RuntimeUnavailable(
-            f"runtime {runtime}: {words[0] if words else 'the command'} is not found on the PATH; build it as "
+            f"runtime {runtime}: {words[0] if words else 'the command'} is not found on the PATH; "
+            "build it as "
             f"{program.source}/README.md says, or give its command with --client"
         )
     logger.info("%s: %s", runtime, " ".join(words))
     try:
         done = subprocess.run(
-            [*words, *program.before, str(folder), *program.after], capture_output=True, timeout=TIMEOUT, check=False
+            [*words, *program.before, str(folder), *program.after],
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise RuntimeUnavailable(f"runtime {runtime}: no verdict after {TIMEOUT} s") from error
     if done.returncode not in (0, 1):
         lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        said = printable(lines[-1]) if lines else f"exit code {done.returncode} and nothing on stderr"
+        said = (
+            printable(lines[-1]) if lines else f"exit code {done.returncode} and nothing on stderr"
+        )
         raise RuntimeUnavailable(f"runtime {runtime}: {said}")
     return _verdict(done.stdout, f"runtime {runtime}")
 
 
 def _verdict(text: bytes, where: str) -> dict[str, Any]:
     """Return the verdict in a client's output; raises ParityError where it is not one."""
-    none = ParityError(f"{where}: found no {FORMAT} document of version {FORMAT_VERSION} on its stdout")
+    none = ParityError(
+        f"{where}: found no {FORMAT} document of version {FORMAT_VERSION} on its stdout"
+    )
     if len(text) > JSON_LIMIT:
         raise none
     try:
@@ -184,7 +203,9 @@ def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
     case = found[0]
     equal, positions = case.get("greedy_equal"), case.get("positions")
     if type(equal) is not int or type(positions) is not int:
-        raise ParityError(f"verdict: case {golden.name!r}: expected integers greedy_equal and positions")
+        raise ParityError(
+            f"verdict: case {golden.name!r}: expected integers greedy_equal and positions"
+        )
     tokens = len(golden.greedy)
     worst = np.max([_number(case.get("max_abs")), _number(case.get("logsumexp_abs"))])
     difference = _difference(positions, float(worst))
@@ -199,7 +220,11 @@ def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
 
 def _number(value: object) -> float:
     """A number of a JSON document; JSON has no NaN, so whatever else stands there is one."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else math.nan
+    )
 
 
 def _difference(positions: int, max_abs: float) -> Difference:

@@ -1,4 +1,6 @@
-"""What the reference says: each sequence is run once and every case that needs its logits shares them."""
+"""What the reference says: each sequence is run once and every case that needs its logits shares
+them.
+"""
 
 from collections.abc import Sequence
 

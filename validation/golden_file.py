@@ -22,8 +22,8 @@ LONGEST = 4096  # tokens of a case: the reference has to compute them
 class GoldenCase:
     """One prompt, what follows it greedily, and what the reference's logits were at some positions.
 
-    `top_indices` and `top_logits` hold the largest logits, a row for each of T positions; `sampled_logits` those at
-    the file's `sampled_indices`.
+    `top_indices` and `top_logits` hold the largest logits, a row for each of T positions;
+    `sampled_logits` those at the file's `sampled_indices`.
     """
 
     name: str
@@ -59,18 +59,24 @@ def read_golden(folder: Path, vocab_size: int) -> Golden:
     try:
         document = read_json_object(path, PackageError, FILE_LIMIT)
     except FileNotFoundError as error:
-        raise PackageError(f"{path}: not found; write it with `gptoss-onnx validate --write-golden`") from error
+        raise PackageError(
+            f"{path}: not found; write it with `gptoss-onnx validate --write-golden`"
+        ) from error
     try:
         sampled = _list(document, "sampled_indices", _index(vocab_size))
         entries = document.get("cases")
         if not isinstance(entries, list) or not 0 < len(entries) <= MOST_CASES:
             raise ValueError(f"cases: expected a list of 1 to {MOST_CASES}")
-        cases = tuple(_case(entry, number, vocab_size, len(sampled)) for number, entry in enumerate(entries))
+        cases = tuple(
+            _case(entry, number, vocab_size, len(sampled)) for number, entry in enumerate(entries)
+        )
         if len({case.name for case in cases}) != len(cases):
             raise ValueError("cases: two have the same name")
         return Golden(sampled, cases)
     except ValueError as error:
-        raise PackageError(f"{path}: {error}; delete the folder and write it with --write-golden") from error
+        raise PackageError(
+            f"{path}: {error}; delete the folder and write it with --write-golden"
+        ) from error
 
 
 def _case(entry: Any, number: int, vocab_size: int, sampled: int) -> GoldenCase:
@@ -91,22 +97,32 @@ def _case(entry: Any, number: int, vocab_size: int, sampled: int) -> GoldenCase:
         greedy=_list(entry, "greedy", index),
         positions=positions,
         top_indices=_of_width("top_indices", top_indices, width),
-        top_logits=_of_width("top_logits", _rows(entry, "top_logits", _is_number, len(positions)), width),
-        sampled_logits=_of_width("sampled_logits", _rows(entry, "sampled_logits", _is_number, len(positions)), sampled),
+        top_logits=_of_width(
+            "top_logits", _rows(entry, "top_logits", _is_number, len(positions)), width
+        ),
+        sampled_logits=_of_width(
+            "sampled_logits", _rows(entry, "sampled_logits", _is_number, len(positions)), sampled
+        ),
     )
 
 
-def _list(entry: Mapping[str, Any], key: str, fits: Callable[[Any], bool], at_least: int = 0) -> list[Any]:
+def _list(
+    entry: Mapping[str, Any], key: str, fits: Callable[[Any], bool], at_least: int = 0
+) -> list[Any]:
     value = entry.get(key)
     if not isinstance(value, list) or len(value) < at_least or not all(map(fits, value)):
         raise ValueError(f"{key}: not a list as an export writes it")
     return value
 
 
-def _rows(entry: Mapping[str, Any], key: str, fits: Callable[[Any], bool], count: int) -> list[list[Any]]:
+def _rows(
+    entry: Mapping[str, Any], key: str, fits: Callable[[Any], bool], count: int
+) -> list[list[Any]]:
     rows = _list(entry, key, lambda row: isinstance(row, list) and all(map(fits, row)))
     if len(rows) != count:
-        raise ValueError(f"{key}: found {len(rows)} rows, expected one for each of {count} positions")
+        raise ValueError(
+            f"{key}: found {len(rows)} rows, expected one for each of {count} positions"
+        )
     return rows
 
 

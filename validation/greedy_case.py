@@ -4,14 +4,16 @@ from gptoss_onnx.runtime import Sampling
 from gptoss_onnx.validation.cases import Setting
 from gptoss_onnx.validation.limits import Limits
 
-LARGEST_TIE = 0.5  # logits; where no largest error is set, a choice the reference prefers by more is a wrong one
+# logits; where no largest error is set, a choice the reference prefers by more is a wrong one
+LARGEST_TIE = 0.5
 
 
 def greedy_agreement(setting: Setting, count: int, limits: Limits) -> tuple[bool, str]:
-    """Return whether both greedy continuations agree token for token, and a note about the first that does not.
+    """Return whether both greedy continuations agree token for token, and a note about the first
+    that does not.
 
-    Where the reference's two largest logits are closer than twice the allowed error, either choice is right; from
-    such a position on the texts may part, and the comparison ends there.
+    Where the reference's two largest logits are closer than twice the allowed error, either choice
+    is right; from such a position on the texts may part, and the comparison ends there.
     """
     prompt = setting.sequence[: max(1, setting.window // 2)]
     expected = setting.expected.greedy(prompt, count)

@@ -14,9 +14,9 @@ Logits = NDArray[np.float32]
 class Difference:
     """Errors of logits against the reference's over `positions` positions.
 
-    `max_abs` and `mean_abs` are in logits; `kl` is the mean KL divergence from the reference's distribution to the
-    other, in nats; `top1` is the share of positions whose largest logit is the same token. None where only some of the
-    logits are known, as from a client.
+    `max_abs` and `mean_abs` are in logits; `kl` is the mean KL divergence from the reference's
+    distribution to the other, in nats; `top1` is the share of positions whose largest logit is the
+    same token. None where only some of the logits are known, as from a client.
     """
 
     positions: int
@@ -27,17 +27,21 @@ class Difference:
 
 
 def compare(found: Logits, expected: Logits) -> Difference:
-    """Return the difference of `found` (T, V) from `expected` (T, V); a NaN in `found` gives infinite errors.
+    """Return the difference of `found` (T, V) from `expected` (T, V); a NaN in `found` gives
+    infinite errors.
 
     Raises:
-        ParityError: shapes differ, no position was compared, or the reference is not finite, so nothing can be judged.
+        ParityError: shapes differ, no position was compared, or the reference is not finite, so
+            nothing can be judged.
     """
     if found.shape != expected.shape:
         raise ParityError(f"logits: found shape {found.shape}, the reference has {expected.shape}")
     if not found.size:
         raise ParityError("logits: nothing to compare, found no positions")
     if not np.isfinite(expected).all():
-        raise ParityError("the reference's own logits are not finite: its weights or its configuration are broken")
+        raise ParityError(
+            "the reference's own logits are not finite: its weights or its configuration are broken"
+        )
     if not np.isfinite(found).all():
         return Difference(len(found), np.inf, np.inf, np.inf, 0.0)
     distance = np.abs(found.astype(np.float64) - expected)
@@ -45,7 +49,11 @@ def compare(found: Logits, expected: Logits) -> Difference:
     kl = (np.exp(log_expected) * (log_expected - _log_softmax(found))).sum(-1)
     same = found.argmax(-1) == expected.argmax(-1)
     return Difference(
-        len(found), float(distance.max()), float(distance.mean()), max(float(kl.mean()), 0.0), float(same.mean())
+        len(found),
+        float(distance.max()),
+        float(distance.mean()),
+        max(float(kl.mean()), 0.0),
+        float(same.mean()),
     )
 
 

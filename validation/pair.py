@@ -1,4 +1,6 @@
-"""The two sides of a parity run: a package, and the reference with the weights that the package has."""
+"""The two sides of a parity run: a package, and the reference with the weights that the package
+has.
+"""
 
 from pathlib import Path
 
@@ -17,21 +19,27 @@ def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progres
     Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
     """
     ours, theirs = dict(package.manifest.model), checkpoint.config.to_json()
-    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    differing = sorted(
+        key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+    )
     if differing:
         key = differing[0]
         raise ParityError(
-            f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} differ "
+            f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} "
+            "differ "
             f"({key}: {ours.get(key)} and {theirs.get(key)})"
         )
     progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
     broken = first_non_finite(checkpoint, progress)
     if broken is not None:
-        raise CheckpointError(f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite")
+        raise CheckpointError(
+            f"{checkpoint.folder}: {broken}; no parity can be judged on weights that are not finite"
+        )
 
 
 def reference_model(package: PackageFolder, checkpoint: Checkpoint) -> GptOss:
-    """Return the reference with the weights the package has: rounded ones where the export made such.
+    """Return the reference with the weights the package has: rounded ones where the export made
+    such.
 
     Raises PackageError where the package's own weights are not those of such a model.
     """
@@ -48,7 +56,8 @@ def _own_weights(package: PackageFolder, what: str) -> Path:
     files = [entry for entry in package.manifest.weights.files if entry.origin == "export"]
     if len(files) != 1:
         raise PackageError(
-            f"{package.folder}: found {len(files)} weight files of origin export, expected one with the {what} "
+            f"{package.folder}: found {len(files)} weight files of origin export, expected one "
+            f"with the {what} "
             "weights; export the package again"
         )
     return package.weight_path(files[0])

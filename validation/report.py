@@ -19,8 +19,8 @@ FORMAT_VERSION = 1
 class CaseResult:
     """One case: what it did, how far it was off, and whether that passes.
 
-    `passed` is None where the package's target does not offer what the case does, and the session refused it in the
-    words of the note. `difference` is None where none applies.
+    `passed` is None where the package's target does not offer what the case does, and the session
+    refused it in the words of the note. `difference` is None where none applies.
     """
 
     name: str
@@ -58,7 +58,8 @@ class Report:
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         lines = [
             "  ".join(
-                _pad(cell, width, index) for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+                _pad(cell, width, index)
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         ]
@@ -66,11 +67,17 @@ class Report:
         notes = [f"  {case.name}: {case.note}" for case in self.cases if case.note]
         failed = sum(case.passed is False for case in self.cases)
         judged = sum(case.passed is not None for case in self.cases)
-        verdict = f"PASS: {judged} cases" if self.passed else f"FAIL: {failed} of {judged} cases failed"
+        verdict = (
+            f"PASS: {judged} cases" if self.passed else f"FAIL: {failed} of {judged} cases failed"
+        )
         if judged < len(self.cases):
             verdict += f", {len(self.cases) - judged} not offered"
-        kernels = f"{self.kernels} kernels" + (f", {self.activations}," if self.activations != "exact" else "")
-        summary = f"{verdict} ({kernels} on {self.provider} against the float32 reference; {self.limits})"
+        kernels = f"{self.kernels} kernels" + (
+            f", {self.activations}," if self.activations != "exact" else ""
+        )
+        summary = (
+            f"{verdict} ({kernels} on {self.provider} against the float32 reference; {self.limits})"
+        )
         return "\n".join([*lines, *notes, summary])
 
     def to_json(self) -> dict[str, Any]:

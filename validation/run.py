@@ -48,8 +48,8 @@ def validate(
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
 
-    A package with rounded weights is held to the reference with these, as closely as any other; one more case measures
-    how far they are from the checkpoint's own.
+    A package with rounded weights is held to the reference with these, as closely as any other; one
+    more case measures how far they are from the checkpoint's own.
 
     Args:
         package: the package folder.
@@ -60,7 +60,8 @@ def validate(
         progress: hears of the cases; None writes them to the log.
 
     Raises:
-        ParityError: nothing can be judged: weights that are not finite, or a package of another model.
+        ParityError: nothing can be judged: weights that are not finite, or a package of another
+            model.
         CheckpointError, PackageError, RuntimeUnavailable: as from opening either side.
     """
     if suite not in SUITES:
@@ -95,8 +96,11 @@ def validate(
         )
 
 
-def write_golden_vectors(package: str | Path, reference: str | Path, progress: Progress | None = None) -> Path:
-    """Write golden vectors into a package whose checkpoint was too large for `export` to run; returns the folder.
+def write_golden_vectors(
+    package: str | Path, reference: str | Path, progress: Progress | None = None
+) -> Path:
+    """Write golden vectors into a package whose checkpoint was too large for `export` to run;
+    returns the folder.
 
     Raises:
         PackageError: the package has golden vectors already, or is none; and as for `validate`.
@@ -123,18 +127,26 @@ def _check_structure(session: Session, checkpoint: Checkpoint) -> CaseResult:
     except PackageError as error:
         passed, note = False, str(error)
     seconds = time.perf_counter() - begin
-    return CaseResult("load", "opened in ONNX Runtime, and passed by onnx.checker", passed, seconds, None, note)
+    return CaseResult(
+        "load", "opened in ONNX Runtime, and passed by onnx.checker", passed, seconds, None, note
+    )
 
 
 def _other_files(session: Session, checkpoint: Checkpoint) -> str:
-    """Return a note where the weights are not the reference's own files, which explains most surprises."""
+    """Return a note where the weights are not the reference's own files, which explains most
+    surprises.
+    """
     manifest, root = session.manifest, session.package.weights_root
     if manifest.weights.mode == "copy":
         return ""
     files = [entry for entry in manifest.weights.files if entry.origin == "checkpoint"]
     ours = {(root / entry.name).stat().st_ino for entry in files}
     theirs = {path.stat().st_ino for path in checkpoint.files}
-    return "" if ours == theirs else "the package's weights are not the files of this reference, but others like them"
+    return (
+        ""
+        if ours == theirs
+        else "the package's weights are not the files of this reference, but others like them"
+    )
 
 
 def _run(case: Case, setting: Setting, limits: Limits, progress: Progress) -> CaseResult:
@@ -142,7 +154,9 @@ def _run(case: Case, setting: Setting, limits: Limits, progress: Progress) -> Ca
     begin = time.perf_counter()
     if case.needs in setting.session.manifest.unsupported:
         passed, note = _refusal(case, setting)
-        return CaseResult(case.name, case.description, passed, time.perf_counter() - begin, None, note)
+        return CaseResult(
+            case.name, case.description, passed, time.perf_counter() - begin, None, note
+        )
     found, expected = case.run(setting)
     difference = compare(found, expected)
     seconds = time.perf_counter() - begin
@@ -150,7 +164,9 @@ def _run(case: Case, setting: Setting, limits: Limits, progress: Progress) -> Ca
 
 
 def _refusal(case: Case, setting: Setting) -> tuple[Literal[False] | None, str]:
-    """Run a case that the target does not offer: the session must refuse it, in words that become the note."""
+    """Run a case that the target does not offer: the session must refuse it, in words that become
+    the note.
+    """
     try:
         case.run(setting)
     except InputError as error:
@@ -163,7 +179,11 @@ def _run_rounded(
 ) -> CaseResult:
     """Measure what rounded weights cost, against the checkpoint's own."""
     own = replace(setting, expected=Expected(GptOss.from_checkpoint(checkpoint), SEED))
-    case = Case(rounded.name, "the whole sequence in one call, against the checkpoint's own weights", prefill)
+    case = Case(
+        rounded.name,
+        "the whole sequence in one call, against the checkpoint's own weights",
+        prefill,
+    )
     allowed = limits.wider(rounded.limits)
     result = _run(case, own, allowed, progress)
     return replace(result, note=f"against the checkpoint's own weights ({allowed})")
@@ -172,7 +192,9 @@ def _run_rounded(
 def _run_greedy(setting: Setting, count: int, limits: Limits, progress: Progress) -> CaseResult:
     progress.begin(f"greedy: {count} tokens, chosen one by one")
     begin = time.perf_counter()
-    count = min(count, setting.expected.config.max_position_embeddings - max(1, setting.window // 2))
+    count = min(
+        count, setting.expected.config.max_position_embeddings - max(1, setting.window // 2)
+    )
     passed, note = greedy_agreement(setting, count, limits)
     seconds = time.perf_counter() - begin
     return CaseResult("greedy", f"{count} tokens, chosen one by one", passed, seconds, None, note)

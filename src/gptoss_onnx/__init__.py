@@ -1,10 +1,13 @@
-"""Export gpt-oss checkpoints to ONNX, prove the result against PyTorch, run it with ONNX Runtime."""
+"""Export gpt-oss checkpoints to ONNX, prove the result against PyTorch, run it with ONNX
+Runtime.
+"""
 
 __all__ = ["__version__"]
 
 
 def __getattr__(name: str) -> str:
-    if name == "__version__":  # looked up when asked for: the lookup is half of the command line's start-up time
+    # looked up when asked for: the lookup is half of the command line's start-up time
+    if name == "__version__":
         from importlib.metadata import version
 
         return version("gptoss-onnx")

@@ -1,7 +1,9 @@
-"""The special tokens that a tokenizer.json adds to its vocabulary, read without a tokenizer library.
+"""The special tokens that a tokenizer.json adds to its vocabulary, read without a tokenizer
+library.
 
-gpt-oss writes its messages in OpenAI's harmony format, whose tokens are such additions. A generation must end at the
-tokens that end an answer or call a tool: https://developers.openai.com/cookbook/articles/openai-harmony.
+gpt-oss writes its messages in OpenAI's harmony format, whose tokens are such additions. A
+generation must end at the tokens that end an answer or call a tool:
+https://developers.openai.com/cookbook/articles/openai-harmony.
 """
 
 from collections.abc import Mapping
@@ -25,14 +27,19 @@ def added_tokens(text: bytes, where: str, error: type[GptOssError]) -> dict[str,
     document = parse_json(text, where, error)
     tokens = document.get("added_tokens", []) if isinstance(document, dict) else None
     if not isinstance(tokens, list) or not all(map(_is_token, tokens)):
-        raise error(f"{where}: not a tokenizer: expected added_tokens to be a list of objects with content and id")
+        raise error(
+            f"{where}: not a tokenizer: expected added_tokens to be a list of objects with content "
+            "and id"
+        )
     return {token["content"]: token["id"] for token in tokens}
 
 
 def harmony_stops(tokens: Mapping[str, int]) -> dict[str, int]:
-    """Return the tokens that end a generation in harmony's format, with their ids; none for other tokenizers.
+    """Return the tokens that end a generation in harmony's format, with their ids; none for other
+    tokenizers.
 
-    Besides those that end an answer this is the end of a text, as in gpt-oss's published generation_config.json.
+    Besides those that end an answer this is the end of a text, as in gpt-oss's published
+    generation_config.json.
     """
     if not harmony_stop_tokens(tokens):
         return {}
@@ -40,4 +47,8 @@ def harmony_stops(tokens: Mapping[str, int]) -> dict[str, int]:
 
 
 def _is_token(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("content"), str)
+        and type(entry.get("id")) is int
+    )

@@ -1,7 +1,7 @@
 """Small file operations on files that may come from strangers, or that must not be lost.
 
-Reads are of regular files alone and bounded, so that a FIFO, a device or an endless file cannot hold or fill the
-process. Writes are atomic.
+Reads are of regular files alone and bounded, so that a FIFO, a device or an endless file cannot
+hold or fill the process. Writes are atomic.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 from gptoss_onnx.errors import CheckpointError, GptOssError
 
-HEADER_LIMIT = 16_000_000  # bytes: a hundred thousand tensors; it keeps other formats from being read whole
+# bytes: a hundred thousand tensors; it keeps other formats from being read whole
+HEADER_LIMIT = 16_000_000
 _NAME_LIMIT = 255  # bytes on most file systems
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -30,8 +31,8 @@ _KINDS = {
 def open_regular(path: Path, error: type[GptOssError]) -> Iterator[BinaryIO]:
     """Open a regular file for reading; nothing else is waited for or read.
 
-    Raises FileNotFoundError where there is no such file, and `error` for a FIFO, a device, a folder, a name that no
-    file can have, or a file that cannot be opened.
+    Raises FileNotFoundError where there is no such file, and `error` for a FIFO, a device, a
+    folder, a name that no file can have, or a file that cannot be opened.
     """
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
@@ -53,23 +54,27 @@ def open_regular(path: Path, error: type[GptOssError]) -> Iterator[BinaryIO]:
 def read_file(path: Path, limit: int, error: type[GptOssError]) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes.
 
-    Raises FileNotFoundError where there is no such file, and `error` for one that is larger, that is not regular, or
-    that cannot be read.
+    Raises FileNotFoundError where there is no such file, and `error` for one that is larger, that
+    is not regular, or that cannot be read.
     """
     with open_regular(path, error) as file:
         try:
-            content = file.read(limit + 1)  # not what fstat says: files of /proc and growing files have other sizes
+            # not what fstat says: files of /proc and growing files have other sizes
+            content = file.read(limit + 1)
         except OSError as problem:
             raise error(f"{path}: cannot be read ({problem.strerror})") from problem
     if len(content) > limit:
-        raise error(f"{path}: found more than {limit} bytes, expected at most that many in such a file")
+        raise error(
+            f"{path}: found more than {limit} bytes, expected at most that many in such a file"
+        )
     return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary sibling, flush it to disk, and rename it over `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # a link of that name would lead the writing out of the folder
+    # a link of that name would lead the writing out of the folder
+    temporary.unlink(missing_ok=True)
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -81,10 +86,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Say whether a name is that of a file in a folder: no path, nothing that leads out, nothing unprintable.
+    """Say whether a name is that of a file in a folder: no path, nothing that leads out, nothing
+    unprintable.
 
-    A backslash separates folders on other systems, a colon drives and streams; ONNX Runtime takes a path of stars for
-    an address in memory.
+    A backslash separates folders on other systems, a colon drives and streams; ONNX Runtime takes a
+    path of stars for an address in memory.
     """
     if name in ("", ".", "..") or len(name) > _NAME_LIMIT:
         return False
@@ -92,9 +98,11 @@ def is_plain_name(name: str) -> bool:
 
 
 def safetensors_header(path: Path) -> bytes:
-    """Return the raw JSON header of a safetensors file: an 8-byte little-endian length, then that many bytes.
+    """Return the raw JSON header of a safetensors file: an 8-byte little-endian length, then that
+    many bytes.
 
-    Raises FileNotFoundError, or CheckpointError when it is not a regular file or shorter than its header says.
+    Raises FileNotFoundError, or CheckpointError when it is not a regular file or shorter than its
+    header says.
     """
     with open_regular(path, CheckpointError) as file:
         size = os.fstat(file.fileno()).st_size
@@ -102,11 +110,14 @@ def safetensors_header(path: Path) -> bytes:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
         if not 0 < length <= min(size - 8, HEADER_LIMIT):
             raise CheckpointError(
-                f"{path}: not a safetensors file, or cut off: {size} bytes, header length field says {length}"
+                f"{path}: not a safetensors file, or cut off: {size} bytes, header length field "
+                f"says {length}"
             )
         return file.read(length)
 
 
 def header_sha256(path: Path) -> str:
-    """Return the sha256 of a safetensors file's header: cheap, and it pins all names, shapes and offsets."""
+    """Return the sha256 of a safetensors file's header: cheap, and it pins all names, shapes and
+    offsets.
+    """
     return hashlib.sha256(safetensors_header(path)).hexdigest()

@@ -1,8 +1,8 @@
 """The control tokens of harmony, the chat format of gpt-oss, as tokenizers spell them.
 
-A message reads `<|start|>` header `<|message|>` text and an end. The header is a role, then perhaps `<|channel|>` and
-a channel, a recipient (`to=functions.name`, in the role's or the channel's part), and `<|constrain|>` and the type of
-the content.
+A message reads `<|start|>` header `<|message|>` text and an end. The header is a role, then perhaps
+`<|channel|>` and a channel, a recipient (`to=functions.name`, in the role's or the channel's part),
+and `<|constrain|>` and the type of the content.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,9 @@ _ENDS_OF_AN_ANSWER = (RETURN, CALL)  # <|end|> ends a message, after which the a
 
 @dataclass(frozen=True)
 class HarmonyTokens:
-    """The ids of the control tokens; None for those that a tokenizer lacks and that harmony can do without."""
+    """The ids of the control tokens; None for those that a tokenizer lacks and that harmony can do
+    without.
+    """
 
     start: int
     end: int
@@ -29,7 +31,9 @@ class HarmonyTokens:
 
     @classmethod
     def of(cls, special_tokens: Mapping[str, int]) -> Self | None:
-        """Take them from the special tokens of a tokenizer, spelling to id; None where it does not know harmony."""
+        """Take them from the special tokens of a tokenizer, spelling to id; None where it does not
+        know harmony.
+        """
         needed = [special_tokens.get(name) for name in (START, END, MESSAGE, CHANNEL)]
         start, end, message, channel = needed
         if start is None or end is None or message is None or channel is None:
@@ -39,7 +43,8 @@ class HarmonyTokens:
 
 
 def harmony_stop_tokens(special_tokens: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the ids that end an answer: `<|return|>`, and `<|call|>`, after which a tool has to answer.
+    """Return the ids that end an answer: `<|return|>`, and `<|call|>`, after which a tool has to
+    answer.
 
     `special_tokens` are those of a tokenizer, spelling to id. Empty where it does not know harmony.
     """

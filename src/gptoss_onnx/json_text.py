@@ -1,7 +1,8 @@
 """JSON: as this project writes it, and as it reads what strangers wrote.
 
-Written documents are indented ASCII without the infinities and NaNs that JSON does not have. Documents are read with
-limits on size, depth and digits, which Python's own reader answers with RecursionError, ValueError or gigabytes.
+Written documents are indented ASCII without the infinities and NaNs that JSON does not have.
+Documents are read with limits on size, depth and digits, which Python's own reader answers with
+RecursionError, ValueError or gigabytes.
 """
 
 import json
@@ -18,7 +19,8 @@ JSON_LIMIT = 16_000_000  # bytes of one document: at worst half a gigabyte of Py
 DEPTH_LIMIT = 100  # objects and lists inside each other
 DIGITS_LIMIT = 40  # of one integer; 64 bits have 20
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# Strings are matched possessively: a string of megabytes must not leave a trace of each letter to go back to.
+# Strings are matched possessively: a string of megabytes must not leave a trace of each letter to
+# go back to.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -31,8 +33,9 @@ def dump_json(document: Mapping[str, Any]) -> str:
 def parse_json(text: bytes, where: str, error: type[GptOssError]) -> Any:
     """Return the value of a JSON text in UTF-8.
 
-    Raises `error` for what is not JSON (NaN and Infinity are not), for a key that appears twice in an object, for text
-    that is not Unicode, and for a document that is nested too deep or holds a number of too many digits.
+    Raises `error` for what is not JSON (NaN and Infinity are not), for a key that appears twice in
+    an object, for text that is not Unicode, and for a document that is nested too deep or holds a
+    number of too many digits.
     """
     try:
         document = text.decode("utf-8-sig")
@@ -51,11 +54,13 @@ def parse_json(text: bytes, where: str, error: type[GptOssError]) -> Any:
         raise error(f"{where}: not JSON ({printable(str(problem))})") from problem
 
 
-def read_json_object(path: Path, error: type[GptOssError], limit: int = JSON_LIMIT) -> dict[str, Any]:
+def read_json_object(
+    path: Path, error: type[GptOssError], limit: int = JSON_LIMIT
+) -> dict[str, Any]:
     """Return the JSON object in a file of at most `limit` bytes.
 
-    Raises FileNotFoundError where there is no such file, and `error` as `read_file` and `parse_json` do, and for a
-    value that is not an object.
+    Raises FileNotFoundError where there is no such file, and `error` as `read_file` and
+    `parse_json` do, and for a value that is not an object.
     """
     document = parse_json(read_file(path, limit, error), str(path), error)
     if not isinstance(document, dict):
@@ -64,16 +69,19 @@ def read_json_object(path: Path, error: type[GptOssError], limit: int = JSON_LIM
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters escaped, so that printing it cannot steer a terminal.
+    """Return a text with its control characters escaped, so that printing it cannot steer a
+    terminal.
 
-    Line ends count as control characters. So do the marks that turn the direction of writing, and lone surrogates,
-    which no encoding can print.
+    Line ends count as control characters. So do the marks that turn the direction of writing, and
+    lone surrogates, which no encoding can print.
     """
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
 def _check_depth(text: bytes) -> None:
-    """Refuse brackets nested too deep outside of strings, before Python's reader recurses into them."""
+    """Refuse brackets nested too deep outside of strings, before Python's reader recurses into
+    them.
+    """
     depth = 0
     for match in _BRACKETS.finditer(text):
         token = match.group()
@@ -94,7 +102,9 @@ def _integer(digits: str) -> int:
 def _number(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise ValueError(f"the number {digits[:DIGITS_LIMIT]}, which is beyond the range of a double")
+        raise ValueError(
+            f"the number {digits[:DIGITS_LIMIT]}, which is beyond the range of a double"
+        )
     return value
 
 

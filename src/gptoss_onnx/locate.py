@@ -15,9 +15,11 @@ from gptoss_onnx.json_text import printable
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # each part of a branch or tag, and a snapshot's name
+# each part of a branch or tag, and a snapshot's name
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REFERENCE_BYTES = 200  # of refs/main, which holds a commit's name
-# What an export reads: no subfolder, so neither original/ nor metal/ with the same weights once more, and no pickles.
+# What an export reads: no subfolder, so neither original/ nor metal/ with the same weights once
+# more, and no pickles.
 _WANTED = ["*.json", "*.safetensors", "*.jinja"]
 _UNWANTED = ["*/*"]
 
@@ -29,7 +31,8 @@ def locate(
     download: bool = False,
     cache_dir: Path | None = None,
 ) -> Path:
-    """Return the checkpoint's folder for a path, a cached repository's folder, or a hub id (`openai/gpt-oss-20b`).
+    """Return the checkpoint's folder for a path, a cached repository's folder, or a hub id
+    (`openai/gpt-oss-20b`).
 
     Args:
         source: what the user named.
@@ -39,7 +42,8 @@ def locate(
 
     Raises:
         CheckpointError: there is no such checkpoint; the message says how to get it.
-        InputError: `revision` or `download` with a folder, which has neither, or a revision that cannot be one.
+        InputError: `revision` or `download` with a folder, which has neither, or a revision that
+            cannot be one.
         RuntimeUnavailable: a hub id, and huggingface_hub is not installed.
     """
     name = os.fspath(source)
@@ -48,28 +52,36 @@ def locate(
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
-        raise CheckpointError(f"{printable(name)[:300]}: no checkpoint ({error.strerror})") from error
+        raise CheckpointError(
+            f"{printable(name)[:300]}: no checkpoint ({error.strerror})"
+        ) from error
     if is_folder:
         return _local(path, revision, download)
     if exists:
         kind = "GGUF is not read" if path.suffix == ".gguf" else "found a file"
         raise CheckpointError(
-            f"{path}: {kind}, expected the checkpoint's folder in Hugging Face layout (config.json and *.safetensors)"
+            f"{path}: {kind}, expected the checkpoint's folder in Hugging Face layout (config.json "
+            "and *.safetensors)"
         )
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(
-            f"{printable(name)}: no such folder, expected a checkpoint folder or a hub id (owner/name)"
+            f"{printable(name)}: no such folder, expected a checkpoint folder or a hub id "
+            "(owner/name)"
         )
     return _from_hub(name, revision, download, cache_dir)
 
 
 def _local(folder: Path, revision: str | None, download: bool) -> Path:
     if download:
-        raise InputError(f"--download: found with the folder {folder}, expected a hub id (owner/name)")
+        raise InputError(
+            f"--download: found with the folder {folder}, expected a hub id (owner/name)"
+        )
     if (folder / "snapshots").is_dir():
         return _snapshot(folder, revision or "main")
     if revision is not None:
-        raise InputError(f"--revision: found with the folder {folder}, expected a hub id (owner/name)")
+        raise InputError(
+            f"--revision: found with the folder {folder}, expected a hub id (owner/name)"
+        )
     return folder
 
 
@@ -79,10 +91,12 @@ def _from_hub(name: str, revision: str | None, download: bool, cache_dir: Path |
     repository = cache / f"models--{name.replace('/', '--')}"
     if not download and not repository.is_dir():
         raise CheckpointError(
-            f"{name}: no such folder, and not in the Hugging Face cache {cache}; {_how_to_get(name, revision)}"
+            f"{name}: no such folder, and not in the Hugging Face cache {cache}; "
+            f"{_how_to_get(name, revision)}"
         )
     if not download:
-        _snapshot(repository, revision or "main")  # says more than the library does, and trusts no name in refs/
+        # says more than the library does, and trusts no name in refs/
+        _snapshot(repository, revision or "main")
     try:
         found = hub.snapshot_download(
             name,
@@ -103,14 +117,19 @@ def _from_hub(name: str, revision: str | None, download: bool, cache_dir: Path |
 
 
 def _snapshot(repository: Path, revision: str) -> Path:
-    """Return the snapshot of a cached repository that a commit, or a branch or tag of `refs/`, names."""
+    """Return the snapshot of a cached repository that a commit, or a branch or tag of `refs/`,
+    names.
+    """
     name = repository.name.removeprefix("models--").replace("--", "/", 1)
     again = _how_to_get(name, None if revision == "main" else revision)
-    commit = revision if _COMMIT.fullmatch(revision) else _read_reference(repository, revision, again)
+    commit = (
+        revision if _COMMIT.fullmatch(revision) else _read_reference(repository, revision, again)
+    )
     folder = repository / "snapshots" / commit
     if not _REVISION.fullmatch(commit) or not folder.is_dir():
         raise CheckpointError(
-            f"{repository}: refs/{revision} names {printable(repr(commit))}, found no such snapshot; {again}"
+            f"{repository}: refs/{revision} names {printable(repr(commit))}, found no such "
+            f"snapshot; {again}"
         )
     return _inside(folder, repository / "snapshots", repository)
 
@@ -118,10 +137,20 @@ def _snapshot(repository: Path, revision: str) -> Path:
 def _read_reference(repository: Path, revision: str, again: str) -> str:
     reference = _inside(repository / "refs" / revision, repository, repository)
     try:
-        return read_file(reference, _REFERENCE_BYTES, CheckpointError).decode("ascii", "backslashreplace").strip()
+        return (
+            read_file(reference, _REFERENCE_BYTES, CheckpointError)
+            .decode("ascii", "backslashreplace")
+            .strip()
+        )
     except FileNotFoundError:
-        revisions = sorted(printable(entry.name) for entry in (repository / "snapshots").iterdir())[:5]
-        choice = f"pass one of the snapshot folders instead ({', '.join(revisions)}), or " if revisions else ""
+        revisions = sorted(printable(entry.name) for entry in (repository / "snapshots").iterdir())[
+            :5
+        ]
+        choice = (
+            f"pass one of the snapshot folders instead ({', '.join(revisions)}), or "
+            if revisions
+            else ""
+        )
         raise CheckpointError(
             f"{repository}: no refs/{revision}, expected it to name a snapshot; {choice}{again}"
         ) from None
@@ -130,13 +159,17 @@ def _read_reference(repository: Path, revision: str, again: str) -> str:
 def _inside(path: Path, folder: Path, repository: Path) -> Path:
     """Return `path`; raises CheckpointError where links lead it out of `folder`."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{repository}: {path} leads to {path.resolve()}, outside of {folder}")
+        raise CheckpointError(
+            f"{repository}: {path} leads to {path.resolve()}, outside of {folder}"
+        )
     return path
 
 
 def _check_revision(revision: str | None) -> None:
     if revision is not None and not all(_REVISION.fullmatch(part) for part in revision.split("/")):
-        raise InputError(f"--revision: found {printable(revision)!r}, expected a branch, a tag or a commit")
+        raise InputError(
+            f"--revision: found {printable(revision)!r}, expected a branch, a tag or a commit"
+        )
 
 
 def _how_to_get(name: str, revision: str | None) -> str:

@@ -1,6 +1,8 @@
-"""`manifest.json`: what a package folder holds, shared by the exporter that writes it and every client that reads it.
+"""`manifest.json`: what a package folder holds, shared by the exporter that writes it and every
+client that reads it.
 
-The JSON Schema in `manifest.schema.json` describes the same document for other languages; a test keeps both in step.
+The JSON Schema in `manifest.schema.json` describes the same document for other languages; a test
+keeps both in step.
 """
 
 import json
@@ -18,7 +20,8 @@ from gptoss_onnx.manifest_check import check_manifest
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
 FORMAT_VERSION = 1
-STAGING_SUFFIX = ".partial"  # of a folder an export is still writing, or was when it was interrupted
+# of a folder an export is still writing, or was when it was interrupted
+STAGING_SUFFIX = ".partial"
 
 Target = Literal["portable", "ort"]
 Provider = Literal["cpu", "cuda"]
@@ -35,7 +38,8 @@ NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
     ),
 }
 
-# What target ort cannot do where it is exported for CUDA: the ops have no kernels of its types on the CPU.
+# What target ort cannot do where it is exported for CUDA: the ops have no kernels of its types on
+# the CPU.
 NOT_OFFERED_ON_CUDA = (
     "ragged batches",
     "several tokens a row after the first call of a batch",
@@ -54,7 +58,9 @@ Document = TypeVar("Document")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One graph input or output: its name, ONNX dtype (`int64`, `float32`, …) and shape, symbolic where a string."""
+    """One graph input or output: its name, ONNX dtype (`int64`, `float32`, …) and shape, symbolic
+    where a string.
+    """
 
     name: str
     dtype: str
@@ -63,10 +69,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class CacheLayer:
-    """KV cache of one layer: buffers (batch, kv_heads, capacity, head_dim); `window` 0 means a full layer.
+    """KV cache of one layer: buffers (batch, kv_heads, capacity, head_dim); `window` 0 means a full
+    layer.
 
-    The token at absolute position p lives in slot p mod capacity. In target `ort` a window layer keeps its last
-    positions in order from slot 0 on instead, and takes a capacity of at least the window.
+    The token at absolute position p lives in slot p mod capacity. In target `ort` a window layer
+    keeps its last positions in order from slot 0 on instead, and takes a capacity of at least the
+    window.
     """
 
     window: int
@@ -92,10 +100,12 @@ class OpUse:
 class WeightFile:
     """One safetensors file the graph's external data points into.
 
-    `name` is relative to the weights' root. `size` in bytes, `mtime_ns` and the sha256 of the safetensors header
-    are compared when the package is opened, so a checkpoint rewritten under its link is noticed. `sha256` of the
-    whole file is null unless it was known for free (a hub blob's name) or asked for. `origin` says whose bytes they
-    are: the `checkpoint`'s, linked, copied or referred to, or the package's own, which `export` computed.
+    `name` is relative to the weights' root. `size` in bytes, `mtime_ns` and the sha256 of the
+    safetensors header are compared when the package is opened, so a checkpoint rewritten under its
+    link is noticed. `sha256` of the whole file is null unless it was known for free (a hub blob's
+    name) or asked for. `origin` says whose bytes they
+    are: the `checkpoint`'s, linked, copied or referred to, or the package's own, which `export`
+        computed.
     """
 
     name: str
@@ -110,11 +120,12 @@ class WeightFile:
 class Weights:
     """Where the weights lie and what was done to them.
 
-    `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the absolute folder
-    the names are relative to for `reference` and null otherwise (the package folder). `layout` names the source
-    layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that every weight that multiplies is the checkpoint's, bit for
-    bit or, in target `ort`, in another form of exactly the same value (MXFP4 as 8-bit integers, bfloat16 as float32).
-    Where it is false, `Manifest.lossy` names the weights that are not, and all others are.
+    `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the
+    absolute folder the names are relative to for `reference` and null otherwise (the package
+    folder). `layout` names the source layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that
+    every weight that multiplies is the checkpoint's, bit for bit or, in target `ort`, in another
+    form of exactly the same value (MXFP4 as 8-bit integers, bfloat16 as float32). Where it is
+    false, `Manifest.lossy` names the weights that are not, and all others are.
     """
 
     mode: Literal["link", "copy", "reference"]
@@ -161,18 +172,25 @@ class Manifest:
     def read(cls, folder: str | os.PathLike[str]) -> Self:
         """Read the manifest of a package folder.
 
-        Raises PackageError if the folder is not a package, if its format version is unknown, or if an entry has a
-        value that no export writes (see `manifest_check`).
+        Raises PackageError if the folder is not a package, if its format version is unknown, or if
+        an entry has a value that no export writes (see `manifest_check`).
         """
         folder = Path(folder)
         document = _load(folder)
         found = document.pop("format_version", None)
         if document.pop("format", None) != FORMAT:
-            raise PackageError(f"{folder / MANIFEST_NAME}: not a {FORMAT} manifest (no format: {FORMAT})")
-        if found != FORMAT_VERSION:
-            hint = "upgrade gptoss-onnx" if isinstance(found, int) and found > FORMAT_VERSION else "export it again"
             raise PackageError(
-                f"{folder / MANIFEST_NAME}: format_version is {found!r:.60}, this gptoss-onnx reads "
+                f"{folder / MANIFEST_NAME}: not a {FORMAT} manifest (no format: {FORMAT})"
+            )
+        if found != FORMAT_VERSION:
+            hint = (
+                "upgrade gptoss-onnx"
+                if isinstance(found, int) and found > FORMAT_VERSION
+                else "export it again"
+            )
+            raise PackageError(
+                f"{folder / MANIFEST_NAME}: format_version is {found!r:.60}, this gptoss-onnx "
+                "reads "
                 f"{FORMAT_VERSION}: {hint}"
             )
         try:
@@ -180,31 +198,43 @@ class Manifest:
             check_manifest(manifest)
         except (TypeError, ValueError) as error:
             problem = printable(str(error))
-            raise PackageError(f"{folder / MANIFEST_NAME}: malformed ({problem}); export the package again") from error
+            raise PackageError(
+                f"{folder / MANIFEST_NAME}: malformed ({problem}); export the package again"
+            ) from error
         return manifest
 
 
 def _load(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise PackageError(f"{folder}: not a folder; expected a package written by `gptoss-onnx export`")
+        raise PackageError(
+            f"{folder}: not a folder; expected a package written by `gptoss-onnx export`"
+        )
     if folder.resolve().name.endswith(STAGING_SUFFIX):
-        raise PackageError(f"{folder}: not a package: the unfinished work of an interrupted export; delete it")
+        raise PackageError(
+            f"{folder}: not a package: the unfinished work of an interrupted export; delete it"
+        )
     path = folder / MANIFEST_NAME
     try:
         return read_json_object(path, PackageError)
     except FileNotFoundError:
         raise PackageError(
-            f"{folder}: not a package: it has no {MANIFEST_NAME} (an export that finished writes it last)"
+            f"{folder}: not a package: it has no {MANIFEST_NAME} (an export that finished writes "
+            "it last)"
         ) from None
 
 
 def _parse_object(kind: type[Document], value: Any, where: str) -> Document:
-    """Build a dataclass from a JSON object of exactly its fields; raises TypeError naming what does not fit."""
+    """Build a dataclass from a JSON object of exactly its fields; raises TypeError naming what does
+    not fit.
+    """
     if not isinstance(value, dict):
         raise TypeError(f"{where or 'the document'}: found {value!r:.60}, expected an object")
     kinds = get_type_hints(kind)
     prefix = f"{where}." if where else ""
-    for problem, keys in (("unknown", value.keys() - kinds.keys()), ("missing", kinds.keys() - value.keys())):
+    for problem, keys in (
+        ("unknown", value.keys() - kinds.keys()),
+        ("missing", kinds.keys() - value.keys()),
+    ):
         if keys:
             more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
             named = ", ".join(f"{prefix}{key:.60}" for key in sorted(keys)[:_LISTED])
@@ -218,11 +248,16 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _parse_object(cast("type[Any]", kind), value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(_parse(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(value))
+        return tuple(
+            _parse(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(value)
+        )
     if origin is Literal:
         fits, expected = value in arguments, " or ".join(arguments)
     elif origin in (Mapping, tuple):
-        fits, expected = origin is Mapping and isinstance(value, dict), "an object" if origin is Mapping else "a list"
+        fits, expected = (
+            origin is Mapping and isinstance(value, dict),
+            "an object" if origin is Mapping else "a list",
+        )
     else:
         kinds = arguments or (kind,)
         fits = type(value) in kinds  # exactly: a boolean is no integer

@@ -1,7 +1,9 @@
-"""Does a manifest make sense? Its types are right already; these are the values that no export writes.
+"""Does a manifest make sense? Its types are right already; these are the values that no export
+writes.
 
-A manifest may come from a stranger. Its numbers become sizes of memory and its names become paths, so both are bounded
-here, once, before anything is opened or allocated. All functions raise ValueError.
+A manifest may come from a stranger. Its numbers become sizes of memory and its names become paths,
+so both are bounded here, once, before anything is opened or allocated. All functions raise
+ValueError.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +30,8 @@ _MODEL_SIZES = ("vocab_size", "max_position_embeddings", "num_local_experts", "n
 
 def check_manifest(manifest: "Manifest") -> None:
     """Refuse a manifest that no export writes; ValueError says which entry is wrong, and why."""
-    # ONNX Runtime takes a file of another ending for its own format, in which nobody looks for external data.
+    # ONNX Runtime takes a file of another ending for its own format, in which nobody looks for
+    # external data.
     fits = is_plain_name(manifest.graph) and manifest.graph.endswith(".onnx")
     _expect("graph", manifest.graph, fits, "a plain file name that ends in .onnx")
     for index, name in enumerate(manifest.tokenizer_files):
@@ -71,22 +74,40 @@ def _check_cache(manifest: "Manifest") -> None:
     dtype = manifest.kv_dtype
     _expect("kv_dtype", dtype, dtype in KV_DTYPES, " or ".join(KV_DTYPES))
     layers = manifest.cache
-    _expect("cache", f"{len(layers)} layers", 0 < len(layers) <= _LAYERS_LIMIT, f"1 to {_LAYERS_LIMIT} layers")
+    _expect(
+        "cache",
+        f"{len(layers)} layers",
+        0 < len(layers) <= _LAYERS_LIMIT,
+        f"1 to {_LAYERS_LIMIT} layers",
+    )
     for index, layer in enumerate(layers):
         _range(f"cache[{index}].window", layer.window, 0)
         _range(f"cache[{index}].kv_heads", layer.kv_heads, 1)
         _range(f"cache[{index}].head_dim", layer.head_dim, 1)
         for part in ("past_key", "past_value", "present_key", "present_value"):
             _check_name(f"cache[{index}].{part}", getattr(layer, part))
-    _check_different("cache", [name for layer in layers for name in (layer.past_key, layer.past_value)])
-    _check_different("cache", [name for layer in layers for name in (layer.present_key, layer.present_value)])
+    _check_different(
+        "cache", [name for layer in layers for name in (layer.past_key, layer.past_value)]
+    )
+    _check_different(
+        "cache", [name for layer in layers for name in (layer.present_key, layer.present_value)]
+    )
 
 
 def _check_weights(weights: "Weights") -> None:
     refers = weights.mode == "reference"
     if refers:
-        absolute = weights.root is not None and Path(weights.root).is_absolute() and "\0" not in weights.root
-        _expect("weights.root", weights.root, absolute, "an absolute folder, since weights.mode is reference")
+        absolute = (
+            weights.root is not None
+            and Path(weights.root).is_absolute()
+            and "\0" not in weights.root
+        )
+        _expect(
+            "weights.root",
+            weights.root,
+            absolute,
+            "an absolute folder, since weights.mode is reference",
+        )
     else:
         expected = f"null, since weights.mode is {weights.mode}"
         _expect("weights.root", weights.root, weights.root is None, expected)
@@ -99,7 +120,12 @@ def _check_weights(weights: "Weights") -> None:
 def _check_weight_file(where: str, entry: "WeightFile", refers: bool) -> None:
     if refers:
         _expect(f"{where}.name", entry.name, _is_below(entry.name), "a path below weights.root")
-        _expect(f"{where}.origin", entry.origin, entry.origin == "checkpoint", "checkpoint, in mode reference")
+        _expect(
+            f"{where}.origin",
+            entry.origin,
+            entry.origin == "checkpoint",
+            "checkpoint, in mode reference",
+        )
     else:
         _expect(f"{where}.name", entry.name, is_plain_name(entry.name), "a plain file name")
     _range(f"{where}.size", entry.size, 1, _SIZE_LIMIT)
@@ -124,7 +150,9 @@ def _check_different(where: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"{where}: found the name {name[:60]!r} twice, expected different ones")
+            raise ValueError(
+                f"{where}: found the name {name[:60]!r} twice, expected different ones"
+            )
         seen.add(name)
 
 

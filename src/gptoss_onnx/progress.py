@@ -19,7 +19,9 @@ class Progress(Protocol):
         """
 
     def advance(self, count: int) -> None:
-        """Hear that `count` more bytes or steps of the stage are done; several threads may say so at once."""
+        """Hear that `count` more bytes or steps of the stage are done; several threads may say so
+        at once.
+        """
 
 
 class LoggedProgress:

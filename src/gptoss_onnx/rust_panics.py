@@ -37,8 +37,9 @@ def foreign_errors(what: str, advice: str, error: type[GptOssError]) -> Iterator
 def quiet_panics() -> Iterator[None]:
     """Keep from stderr what the library writes there before it panics, often a hundred lines.
 
-    It writes to the file descriptor, so that is what is turned elsewhere meanwhile. What others write in that
-    time comes out afterwards, unless there was a panic. For short sections: all threads share the descriptor.
+    It writes to the file descriptor, so that is what is turned elsewhere meanwhile. What others
+    write in that time comes out afterwards, unless there was a panic. For short sections: all
+    threads share the descriptor.
     """
     with _redirecting:
         try:

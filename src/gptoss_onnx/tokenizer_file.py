@@ -1,4 +1,6 @@
-"""Load a tokenizer.json of a stranger: in one line where it is damaged, and without the memory that it may ask for."""
+"""Load a tokenizer.json of a stranger: in one line where it is damaged, and without the memory that
+it may ask for.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,10 +17,13 @@ MOST_ADDED = 10_000  # letters that may come before a text
 _PROBE = "A probe: it's 3 o'clock,\n\té 你好 😀 <|probe|>  "
 
 
-def load_tokenizer(content: bytes, path: Path, advice: str, error: type[GptOssError]) -> tokenizers.Tokenizer:
+def load_tokenizer(
+    content: bytes, path: Path, advice: str, error: type[GptOssError]
+) -> tokenizers.Tokenizer:
     """Return the tokenizer in a tokenizer.json, after it has shown that it encodes and decodes.
 
-    It neither pads nor cuts what it encodes: these are settings of a training, and Hugging Face too leaves them out.
+    It neither pads nor cuts what it encodes: these are settings of a training, and Hugging Face too
+    leaves them out.
 
     Args:
         content: of the file.
@@ -38,7 +43,8 @@ def load_tokenizer(content: bytes, path: Path, advice: str, error: type[GptOssEr
 
 
 def _refuse_growth(part: Any, path: Path, error: type[GptOssError]) -> None:
-    """Refuse a part of a tokenizer whose steps, one after the other, make a text many times as long.
+    """Refuse a part of a tokenizer whose steps, one after the other, make a text many times as
+    long.
 
     Forty steps that write two letters for one make a terabyte of one letter.
     """
@@ -50,7 +56,8 @@ def _refuse_growth(part: Any, path: Path, error: type[GptOssError]) -> None:
         added = added * _growth(step) + _added(step)
         if growth > MOST_GROWTH or added > MOST_ADDED:
             raise error(
-                f"{path}: not a tokenizer: it makes more than {MOST_GROWTH} letters or tokens of one, or puts "
+                f"{path}: not a tokenizer: it makes more than {MOST_GROWTH} letters or tokens of "
+                "one, or puts "
                 f"more than {MOST_ADDED} before a text"
             )
 

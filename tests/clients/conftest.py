@@ -1,4 +1,6 @@
-"""Fixtures that the tests of the C++ client share; those of other clients define a `client` of their own."""
+"""Fixtures that the tests of the C++ client share; those of other clients define a `client` of
+their own.
+"""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""One checkpoint, exported once per target: every client and onnxruntime-genai say what Python and reference say."""
+"""One checkpoint, exported once per target: every client and onnxruntime-genai say what Python and
+reference say.
+"""
 
 import json
 import subprocess
@@ -63,7 +65,16 @@ def python_tokens(package: Path, prompt: list[int]) -> list[int]:
 
 def client_tokens(command: str, package: Path, prompt: list[int], *words: str) -> list[int]:
     ids = ",".join(map(str, prompt))
-    asked = [*command.split(), str(package), "--prompt-tokens", ids, "--max-new-tokens", str(TOKENS), "--json", *words]
+    asked = [
+        *command.split(),
+        str(package),
+        "--prompt-tokens",
+        ids,
+        "--max-new-tokens",
+        str(TOKENS),
+        "--json",
+        *words,
+    ]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     tokens: list[int] = json.loads(done.stdout)["tokens"]
@@ -72,12 +83,16 @@ def client_tokens(command: str, package: Path, prompt: list[int], *words: str) -
 
 def genai_tokens(package: Path) -> list[int]:
     script = Path(__file__).with_name("genai_greedy.py")
-    done = subprocess.run([GENAI, script, package, "exact"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [GENAI, script, package, "exact"], capture_output=True, text=True, check=True
+    )
     tokens: list[int] = json.loads(done.stdout)["short"]
     return tokens
 
 
-def test_greedy_continuations_are_identical_everywhere(packages: dict[str, Path], cpp: str, node: str) -> None:
+def test_greedy_continuations_are_identical_everywhere(
+    packages: dict[str, Path], cpp: str, node: str
+) -> None:
     portable, ort = packages["portable"], packages["ort"]
     prompt, reference = short_prompt(portable)
     assert short_prompt(ort) == (prompt, reference)
@@ -106,7 +121,13 @@ def test_greedy_continuations_are_identical_everywhere(packages: dict[str, Path]
     ],
 )
 def test_validate_collects_the_verdict(
-    packages: dict[str, Path], demo_checkpoint: Path, cpp: str, node: str, runtime: str, target: str, kernels: str
+    packages: dict[str, Path],
+    demo_checkpoint: Path,
+    cpp: str,
+    node: str,
+    runtime: str,
+    target: str,
+    kernels: str,
 ) -> None:
     command = {"cpp": cpp, "node": node, "browser": BROWSER}[runtime]
     report = validate_client(packages[target], demo_checkpoint, runtime, command)
@@ -115,10 +136,24 @@ def test_validate_collects_the_verdict(
     assert len(report.cases) == 5
 
 
-def test_command_line_says_which_client_it_ran(packages: dict[str, Path], demo_checkpoint: Path, cpp: str) -> None:
-    words = ["validate", packages["portable"], "--reference", demo_checkpoint, "--runtime", "cpp", "--client", cpp]
+def test_command_line_says_which_client_it_ran(
+    packages: dict[str, Path], demo_checkpoint: Path, cpp: str
+) -> None:
+    words = [
+        "validate",
+        packages["portable"],
+        "--reference",
+        demo_checkpoint,
+        "--runtime",
+        "cpp",
+        "--client",
+        cpp,
+    ]
     done = subprocess.run(
-        [Path(sys.executable).with_name("gptoss-onnx"), *map(str, words)], capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("gptoss-onnx"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS: 5 cases (native kernels on cpp client" in done.stdout

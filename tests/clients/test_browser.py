@@ -1,4 +1,6 @@
-"""The browser client in headless Chromium: verdict, greedy tokens, errors, and the page as a person uses it."""
+"""The browser client in headless Chromium: verdict, greedy tokens, errors, and the page as a person
+uses it.
+"""
 
 import json
 import os
@@ -29,12 +31,16 @@ Completed = subprocess.CompletedProcess[str]
 
 
 def _run(*command: str | Path) -> Completed:
-    return subprocess.run([str(part) for part in command], cwd=CLIENT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [str(part) for part in command], cwd=CLIENT, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Completed]:
-    """Install what the client imports, where it is not yet; returns a function that runs `gptoss-browser`."""
+    """Install what the client imports, where it is not yet; returns a function that runs
+    `gptoss-browser`.
+    """
     for program in ("node", "npm"):
         assert shutil.which(program), f"{program}: found none on PATH, expected Node.js 20 or newer"
     once(tmp_path_factory, "browser-client", _install)
@@ -48,7 +54,9 @@ def _install() -> None:
 
 
 @pytest.fixture(scope="session", params=["portable", "ort"])
-def package(request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(
+    request: pytest.FixtureRequest, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The demo checkpoint, exported for one target; not to be written to."""
     folder = tmp_path_factory.mktemp("browser") / request.param
     return export(demo_checkpoint, folder, target=request.param, weights="copy").folder
@@ -66,9 +74,13 @@ def _edit(file: Path, change: Callable[[Any], None]) -> None:
     file.write_text(json.dumps(document))
 
 
-def _generate(client: Callable[..., Completed], folder: Path, prompt: list[int], count: int) -> list[int]:
+def _generate(
+    client: Callable[..., Completed], folder: Path, prompt: list[int], count: int
+) -> list[int]:
     tokens = ",".join(map(str, prompt))
-    result = client("generate", folder, "--prompt-tokens", tokens, "--max-new-tokens", str(count), "--json")
+    result = client(
+        "generate", folder, "--prompt-tokens", tokens, "--max-new-tokens", str(count), "--json"
+    )
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert answer["timings"]["prompt_tokens"] == len(prompt)
@@ -167,7 +179,10 @@ def _bfloat16(folder: Path) -> None:
 
 
 def _huge(folder: Path) -> None:
-    _edit(folder / "manifest.json", lambda manifest: manifest["weights"]["files"][0].update(size=13_000_000_000))
+    _edit(
+        folder / "manifest.json",
+        lambda manifest: manifest["weights"]["files"][0].update(size=13_000_000_000),
+    )
 
 
 def _truncated(folder: Path) -> None:
@@ -210,7 +225,10 @@ def _outer_data(folder: Path) -> None:
         (_no_golden, "/package/golden/golden.json: HTTP status: found 404, expected 200"),
         (_damaged_graph, "model.onnx: found a field of kind 6, expected an ONNX model"),
         (_linked_graph, "/model.onnx: found a link to /etc/passwd, expected a file in"),
-        (_outer_data, "found file /etc/passwd, expected a file that the manifest lists in weights.files"),
+        (
+            _outer_data,
+            "found file /etc/passwd, expected a file that the manifest lists in weights.files",
+        ),
     ],
 )
 def test_a_broken_package_is_one_line(
@@ -224,7 +242,9 @@ def test_a_broken_package_is_one_line(
     assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
-def test_wrong_arguments_are_one_line(client: Callable[..., Completed], demo_package: Any, tmp_path: Path) -> None:
+def test_wrong_arguments_are_one_line(
+    client: Callable[..., Completed], demo_package: Any, tmp_path: Path
+) -> None:
     folder = str(demo_package.folder)
     for arguments, says in (
         ([], "usage: gptoss-browser verify|generate PACKAGE"),
@@ -232,11 +252,26 @@ def test_wrong_arguments_are_one_line(client: Callable[..., Completed], demo_pac
         (["verify", str(tmp_path)], "found no manifest.json, expected a package folder"),
         (["verify", folder, "--chromium", "/nonexistent"], "/nonexistent"),
         (["verify", folder, "--nonsense"], "Unknown option '--nonsense'"),
-        (["generate", folder, "--prompt-tokens", "1,,2"], "--prompt-tokens: found nothing, expected an integer"),
-        (["generate", folder, "--prompt-tokens", "1,x"], "--prompt-tokens: found x, expected an integer"),
-        (["generate", folder, "--prompt-tokens", "1", "--max-new-tokens", "1e3"], "--max-new-tokens: found 1e3"),
-        (["generate", folder, "--prompt-tokens", "1,99999"], "token id: found 99999, expected 0 to 2047"),
-        (["generate", folder, "--prompt-tokens", "1", "--max-new-tokens", "0"], "tokens to generate: found 0"),
+        (
+            ["generate", folder, "--prompt-tokens", "1,,2"],
+            "--prompt-tokens: found nothing, expected an integer",
+        ),
+        (
+            ["generate", folder, "--prompt-tokens", "1,x"],
+            "--prompt-tokens: found x, expected an integer",
+        ),
+        (
+            ["generate", folder, "--prompt-tokens", "1", "--max-new-tokens", "1e3"],
+            "--max-new-tokens: found 1e3",
+        ),
+        (
+            ["generate", folder, "--prompt-tokens", "1,99999"],
+            "token id: found 99999, expected 0 to 2047",
+        ),
+        (
+            ["generate", folder, "--prompt-tokens", "1", "--max-new-tokens", "0"],
+            "tokens to generate: found 0",
+        ),
     ):
         result = client(*arguments)
         assert result.returncode == 2, arguments
@@ -251,7 +286,9 @@ def test_help_is_the_usage(client: Callable[..., Completed]) -> None:
     assert result.stdout.startswith("usage: gptoss-browser ")
 
 
-def test_a_continued_cache_says_what_the_whole_prompt_says(client: Callable[..., Completed], package: Path) -> None:
+def test_a_continued_cache_says_what_the_whole_prompt_says(
+    client: Callable[..., Completed], package: Path
+) -> None:
     golden = json.loads((package / "golden" / "golden.json").read_text())
     prompt = golden["cases"][-1]["token_ids"][:40]
     result = _run("node", "test/continue.mjs", package, ",".join(map(str, prompt)))
@@ -270,47 +307,91 @@ def _changed(document: Any, change: Callable[[Any], None]) -> str:
     return json.dumps(changed)
 
 
-def test_files_of_strangers_end_in_one_line_of_the_page(client: Callable[..., Completed], demo_package: Any) -> None:
+def test_files_of_strangers_end_in_one_line_of_the_page(
+    client: Callable[..., Completed], demo_package: Any
+) -> None:
     """The page may have another server, so it checks what `serve.mjs` would refuse."""
     folder = demo_package.folder
     manifest, golden, tokenizer = (
-        json.loads((folder / name).read_text()) for name in ("manifest.json", "golden/golden.json", "tokenizer.json")
+        json.loads((folder / name).read_text())
+        for name in ("manifest.json", "golden/golden.json", "tokenizer.json")
     )
     markup = "<img src=x onerror=alert(1)>"
-    slow = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    slow = {
+        "type": "Split",
+        "pattern": {"Regex": "(a+)+$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     spoilt: list[tuple[dict[str, Any], str, str]] = [
         ({"path": "manifest.json", "body": "["}, "failed", "/package/manifest.json: found no JSON"),
         ({"path": "manifest.json", "body": "[" * 100_000}, "failed", "nested more than 100 deep"),
         ({"path": "manifest.json", "body": "1" * 5000}, "failed", "a number of 5000 digits"),
-        ({"path": "manifest.json", "body": " " * 16_000_001}, "failed", "bytes: found more than 16000000, expected"),
         (
-            {"path": "manifest.json", "body": _changed(manifest, lambda it: it.update(target=f"{markup}\u001b[2J\n"))},
+            {"path": "manifest.json", "body": " " * 16_000_001},
+            "failed",
+            "bytes: found more than 16000000, expected",
+        ),
+        (
+            {
+                "path": "manifest.json",
+                "body": _changed(manifest, lambda it: it.update(target=f"{markup}\u001b[2J\n")),
+            },
             "failed",
             f"manifest.json: target: found {markup}\\u001b[2J\\u000a, expected portable or ort",
         ),
         (
-            {"path": "manifest.json", "body": _changed(manifest, lambda it: it["cache"][0].update(kv_heads=-1))},
+            {
+                "path": "manifest.json",
+                "body": _changed(manifest, lambda it: it["cache"][0].update(kv_heads=-1)),
+            },
             "failed",
             "manifest.json: cache[0].kv_heads: found -1, expected an integer",
         ),
         (
-            {"path": "manifest.json", "body": _changed(manifest, lambda it: it["cache"][0].update(head_dim=64))},
+            {
+                "path": "manifest.json",
+                "body": _changed(manifest, lambda it: it["cache"][0].update(head_dim=64)),
+            },
             "ready",
             "model.onnx: ONNX Runtime cannot run it (",
         ),
         ({"path": "model.onnx", "body": "\u00ff" * 400_000}, "failed", "model.onnx: found "),
-        ({"path": "model.safetensors", "body": "x" * 4_020_017}, "failed", "bytes: found more than 4020016, expected"),
-        ({"path": "model.safetensors", "body": "x" * 4_020_016}, "failed", "model.safetensors: safetensors header"),
-        ({"path": "tokenizer.json", "body": "{}"}, "failed", "tokenizer.json: the tokenizer library cannot read it ("),
-        ({"path": "generation_config.json", "body": "[]"}, "failed", "generation_config.json: found a list of 0"),
+        (
+            {"path": "model.safetensors", "body": "x" * 4_020_017},
+            "failed",
+            "bytes: found more than 4020016, expected",
+        ),
+        (
+            {"path": "model.safetensors", "body": "x" * 4_020_016},
+            "failed",
+            "model.safetensors: safetensors header",
+        ),
+        (
+            {"path": "tokenizer.json", "body": "{}"},
+            "failed",
+            "tokenizer.json: the tokenizer library cannot read it (",
+        ),
+        (
+            {"path": "generation_config.json", "body": "[]"},
+            "failed",
+            "generation_config.json: found a list of 0",
+        ),
         (
             {"path": "generation_config.json", "body": '{"eos_token_id": -1}'},
             "failed",
             "eos_token_id: found -1, expected",
         ),
-        ({"path": "golden/golden.json", "body": "{}"}, "ready", "golden.json: format: found nothing"),
         (
-            {"path": "golden/golden.json", "body": _changed(golden, lambda it: it["cases"][0]["greedy"].append(9999))},
+            {"path": "golden/golden.json", "body": "{}"},
+            "ready",
+            "golden.json: format: found nothing",
+        ),
+        (
+            {
+                "path": "golden/golden.json",
+                "body": _changed(golden, lambda it: it["cases"][0]["greedy"].append(9999)),
+            },
             "ready",
             "golden.json: cases[0].greedy[64]: found 9999, expected token ids, 0 to 2047",
         ),
@@ -337,7 +418,9 @@ def test_files_of_strangers_end_in_one_line_of_the_page(client: Callable[..., Co
         assert answer["foreign"] == 0
 
 
-def test_what_strangers_call_things_is_shown_as_text(client: Callable[..., Completed], demo_package: Any) -> None:
+def test_what_strangers_call_things_is_shown_as_text(
+    client: Callable[..., Completed], demo_package: Any
+) -> None:
     golden = json.loads((demo_package.folder / "golden" / "golden.json").read_text())
     markup = "<img src=x onerror=alert(1)>"
     golden["cases"] = [{**golden["cases"][0], "name": markup}]
@@ -348,19 +431,31 @@ def test_what_strangers_call_things_is_shown_as_text(client: Callable[..., Compl
     assert answer["foreign"] == 0
 
 
-def test_a_package_without_stop_tokens_says_so(client: Callable[..., Completed], demo_package: Any) -> None:
+def test_a_package_without_stop_tokens_says_so(
+    client: Callable[..., Completed], demo_package: Any
+) -> None:
     (answer,) = _strange(demo_package.folder, [{"path": "generation_config.json", "body": "{}"}])
     assert "no stop tokens: a text ends after the new tokens asked for" in answer["facts"]
 
 
-def test_what_is_typed_into_the_form_is_checked(client: Callable[..., Completed], demo_package: Any) -> None:
+def test_what_is_typed_into_the_form_is_checked(
+    client: Callable[..., Completed], demo_package: Any
+) -> None:
     typed = [
         ("New tokens", "", "tokens to generate: found nothing, expected an integer above 0"),
         ("New tokens", "1e400", "tokens to generate: found NaN"),
         ("New tokens", "0", "tokens to generate: found 0"),
         ("New tokens", "1.5", "tokens to generate: found 1.5"),
-        ("New tokens", "9999999", "tokens in bytes: found 15360847872, expected at most 1073741824; ask for fewer"),
-        ("New tokens", "999999999", "capacity in tokens: found 1000000009, expected an integer, 1 to 16777216"),
+        (
+            "New tokens",
+            "9999999",
+            "tokens in bytes: found 15360847872, expected at most 1073741824; ask for fewer",
+        ),
+        (
+            "New tokens",
+            "999999999",
+            "capacity in tokens: found 1000000009, expected an integer, 1 to 16777216",
+        ),
         ("Temperature", "", "temperature: found nothing, expected a finite number, 0 or more"),
         ("Temperature", "-1", "temperature: found -1"),
         ("Temperature", "1e400", "temperature: found NaN"),
@@ -369,7 +464,11 @@ def test_what_is_typed_into_the_form_is_checked(client: Callable[..., Completed]
         ("Top-k", "", "top-k: found nothing"),
         ("Top-p", "0", "top-p: found 0, expected a number above 0, at most 1"),
         ("Min-p", "", "min-p: found nothing, expected a number from 0 to 1"),
-        ("Repetition penalty", "0", "repetition penalty: found 0, expected a finite number above 0"),
+        (
+            "Repetition penalty",
+            "0",
+            "repetition penalty: found 0, expected a finite number above 0",
+        ),
         ("Seed", "-", "seed: found NaN, expected an integer, 0 or more, or none"),
     ]
     cases = [
@@ -393,19 +492,27 @@ def test_what_is_typed_into_the_form_is_checked(client: Callable[..., Completed]
     assert empty["error"].startswith("prompt: found no tokens")
     # So low a temperature leaves the most probable token alone.
     with Session.open(demo_package.folder, threads=1) as session:
-        expected = list(session.generate(session.tokenizer.encode(PROMPT), Sampling(), max_new_tokens=8))
+        expected = list(
+            session.generate(session.tokenizer.encode(PROMPT), Sampling(), max_new_tokens=8)
+        )
         assert tiny["text"] == session.tokenizer.decode(expected)
 
 
 def _strange(folder: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Open the page once a case, with another file in the place of one of the package; returns what was seen."""
+    """Open the page once a case, with another file in the place of one of the package; returns what
+    was seen.
+    """
     command = ["node", "test/stranger.mjs", str(folder)]
-    result = subprocess.run(command, cwd=CLIENT, input=json.dumps(cases), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=CLIENT, input=json.dumps(cases), capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return list(json.loads(result.stdout))
 
 
-def test_without_a_tokenizer_the_prompt_is_token_ids(client: Callable[..., Completed], tiny_package: Any) -> None:
+def test_without_a_tokenizer_the_prompt_is_token_ids(
+    client: Callable[..., Completed], tiny_package: Any
+) -> None:
     seen = json.loads(_drive(tiny_package.folder, "1, 2 3", tiny_package.folder.parent / "ids.png"))
     with Session.open(tiny_package.folder, threads=1) as session:
         expected = list(session.generate([1, 2, 3], Sampling(), max_new_tokens=64))
@@ -417,7 +524,9 @@ def test_the_page_as_a_person_uses_it(client: Callable[..., Completed], demo_pac
     SCREENSHOT.unlink(missing_ok=True)
     seen = json.loads(_drive(demo_package.folder, PROMPT, SCREENSHOT))
     with Session.open(demo_package.folder, threads=1) as session:
-        expected = list(session.generate(session.tokenizer.encode(PROMPT), Sampling(), max_new_tokens=64))
+        expected = list(
+            session.generate(session.tokenizer.encode(PROMPT), Sampling(), max_new_tokens=64)
+        )
         assert seen["generated"]["text"] == session.tokenizer.decode(expected)
     texts = seen["generated"]["texts"]
     assert len(set(texts)) > 32  # streamed, not shown at once

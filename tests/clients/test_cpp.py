@@ -41,7 +41,9 @@ def random_tokens(count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
-def test_verify_passes_on_the_demo_package(client: Client, demo_package: Package, kernels: str) -> None:
+def test_verify_passes_on_the_demo_package(
+    client: Client, demo_package: Package, kernels: str
+) -> None:
     result = client.run(demo_package.folder, "--verify", "--json", "--kernels", kernels)
     assert result.code == 0, result.out + result.err
     verdict = result.json
@@ -84,7 +86,16 @@ def test_verify_prints_lines_for_people(client: Client, spoilt: Path) -> None:
     count = len(golden["cases"])
     assert len(rows) == count
     assert all(line.isprintable() for line in (head, *rows, last))
-    assert head.split() == ["case", "positions", "max", "abs", "logsumexp", "greedy", "tokens", "verdict"]
+    assert head.split() == [
+        "case",
+        "positions",
+        "max",
+        "abs",
+        "logsumexp",
+        "greedy",
+        "tokens",
+        "verdict",
+    ]
     verdicts = ["FAILED" if index == 1 else "ok" for index in range(count)]
     assert [row[head.index("verdict") :] for row in rows] == verdicts
     assert "3 of" in rows[1]
@@ -96,7 +107,8 @@ def test_verify_prints_lines_for_people(client: Client, spoilt: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("top_logits", [[9.0]]), ("sampled_logits", [[9.0]]), ("logsumexp", [9.0]), ("greedy", [7])]
+    ("field", "value"),
+    [("top_logits", [[9.0]]), ("sampled_logits", [[9.0]]), ("logsumexp", [9.0]), ("greedy", [7])],
 )
 def test_a_wrong_number_anywhere_fails_its_case_alone(
     client: Client, spoilt: Path, field: str, value: list[Any]
@@ -136,7 +148,9 @@ def test_logits_that_are_not_numbers_fail_the_verdict(client: Client, spoilt: Pa
 def test_greedy_tokens_are_those_of_the_python_session(
     client: Client, packages: dict[str, Path], dtype: str, kernels: Any
 ) -> None:
-    found = client.generate(packages[dtype], PROMPT, "--max-new-tokens", str(GREEDY), "--kernels", kernels)
+    found = client.generate(
+        packages[dtype], PROMPT, "--max-new-tokens", str(GREEDY), "--kernels", kernels
+    )
     with Session.open(packages[dtype], kernels=kernels, threads=1) as session:
         generation = session.generate(PROMPT, max_new_tokens=GREEDY)
         expected = list(generation)
@@ -148,13 +162,17 @@ def test_greedy_tokens_are_those_of_the_python_session(
 
 
 @pytest.mark.parametrize("activations", ["bf16", "int8"])
-def test_activations_reach_the_kernels(client: Client, demo_package: Package, activations: Any) -> None:
+def test_activations_reach_the_kernels(
+    client: Client, demo_package: Package, activations: Any
+) -> None:
     words = ("--max-new-tokens", "24", "--activations", activations)
     found = client.generate(demo_package.folder, PROMPT, *words)
     with Session.open(demo_package.folder, activations=activations, threads=1) as session:
         assert found["tokens"] == list(session.generate(PROMPT, max_new_tokens=24))
     assert found["activations"] == activations
-    verdict = client.run(demo_package.folder, "--verify", "--json", "--activations", activations).json
+    verdict = client.run(
+        demo_package.folder, "--verify", "--json", "--activations", activations
+    ).json
     assert verdict["passed"] is False  # lossy, and the verdict sees it
 
 
@@ -174,7 +192,11 @@ def test_chunks_and_calls_may_be_cut_anywhere(
     ("positions", "tokens", "line"),
     [
         ("0,2", ["1", "2", "3"], "accepted"),
-        ("3", ["1", "2", "3"], "positions: found 3, expected ascending ones, each of the 3 tokens from 0 on"),
+        (
+            "3",
+            ["1", "2", "3"],
+            "positions: found 3, expected ascending ones, each of the 3 tokens from 0 on",
+        ),
         ("-1", ["1"], "positions: found -1, expected ascending ones"),
         ("1,1", ["1", "2"], "positions: found 1, expected ascending ones"),
         ("1,0", ["1", "2"], "positions: found 0, expected ascending ones"),
@@ -200,10 +222,17 @@ def test_caches_of_one_session_run_at_the_same_time(client: Client, demo_package
 
 
 @pytest.mark.parametrize("positions", ["-1", "3", "1,1", "2,0", "9223372036854775807"])
-def test_positions_ascend_among_the_tokens(client: Client, demo_package: Package, positions: str) -> None:
-    result = run(client.probe, "forward", demo_package.folder, client.library, positions, "1", "2", "3")
+def test_positions_ascend_among_the_tokens(
+    client: Client, demo_package: Package, positions: str
+) -> None:
+    result = run(
+        client.probe, "forward", demo_package.folder, client.library, positions, "1", "2", "3"
+    )
     assert result.out.startswith("positions: found ")
-    assert run(client.probe, "forward", demo_package.folder, client.library, "0,2", "1", "2", "3").out == "accepted\n"
+    assert (
+        run(client.probe, "forward", demo_package.folder, client.library, "0,2", "1", "2", "3").out
+        == "accepted\n"
+    )
 
 
 def test_tokens_are_streamed_as_ids(client: Client, demo_package: Package) -> None:
@@ -217,16 +246,26 @@ def test_it_ends_at_the_stop_token_the_capacity_or_the_count(client: Client, spo
     tokens = client.generate(spoilt, PROMPT, "--max-new-tokens", "12")["tokens"]
     (spoilt / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokens[7]]}))
     stopped = client.generate(spoilt, PROMPT, "--max-new-tokens", "12")
-    assert (stopped["tokens"], stopped["finish_reason"]) == (tokens[: tokens.index(tokens[7]) + 1], "stop")
+    assert (stopped["tokens"], stopped["finish_reason"]) == (
+        tokens[: tokens.index(tokens[7]) + 1],
+        "stop",
+    )
     (spoilt / "generation_config.json").write_text(json.dumps({"eos_token_id": tokens[7]}))
-    assert client.generate(spoilt, PROMPT, "--max-new-tokens", "12") | {"timings": 0} == stopped | {"timings": 0}
+    assert client.generate(spoilt, PROMPT, "--max-new-tokens", "12") | {"timings": 0} == stopped | {
+        "timings": 0
+    }
     (spoilt / "generation_config.json").unlink()  # the model's own: not among these
     assert client.generate(spoilt, PROMPT, "--max-new-tokens", "12")["finish_reason"] == "length"
-    full = client.generate(spoilt, PROMPT, "--max-new-tokens", "12", "--capacity", str(len(PROMPT) + 4))
-    assert (full["tokens"], full["finish_reason"]) == (tokens[:5], "length")  # the last one needs no room
+    full = client.generate(
+        spoilt, PROMPT, "--max-new-tokens", "12", "--capacity", str(len(PROMPT) + 4)
+    )
+    # the last one needs no room
+    assert (full["tokens"], full["finish_reason"]) == (tokens[:5], "length")
 
 
-def test_weights_by_reference_are_read_where_they_lie(client: Client, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_by_reference_are_read_where_they_lie(
+    client: Client, demo_checkpoint: Path, tmp_path: Path
+) -> None:
     checkpoint = Path(shutil.copytree(demo_checkpoint, tmp_path / "checkpoint"))
     package = export(checkpoint, tmp_path / "package", weights="reference").folder
     assert not list(package.glob("*.safetensors"))
@@ -240,7 +279,9 @@ def test_weights_by_reference_are_read_where_they_lie(client: Client, demo_check
     assert "no such file" in client.run(package, "--verify").err
 
 
-def test_the_library_beside_the_program_is_found(client: Client, demo_package: Package, tmp_path: Path) -> None:
+def test_the_library_beside_the_program_is_found(
+    client: Client, demo_package: Package, tmp_path: Path
+) -> None:
     program = shutil.copy(client.program, tmp_path)
     alone = run(program, demo_package.folder, "--verify", "--json")
     assert alone.json["kernels"] == "portable"
@@ -250,7 +291,10 @@ def test_the_library_beside_the_program_is_found(client: Client, demo_package: P
 
 def test_it_never_opens_a_socket(client: Client, demo_package: Package, tmp_path: Path) -> None:
     source = tmp_path / "no_network.c"
-    source.write_text("#include <stdlib.h>\nint socket(int a, int b, int c) { (void)a, (void)b, (void)c; abort(); }\n")
+    source.write_text(
+        "#include <stdlib.h>\nint socket(int a, int b, int c) { (void)a, (void)b, (void)c; "
+        "abort(); }\n"
+    )
     shim = tmp_path / "no_network.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source], check=True)
     python = "import socket; socket.socket()"
@@ -283,7 +327,9 @@ def on_a_terminal(*words: str | Path) -> str:
     return said.decode().replace("\r\n", "\n")
 
 
-def test_the_chat_example_does_not_let_a_model_steer_a_terminal(client: Client, spoilt: Path) -> None:
+def test_the_chat_example_does_not_let_a_model_steer_a_terminal(
+    client: Client, spoilt: Path
+) -> None:
     message = "Tell me about the rain"
     file = spoilt / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -318,4 +364,7 @@ def test_the_chat_example_writes_nothing_into_the_package(client: Client, spoilt
     assert (spoilt / "genai_config.json").read_text() == "{}"
     (spoilt / "tokenizer.json").unlink()
     os.mkfifo(spoilt / "tokenizer.json")
-    assert "tokenizer.json: found a FIFO, expected a regular file" in run(build_chat(), spoilt, "Hello").err
+    assert (
+        "tokenizer.json: found a FIFO, expected a regular file"
+        in run(build_chat(), spoilt, "Hello").err
+    )

@@ -36,9 +36,15 @@ def refused(client: Client, *words: str | Path, env: dict[str, str] | None = Non
         (["--prompt-tokens", "-1"], "found token -1, expected 0 to 2047"),
         (["--prompt-tokens", ",".join(["1"] * 1025)], "found 1025 tokens, expected at most 1024"),
         (["--prompt-tokens", "1,2,3", "--capacity", "2"], "found 3 tokens, expected at most 2"),
-        (["--prompt-tokens", "1", "--capacity", "1025"], "capacity: found 1025, expected 1 to 1024"),
+        (
+            ["--prompt-tokens", "1", "--capacity", "1025"],
+            "capacity: found 1025, expected 1 to 1024",
+        ),
         (["--prompt-tokens", "1", "--capacity", "0"], "expected at most 0"),
-        (["--prompt-tokens", "1", "--max-new-tokens", "0"], "max_new_tokens: found 0, expected at least 1"),
+        (
+            ["--prompt-tokens", "1", "--max-new-tokens", "0"],
+            "max_new_tokens: found 0, expected at least 1",
+        ),
         (["--prompt-tokens", "1", "--max-new-tokens", "1.5"], 'found "1.5", expected an integer'),
         (["--prompt-tokens", "1", "--temperature", "-1"], "temperature: found -1"),
         (["--prompt-tokens", "1", "--temperature", "nan"], "temperature: found nan"),
@@ -49,14 +55,35 @@ def refused(client: Client, *words: str | Path, env: dict[str, str] | None = Non
         (["--prompt-tokens", "1", "--seed", "-3"], 'found "-3", expected an integer'),
         (["--prompt-tokens", "1", "--threads", "100000"], "threads: found 100000, expected 1 to"),
         (["--prompt-tokens", "1", "--threads", "-1"], "threads: found -1, expected 1 to"),
-        (["--prompt-tokens", "1", "--stop-token", "2048"], "--stop-token: found token 2048, expected 0 to 2047"),
-        (["--prompt-tokens", "1", "--stop-token", "-1"], "--stop-token: found token -1, expected 0 to 2047"),
+        (
+            ["--prompt-tokens", "1", "--stop-token", "2048"],
+            "--stop-token: found token 2048, expected 0 to 2047",
+        ),
+        (
+            ["--prompt-tokens", "1", "--stop-token", "-1"],
+            "--stop-token: found token -1, expected 0 to 2047",
+        ),
         (["--prompt-tokens", "1", "--temperature", "1e400"], 'found "1e400", expected a number'),
-        (["--prompt-tokens", "1", "--max-new-tokens", "9223372036854775807", "--top-k", "-1"], "top_k: found -1"),
-        (["--prompt-tokens", "1", "\033[2Jother"], "arguments: found \\x1b[2Jother, expected one package"),
-        (["--prompt-tokens", "1", "--kernels", "best"], "found best, expected auto, native or portable"),
-        (["--prompt-tokens", "1", "--activations", "int4"], "found int4, expected exact, bf16 or int8"),
-        (["--prompt-tokens", "1", "--kernels", "portable", "--activations", "int8"], "found portable kernels"),
+        (
+            ["--prompt-tokens", "1", "--max-new-tokens", "9223372036854775807", "--top-k", "-1"],
+            "top_k: found -1",
+        ),
+        (
+            ["--prompt-tokens", "1", "\033[2Jother"],
+            "arguments: found \\x1b[2Jother, expected one package",
+        ),
+        (
+            ["--prompt-tokens", "1", "--kernels", "best"],
+            "found best, expected auto, native or portable",
+        ),
+        (
+            ["--prompt-tokens", "1", "--activations", "int4"],
+            "found int4, expected exact, bf16 or int8",
+        ),
+        (
+            ["--prompt-tokens", "1", "--kernels", "portable", "--activations", "int8"],
+            "found portable kernels",
+        ),
         (["--prompt-tokens", "1", "--temprature", "1"], "found --temprature"),
         (["--prompt-tokens", "1", "other"], "found other, expected one package"),
         (["--prompt-tokens"], "found nothing after it"),
@@ -65,7 +92,9 @@ def refused(client: Client, *words: str | Path, env: dict[str, str] | None = Non
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
-def test_wrong_arguments(client: Client, demo_package: Package, words: list[str], line: str) -> None:
+def test_wrong_arguments(
+    client: Client, demo_package: Package, words: list[str], line: str
+) -> None:
     assert line in refused(client, demo_package.folder, *words)
 
 
@@ -82,7 +111,9 @@ def test_wrong_arguments(client: Client, demo_package: Package, words: list[str]
     ],
     ids=str,
 )
-def test_a_manifest_it_does_not_know(client: Client, spoilt: Path, changes: dict[str, Any], line: str) -> None:
+def test_a_manifest_it_does_not_know(
+    client: Client, spoilt: Path, changes: dict[str, Any], line: str
+) -> None:
     path = spoilt / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     assert line in refused(client, spoilt, "--verify")
@@ -91,7 +122,9 @@ def test_a_manifest_it_does_not_know(client: Client, spoilt: Path, changes: dict
 def test_no_package_there(client: Client, tmp_path: Path) -> None:
     assert "found no manifest.json in it" in refused(client, tmp_path, "--verify")
     (tmp_path / "manifest.json").write_text('{"format": ')
-    assert "not JSON: byte 11: found the end, expected a value" in refused(client, tmp_path, "--verify")
+    assert "not JSON: byte 11: found the end, expected a value" in refused(
+        client, tmp_path, "--verify"
+    )
 
 
 def test_a_package_without_golden_vectors(client: Client, spoilt: Path) -> None:
@@ -99,7 +132,9 @@ def test_a_package_without_golden_vectors(client: Client, spoilt: Path) -> None:
     assert "golden.json: found no such file, expected" in refused(client, spoilt, "--verify")
 
 
-def test_weights_of_another_size_or_time(client: Client, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_of_another_size_or_time(
+    client: Client, demo_checkpoint: Path, tmp_path: Path
+) -> None:
     checkpoint = Path(shutil.copytree(demo_checkpoint, tmp_path / "checkpoint"))
     package = export(checkpoint, tmp_path / "package", weights="link").folder
     assert client.run(package, "--verify").code == 0
@@ -110,22 +145,31 @@ def test_weights_of_another_size_or_time(client: Client, demo_checkpoint: Path, 
     assert "bytes, expected" in refused(client, package, "--verify")
 
 
-def test_a_library_that_is_none_or_lacks_a_kernel(client: Client, demo_package: Package, tmp_path: Path) -> None:
+def test_a_library_that_is_none_or_lacks_a_kernel(
+    client: Client, demo_package: Package, tmp_path: Path
+) -> None:
     words = (demo_package.folder, "--prompt-tokens", "1", "--kernels", "native", "--library")
     source, library = tmp_path / "empty.c", tmp_path / "libempty.so"
     source.write_text('const char* gptoss_ops_kernels(void) { return "Linear,SinkAttention"; }\n')
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    for path, line in ((source, "invalid ELF header"), (library, "has no kernel for MoEDispatchMXFP4")):
+    for path, line in (
+        (source, "invalid ELF header"),
+        (library, "has no kernel for MoEDispatchMXFP4"),
+    ):
         result = run(client.program, *words, path)
         assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
         assert line in result.err
     words = (demo_package.folder, "--prompt-tokens", "1", "--max-new-tokens", "1", "--library")
     auto = run(client.program, *words, library)
     assert auto.code == 0
-    assert auto.err.startswith(f"portable kernels ({library} has no kernel for MoEDispatchMXFP4), exact")
+    assert auto.err.startswith(
+        f"portable kernels ({library} has no kernel for MoEDispatchMXFP4), exact"
+    )
 
 
-def test_a_runtime_older_than_the_headers(client: Client, demo_package: Package, tmp_path: Path) -> None:
+def test_a_runtime_older_than_the_headers(
+    client: Client, demo_package: Package, tmp_path: Path
+) -> None:
     source = tmp_path / "old.c"
     source.write_text(
         "static const void* api(unsigned version) { return version > 20 ? 0 : &api; }\n"
@@ -134,7 +178,8 @@ def test_a_runtime_older_than_the_headers(client: Client, demo_package: Package,
         "const Base* OrtGetApiBase(void) { static const Base base = {api, name}; return &base; }\n"
     )
     script, library = tmp_path / "versions", tmp_path / "libonnxruntime.so.1"
-    script.write_text(f"VERS_{ort.__version__} {{ global: *; }};\n")  # the loader wants the symbols of this version
+    # the loader wants the symbols of this version
+    script.write_text(f"VERS_{ort.__version__} {{ global: *; }};\n")
     names = ["-Wl,-soname,libonnxruntime.so.1", f"-Wl,--version-script={script}"]
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, *names], check=True)
     line = refused(client, demo_package.folder, "--verify", env={"LD_LIBRARY_PATH": str(tmp_path)})

@@ -1,7 +1,8 @@
-"""Packages of strangers in the C++ client: one line, exit code 2, within 10 s and 1 GiB, and no file but the package's.
+"""Packages of strangers in the C++ client: one line, exit code 2, within 10 s and 1 GiB, and no
+file but the package's.
 
-The rule is in docs/security.md. Graphs that try to read other files, and packages with one thing spoilt by a seed, are
-in test_cpp_hostile_graph.py and test_cpp_mutations.py.
+The rule is in docs/security.md. Graphs that try to read other files, and packages with one thing
+spoilt by a seed, are in test_cpp_hostile_graph.py and test_cpp_mutations.py.
 """
 
 import json
@@ -32,15 +33,31 @@ def referring(demo_checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../model.onnx", "golden/golden.json", "", ".", "..", "golden\\golden.json", "./model.onnx"],
+    [
+        "/etc/passwd",
+        "../model.onnx",
+        "golden/golden.json",
+        "",
+        ".",
+        "..",
+        "golden\\golden.json",
+        "./model.onnx",
+    ],
 )
 @pytest.mark.parametrize(
-    "path", [("graph",), ("weights", "files", 0, "name"), ("tokenizer_files", 0)], ids=lambda path: path[0]
+    "path",
+    [("graph",), ("weights", "files", 0, "name"), ("tokenizer_files", 0)],
+    ids=lambda path: path[0],
 )
-def test_names_are_plain(client: Client, spoilt: Path, path: tuple[str | int, ...], name: str) -> None:
+def test_names_are_plain(
+    client: Client, spoilt: Path, path: tuple[str | int, ...], name: str
+) -> None:
     change_manifest(spoilt, *path, value=name)
     place = "/".join(map(str, path))
-    assert f"{place}: found '{name}', expected the name of a file in the package folder" in client.refused(spoilt)
+    assert (
+        f"{place}: found '{name}', expected the name of a file in the package folder"
+        in client.refused(spoilt)
+    )
 
 
 def test_a_name_with_a_nul(client: Client, spoilt: Path) -> None:
@@ -48,7 +65,13 @@ def test_a_name_with_a_nul(client: Client, spoilt: Path) -> None:
     assert "not JSON: byte " in client.refused(spoilt)
 
 
-FILES = ["manifest.json", "model.onnx", "model.safetensors", "generation_config.json", "golden/golden.json"]
+FILES = [
+    "manifest.json",
+    "model.onnx",
+    "model.safetensors",
+    "generation_config.json",
+    "golden/golden.json",
+]
 
 
 def _fifo(path: Path) -> None:
@@ -120,8 +143,12 @@ def test_a_library_that_is_a_fifo(client: Client, demo_package: Package, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "generation_config.json", "golden/golden.json"])
-@pytest.mark.parametrize(("text", "line"), [(DEEP, "100 levels"), ("[]", "an object"), ("\x1b]0;x\x07", "found \\x1b")])
-def test_documents_that_are_none(client: Client, spoilt: Path, name: str, text: str, line: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "line"), [(DEEP, "100 levels"), ("[]", "an object"), ("\x1b]0;x\x07", "found \\x1b")]
+)
+def test_documents_that_are_none(
+    client: Client, spoilt: Path, name: str, text: str, line: str
+) -> None:
     (spoilt / name).write_text(text)
     assert line in client.refused(spoilt)
 
@@ -141,7 +168,11 @@ def test_strings_without_end_are_cut_in_messages(client: Client, spoilt: Path) -
     [
         (("cache", 0, "kv_heads"), -2, "cache/0/kv_heads: found -2, expected 1 to"),
         (("cache", 0, "kv_heads"), 0, "cache/0/kv_heads: found 0, expected 1 to"),
-        (("cache", 0, "kv_heads"), LARGE, "cache/0/kv_heads: found 9223372036854775807, expected 1 to"),
+        (
+            ("cache", 0, "kv_heads"),
+            LARGE,
+            "cache/0/kv_heads: found 9223372036854775807, expected 1 to",
+        ),
         (("cache", 0, "kv_heads"), 2**63, "cache/0/kv_heads: found a number, expected an integer"),
         (
             ("cache", 0, "kv_heads"),
@@ -156,26 +187,54 @@ def test_strings_without_end_are_cut_in_messages(client: Client, spoilt: Path) -
         ),
         (("cache", 0, "window"), -1, "cache/0/window: found -1, expected 0 to"),
         (("cache", 0, "window"), LARGE, "cache/0/window: found 9223372036854775807, expected 0 to"),
-        (("cache", 0, "past_key"), "other", "graph: found no 'other', expected one, as the manifest says"),
+        (
+            ("cache", 0, "past_key"),
+            "other",
+            "graph: found no 'other', expected one, as the manifest says",
+        ),
         (("cache", 0, "past_key"), "input_ids", "graph: 'input_ids': found another type or shape"),
         (("cache", 0, "present_value"), "\x1b", "graph: found no '\\x1b', expected one"),
         (("cache", 0), None, "cache/0: found null, expected an object"),
         (("cache",), [], "cache: found 0 layers, expected 1 to"),
         (("cache",), [{}] * 5000, "cache: found 5000 layers, expected 1 to"),
         (("cache",), {}, "cache: found an object, expected an array"),
-        (("kv_dtype",), "float64", "kv_dtype: found float64, expected float32 or float16 or bfloat16"),
+        (
+            ("kv_dtype",),
+            "float64",
+            "kv_dtype: found float64, expected float32 or float16 or bfloat16",
+        ),
         (("kv_dtype",), "float16", "found another type or shape, expected what the manifest says"),
         (("model", "vocab_size"), 0, "model/vocab_size: found 0, expected 1 to"),
-        (("model", "vocab_size"), LARGE, "model/vocab_size: found 9223372036854775807, expected 1 to"),
+        (
+            ("model", "vocab_size"),
+            LARGE,
+            "model/vocab_size: found 9223372036854775807, expected 1 to",
+        ),
         (("model", "vocab_size"), 2047, "graph: 'logits': found another type or shape"),
         (("model", "vocab_size"), 1e9, "model/vocab_size: found a number, expected an integer"),
         (("model", "vocab_size"), True, "model/vocab_size: found a boolean, expected an integer"),
-        (("model", "max_position_embeddings"), 2**62, "max_position_embeddings: found 4611686018427387904"),
-        (("model", "max_position_embeddings"), -1, "max_position_embeddings: found -1, expected 1 to"),
+        (
+            ("model", "max_position_embeddings"),
+            2**62,
+            "max_position_embeddings: found 4611686018427387904",
+        ),
+        (
+            ("model", "max_position_embeddings"),
+            -1,
+            "max_position_embeddings: found -1, expected 1 to",
+        ),
         (("tokenizer_files",), ["a"] * 100, "tokenizer_files: found 100 files, expected at most"),
-        (("weights", "mode"), "steal", "weights/mode: found steal, expected link or copy or reference"),
+        (
+            ("weights", "mode"),
+            "steal",
+            "weights/mode: found steal, expected link or copy or reference",
+        ),
         (("weights", "root"), "/", "weights/root: found /, expected null, in mode"),
-        (("weights", "files", 0, "origin"), "moon", "origin: found moon, expected checkpoint or export"),
+        (
+            ("weights", "files", 0, "origin"),
+            "moon",
+            "origin: found moon, expected checkpoint or export",
+        ),
         (("weights", "files", 0, "size"), 1, "bytes, expected 1, as when the package was written"),
         (("weights", "files", 0, "size"), -1, "size: found -1, expected 0 to"),
     ],
@@ -208,23 +267,32 @@ def test_a_config_of_null_leaves_the_models_stop_tokens(client: Client, spoilt: 
     (spoilt / "generation_config.json").write_text('{"eos_token_id": null}')
     change_manifest(spoilt, "model", "eos_token_id", value=tokens[3])
     found = client.generate(spoilt, [1428, 304, 258], "--max-new-tokens", "8")
-    assert (found["tokens"], found["finish_reason"]) == (tokens[: tokens.index(tokens[3]) + 1], "stop")
+    assert (found["tokens"], found["finish_reason"]) == (
+        tokens[: tokens.index(tokens[3]) + 1],
+        "stop",
+    )
 
 
 def test_a_package_without_a_stop_token_is_told(client: Client, spoilt: Path) -> None:
     (spoilt / "generation_config.json").unlink()
     result = client.run(spoilt, "--prompt-tokens", "1", "--max-new-tokens", "2")
     assert "names no token that ends a text: only --max-new-tokens or --stop-token do" in result.err
-    assert "names no token" not in client.run(spoilt, "--prompt-tokens", "1", "--stop-token", "5").err
+    assert (
+        "names no token" not in client.run(spoilt, "--prompt-tokens", "1", "--stop-token", "5").err
+    )
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/../../secret", "", "*/_ORT_MEM_ADDR_/*"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "sub/../../secret", "", "*/_ORT_MEM_ADDR_/*"]
+)
 def test_references_stay_below_their_root(client: Client, referring: Path, name: str) -> None:
     change_manifest(referring, "weights", "files", 0, "name", value=name)
     assert f"found '{name}', expected a name below the weights' root" in client.refused(referring)
 
 
-def test_a_reference_is_to_a_regular_file_below_its_root(client: Client, referring: Path, tmp_path: Path) -> None:
+def test_a_reference_is_to_a_regular_file_below_its_root(
+    client: Client, referring: Path, tmp_path: Path
+) -> None:
     weights = tmp_path / "checkpoint" / "model.safetensors"
     weights.rename(tmp_path / "elsewhere")
     weights.symlink_to(tmp_path / "elsewhere")
@@ -237,8 +305,16 @@ def test_a_reference_is_to_a_regular_file_below_its_root(client: Client, referri
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
-        (("weights", "root"), None, "weights/root: found null, expected a folder, in mode reference"),
-        (("weights", "root"), "checkpoint", "weights/root: found checkpoint, expected an absolute path"),
+        (
+            ("weights", "root"),
+            None,
+            "weights/root: found null, expected a folder, in mode reference",
+        ),
+        (
+            ("weights", "root"),
+            "checkpoint",
+            "weights/root: found checkpoint, expected an absolute path",
+        ),
         (("weights", "root"), "/dev/null", "expected a regular file"),
         (("weights", "mode"), "copy", "expected null, in mode copy"),
         (("weights", "files", 0, "origin"), "export", "found export, expected checkpoint"),
@@ -252,7 +328,9 @@ def test_references_that_make_no_sense(
     assert line in client.refused(referring)
 
 
-def test_a_file_of_the_system_is_no_weight_file(client: Client, referring: Path, tmp_path: Path) -> None:
+def test_a_file_of_the_system_is_no_weight_file(
+    client: Client, referring: Path, tmp_path: Path
+) -> None:
     """The manifest says that /etc/passwd, or what stands for it here, is a weight file."""
     secret = tmp_path / "etc" / "passwd"
     secret.parent.mkdir()
@@ -282,7 +360,10 @@ def with_header(header: bytes, length: int | None = None) -> bytes:
         (with_header(b"[]"), "found an array, expected an object"),
         (with_header(b'{"a":{}}'), "a/data_offsets: found nothing"),
         (with_header(b'{"a":{"data_offsets":[0,-1]}}'), "data_offsets/1: found -1"),
-        (with_header(b'{"a":{"data_offsets":[0,17]}}'), "data_offsets/1: found 17, expected 0 to 16"),
+        (
+            with_header(b'{"a":{"data_offsets":[0,17]}}'),
+            "data_offsets/1: found 17, expected 0 to 16",
+        ),
         (with_header(b'{"a":{"data_offsets":[9,8]}}'), "expected two, the second not smaller"),
         (with_header(b'{"a":{"data_offsets":[0,8,9]}}'), "expected two, the second not smaller"),
         (with_header(b'{"a":{"data_offsets":[0,8]},"a":{}}'), 'once the key "a"'),

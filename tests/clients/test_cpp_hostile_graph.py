@@ -1,4 +1,5 @@
-"""ONNX files of strangers in the C++ client: they read tensors of the listed weight files, and nothing else.
+"""ONNX files of strangers in the C++ client: they read tensors of the listed weight files, and
+nothing else.
 
 The cases are those of tests/test_package_files.py, which tries them on the Python session.
 """
@@ -67,16 +68,25 @@ def test_the_package_runs_as_it_is(client: Client, package: Path) -> None:
     assert result.code == 0, result.err
 
 
-@pytest.mark.parametrize("location", ["secret", "/etc/passwd", "../outside", "manifest.json", "*/_ORT_MEM_ADDR_/*", ""])
-def test_a_graph_reads_no_file_that_is_not_listed(client: Client, package: Path, location: str) -> None:
+@pytest.mark.parametrize(
+    "location", ["secret", "/etc/passwd", "../outside", "manifest.json", "*/_ORT_MEM_ADDR_/*", ""]
+)
+def test_a_graph_reads_no_file_that_is_not_listed(
+    client: Client, package: Path, location: str
+) -> None:
     for path in (package / "secret", package.parent / "outside"):
         shutil.copy(package / "weights.safetensors", path)
     change_graph(package, lambda model: model.graph.initializer.append(external(location)))
     line = client.refused(package, *PROMPT)
-    assert f"tensor 'stolen': found its data in '{location}', expected a file that the manifest lists" in line
+    assert (
+        f"tensor 'stolen': found its data in '{location}', expected a file that the manifest lists"
+        in line
+    )
 
 
-def test_a_graph_reads_no_file_of_the_references_folder(client: Client, package: Path, tmp_path: Path) -> None:
+def test_a_graph_reads_no_file_of_the_references_folder(
+    client: Client, package: Path, tmp_path: Path
+) -> None:
     """The root is where the weights are; a graph may not look around there."""
     root = tmp_path / "root"
     root.mkdir()
@@ -86,19 +96,29 @@ def test_a_graph_reads_no_file_of_the_references_folder(client: Client, package:
     change_manifest(package, "weights", "root", value=str(root))
     assert client.run(package, *PROMPT).code == 0
     change_graph(package, lambda model: model.graph.initializer.append(external("secret")))
-    assert "tensor 'stolen': found its data in 'secret', expected" in client.refused(package, *PROMPT)
+    assert "tensor 'stolen': found its data in 'secret', expected" in client.refused(
+        package, *PROMPT
+    )
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 8), (8, 1), (0, 10**6), (2**63 - 1, 2**63 - 1)])
-def test_external_data_are_no_header_and_no_part(client: Client, package: Path, offset: int, length: int) -> None:
+def test_external_data_are_no_header_and_no_part(
+    client: Client, package: Path, offset: int, length: int
+) -> None:
     tensor = external("weights.safetensors", offset, length)
     change_graph(package, lambda model: model.graph.initializer.append(tensor))
     line = client.refused(package, *PROMPT)
-    assert f"'stolen': found {length} bytes from {offset} on, expected exactly one tensor of" in line
+    assert (
+        f"'stolen': found {length} bytes from {offset} on, expected exactly one tensor of" in line
+    )
 
 
-@pytest.mark.parametrize(("key", "change"), [("offset", -4), ("offset", 4), ("length", -4), ("length", 4)])
-def test_external_data_are_one_whole_tensor(client: Client, package: Path, key: str, change: int) -> None:
+@pytest.mark.parametrize(
+    ("key", "change"), [("offset", -4), ("offset", 4), ("length", -4), ("length", 4)]
+)
+def test_external_data_are_one_whole_tensor(
+    client: Client, package: Path, key: str, change: int
+) -> None:
     def shift(model: onnx.ModelProto) -> None:
         entry = bias(model)[key]
         entry.value = str(int(entry.value) + change)
@@ -112,7 +132,9 @@ def test_external_data_are_one_whole_tensor(client: Client, package: Path, key: 
 @pytest.mark.parametrize("key", ["offset", "length"])
 def test_places_are_plain_numbers(client: Client, package: Path, key: str, value: str) -> None:
     change_graph(package, lambda model: setattr(bias(model)[key], "value", value))
-    assert "for a number of bytes, expected an ONNX model of this project" in client.refused(package, *PROMPT)
+    assert "for a number of bytes, expected an ONNX model of this project" in client.refused(
+        package, *PROMPT
+    )
 
 
 def _prepacked(model: onnx.ModelProto) -> None:
@@ -129,7 +151,9 @@ def _nothing_but_the_mark(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("change", [_prepacked, _no_offset, _nothing_but_the_mark])
-def test_external_data_have_these_entries_alone(client: Client, package: Path, change: Edit) -> None:
+def test_external_data_have_these_entries_alone(
+    client: Client, package: Path, change: Edit
+) -> None:
     change_graph(package, change)
     assert "that are not location, offset and length" in client.refused(package, *PROMPT)
 
@@ -137,7 +161,9 @@ def test_external_data_have_these_entries_alone(client: Client, package: Path, c
 def test_external_data_have_each_entry_once(client: Client, package: Path) -> None:
     """A reader that takes the first and one that takes the last would see two files."""
     add = {"key": "location", "value": "/etc/passwd"}
-    change_graph(package, lambda model: model.graph.initializer[-1].external_data.add(**add) and None)
+    change_graph(
+        package, lambda model: model.graph.initializer[-1].external_data.add(**add) and None
+    )
     assert "external data of tensor 'bias' with an entry twice" in client.refused(package, *PROMPT)
 
 
@@ -146,7 +172,9 @@ def _in_attribute(model: onnx.ModelProto) -> None:
 
 
 def _in_attribute_of_several(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("Constant", [], ["unused"], values=[external(), external()]))
+    model.graph.node.append(
+        helper.make_node("Constant", [], ["unused"], values=[external(), external()])
+    )
 
 
 def _in_subgraph(model: onnx.ModelProto) -> None:
@@ -176,7 +204,9 @@ def _in_sparse_values(model: onnx.ModelProto) -> None:
 
 def _in_sparse_indices(model: onnx.ModelProto) -> None:
     values = numpy_helper.from_array(np.zeros(4, np.float32), "v")
-    model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, indices=external(), dims=[4]))
+    model.graph.sparse_initializer.append(
+        onnx.SparseTensorProto(values=values, indices=external(), dims=[4])
+    )
 
 
 def _in_sparse_attribute(model: onnx.ModelProto) -> None:
@@ -211,14 +241,18 @@ def _only_marked(model: onnx.ModelProto) -> None:
         _only_marked,
     ],
 )
-def test_nothing_but_initializers_has_external_data(client: Client, package: Path, hide: Edit) -> None:
+def test_nothing_but_initializers_has_external_data(
+    client: Client, package: Path, hide: Edit
+) -> None:
     change_graph(package, hide)
     line = client.refused(package, *PROMPT)
     assert "external data of a tensor that is no initializer of the main graph" in line
 
 
 def test_a_second_graph_is_refused(client: Client, package: Path) -> None:
-    """Protocol buffers merge a field that appears twice: a reader of the first alone would miss the second."""
+    """Protocol buffers merge a field that appears twice: a reader of the first alone would miss the
+    second.
+    """
     path = package / "model.onnx"
     more = onnx.ModelProto()
     more.graph.initializer.append(external("weights.safetensors"))
@@ -230,7 +264,9 @@ def test_a_second_graph_is_refused(client: Client, package: Path) -> None:
 def test_a_graph_is_an_onnx_file(client: Client, package: Path, name: str) -> None:
     (package / "model.onnx").rename(package / name)
     change_manifest(package, "graph", value=name)
-    assert f"graph: found '{name}', expected a name that ends in .onnx" in client.refused(package, *PROMPT)
+    assert f"graph: found '{name}', expected a name that ends in .onnx" in client.refused(
+        package, *PROMPT
+    )
 
 
 def varint(number: int) -> bytes:
@@ -290,12 +326,19 @@ def test_a_mark_that_other_readers_cut_off_to_one(client: Client, package: Path)
     assert "that are not location, offset and length" in client.refused(package, *PROMPT)
 
 
-OPSET = onnx.ModelProto(ir_version=10, opset_import=[helper.make_opsetid("", 24)]).SerializeToString()
+OPSET = onnx.ModelProto(
+    ir_version=10, opset_import=[helper.make_opsetid("", 24)]
+).SerializeToString()
 
 
 @pytest.mark.parametrize(
     "content",
-    [nested(30), field(MODEL_GRAPH, b"\x0a\x00" * 900_000), field(MODEL_GRAPH, b"\x0a\x00"), field(MODEL_GRAPH, b"")],
+    [
+        nested(30),
+        field(MODEL_GRAPH, b"\x0a\x00" * 900_000),
+        field(MODEL_GRAPH, b"\x0a\x00"),
+        field(MODEL_GRAPH, b""),
+    ],
     ids=["deep", "many nodes", "a node of nothing", "nothing"],
 )
 def test_graphs_that_onnx_runtime_refuses(client: Client, package: Path, content: bytes) -> None:
@@ -317,7 +360,9 @@ def test_a_graph_that_fails_when_it_runs(client: Client, package: Path) -> None:
         model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.INT64, [7, 7]))
 
     change_graph(package, tie)
-    assert "model.onnx: found a graph that ONNX Runtime refuses, expected one" in client.refused(package, *PROMPT)
+    assert "model.onnx: found a graph that ONNX Runtime refuses, expected one" in client.refused(
+        package, *PROMPT
+    )
 
 
 def test_a_graph_without_what_the_manifest_names(client: Client, package: Path) -> None:
@@ -329,7 +374,9 @@ def test_layers_of_the_cache_have_names_of_their_own(client: Client, package: Pa
     manifest: dict[str, Any] = json.loads((package / "manifest.json").read_text())
     change_manifest(package, "cache", value=manifest["cache"] * 2)
     line = client.refused(package, *PROMPT)
-    assert "cache/3/past_key: found 'past_key_values.0.key' again, expected a name of its own" in line
+    assert (
+        "cache/3/past_key: found 'past_key_values.0.key' again, expected a name of its own" in line
+    )
 
 
 def test_logits_larger_than_the_memory(client: Client, package: Path) -> None:
@@ -337,13 +384,19 @@ def test_logits_larger_than_the_memory(client: Client, package: Path) -> None:
 
     def leave_open(model: onnx.ModelProto) -> None:
         model.graph.node[-1].output[0] = "rows"
-        model.graph.node.append(helper.make_node("Cast", ["past_lengths"], ["chosen"], to=TensorProto.BOOL))
-        model.graph.node.append(helper.make_node("Compress", ["rows", "chosen"], ["logits"], axis=2))
+        model.graph.node.append(
+            helper.make_node("Cast", ["past_lengths"], ["chosen"], to=TensorProto.BOOL)
+        )
+        model.graph.node.append(
+            helper.make_node("Compress", ["rows", "chosen"], ["logits"], axis=2)
+        )
         model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "V"
 
     change_manifest(package, "model", "vocab_size", value=1 << 24)
     change_graph(package, leave_open)
     case = {"name": "large", "token_ids": [1] * 32, "greedy": [1], "positions": list(range(32))}
     (package / "golden").mkdir()
-    (package / "golden" / "golden.json").write_text(json.dumps({"sampled_indices": [0], "cases": [case]}))
+    (package / "golden" / "golden.json").write_text(
+        json.dumps({"sampled_indices": [0], "cases": [case]})
+    )
     assert "memory: found too little, expected room for" in client.refused(package)

@@ -14,8 +14,38 @@ from support.cpp_client import Client, Limits, run
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
 BROKEN_JSON = [
-    *("", "{", "[1,]", "[,1]", '{"a":1,}', '{"a"}', "{1:2}", "[1 2]", "1 2", "01", "+1", ".5", "5.", "1e", "-", "0x1"),
-    *("nul", "True", "NaN", "Infinity", "'a'", '"a', '"\t"', '"\\x"', '"\\u12"', '"\\u12g4"', '"\\ud800"', '"\\udc00"'),
+    *(
+        "",
+        "{",
+        "[1,]",
+        "[,1]",
+        '{"a":1,}',
+        '{"a"}',
+        "{1:2}",
+        "[1 2]",
+        "1 2",
+        "01",
+        "+1",
+        ".5",
+        "5.",
+        "1e",
+        "-",
+        "0x1",
+    ),
+    *(
+        "nul",
+        "True",
+        "NaN",
+        "Infinity",
+        "'a'",
+        '"a',
+        '"\t"',
+        '"\\x"',
+        '"\\u12"',
+        '"\\u12g4"',
+        '"\\ud800"',
+        '"\\udc00"',
+    ),
     *(
         '"\\u0000"',
         '{"a":1,"b":2,"a":1}',
@@ -31,7 +61,9 @@ BROKEN_JSON = [
 
 
 def flat(value: Any, path: str = "") -> dict[str, tuple[int, Any]]:
-    """Return a document as the probe prints it: by path, the kind of each value and the value, or its size."""
+    """Return a document as the probe prints it: by path, the kind of each value and the value, or
+    its size.
+    """
     below = path + "/" if path else ""
     if isinstance(value, dict):
         entries = {path: (6, len(value))}
@@ -59,7 +91,9 @@ documents = st.recursive(
 
 
 @given(document=documents, ascii_only=st.booleans(), indent=st.none() | st.just(2))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_json_reads_what_python_writes(
     client: Client, tmp_path: Path, document: Any, ascii_only: bool, indent: int | None
 ) -> None:
@@ -68,7 +102,8 @@ def test_json_reads_what_python_writes(
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     result = run(client.probe, "json", path)
     assert result.code == 0, result.err
-    found = [json.loads(line) for line in result.out.split("\n")[:-1]]  # splitlines() splits at U+0085 too
+    # splitlines() splits at U+0085 too
+    found = [json.loads(line) for line in result.out.split("\n")[:-1]]
     assert {path: (kind, value) for path, kind, value in found} == flat(document)
 
 
@@ -83,7 +118,15 @@ def test_json_refuses_what_is_none(client: Client, tmp_path: Path, text: str) ->
 
 @pytest.mark.parametrize(
     "bytes_",
-    [b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x82"', b"\xff", b'"\0"'],
+    [
+        b'"\xff"',
+        b'"\xc0\x80"',
+        b'"\xed\xa0\x80"',
+        b'"\xf4\x90\x80\x80"',
+        b'"\xe2\x82"',
+        b"\xff",
+        b'"\0"',
+    ],
     ids=repr,
 )
 def test_json_refuses_what_is_not_utf8(client: Client, tmp_path: Path, bytes_: bytes) -> None:
@@ -101,15 +144,29 @@ def _nested(levels: int, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (_nested(90, ",".join("0" for _ in range(JSON_LIMIT // 2 - 200))), "found an array, expected an object"),
-        ("[" + ",".join("[]" for _ in range(JSON_LIMIT // 3 - 1)) + "]", "found an array, expected an object"),
-        ("{" + ",".join(f'"{key:x}":{{}}' for key in range(1_400_000)) + "}", "format: found nothing"),
+        (
+            _nested(90, ",".join("0" for _ in range(JSON_LIMIT // 2 - 200))),
+            "found an array, expected an object",
+        ),
+        (
+            "[" + ",".join("[]" for _ in range(JSON_LIMIT // 3 - 1)) + "]",
+            "found an array, expected an object",
+        ),
+        (
+            "{" + ",".join(f'"{key:x}":{{}}' for key in range(1_400_000)) + "}",
+            "format: found nothing",
+        ),
         ('"' + "\\n" * (JSON_LIMIT // 2 - 2) + '"', "found a string, expected an object"),
-        ('{"' + "a" * (JSON_LIMIT // 2) + '":' + _nested(90, ",".join("0" * 3_900_000)) + "}", "format: found nothing"),
+        (
+            '{"' + "a" * (JSON_LIMIT // 2) + '":' + _nested(90, ",".join("0" * 3_900_000)) + "}",
+            "format: found nothing",
+        ),
     ],
     ids=["numbers", "arrays", "keys", "escapes", "a-long-key"],
 )
-def test_json_costs_memory_in_proportion_to_its_text(client: Client, tmp_path: Path, text: str, line: str) -> None:
+def test_json_costs_memory_in_proportion_to_its_text(
+    client: Client, tmp_path: Path, text: str, line: str
+) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(text)
     assert JSON_LIMIT * 0.9 < len(text) < JSON_LIMIT
@@ -127,7 +184,9 @@ def test_json_of_more_bytes_than_the_limit(client: Client, tmp_path: Path) -> No
 
 
 @given(text=st.text(st.characters(exclude_categories=("Cs",))))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_text_is_made_safe_to_print(client: Client, tmp_path: Path, text: str) -> None:
     path = tmp_path / "text"
     path.write_text(text, newline="")
@@ -149,4 +208,10 @@ def test_json_escapes(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "document.json"
     path.write_text(r'["\"\\\/\b\f\n\r\t", "\u0041\u00e9\u20ac\ud83d\ude00", "\u0001", "\u00e9u"]')
     result = run(client.probe, "json", path)
-    assert [json.loads(line)[2] for line in result.out.splitlines()] == [4, '"\\/\b\f\n\r\t', "Aé€😀", "\x01", "éu"]
+    assert [json.loads(line)[2] for line in result.out.splitlines()] == [
+        4,
+        '"\\/\b\f\n\r\t',
+        "Aé€😀",
+        "\x01",
+        "éu",
+    ]

@@ -1,6 +1,8 @@
-"""The C++ client on packages with one thing spoilt, chosen by a seed: success or one line, in time and memory.
+"""The C++ client on packages with one thing spoilt, chosen by a seed: success or one line, in time
+and memory.
 
-MUTATIONS=3000 MUTATION_SEED=7 pytest -m clients tests/clients/test_cpp_mutations.py tries more, and others.
+MUTATIONS=3000 MUTATION_SEED=7 pytest -m clients tests/clients/test_cpp_mutations.py tries more, and
+others.
 """
 
 import os
@@ -19,11 +21,17 @@ pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
 COUNT = int(os.environ.get("MUTATIONS", "200"))
 FIRST = int(os.environ.get("MUTATION_SEED", "0"))
-WAYS = (("--verify",), ("--verify", "--json"), ("--prompt-tokens", "1,2,3", "--max-new-tokens", "4"))
+WAYS = (
+    ("--verify",),
+    ("--verify", "--json"),
+    ("--prompt-tokens", "1,2,3", "--max-new-tokens", "4"),
+)
 
 
 @pytest.fixture
-def package(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A tiny package with every file that the client reads, and no other."""
     monkeypatch.setattr(golden, "GREEDY_TOKENS", 4)  # what is proved here is not the golden vectors
     monkeypatch.setattr(golden, "LONGEST", 20)
@@ -41,7 +49,11 @@ def problem(result: Result, way: tuple[str, ...]) -> str:
     if result.code != 2:
         return f"exit {result.code}"
     lines = result.err.splitlines()
-    if len(lines) != 1 or not lines[0].startswith("gptoss-generate: ") or not lines[0].isprintable():
+    if (
+        len(lines) != 1
+        or not lines[0].startswith("gptoss-generate: ")
+        or not lines[0].isprintable()
+    ):
         return f"not one line: {result.err[:300]!r}"
     return "" if len(lines[0]) < 2000 else "a line without end"
 
@@ -57,7 +69,8 @@ def test_spoilt_packages(client: Client, package: Path, tmp_path: Path) -> None:
         shutil.copytree(package, folder)
         done = spoil(folder, seed)
         way = WAYS[seed % len(WAYS)]
-        result = client.run(folder, *way, limits=Limits())  # raises where it takes longer than it may
+        # raises where it takes longer than it may
+        result = client.run(folder, *way, limits=Limits())
         ends[result.code] += 1
         if found := problem(result, way):
             wrong.append(f"seed {seed}: {done} ({' '.join(way)}): {found}")

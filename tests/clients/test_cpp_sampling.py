@@ -1,4 +1,6 @@
-"""The C++ client's sampling: its distribution, its extremes, and what it remembers of a sequence."""
+"""The C++ client's sampling: its distribution, its extremes, and what it remembers of a
+sequence.
+"""
 
 import json
 import math
@@ -101,7 +103,9 @@ def test_the_table_of_all_clients(client: Client, case: dict[str, Any]) -> None:
     draw = Draw(**case["settings"], seen=tuple(case["seen"]))
     expected = case["expected"]
     words = draw.words(4, 1)
-    done = subprocess.run([client.probe, *words], input=logits.tobytes(), capture_output=True, check=False)
+    done = subprocess.run(
+        [client.probe, *words], input=logits.tobytes(), capture_output=True, check=False
+    )
     if "error" in expected:
         assert done.returncode == 2
         assert b"logits: found a largest one of " in done.stderr
@@ -111,13 +115,17 @@ def test_the_table_of_all_clients(client: Client, case: dict[str, Any]) -> None:
         assert token == expected["token"]
         return
     words[0] = "candidates"
-    out = subprocess.run([client.probe, *words], input=logits.tobytes(), capture_output=True, check=True).stdout
+    out = subprocess.run(
+        [client.probe, *words], input=logits.tobytes(), capture_output=True, check=True
+    ).stdout
     shares = np.zeros(logits.size)
     for line in out.splitlines():
         candidate, weight = line.split()
         shares[int(candidate)] = float(weight)
     assert shares.max() == 1
-    np.testing.assert_allclose(shares / shares.sum(), expected["probabilities"], atol=SAMPLER_PROBABILITIES, rtol=0)
+    np.testing.assert_allclose(
+        shares / shares.sum(), expected["probabilities"], atol=SAMPLER_PROBABILITIES, rtol=0
+    )
     assert expected["probabilities"][token] > 0
 
 
@@ -127,33 +135,60 @@ def test_the_least_top_p_keeps_one(client: Client) -> None:
 
 
 def test_a_seed_repeats_itself_and_others_differ(client: Client, demo_package: Package) -> None:
-    words = ("--max-new-tokens", "30", "--temperature", "1.2", "--top-p", "0.95", "--top-k", "100", "--min-p", "0.01")
-    runs = [client.generate(demo_package.folder, PROMPT, *words, "--seed", seed)["tokens"] for seed in "5567"]
+    words = (
+        "--max-new-tokens",
+        "30",
+        "--temperature",
+        "1.2",
+        "--top-p",
+        "0.95",
+        "--top-k",
+        "100",
+        "--min-p",
+        "0.01",
+    )
+    runs = [
+        client.generate(demo_package.folder, PROMPT, *words, "--seed", seed)["tokens"]
+        for seed in "5567"
+    ]
     assert runs[0] == runs[1]
     assert len({tuple(tokens) for tokens in runs}) == 3
     unseeded = [client.generate(demo_package.folder, PROMPT, *words)["tokens"] for _ in range(2)]
     assert unseeded[0] != unseeded[1]
 
 
-def test_the_repetition_penalty_is_the_python_sessions(client: Client, demo_package: Package) -> None:
+def test_the_repetition_penalty_is_the_python_sessions(
+    client: Client, demo_package: Package
+) -> None:
     words = ("--max-new-tokens", "40", "--repetition-penalty", "1.3")
     with Session.open(demo_package.folder, threads=1) as session:
-        expected = list(session.generate(PROMPT, Sampling(repetition_penalty=1.3), max_new_tokens=40))
+        expected = list(
+            session.generate(PROMPT, Sampling(repetition_penalty=1.3), max_new_tokens=40)
+        )
     assert client.generate(demo_package.folder, PROMPT, *words)["tokens"] == expected
 
 
 @pytest.mark.parametrize("penalty", [1.3, 3.0, 0.8])
-def test_the_repetition_penalty_is_of_the_whole_sequence(client: Client, demo_package: Package, penalty: float) -> None:
+def test_the_repetition_penalty_is_of_the_whole_sequence(
+    client: Client, demo_package: Package, penalty: float
+) -> None:
     ids = map(str, PROMPT)
-    result = run(client.probe, "continue", demo_package.folder, client.library, "40", str(penalty), *ids)
+    result = run(
+        client.probe, "continue", demo_package.folder, client.library, "40", str(penalty), *ids
+    )
     assert result.code == 0, result.err
     at_once, in_parts = ([int(token) for token in line.split()] for line in result.out.splitlines())
     assert len(at_once) == 40
     assert in_parts == at_once
 
 
-def test_stop_tokens_end_a_text_beside_the_packages_own(client: Client, demo_package: Package) -> None:
+def test_stop_tokens_end_a_text_beside_the_packages_own(
+    client: Client, demo_package: Package
+) -> None:
     tokens = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "12")["tokens"]
     stops = ("--stop-token", str(tokens[6]), "--stop-token", "0")
     found = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "12", *stops)
-    assert (found["tokens"], found["finish_reason"]) == (tokens[: tokens.index(tokens[6]) + 1], "stop")
+    assert (found["tokens"], found["finish_reason"]) == (
+        tokens[: tokens.index(tokens[6]) + 1],
+        "stop",
+    )

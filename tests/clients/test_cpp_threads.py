@@ -1,4 +1,6 @@
-"""The C++ client between threads and over time: one caller a cache, and weights that change under an open session."""
+"""The C++ client between threads and over time: one caller a cache, and weights that change under
+an open session.
+"""
 
 import shutil
 from pathlib import Path
@@ -14,14 +16,19 @@ pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 PROMPT = [1428, 304, 258, 269, 352, 351, 968, 11, 282, 330]  # It was a bright morning, and she
 IDS = [str(token) for token in PROMPT]
 IN_USE = (
-    "KV cache: found another call that is using it, expected one call at a time; each sequence has a cache of its own"
+    "KV cache: found another call that is using it, expected one call at a time; each sequence has "
+    "a cache of its own"
 )
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_a_cache_in_use_refuses_others_at_once(client: Client, demo_package: Package, attempt: int) -> None:
+def test_a_cache_in_use_refuses_others_at_once(
+    client: Client, demo_package: Package, attempt: int
+) -> None:
     threads = 4
-    result = run(client.probe, "share", demo_package.folder, client.library, "20", str(threads), *IDS)
+    result = run(
+        client.probe, "share", demo_package.folder, client.library, "20", str(threads), *IDS
+    )
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert lines[: threads + 1] == [IN_USE] * (threads + 1)  # the threads, and the callback
@@ -32,7 +39,9 @@ def test_a_cache_in_use_refuses_others_at_once(client: Client, demo_package: Pac
     assert word == "consistent"
     assert int(ran) > 0
     assert int(ran) + int(refused) == threads * 100
-    assert lines[threads + 4] == "KV cache: found one of another session, expected one of this session"
+    assert (
+        lines[threads + 4] == "KV cache: found one of another session, expected one of this session"
+    )
     assert len(lines) == threads + 5
 
 
@@ -52,5 +61,7 @@ def test_weights_that_changed_are_refused_at_the_next_text(
         return
     generation, forward = result.out.splitlines()
     assert generation == forward
-    assert generation.startswith(f"{file}: found a file that changed since the package was opened, expected")
+    assert generation.startswith(
+        f"{file}: found a file that changed since the package was opened, expected"
+    )
     assert "--weights copy" in generation

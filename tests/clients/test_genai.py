@@ -1,4 +1,6 @@
-"""A package of target ort in onnxruntime-genai 0.18: it loads, and with exact arithmetic says what we say."""
+"""A package of target ort in onnxruntime-genai 0.18: it loads, and with exact arithmetic says what
+we say.
+"""
 
 import json
 import subprocess
@@ -16,7 +18,9 @@ GREEDY = Path(__file__).with_name("genai_greedy.py")
 pytestmark = [
     pytest.mark.genai,
     pytest.mark.clients,
-    pytest.mark.skipif(not PYTHON.exists(), reason="no build/clients/genai: run tests/clients/genai_venv.sh"),
+    pytest.mark.skipif(
+        not PYTHON.exists(), reason="no build/clients/genai: run tests/clients/genai_venv.sh"
+    ),
 ]
 
 
@@ -51,8 +55,12 @@ def test_int4_experts_load_and_say_what_they_should(demo_checkpoint: Path, tmp_p
     assert greedy(package, "exact") == golden(package)
 
 
-def test_default_arithmetic_is_reported(ort_package: Package, record_property: Callable[[str, object], None]) -> None:
-    """QMoE multiplies int8 activations unless told otherwise: it must run to the end; agreement is only recorded."""
+def test_default_arithmetic_is_reported(
+    ort_package: Package, record_property: Callable[[str, object], None]
+) -> None:
+    """QMoE multiplies int8 activations unless told otherwise: it must run to the end; agreement is
+    only recorded.
+    """
     found, expected = greedy(ort_package, "default"), golden(ort_package)
     for name, tokens in expected.items():
         assert len(found[name]) == len(tokens)

@@ -1,4 +1,6 @@
-"""The Node client beside the Python session: the same tokens from the same package folders, on every kind of kernel."""
+"""The Node client beside the Python session: the same tokens from the same package folders, on
+every kind of kernel.
+"""
 
 import json
 import shutil
@@ -17,9 +19,28 @@ from support.node_client import CLIENT, build_node, succeed
 PROMPT = [1428, 304, 258, 269, 352, 11, 282, 319, 466, 521]
 NEW_TOKENS = 64
 # The keys of the verdict and of its cases, as clients/README.md gives them.
-VERDICT = ["format", "format_version", "passed", "client", "runtime", "package", "target", "kernels", "activations"]
+VERDICT = [
+    "format",
+    "format_version",
+    "passed",
+    "client",
+    "runtime",
+    "package",
+    "target",
+    "kernels",
+    "activations",
+]
 VERDICT += ["limit", "seconds", "cases"]
-CASE = ["name", "passed", "positions", "max_abs", "logsumexp_abs", "greedy_tokens", "greedy_equal", "note"]
+CASE = [
+    "name",
+    "passed",
+    "positions",
+    "max_abs",
+    "logsumexp_abs",
+    "greedy_tokens",
+    "greedy_equal",
+    "note",
+]
 
 pytestmark = [pytest.mark.node, pytest.mark.clients]
 
@@ -60,7 +81,9 @@ def test_lockfile_names_no_registry() -> None:
 
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
-def test_greedy_continuation_is_pythons(client: Path, library: str, demo_package: Package, kernels: str) -> None:
+def test_greedy_continuation_is_pythons(
+    client: Path, library: str, demo_package: Package, kernels: str
+) -> None:
     expected = python_tokens(demo_package.folder, kernels)
     assert len(expected) == NEW_TOKENS
     assert node_tokens(client, demo_package.folder, kernels, library) == expected
@@ -69,7 +92,9 @@ def test_greedy_continuation_is_pythons(client: Path, library: str, demo_package
 def test_greedy_continuation_of_target_ort_is_pythons(
     client: Path, library: str, demo_package: Package, ort_package: Package
 ) -> None:
-    assert node_tokens(client, ort_package.folder, "auto", library) == python_tokens(demo_package.folder, "native")
+    assert node_tokens(client, ort_package.folder, "auto", library) == python_tokens(
+        demo_package.folder, "native"
+    )
 
 
 @pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16"])
@@ -77,9 +102,13 @@ def test_narrow_caches_give_pythons_tokens(
     client: Path, library: str, demo_checkpoint: Path, tmp_path: Path, kv_dtype: Any
 ) -> None:
     package = export(demo_checkpoint, tmp_path / "package", kv_dtype=kv_dtype)
-    assert node_tokens(client, package.folder, "native", library) == python_tokens(package.folder, "native")
+    assert node_tokens(client, package.folder, "native", library) == python_tokens(
+        package.folder, "native"
+    )
     if kv_dtype == "float16":
-        assert node_tokens(client, package.folder, "portable", library) == python_tokens(package.folder, "portable")
+        assert node_tokens(client, package.folder, "portable", library) == python_tokens(
+            package.folder, "portable"
+        )
     else:
         command = (
             "node",
@@ -93,7 +122,9 @@ def test_narrow_caches_give_pythons_tokens(
         )
         refused = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, check=False)
         assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr == ("gptoss-node: kv_dtype bfloat16: needs the native kernels: found kernels portable\n")
+        assert refused.stderr == (
+            "gptoss-node: kv_dtype bfloat16: needs the native kernels: found kernels portable\n"
+        )
 
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
@@ -128,17 +159,25 @@ def test_weights_are_read_where_the_manifest_says(
     client: Path, library: str, demo_checkpoint: Path, tmp_path: Path
 ) -> None:
     package = export(demo_checkpoint, tmp_path / "package", weights="reference")
-    tokens = [node_tokens(client, package.folder, kernels, library) for kernels in ("native", "portable")]
+    tokens = [
+        node_tokens(client, package.folder, kernels, library) for kernels in ("native", "portable")
+    ]
     assert tokens == [python_tokens(package.folder, "native")] * 2
 
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
-def test_verdict_has_the_common_form(client: Path, library: str, demo_package: Package, kernels: str) -> None:
+def test_verdict_has_the_common_form(
+    client: Path, library: str, demo_package: Package, kernels: str
+) -> None:
     options = ("--kernels", kernels, "--library", library, "--threads", "1")
     verdict = json.loads(succeed("node", str(client), "verify", str(demo_package.folder), *options))
     assert list(verdict) == VERDICT
     assert (verdict["passed"], verdict["client"], verdict["kernels"]) == (True, "node", kernels)
-    assert (verdict["target"], verdict["activations"], verdict["limit"]) == ("portable", "exact", 1e-3)
+    assert (verdict["target"], verdict["activations"], verdict["limit"]) == (
+        "portable",
+        "exact",
+        1e-3,
+    )
     assert all(list(case) == CASE and case["passed"] for case in verdict["cases"])
     golden = json.loads((demo_package.folder / "golden" / "golden.json").read_text())
     assert [case["name"] for case in verdict["cases"]] == [case["name"] for case in golden["cases"]]
@@ -152,7 +191,10 @@ def test_the_clients_own_tests_pass(client: Path, library: str, demo_package: Pa
 def test_the_clients_own_tests_pass_on_target_ort(
     client: Path, library: str, demo_package: Package, ort_package: Package
 ) -> None:
-    packages = {"GPTOSS_PACKAGE": str(demo_package.folder), "GPTOSS_ORT_PACKAGE": str(ort_package.folder)}
+    packages = {
+        "GPTOSS_PACKAGE": str(demo_package.folder),
+        "GPTOSS_ORT_PACKAGE": str(ort_package.folder),
+    }
     said = succeed("npm", "test", GPTOSS_OPS_LIBRARY=library, **packages)
     assert "# fail 0" in said
     assert "# skipped 0" in said

@@ -28,33 +28,43 @@ class Tensor:
     array: np.ndarray
     type: int
     offset: int = 0  # bytes beyond a multiple of 16
-    tail: int = 64  # guard bytes behind it; 0: it ends where its allocation does, which AddressSanitizer watches
+    # guard bytes behind it; 0: it ends where its allocation does, which AddressSanitizer watches
+    tail: int = 64
 
     def reshaped(self, shape: Shape) -> "Tensor":
         """Return it in another shape, its numbers repeated or cut."""
-        array = np.resize(self.array, shape) if self.array.size else np.zeros(shape, self.array.dtype)
+        array = (
+            np.resize(self.array, shape) if self.array.size else np.zeros(shape, self.array.dtype)
+        )
         return Tensor(array, self.type, self.offset, self.tail)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call. `error` is a pattern that the error must match, or None where the call must succeed."""
+    """One call. `error` is a pattern that the error must match, or None where the call must
+    succeed.
+    """
 
     op: str
     inputs: dict[str, Tensor | None]
     attributes: dict[str, int | float]
     mode: str
-    outputs: tuple[tuple[int, Shape], ...] = ()  # type and shape of each, where the call must succeed
+    # type and shape of each, where the call must succeed
+    outputs: tuple[tuple[int, Shape], ...] = ()
     error: str | None = None
     threads: int = 2
     repeat: str = "no"  # no, again, at once: the same call repeated must give the same bits
-    in_place: dict[int, str] = field(default_factory=dict)  # output number → the input whose memory it shares
-    wild: frozenset[tuple[str, int]] = frozenset()  # ("token", n) or ("expert", e) with numbers beyond comparison
+    # output number → the input whose memory it shares
+    in_place: dict[int, str] = field(default_factory=dict)
+    # ("token", n) or ("expert", e) with numbers beyond comparison
+    wild: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a case: its outputs, the error it was refused with, or what must never happen."""
+    """What became of a case: its outputs, the error it was refused with, or what must never
+    happen.
+    """
 
     seed: int
     outputs: list[np.ndarray] | None = None
@@ -63,7 +73,9 @@ class Answer:
 
 
 def refusal(op: str) -> str:
-    """Return the pattern of an error that names op, operand, what was found and what was expected."""
+    """Return the pattern of an error that names op, operand, what was found and what was
+    expected.
+    """
     return rf"{op}: (input|attribute) '\w+': found .+, expected .+"
 
 
@@ -86,19 +98,29 @@ def encode(numbers: np.ndarray, element: int) -> np.ndarray:
 
 
 def floats(
-    rng: np.random.Generator, shape: Sequence[int], element: int = FLOAT, scale: float = 1.0, any_address: bool = False
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    element: int = FLOAT,
+    scale: float = 1.0,
+    any_address: bool = False,
 ) -> Tensor:
-    """Draw normal numbers of size `scale` that lie at some address: a multiple of the element's size or any."""
+    """Draw normal numbers of size `scale` that lie at some address: a multiple of the element's
+    size or any.
+    """
     return placed(rng, encode(scale * rng.standard_normal(shape), element), element, any_address)
 
 
-def placed(rng: np.random.Generator, array: np.ndarray, element: int, any_address: bool = False) -> Tensor:
+def placed(
+    rng: np.random.Generator, array: np.ndarray, element: int, any_address: bool = False
+) -> Tensor:
     """Draw an address for the numbers."""
     step = 1 if any_address else array.dtype.itemsize
     return Tensor(array, element, int(rng.integers(0, 64 // step)) * step, int(rng.choice((0, 64))))
 
 
-def sprinkle(rng: np.random.Generator, tensor: Tensor, values: Sequence[float] = SPECIAL, most: int = 4) -> Tensor:
+def sprinkle(
+    rng: np.random.Generator, tensor: Tensor, values: Sequence[float] = SPECIAL, most: int = 4
+) -> Tensor:
     """Return the tensor with a few numbers replaced by infinities, NaN, huge and denormal ones."""
     array = tensor.array.copy()
     if array.size:
@@ -107,8 +129,12 @@ def sprinkle(rng: np.random.Generator, tensor: Tensor, values: Sequence[float] =
     return Tensor(array, tensor.type, tensor.offset, tensor.tail)
 
 
-def misshapen(rng: np.random.Generator, inputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """Return the inputs with the shape of one changed: a dimension more, less, larger, smaller or empty."""
+def misshapen(
+    rng: np.random.Generator, inputs: dict[str, Tensor | None]
+) -> dict[str, Tensor | None]:
+    """Return the inputs with the shape of one changed: a dimension more, less, larger, smaller or
+    empty.
+    """
     name = str(rng.choice([name for name, tensor in inputs.items() if tensor is not None]))
     tensor = inputs[name]
     assert tensor is not None

@@ -56,7 +56,9 @@ class LinearExpectation:
         close = (found - self._expected).abs() <= allowed
         wrong = comparable & ~close
         assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
-        assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+        assert not (found.isfinite() & ~self._expected.isfinite()).any(), (
+            "an infinity or NaN got lost"
+        )
 
 
 def _tiny(x: torch.Tensor) -> torch.Tensor:
@@ -76,46 +78,67 @@ class LinearInt8Expectation:
     def check(self, arrays: list[np.ndarray]) -> None:
         """Compare one level's outputs."""
         (found,) = torch_outputs(self._case, arrays)
-        comparable = self._expected.isfinite() & (self._allowed < NATIVE_INT8[self._case.mode] * OVERFLOWS)
+        comparable = self._expected.isfinite() & (
+            self._allowed < NATIVE_INT8[self._case.mode] * OVERFLOWS
+        )
         wrong = comparable & ~((found - self._expected).abs() <= self._allowed + UNDERFLOW)
         assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
-        assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+        assert not (found.isfinite() & ~self._expected.isfinite()).any(), (
+            "an infinity or NaN got lost"
+        )
 
 
 class MoEExpectation:
-    """All outputs together within a share of their norm; tokens and experts with wild numbers are left out."""
+    """All outputs together within a share of their norm; tokens and experts with wild numbers are
+    left out.
+    """
 
     def __init__(self, case: Case) -> None:
         self._case = case
         self._scalar: torch.Tensor | None = None
         inputs = torch_inputs(case)
         inputs["hidden"] = inputs["hidden"].double()
-        op = getattr(torch.ops.gptoss, "moe_dispatch_mxfp4" if "gate_up_blocks" in inputs else "moe_dispatch")
+        op = getattr(
+            torch.ops.gptoss, "moe_dispatch_mxfp4" if "gate_up_blocks" in inputs else "moe_dispatch"
+        )
         self._expected = op(*inputs.values(), *case.attributes.values())
-        # An output that cancels out says nothing of its rounding: the same with positive down weights does.
+        # An output that cancels out says nothing of its rounding: the same with positive down
+        # weights does.
         for name in ("down", "down_bias"):
             if name in inputs:
                 inputs[name] = inputs[name].abs()
         if "down_blocks" in inputs:
             inputs["down_blocks"] = inputs["down_blocks"] & 0x77  # without the signs
         self._size = op(*inputs.values(), *case.attributes.values())
-        chosen, _ = moe_dispatch.route(inputs["router_logits"].double(), int(case.attributes["top_k"]))
+        chosen, _ = moe_dispatch.route(
+            inputs["router_logits"].double(), int(case.attributes["top_k"])
+        )
         wild = torch.zeros(len(chosen), dtype=torch.bool)
         for kind, number in case.wild:
-            wild |= (chosen == number).any(dim=1) if kind == "expert" else torch.arange(len(wild)) == number
+            wild |= (
+                (chosen == number).any(dim=1)
+                if kind == "expert"
+                else torch.arange(len(wild)) == number
+            )
         self._tame = ~wild
 
     def check(self, arrays: list[np.ndarray]) -> None:
         """Compare one level's outputs."""
         (found,) = torch_outputs(self._case, arrays)
-        assert not (found.isfinite() & ~self._expected.isfinite()).any(), "an infinity or NaN got lost"
+        assert not (found.isfinite() & ~self._expected.isfinite()).any(), (
+            "an infinity or NaN got lost"
+        )
         expected, size, ours = (x[self._tame].double() for x in (self._expected, self._size, found))
         finite = expected.isfinite()
         assert ours[finite].isfinite().all(), "an infinity or NaN where the definition has none"
         norm = max(float(expected[finite].norm()), float(size[size.isfinite()].norm()), UNDERFLOW)
         error = float((ours - expected)[finite].norm()) / norm
-        assert error < FUZZ_EXPERTS[self._case.mode], f"relative error {error} against the definition"
+        assert error < FUZZ_EXPERTS[self._case.mode], (
+            f"relative error {error} against the definition"
+        )
         if self._scalar is None:
             self._scalar = ours
         apart = float((ours - self._scalar)[finite].norm()) / norm
-        assert apart < FUZZ_EXPERTS_LEVELS[self._case.mode], f"relative difference {apart} from the scalar level"
+        assert apart < FUZZ_EXPERTS_LEVELS[self._case.mode], (
+            f"relative difference {apart} from the scalar level"
+        )

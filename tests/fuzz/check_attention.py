@@ -8,7 +8,9 @@ import torch
 
 from fuzz.case import Case
 from fuzz.tensors import OVERFLOWS, UNDERFLOW, torch_inputs, torch_outputs
-from gptoss_onnx.custom_ops.sink_attention import _rotate  # its definition: no second copy of the formula
+
+# its definition: no second copy of the formula
+from gptoss_onnx.custom_ops.sink_attention import _rotate
 from support.tolerances import NATIVE_ATTENTION, NATIVE_ATTENTION_BF16_PRODUCTS
 
 
@@ -19,12 +21,14 @@ class AttentionExpectation:
         self._case = case
         self._inputs = torch_inputs(case)
         self._wide = {
-            name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in self._inputs.items()
+            name: tensor.double() if tensor.is_floating_point() else tensor
+            for name, tensor in self._inputs.items()
         }
         past, (batch, columns, _) = self._inputs["past_key"], self._inputs["query"].shape
         self._type = past.dtype
         self._empty = batch == 0 or columns == 0
-        self._kept = torch.ones(batch, past.shape[2], dtype=torch.bool)  # (B, C): slots that nobody writes
+        # (B, C): slots that nobody writes
+        self._kept = torch.ones(batch, past.shape[2], dtype=torch.bool)
         if self._empty:  # S may be any number where B is 0
             return
         self._new = torch.arange(columns) < self._inputs["new_lengths"].unsqueeze(1)  # (B, S)
@@ -36,9 +40,12 @@ class AttentionExpectation:
     def check(self, arrays: list[np.ndarray]) -> None:
         """Compare one level's outputs."""
         output, *present = torch_outputs(self._case, arrays)
-        bits_type = torch.int32 if self._type == torch.float32 else torch.int16  # NaN equals NaN as bits
+        # NaN equals NaN as bits
+        bits_type = torch.int32 if self._type == torch.float32 else torch.int16
         for name, found in zip(("past_key", "past_value"), present, strict=True):
-            bits, past = (x.view(bits_type).transpose(1, 2)[self._kept] for x in (found, self._inputs[name]))
+            bits, past = (
+                x.view(bits_type).transpose(1, 2)[self._kept] for x in (found, self._inputs[name])
+            )
             assert torch.equal(bits, past), f"{name}: a slot of no new token has changed"
         if not self._empty:
             assert (output[~self._new] == 0).all(), "padding is not zero"
@@ -51,14 +58,18 @@ class AttentionExpectation:
         return self._wide[name].unflatten(2, (-1, head_dim)).transpose(1, 2)
 
     def _stored(self, present: torch.Tensor) -> torch.Tensor:
-        """Return what a cache holds for each of the call's tokens, padding included: (B, K, S, D)."""
+        """Return what a cache holds for each of the call's tokens, padding included: (B, K, S,
+        D).
+        """
         index = self._slots[:, None, :, None].expand(-1, present.shape[1], -1, present.shape[3])
         return present.gather(2, index).double()
 
     def _check_written(self, present_key: torch.Tensor, present_value: torch.Tensor) -> None:
         cos, sin = (self._wide[name].unsqueeze(1) for name in ("cos", "sin"))
         key, value = self._split("key"), self._split("value")
-        larger = torch.maximum(*(_rotate(key.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1)))
+        larger = torch.maximum(
+            *(_rotate(key.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1))
+        )
         pairs = ((present_key, _rotate(key, cos, sin), larger), (present_value, value, value.abs()))
         for present, source, size in pairs:
             stored, new = self._stored(present), self._new[:, None, :, None].expand_as(source)
@@ -66,37 +77,48 @@ class AttentionExpectation:
             close = (stored - source).abs() <= info.eps * size + info.smallest_normal
             wanted = source.to(self._type).double()
             same = (stored == wanted) | (stored.isnan() & wanted.isnan())
-            assert (close | same | (size > min(info.max, OVERFLOWS) / 2))[new].all(), "a written key or value is wrong"
+            assert (close | same | (size > min(info.max, OVERFLOWS) / 2))[new].all(), (
+                "a written key or value is wrong"
+            )
 
     def _check_output(self, output: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         expected, found = self._split_output(self._attend(key, value)), self._split_output(output)
         group = found.shape[1] // key.shape[1]
         reach = torch.cat((self._wide["cos"], self._wide["sin"]), dim=-1).abs().amax(-1)  # (B, S)
         longest = key.double().norm(dim=-1).amax(-1).repeat_interleave(group, dim=1)  # (B, H)
-        scores = self._split("query").norm(dim=-1) * reach.unsqueeze(1) * longest.unsqueeze(2)  # (B, H, S)
+        # (B, H, S)
+        scores = self._split("query").norm(dim=-1) * reach.unsqueeze(1) * longest.unsqueeze(2)
         scores = scores * abs(self._case.attributes["scale"]) * key.shape[3] ** -0.5
         largest = value.double().abs().amax((2, 3)).repeat_interleave(group, dim=1)  # (B, H)
         bf16 = self._case.mode != "exact" and self._type == torch.bfloat16
         tolerance = NATIVE_ATTENTION_BF16_PRODUCTS if bf16 else NATIVE_ATTENTION
         bound = (tolerance * (1 + scores) * largest.unsqueeze(2) + UNDERFLOW).unsqueeze(3)
-        comparable = expected.isfinite() & (bound < OVERFLOWS * tolerance) & self._new[:, None, :, None]
+        comparable = (
+            expected.isfinite() & (bound < OVERFLOWS * tolerance) & self._new[:, None, :, None]
+        )
         apart = (found - expected).abs()
         wrong = comparable & ~(apart <= bound)
-        assert not wrong.any(), f"{int(wrong.sum())} outputs differ by up to {float(apart[wrong].max())}"
+        assert not wrong.any(), (
+            f"{int(wrong.sum())} outputs differ by up to {float(apart[wrong].max())}"
+        )
         lost = self._split("query").isnan().any(-1) & self._new[:, None] & found.isfinite().any(-1)
         assert not lost.any(), "a NaN in a query got lost"
 
     def _split_output(self, output: torch.Tensor) -> torch.Tensor:
-        return output.unflatten(2, (self._case.attributes["num_heads"], -1)).transpose(1, 2)  # (B, H, S, D)
+        # (B, H, S, D)
+        return output.unflatten(2, (self._case.attributes["num_heads"], -1)).transpose(1, 2)
 
     def _attend(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Return the definition's output over the cache that the kernel wrote.
 
-        The definition writes first. Given keys that are rotated back, exactly up to float64, it writes what is there.
+        The definition writes first. Given keys that are rotated back, exactly up to float64, it
+        writes what is there.
         """
         cos, sin = (self._wide[name].unsqueeze(1) for name in ("cos", "sin"))
         back = _rotate(self._stored(key), cos, -sin)
-        unrotated = back / torch.cat((cos, cos), -1).square().add(torch.cat((sin, sin), -1).square())
+        unrotated = back / torch.cat((cos, cos), -1).square().add(
+            torch.cat((sin, sin), -1).square()
+        )
         tensors = {
             **self._wide,
             "key": unrotated.transpose(1, 2).flatten(2),
@@ -104,5 +126,7 @@ class AttentionExpectation:
             "past_key": key.double(),
             "past_value": value.double(),
         }
-        output: torch.Tensor = torch.ops.gptoss.sink_attention(*tensors.values(), *self._case.attributes.values())[0]
+        output: torch.Tensor = torch.ops.gptoss.sink_attention(
+            *tensors.values(), *self._case.attributes.values()
+        )[0]
         return output

@@ -8,7 +8,8 @@ from fuzz.draw_linear import draw_linear
 from fuzz.draw_linear_int8 import draw_linear_int8
 from fuzz.draw_moe import draw_moe
 
-DRAWS = (draw_linear, draw_linear_int8, draw_moe, draw_moe, draw_attention)  # the two MoE ops share one
+# the two MoE ops share one
+DRAWS = (draw_linear, draw_linear_int8, draw_moe, draw_moe, draw_attention)
 
 
 def draw(seed: int) -> Case:

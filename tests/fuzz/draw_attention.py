@@ -47,7 +47,9 @@ def draw_attention(rng: np.random.Generator) -> Case:
     window = size(rng, 1, 140) if rng.random() < 0.5 else 0
     work = max(1, batch * kv_heads * group * columns * head_dim)
     past = draw_past(rng, batch, window, min(2000, MOST_WORK // work))
-    capacity = least_capacity(past, columns, window) + (int(rng.integers(0, 20)) if rng.random() < 0.6 else 0)
+    capacity = least_capacity(past, columns, window) + (
+        int(rng.integers(0, 20)) if rng.random() < 0.6 else 0
+    )
     cache = int(rng.choice(FLOAT_TYPES))
     attributes: dict[str, int | float] = {
         "num_heads": kv_heads * group,
@@ -57,7 +59,9 @@ def draw_attention(rng: np.random.Generator) -> Case:
     }
     angles = rng.uniform(0, 7, (batch, columns, head_dim // 2))
     inputs: Inputs = {
-        "query": floats(rng, (batch, columns, kv_heads * group * head_dim), scale=10 ** rng.uniform(-1, 0.7)),
+        "query": floats(
+            rng, (batch, columns, kv_heads * group * head_dim), scale=10 ** rng.uniform(-1, 0.7)
+        ),
         "key": floats(rng, (batch, columns, kv_heads * head_dim)),
         "value": floats(rng, (batch, columns, kv_heads * head_dim)),
         "past_key": floats(rng, (batch, kv_heads, capacity, head_dim), cache),
@@ -79,10 +83,16 @@ def draw_attention(rng: np.random.Generator) -> Case:
     present = (cache, shapes["past_key"])
     outputs = () if wrong else ((FLOAT, shapes["query"]), present, present)
     repeat = str(rng.choice(("no", "no", "again", "at once")))
-    in_place = {1: "past_key", 2: "past_value"} if not wrong and repeat == "no" and rng.random() < 0.7 else {}
+    in_place = (
+        {1: "past_key", 2: "past_value"}
+        if not wrong and repeat == "no" and rng.random() < 0.7
+        else {}
+    )
     threads, mode = int(rng.integers(1, 4)), str(rng.choice(MODES))
     error = refusal("SinkAttention") if wrong else None
-    return Case("SinkAttention", inputs, attributes, mode, outputs, error, threads, repeat, in_place)
+    return Case(
+        "SinkAttention", inputs, attributes, mode, outputs, error, threads, repeat, in_place
+    )
 
 
 def draw_past(rng: np.random.Generator, batch: int, window: int, most: int) -> np.ndarray:
@@ -99,7 +109,9 @@ def least_capacity(past: np.ndarray, columns: int, window: int) -> int:
     return max(0, min(needed, window + columns - 1) if window else needed)
 
 
-def made_wrong(rng: np.random.Generator, inputs: Inputs, attributes: dict[str, int | float]) -> Inputs:
+def made_wrong(
+    rng: np.random.Generator, inputs: Inputs, attributes: dict[str, int | float]
+) -> Inputs:
     """Return the inputs, at times with one of them wrong; at times set an attribute wrong."""
     kind = rng.random()
     if kind < 0.12:
@@ -107,13 +119,19 @@ def made_wrong(rng: np.random.Generator, inputs: Inputs, attributes: dict[str, i
     if kind < 0.15:
         name, value = WRONG_ATTRIBUTES[int(rng.integers(0, len(WRONG_ATTRIBUTES)))]
         attributes[name] = value
-    elif kind < 0.22 and len(shapes_of(inputs)["past_lengths"]) and shapes_of(inputs)["past_lengths"][0]:
+    elif (
+        kind < 0.22
+        and len(shapes_of(inputs)["past_lengths"])
+        and shapes_of(inputs)["past_lengths"][0]
+    ):
         name = str(rng.choice(("past_lengths", "new_lengths")))
         tensor, past_key = inputs[name], inputs["past_key"]
         assert tensor is not None and past_key is not None
         array = tensor.array.copy()
         near = int(past_key.array.shape[2]) + int(rng.integers(-1, 2))
-        array[rng.integers(0, len(array))] = near if rng.random() < 0.5 else int(rng.choice(WRONG_LENGTHS))
+        array[rng.integers(0, len(array))] = (
+            near if rng.random() < 0.5 else int(rng.choice(WRONG_LENGTHS))
+        )
         return {**inputs, name: Tensor(array, INT64, tensor.offset, tensor.tail)}
     elif kind < 0.23:
         return without_rows(inputs)
@@ -128,14 +146,23 @@ def without_rows(inputs: Inputs) -> Inputs:
         shape = (0, *tensor.array.shape[1:])
         if name in ("query", "key", "value", "cos", "sin"):
             shape = (0, GIANT, shape[2])
-        empty[name] = tensor if name == "sinks" else Tensor(np.zeros(shape, tensor.array.dtype), tensor.type)
+        empty[name] = (
+            tensor if name == "sinks" else Tensor(np.zeros(shape, tensor.array.dtype), tensor.type)
+        )
     return empty
 
 
 def is_wrong(inputs: Inputs, attributes: dict[str, int | float]) -> bool:
-    """Say whether an attribute has no meaning, a shape does not fit, or a length reaches beyond the cache."""
-    heads, kv_heads, window = (int(attributes[name]) for name in ("num_heads", "kv_num_heads", "window"))
-    if not (0 < heads <= 2**31 and 0 < kv_heads <= 2**31 and 0 <= window <= 2**31) or heads % kv_heads:
+    """Say whether an attribute has no meaning, a shape does not fit, or a length reaches beyond the
+    cache.
+    """
+    heads, kv_heads, window = (
+        int(attributes[name]) for name in ("num_heads", "kv_num_heads", "window")
+    )
+    if (
+        not (0 < heads <= 2**31 and 0 < kv_heads <= 2**31 and 0 <= window <= 2**31)
+        or heads % kv_heads
+    ):
         return True
     if not np.isfinite(attributes["scale"]):
         return True
@@ -143,12 +170,22 @@ def is_wrong(inputs: Inputs, attributes: dict[str, int | float]) -> bool:
     if len(shapes["query"]) != 3 or len(shapes["past_key"]) != 4:
         return True
     (batch, columns, _), (_, _, capacity, head_dim) = shapes["query"], shapes["past_key"]
-    if head_dim == 0 or head_dim % 2 or shapes != expected_shapes(batch, columns, capacity, head_dim, heads, kv_heads):
+    if (
+        head_dim == 0
+        or head_dim % 2
+        or shapes != expected_shapes(batch, columns, capacity, head_dim, heads, kv_heads)
+    ):
         return True
-    past, new = (tensor.array for name in ("past_lengths", "new_lengths") if (tensor := inputs[name]) is not None)
+    past, new = (
+        tensor.array
+        for name in ("past_lengths", "new_lengths")
+        if (tensor := inputs[name]) is not None
+    )
     if (past < 0).any() or (past > MOST_POSITION).any() or (new < 0).any() or (new > columns).any():
         return True
-    return any(least_capacity(past[row : row + 1], columns, window) > capacity for row in range(batch))
+    return any(
+        least_capacity(past[row : row + 1], columns, window) > capacity for row in range(batch)
+    )
 
 
 def expected_shapes(

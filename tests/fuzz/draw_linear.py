@@ -2,7 +2,19 @@
 
 import numpy as np
 
-from fuzz.case import FLOAT, FLOAT_TYPES, MODES, Case, Tensor, floats, misshapen, refusal, shapes_of, size, sprinkle
+from fuzz.case import (
+    FLOAT,
+    FLOAT_TYPES,
+    MODES,
+    Case,
+    Tensor,
+    floats,
+    misshapen,
+    refusal,
+    shapes_of,
+    size,
+    sprinkle,
+)
 
 MOST_WORK = 3_000_000  # N · K · M
 GIANT = 1 << 60  # a dimension of an empty tensor: its product with another does not fit
@@ -31,7 +43,10 @@ def draw_linear(rng: np.random.Generator) -> Case:
     error = refusal("Linear") if is_wrong(inputs) else None
     if rng.random() < 0.02:
         giants = {"x": np.empty((GIANT, 0), np.float32), "weight": np.empty((8, 0), np.float32)}
-        inputs, error = {name: Tensor(array, FLOAT) for name, array in giants.items()} | {"bias": None}, "Linear"
+        inputs, error = (
+            {name: Tensor(array, FLOAT) for name, array in giants.items()} | {"bias": None},
+            "Linear",
+        )
     shapes = shapes_of(inputs)
     outputs = () if error else ((FLOAT, (shapes["x"][0], shapes["weight"][0])),)
     repeat = str(rng.choice(("no", "no", "again", "at once")))

@@ -2,7 +2,20 @@
 
 import numpy as np
 
-from fuzz.case import FLOAT, INT8, MODES, Case, Tensor, floats, misshapen, placed, refusal, shapes_of, size, sprinkle
+from fuzz.case import (
+    FLOAT,
+    INT8,
+    MODES,
+    Case,
+    Tensor,
+    floats,
+    misshapen,
+    placed,
+    refusal,
+    shapes_of,
+    size,
+    sprinkle,
+)
 from fuzz.draw_linear import GIANT, MOST_WORK
 
 BLOCK = 32
@@ -19,7 +32,9 @@ def draw_linear_int8(rng: np.random.Generator) -> Case:
     scale = 10.0 ** rng.uniform(-3, 3)
     inputs: dict[str, Tensor | None] = {
         "x": floats(rng, (tokens, BLOCK * blocks), scale=scale),
-        "weight": placed(rng, rng.integers(-128, 128, (rows, BLOCK * blocks), np.int8), INT8, any_address=True),
+        "weight": placed(
+            rng, rng.integers(-128, 128, (rows, BLOCK * blocks), np.int8), INT8, any_address=True
+        ),
         "scales": floats(rng, (rows, blocks), scale=0.01, any_address=True),
         "bias": floats(rng, (rows,), scale=scale, any_address=True) if rng.random() < 0.6 else None,
     }

@@ -1,4 +1,6 @@
-"""Random calls of MoEDispatch and MoEDispatchMXFP4. Legend: N tokens, Hd hidden size, E experts, I expert width."""
+"""Random calls of MoEDispatch and MoEDispatchMXFP4. Legend: N tokens, Hd hidden size, E experts, I
+expert width.
+"""
 
 from collections.abc import Callable
 
@@ -113,7 +115,9 @@ def dense_experts(rng: np.random.Generator, experts: int, hidden: int, width: in
     }
 
 
-def with_wild_tokens(rng: np.random.Generator, inputs: Inputs, wild: set[tuple[str, int]]) -> Inputs:
+def with_wild_tokens(
+    rng: np.random.Generator, inputs: Inputs, wild: set[tuple[str, int]]
+) -> Inputs:
     """Put infinities, NaN, huge and denormal numbers into the hidden states of a few tokens."""
     hidden = inputs["hidden"]
     assert hidden is not None
@@ -125,7 +129,9 @@ def with_wild_tokens(rng: np.random.Generator, inputs: Inputs, wild: set[tuple[s
     return {**inputs, "hidden": Tensor(array, FLOAT, hidden.offset, hidden.tail)}
 
 
-def with_wild_weights(rng: np.random.Generator, inputs: Inputs, wild: set[tuple[str, int]], mxfp4: bool) -> Inputs:
+def with_wild_weights(
+    rng: np.random.Generator, inputs: Inputs, wild: set[tuple[str, int]], mxfp4: bool
+) -> Inputs:
     """Put extreme scales, or numbers, into one expert."""
     names = ("gate_up_scales", "down_scales") if mxfp4 else ("gate_up", "down")
     name = str(rng.choice((*names, "gate_up_bias", "down_bias")))
@@ -134,7 +140,9 @@ def with_wild_weights(rng: np.random.Generator, inputs: Inputs, wild: set[tuple[
     expert = int(rng.integers(0, len(tensor.array)))
     array = tensor.array.copy()
     part = Tensor(array[expert], tensor.type)
-    array[expert] = sprinkle(rng, part, (0, 1, 240, 252, SCALE_NAN) if part.type == UINT8 else SPECIAL_WEIGHTS).array
+    array[expert] = sprinkle(
+        rng, part, (0, 1, 240, 252, SCALE_NAN) if part.type == UINT8 else SPECIAL_WEIGHTS
+    ).array
     wild.add(("expert", expert))
     return {**inputs, name: Tensor(array, tensor.type, tensor.offset, tensor.tail)}
 
@@ -146,7 +154,12 @@ def is_wrong(inputs: Inputs, top_k: int, wrong_experts: Callable[..., bool]) -> 
     """Say whether a shape does not fit the others, or a router logit is NaN."""
     shapes, router = shapes_of(inputs), inputs["router_logits"]
     hidden, logits_shape = shapes["hidden"], shapes["router_logits"]
-    if len(hidden) != 2 or len(logits_shape) != 2 or hidden[0] != logits_shape[0] or logits_shape[1] < top_k:
+    if (
+        len(hidden) != 2
+        or len(logits_shape) != 2
+        or hidden[0] != logits_shape[0]
+        or logits_shape[1] < top_k
+    ):
         return True
     if hidden[1] == 0 or wrong_experts(shapes, logits_shape[1], hidden[1]):
         return True
@@ -156,7 +169,9 @@ def is_wrong(inputs: Inputs, top_k: int, wrong_experts: Callable[..., bool]) -> 
 
 def wrong_dense(shapes: dict[str, tuple[int, ...]], experts: int, hidden: int) -> bool:
     width = shapes["gate_up"][-1] // 2 if shapes["gate_up"] else 0
-    return width == 0 or {name: shapes[name] for name in shapes if name not in ("hidden", "router_logits")} != {
+    return width == 0 or {
+        name: shapes[name] for name in shapes if name not in ("hidden", "router_logits")
+    } != {
         "gate_up": (experts, hidden, 2 * width),
         "gate_up_bias": (experts, 2 * width),
         "down": (experts, width, hidden),

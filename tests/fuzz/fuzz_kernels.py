@@ -1,12 +1,13 @@
-"""Drive the native kernels with random calls, valid and invalid, at every CPU level; stop at the first failure.
+"""Drive the native kernels with random calls, valid and invalid, at every CPU level; stop at the
+first failure.
 
     python tests/fuzz/fuzz_kernels.py --seconds 60 --seed 1
     python tests/fuzz/fuzz_kernels.py --replay 123456789
     python tests/fuzz/fuzz_kernels.py --seconds 600 --library build/asan/libgptoss_ops.so
 
-Each case is drawn from a seed of its own, run in one process per level, and compared with the op's PyTorch
-definition. An invalid call must be refused with an error that names op, operand, found and expected. Where the
-library was built with AddressSanitizer, its processes are started under it.
+Each case is drawn from a seed of its own, run in one process per level, and compared with the op's
+PyTorch definition. An invalid call must be refused with an error that names op, operand, found and
+expected. Where the library was built with AddressSanitizer, its processes are started under it.
 """
 
 import argparse
@@ -46,8 +47,10 @@ class Failure:
         shapes = {name: tensor and tensor.array.shape for name, tensor in case.inputs.items()}
         types = {name: tensor and tensor.type for name, tensor in case.inputs.items()}
         return (
-            f"FAILED at level {self.level}: {self.what}\n  {case.op} {case.attributes} mode={case.mode} "
-            f"threads={case.threads} repeat={case.repeat} in_place={case.in_place}\n  shapes {shapes}\n"
+            f"FAILED at level {self.level}: {self.what}\n  {case.op} {case.attributes} "
+            f"mode={case.mode} "
+            f"threads={case.threads} repeat={case.repeat} in_place={case.in_place}\n  shapes "
+            f"{shapes}\n"
             f"  types {types}\n  expected error {case.error!r}\n  replay with --replay {self.seed}"
         )
 
@@ -63,7 +66,9 @@ class Worker:
         if b"__asan_init" in library.read_bytes():
             environment |= sanitizer_environment()
         command = [python, "-m", "fuzz.worker", str(library)]
-        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         self.level = self._read()
 
     def _read(self) -> object:
@@ -76,12 +81,17 @@ class Worker:
         self._process.stdin.flush()
 
     def answer(self, seed: int) -> Answer:
-        """Return the answer to a seed that was sent; a process that has died answers that it did."""
+        """Return the answer to a seed that was sent; a process that has died answers that it
+        did.
+        """
         try:
             found = self._read()
         except (EOFError, pickle.UnpicklingError):
             status = self._process.wait()
-            return Answer(seed, violation=f"the process ended with status {status}; its standard error is above")
+            return Answer(
+                seed,
+                violation=f"the process ended with status {status}; its standard error is above",
+            )
         assert isinstance(found, Answer) and found.seed == seed
         return found
 
@@ -92,9 +102,12 @@ class Worker:
 
 def sanitizer_environment() -> dict[str, str]:
     """Return what a Python needs to load a library with sanitizers; Python itself leaks."""
-    # libstdc++ too: AddressSanitizer looks for the function that throws when it starts, and Python does not link it.
+    # libstdc++ too: AddressSanitizer looks for the function that throws when it starts, and Python
+    # does not link it.
     paths = [
-        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         for name in ("libasan.so", "libstdc++.so")
     ]
     return {
@@ -112,7 +125,9 @@ def start_workers(library: Path, python: str = sys.executable) -> list[Worker]:
 
 
 def run_batch(workers: list[Worker], seeds: list[int], counts: Counter[str]) -> Failure | None:
-    """Run cases at all levels and judge them; a worker is not asked again after its process has died."""
+    """Run cases at all levels and judge them; a worker is not asked again after its process has
+    died.
+    """
     for worker in workers:
         worker.send(seeds)
     for seed in seeds:
@@ -151,13 +166,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where every case passed, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=0, help="of the run: its cases are drawn from it")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the run: its cases are drawn from it"
+    )
     parser.add_argument("--replay", type=int, help="run this one case, as a failure printed it")
     parser.add_argument("--library", type=Path, default=LIBRARY, help="default: the installed one")
-    parser.add_argument("--python", default=sys.executable, help="one with another ONNX Runtime, to run the kernels in")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="one with another ONNX Runtime, to run the kernels in",
+    )
     options = parser.parse_args(arguments)
     if options.library is None or not options.library.is_file():
-        parser.error(f"--library: found no library at {options.library}, expected libgptoss_ops.so; build it first")
+        parser.error(
+            f"--library: found no library at {options.library}, expected libgptoss_ops.so; build "
+            "it first"
+        )
     torch.set_num_threads(1)  # the levels' processes need the cores
     workers = start_workers(options.library.absolute(), options.python)
     counts: Counter[str] = Counter()
@@ -167,13 +191,16 @@ def main(arguments: list[str] | None = None) -> int:
         for worker in workers:
             worker.stop()
     print(
-        f"{sum(counts.values())} cases at levels {', '.join(str(worker.level) for worker in workers)}: {dict(counts)}"
+        f"{sum(counts.values())} cases at levels "
+        f"{', '.join(str(worker.level) for worker in workers)}: {dict(counts)}"
     )
     print(failure or "no failure")
     return 1 if failure else 0
 
 
-def fuzz(workers: list[Worker], options: argparse.Namespace, counts: Counter[str]) -> Failure | None:
+def fuzz(
+    workers: list[Worker], options: argparse.Namespace, counts: Counter[str]
+) -> Failure | None:
     """Run the one case to replay, or new ones until time is up."""
     if options.replay is not None:
         return run_batch(workers, [options.replay], counts)

@@ -2,9 +2,9 @@
 
     python tests/fuzz/leaks.py [LIBRARY]
 
-Exits with 1 where what is allocated keeps growing. Leaks are counted so because Python and ONNX Runtime keep memory
-until the process ends, which a leak checker would report; and by glibc's own count, since resident memory grows in
-steps that have other causes.
+Exits with 1 where what is allocated keeps growing. Leaks are counted so because Python and ONNX
+Runtime keep memory until the process ends, which a leak checker would report; and by glibc's own
+count, since resident memory grows in steps that have other causes.
 """
 
 import ctypes
@@ -21,10 +21,10 @@ from fuzz.memory import Call
 from fuzz.worker import Sessions
 from support.native_levels import LIBRARY
 
-# Repetitions of each kind, and bytes that each may add. A call adds nothing, and a session less than one kernel takes.
-# What ONNX Runtime allocates for refusals it frees all at once, 0.4 MB after one or two thousand of them: so they are
-# repeated until the message of one error would show beside that, and the lowest points of two runs are compared, after
-# a run that fills what is filled once.
+# Repetitions of each kind, and bytes that each may add. A call adds nothing, and a session less
+# than one kernel takes. What ONNX Runtime allocates for refusals it frees all at once, 0.4 MB after
+# one or two thousand of them: so they are repeated until the message of one error would show beside
+# that, and the lowest points of two runs are compared, after a run that fills what is filled once.
 RUNS = 3
 SAMPLES = 50  # a run
 CALLS = 1000, 16
@@ -41,7 +41,9 @@ def main() -> int:
         call = Call(Sessions(library).session(case), case)
         growing += grows(kind, lambda call=call: run(call), *(REFUSALS if error else CALLS))
         if not error:
-            growing += grows(f"{op} session", lambda case=case: Sessions(library).session(case), *SESSIONS)
+            growing += grows(
+                f"{op} session", lambda case=case: Sessions(library).session(case), *SESSIONS
+            )
     return 1 if growing else 0
 
 
@@ -83,7 +85,10 @@ def grows(kind: str, action: Callable[[], object], times: int, bytes_each: int) 
     """Say whether each of `times` repetitions adds more than `bytes_each`."""
     *_, before, after = (lowest_point(action, times) for _ in range(RUNS))
     growth, allowed = after - before, bytes_each * times
-    print(f"{kind}: allocated memory grew by {growth} bytes in {times} times, at most {allowed}", flush=True)
+    print(
+        f"{kind}: allocated memory grew by {growth} bytes in {times} times, at most {allowed}",
+        flush=True,
+    )
     return growth > allowed
 
 

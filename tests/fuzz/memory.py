@@ -6,7 +6,8 @@ import onnxruntime
 from fuzz.case import NUMPY_TYPES, Case, Shape, Tensor
 
 GUARD = 64  # bytes before the data
-FILL = 0xFF  # NaN in every floating type: what is read from here, or not written, shows in the result
+# NaN in every floating type: what is read from here, or not written, shows in the result
+FILL = 0xFF
 CPU = ("cpu", 0)
 
 
@@ -56,7 +57,9 @@ class Call:
     def __init__(self, session: onnxruntime.InferenceSession, case: Case) -> None:
         self._session, self._case = session, case
         self._binding = session.io_binding()
-        self._inputs = {name: Buffer(tensor) for name, tensor in case.inputs.items() if tensor is not None}
+        self._inputs = {
+            name: Buffer(tensor) for name, tensor in case.inputs.items() if tensor is not None
+        }
         for name, buffer in self._inputs.items():
             self._binding.bind_input(name, *CPU, buffer.type, list(buffer.shape), buffer.address)
         self._outputs = []
@@ -66,7 +69,9 @@ class Call:
                 continue
             shared = case.in_place.get(number)
             buffer = self._inputs[shared] if shared else empty_output(*case.outputs[number])
-            self._binding.bind_output(output.name, *CPU, buffer.type, list(buffer.shape), buffer.address)
+            self._binding.bind_output(
+                output.name, *CPU, buffer.type, list(buffer.shape), buffer.address
+            )
             self._outputs.append(buffer)
 
     def run(self) -> list[np.ndarray]:
@@ -85,5 +90,8 @@ class Call:
             buffer.check(f"input {name}")
             tensor = self._case.inputs[name]
             assert tensor is not None
-            if name not in shared and buffer.array().tobytes() != np.ascontiguousarray(tensor.array).tobytes():
+            if (
+                name not in shared
+                and buffer.array().tobytes() != np.ascontiguousarray(tensor.array).tobytes()
+            ):
                 raise GuardError(f"input {name}: the kernel wrote to it")

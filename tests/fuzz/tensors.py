@@ -7,7 +7,8 @@ from fuzz.case import BFLOAT16, Case, Tensor
 
 OVERFLOWS = 1e37  # sums of this size may overflow in float32 on their way
 UNDERFLOW = 1e-35  # and below this size lose bits as denormal numbers
-FLUSHED = 2.0**-117  # bfloat16 products take denormal factors as zero, and so the second of an activation's two terms
+# bfloat16 products take denormal factors as zero, and so the second of an activation's two terms
+FLUSHED = 2.0**-117
 
 
 def torch_of(array: np.ndarray, element: int) -> torch.Tensor:
@@ -27,4 +28,6 @@ def torch_inputs(case: Case) -> dict[str, torch.Tensor | None]:
 
 def torch_outputs(case: Case, arrays: list[np.ndarray]) -> list[torch.Tensor]:
     """Return all outputs, in order."""
-    return [torch_of(array, element) for array, (element, _) in zip(arrays, case.outputs, strict=True)]
+    return [
+        torch_of(array, element) for array, (element, _) in zip(arrays, case.outputs, strict=True)
+    ]

@@ -29,7 +29,9 @@ def model_of(case: Case) -> ModelProto:
     """Return a model of the one op, without portable body, whose inputs may have any rank."""
     names = [name if tensor is not None else "" for name, tensor in case.inputs.items()]
     outputs = OUTPUTS.get(case.op, ("output",))
-    node = helper.make_node(case.op, names, outputs, name="fuzzed", domain=DOMAIN, **case.attributes)
+    node = helper.make_node(
+        case.op, names, outputs, name="fuzzed", domain=DOMAIN, **case.attributes
+    )
     types = {name: tensor.type for name, tensor in case.inputs.items() if tensor is not None}
     cache = types.get("past_key", types[names[0]])
     output_types = (types[names[0]], cache, cache)
@@ -37,7 +39,10 @@ def model_of(case: Case) -> ModelProto:
         [node],
         "fuzz",
         [helper.make_tensor_value_info(name, element, None) for name, element in types.items()],
-        [helper.make_tensor_value_info(name, output_types[n], None) for n, name in enumerate(outputs)],
+        [
+            helper.make_tensor_value_info(name, output_types[n], None)
+            for n, name in enumerate(outputs)
+        ],
     )
     imports = [helper.make_opsetid("", 24), helper.make_opsetid(DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=11)
@@ -66,7 +71,8 @@ class Sessions:
         options.intra_op_num_threads = case.threads
         options.log_severity_level = 4  # a node that is expected to fail keeps off stderr
         options.add_session_config_entry("gptoss.activations", case.mode)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # there are more threads than cores
+        # there are more threads than cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.register_custom_ops_library(self._library)
         model = model_of(case).SerializeToString()
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

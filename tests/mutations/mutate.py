@@ -1,4 +1,6 @@
-"""Spoil one thing of a folder, chosen by a seed: what a download, a disk or a stranger may have done to it."""
+"""Spoil one thing of a folder, chosen by a seed: what a download, a disk or a stranger may have
+done to it.
+"""
 
 import json
 import os
@@ -46,7 +48,16 @@ TEMPLATES: tuple[str, ...] = (
     "{{ undefined.nothing }}",
     "{% for",
 )
-REPLACEMENTS = ("empty", "fifo", "folder", "gone", "link out", "link to zero", "link to itself", "directory above")
+REPLACEMENTS = (
+    "empty",
+    "fifo",
+    "folder",
+    "gone",
+    "link out",
+    "link to zero",
+    "link to itself",
+    "directory above",
+)
 
 
 def spoil(folder: Path, seed: int) -> str:
@@ -70,7 +81,9 @@ def _bytes(path: Path, draw: random.Random) -> str:
     end = draw.choice((16, 4096, len(content)))
     places = [draw.randrange(min(end, len(content))) for _ in range(draw.choice((1, 1, 2, 8)))]
     for place in places:
-        content[place] = draw.choice((0, 255, draw.randrange(256), content[place] ^ 1 << draw.randrange(8)))
+        content[place] = draw.choice(
+            (0, 255, draw.randrange(256), content[place] ^ 1 << draw.randrange(8))
+        )
     _write(path, bytes(content))
     return f"bytes {places} changed"
 
@@ -93,7 +106,11 @@ def _replace(path: Path, draw: random.Random) -> str:
     elif what == "folder":
         path.mkdir()
     elif what != "gone":
-        targets = {"link out": "/etc/passwd", "link to zero": "/dev/zero", "link to itself": path.name}
+        targets = {
+            "link out": "/etc/passwd",
+            "link to zero": "/dev/zero",
+            "link to itself": path.name,
+        }
         path.symlink_to(targets.get(what, ".."))
     return f"replaced: {what}"
 
@@ -119,7 +136,9 @@ def _key(path: Path, draw: random.Random) -> str:
         del chosen[key]
         _write(path, json.dumps(document).encode())
         return f"without {key!r}"
-    text = json.dumps(document).replace(json.dumps(key) + ":", f"{json.dumps(key)}: 1, {json.dumps(key)}:", 1)
+    text = json.dumps(document).replace(
+        json.dumps(key) + ":", f"{json.dumps(key)}: 1, {json.dumps(key)}:", 1
+    )
     _write(path, text.encode())
     return f"{key!r} twice"
 
@@ -166,7 +185,13 @@ def _places(document: Any, limit: int) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = [()]
     for place in found:
         value = _at(document, place)
-        keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        keys = (
+            value
+            if isinstance(value, dict)
+            else range(len(value))
+            if isinstance(value, list)
+            else ()
+        )
         found.extend((*place, key) for key in keys)
         if len(found) > limit:
             break

@@ -1,7 +1,8 @@
-"""A program that spoils copies of a folder and gives each to the command line: one line and exit 2, or success.
+"""A program that spoils copies of a folder and gives each to the command line: one line and exit 2,
+or success.
 
-Each runs in a fork, so that a crash, a hang or gigabytes of memory are seen as such. Prints one JSON document: how
-many ended in which way, and what was found wrong.
+Each runs in a fork, so that a crash, a hang or gigabytes of memory are seen as such. Prints one
+JSON document: how many ended in which way, and what was found wrong.
 """
 
 import json
@@ -41,7 +42,8 @@ def main(kind: str, source: str, scratch: str, first: str, count: str) -> None:
         for seed in range(int(first), int(first) + int(count)):
             folder = Path(scratch, "spoilt")
             end, problem, done = _one(kind, Path(source), folder, seed)
-            if problem == "late":  # a machine may have its moments: once more before it is called late
+            # a machine may have its moments: once more before it is called late
+            if problem == "late":
                 end, problem, done = _one(kind, Path(source), folder, seed)
             ends[end] += 1
             if problem:
@@ -64,12 +66,24 @@ def _one(kind: str, source: Path, folder: Path, seed: int) -> tuple[str, str, st
     if status is None:
         return "late", "late", f"{done} ({' '.join(words)})"
     code = os.waitstatus_to_exitcode(status)
-    return f"exit {code}", _problem(code, said.read_text(errors="replace"), used), f"{done} ({' '.join(words)})"
+    return (
+        f"exit {code}",
+        _problem(code, said.read_text(errors="replace"), used),
+        f"{done} ({' '.join(words)})",
+    )
 
 
 def _words(kind: str, folder: Path, seed: int) -> list[str]:
     if kind == "checkpoint":
-        return ["export", str(folder), "--output", f"{folder}-package", "--force", "--weights", "copy"]
+        return [
+            "export",
+            str(folder),
+            "--output",
+            f"{folder}-package",
+            "--force",
+            "--weights",
+            "copy",
+        ]
     package = str(folder)
     short = ["--max-new-tokens", "2", "--threads", "1"]
     return [
@@ -93,15 +107,19 @@ def _run(words: list[str], said: Path) -> None:
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 0)
     except BaseException as error:  # noqa: BLE001 - what must not come out
-        print(f"{type(error).__name__} came out of the command line: {error}", file=sys.stderr, flush=True)
+        print(
+            f"{type(error).__name__} came out of the command line: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
     os._exit(99)
 
 
 def _wait(fork: int, begin: float) -> tuple[int | None, Any]:
     """Return the status of a fork and what it used; None and no use where it had to be killed.
 
-    Tests that run beside this one take its seconds, so a fork that has computed all the while may go on until it
-    has computed for `SECONDS`.
+    Tests that run beside this one take its seconds, so a fork that has computed all the while may
+    go on until it has computed for `SECONDS`.
     """
     while (waited := time.perf_counter() - begin) < SECONDS or _is_starved(fork, waited):
         ended, status, used = os.wait4(fork, os.WNOHANG)

@@ -11,7 +11,9 @@ import gptoss_onnx.custom_ops.sink_attention  # noqa: F401 - defines the op
 
 @dataclass(frozen=True)
 class Case:
-    """One layer's shape and a run of calls: each (new tokens a row, columns), then how far each row is rewound."""
+    """One layer's shape and a run of calls: each (new tokens a row, columns), then how far each row
+    is rewound.
+    """
 
     kv_heads: int
     group: int
@@ -38,12 +40,18 @@ class Case:
     @property
     def capacity(self) -> int:
         chunk = max(columns for _, columns in self.calls)
-        return self.window + self.reserve + chunk - 1 if self.window else sum(columns for _, columns in self.calls)
+        return (
+            self.window + self.reserve + chunk - 1
+            if self.window
+            else sum(columns for _, columns in self.calls)
+        )
 
 
 @st.composite
 def cases(draw: st.DrawFn, groups: int = 3, halves: int = 4) -> Case:
-    """Draw small layers with up to `groups` query heads a kv head and head dims up to 2 · `halves`."""
+    """Draw small layers with up to `groups` query heads a kv head and head dims up to 2 ·
+    `halves`.
+    """
     batch, count = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     calls = []
     for _ in range(count):
@@ -65,7 +73,9 @@ Call = tuple[dict[str, torch.Tensor], torch.Tensor, tuple[int, ...]]
 
 
 def run_definition(case: Case, dtype: torch.dtype) -> Iterator[Call]:
-    """Yield (inputs, output of the definition, new tokens a row) for each call, with the cache carried along."""
+    """Yield (inputs, output of the definition, new tokens a row) for each call, with the cache
+    carried along.
+    """
     generator = torch.Generator().manual_seed(case.seed)
     past = torch.zeros(case.batch, dtype=torch.int64)
     highest_start = past.clone()
@@ -74,11 +84,15 @@ def run_definition(case: Case, dtype: torch.dtype) -> Iterator[Call]:
     for (new, columns), rewinds in zip(case.calls, case.rewinds, strict=True):
         inputs = call_inputs(case, generator, past, new, columns)
         inputs["past_key"], inputs["past_value"] = cache
-        output, *cache = torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values())
+        output, *cache = torch.ops.gptoss.sink_attention(
+            *inputs.values(), *case.attributes.values()
+        )
         yield inputs, output, new
         highest_start = torch.maximum(highest_start, past)
         past = past + torch.tensor(new)
-        floor = (highest_start - case.reserve).clamp(min=0) if case.window else torch.zeros_like(past)
+        floor = (
+            (highest_start - case.reserve).clamp(min=0) if case.window else torch.zeros_like(past)
+        )
         past = torch.minimum(past, torch.maximum(floor, past - torch.tensor(rewinds)))
 
 
@@ -91,7 +105,9 @@ def call_inputs(
         return torch.randn(*shape, generator=generator)
 
     batch, width = len(new), 2 * case.half
-    angles = (past.unsqueeze(1) + torch.arange(columns)).unsqueeze(2) / 10.0 ** torch.arange(case.half)
+    angles = (past.unsqueeze(1) + torch.arange(columns)).unsqueeze(2) / 10.0 ** torch.arange(
+        case.half
+    )
     return {
         "query": normal(batch, columns, case.kv_heads * case.group * width),
         "key": normal(batch, columns, case.kv_heads * width),
@@ -106,8 +122,12 @@ def call_inputs(
     }
 
 
-def cached_call(case: Case, past: tuple[int, ...], capacity: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return the inputs of the case's first call as if `past` random tokens a row were cached already."""
+def cached_call(
+    case: Case, past: tuple[int, ...], capacity: int, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Return the inputs of the case's first call as if `past` random tokens a row were cached
+    already.
+    """
     generator = torch.Generator().manual_seed(case.seed)
     inputs = call_inputs(case, generator, torch.tensor(past), *case.calls[0])
     shape = (case.batch, case.kv_heads, capacity, 2 * case.half)

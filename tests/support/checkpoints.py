@@ -19,7 +19,9 @@ BLOCKS = "model.layers.1.mlp.experts.down_proj_blocks"
 SCALES = "model.layers.1.mlp.experts.down_proj_scales"
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object], file: str = SINGLE) -> None:
+def rewrite(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], file: str = SINGLE
+) -> None:
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / file).items()}
     change(tensors)
     save_file(tensors, folder / file)

@@ -1,4 +1,6 @@
-"""The C++ client as the tests run it: ONNX Runtime fetched once, the client built with warnings as errors, called."""
+"""The C++ client as the tests run it: ONNX Runtime fetched once, the client built with warnings as
+errors, called.
+"""
 
 import json
 import os
@@ -32,7 +34,9 @@ class Result:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The document it printed; refuses the constants NaN and Infinity, which JSON does not have."""
+        """The document it printed; refuses the constants NaN and Infinity, which JSON does not
+        have.
+        """
         document: dict[str, Any] = json.loads(self.out, parse_constant=_no_constant)
         return document
 
@@ -57,8 +61,12 @@ class Client:
     probe: Path
     library: Path
 
-    def run(self, *words: str | Path, env: dict[str, str] | None = None, limits: Limits | None = None) -> Result:
-        """Run `gptoss-generate` with the native kernels unless `--kernels portable` is among the words."""
+    def run(
+        self, *words: str | Path, env: dict[str, str] | None = None, limits: Limits | None = None
+    ) -> Result:
+        """Run `gptoss-generate` with the native kernels unless `--kernels portable` is among the
+        words.
+        """
         native = [] if "portable" in words else ["--library", self.library]
         return run(self.program, *native, "--threads", "1", *words, env=env, limits=limits)
 
@@ -70,7 +78,9 @@ class Client:
         return result.json
 
     def refused(self, package: Path, *words: str) -> str:
-        """Return the line that a run ends with, which says nothing else, soon; without words it verifies."""
+        """Return the line that a run ends with, which says nothing else, soon; without words it
+        verifies.
+        """
         result = self.run(package, *(words or ("--verify",)), limits=Limits())
         assert (result.code, result.out) == (2, ""), result
         assert result.err.startswith("gptoss-generate: ")
@@ -79,15 +89,25 @@ class Client:
         assert len(result.err) < 2000
         return result.err
 
-    def score(self, package: Path, tokens: list[int], chunk: int, first: int, vocab: int) -> NDArray[np.float32]:
-        """Return the logits (T, V) of all positions, run `chunk` a call, `first` tokens before the others."""
+    def score(
+        self, package: Path, tokens: list[int], chunk: int, first: int, vocab: int
+    ) -> NDArray[np.float32]:
+        """Return the logits (T, V) of all positions, run `chunk` a call, `first` tokens before the
+        others.
+        """
         words = [package, self.library, str(chunk), str(first), *map(str, tokens)]
-        bytes_ = subprocess.run([self.probe, "score", *words], check=True, capture_output=True).stdout
+        bytes_ = subprocess.run(
+            [self.probe, "score", *words], check=True, capture_output=True
+        ).stdout
         return np.frombuffer(bytes_, np.float32).reshape(len(tokens), vocab)
 
 
-def run(*words: str | Path, env: dict[str, str] | None = None, limits: Limits | None = None) -> Result:
-    """Run a program to its end; raises subprocess.TimeoutExpired where limits are given and it takes longer."""
+def run(
+    *words: str | Path, env: dict[str, str] | None = None, limits: Limits | None = None
+) -> Result:
+    """Run a program to its end; raises subprocess.TimeoutExpired where limits are given and it
+    takes longer.
+    """
     done = subprocess.run(
         list(map(str, words)),
         capture_output=True,
@@ -114,7 +134,9 @@ def change_manifest(package: Path, *path: str | int, value: Any) -> None:
 def build_client(factory: pytest.TempPathFactory) -> Client:
     """Bring the build up to date, once a test run."""
     library = library_path()
-    assert library is not None, "the native library was not built: reinstall with GPTOSS_SKIP_NATIVE unset"
+    assert library is not None, (
+        "the native library was not built: reinstall with GPTOSS_SKIP_NATIVE unset"
+    )
     once(factory, "cpp-client", _build_client)
     return Client(BUILD / "client" / "gptoss-generate", BUILD / "probe", library)
 
@@ -123,20 +145,40 @@ def _build_client() -> None:
     """Fetch ONNX Runtime of this Python's version unless it is there, and build."""
     version = ONNXRUNTIME / "VERSION_NUMBER"
     if not version.is_file() or version.read_text().strip() != ort.__version__:
-        _must(ROOT / "clients" / "cpp" / "fetch_onnxruntime.sh", ONNXRUNTIME, env={"PYTHON": sys.executable})
-    _must("cmake", "-S", ROOT / "tests" / "clients" / "cpp_probe", "-B", BUILD, "-DGPTOSS_NATIVE=OFF")
+        _must(
+            ROOT / "clients" / "cpp" / "fetch_onnxruntime.sh",
+            ONNXRUNTIME,
+            env={"PYTHON": sys.executable},
+        )
+    _must(
+        "cmake", "-S", ROOT / "tests" / "clients" / "cpp_probe", "-B", BUILD, "-DGPTOSS_NATIVE=OFF"
+    )
     _must("cmake", "--build", BUILD, "--parallel", "2")
 
 
 def build_chat() -> Path:
-    """Fetch the tokenizer library of the chat example unless it is there, build the example, return the program."""
+    """Fetch the tokenizer library of the chat example unless it is there, build the example, return
+    the program.
+    """
     folder = ROOT / "build" / "onnxruntime-genai"
     library = folder / "onnxruntime_genai" / "libonnxruntime-genai.so"
     if not library.is_file():
-        _must(sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, "onnxruntime-genai==0.18.0")
+        _must(
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--dest",
+            folder,
+            "onnxruntime-genai==0.18.0",
+        )
         (wheel,) = folder.glob("*.whl")
         _must(sys.executable, "-m", "zipfile", "-e", wheel, folder)
-    build, source = ROOT / "build" / "clients" / "cpp_chat", ROOT / "clients" / "cpp" / "examples" / "chat"
+    build, source = (
+        ROOT / "build" / "clients" / "cpp_chat",
+        ROOT / "clients" / "cpp" / "examples" / "chat",
+    )
     _must("cmake", "-S", source, "-B", build, "-DGPTOSS_NATIVE=OFF", f"-DGENAI_LIBRARY={library}")
     _must("cmake", "--build", build, "--parallel", "2", "--target", "gptoss-chat")
     return build / "gptoss-chat"
@@ -144,7 +186,9 @@ def build_chat() -> Path:
 
 def _must(*words: str | Path, env: dict[str, str] | None = None) -> None:
     result = run(*words, env=env)
-    assert result.code == 0, f"{words[0]}: exit {result.code}\n{result.out[-4000:]}\n{result.err[-4000:]}"
+    assert result.code == 0, (
+        f"{words[0]}: exit {result.code}\n{result.out[-4000:]}\n{result.err[-4000:]}"
+    )
 
 
 def _no_constant(name: str) -> None:

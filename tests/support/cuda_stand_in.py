@@ -1,9 +1,10 @@
-"""A package exported for CUDA, rewritten so that the CPU can run it: what its weights and its wiring compute.
+"""A package exported for CUDA, rewritten so that the CPU can run it: what its weights and its
+wiring compute.
 
-Each QMoE on MXFP4 becomes MoE on float32 weights, decoded as `QMoEDequantizeFp4WeightsKernel` of ONNX Runtime does:
-value (n, k) of an expert is nibble n mod 2 of byte (k, n div 2), times 2^(scale (n, k div 32) − 127), times the
-expert's global scale. Attention runs in float32, on caches of float32. The Casts to bfloat16 either round, or are
-dropped.
+Each QMoE on MXFP4 becomes MoE on float32 weights, decoded as `QMoEDequantizeFp4WeightsKernel` of
+ONNX Runtime does: value (n, k) of an expert is nibble n mod 2 of byte (k, n div 2), times 2^(scale
+(n, k div 32) − 127), times the expert's global scale. Attention runs in float32, on caches of
+float32. The Casts to bfloat16 either round, or are dropped.
 """
 
 import dataclasses
@@ -30,7 +31,8 @@ FLOAT, BFLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
 
 def decode_by_column(weight: NDArray[np.uint8], scales: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the values (…, N, K) of codes (…, K, N/2) and E8M0 scales (…, N, K/32)."""
-    codes = np.stack((weight & 15, weight >> 4), axis=-1).reshape(*weight.shape[:-1], -1)  # (…, K, N)
+    # (…, K, N)
+    codes = np.stack((weight & 15, weight >> 4), axis=-1).reshape(*weight.shape[:-1], -1)
     factors = np.ldexp(np.float32(1), scales.astype(np.int32) - 127).repeat(32, axis=-1)
     return E2M1[codes].swapaxes(-1, -2) * factors.astype(np.float32)
 
@@ -45,7 +47,11 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
         if node.op_type == "QMoE":
             decoded |= _decode_experts(model.graph, node, stored)
     file = _write_weights(model.graph, decoded, folder / DECODED)
-    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.attribute[0].i == BFLOAT16]
+    casts = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Cast" and node.attribute[0].i == BFLOAT16
+    ]
     for node in casts:
         if rounds:
             _round(model.graph, node)
@@ -56,7 +62,9 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
             value.type.tensor_type.elem_type = FLOAT
     del model.graph.value_info[:]
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    weights = dataclasses.replace(package.manifest.weights, files=(*package.manifest.weights.files, file))
+    weights = dataclasses.replace(
+        package.manifest.weights, files=(*package.manifest.weights.files, file)
+    )
     manifest = dataclasses.replace(
         package.manifest, kv_dtype="float32", unsupported=NOT_OFFERED["ort"], weights=weights
     )
@@ -64,8 +72,12 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
     return folder
 
 
-def _write_weights(graph: onnx.GraphProto, tensors: dict[str, NDArray[np.float32]], path: Path) -> WeightFile:
-    """Write the tensors to a safetensors file, as external data of the graph; returns its entry in the manifest."""
+def _write_weights(
+    graph: onnx.GraphProto, tensors: dict[str, NDArray[np.float32]], path: Path
+) -> WeightFile:
+    """Write the tensors to a safetensors file, as external data of the graph; returns its entry in
+    the manifest.
+    """
     save_file(tensors, path)
     header = safetensors_header(path)
     for name, entry in json.loads(header).items():
@@ -73,10 +85,16 @@ def _write_weights(graph: onnx.GraphProto, tensors: dict[str, NDArray[np.float32
         tensor = graph.initializer.add(
             name=name, data_type=FLOAT, dims=entry["shape"], data_location=onnx.TensorProto.EXTERNAL
         )
-        for key, value in (("location", path.name), ("offset", 8 + len(header) + begin), ("length", end - begin)):
+        for key, value in (
+            ("location", path.name),
+            ("offset", 8 + len(header) + begin),
+            ("length", end - begin),
+        ):
             tensor.external_data.add(key=key, value=str(value))
     status = path.stat()
-    return WeightFile(path.name, "export", status.st_size, status.st_mtime_ns, header_sha256(path), None)
+    return WeightFile(
+        path.name, "export", status.st_size, status.st_mtime_ns, header_sha256(path), None
+    )
 
 
 def _decode_experts(
@@ -88,7 +106,9 @@ def _decode_experts(
     weights: dict[str, NDArray[np.float32]] = {}
     for weight, scales, overall in ((2, 3, 15), (5, 6, 16)):
         factor = onnx.numpy_helper.to_array(constants[inputs[overall]])  # (E)
-        decoded = decode_by_column(stored[inputs[weight]], stored[inputs[scales]]) * factor[:, None, None]
+        decoded = (
+            decode_by_column(stored[inputs[weight]], stored[inputs[scales]]) * factor[:, None, None]
+        )
         weights[f"{inputs[weight]}_decoded"] = np.ascontiguousarray(decoded)
     node.op_type = "MoE"
     gate_up, down = weights

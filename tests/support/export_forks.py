@@ -1,8 +1,9 @@
 """A program that, for every output folder named on stdin, forks an export of a checkpoint.
 
-Its trace and its golden vectors are those that this test run has made: what tests interrupt by killing the forks is the
-writing, without seconds of tracing before it. Prints `ready SECONDS` (how long one export takes) and then, for each
-folder, the fork's process id and, when the fork has ended, `ended`.
+Its trace and its golden vectors are those that this test run has made: what tests interrupt by
+killing the forks is the writing, without seconds of tracing before it. Prints `ready SECONDS` (how
+long one export takes) and then, for each folder, the fork's process id and, when the fork has
+ended, `ended`.
 """
 
 import os

@@ -1,8 +1,10 @@
-"""A package whose logits spell out what its KV cache holds, so that cache bookkeeping is tested exactly.
+"""A package whose logits spell out what its KV cache holds, so that cache bookkeeping is tested
+exactly.
 
-Each token writes two numbers into every layer: the key is 1 + id mod 6, the value 1 + its position. The logits of a
-query are, for each of three layers, six sums: over the slots it sees, the values beside each kind of key. A slot that
-was lost, never written or taken for another position changes a sum. Sums are integers, so float32 holds them exactly.
+Each token writes two numbers into every layer: the key is 1 + id mod 6, the value 1 + its position.
+The logits of a query are, for each of three layers, six sums: over the slots it sees, the values
+beside each kind of key. A slot that was lost, never written or taken for another position changes a
+sum. Sums are integers, so float32 holds them exactly.
 
 B batch, S new tokens, C slots, V vocabulary.
 """
@@ -22,7 +24,11 @@ from gptoss_onnx.manifest import CacheLayer, Manifest, TensorSpec, WeightFile, W
 KINDS = 6
 LAYERS = 3
 VOCAB = KINDS * LAYERS
-_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
 
 
 def write_fake_package(
@@ -36,9 +42,10 @@ def write_fake_package(
 ) -> Path:
     """Write the package.
 
-    `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says so. With `sign` −1 the
-    sums count against a token, which makes greedy continuations that do not repeat themselves. The values are
-    `scale` times the positions: large ones overflow a float16 cache.
+    `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says
+    so. With `sign` −1 the sums count against a token, which makes greedy continuations that do not
+    repeat themselves. The values are `scale` times the positions: large ones overflow a float16
+    cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
@@ -48,7 +55,11 @@ def write_fake_package(
             window,
             1,
             1,
-            *(f"{side}.{i}.{part}" for side in ("past_key_values", "present") for part in ("key", "value")),
+            *(
+                f"{side}.{i}.{part}"
+                for side in ("past_key_values", "present")
+                for part in ("key", "value")
+            ),
         )
         for i, window in enumerate(windows)
     )
@@ -70,10 +81,14 @@ def expected_logits(
     return sums.reshape(-1)
 
 
-def manifest(layers: tuple[CacheLayer, ...], kv_dtype: str, root: Path, recorded_root: str | None) -> Manifest:
+def manifest(
+    layers: tuple[CacheLayer, ...], kv_dtype: str, root: Path, recorded_root: str | None
+) -> Manifest:
     path = root / "weights.safetensors"
     stat = path.stat()
-    entry = WeightFile(path.name, "checkpoint", stat.st_size, stat.st_mtime_ns, header_sha256(path), None)
+    entry = WeightFile(
+        path.name, "checkpoint", stat.st_size, stat.st_mtime_ns, header_sha256(path), None
+    )
     return Manifest(
         exporter="test",
         target="portable",
@@ -85,7 +100,13 @@ def manifest(layers: tuple[CacheLayer, ...], kv_dtype: str, root: Path, recorded
         kv_dtype=kv_dtype,
         cache=layers,
         ops=(),
-        weights=Weights("link" if recorded_root is None else "reference", recorded_root, "hf-dense", True, (entry,)),
+        weights=Weights(
+            "link" if recorded_root is None else "reference",
+            recorded_root,
+            "hf-dense",
+            True,
+            (entry,),
+        ),
         tokenizer_files=(),
         lossy=(),
         unsupported=(),
@@ -96,7 +117,9 @@ def write_bias(path: Path, bias: Sequence[float]) -> int:
     header = b'{"bias":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (VOCAB, 4 * VOCAB)
     header += b" " * (-len(header) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(header)) + header + np.asarray(bias, np.float32).tobytes())
+    path.write_bytes(
+        struct.pack("<Q", len(header)) + header + np.asarray(bias, np.float32).tobytes()
+    )
     return 8 + len(header)
 
 
@@ -113,14 +136,18 @@ class Nodes:
         return output
 
     def constant(self, value: Any, dtype: type[np.generic] = np.int64) -> str:
-        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, dtype), f"c{len(self.constants)}"))
+        self.constants.append(
+            onnx.numpy_helper.from_array(np.asarray(value, dtype), f"c{len(self.constants)}")
+        )
         return self.constants[-1].name
 
     def range_to(self, end: str) -> str:
         return self.add("Range", self.constant(0), self.add("Squeeze", end), self.constant(1))
 
 
-def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float, scale: int) -> onnx.ModelProto:
+def _graph(
+    layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign: float, scale: int
+) -> onnx.ModelProto:
     g = Nodes()
     one, middle = g.constant([1]), g.constant([1, 3])
     new = g.range_to(g.add("Shape", "input_ids", start=1, end=2))
@@ -129,7 +156,8 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign:
     keys = g.add("Cast", g.add("Unsqueeze", kind, middle), to=kv_type)  # (B, 1, S, 1)
     scaled = g.add("Mul", g.add("Add", positions, one), g.constant(scale))
     values = g.add("Cast", g.add("Unsqueeze", scaled, middle), to=kv_type)
-    last = g.add("Unsqueeze", g.add("Sub", g.add("Add", "past_lengths", "new_lengths"), one), one)  # (B, 1)
+    # (B, 1)
+    last = g.add("Unsqueeze", g.add("Sub", g.add("Add", "past_lengths", "new_lengths"), one), one)
     sums = [_layer(g, layer, keys, values, positions, last) for layer in layers]
     signed = g.add("Mul", g.add("Concat", *sums, axis=2), g.constant(sign, np.float32))
     everything = g.add("Add", signed, "bias")  # (B, S, V)
@@ -148,10 +176,16 @@ def _graph(layers: tuple[CacheLayer, ...], kv_type: int, bias_offset: int, sign:
     for i, layer in enumerate(layers):
         shape: list[str | int | None] = ["B", 1, f"C{i}", 1]
         inputs += [value(name, kv_type, shape) for name in (layer.past_key, layer.past_value)]
-        outputs += [value(name, kv_type, shape) for name in (layer.present_key, layer.present_value)]
+        outputs += [
+            value(name, kv_type, shape) for name in (layer.present_key, layer.present_value)
+        ]
     bias = onnx.TensorProto(name="bias", data_type=TensorProto.FLOAT, dims=[VOCAB])
     bias.data_location = TensorProto.EXTERNAL
-    for key, entry in (("location", "weights.safetensors"), ("offset", bias_offset), ("length", 4 * VOCAB)):
+    for key, entry in (
+        ("location", "weights.safetensors"),
+        ("offset", bias_offset),
+        ("length", 4 * VOCAB),
+    ):
         bias.external_data.add(key=key, value=str(entry))
     graph = helper.make_graph(g.nodes, "fake", inputs, outputs, [*g.constants, bias])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10)
@@ -171,8 +205,14 @@ def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, 
     zero, span = g.constant(0), g.constant(layer.window or 1 << 40)
     near = g.add("And", g.add("GreaterOrEqual", distance, zero), g.add("Less", distance, span))
     visible = g.add("And", near, g.add("GreaterOrEqual", held, zero))
-    stored = g.add("Squeeze", g.add("Cast", layer.present_value, to=TensorProto.FLOAT), g.constant([3]))  # (B, 1, C)
+    # (B, 1, C)
+    stored = g.add(
+        "Squeeze", g.add("Cast", layer.present_value, to=TensorProto.FLOAT), g.constant([3])
+    )
     seen = g.add("Where", visible, stored, g.constant(0, np.float32))  # (B, S, C)
-    stored_keys = g.add("Squeeze", g.add("Cast", layer.present_key, to=TensorProto.FLOAT), g.constant([1]))
-    kinds = g.add("Equal", stored_keys, g.constant(np.arange(1, KINDS + 1), np.float32))  # (B, C, 6)
+    stored_keys = g.add(
+        "Squeeze", g.add("Cast", layer.present_key, to=TensorProto.FLOAT), g.constant([1])
+    )
+    # (B, C, 6)
+    kinds = g.add("Equal", stored_keys, g.constant(np.arange(1, KINDS + 1), np.float32))
     return g.add("MatMul", seen, g.add("Cast", kinds, to=TensorProto.FLOAT))

@@ -1,4 +1,6 @@
-"""A small byte-level tokenizer with harmony's control tokens, and a chat template that writes them."""
+"""A small byte-level tokenizer with harmony's control tokens, and a chat template that writes
+them.
+"""
 
 import json
 from pathlib import Path
@@ -17,8 +19,8 @@ SPECIAL = (
     "<|call|>",
     "<|reserved_9|>",
 )
-# The parts of the published template that conversations without tools reach, and tool calls; see tests/clients for
-# the published one itself.
+# The parts of the published template that conversations without tools reach, and tool calls; see
+# tests/clients for the published one itself.
 TEMPLATE = """
 {{- "<|start|>system<|message|>Reasoning: " + (reasoning_effort | default("medium")) + "<|end|>" }}
 {%- if tools %}
@@ -47,11 +49,16 @@ TEMPLATE = """
 {{- "<|start|>assistant" }}
 {%- endif %}
 """
-_SEEN = ["assistant analysis commentary final functions weather json", "the cat sat on the mat. Привет 你好 😀😃"]
+_SEEN = [
+    "assistant analysis commentary final functions weather json",
+    "the cat sat on the mat. Привет 你好 😀😃",
+]
 
 
 def write_harmony_tokenizer(folder: Path, template: str = TEMPLATE, vocab: int = 330) -> Path:
-    """Write tokenizer.json, its configuration and the template; most characters beyond ASCII take several tokens."""
+    """Write tokenizer.json, its configuration and the template; most characters beyond ASCII take
+    several tokens.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,4 +1,6 @@
-"""Random inputs of LinearInt8, and how far a kernel may be off. Legend: N tokens, K input width, M output width."""
+"""Random inputs of LinearInt8, and how far a kernel may be off. Legend: N tokens, K input width, M
+output width.
+"""
 
 import torch
 
@@ -9,7 +11,9 @@ Inputs = dict[str, torch.Tensor | None]
 
 
 def int8_inputs(tokens: int, depth: int, rows: int, with_bias: bool, seed: int = 0) -> Inputs:
-    """Return x (N, K), weight (M, K), scales (M, K/32) of about 1/127 and, where asked for, bias (M)."""
+    """Return x (N, K), weight (M, K), scales (M, K/32) of about 1/127 and, where asked for, bias
+    (M).
+    """
     generator = torch.Generator().manual_seed(seed)
     return {
         "x": torch.randn(tokens, depth, generator=generator),
@@ -21,18 +25,25 @@ def int8_inputs(tokens: int, depth: int, rows: int, with_bias: bool, seed: int =
 
 def in_float64(inputs: Inputs) -> Inputs:
     """Return the inputs with all floats in float64."""
-    return {name: x if x is None or x.dtype == torch.int8 else x.double() for name, x in inputs.items()}
+    return {
+        name: x if x is None or x.dtype == torch.int8 else x.double() for name, x in inputs.items()
+    }
 
 
 def allowed_error(inputs: Inputs, mode: str) -> torch.Tensor:
-    """Return how far each output (N, M) of an activation mode may be from the definition in float64.
+    """Return how far each output (N, M) of an activation mode may be from the definition in
+    float64.
 
-    A share of what its terms add up to without their signs, and a step of a block's largest value for each of them.
+    A share of what its terms add up to without their signs, and a step of a block's largest value
+    for each of them.
     """
     wide = in_float64(inputs)
     x = wide["x"].abs()
-    largest = x.unflatten(1, (-1, BLOCK)).amax(2).repeat_interleave(BLOCK, dim=1) if x.numel() else x
-    weight, scales = inputs["weight"].short().abs(), wide["scales"].abs()  # −128 has no magnitude in 8 bits
+    largest = (
+        x.unflatten(1, (-1, BLOCK)).amax(2).repeat_interleave(BLOCK, dim=1) if x.numel() else x
+    )
+    # −128 has no magnitude in 8 bits
+    weight, scales = inputs["weight"].short().abs(), wide["scales"].abs()
     bias = None if wide["bias"] is None else wide["bias"].abs()
     terms = torch.ops.gptoss.linear_int8(x, weight, scales, bias)
     steps = torch.ops.gptoss.linear_int8(largest, weight, scales, None)

@@ -1,8 +1,9 @@
-"""Traces and golden vectors, made once a test run by whichever export needs them first, and read by the others.
+"""Traces and golden vectors, made once a test run by whichever export needs them first, and read by
+the others.
 
-They take nearly all of an export's seconds. A graph depends on nothing but the configuration, the parameters' names,
-types and shapes, and the cache's type; golden vectors on the configuration, the weights and the tokenizer. They are
-kept in files, which the processes of a parallel run share.
+They take nearly all of an export's seconds. A graph depends on nothing but the configuration, the
+parameters' names, types and shapes, and the cache's type; golden vectors on the configuration, the
+weights and the tokenizer. They are kept in files, which the processes of a parallel run share.
 """
 
 import hashlib
@@ -24,11 +25,15 @@ from gptoss_onnx.reference import GptOss
 
 @contextmanager
 def made_once(folder: Path) -> Iterator[None]:
-    """Inside the block, `export` keeps its traces and golden vectors in `folder`, and takes those that are there."""
+    """Inside the block, `export` keeps its traces and golden vectors in `folder`, and takes those
+    that are there.
+    """
     folder.mkdir(exist_ok=True)
 
     def kept_trace(model: GptOss, kv_dtype: torch.dtype) -> ir.Model:
-        parameters = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+        parameters = [
+            (name, tensor.dtype, tuple(tensor.shape)) for name, tensor in model.state_dict().items()
+        ]
         path = folder / f"{_digest(model.config, parameters, kv_dtype)}.onnx"
         with FileLock(f"{path}.lock"):
             if not path.exists():
@@ -36,8 +41,14 @@ def made_once(folder: Path) -> Iterator[None]:
             return _load(path)
 
     def kept_golden(model: GptOss, target: Path, tokenizer_file: Path | None) -> None:
-        weights = [(name, tensor.dtype, _digest(_bytes(tensor))) for name, tensor in model.state_dict().items()]
-        path = folder / f"{_digest(model.config, weights, tokenizer_file and tokenizer_file.read_bytes())}.json"
+        weights = [
+            (name, tensor.dtype, _digest(_bytes(tensor)))
+            for name, tensor in model.state_dict().items()
+        ]
+        path = (
+            folder
+            / f"{_digest(model.config, weights, tokenizer_file and tokenizer_file.read_bytes())}.json"
+        )
         written = target / golden.FOLDER / golden.FILE
         with FileLock(f"{path}.lock"):
             if path.exists():
@@ -57,7 +68,9 @@ def _save(model: ir.Model, path: Path) -> None:
     """Write a trace, whose initializers but one have no value, which a file cannot say."""
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
-            value.const_value = ir.ExternalTensor("none", 0, 0, value.dtype, shape=value.shape, name=name)
+            value.const_value = ir.ExternalTensor(
+                "none", 0, 0, value.dtype, shape=value.shape, name=name
+            )
     _appear(path, ir.to_proto(model).SerializeToString())
 
 

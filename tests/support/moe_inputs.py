@@ -5,8 +5,12 @@ import torch
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
 
 
-def mxfp4_inputs(tokens: int, hidden: int, width: int, experts: int, seed: int) -> dict[str, torch.Tensor]:
-    """Return the inputs of MoEDispatchMXFP4 in their order; the scales let some products reach the clamps."""
+def mxfp4_inputs(
+    tokens: int, hidden: int, width: int, experts: int, seed: int
+) -> dict[str, torch.Tensor]:
+    """Return the inputs of MoEDispatchMXFP4 in their order; the scales let some products reach the
+    clamps.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def integers(low: int, high: int, *shape: int) -> torch.Tensor:
@@ -28,10 +32,17 @@ def mxfp4_inputs(tokens: int, hidden: int, width: int, experts: int, seed: int) 
 
 
 def dense_inputs(mxfp4: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return the same experts as Hugging Face's dense layout stores them; every value here is exact in bfloat16."""
+    """Return the same experts as Hugging Face's dense layout stores them; every value here is exact
+    in bfloat16.
+    """
 
     def dense(name: str) -> torch.Tensor:
-        return decode_mxfp4(mxfp4[f"{name}_blocks"], mxfp4[f"{name}_scales"]).transpose(1, 2).contiguous().to(dtype)
+        return (
+            decode_mxfp4(mxfp4[f"{name}_blocks"], mxfp4[f"{name}_scales"])
+            .transpose(1, 2)
+            .contiguous()
+            .to(dtype)
+        )
 
     kept = ("hidden", "router_logits")
     return {

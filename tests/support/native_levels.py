@@ -1,9 +1,11 @@
-"""Run one-op models with the native kernels, at the CPU level in use and at each of the others this machine has.
+"""Run one-op models with the native kernels, at the CPU level in use and at each of the others this
+machine has.
 
-The library reads GPTOSS_CPU_LEVEL once, so each level has a process of its own, started once for a test run:
+The library reads GPTOSS_CPU_LEVEL once, so each level has a process of its own, started once for a
+test run:
 
-    cases = [NativeCase(op_model("Linear", inputs, {}).SerializeToString(), inputs) for inputs in ...]
-    for level in cpu_levels():
+    cases = [NativeCase(op_model("Linear", inputs, {}).SerializeToString(), inputs) for inputs in
+    ...] for level in cpu_levels():
         outputs = run_at_level(level, cases, tmp_path)  # per case, its outputs
 """
 
@@ -24,21 +26,30 @@ from gptoss_onnx.custom_ops import library
 from support.op_models import run_ort
 
 # GPTOSS_TEST_LIBRARY names another build than the installed one, for instance one with sanitizers.
-LIBRARY = Path(os.environ["GPTOSS_TEST_LIBRARY"]) if "GPTOSS_TEST_LIBRARY" in os.environ else library.library_path()
+LIBRARY = (
+    Path(os.environ["GPTOSS_TEST_LIBRARY"])
+    if "GPTOSS_TEST_LIBRARY" in os.environ
+    else library.library_path()
+)
 # Each includes the ones before it.
 LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx")
 _DONE = "done\n"
 
-needs_native = pytest.mark.skipif(LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)")
+needs_native = pytest.mark.skipif(
+    LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)"
+)
 
 
 @dataclass(frozen=True)
 class NativeCase:
-    """A model (its bytes, or its path where it has external data), its inputs, and how the session is set up."""
+    """A model (its bytes, or its path where it has external data), its inputs, and how the session
+    is set up.
+    """
 
     model: bytes | str
     inputs: Mapping[str, torch.Tensor | None]
-    config: Mapping[str, str] = field(default_factory=dict)  # session config entries, as gptoss.activations
+    # session config entries, as gptoss.activations
+    config: Mapping[str, str] = field(default_factory=dict)
     threads: int = 2
 
 
@@ -58,7 +69,8 @@ def native_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # a node that is expected to fail keeps off stderr
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other tests want the cores
+    # other tests want the cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for key, value in (config or {}).items():  # before registering: the library reads them then
         options.add_session_config_entry(key, value)
     options.register_custom_ops_library(str(LIBRARY))
@@ -79,19 +91,25 @@ def run_at_level(level: str, cases: Sequence[NativeCase], folder: Path) -> list[
     process.stdin.write(f"{given}\t{found}\n")
     process.stdin.flush()
     answer = process.stdout.readline()
-    assert answer == _DONE, f"level {level}: its process ended with {process.wait()}; stderr says why"
+    assert answer == _DONE, (
+        f"level {level}: its process ended with {process.wait()}; stderr says why"
+    )
     outputs: list[list[torch.Tensor]] = torch.load(found)
     return outputs
 
 
 @cache
-def _session(model: bytes | str, config: tuple[tuple[str, str], ...], threads: int) -> onnxruntime.InferenceSession:
+def _session(
+    model: bytes | str, config: tuple[tuple[str, str], ...], threads: int
+) -> onnxruntime.InferenceSession:
     return native_session(model, dict(config), threads)
 
 
 @cache
 def _process(level: str) -> subprocess.Popen[str]:
-    """Start the process of `level`; it ends when the test run does, which closes its standard input."""
+    """Start the process of `level`; it ends when the test run does, which closes its standard
+    input.
+    """
     environment = {
         **os.environ,
         "GPTOSS_CPU_LEVEL": level,
@@ -99,7 +117,9 @@ def _process(level: str) -> subprocess.Popen[str]:
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
     command = [sys.executable, "-m", "support.native_levels"]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _serve() -> None:

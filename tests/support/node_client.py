@@ -1,4 +1,6 @@
-"""The Node client as the tests run it: installed where it stands, and built with its addon once a test run."""
+"""The Node client as the tests run it: installed where it stands, and built with its addon once a
+test run.
+"""
 
 import os
 import subprocess
@@ -14,7 +16,12 @@ CLIENT = Path(__file__).parents[2] / "clients" / "node"
 def succeed(*command: str, **environment: str) -> str:
     """Run a command in the client's folder, which must succeed; returns what it printed."""
     done = subprocess.run(
-        command, cwd=CLIENT, env=os.environ | environment, capture_output=True, text=True, check=False
+        command,
+        cwd=CLIENT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}{done.stderr[-3000:]}"
     return done.stdout
@@ -31,4 +38,6 @@ def _build() -> None:
     if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
         succeed("npm", "ci")
     succeed("npm", "run", "build")
-    assert (CLIENT / "build" / "Release" / "gptoss_ort.node").is_file(), "the addon was not built: no C++ compiler?"
+    assert (CLIENT / "build" / "Release" / "gptoss_ort.node").is_file(), (
+        "the addon was not built: no C++ compiler?"
+    )

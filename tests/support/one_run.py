@@ -1,4 +1,6 @@
-"""What the processes of a parallel test run share: one folder, and work that one of them does for all."""
+"""What the processes of a parallel test run share: one folder, and work that one of them does for
+all.
+"""
 
 import os
 from collections.abc import Callable
@@ -15,7 +17,9 @@ def run_folder(factory: pytest.TempPathFactory) -> Path:
 
 
 def once(factory: pytest.TempPathFactory, name: str, work: Callable[[], None]) -> None:
-    """Do the work of this name unless a process of this test run has; what is being done is waited for."""
+    """Do the work of this name unless a process of this test run has; what is being done is waited
+    for.
+    """
     done = run_folder(factory) / f"{name}.done"
     with FileLock(done.with_suffix(".lock")):
         if not done.exists():

@@ -31,11 +31,19 @@ _OUTPUT_RANKS = {
 }
 
 
-def op_model(name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]) -> onnx.ModelProto:
-    """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes; None is omitted."""
+def op_model(
+    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]
+) -> onnx.ModelProto:
+    """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes;
+    None is omitted.
+    """
     signature = SIGNATURES[name]
-    names = [operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs]
-    node = helper.make_node(name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **attributes)
+    names = [
+        operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs
+    ]
+    node = helper.make_node(
+        name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **attributes
+    )
     types = {
         operand.group: _ELEMENT_TYPES[tensor.dtype]
         for operand in signature.inputs
@@ -45,7 +53,9 @@ def op_model(name: str, inputs: Mapping[str, torch.Tensor | None], attributes: M
         [node],
         name,
         [
-            helper.make_tensor_value_info(operand.name, types[operand.group], [None] * inputs[operand.name].dim())
+            helper.make_tensor_value_info(
+                operand.name, types[operand.group], [None] * inputs[operand.name].dim()
+            )
             for operand in signature.inputs
             if operand.name in names
         ],
@@ -55,7 +65,9 @@ def op_model(name: str, inputs: Mapping[str, torch.Tensor | None], attributes: M
         ],
     )
     imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
-    model = helper.make_model(graph, functions=function_protos([name]), opset_imports=imports, ir_version=IR_VERSION)
+    model = helper.make_model(
+        graph, functions=function_protos([name]), opset_imports=imports, ir_version=IR_VERSION
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -64,10 +76,14 @@ def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
-def run_ort(session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Tensor | None]) -> list[torch.Tensor]:
+def run_ort(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Tensor | None]
+) -> list[torch.Tensor]:
     """Run a one-op session; bfloat16 goes in and out as its bits."""
     binding = session.io_binding()
     kept = []
@@ -81,10 +97,14 @@ def run_ort(session: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Te
     return [_from_ort(value) for value in binding.get_outputs()]
 
 
-def run_reference(model: onnx.ModelProto, inputs: Mapping[str, torch.Tensor | None]) -> list[torch.Tensor]:
+def run_reference(
+    model: onnx.ModelProto, inputs: Mapping[str, torch.Tensor | None]
+) -> list[torch.Tensor]:
     """Run the model in onnx.reference (float32 caches only: numpy has no bfloat16)."""
     feeds = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
-    return [torch.from_numpy(np.asarray(array)) for array in ReferenceEvaluator(model).run(None, feeds)]
+    return [
+        torch.from_numpy(np.asarray(array)) for array in ReferenceEvaluator(model).run(None, feeds)
+    ]
 
 
 def ort_value(tensor: torch.Tensor) -> onnxruntime.OrtValue:
@@ -92,7 +112,9 @@ def ort_value(tensor: torch.Tensor) -> onnxruntime.OrtValue:
     tensor = tensor.contiguous()
     if tensor.dtype == torch.bfloat16:
         bits = tensor.view(torch.uint16).numpy()
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            bits, onnx.TensorProto.BFLOAT16
+        )
     return onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())
 
 

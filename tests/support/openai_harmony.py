@@ -1,8 +1,9 @@
-"""OpenAI's own parser of harmony, run as a script: `python openai_harmony.py FOLDER < token-ids.json > messages.json`.
+"""OpenAI's own parser of harmony, run as a script: `python openai_harmony.py FOLDER <
+token-ids.json > messages.json`.
 
-FOLDER holds `harmony` (openai-harmony, installed by tests/clients/published.sh) and `tokenizer`. stdin is a list of
-answers, each a list of token ids; stdout a list of lists of [channel, recipient, content type, text], or null where it
-refuses one.
+FOLDER holds `harmony` (openai-harmony, installed by tests/clients/published.sh) and `tokenizer`.
+stdin is a list of answers, each a list of token ids; stdout a list of lists of [channel, recipient,
+content type, text], or null where it refuses one.
 """
 
 import base64
@@ -26,10 +27,15 @@ def main() -> None:
 
         def parsed(ids: list[int]) -> list[list[str | None]] | None:
             try:
-                messages = encoding.parse_messages_from_completion_tokens(ids, harmony.Role.ASSISTANT)
+                messages = encoding.parse_messages_from_completion_tokens(
+                    ids, harmony.Role.ASSISTANT
+                )
             except harmony.HarmonyError:
                 return None
-            return [[m.channel, m.recipient, m.content_type, "".join(c.text for c in m.content)] for m in messages]
+            return [
+                [m.channel, m.recipient, m.content_type, "".join(c.text for c in m.content)]
+                for m in messages
+            ]
 
         document: Any = [parsed(ids) for ids in json.load(sys.stdin)]
         json.dump(document, sys.stdout)
@@ -40,12 +46,16 @@ def _write_vocabulary(tokenizer: Path, folder: Path) -> None:
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
     # GPT-2's table: bytes that cannot be printed stand at 256 and above.
-    bytes_of = {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+    bytes_of = {chr(byte): byte for byte in visible} | {
+        chr(256 + n): byte for n, byte in enumerate(hidden)
+    }
     words = json.loads(tokenizer.read_bytes())["model"]["vocab"]
     with (folder / "o200k_base.tiktoken").open("wb") as file:
         for word, id_ in sorted(words.items(), key=lambda item: item[1]):
             if id_ < 199998:
-                file.write(base64.b64encode(bytes(bytes_of[letter] for letter in word)) + b" %d\n" % id_)
+                file.write(
+                    base64.b64encode(bytes(bytes_of[letter] for letter in word)) + b" %d\n" % id_
+                )
 
 
 if __name__ == "__main__":

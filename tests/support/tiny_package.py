@@ -1,4 +1,6 @@
-"""A tiny checkpoint with a byte-level tokenizer and a chat template, and its exported package, made once a run."""
+"""A tiny checkpoint with a byte-level tokenizer and a chat template, and its exported package, made
+once a run.
+"""
 
 import shutil
 from pathlib import Path
@@ -11,14 +13,18 @@ from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 
 LONGEST = 160  # tokens the model takes: short, so that going beyond it is cheap
 VOCAB = 320
-CHAT_TEMPLATE = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[assistant]"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[assistant]"
+)
 
 
 def tiny_checkpoint(factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint's folder; not to be written to."""
     folder = factory.getbasetemp() / "tiny-checkpoint"
     if not folder.exists():
-        make_checkpoint(folder, tiny_config(num_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB))
+        make_checkpoint(
+            folder, tiny_config(num_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB)
+        )
         _byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     return folder
@@ -41,7 +47,9 @@ def clone(folder: Path, to: Path) -> Path:
 def _byte_tokenizer() -> tokenizers.Tokenizer:
     """Return a tokenizer that gives every byte of a text an id of its own."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE({letter: id_ for id_, letter in enumerate(alphabet)}, []))
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE({letter: id_ for id_, letter in enumerate(alphabet)}, [])
+    )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
     return backend

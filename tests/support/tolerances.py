@@ -1,62 +1,74 @@
 """Every tolerance of the test suite, with its reason; tests hold no literals of their own."""
 
-# One op in float32 against its float32 definition: another order of summation over at most a few hundred terms.
+# One op in float32 against its float32 definition: another order of summation over at most a few
+# hundred terms.
 BODY_FLOAT32 = 2e-5
-# The same with a 16-bit cache: both sides round alike, but a value on the edge may round to its other neighbour,
-# one unit in the last place of the stored key or value.
+# The same with a 16-bit cache: both sides round alike, but a value on the edge may round to its
+# other neighbour, one unit in the last place of the stored key or value.
 BODY_FLOAT16_CACHE = 4e-3
 BODY_BFLOAT16_CACHE = 3e-2
-# Reference against transformers, logits of tiny models in float32: the same formula, matrix products of other shapes.
+# Reference against transformers, logits of tiny models in float32: the same formula, matrix
+# products of other shapes.
 REFERENCE_LOGITS = 1e-4
 # Package with portable bodies against transformers in float32.
 PACKAGE_LOGITS = 2e-4
-# The same with native kernels: at level amx `exact` multiplies two bfloat16 terms, 5e-6 a layer, and logits of random
-# models are large. Seen: 3e-4 on them, 2e-5 on the demo checkpoint.
+# The same with native kernels: at level amx `exact` multiplies two bfloat16 terms, 5e-6 a layer,
+# and logits of random models are large. Seen: 3e-4 on them, 2e-5 on the demo checkpoint.
 PACKAGE_LOGITS_NATIVE = 1e-3
-# Relative error (norms) of experts and projections in float32: dot products of a few hundred terms, summed otherwise.
+# Relative error (norms) of experts and projections in float32: dot products of a few hundred terms,
+# summed otherwise.
 BODY_EXPERTS = 2e-6
 # Our error metrics in float64 against torch's: rounding of a short sum.
 METRICS = 1e-6
-# Native Linear against float64, as a share of Σ|x·w| + |b|: float32 sums of up to some thousand terms (seen: 4e-7), and
-# at level amx a token is two bfloat16 terms, which lose 2^-17 of it at worst. Norms stay within 3e-6.
+# Native Linear against float64, as a share of Σ|x·w| + |b|: float32 sums of up to some thousand
+# terms (seen: 4e-7), and at level amx a token is two bfloat16 terms, which lose 2^-17 of it at
+# worst. Norms stay within 3e-6.
 NATIVE_LINEAR = 9e-6
-# What a quantized weight may be off in steps of its scale: half a step, and what float32 rounds in scale and quotient.
+# What a quantized weight may be off in steps of its scale: half a step, and what float32 rounds in
+# scale and quotient.
 INT8_HALF_STEP = 0.5 + 2e-5
-# Native LinearInt8 against float64, as a share of Σ|x·w| + |b|. exact: as Linear; at level amx both operands are two
-# bfloat16 terms without the smallest product, 3 · 2^-18 at worst. The others may round both operands to bfloat16.
+# Native LinearInt8 against float64, as a share of Σ|x·w| + |b|. exact: as Linear; at level amx both
+# operands are two bfloat16 terms without the smallest product, 3 · 2^-18 at worst. The others may
+# round both operands to bfloat16.
 NATIVE_INT8 = {"exact": 1.2e-5, "bf16": 8e-3, "int8": 8e-3}
-# And of each term's block the share of the largest |x| that one digit's step is: three digits, two, one.
+# And of each term's block the share of the largest |x| that one digit's step is: three digits, two,
+# one.
 NATIVE_INT8_STEP = {"exact": 2**-23, "bf16": 2**-15, "int8": 2**-7}
-# The same in norms, whose errors average: what mode exact promises a layer, and the others measured on normal numbers.
-# `rounded` is against the definition on tokens rounded as the mode says.
+# The same in norms, whose errors average: what mode exact promises a layer, and the others measured
+# on normal numbers. `rounded` is against the definition on tokens rounded as the mode says.
 NATIVE_INT8_NORM = {"exact": 1e-5, "bf16": 5e-3, "int8": 2e-2, "rounded": 1e-4}
-# Native SinkAttention in float32 arithmetic against its definition on random caches of up to 3000 tokens. Seen: 3e-6.
+# Native SinkAttention in float32 arithmetic against its definition on random caches of up to 3000
+# tokens. Seen: 3e-6.
 NATIVE_ATTENTION = 1e-5
-# The same with queries and softmax weights rounded to bfloat16 (2^-9 each) on values of size 1. Seen: 7e-3.
+# The same with queries and softmax weights rounded to bfloat16 (2^-9 each) on values of size 1.
+# Seen: 7e-3.
 NATIVE_ATTENTION_BF16_PRODUCTS = 2e-2
-# Native experts against the definition in float64, relative (norms), by activation mode. exact: what the mode promises;
-# kernels reach a tenth of it. bf16 and int8: rounding the activations of two projections, 2^-9 and a 254th of each
-# block's largest, and what cancels in a few tens of outputs widens it. Seen: 5e-7 … 2e-6, 7e-3, 2e-2.
+# Native experts against the definition in float64, relative (norms), by activation mode. exact:
+# what the mode promises; kernels reach a tenth of it. bf16 and int8: rounding the activations of
+# two projections, 2^-9 and a 254th of each block's largest, and what cancels in a few tens of
+# outputs widens it. Seen: 5e-7 … 2e-6, 7e-3, 2e-2.
 NATIVE_EXPERTS = {"exact": 1e-5, "bf16": 3e-2, "int8": 1e-1}
-# The same kernels at two CPU levels: sums in another order, and in bf16 and int8 an activation between the layers
-# that rounds to its other neighbour because of it.
+# The same kernels at two CPU levels: sums in another order, and in bf16 and int8 an activation
+# between the layers that rounds to its other neighbour because of it.
 NATIVE_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 2e-3, "int8": 5e-3}
-# The fuzzer's versions of the two above: among a hundred thousand calls, some have one token, one chosen expert and
-# few outputs, where a single activation that rounds to its other neighbour shows.
+# The fuzzer's versions of the two above: among a hundred thousand calls, some have one token, one
+# chosen expert and few outputs, where a single activation that rounds to its other neighbour shows.
 FUZZ_EXPERTS = {"exact": 1e-5, "bf16": 5e-2, "int8": 2e-1}
 FUZZ_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 1e-2, "int8": 4e-2}
-# Draws of a client's sampler against the distribution it samples, in standard deviations of a frequency: of some
-# hundred frequencies with fixed seeds none lies further out by chance.
+# Draws of a client's sampler against the distribution it samples, in standard deviations of a
+# frequency: of some hundred frequencies with fixed seeds none lies further out by chance.
 SAMPLING_SIGMAS = 5.0
-# Scores of our sampler, in float64, against transformers' warpers in float32: a score of up to 400 (logits of 20 over
-# the least temperature tried) has its last place at 3e-5, and three steps round.
+# Scores of our sampler, in float64, against transformers' warpers in float32: a score of up to 400
+# (logits of 20 over the least temperature tried) has its last place at 3e-5, and three steps round.
 SAMPLER_FLOAT32 = 1e-4
 # Probabilities of a sampler against the exact ones of the table that all clients share.
 SAMPLER_PROBABILITIES = 1e-9
-# Logits of a client against the Python session's, run in other chunks, by type of KV cache: the native kernels sum in
-# another order, and a stored key or value on the edge rounds to its other neighbour.
+# Logits of a client against the Python session's, run in other chunks, by type of KV cache: the
+# native kernels sum in another order, and a stored key or value on the edge rounds to its other
+# neighbour.
 CLIENT_LOGITS = {"float32": 1e-3, "bfloat16": 1e-1}
 
-# Root mean square of what rounding trained MXFP4 experts to 4-bit integers loses, relative to that of the weights. The
-# demo checkpoint's matrices lose 6.2 to 6.7 %, and 10.4 to 10.6 % with one step for all blocks.
+# Root mean square of what rounding trained MXFP4 experts to 4-bit integers loses, relative to that
+# of the weights. The demo checkpoint's matrices lose 6.2 to 6.7 %, and 10.4 to 10.6 % with one step
+# for all blocks.
 INT4_ROUNDING = 0.08

@@ -1,4 +1,6 @@
-"""The `gptoss-onnx` command: one file per subcommand, each importing what it needs only when it runs."""
+"""The `gptoss-onnx` command: one file per subcommand, each importing what it needs only when it
+runs.
+"""
 
 from gptoss_onnx.cli.application import main
 

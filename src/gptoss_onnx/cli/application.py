@@ -1,7 +1,8 @@
 """The command group, and what becomes of an error: one line on stderr and an exit code.
 
-Exit codes: 0 done; 1 the check ran and failed; 2 wrong input or environment; 130 interrupted; 141 the reader of
-stdout went away; 143 terminated; the last three as for a program that the signal kills.
+Exit codes: 0 done; 1 the check ran and failed; 2 wrong input or environment; 130 interrupted; 141
+the reader of stdout went away; 143 terminated; the last three as for a program that the signal
+kills.
 """
 
 import atexit
@@ -48,16 +49,28 @@ class Application(click.Group):
     ) -> Any:
         """Run one command line and exit; see `click.Command.main`."""
         if standalone_mode and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what cleans up does
-            # Python's last search for garbage takes 1.5 s where PyTorch is loaded, and frees what ends anyway.
+            # so that what cleans up does
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+            # Python's last search for garbage takes 1.5 s where PyTorch is loaded, and frees what
+            # ends anyway.
             atexit.register(gc.freeze)
         with Invocation() as invocation:
-            run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, obj=invocation, **extra)
+            run = partial(
+                super().main,
+                args,
+                prog_name,
+                complete_var,
+                standalone_mode=False,
+                obj=invocation,
+                **extra,
+            )
             code = _exit_code(run, invocation) if standalone_mode else run()
         return sys.exit(code) if standalone_mode else code
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; click itself would end with 1 where the reader of stdout goes away."""
+        """Run the subcommand; click itself would end with 1 where the reader of stdout goes
+        away.
+        """
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -86,7 +99,9 @@ Completion of commands and options with the Tab key:
 @verbose_option
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Export gpt-oss checkpoints to ONNX packages, prove them against PyTorch, and run them with ONNX Runtime."""
+    """Export gpt-oss checkpoints to ONNX packages, prove them against PyTorch, and run them with
+    ONNX Runtime.
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -109,12 +124,15 @@ def _exit_code(run: Callable[[], Any], invocation: Invocation) -> int:
     except click.ClickException as error:
         return _tell(f"error: {_usage(error)}", WRONG, invocation)
     except (_ClosedPipeError, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        # for Python's own flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except GptOssError as error:
         return _tell(f"error: {error}", WRONG, invocation)
     except MemoryError as error:
-        return _tell(f"error: out of memory: {str(error) or 'free some, or ask for less'}", WRONG, invocation)
+        return _tell(
+            f"error: out of memory: {str(error) or 'free some, or ask for less'}", WRONG, invocation
+        )
     except OSError as error:
         return _tell(f"error: {_system(error)}", WRONG, invocation)
     except Exception as error:  # noqa: BLE001 - a bug; Python's own exit code, 1, would say that a check failed
@@ -124,7 +142,9 @@ def _exit_code(run: Callable[[], Any], invocation: Invocation) -> int:
 
 
 def _tell(text: str, code: int, invocation: Invocation) -> int:
-    """Print the line (a message may quote text of several), below its traceback where that is wanted."""
+    """Print the line (a message may quote text of several), below its traceback where that is
+    wanted.
+    """
     if invocation.verbose:
         traceback.print_exc()
     print(one_line(text), file=sys.stderr)  # noqa: T201 - the terminal is what this is for

@@ -1,4 +1,6 @@
-"""`gptoss-onnx bench`: how fast a package is on this machine, and how far from what the machine can do."""
+"""`gptoss-onnx bench`: how fast a package is on this machine, and how far from what the machine can
+do.
+"""
 
 import os
 import sys
@@ -8,7 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gptoss_onnx.cli.console import extra, file_size, is_verbose, kernel_options, print_json, say, verbose_option
+from gptoss_onnx.cli.console import (
+    extra,
+    file_size,
+    is_verbose,
+    kernel_options,
+    print_json,
+    say,
+    verbose_option,
+)
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -20,10 +30,33 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Time a package beside what the machine can do.")
 @click.argument("package", type=click.Path(path_type=Path))
-@click.option("--prefill", type=click.IntRange(min=1), default=512, show_default=True, help="Tokens of one prefill.")
-@click.option("--decode", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens decoded one by one.")
-@click.option("--context", type=click.IntRange(min=0), default=0, help="Tokens in the cache before either; default 0.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often prefill runs.")
+@click.option(
+    "--prefill",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Tokens of one prefill.",
+)
+@click.option(
+    "--decode",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Tokens decoded one by one.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Tokens in the cache before either; default 0.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How often prefill runs.",
+)
 @kernel_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; without it one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -41,8 +74,9 @@ def bench(
 ) -> None:
     """Time PACKAGE with random tokens, and measure in the same run what this machine can do.
 
-    Random, because routing must vary: a token that repeats finds its experts in the processor's caches. Decode has
-    a memory floor, the time that reading its weights and KV cache takes with nothing else to do.
+    Random, because routing must vary: a token that repeats finds its experts in the processor's
+    caches. Decode has a memory floor, the time that reading its weights and KV cache takes with
+    nothing else to do.
     """
     with extra("cpu"):
         from gptoss_onnx.cli.stopwatch import Plan
@@ -62,7 +96,8 @@ def _check_length(package: "PackageFolder", plan: "Plan") -> None:
     longest = package.model_size("max_position_embeddings")
     if plan.longest > longest:
         raise InputError(
-            f"--context {plan.context} with --prefill {plan.prefill} and --decode {plan.decode}: found {plan.longest} "
+            f"--context {plan.context} with --prefill {plan.prefill} and --decode {plan.decode}: "
+            f"found {plan.longest} "
             f"tokens, expected at most {longest}, the longest this model takes"
         )
 
@@ -93,7 +128,12 @@ def _measure(
     with Session.open(package.folder, kernels, activations, threads=threads) as session:
         times = Stopwatch(session, reader, _tell).times(plan, time.perf_counter() - begin)
         settings = Settings(
-            str(package.folder), session.kernels, activations, manifest.kv_dtype, threads, onnxruntime.__version__
+            str(package.folder),
+            session.kernels,
+            activations,
+            manifest.kv_dtype,
+            threads,
+            onnxruntime.__version__,
         )
     after = before if isinstance(before, str) else _machine(cores)
     return Speed(
@@ -108,7 +148,9 @@ def _measure(
 
 
 def _machine(threads: int) -> "Machine | str":
-    """Return what the machine can do, or why that cannot be measured: the package runs all the same."""
+    """Return what the machine can do, or why that cannot be measured: the package runs all the
+    same.
+    """
     from gptoss_onnx.custom_ops.machine import measure
 
     _tell("machine")

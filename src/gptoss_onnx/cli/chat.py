@@ -58,8 +58,8 @@ def chat(
 ) -> None:
     """Talk with PACKAGE: each line you write is a message, and /help lists the commands.
 
-    Answers go to stdout; all else goes to stderr, so that a script can write the messages and read the
-    answers. The conversation stays in one cache: only what is new in it is computed.
+    Answers go to stdout; all else goes to stderr, so that a script can write the messages and read
+    the answers. The conversation stays in one cache: only what is new in it is computed.
     """
     with extra("cpu"):
         from gptoss_onnx.runtime import Conversation, Session, Tokenizer, open_package
@@ -68,7 +68,9 @@ def chat(
     opened = open_package(package)
     tokenizer = Tokenizer.open(opened.folder)
     tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
-    settings = sampling(options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size")))
+    settings = sampling(
+        options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size"))
+    )
     variables = template_variables(tokenizer, reasoning_effort)
     with (
         Session.open(package, kernels, activations, provider, threads) as session,
@@ -156,7 +158,10 @@ class _Talk:
         """Say how an answer ended and, on a terminal or with --verbose, how fast it was."""
         count, generation = len(answer.tokens), answer.generation
         if answer.finish_reason == "length":
-            _note(f"cut off after {count} tokens: that many are allowed (--max-new-tokens), or fit into the model")
+            _note(
+                f"cut off after {count} tokens: that many are allowed (--max-new-tokens), or fit "
+                "into the model"
+            )
         if is_verbose() or sys.stderr.isatty():
             seconds = generation.prefill_seconds + generation.decode_seconds
             cached = f"{self._conversation.reused} of {len(answer.prompt)} prompt tokens were in the cache"

@@ -34,7 +34,9 @@ def hub_options(command: Command) -> Command:
 
 
 def find_checkpoint(source: str, revision: str | None, download: bool, display: "Display") -> Path:
-    """Return the folder of the checkpoint, downloaded if that is asked for; raises as `locate` does."""
+    """Return the folder of the checkpoint, downloaded if that is asked for; raises as `locate`
+    does.
+    """
     from gptoss_onnx.locate import locate
 
     if download:

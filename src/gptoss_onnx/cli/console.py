@@ -1,4 +1,6 @@
-"""What every command shares: the --verbose flag, logging to stderr, JSON on stdout, and hints for missing extras."""
+"""What every command shares: the --verbose flag, logging to stderr, JSON on stdout, and hints for
+missing extras.
+"""
 
 import logging
 import os
@@ -23,10 +25,11 @@ class Invocation:
 
     Attributes:
         verbose: whether `--verbose` was given.
-        before_a_line: called before a record or warning is printed, to make room for it; None for nothing to do.
+        before_a_line: called before a record or warning is printed, to make room for it; None for
+            nothing to do.
 
-    A context manager. Records go to stderr: of this project from WARNING on, of others from ERROR on (their
-    warnings are seldom something a user can act on); verbose shows INFO and WARNING.
+    A context manager. Records go to stderr: of this project from WARNING on, of others from ERROR
+    on (their warnings are seldom something a user can act on); verbose shows INFO and WARNING.
     """
 
     def __init__(self) -> None:
@@ -62,7 +65,9 @@ class Invocation:
             self.before_a_line()
         return shown
 
-    def _show_warning(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    def _show_warning(
+        self, message: Warning | str, category: type[Warning], *where: Any, **more: Any
+    ) -> None:
         if self.verbose:
             if self.before_a_line is not None:
                 self.before_a_line()
@@ -127,8 +132,8 @@ def print_json(document: Mapping[str, Any]) -> None:
 def let_threads_sleep() -> None:
     """Make PyTorch's idle threads sleep; to be called before it is imported.
 
-    By default they spin at every barrier. On small tensors, on a machine that runs anything else, that makes the
-    reference many times slower than one thread alone would be.
+    By default they spin at every barrier. On small tensors, on a machine that runs anything else,
+    that makes the reference many times slower than one thread alone would be.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -145,12 +150,16 @@ def extra(name: str) -> Iterator[None]:
         missing = (error.name or "").partition(".")[0]
         if missing == OURS:
             raise
-        found = f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{error}"
+        found = (
+            f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{error}"
+        )
         raise RuntimeUnavailable(f"{found}: this command needs {install_command(name)}") from error
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, as short as white space allows, with other control characters escaped."""
+    """Return the text on one line, as short as white space allows, with other control characters
+    escaped.
+    """
     return printable(" ".join(text.split()))
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
-from gptoss_onnx.cli.console import Command, count_of, extra, file_size, let_threads_sleep, say, verbose_option
+from gptoss_onnx.cli.console import (
+    Command,
+    count_of,
+    extra,
+    file_size,
+    let_threads_sleep,
+    say,
+    verbose_option,
+)
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
 
@@ -60,12 +68,19 @@ def choice(
     type=click.Path(path_type=Path),
     help="The package folder to make.",
 )
-@click.option("--force", is_flag=True, cls=GroupedOption, group="The package", help="Replace an existing package.")
+@click.option(
+    "--force",
+    is_flag=True,
+    cls=GroupedOption,
+    group="The package",
+    help="Replace an existing package.",
+)
 @choice(
     GRAPH,
     "--target",
     ("portable", "ort"),
-    "The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, the ops of stock "
+    "The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, "
+    "the ops of stock "
     "ONNX Runtime builds, for onnxruntime-genai and the web.",
     default="portable",
 )
@@ -73,7 +88,8 @@ def choice(
     GRAPH,
     "--provider",
     ("cpu", "cuda"),
-    "What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts compute in bfloat16. "
+    "What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts "
+    "compute in bfloat16. "
     "Lossy; never run so far, for lack of a GPU.",
     default="cpu",
 )
@@ -87,7 +103,8 @@ def choice(
     WEIGHTS,
     "--weights",
     ("link", "copy", "reference"),
-    "link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort always); reference: "
+    "link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort "
+    "always); reference: "
     "they stay there.",
 )
 @choice(
@@ -121,8 +138,8 @@ def export(
 ) -> None:
     """Export CHECKPOINT to an ONNX package.
 
-    CHECKPOINT is a folder, or a hub id such as openai/gpt-oss-20b: in the local Hugging Face cache, or to be
-    downloaded with --download.
+    CHECKPOINT is a folder, or a hub id such as openai/gpt-oss-20b: in the local Hugging Face cache,
+    or to be downloaded with --download.
     """
     begin = time.perf_counter()
     let_threads_sleep()
@@ -149,7 +166,10 @@ def export(
 
 def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -> str:
     windows = Counter(layer.window for layer in manifest.cache)
-    kinds = (f"{count} {f'window {window}' if window else 'full'}" for window, count in sorted(windows.items()))
+    kinds = (
+        f"{count} {f'window {window}' if window else 'full'}"
+        for window, count in sorted(windows.items())
+    )
     model = manifest.model
     lines = {
         "layers": f"{len(manifest.cache)} ({', '.join(kinds)})",
@@ -173,14 +193,24 @@ def _weights(manifest: "Manifest") -> str:
     placed = [entry for entry in weights.files if entry.origin == "checkpoint"]
     size = sum(entry.size for entry in placed)
     text = f"{count_of(len(placed), 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
-    computed = (f"{entry.name} computed ({file_size(entry.size)})" for entry in weights.files if entry not in placed)
+    computed = (
+        f"{entry.name} computed ({file_size(entry.size)})"
+        for entry in weights.files
+        if entry not in placed
+    )
     return "; ".join([*([text] if placed else []), *computed])
 
 
 def _bytes_written(folder: Path, manifest: "Manifest") -> int:
     """Return the size of the package's files that are not links to the checkpoint's."""
     weights = manifest.weights
-    shared = (entry.name for entry in weights.files if weights.mode == "link" and entry.origin == "checkpoint")
+    shared = (
+        entry.name
+        for entry in weights.files
+        if weights.mode == "link" and entry.origin == "checkpoint"
+    )
     linked = set(shared)
     files = (path for path in folder.rglob("*") if path.is_file())
-    return sum(path.stat().st_size for path in files if path.relative_to(folder).as_posix() not in linked)
+    return sum(
+        path.stat().st_size for path in files if path.relative_to(folder).as_posix() not in linked
+    )

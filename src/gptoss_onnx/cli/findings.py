@@ -1,4 +1,5 @@
-"""What `inspect` finds out about a package beyond its manifest: cache sizes, and the state of its files.
+"""What `inspect` finds out about a package beyond its manifest: cache sizes, and the state of its
+files.
 
 B batch (here 1), K kv heads, D head dim.
 """
@@ -25,10 +26,11 @@ State = Literal["unchanged", "changed", "missing"]
 
 @dataclass(frozen=True)
 class LayerCache:
-    """KV cache of one layer and row: bytes of a slot (key and value), and the slots of a window layer's ring.
+    """KV cache of one layer and row: bytes of a slot (key and value), and the slots of a window
+    layer's ring.
 
-    `ring_slots` is what a session takes with its usual prefill chunk and nothing reserved for rewinding; None
-    for a full layer, which has a slot for every token.
+    `ring_slots` is what a session takes with its usual prefill chunk and nothing reserved for
+    rewinding; None for a full layer, which has a slot for every token.
     """
 
     layer: int
@@ -70,14 +72,20 @@ class Findings:
         return cls(
             folder=folder,
             manifest=manifest,
-            cache=tuple(_cache(index, layer, manifest) for index, layer in enumerate(manifest.cache)),
+            cache=tuple(
+                _cache(index, layer, manifest) for index, layer in enumerate(manifest.cache)
+            ),
             graph=FileState(
                 manifest.graph,
                 graph.stat().st_size if graph.is_file() else None,
                 "unchanged" if graph.is_file() else "missing",
             ),
             weights=tuple(
-                FileState(entry.name, entry.size, _state(package.weight_path(entry), entry, is_shared(manifest, entry)))
+                FileState(
+                    entry.name,
+                    entry.size,
+                    _state(package.weight_path(entry), entry, is_shared(manifest, entry)),
+                )
                 for entry in manifest.weights.files
             ),
             golden=(folder / GOLDEN_FILE).is_file(),
@@ -94,7 +102,11 @@ class Findings:
     @property
     def ring_bytes(self) -> int:
         """What the rings of one sequence take together, however long it is."""
-        return sum(layer.bytes_per_slot * layer.ring_slots for layer in self.cache if layer.ring_slots is not None)
+        return sum(
+            layer.bytes_per_slot * layer.ring_slots
+            for layer in self.cache
+            if layer.ring_slots is not None
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's document with one more key, `computed`."""
@@ -119,7 +131,11 @@ class Findings:
 def _cache(index: int, layer: CacheLayer, manifest: Manifest) -> LayerCache:
     plenty = layer.window + PREFILL_CHUNK  # a capacity at which the ring no longer grows
     layout = cache_layout(manifest.target)
-    ring = layout.slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK) if layer.window else None
+    ring = (
+        layout.slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK)
+        if layer.window
+        else None
+    )
     return LayerCache(index, layer.window, slot_bytes(layer, manifest.kv_dtype), ring)
 
 

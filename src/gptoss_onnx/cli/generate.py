@@ -1,4 +1,6 @@
-"""`gptoss-onnx generate`: continue a prompt with a package, as text or token ids, while they come."""
+"""`gptoss-onnx generate`: continue a prompt with a package, as text or token ids, while they
+come.
+"""
 
 import re
 import sys
@@ -21,7 +23,14 @@ from gptoss_onnx.cli.writer import Answer, Writer
 from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from gptoss_onnx.runtime import PackageFolder, Prompt, Sampling, Session, TextGeneration, Tokenizer
+    from gptoss_onnx.runtime import (
+        PackageFolder,
+        Prompt,
+        Sampling,
+        Session,
+        TextGeneration,
+        Tokenizer,
+    )
 
 NEW_TOKENS = 128  # of a text; an answer that begins with thoughts has more room
 
@@ -30,7 +39,9 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
     parts = [] if value is None else [part.strip() for part in value.split(",")]
     for part in parts:
         if not re.fullmatch(r"[0-9]{1,18}", part):
-            raise click.BadParameter(f"found {part!r}, expected token ids separated by commas, such as 1,2,3")
+            raise click.BadParameter(
+                f"found {part!r}, expected token ids separated by commas, such as 1,2,3"
+            )
     return None if value is None else tuple(map(int, parts))
 
 
@@ -43,8 +54,15 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
     metavar="PATH",
     help="File with the text to continue, all of it; - is stdin.",
 )
-@click.option("--prompt-tokens", metavar="IDS", callback=_token_ids, help="Token ids to continue, such as 1,2,3.")
-@click.option("--chat", is_flag=True, help="Take the prompt for a user's message and apply the chat template.")
+@click.option(
+    "--prompt-tokens",
+    metavar="IDS",
+    callback=_token_ids,
+    help="Token ids to continue, such as 1,2,3.",
+)
+@click.option(
+    "--chat", is_flag=True, help="Take the prompt for a user's message and apply the chat template."
+)
 @click.option("--system", help="With --chat: the system's message.")
 @reasoning_options
 @click.option(
@@ -55,7 +73,12 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
 )
 @sampling_options
 @session_options
-@click.option("--json", "as_json", is_flag=True, help="Print tokens, text, finish reason and timings at the end.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print tokens, text, finish reason and timings at the end.",
+)
 @verbose_option
 def generate(
     package: Path,
@@ -76,8 +99,8 @@ def generate(
 ) -> None:
     """Continue a prompt with PACKAGE and print what comes.
 
-    The text goes to stdout, token by token. With --chat only the answer does; what the model thinks goes to
-    stderr. Timings go to stderr where that is a terminal, or with --verbose.
+    The text goes to stdout, token by token. With --chat only the answer does; what the model thinks
+    goes to stderr. Timings go to stderr where that is a terminal, or with --verbose.
     """
     if prompt_file is not None:
         _check_one(prompt, prompt_tokens, prompt_file)
@@ -87,7 +110,8 @@ def generate(
         from gptoss_onnx.runtime import Session, open_package
         from gptoss_onnx.runtime.stops import end_tokens
 
-    opened = open_package(package)  # every mistake that shows without the graph is told before it is loaded
+    # every mistake that shows without the graph is told before it is loaded
+    opened = open_package(package)
     tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
     continued = _prompt(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
     ends = end_tokens(opened, tokenizer, chat, opened.model_size("vocab_size"))
@@ -98,9 +122,13 @@ def generate(
         load_seconds = time.perf_counter() - begin
         writer = Writer(quiet=as_json, show_reasoning=show_reasoning)
         if tokenizer is None:
-            said, answer = _print_ids(session, continued, settings, max_new_tokens, writer, load_seconds)
+            said, answer = _print_ids(
+                session, continued, settings, max_new_tokens, writer, load_seconds
+            )
         else:
-            said, answer = _print_text(session, continued, tokenizer, settings, max_new_tokens, writer, load_seconds)
+            said, answer = _print_text(
+                session, continued, tokenizer, settings, max_new_tokens, writer, load_seconds
+            )
         _report(session, answer, said, as_json)
 
 
@@ -117,7 +145,9 @@ def _print_text(
     from gptoss_onnx.runtime.text_generation import stream_text
 
     text: TextGeneration[Any]
-    with stream_text(session, prompt, tokenizer, settings, max_new_tokens, text_tokens=NEW_TOKENS) as text:
+    with stream_text(
+        session, prompt, tokenizer, settings, max_new_tokens, text_tokens=NEW_TOKENS
+    ) as text:
         for piece in text:
             writer.piece(piece)
         writer.finish()
@@ -144,7 +174,8 @@ def _print_ids(
     from gptoss_onnx.runtime.stops import warn_endless
 
     longest = session.package.model_size("max_position_embeddings")
-    count = min(max_new_tokens or NEW_TOKENS, longest + 1 - len(prompt.ids))  # the last one is not run
+    # the last one is not run
+    count = min(max_new_tokens or NEW_TOKENS, longest + 1 - len(prompt.ids))
     with session.generate(prompt.ids, settings, max_new_tokens=count) as generation:
         if generation.endless and max_new_tokens is None:
             warn_endless(session.package.folder)
@@ -159,17 +190,25 @@ def _check_one(prompt: str | None, tokens: tuple[int, ...] | None, file: Path | 
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         found = "found neither" if not given else f"found {' and '.join(given)}"
-        raise click.UsageError(f"--prompt, --prompt-file and --prompt-tokens: {found}, expected one of them")
+        raise click.UsageError(
+            f"--prompt, --prompt-file and --prompt-tokens: {found}, expected one of them"
+        )
 
 
 def _check_flags(
-    prompt: str | None, tokens: tuple[int, ...] | None, chat: bool, system: str | None, effort: str | None
+    prompt: str | None,
+    tokens: tuple[int, ...] | None,
+    chat: bool,
+    system: str | None,
+    effort: str | None,
 ) -> None:
     _check_one(prompt, tokens, None)
     if prompt == "":
         raise InputError("--prompt: found an empty text, expected something to continue")
     if chat and prompt is None:
-        raise click.UsageError("--chat applies the chat template to --prompt, found --prompt-tokens")
+        raise click.UsageError(
+            "--chat applies the chat template to --prompt, found --prompt-tokens"
+        )
     if system is not None and not chat:
         raise click.UsageError("--system is part of a chat: add --chat")
     if effort is not None and not chat:
@@ -181,7 +220,11 @@ def _open_tokenizer(package: "PackageFolder", needed: bool) -> "Tokenizer | None
     from gptoss_onnx.runtime import Tokenizer
     from gptoss_onnx.runtime.text import TOKENIZER_FILE
 
-    return Tokenizer.open(package.folder) if needed or (package.folder / TOKENIZER_FILE).is_file() else None
+    return (
+        Tokenizer.open(package.folder)
+        if needed or (package.folder / TOKENIZER_FILE).is_file()
+        else None
+    )
 
 
 def _prompt(
@@ -198,7 +241,9 @@ def _prompt(
         return Prompt(tokens or (), is_chat=False)
     if not chat:
         return Prompt.of(prompt, tokenizer)
-    return Prompt.of(chat_messages(prompt, system), tokenizer, template_variables(tokenizer, effort))
+    return Prompt.of(
+        chat_messages(prompt, system), tokenizer, template_variables(tokenizer, effort)
+    )
 
 
 def _check_prompt(package: "PackageFolder", prompt: "Prompt") -> None:
@@ -206,14 +251,22 @@ def _check_prompt(package: "PackageFolder", prompt: "Prompt") -> None:
 
     if not prompt.ids:
         raise InputError("--prompt: found no token in it, expected at least one")
-    check_prompt(prompt, *(package.model_size(key) for key in ("vocab_size", "max_position_embeddings")))
+    check_prompt(
+        prompt, *(package.model_size(key) for key in ("vocab_size", "max_position_embeddings"))
+    )
 
 
 def _report(session: "Session", answer: Answer, said: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        ran = {"activations": session.activations, "kernels": session.kernels, "provider": session.provider}
+        ran = {
+            "activations": session.activations,
+            "kernels": session.kernels,
+            "provider": session.provider,
+        }
         print_json(answer.to_json(said) | ran)
     if is_verbose() or (sys.stderr.isatty() and not as_json):
         click.echo(
-            f"{answer.summary()}; {session.kernels} kernels, {session.activations}, {session.provider}", err=True
+            f"{answer.summary()}; {session.kernels} kernels, {session.activations}, "
+            f"{session.provider}",
+            err=True,
         )

@@ -14,7 +14,9 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its grouped options first, in the order of their groups, and then all others."""
+    """A command whose help lists its grouped options first, in the order of their groups, and then
+    all others.
+    """
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, each group under its heading."""

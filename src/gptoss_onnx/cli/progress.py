@@ -1,4 +1,6 @@
-"""Progress on stderr: on a terminal one line that is drawn anew, with `--verbose` a line for each finished stage."""
+"""Progress on stderr: on a terminal one line that is drawn anew, with `--verbose` a line for each
+finished stage.
+"""
 
 import shutil
 import sys
@@ -21,8 +23,8 @@ _ERASE = "\r\x1b[K"
 class Display:
     """Shows the stages of one command; see `gptoss_onnx.progress.Progress`.
 
-    A context manager that erases its line when it ends. A thread draws the line, so that time is seen to pass also in
-    stages that tell nothing.
+    A context manager that erases its line when it ends. A thread draws the line, so that time is
+    seen to pass also in stages that tell nothing.
     """
 
     def __init__(self, stream: TextIO, live: bool, verbose: bool) -> None:
@@ -50,7 +52,9 @@ class Display:
             self._done += count
 
     def clear(self) -> None:
-        """Erase the line, so that something else can be printed; the next drawing brings it back."""
+        """Erase the line, so that something else can be printed; the next drawing brings it
+        back.
+        """
         with self._lock:
             self._erase()
 
@@ -96,7 +100,8 @@ class Display:
 
 
 def status(done: int, total: int | None, unit: Unit, elapsed: float) -> str:
-    """Return how far a stage is: what is done of what, and the time left; or only the time it has taken.
+    """Return how far a stage is: what is done of what, and the time left; or only the time it has
+    taken.
 
     `elapsed` is in seconds, `done` and `total` in `unit`.
     """
@@ -112,7 +117,9 @@ def status(done: int, total: int | None, unit: Unit, elapsed: float) -> str:
 def progress_on_stderr() -> Iterator[Display]:
     """Yield the Display of the running command, which log records and warnings make room for."""
     invocation: Any = click.get_current_context().find_object(Invocation)
-    with Display(sys.stderr, sys.stderr.isatty(), invocation is not None and invocation.verbose) as display:
+    with Display(
+        sys.stderr, sys.stderr.isatty(), invocation is not None and invocation.verbose
+    ) as display:
         if invocation is None:
             yield display
             return

@@ -1,4 +1,6 @@
-"""What `bench` found: times of a package, what the machine can do, and how far the one is from the other."""
+"""What `bench` found: times of a package, what the machine can do, and how far the one is from the
+other.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +20,9 @@ MOMENTS = ("before", "after")
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of a list of figures and how far they lie apart: median, 10th and 90th percentile."""
+    """The middle of a list of figures and how far they lie apart: median, 10th and 90th
+    percentile.
+    """
 
     median: float
     p10: float
@@ -69,7 +73,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Floor:
-    """The least time a decode step can take: what it must read at the bandwidth measured beside it."""
+    """The least time a decode step can take: what it must read at the bandwidth measured beside
+    it.
+    """
 
     read_gb_s: Spread  # of the package's weights, 10⁹ bytes a second
     milliseconds: float  # at the median of that
@@ -129,21 +135,30 @@ class Speed:
             "first_token_seconds": times.first_token_seconds,
             "prefill": times.prefill.to_json(),
             "decode": times.decode.to_json(),
-            "memory": {"anonymous_bytes": times.anonymous_bytes, "kv_cache_bytes": times.kv_cache_bytes},
+            "memory": {
+                "anonymous_bytes": times.anonymous_bytes,
+                "kv_cache_bytes": times.kv_cache_bytes,
+            },
             "bytes_per_token": {
                 **asdict(self.weights),
                 "kv_cache": self.cache_bytes,
                 "total": self.bytes_per_token,
             },
             "floor": None if self.floor is None else asdict(self.floor),
-            "machine": None if self.machine is None else dict(zip(MOMENTS, map(asdict, self.machine), strict=True)),
+            "machine": None
+            if self.machine is None
+            else dict(zip(MOMENTS, map(asdict, self.machine), strict=True)),
             "unmeasured": self.unmeasured,
         }
 
     def summary(self) -> str:
         """Return the lines for people."""
         times, settings = self.times, self.settings
-        anonymous = "" if times.anonymous_bytes is None else f"{file_size(times.anonymous_bytes)} anonymous, of it "
+        anonymous = (
+            ""
+            if times.anonymous_bytes is None
+            else f"{file_size(times.anonymous_bytes)} anonymous, of it "
+        )
         lines = {
             "open": f"{times.open_seconds:.2f} s, then the first token in {times.first_token_seconds:.3f} s",
             "prefill": times.prefill.summary(),
@@ -158,7 +173,11 @@ class Speed:
         return "\n".join([head, *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
 
     def _reads(self) -> str:
-        parts = (("dense", self.weights.dense), ("experts", self.weights.experts), ("KV cache", self.cache_bytes))
+        parts = (
+            ("dense", self.weights.dense),
+            ("experts", self.weights.experts),
+            ("KV cache", self.cache_bytes),
+        )
         kinds = ", ".join(f"{name} {file_size(count)}" for name, count in parts if count)
         return f"{file_size(self.bytes_per_token)} a token, the least in decode ({kinds})"
 
@@ -167,14 +186,19 @@ class Speed:
             return f"not measured: {self.unmeasured}"
         share = self.floor.share
         return (
-            f"{self.floor.milliseconds:.3g} ms to read that at {self.floor.read_gb_s.median:.1f} GB/s; decode reaches "
+            f"{self.floor.milliseconds:.3g} ms to read that at {self.floor.read_gb_s.median:.1f} "
+            "GB/s; decode reaches "
             f"{share.median:.0%} of that speed (p10 {share.p10:.0%}, p90 {share.p90:.0%})"
         )
 
     def _machine(self) -> str:
         if self.machine is None:
             return ""
-        units = {"read_gb_s": "read {} GB/s", "fma_gflops": "float32 FMA {} GFLOP/s", "bf16_gflops": "bf16 {} GFLOP/s"}
+        units = {
+            "read_gb_s": "read {} GB/s",
+            "fma_gflops": "float32 FMA {} GFLOP/s",
+            "bf16_gflops": "bf16 {} GFLOP/s",
+        }
         units |= {
             "int8_gops": "int8 {} Gop/s",
             "amx_bf16_gflops": "AMX bf16 {} GFLOP/s",
@@ -184,6 +208,8 @@ class Speed:
         for field, text in units.items():
             figures = [getattr(machine, field) for machine in self.machine]
             if None not in figures:
-                before, after = (f"{figure:.3g}" if figure < 100 else f"{figure:.0f}" for figure in figures)
+                before, after = (
+                    f"{figure:.3g}" if figure < 100 else f"{figure:.0f}" for figure in figures
+                )
                 texts.append(text.format(before if before == after else f"{before}, {after}"))
         return f"{'; '.join(texts)} (before, after)"

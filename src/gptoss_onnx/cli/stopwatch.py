@@ -1,4 +1,6 @@
-"""Run a package with random tokens and take its times; between decode steps, read its weights and nothing else."""
+"""Run a package with random tokens and take its times; between decode steps, read its weights and
+nothing else.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +16,17 @@ from gptoss_onnx.runtime import KVCache, PackageFolder, Session
 from gptoss_onnx.runtime.footprint import WeightBytes, cache_bytes
 
 STEPS = 4  # decoded between two reads
-LEAST_READS, LEAST_BYTES = 3, 64 << 20  # of one measurement: the fastest counts, as what disturbs a read only slows it
-SETTLE_SECONDS = 0.1  # ONNX Runtime's threads spin for tens of milliseconds after a run, on cores that the read needs
+# of one measurement: the fastest counts, as what disturbs a read only slows it
+LEAST_READS, LEAST_BYTES = 3, 64 << 20
+# ONNX Runtime's threads spin for tens of milliseconds after a run, on cores that the read needs
+SETTLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: `prefill` tokens `rounds` times and `decode` tokens one by one, after `context` tokens."""
+    """What to measure: `prefill` tokens `rounds` times and `decode` tokens one by one, after
+    `context` tokens.
+    """
 
     prefill: int
     decode: int
@@ -34,7 +40,9 @@ class Plan:
 
 
 def random_tokens(vocab: int) -> Iterator[int]:
-    """Yield token ids, never one twice in a row: what a step reads depends on where its token is routed."""
+    """Yield token ids, never one twice in a row: what a step reads depends on where its token is
+    routed.
+    """
     generator = np.random.default_rng(0)
     token = 0
     while True:
@@ -43,7 +51,8 @@ def random_tokens(vocab: int) -> Iterator[int]:
 
 
 class WeightReader:
-    """Reads a package's weights as they lie, mapped from their file, with all threads and as fast as the machine can.
+    """Reads a package's weights as they lie, mapped from their file, with all threads and as fast
+    as the machine can.
 
     Attributes:
         size: bytes that it reads.
@@ -70,7 +79,9 @@ class WeightReader:
         """Compare decode steps with these reads, each of which came before `STEPS` of them."""
         floors, shares = [], []
         for step, seconds in enumerate(decode.seconds):
-            count = weights.total + cache_bytes(manifest.cache, manifest.kv_dtype, decode.context + step)
+            count = weights.total + cache_bytes(
+                manifest.cache, manifest.kv_dtype, decode.context + step
+            )
             floors.append(count / self.size * self.seconds[step // STEPS])
             shares.append(floors[-1] / seconds)
         rates = [self.size / seconds / 1e9 for seconds in self.seconds]
@@ -78,13 +89,17 @@ class WeightReader:
 
     def _read(self) -> float:
         reads = max(LEAST_READS, LEAST_BYTES // self.size)
-        return min(read_seconds(self._bytes.ctypes.data, self.size, self._threads) for _ in range(reads))
+        return min(
+            read_seconds(self._bytes.ctypes.data, self.size, self._threads) for _ in range(reads)
+        )
 
 
 class Stopwatch:
     """Takes the times of one session; `tell` hears what comes next."""
 
-    def __init__(self, session: Session, reader: WeightReader | None, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: Session, reader: WeightReader | None, tell: Callable[[str], None]
+    ) -> None:
         self._session, self._reader, self._tell = session, reader, tell
         self._tokens = random_tokens(session.vocab)
 
@@ -100,7 +115,9 @@ class Stopwatch:
             prefill = self._prefill(cache, plan)
             self._tell(f"decode of {plan.decode} tokens")
             decode = self._decode(cache, plan)
-            return Times(open_seconds, first_token_seconds, prefill, decode, anonymous_bytes(), cache.nbytes)
+            return Times(
+                open_seconds, first_token_seconds, prefill, decode, anonymous_bytes(), cache.nbytes
+            )
 
     def _prefill(self, cache: KVCache, plan: Plan) -> Timing:
         seconds = []
@@ -121,7 +138,9 @@ class Stopwatch:
         return Timing(1, plan.context, tuple(seconds))
 
     def _wake(self, cache: KVCache) -> None:
-        """Run a token and take it back: a step of a running generation finds no thread asleep, nor foreign caches."""
+        """Run a token and take it back: a step of a running generation finds no thread asleep, nor
+        foreign caches.
+        """
         if not cache.layout.rewinds:
             with cache.fork() as twin:
                 self._run(twin, 1)
@@ -138,7 +157,9 @@ class Stopwatch:
 
 
 def anonymous_bytes() -> int | None:
-    """Return the memory of this process that is no file's, or None where the system does not tell."""
+    """Return the memory of this process that is no file's, or None where the system does not
+    tell.
+    """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -7,7 +7,8 @@ from gptoss_onnx.cli.console import count_of, file_size
 from gptoss_onnx.cli.findings import Findings
 from gptoss_onnx.manifest import TensorSpec
 
-HIDDEN = ("layer_types", "rope_scaling", "architectures", "hidden_act")  # long, told elsewhere, or always alike
+# long, told elsewhere, or always alike
+HIDDEN = ("layer_types", "rope_scaling", "architectures", "hidden_act")
 
 
 def summarize(findings: Findings) -> str:
@@ -59,13 +60,16 @@ def _cache(findings: Findings) -> Iterator[str]:
             text = f"window {window}: a ring of {ring} slots of {slot} bytes"
         yield f"{count_of(len(layers), 'layer')} ({_ranges(layers)}), {text}"
     yield (
-        f"{findings.manifest.kv_dtype}; one sequence takes {findings.bytes_per_token} bytes a token and "
+        f"{findings.manifest.kv_dtype}; one sequence takes {findings.bytes_per_token} bytes a "
+        "token and "
         f"{file_size(findings.ring_bytes)} of rings"
     )
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> Iterator[str]:
-    """Yield one line for each input or output; those of the cache are told by the first of each shape."""
+    """Yield one line for each input or output; those of the cache are told by the first of each
+    shape.
+    """
     seen: defaultdict[tuple[str, tuple[int | str, ...]], list[str]] = defaultdict(list)
     for spec in specs:
         seen[spec.dtype, spec.shape].append(spec.name)
@@ -84,7 +88,9 @@ def _weights(findings: Findings) -> Iterator[str]:
     weights = findings.manifest.weights
     total = sum(entry.size for entry in weights.files)
     place = f" to {weights.root}" if weights.root is not None else ""
-    identity = "bit-identical to the checkpoint" + ("" if weights.bit_identical else " but for those named as lossy")
+    identity = "bit-identical to the checkpoint" + (
+        "" if weights.bit_identical else " but for those named as lossy"
+    )
     yield f"{weights.mode}{place}, {weights.layout}, {file_size(total)}, {identity}"
     for entry, recorded in zip(findings.weights, weights.files, strict=True):
         computed = ", computed by the export" if recorded.origin == "export" else ""

@@ -1,4 +1,6 @@
-"""The options that `generate` and `chat` share: how tokens are chosen, what ends a text, and thoughts."""
+"""The options that `generate` and `chat` share: how tokens are chosen, what ends a text, and
+thoughts.
+"""
 
 import re
 import sys
@@ -20,7 +22,9 @@ _Decorator = Callable[[Any], Any]  # what click.option returns
 
 
 def sampling_options(command: Command) -> Command:
-    """Add how tokens are chosen and what ends a text; the command gets one argument each, for `sampling`."""
+    """Add how tokens are chosen and what ends a text; the command gets one argument each, for
+    `sampling`.
+    """
     options: tuple[_Decorator, ...] = (
         click.option(
             "--temperature",
@@ -29,7 +33,9 @@ def sampling_options(command: Command) -> Command:
             show_default=True,
             help="0 takes the most probable token.",
         ),
-        click.option("--top-k", type=int, default=0, help="Choose among the K most probable tokens; 0: all."),
+        click.option(
+            "--top-k", type=int, default=0, help="Choose among the K most probable tokens; 0: all."
+        ),
         click.option(
             "--top-p",
             type=float,
@@ -61,7 +67,9 @@ def sampling_options(command: Command) -> Command:
             metavar="TOKEN",
             help="Token to stop after besides the package's, an id or a special token such as <|end|>.",
         ),
-        click.option("--seed", type=int, help="Of the random choices; without it each run differs."),
+        click.option(
+            "--seed", type=int, help="Of the random choices; without it each run differs."
+        ),
     )
     return _all(options, command)
 
@@ -86,13 +94,20 @@ def reasoning_options(command: Command) -> Command:
 
 def session_options(command: Command) -> Command:
     """Add what runs the package, and on how many threads."""
-    provider = click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-    threads = click.option("--threads", type=click.IntRange(min=1), help="Threads; without it one a core.")
+    provider = click.option(
+        "--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
+    )
+    threads = click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads; without it one a core."
+    )
     return kernel_options(provider(threads(command)))
 
 
-def sampling(options: dict[str, Any], tokenizer: "Tokenizer | None", ends: Sequence[int]) -> "Sampling":
-    """Return the settings for what `sampling_options` gave; stop tokens join `ends`, the package's own.
+def sampling(
+    options: dict[str, Any], tokenizer: "Tokenizer | None", ends: Sequence[int]
+) -> "Sampling":
+    """Return the settings for what `sampling_options` gave; stop tokens join `ends`, the package's
+    own.
 
     Raises InputError for a stop token that is neither an id nor a special token of the tokenizer.
     """
@@ -107,16 +122,21 @@ def sampling(options: dict[str, Any], tokenizer: "Tokenizer | None", ends: Seque
 
 
 def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> dict[str, str]:
-    """Return what the chat template is given; raises InputError for an effort that it would pass over."""
+    """Return what the chat template is given; raises InputError for an effort that it would pass
+    over.
+    """
     if reasoning_effort is None:
         return {}
     if not tokenizer.chat_template.reads("reasoning_effort"):
-        raise InputError("--reasoning-effort: this package's chat template does not read it; leave it out")
+        raise InputError(
+            "--reasoning-effort: this package's chat template does not read it; leave it out"
+        )
     return {"reasoning_effort": reasoning_effort}
 
 
 def read_prompt(path: Path) -> str:
-    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError for what is no text in UTF-8.
+    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError for what is no
+    text in UTF-8.
 
     A pipe, such as bash's `<(command)`, is waited for: the user who names it also writes it.
     """
@@ -136,13 +156,17 @@ def read_prompt(path: Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: found no UTF-8 at byte {error.start}, expected a text") from error
+        raise InputError(
+            f"{where}: found no UTF-8 at byte {error.start}, expected a text"
+        ) from error
 
 
 def _read_stream(stream: BinaryIO, where: str) -> bytes:
     content = stream.read(PROMPT_LIMIT + 1)
     if len(content) > PROMPT_LIMIT:
-        raise InputError(f"{where}: found more than {PROMPT_LIMIT} bytes, expected at most that many in a prompt")
+        raise InputError(
+            f"{where}: found more than {PROMPT_LIMIT} bytes, expected at most that many in a prompt"
+        )
     return content
 
 
@@ -151,7 +175,9 @@ def _stop_token(text: str, tokenizer: "Tokenizer | None") -> int:
         return int(text)
     special = {} if tokenizer is None else tokenizer.special_tokens
     if text not in special:
-        raise InputError(f"--stop-token: found {text!r}, expected a token id or a special token of this package")
+        raise InputError(
+            f"--stop-token: found {text!r}, expected a token id or a special token of this package"
+        )
     return special[text]
 
 

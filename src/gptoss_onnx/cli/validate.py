@@ -1,4 +1,6 @@
-"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 when it does not hold."""
+"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 when it does
+not hold.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -6,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
-from gptoss_onnx.cli.console import extra, kernel_options, let_threads_sleep, print_json, say, verbose_option
+from gptoss_onnx.cli.console import (
+    extra,
+    kernel_options,
+    let_threads_sleep,
+    print_json,
+    say,
+    verbose_option,
+)
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.progress import progress_on_stderr
 from gptoss_onnx.errors import InputError
@@ -19,7 +28,11 @@ FAILED = 1
 
 @click.command(cls=GroupedCommand, short_help="Compare a package with the PyTorch reference.")
 @click.argument("package", type=click.Path(path_type=Path))
-@click.option("--reference", required=True, help="The checkpoint the package was exported from: folder or hub id.")
+@click.option(
+    "--reference",
+    required=True,
+    help="The checkpoint the package was exported from: folder or hub id.",
+)
 @click.option(
     "--suite",
     type=click.Choice(["quick", "full"]),
@@ -35,10 +48,18 @@ FAILED = 1
     show_default=True,
     help="What runs the package; a client in another language is held to the golden vectors.",
 )
-@click.option("--client", metavar="COMMAND", help="What starts that client; omitted, its program on the PATH.")
+@click.option(
+    "--client", metavar="COMMAND", help="What starts that client; omitted, its program on the PATH."
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
-@click.option("--write-golden", is_flag=True, help="Write golden vectors into the package first, from the reference.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
+@click.option(
+    "--write-golden",
+    is_flag=True,
+    help="Write golden vectors into the package first, from the reference.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table."
+)
 @hub_options
 @verbose_option
 def validate(
@@ -72,7 +93,12 @@ def validate(
             write_golden_vectors(package, checkpoint, display)
         if runtime == "python":
             found = run_validation(
-                package, checkpoint, suite=suite, kernels=kernels, activations=activations, progress=display
+                package,
+                checkpoint,
+                suite=suite,
+                kernels=kernels,
+                activations=activations,
+                progress=display,
             )
             name = "parity.json"
         else:
@@ -88,21 +114,30 @@ def validate(
     return 0 if found.passed else FAILED
 
 
-def _check_runtime(runtime: str, client: str | None, suite: str, kernels: str, activations: str) -> None:
-    """Refuse options that would be without effect: a client runs the golden cases, with the kernels it has."""
+def _check_runtime(
+    runtime: str, client: str | None, suite: str, kernels: str, activations: str
+) -> None:
+    """Refuse options that would be without effect: a client runs the golden cases, with the kernels
+    it has.
+    """
     if runtime == "python" and client is not None:
-        raise InputError("--client: found with --runtime python, expected --runtime cpp, node or browser")
+        raise InputError(
+            "--client: found with --runtime python, expected --runtime cpp, node or browser"
+        )
     defaults = {"suite": "quick", "kernels": "auto", "activations": "exact"}
     for name, value in {"suite": suite, "kernels": kernels, "activations": activations}.items():
         if runtime != "python" and value != defaults[name]:
             raise InputError(
-                f"--{name} {value}: found with --runtime {runtime}, which runs the golden cases with what the client "
+                f"--{name} {value}: found with --runtime {runtime}, which runs the golden cases "
+                "with what the client "
                 f"chooses; leave it out"
             )
 
 
 def _write(found: "Report", folder: Path, name: str, required: bool) -> None:
-    """Write the report; a package that is read-only keeps the one it has, which is said on stderr."""
+    """Write the report; a package that is read-only keeps the one it has, which is said on
+    stderr.
+    """
     try:
         found.write(folder, name)
     except OSError as error:

@@ -1,4 +1,6 @@
-"""What a generation prints: text or ids while they come, thoughts apart from them, and how it went."""
+"""What a generation prints: text or ids while they come, thoughts apart from them, and how it
+went.
+"""
 
 import re
 import sys
@@ -17,7 +19,8 @@ _LAYOUT = re.compile("([\n\t])")
 
 
 class Writer:
-    """Prints pieces as they come: the text to stdout, and what is not for the user, dimmed, to stderr.
+    """Prints pieces as they come: the text to stdout, and what is not for the user, dimmed, to
+    stderr.
 
     A terminal gets control characters escaped; a file or a pipe gets what the model said.
     """
@@ -84,7 +87,9 @@ class Writer:
             return
         self._open = None if text.endswith("\n") else stream
         if stream.isatty():
-            text = "".join(part if part in "\n\t" else printable(part) for part in _LAYOUT.split(text))
+            text = "".join(
+                part if part in "\n\t" else printable(part) for part in _LAYOUT.split(text)
+            )
             if stream is sys.stderr:
                 text = click.style(text, dim=True)
         stream.write(text)  # not click.echo, which takes terminal codes out of what goes to a file
@@ -103,7 +108,12 @@ class Answer:
     decode_seconds: float
 
     @classmethod
-    def of(cls, generation: "Generation[int] | TextGeneration[Any]", prompt_tokens: int, load_seconds: float) -> Self:
+    def of(
+        cls,
+        generation: "Generation[int] | TextGeneration[Any]",
+        prompt_tokens: int,
+        load_seconds: float,
+    ) -> Self:
         """Take the numbers of a generation that has ended."""
         tokens = generation.tokens
         return cls(
@@ -127,7 +137,9 @@ class Answer:
         return later / self.decode_seconds if later > 0 and self.decode_seconds else None
 
     def to_json(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the document that `generate --json` prints; `said` is the text and what came apart from it."""
+        """Return the document that `generate --json` prints; `said` is the text and what came apart
+        from it.
+        """
         return {
             "tokens": self.tokens,
             **said,
@@ -152,4 +164,6 @@ class Answer:
                 (len(self.tokens), "new tokens", self.decode_seconds, self.decode_rate),
             )
         )
-        return f"finished: {self.finish_reason}; loaded in {self.load_seconds:.2f} s; " + "; ".join(rates)
+        return f"finished: {self.finish_reason}; loaded in {self.load_seconds:.2f} s; " + "; ".join(
+            rates
+        )
