@@ -49,7 +49,7 @@ $(BIN)/python:
 
 # Installed again only when something that the install depends on has changed. pip would take a minute to compile what
 # it installs; the last line compiles what an export imports, so that not even the first one waits for it.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/*) | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/* custom_ops/native/*/*) | $(BIN)/python
 	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
 	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
 	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,dev]'

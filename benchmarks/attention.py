@@ -26,8 +26,8 @@ from onnx import TensorProto, helper
 from results import ratio, write_document
 from sessions import open_session
 
+from gptoss_onnx.bench.machine import Machine, measure
 from gptoss_onnx.custom_ops.library import library_path
-from gptoss_onnx.custom_ops.machine import Machine, measure
 
 HEADS, KV_HEADS, HEAD_DIM, WINDOW = 64, 8, 64, 128
 SCALE = HEAD_DIM**-0.5

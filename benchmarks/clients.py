@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from results import ratio, write_document
 
-from gptoss_onnx.custom_ops.machine import measure
+from gptoss_onnx.bench.machine import measure
 from gptoss_onnx.runtime import open_package
 
 PYTHON = "python"

@@ -30,8 +30,8 @@ from onnx import TensorProto, helper
 from results import ratio, write_document
 from sessions import open_session
 
+from gptoss_onnx.bench.machine import Machine, measure, read_seconds
 from gptoss_onnx.custom_ops.library import library_path
-from gptoss_onnx.custom_ops.machine import Machine, measure, read_seconds
 
 HIDDEN, QUERY, KEY, VOCABULARY = 2880, 4096, 512, 201088
 SHAPES = {

@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import asdict
 
-from gptoss_onnx.custom_ops.machine import measure
+from gptoss_onnx.bench.machine import measure
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

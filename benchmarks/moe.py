@@ -46,8 +46,8 @@ from numpy.typing import NDArray
 from results import ratio, write_document
 from sessions import open_session
 
+from gptoss_onnx.bench.machine import measure, read_seconds
 from gptoss_onnx.custom_ops.library import library_path
-from gptoss_onnx.custom_ops.machine import measure, read_seconds
 
 MODES = ("exact", "bf16", "int8")
 QMOE_BITS = {"qmoe_int4": 4, "qmoe_int8": 8}

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnxruntime
 
-from gptoss_onnx.custom_ops.machine import Machine
+from gptoss_onnx.bench.machine import Machine
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:

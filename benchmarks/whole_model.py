@@ -29,7 +29,7 @@ import numpy as np
 from results import ratio, write_document
 from worker import Worker
 
-from gptoss_onnx.custom_ops.machine import measure, read_seconds
+from gptoss_onnx.bench.machine import measure, read_seconds
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / "build" / "peers"

@@ -2,6 +2,6 @@
 folder atomically.
 """
 
-from gptoss_onnx.exporter.package import Package, export
+from gptoss_onnx.exporter.export_package import Package, export
 
 __all__ = ["Package", "export"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from gptoss_onnx.checkpoint.tensors import TensorInfo
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK
 from gptoss_onnx.errors import InputError
@@ -20,7 +21,6 @@ from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, LM_HEAD, int8_names
-from gptoss_onnx.reference.layout import TensorInfo
 
 _KINDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", LM_HEAD: LM_HEAD}
 _EMBEDDING = "model.embed_tokens"

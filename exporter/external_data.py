@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from gptoss_onnx.checkpoint.tensors import TensorInfo
+from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.errors import PackageError
-from gptoss_onnx.reference.layout import TensorInfo
-from gptoss_onnx.reference.safetensors_writer import PlannedTensor
 
 ELEMENT_TYPES = {
     "BF16": ir.DataType.BFLOAT16,

@@ -11,14 +11,14 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
+from gptoss_onnx.checkpoint.tensors import TensorInfo
+from gptoss_onnx.checkpoint.writer import PlannedTensor, safetensors_head
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK, quantize_int8
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
 from gptoss_onnx.files import open_regular
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.dense_int8 import int8_names
-from gptoss_onnx.reference.layout import TensorInfo
-from gptoss_onnx.reference.safetensors_writer import PlannedTensor, safetensors_head
 
 PIECE = 1 << 18  # weights quantized together: a piece and what it becomes stay in the cache
 SPAN_ROWS = 1024  # rows that one thread takes at a time

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.added_tokens import END_OF_TEXT, TOKENIZER_LIMIT, added_tokens, harmony_stops
+from gptoss_onnx.checkpoint.folder_kinds import CONFIG, GENERATION_CONFIG, TOKENIZER, names_copied
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.json_text import JSON_LIMIT, printable
 from gptoss_onnx.reference import Checkpoint
-from gptoss_onnx.reference.folder_kinds import CONFIG, GENERATION_CONFIG, TOKENIZER, names_copied
 
 EOS = "eos_token_id"
 SPECIAL_IDS = ("bos_token_id", EOS, "pad_token_id")

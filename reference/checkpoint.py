@@ -11,14 +11,12 @@ from typing import Any, BinaryIO, Self
 import torch
 from torch import Tensor
 
-from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.files import open_regular
-from gptoss_onnx.locate import locate
-from gptoss_onnx.reference.config import ModelConfig
-from gptoss_onnx.reference.fields import Problems, shown
-from gptoss_onnx.reference.folder import CheckpointFolder
-from gptoss_onnx.reference.folder_kinds import CONFIG, note_refused
-from gptoss_onnx.reference.layout import (
+from gptoss_onnx.checkpoint.fields import Problems, shown
+from gptoss_onnx.checkpoint.folder import CheckpointFolder
+from gptoss_onnx.checkpoint.folder_kinds import CONFIG, note_refused
+from gptoss_onnx.checkpoint.locate import locate
+from gptoss_onnx.checkpoint.shards import Shards, read_shards
+from gptoss_onnx.checkpoint.tensors import (
     Layout,
     TensorInfo,
     compare,
@@ -27,7 +25,9 @@ from gptoss_onnx.reference.layout import (
     expected_tensors,
     refuse_openai_names,
 )
-from gptoss_onnx.reference.shards import Shards, read_shards
+from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.files import open_regular
+from gptoss_onnx.reference.config import ModelConfig
 
 # keys that tools have written
 QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from gptoss_onnx.reference.fields import Fields, Problems
+from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.reference.rope_fields import read_rope
 
 MODEL_TYPE = "gpt_oss"

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gptoss_onnx.checkpoint.stored_file import StoredFile
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK
 from gptoss_onnx.reference.model import GptOss, Linear
-from gptoss_onnx.reference.stored_file import StoredFile
 
 INT8_FILE = "dense-int8.safetensors"
 # a projection of its own in that file, also where the checkpoint ties it to the embedding

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gptoss_onnx.checkpoint.stored_file import StoredFile
 from gptoss_onnx.custom_ops.moe_dispatch import dispatch
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4
 from gptoss_onnx.reference.model import GptOss, SparseMLP
-from gptoss_onnx.reference.stored_file import StoredFile
 
 MATRICES = ("gate_up", "gate_up_scales", "down", "down_scales")
 EXPERTS_INT4 = "experts in int4 (block 32)"  # what a manifest calls lossy then

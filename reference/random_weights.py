@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gptoss_onnx.checkpoint.tensors import element_count
+from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.reference.config import MXFP4_BLOCK
-from gptoss_onnx.reference.layout import element_count
-from gptoss_onnx.reference.safetensors_writer import PlannedTensor
 
 CHUNK = 1 << 20  # elements drawn together; the values do not depend on it
 E8M0_BIAS = 127

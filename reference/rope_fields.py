@@ -10,7 +10,7 @@ factor, …}`. What a missing key means follows `standardize_rope_params` and
 import math
 from typing import Any
 
-from gptoss_onnx.reference.fields import Fields
+from gptoss_onnx.checkpoint.fields import Fields
 
 BETA_FAST = 32.0
 BETA_SLOW = 1.0

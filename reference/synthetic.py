@@ -11,6 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from gptoss_onnx.checkpoint.folder_kinds import INDEX
+from gptoss_onnx.checkpoint.tensors import BYTES, FLOATS, Layout, expected_tensors
+from gptoss_onnx.checkpoint.writer import (
+    PlannedTensor,
+    index_document,
+    plan_files,
+    write_safetensors,
+)
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.config import (
@@ -21,15 +29,7 @@ from gptoss_onnx.reference.config import (
     ModelConfig,
     RopeConfig,
 )
-from gptoss_onnx.reference.folder_kinds import INDEX
-from gptoss_onnx.reference.layout import BYTES, FLOATS, Layout, expected_tensors
 from gptoss_onnx.reference.random_weights import random_weights
-from gptoss_onnx.reference.safetensors_writer import (
-    PlannedTensor,
-    index_document,
-    plan_files,
-    write_safetensors,
-)
 
 SyntheticLayout = Literal["hf-mxfp4", "hf-bf16"]
 RealName = Literal["20b", "120b"]

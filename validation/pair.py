@@ -4,12 +4,12 @@ has.
 
 from pathlib import Path
 
+from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint, GptOss
 from gptoss_onnx.reference.dense_int8 import use_dense_int8
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
-from gptoss_onnx.reference.finite import bytes_checked, first_non_finite
 from gptoss_onnx.runtime import PackageFolder
 
 

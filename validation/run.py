@@ -11,12 +11,12 @@ from typing import Literal
 import onnx
 import torch
 
+from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
-from gptoss_onnx.reference.folder_kinds import TOKENIZER
 from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import FULL, QUICK, Case, Setting, prefill

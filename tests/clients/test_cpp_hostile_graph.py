@@ -1,7 +1,7 @@
 """ONNX files of strangers in the C++ client: they read tensors of the listed weight files, and
 nothing else.
 
-The cases are those of tests/test_package_files.py, which tries them on the Python session.
+The cases are those of tests/runtime/test_package_files.py, which tries them on the Python session.
 """
 
 import json

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from gptoss_onnx.exporter import Package
-from gptoss_onnx.exporter.ort_lowering import ORT_WEIGHTS
+from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.files import header_sha256, safetensors_header
 from gptoss_onnx.manifest import NOT_OFFERED, WeightFile
 

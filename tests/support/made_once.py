@@ -17,7 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gptoss_onnx.exporter import golden, package
+from gptoss_onnx.exporter import export_package, golden
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.reference import GptOss
@@ -59,8 +59,8 @@ def made_once(folder: Path) -> Iterator[None]:
                 _appear(path, written.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(package, "trace", kept_trace)
-        patch.setattr(package, "write_golden", kept_golden)
+        patch.setattr(export_package, "trace", kept_trace)
+        patch.setattr(export_package, "write_golden", kept_golden)
         yield
 
 

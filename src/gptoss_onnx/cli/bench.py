@@ -22,9 +22,9 @@ from gptoss_onnx.cli.console import (
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
-    from gptoss_onnx.cli.speed import Speed
-    from gptoss_onnx.cli.stopwatch import Plan
-    from gptoss_onnx.custom_ops.machine import Machine
+    from gptoss_onnx.bench.machine import Machine
+    from gptoss_onnx.bench.speed import Speed
+    from gptoss_onnx.bench.stopwatch import Plan
     from gptoss_onnx.runtime import PackageFolder
 
 
@@ -79,7 +79,7 @@ def bench(
     nothing else to do.
     """
     with extra("cpu"):
-        from gptoss_onnx.cli.stopwatch import Plan
+        from gptoss_onnx.bench.stopwatch import Plan
         from gptoss_onnx.runtime import open_package
 
     plan = Plan(prefill, decode, context, rounds)
@@ -109,11 +109,11 @@ def _measure(
     activations: Literal["exact", "bf16", "int8"],
     threads: int | None,
 ) -> "Speed":
-    from gptoss_onnx.cli.speed import Settings, Speed
-    from gptoss_onnx.cli.stopwatch import Stopwatch, WeightReader
+    from gptoss_onnx.bench.footprint import cache_bytes, weight_bytes
+    from gptoss_onnx.bench.speed import Settings, Speed
+    from gptoss_onnx.bench.stopwatch import Stopwatch, WeightReader
     from gptoss_onnx.runtime import Session
     from gptoss_onnx.runtime.environment import load_onnxruntime
-    from gptoss_onnx.runtime.footprint import cache_bytes, weight_bytes
     from gptoss_onnx.runtime.graph_file import GraphFile
 
     manifest, cores = package.manifest, threads or _cores()
@@ -151,7 +151,7 @@ def _machine(threads: int) -> "Machine | str":
     """Return what the machine can do, or why that cannot be measured: the package runs all the
     same.
     """
-    from gptoss_onnx.custom_ops.machine import measure
+    from gptoss_onnx.bench.machine import measure
 
     _tell("machine")
     try:
@@ -162,7 +162,7 @@ def _machine(threads: int) -> "Machine | str":
 
 def _no_floor(count: int) -> str | None:
     """Return why reading `count` bytes a token sets no floor, or None if it does."""
-    from gptoss_onnx.custom_ops.machine import last_level_cache
+    from gptoss_onnx.bench.machine import last_level_cache
 
     cache = last_level_cache()
     if cache is None or count > cache:

@@ -37,7 +37,7 @@ def find_checkpoint(source: str, revision: str | None, download: bool, display: 
     """Return the folder of the checkpoint, downloaded if that is asked for; raises as `locate`
     does.
     """
-    from gptoss_onnx.locate import locate
+    from gptoss_onnx.checkpoint.locate import locate
 
     if download:
         _quiet_off_a_terminal()

@@ -1,0 +1,1 @@
+"""A checkpoint's files as they lie: folder, headers, tensors. Knows no model."""

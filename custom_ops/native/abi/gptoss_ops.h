@@ -1,0 +1,37 @@
+// What libgptoss_ops.so exports; everything else in it is hidden.
+#pragma once
+
+#include <cstddef>
+
+#include "abi/ort_abi.h"
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Offers the operators to one session: the entry point that ONNX Runtime looks up by this name.
+// Returns null, or a status that says what is wrong; never aborts.
+OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
+
+// The package version that the library was built from, for instance "0.1.0".
+const char* gptoss_ops_version();
+
+// Operators of domain ai.gptoss with a native kernel, comma-separated; "" when there is none.
+const char* gptoss_ops_kernels();
+
+// The CPU level in use, for instance "avx512_vnni"; "" when GPTOSS_CPU_LEVEL cannot be honoured.
+const char* gptoss_ops_cpu_level();
+
+// One line on why RegisterCustomOps will refuse in this process; "" when it will not.
+const char* gptoss_ops_error();
+
+// Reads `count` bytes once with `threads` threads that start together, as fast as the machine can; returns the
+// seconds from the first start to the last end, or a negative number where there are no such threads.
+double gptoss_machine_read(const void* bytes, size_t count, int threads);
+
+// Runs one kind of instruction for some ten milliseconds a thread, and returns multiplications plus additions a
+// second of all threads together: 0 where the machine lacks it, a negative number where there are no such threads.
+// `unit` is "fma" (float32), "bf16" or "int8" (dot products of vectors), "amx_bf16" or "amx_int8".
+double gptoss_machine_compute(const char* unit, int threads);
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,288 @@
+#include "attention/sink_attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "attention/attention_half.h"
+#include "machine/tasks.h"
+
+namespace gptoss {
+namespace {
+
+constexpr float kLog2E = 1.44269504f;
+// Query rows (tokens × heads of one kv head) that share one packing of the keys; their sums stay in the second-level
+// cache.
+constexpr int64_t kBlockRows = 256;
+// Long caches are split across threads until there are this many pieces, none under this many keys.
+constexpr int64_t kEnoughPieces = 64;
+constexpr int64_t kLeastPieceKeys = 512;
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Memory that vectors work in starts at a cache line: else every second load would touch two.
+constexpr int64_t kLine = 16;  // floats
+struct FreeLines {
+  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t{kLine * sizeof(float)}); }
+};
+using Lines = std::unique_ptr<float[], FreeLines>;
+
+Lines new_lines(int64_t floats) {
+  const auto bytes = static_cast<size_t>(floats) * sizeof(float);
+  return Lines(static_cast<float*>(::operator new[](bytes, std::align_val_t{kLine * sizeof(float)})));
+}
+
+// Queries of one row and kv head, tokens [token, token + tokens), and the part of the cache that they see.
+struct Block {
+  int64_t row;      // b
+  int64_t kv_head;  // k
+  int64_t token;
+  int64_t tokens;
+  int64_t begin;  // positions [begin, end)
+  int64_t end;
+  int64_t pieces;       // the positions are split into so many
+  int64_t first_piece;  // index among all pieces of the call
+};
+
+// Sums, peaks and totals (attention.h) of one piece.
+struct Part {
+  float* sums;
+  float* peaks;
+  float* totals;
+};
+
+// x (D) → out (D), half-split: dimension i pairs with i + D/2.
+void rotate(const float* x, const float* cos, const float* sin, int64_t head_dim, float factor, float* out) {
+  const int64_t half = head_dim / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    out[i] = factor * (x[i] * cos[i] - x[i + half] * sin[i]);
+    out[i + half] = factor * (x[i + half] * cos[i] + x[i] * sin[i]);
+  }
+}
+
+// One call: what was checked, where it writes, and how it is cut into pieces.
+template <class T>
+class Run {
+ public:
+  Run(const Context& context, const SinkAttentionAttributes& attributes, AttentionKernel<T> kernel)
+      : context_(context),
+        attributes_(attributes),
+        kernel_(kernel),
+        call_(SinkAttentionCall<T>::check(context, attributes)),
+        group_(attributes.num_heads / attributes.kv_num_heads),
+        width_(padded_width(call_.head_dim)),
+        block_tokens_(std::max<int64_t>(1, kBlockRows / group_)),
+        output_(context.output<float>(0, {call_.batch, call_.columns, attributes.num_heads * call_.head_dim})),
+        present_key_(context.output<T>(1, cache_shape())),
+        present_value_(context.output<T>(2, cache_shape())) {}
+
+  void run() {
+    write_cache();
+    clear_padding();
+    cut();
+    if (blocks_.empty()) return;
+    attend();
+    merge();
+  }
+
+ private:
+  Shape cache_shape() const { return {call_.batch, attributes_.kv_num_heads, call_.capacity, call_.head_dim}; }
+  int64_t block_rows() const { return block_tokens_ * group_; }
+  int64_t part_size() const { return divide_up(block_rows() * (width_ + 2), kLine) * kLine; }
+
+  Part part_at(float* memory) const {
+    float* peaks = memory + block_rows() * width_;
+    return {memory, peaks, peaks + block_rows()};
+  }
+
+  void write_cache() {
+    const int64_t heads = call_.batch * attributes_.kv_num_heads;
+    const bool copies = call_.past_key != present_key_ || call_.past_value != present_value_;
+    constexpr int64_t kWorthThreads = 16384;  // numbers; fewer are written sooner than threads wake
+    if (copies || heads * call_.columns * call_.head_dim >= kWorthThreads) {
+      context_.parallel_for(static_cast<size_t>(heads),
+                            [this](size_t head) noexcept { write_head(static_cast<int64_t>(head)); });
+    } else {
+      for (int64_t head = 0; head < heads; ++head) write_head(head);
+    }
+  }
+
+  // The cache of one row and kv head: what was there, then the new tokens. Padding is not written.
+  void write_head(int64_t head) noexcept {
+    const int64_t row = head / attributes_.kv_num_heads, kv_head = head % attributes_.kv_num_heads;
+    const int64_t size = call_.capacity * call_.head_dim;
+    if (size == 0) return;
+    T* keys = present_key_ + head * size;
+    T* values = present_value_ + head * size;
+    if (call_.past_key != present_key_) std::memcpy(keys, call_.past_key + head * size, size * sizeof(T));
+    if (call_.past_value != present_value_) std::memcpy(values, call_.past_value + head * size, size * sizeof(T));
+    const int64_t half = call_.head_dim / 2;
+    for (int64_t token = 0; token < call_.new_lengths[row]; ++token) {
+      const int64_t column = row * call_.columns + token;
+      const int64_t source = (column * attributes_.kv_num_heads + kv_head) * call_.head_dim;
+      const int64_t slot = (call_.past_lengths[row] + token) % call_.capacity * call_.head_dim;
+      const float* key = call_.key + source;
+      const float* cos = call_.cos + column * half;
+      const float* sin = call_.sin + column * half;
+      for (int64_t i = 0; i < half; ++i) {
+        narrow(key[i] * cos[i] - key[i + half] * sin[i], keys[slot + i]);
+        narrow(key[i + half] * cos[i] + key[i] * sin[i], keys[slot + i + half]);
+      }
+      for (int64_t i = 0; i < call_.head_dim; ++i) narrow(call_.value[source + i], values[slot + i]);
+    }
+  }
+
+  void clear_padding() {
+    const int64_t size = attributes_.num_heads * call_.head_dim;
+    for (int64_t row = 0; row < call_.batch; ++row) {
+      const int64_t real = call_.new_lengths[row];
+      std::fill_n(output_ + (row * call_.columns + real) * size, (call_.columns - real) * size, 0.0f);
+    }
+  }
+
+  void cut() {
+    for (int64_t row = 0; row < call_.batch; ++row) {
+      const int64_t past = call_.past_lengths[row];
+      for (int64_t kv_head = 0; kv_head < attributes_.kv_num_heads; ++kv_head) {
+        for (int64_t token = 0; token < call_.new_lengths[row]; token += block_tokens_) {
+          const int64_t tokens = std::min(block_tokens_, call_.new_lengths[row] - token);
+          const int64_t window = attributes_.window;
+          const int64_t begin = window > 0 ? std::max<int64_t>(0, past + token - window + 1) : 0;
+          blocks_.push_back({row, kv_head, token, tokens, begin, past + token + tokens, 1, 0});
+        }
+      }
+    }
+    if (blocks_.empty()) return;  // and no size below is computed, which for empty tensors may be any number
+    // The cut depends on the shapes alone: results are the same with any number of threads.
+    const int64_t most = std::max<int64_t>(1, kEnoughPieces / static_cast<int64_t>(blocks_.size()));
+    for (size_t index = 0; index < blocks_.size(); ++index) {
+      Block& block = blocks_[index];
+      block.pieces = std::min(most, divide_up(block.end - block.begin, kLeastPieceKeys));
+      block.first_piece = static_cast<int64_t>(piece_blocks_.size());
+      piece_blocks_.insert(piece_blocks_.end(), static_cast<size_t>(block.pieces), index);
+    }
+    if (most > 1) parts_ = new_lines(static_cast<int64_t>(piece_blocks_.size()) * part_size());
+  }
+
+  // Pieces differ in length, so each thread takes the next one when it is free, in memory of its own.
+  void attend() {
+    const size_t pieces = piece_blocks_.size();
+    const size_t workers = std::min(pieces, processors());
+    const int64_t queries_size = block_rows() * width_;
+    const int64_t scratch_size = attention_scratch_size(block_rows(), call_.head_dim);
+    const int64_t worker_size = queries_size + part_size() + scratch_size;
+    const Lines memory = new_lines(static_cast<int64_t>(workers) * worker_size);
+    std::atomic<size_t> next{0};
+    context_.parallel_for(workers, [&](size_t worker) noexcept {
+      float* queries = memory.get() + static_cast<int64_t>(worker) * worker_size;
+      const Part own = part_at(queries + queries_size);
+      float* scratch = queries + queries_size + part_size();
+      for (size_t piece = next++; piece < pieces; piece = next++) {
+        const Block& block = blocks_[piece_blocks_[piece]];
+        const bool whole = block.pieces == 1;
+        const Part part = whole ? own : part_at(parts_.get() + static_cast<int64_t>(piece) * part_size());
+        attend_piece(block, static_cast<int64_t>(piece) - block.first_piece, part, queries, scratch);
+        if (whole) write_output(block, part.sums, part.peaks, part.totals);
+      }
+    });
+  }
+
+  void attend_piece(const Block& block, int64_t piece, const Part& part, float* queries, float* scratch) noexcept {
+    const int64_t head_dim = call_.head_dim, rows = block.tokens * group_;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t column = block.row * call_.columns + block.token + r / group_;
+      const int64_t head = block.kv_head * group_ + r % group_;
+      const float* query = call_.query + (column * attributes_.num_heads + head) * head_dim;
+      const int64_t angles = column * (head_dim / 2);
+      float* rotated = queries + r * width_;
+      rotate(query, call_.cos + angles, call_.sin + angles, head_dim, attributes_.scale * kLog2E, rotated);
+      std::fill(rotated + head_dim, rotated + width_, 0.0f);
+      part.peaks[r] = sink_of(head);
+    }
+    const int64_t length = divide_up(block.end - block.begin, block.pieces);
+    const int64_t begin = std::min(block.end, block.begin + piece * length);
+    const int64_t cache = (block.row * attributes_.kv_num_heads + block.kv_head) * call_.capacity * head_dim;
+    kernel_({present_key_ + cache, present_value_ + cache, call_.capacity, head_dim, queries, rows, group_,
+             call_.past_lengths[block.row] + block.token, attributes_.window, begin,
+             std::min(block.end, begin + length), part.sums, part.peaks, part.totals, scratch});
+  }
+
+  // Brings the pieces of each split block to one peak and adds them up.
+  void merge() {
+    for (const Block& block : blocks_) {
+      if (block.pieces == 1) continue;
+      const Part first = part_at(parts_.get() + block.first_piece * part_size());
+      for (int64_t piece = 1; piece < block.pieces; ++piece) {
+        add_part(block.tokens * group_, part_at(parts_.get() + (block.first_piece + piece) * part_size()), first);
+      }
+      write_output(block, first.sums, first.peaks, first.totals);
+    }
+  }
+
+  void add_part(int64_t rows, const Part& other, const Part& sum) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float peak = std::max(sum.peaks[r], other.peaks[r]);
+      const float ours = std::exp2(sum.peaks[r] - peak), theirs = std::exp2(other.peaks[r] - peak);
+      for (int64_t d = 0; d < width_; ++d) {
+        float& x = sum.sums[r * width_ + d];
+        x = ours * x + theirs * other.sums[r * width_ + d];
+      }
+      sum.totals[r] = ours * sum.totals[r] + theirs * other.totals[r];
+      sum.peaks[r] = peak;
+    }
+  }
+
+  // Divides by the sum of all weights, the sink's included.
+  void write_output(const Block& block, const float* sums, const float* peaks, const float* totals) noexcept {
+    for (int64_t r = 0; r < block.tokens * group_; ++r) {
+      const int64_t column = block.row * call_.columns + block.token + r / group_;
+      const int64_t head = block.kv_head * group_ + r % group_;
+      float* out = output_ + (column * attributes_.num_heads + head) * call_.head_dim;
+      const float total = totals[r] + std::exp2(sink_of(head) - peaks[r]);
+      for (int64_t d = 0; d < call_.head_dim; ++d) out[d] = sums[r * width_ + d] / total;
+    }
+  }
+
+  // A head's sink in units of log2(e). A finite one stays finite, or it would be infinity less infinity later on.
+  float sink_of(int64_t head) const noexcept {
+    const float sink = call_.sinks[head], scaled = sink * kLog2E;
+    return std::isinf(scaled) && !std::isinf(sink) ? std::copysign(std::numeric_limits<float>::max(), sink) : scaled;
+  }
+
+  const Context& context_;
+  const SinkAttentionAttributes& attributes_;
+  const AttentionKernel<T> kernel_;
+  const SinkAttentionCall<T> call_;
+  const int64_t group_;         // H / K
+  const int64_t width_;         // W
+  const int64_t block_tokens_;  // most tokens of a block
+  float* const output_;
+  T* const present_key_;
+  T* const present_value_;
+  std::vector<Block> blocks_;
+  std::vector<size_t> piece_blocks_;  // the block of each piece
+  Lines parts_;                       // where blocks are split: a Part for each piece
+};
+
+}  // namespace
+
+template <class T>
+SinkAttention<T>::SinkAttention(const OrtApi& api, const OrtKernelInfo& info, Activations activations)
+    : attributes_(SinkAttentionAttributes::read(api, info)),
+      kernel_(attention_kernel<T>(cpu_level(), activations != Activations::exact)) {}
+
+template <class T>
+void SinkAttention<T>::compute(const Context& context) const {
+  Run<T>(context, attributes_, kernel_).run();
+}
+
+template class SinkAttention<float>;
+template class SinkAttention<Float16>;
+template class SinkAttention<BFloat16>;
+
+}  // namespace gptoss

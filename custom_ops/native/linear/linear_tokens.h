@@ -1,0 +1,17 @@
+// The tokens of Linear and LinearInt8 as their kernels want them: rounded, paired, split into terms.
+#pragma once
+
+#include <cstddef>
+
+#include "machine/activations.h"
+#include "linear/linear_kernels.h"
+
+namespace gptoss {
+
+// Lanes of one token of `depth` values; `format` is not packed.
+size_t lanes_of(TokenFormat format, size_t depth);
+
+// Writes the lanes of one token. All formats but float32 and tile_pairs_of_two_terms round it to bfloat16.
+void format_token(const float* x, size_t depth, TokenFormat format, Activations activations, float* lanes) noexcept;
+
+}  // namespace gptoss

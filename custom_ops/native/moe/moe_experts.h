@@ -1,0 +1,32 @@
+// A routed mixture of experts, given how to multiply with their weights: clamped SwiGLU between two projections.
+#pragma once
+
+#include "abi/context.h"
+#include "moe/moe_projection.h"
+#include "moe/moe_routing.h"
+
+namespace gptoss {
+
+constexpr size_t kFewTokens = 8;  // up to here a call is decoding: each weight meets one token or two
+
+struct MoEAttributes {
+  size_t top_k;
+  float alpha;  // gain inside the sigmoid
+  float limit;  // clamp of gate (above) and up (both sides)
+};
+
+// Pointers are to whole tensors: N tokens, Hd hidden size, E experts, I expert width.
+struct MoELayer {
+  size_t tokens, hidden_size, width;
+  const float* hidden;        // (N, Hd)
+  const float* gate_up_bias;  // (E, 2I), even gate, odd up
+  const float* down_bias;     // (E, Hd)
+  const Projection& gate_up;  // Hd → 2I
+  const Projection& down;     // I → Hd
+};
+
+// Writes output (N, Hd): the sum of each token's experts, weighted by their shares.
+void run_experts(const Context& context, const MoELayer& layer, const MoEAttributes& attributes,
+                 const Routing& routing, float* output);
+
+}  // namespace gptoss

@@ -1,0 +1,21 @@
+// MXFP4 with AVX-512 VNNI and VBMI: nibbles become levels by a permutation of 64 bytes, which looks at six bits of an
+// index. A table of four copies makes the upper two of no account, so that no nibble needs a mask.
+#include "moe/mxfp4_vnni.h"
+
+namespace gptoss {
+namespace {
+
+struct Permute {
+  static __m512i low(__m512i bytes) {
+    const __m512i table = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    return _mm512_permutexvar_epi8(bytes, table);
+  }
+  static __m512i high(__m512i bytes) { return low(_mm512_srli_epi16(bytes, 4)); }
+};
+
+}  // namespace
+
+const Mxfp4Kernel& mxfp4_vbmi(Activations activations) { return kernel<Permute>(activations); }
+
+}  // namespace gptoss

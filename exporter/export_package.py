@@ -1,0 +1,277 @@
+"""`export`: from a checkpoint to a package folder, whole or not at all."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
+from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
+from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.dense_int8 import convert_dense
+from gptoss_onnx.exporter.golden import write_golden
+from gptoss_onnx.exporter.options import Dense, Experts, KvDtype, Options, WeightMode
+from gptoss_onnx.exporter.ort.genai_config import write_genai_config
+from gptoss_onnx.exporter.ort.lower import (
+    ORT_WEIGHTS,
+    check_cuda_checkpoint,
+    check_int4_checkpoint,
+    check_ort_config,
+    lower_to_ort,
+)
+from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
+from gptoss_onnx.exporter.staging import check_output, staged_folder
+from gptoss_onnx.exporter.tidy import tidy
+from gptoss_onnx.exporter.trace import trace
+from gptoss_onnx.exporter.weights import (
+    attach_weights,
+    describe_own_weights,
+    describe_weights,
+    place_weights,
+)
+from gptoss_onnx.manifest import (
+    NOT_OFFERED,
+    NOT_OFFERED_ON_CUDA,
+    CacheLayer,
+    Manifest,
+    OpUse,
+    Provider,
+    Target,
+    TensorSpec,
+    Weights,
+)
+from gptoss_onnx.progress import LoggedProgress, Progress
+from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
+from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
+from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
+
+GRAPH_FILE = "model.onnx"
+# bytes of weights up to which the reference forward for golden vectors is cheap
+GOLDEN_LIMIT = 1 << 30
+CUDA_LOSS = "activations of attention and experts in bfloat16"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A written package: its folder and the manifest in it."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def export(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    target: Target = "portable",
+    provider: Provider = "cpu",
+    weights: WeightMode | None = None,
+    dense: Dense = "checkpoint",
+    experts: Experts = "checkpoint",
+    kv_dtype: KvDtype | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Package:
+    """Export a gpt-oss checkpoint to a package folder.
+
+    Reads no weight byte, except of checkpoints under 1 GiB, whose golden vectors need a forward
+    pass, and of those that `weights`, `dense` or `target` copies or converts. Where all weights are
+    read they must be finite.
+
+    Args:
+        checkpoint: a folder, or a hub id in the local Hugging Face cache.
+        output: the package folder to make; it appears only when it is complete.
+        target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
+            in the ops that every build of ONNX Runtime has.
+        provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
+            compute in bfloat16 (lossy), and the experts stay MXFP4.
+        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
+            where they are; None is `link`, and for target `ort`, which always has a weight file of
+            its own, `copy`.
+        dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's
+            own (lossy).
+        experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half
+            the bytes of the 8-bit ones that hold it (lossy).
+        kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
+            which takes no other.
+        force: replace an existing package.
+        progress: hears of the stages; None writes them to the log.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, has changed meanwhile, or holds weights that
+            are not finite.
+        PackageError: the output cannot be written; nothing is left behind.
+        InputError: an option has no such value, or two do not go together.
+    """
+    options = Options.choose(target, provider, weights, dense, experts, kv_dtype)
+    progress = progress or LoggedProgress(logger)
+    output = Path(output).absolute()
+    check_output(output, force)
+    with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
+        _check_finite(opened, options, progress)
+        make = _make_ort if target == "ort" else _make_portable
+        made = make(opened, folder, options, progress)
+        progress.begin("checking and writing the graph")
+        proto = ir.to_proto(made.graph)
+        check_graph(proto)
+        (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
+        tokenizer_files = copy_side_files(opened, folder)
+        settings = write_generation_config(opened, folder)
+        if target == "ort":
+            write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
+        _write_golden_if_small(opened, folder, options, progress)
+        manifest = _describe(opened.config, proto, made, options, tokenizer_files)
+        opened.check_unchanged()
+        manifest.write(folder)
+    for warning in settings.warnings:
+        logger.warning("warning: %s", warning)
+    logger.info("wrote %s", output)
+    return Package(output, manifest)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A graph whose weights lie in the folder, their record, and what was lost on the way."""
+
+    graph: ir.Model
+    weights: Weights
+    lossy: tuple[str, ...]
+
+
+def _make_portable(
+    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+) -> _Made:
+    # Placed first: what may be refused comes before what is slow.
+    placement = place_weights(checkpoint, folder, options.weights, progress)
+    graph = _trace(checkpoint, options.kv_dtype, progress)
+    lossy = _lossy_cache(options.kv_dtype)
+    if options.dense == "int8":
+        lossy += (convert_dense(graph, checkpoint, folder, progress),)
+    attach_weights(graph, checkpoint, placement)
+    computed = INT8_FILE if options.dense == "int8" else None
+    return _Made(graph, describe_weights(checkpoint, placement, folder, computed), lossy)
+
+
+def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress) -> _Made:
+    check_ort_config(checkpoint.config)
+    if options.provider == "cuda":
+        check_cuda_checkpoint(checkpoint)
+    if options.experts == "int4":
+        check_int4_checkpoint(checkpoint)
+    graph = _trace(checkpoint, options.kv_dtype, progress)
+    lower_to_ort(graph, checkpoint, folder, options.provider, options.experts, progress)
+    lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
+    lossy += (EXPERTS_INT4,) if options.experts == "int4" else ()
+    exact = options.experts == "checkpoint"
+    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS, exact), lossy)
+
+
+def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
+    progress.begin(f"tracing {checkpoint.config.num_layers} layers")
+    reference = GptOss.from_checkpoint(checkpoint, device="meta")
+    return tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(checkpoint.tensors))
+
+
+def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:
+    """Refuse weights that are not numbers, if this export reads the weights anyway.
+
+    It reads none of a large checkpoint that it links or refers to; `validate` checks these.
+    """
+    if options.weights != "copy" and _size(checkpoint) >= GOLDEN_LIMIT:
+        return
+    progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
+    broken = first_non_finite(checkpoint, progress)
+    if broken is not None:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {broken}, expected finite weights: the checkpoint is damaged, "
+            "download it or "
+            "quantize it again"
+        )
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    return sum(map(checkpoint.size_of, checkpoint.files))
+
+
+def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
+    return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
+
+
+def _write_golden_if_small(
+    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+) -> None:
+    size = _size(checkpoint)
+    if size >= GOLDEN_LIMIT:
+        logger.info(
+            "no golden vectors: %.1f GB of weights; write them with `gptoss-onnx validate "
+            "--write-golden`",
+            size / 1e9,
+        )
+        return
+    progress.begin("computing golden vectors with the reference")
+    model = GptOss.from_checkpoint(checkpoint)
+    if options.dense == "int8":  # what every client of this package is to compute
+        use_dense_int8(model, folder / INT8_FILE)
+    if options.experts == "int4":
+        use_experts_int4(model, folder / ORT_WEIGHTS)
+    write_golden(model, folder, checkpoint.path_of(TOKENIZER))
+
+
+def _describe(
+    config: ModelConfig,
+    proto: onnx.ModelProto,
+    made: _Made,
+    options: Options,
+    tokenizer_files: tuple[str, ...],
+) -> Manifest:
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
+    return Manifest(
+        exporter=f"{proto.producer_name} {proto.producer_version}",
+        target=options.target,
+        model=config.to_json(),
+        graph=GRAPH_FILE,
+        opset=OPSET_VERSION,
+        inputs=tuple(_spec(value) for value in proto.graph.input),
+        outputs=tuple(_spec(value) for value in proto.graph.output),
+        kv_dtype=options.kv_dtype,
+        cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
+        ops=tuple(
+            OpUse(domain, name, versions[domain], count)
+            for (domain, name), count in sorted(ops.items())
+        ),
+        weights=made.weights,
+        tokenizer_files=tokenizer_files,
+        lossy=made.lossy,
+        unsupported=NOT_OFFERED[options.target]
+        if options.provider == "cpu"
+        else NOT_OFFERED_ON_CUDA,
+    )
+
+
+def _cache_layer(config: ModelConfig, layer: int) -> CacheLayer:
+    past, present = f"past_key_values.{layer}", f"present.{layer}"
+    return CacheLayer(
+        window=config.window_of(layer),
+        kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        past_key=f"{past}.key",
+        past_value=f"{past}.value",
+        present_key=f"{present}.key",
+        present_value=f"{present}.value",
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = ir.DataType(tensor.elem_type).name.lower()
+    names = {"float": "float32"}
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(value.name, names.get(dtype, dtype), shape)

@@ -1,0 +1,1 @@
+"""Target ort: the traced graph in ops that every build of ONNX Runtime has."""

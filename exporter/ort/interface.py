@@ -1,0 +1,111 @@
+"""Graph pass of the ort target: inputs and outputs by the conventions of onnxruntime-genai.
+
+Matches the four step inputs of the traced graph and the dimensions of logits and caches.
+`attention_mask` (batch, total) of ones takes the place of `past_lengths` and `new_lengths`: a row
+holds as many tokens as its mask has ones, those of this call at the end. `logit_positions` becomes
+optional: its default, −1, is the last position, so that callers who do not know it get logits
+    (batch, 1, vocabulary), which onnxruntime-genai takes from models whose declared
+shape says so. Leaves alone: `input_ids`, the names of caches, and every node but those that used
+the inputs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from gptoss_onnx.exporter.nodes import constant
+
+MASK = "attention_mask"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What GroupQueryAttention needs to know of a call: int32 (B), tokens of each row less one;
+    int32 (1), the most.
+    """
+
+    last_positions: ir.Value
+    total: ir.Value
+
+
+def lower_interface(model: ir.Model) -> Lengths:
+    """Rewrite the inputs and outputs of `model` in place; to be called before the attention is
+    lowered.
+    """
+    graph = model.graph
+    inputs = {value.name: value for value in graph.inputs}
+    mask = _input(graph, MASK, ("batch", "total"))
+    first = next(iter(graph))
+    one = constant(graph, "lengths.one", np.array([1], np.int64))
+    lengths = _node(graph, first, "ReduceSum", [mask, one], "lengths", {"keepdims": 0})  # (B)
+    before = _node(graph, first, "Sub", [lengths, one], "lengths.last")
+    last = _node(graph, first, "Cast", [before], "lengths.last_int32", {"to": ir.DataType.INT32})
+    width = _node(graph, first, "Shape", [mask], "lengths.total", {"start": 1, "end": 2})  # (1)
+    total = _node(graph, first, "Cast", [width], "lengths.total_int32", {"to": ir.DataType.INT32})
+    sequence = _node(
+        graph, first, "Shape", [inputs["input_ids"]], "lengths.sequence", {"start": 1, "end": 2}
+    )
+    past = _node(graph, first, "Sub", [lengths, sequence], "lengths.past")
+    ir.convenience.replace_all_uses_with(inputs["past_lengths"], past)
+    _optional_positions(graph, inputs["logit_positions"], first, sequence)
+    _declare_shapes(graph)
+    return Lengths(last, total)
+
+
+def drop_unused_inputs(model: ir.Model) -> None:
+    """Remove the inputs that nothing reads any more: `past_lengths` and `new_lengths`."""
+    for value in list(model.graph.inputs):
+        if not value.uses():
+            model.graph.inputs.remove(value)
+
+
+def _optional_positions(
+    graph: ir.Graph, positions: ir.Value, first: ir.Node, sequence: ir.Value
+) -> None:
+    """Give `logit_positions` its default, and count negative positions from the end."""
+    users = list(positions.uses())
+    counted = _node(graph, first, "Mod", [positions, sequence], "logit_positions.counted")
+    for node, index in users:
+        node.replace_input_with(index, counted)
+    default = ir.tensor(np.array([[-1]], np.int64), name=positions.name)
+    positions.const_value = default
+    positions.shape = ir.Shape(("rows", "kept"))  # (1, kept) serves every row
+    graph.initializers[positions.name or ""] = positions
+    graph.inputs.remove(positions)
+    graph.inputs.append(positions)  # after those that callers must give
+
+
+def _declare_shapes(graph: ir.Graph) -> None:
+    """Full caches grow, or stay as large as they are given; window caches always stay; logits are
+    of one position.
+    """
+    for value in graph.inputs:
+        if value.shape is not None and value.shape.rank() == 4 and value.shape[2] == "capacity":
+            value.shape[2] = "past_capacity"
+    for value in graph.outputs:
+        assert value.shape is not None
+        if value.name == "logits":
+            value.shape[1] = 1
+        elif value.shape[2] == "capacity":
+            value.shape[2] = "present_capacity"
+
+
+def _input(graph: ir.Graph, name: str, shape: tuple[str, ...]) -> ir.Value:
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.INT64))
+    graph.inputs.insert(1, value)
+    return value
+
+
+def _node(
+    graph: ir.Graph,
+    before: ir.Node,
+    op: str,
+    inputs: list[ir.Value],
+    name: str,
+    attributes: dict[str, int] | None = None,
+) -> ir.Value:
+    node = ir.node(op, inputs, attributes or {}, name=name)
+    node.outputs[0].name = f"{name}.output"
+    graph.insert_before(before, node)
+    return node.outputs[0]

@@ -1,0 +1,23 @@
+"""Graph pass of the ort target: projections become Gemm on float32 weights.
+
+Matches every Linear. Its weight is widened to float32, which loses nothing; ONNX Runtime's CPU
+provider has no matrix product in bfloat16, and a Cast in the graph would be folded into a copy in
+anonymous memory, where a float32 file stays mapped. Leaves alone: the bias, which the graph casts
+already.
+"""
+
+import onnx_ir as ir
+
+from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.exporter.computed_weights import OwnWeights
+from gptoss_onnx.exporter.nodes import make_node, replace
+
+
+def lower_linear(model: ir.Model, weights: OwnWeights) -> None:
+    """Replace every Linear of `model` in place; the weights are added to `weights`."""
+    for node in [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]:
+        hidden, weight, *bias = node.inputs
+        assert weight is not None
+        assert weight.name is not None
+        wide = weights.float32(model.graph, weight.name)
+        replace(model.graph, node, [make_node(node, "Gemm", [hidden, wide, *bias], {"transB": 1})])

@@ -1,0 +1,309 @@
+"""`export --dense int8`: the file it writes, the graph it rewrites, what it leaves alone, and what
+it refuses.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import gptoss_onnx
+from gptoss_onnx.custom_ops.linear_int8 import quantize_int8
+from gptoss_onnx.errors import CheckpointError, InputError, PackageError
+from gptoss_onnx.exporter import Package, export, int8_file
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.progress import LoggedProgress
+from gptoss_onnx.reference import open_checkpoint
+from gptoss_onnx.reference.dense_int8 import INT8_FILE
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.runtime import Session
+from gptoss_onnx.runtime.package import open_package
+from gptoss_onnx.validation import validate, write_golden_vectors
+from support.native_levels import needs_native
+from support.tolerances import PACKAGE_LOGITS_NATIVE
+
+QUIET = LoggedProgress(logging.getLogger(__name__))
+STREAMING_LIMIT = 32 << 20  # bytes
+LOSS = "int8 weights"  # the case of `validate` that compares with the checkpoint's own weights
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@pytest.fixture(scope="module")
+def package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    checkpoint = shutil.copytree(demo_checkpoint, tmp_path_factory.mktemp("int8") / "checkpoint")
+    return export(checkpoint, checkpoint.parent / "package", dense="int8")
+
+
+@pytest.fixture(scope="module")
+def graph(package: Package) -> onnx.ModelProto:
+    return onnx.load(package.folder / "model.onnx", load_external_data=False)
+
+
+def test_the_file_holds_the_quantized_projections(package: Package, demo_checkpoint: Path) -> None:
+    """Read by safetensors' own reader, compared with the quantizer on whole matrices."""
+    source, stored = (
+        load_file(demo_checkpoint / "model.safetensors"),
+        load_file(package.folder / INT8_FILE),
+    )
+    layers = len(package.manifest.cache)
+    names = [
+        f"model.layers.{layer}.self_attn.{name}" for layer in range(layers) for name in PROJECTIONS
+    ]
+    names.append("lm_head")
+    assert set(stored) == {
+        f"{name}.{part}" for name in names for part in ("weight_int8", "weight_scales")
+    }
+    for name in names:
+        weight, scales = quantize_int8(source[f"{name}.weight"])
+        assert torch.equal(stored[f"{name}.weight_int8"], weight)
+        assert torch.equal(stored[f"{name}.weight_scales"], scales)
+
+
+def test_the_graph_has_8_bits_in_the_projections_and_the_checkpoint_elsewhere(
+    package: Package, graph: onnx.ModelProto
+) -> None:
+    nodes = {
+        op: [node for node in graph.graph.node if node.op_type == op]
+        for op in ("Linear", "LinearInt8")
+    }
+    layers = len(package.manifest.cache)
+    assert [node.name.rsplit(".", 2)[1] for node in nodes["Linear"]] == ["router"] * layers
+    assert "model.layers.0.self_attn.q_proj.LinearInt8" in {
+        node.name for node in nodes["LinearInt8"]
+    }
+    assert len(nodes["LinearInt8"]) == 4 * layers + 1
+    files = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}["location"]
+        for tensor in graph.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    ours = {name for node in nodes["LinearInt8"] for name in node.input[1:3]}
+    assert {name for name, file in files.items() if file == INT8_FILE} == ours
+    assert not any("self_attn" in name and name.endswith("_proj.weight") for name in files)
+    assert {function.name for function in graph.functions} >= {"Linear", "LinearInt8"}
+
+
+def test_the_manifest_says_what_is_lossy_and_what_is_not(package: Package) -> None:
+    manifest = Manifest.read(package.folder)
+    schema = json.loads((Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(
+        json.loads((package.folder / "manifest.json").read_text())
+    )
+    layers = len(manifest.cache)
+    assert {use.name: use.count for use in manifest.ops} == {
+        "Linear": layers,
+        "LinearInt8": 4 * layers + 1,
+        "MoEDispatchMXFP4": layers,
+        "SinkAttention": layers,
+    }
+    assert manifest.lossy == ("q, k, v, o and lm_head in int8 (block 32)",)
+    assert not manifest.weights.bit_identical
+    assert [(entry.name, entry.origin) for entry in manifest.weights.files] == [
+        ("model.safetensors", "checkpoint"),
+        (INT8_FILE, "export"),
+    ]
+    assert (package.folder / "model.safetensors").stat().st_nlink == 2
+    assert (package.folder / INT8_FILE).stat().st_nlink == 1
+
+
+def test_the_new_file_may_be_copied_but_not_changed(package: Package, tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for path in package.folder.iterdir():
+        if path.is_file() and path.name != INT8_FILE:
+            os.link(path, folder / path.name)
+    shutil.copyfile(package.folder / INT8_FILE, folder / INT8_FILE)  # with a time of its own
+    open_package(folder)
+    with (folder / INT8_FILE).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(PackageError, match=rf"{INT8_FILE}: changed since the package was written"):
+        open_package(folder)
+
+
+def test_weights_may_be_copied_and_not_referred_to(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copied = export(tiny_checkpoint, tmp_path / "copied", dense="int8", weights="copy")
+    onnx.checker.check_model(copied.folder / "model.onnx", full_check=True)
+    with pytest.raises(InputError, match="choose --weights link or copy"):
+        export(tiny_checkpoint, tmp_path / "referred", dense="int8", weights="reference")
+    assert not (tmp_path / "referred").exists()
+
+
+def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None:
+    make_checkpoint(
+        tmp_path / "checkpoint",
+        tiny_config(tie_word_embeddings=True),
+        layout="hf-bf16",
+        dtype="F16",
+    )
+    package = export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
+    graph = onnx.load(package.folder / "model.onnx", load_external_data=False).graph
+    users = {
+        name: [node.op_type for node in graph.node if name in node.input]
+        for name in ("model.embed_tokens.weight", "lm_head.weight_int8")
+    }
+    assert users == {"model.embed_tokens.weight": ["Gather"], "lm_head.weight_int8": ["LinearInt8"]}
+    report = validate(package.folder, tmp_path / "checkpoint", kernels="portable")
+    # How much random weights lose is a matter of luck; that the package is the reference with 8
+    # bits is not.
+    assert all(case.passed for case in report.cases if case.name != LOSS), report.table()
+
+
+def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path) -> None:
+    config = tiny_config(hidden_size=48, num_heads=4, num_kv_heads=2, head_dim=16)
+    make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
+    package = export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
+    assert package.manifest.lossy == (
+        "o in int8 (block 32); q, k, v and lm_head as in the checkpoint, whose input width is no "
+        "multiple of 32",
+    )
+    with Session.open(package.folder, threads=1) as session:
+        assert np.isfinite(session.score([1, 2, 3])).all()
+
+
+def test_a_model_of_other_widths_throughout_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(hidden_size=48, num_heads=3, num_kv_heads=1, head_dim=16)
+    make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
+    with pytest.raises(
+        InputError, match="--dense int8: found input widths 48, expected a multiple of 32"
+    ):
+        export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_a_weight_that_is_not_finite_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the checkpoint is so large that an export does not read all of its weights."""
+    monkeypatch.setattr("gptoss_onnx.exporter.export_package.GOLDEN_LIMIT", 0)
+    shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    tensors = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    tensors["model.layers.1.self_attn.v_proj.weight"][5, 3] = torch.inf
+    save_file(tensors, tmp_path / "checkpoint" / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"layers\.1\.self_attn\.v_proj\.weight: not finite in rows 0 to "
+    ):
+        export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(PackageError, match=r"the int8 weights need .* are free"):
+        export(tiny_checkpoint, tmp_path / "package", dense="int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_the_checkpoint_is_not_written_over(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A link of that name in the package would lead into the checkpoint."""
+    (tmp_path / "theirs").write_text("weights")
+    os.link(tmp_path / "theirs", tmp_path / INT8_FILE)
+    with open_checkpoint(tiny_checkpoint) as checkpoint:
+        source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]
+    with pytest.raises(PackageError, match="the checkpoint has a file of this name"):
+        int8_file.write_int8_file(tmp_path / INT8_FILE, [int8_file.Projection("q", source)], QUIET)
+    assert (tmp_path / "theirs").read_text() == "weights"
+
+
+def test_quantizing_streams(tmp_path: Path) -> None:
+    """A matrix of 256 MB is quantized in a few MB of anonymous memory."""
+    code = """
+import logging
+import sys
+from pathlib import Path
+import torch
+from gptoss_onnx.exporter import int8_file
+from gptoss_onnx.progress import LoggedProgress
+from gptoss_onnx.checkpoint.tensors import TensorInfo
+
+progress = LoggedProgress(logging.getLogger())
+def anonymous(key="RssAnon"):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
+
+peak = 0
+quantize = int8_file.quantize_int8
+def watched(weight):
+    global peak
+    peak = max(peak, anonymous())
+    return quantize(weight)
+
+folder, rows, depth = Path(sys.argv[1]), 1 << 16, 2048
+with (folder / "weights").open("wb") as file:
+    file.truncate(2 * rows * depth)
+quantize(torch.ones(64, depth))  # what torch allocates once
+int8_file.quantize_int8 = watched
+before = anonymous()
+source = TensorInfo("w", "BF16", (rows, depth), folder / "weights", 0, 2 * rows * depth)
+int8_file.write_int8_file(folder / "int8", [int8_file.Projection("p", source)], progress)
+print(peak - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown < STREAMING_LIMIT
+    assert (tmp_path / "int8").stat().st_size > 1 << 27
+
+
+def test_golden_vectors_are_those_of_the_quantized_reference(
+    package: Package, demo_checkpoint: Path
+) -> None:
+    """A client proves itself on what this package computes, not on what was lost when it was
+    made.
+    """
+    golden = json.loads((package.folder / "golden" / "golden.json").read_text())
+    with Session.open(package.folder, kernels="portable", threads=1) as session:
+        for case in golden["cases"]:
+            logits = session.score(case["token_ids"])[case["positions"]]
+            found = logits[:, golden["sampled_indices"]]
+            np.testing.assert_allclose(found, case["sampled_logits"], atol=PACKAGE_LOGITS_NATIVE)
+
+
+def test_golden_vectors_written_later_are_the_same(
+    package: Package, demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(package.folder, tmp_path / "package", copy_function=os.link)
+    shutil.move(folder / "golden", tmp_path / "golden")
+    write_golden_vectors(folder, demo_checkpoint)
+    written = [
+        json.loads((place / "golden.json").read_text())
+        for place in (tmp_path / "golden", folder / "golden")
+    ]
+    assert written[0] == written[1]
+
+
+@needs_native
+@pytest.mark.parametrize("activations", ["exact", "bf16", "int8"])
+def test_validate_judges_the_package_and_measures_the_loss(
+    package: Package, demo_checkpoint: Path, activations: str
+) -> None:
+    report = validate(package.folder, demo_checkpoint, activations=activations)
+    assert report.passed, report.table()
+    loss = next(case for case in report.cases if case.name == LOSS)
+    assert loss.difference.kl > 1e-6  # measured, and really lossy
+    assert "against the checkpoint's own weights (KL ≤" in report.table()
+
+
+def test_validate_fails_where_the_quantized_weights_are_others(
+    package: Package, demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The package agrees with itself and not with the checkpoint."""
+    folder = shutil.copytree(package.folder, tmp_path / "package", copy_function=os.link)
+    content = bytearray((folder / INT8_FILE).read_bytes())
+    content[-500_000:] = bytes(500_000)
+    (folder / INT8_FILE).unlink()
+    (folder / INT8_FILE).write_bytes(content)
+    report = validate(folder, demo_checkpoint, kernels="portable")
+    assert [case.name for case in report.cases if not case.passed] == [LOSS]

@@ -1,0 +1,283 @@
+"""`export --target ort`: what the pass leaves of the graph, what it writes, and what it refuses."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_as_uint8, mxfp4_uint8_scales
+from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
+from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+
+EXTERNAL = onnx.TensorProto.EXTERNAL
+
+
+@pytest.fixture(scope="module")
+def graph(ort_package: Package) -> onnx.GraphProto:
+    return onnx.load(ort_package.folder / "model.onnx", load_external_data=False).graph
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, object]:
+    return {
+        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute
+    }
+
+
+def test_every_op_of_ours_is_lowered(ort_package: Package, graph: onnx.GraphProto) -> None:
+    model = onnx.load(ort_package.folder / "model.onnx", load_external_data=False)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {
+        "": 24,
+        "com.microsoft": 1,
+    }
+    assert not model.functions
+    ops = Counter((node.domain, node.op_type) for node in graph.node)
+    layers = 6
+    assert ops["com.microsoft", "GroupQueryAttention"] == ops["com.microsoft", "QMoE"] == layers
+    assert ops["", "RotaryEmbedding"] == 2 * layers
+    assert ops["", "Gemm"] == 5 * layers + 1  # q, k, v, o, router; lm_head
+    assert len({node.name for node in graph.node}) == len(graph.node)
+    assert "model.layers.3.self_attn.GroupQueryAttention" in {node.name for node in graph.node}
+
+
+def test_attention_keeps_windows_sinks_and_scale(graph: onnx.GraphProto) -> None:
+    nodes = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+    for layer, node in enumerate(nodes):
+        found = attributes(node)
+        assert found["do_rotary"] == 0 and found["num_heads"] == 8 and found["kv_num_heads"] == 2
+        assert found["scale"] == pytest.approx(32**-0.5)
+        assert (found.get("local_window_size"), found.get("sliding_window_cache")) == (
+            (32, 1),
+            (None, None),
+        )[layer % 2]
+        assert re.search(rf"layers\.{layer}\.self_attn", node.input[11])  # head_sink
+        assert list(node.output[1:]) == [f"present.{layer}.key", f"present.{layer}.value"]
+
+
+def test_experts_are_blocks_of_32_with_gpt_oss_swiglu(graph: onnx.GraphProto) -> None:
+    for node in (node for node in graph.node if node.op_type == "QMoE"):
+        found = attributes(node)
+        assert (found["expert_weight_bits"], found["block_size"], found["k"]) == (8, 32, 4)
+        assert (found["activation_type"], found["swiglu_fusion"]) == (b"swiglu", 1)
+        assert found["activation_alpha"] == pytest.approx(1.702) and found["activation_beta"] == 1
+        assert found["swiglu_limit"] == 7 and found["normalize_routing_weights"] == 1
+
+
+def test_inputs_and_outputs_are_those_of_onnxruntime_genai(graph: onnx.GraphProto) -> None:
+    names = [value.name for value in graph.input]
+    caches = [f"past_key_values.{layer}.{part}" for layer in range(6) for part in ("key", "value")]
+    assert names == ["input_ids", "attention_mask", *caches, "logit_positions"]
+    default = next(tensor for tensor in graph.initializer if tensor.name == "logit_positions")
+    assert onnx.numpy_helper.to_array(default).tolist() == [[-1]]
+    logits = next(value for value in graph.output if value.name == "logits")
+    assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == [
+        "batch",
+        1,
+        2048,
+    ]
+
+
+def test_manifest_says_what_was_done(ort_package: Package) -> None:
+    manifest = ort_package.manifest
+    assert (manifest.target, manifest.lossy, manifest.unsupported) == (
+        "ort",
+        (),
+        NOT_OFFERED["ort"],
+    )
+    assert {use.name: use.count for use in manifest.ops} == {"GroupQueryAttention": 6, "QMoE": 6}
+    assert {use.domain for use in manifest.ops} == {"com.microsoft"}
+    (file,) = manifest.weights.files
+    assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
+    assert manifest.weights.mode == "copy" and manifest.weights.bit_identical
+
+
+def test_weights_are_the_checkpoints_exactly(demo_checkpoint: Path, ort_package: Package) -> None:
+    """Every tensor of the file, turned back into numbers, is the checkpoint's; and none is
+    missing.
+    """
+    ours, theirs = (
+        load_file(ort_package.folder / ORT_WEIGHTS),
+        load_file(demo_checkpoint / "model.safetensors"),
+    )
+    seen = set()
+    for name, tensor in ours.items():
+        if name.endswith("_uint8"):
+            stem = name.removesuffix("_uint8")
+            scales = ours[f"{stem}_uint8_scales"].repeat_interleave(32, -1)
+            expected = decode_mxfp4(theirs[f"{stem}_blocks"], theirs[f"{stem}_scales"])
+            assert torch.equal((tensor.float() - 128) * scales, expected)
+            seen |= {f"{stem}_blocks", f"{stem}_scales"}
+        elif name.endswith("_float32"):
+            assert torch.equal(tensor, theirs[name.removesuffix("_float32")].float())
+            seen.add(name.removesuffix("_float32"))
+        elif not name.endswith("_uint8_scales"):
+            assert tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name])
+            seen.add(name)
+    assert seen == theirs.keys()
+
+
+def test_external_data_covers_the_file(ort_package: Package, graph: onnx.GraphProto) -> None:
+    stored = load_file(ort_package.folder / ORT_WEIGHTS)
+    content = (ort_package.folder / ORT_WEIGHTS).read_bytes()
+    external = [tensor for tensor in graph.initializer if tensor.data_location == EXTERNAL]
+    assert {tensor.name for tensor in external} == stored.keys()
+    for tensor in external:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        begin, length = int(entries["offset"]), int(entries["length"])
+        assert entries["location"] == ORT_WEIGHTS
+        assert (
+            content[begin : begin + length]
+            == stored[tensor.name].reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+
+
+@settings(max_examples=60, deadline=None)
+@given(blocks=st.binary(min_size=16, max_size=16), scale=st.integers(0, 254))
+def test_mxfp4_as_integers_is_exact(blocks: bytes, scale: int) -> None:
+    """For every byte and every scale that is a number, the product in float32 is the MXFP4 value
+    itself.
+    """
+    packed = torch.frombuffer(bytearray(blocks), dtype=torch.uint8)[None]
+    scales = torch.tensor([scale], dtype=torch.uint8)
+    found = (mxfp4_as_uint8(packed).float() - 128) * mxfp4_uint8_scales(scales)[:, None]
+    np.testing.assert_array_equal(found.flatten(), decode_mxfp4(packed, scales))
+
+
+def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path) -> None:
+    document = json.loads((ort_package.folder / "genai_config.json").read_text())
+    config = json.loads((demo_checkpoint / "config.json").read_text())
+    decoder = document["model"]["decoder"]
+    assert document["model"]["type"] == "gptoss"
+    assert (
+        decoder["sliding_window"]["layers"] == [0, 2, 4]
+        and decoder["sliding_window"]["window_size"] == 32
+    )
+    assert not decoder["sliding_window"]["slide_key_value_cache"]
+    assert decoder["num_hidden_layers"] == config["num_hidden_layers"]
+    assert (
+        config["sliding_window"]
+        < document["search"]["max_length"]
+        <= config["max_position_embeddings"]
+    )
+
+
+def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
+    make_checkpoint(
+        tmp_path / "checkpoint", tiny_config(layer_types=("full_attention",) * 2, num_layers=2)
+    )
+    package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"weights": "link"}, "--weights link"),
+        ({"weights": "reference"}, "--weights reference"),
+        ({"dense": "int8"}, "--dense int8"),
+        ({"kv_dtype": "bfloat16"}, "--kv-dtype bfloat16"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], named: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{named}: found with --target ort, [^\n]*$"):
+        export(demo_checkpoint, tmp_path / "package", target="ort", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_dim_that_the_op_cannot_take_is_refused(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "checkpoint", tiny_config(head_dim=12))
+    with pytest.raises(InputError, match="head_dim 12, expected a multiple of 8"):
+        export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    assert not (tmp_path / "package").exists()
+
+
+def test_no_room_is_said_before_anything_is_written(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(PackageError, match=r"the weights of target ort need .* are free"):
+        export(tiny_checkpoint, tmp_path / "package", target="ort")
+    assert not list(tmp_path.iterdir())
+
+
+# bytes: half of what the weights take; pieces of 2 M values need less
+STREAMING_LIMIT = 160_000_000
+STREAMING = """
+import logging
+import sys
+from pathlib import Path
+import onnx_ir as ir
+import torch
+from gptoss_onnx.exporter import computed_weights as own_weights
+from gptoss_onnx.progress import LoggedProgress
+from gptoss_onnx.reference import open_checkpoint
+
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+_, checkpoint, output, tensor, method, converter = sys.argv
+peak = 0
+convert = getattr(own_weights, converter)
+def watched(blocks):
+    global peak
+    converted = convert(blocks)
+    peak = max(peak, anonymous())
+    return converted
+
+convert(torch.zeros(2, 1, 16, dtype=torch.uint8))  # what torch allocates once
+setattr(own_weights, converter, watched)
+with open_checkpoint(checkpoint) as opened:
+    weights = own_weights.OwnWeights(opened)
+    getattr(weights, method)(ir.Graph([], [], nodes=[]), tensor)
+    before = anonymous()
+    weights.write(Path(output), LoggedProgress(logging.getLogger()))
+print(peak - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("experts", "suffix", "method", "converter"),
+    [
+        (16, "", "mxfp4_uint8", "mxfp4_as_uint8"),
+        (32, "", "mxfp4_int4", "mxfp4_as_int4"),
+        (32, "_blocks", "mxfp4_by_column", "mxfp4_by_column"),
+    ],
+    ids=["8-bit integers", "4-bit integers", "MXFP4 for CUDA"],
+)
+def test_converting_streams(
+    tmp_path: Path, experts: int, suffix: str, method: str, converter: str
+) -> None:
+    """Experts of 265 MB are written in less anonymous memory than they take."""
+    config = tiny_config(
+        num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=experts
+    )
+    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
+    tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"
+    script = [sys.executable, "-c", STREAMING]
+    command = [
+        *script,
+        str(tmp_path / "checkpoint"),
+        str(tmp_path / "own"),
+        tensor,
+        method,
+        converter,
+    ]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert (tmp_path / "own").stat().st_size > 260_000_000
+    assert 0 < grown < STREAMING_LIMIT
