@@ -2,8 +2,10 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -47,7 +49,7 @@ from gptoss_onnx.manifest import (
     Weights,
 )
 from gptoss_onnx.progress import LoggedProgress, Progress
-from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
+from gptoss_onnx.reference import Checkpoint, Decoder, DecoderConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
 
@@ -127,7 +129,7 @@ def export(
         if target == "ort":
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
-        manifest = _describe(opened.config, proto, made, options, tokenizer_files)
+        manifest = _describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
         opened.check_unchanged()
         manifest.write(folder)
     for warning in settings.warnings:
@@ -175,8 +177,9 @@ def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
     progress.begin(f"tracing {checkpoint.config.num_layers} layers")
-    reference = GptOss.from_checkpoint(checkpoint, device="meta")
-    return tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(checkpoint.tensors))
+    reference = Decoder.from_checkpoint(checkpoint, device="meta")
+    kept = frozenset(checkpoint.parameters) | frozenset(reference.constants)
+    return tidy(trace(reference, getattr(torch, kv_dtype)), kept)
 
 
 def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:
@@ -216,7 +219,7 @@ def _write_golden_if_small(
         )
         return
     progress.begin("computing golden vectors with the reference")
-    model = GptOss.from_checkpoint(checkpoint)
+    model = Decoder.from_checkpoint(checkpoint)
     if options.dense == "int8":  # what every client of this package is to compute
         use_dense_int8(model, folder / INT8_FILE)
     if options.experts == "int4":
@@ -225,7 +228,8 @@ def _write_golden_if_small(
 
 
 def _describe(
-    config: ModelConfig,
+    config: DecoderConfig,
+    settings: Mapping[str, Any],
     proto: onnx.ModelProto,
     made: _Made,
     options: Options,
@@ -236,7 +240,7 @@ def _describe(
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
-        model=config.to_json(),
+        model=dict(settings),
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),
@@ -256,12 +260,13 @@ def _describe(
     )
 
 
-def _cache_layer(config: ModelConfig, layer: int) -> CacheLayer:
+def _cache_layer(config: DecoderConfig, layer: int) -> CacheLayer:
     past, present = f"past_key_values.{layer}", f"present.{layer}"
+    part = config.layers[layer].attention
     return CacheLayer(
-        window=config.window_of(layer),
-        kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
+        window=part.window,
+        kv_heads=part.kv_heads,
+        head_dim=part.head_dim,
         past_key=f"{past}.key",
         past_value=f"{past}.value",
         present_key=f"{present}.key",
