@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gptoss_onnx.checkpoint.stored_file import StoredFile
+from gptoss_onnx.custom_ops.moe_attributes import MoEAttributes
 from gptoss_onnx.custom_ops.moe_dispatch import dispatch
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4
 from gptoss_onnx.reference.model import GptOss, SparseMLP
@@ -55,9 +56,8 @@ class SparseMLPInt4(nn.Module):
                 down, down_scales, x.dtype
             ).T
 
-        return dispatch(
-            x, self.router(x), weights, self.gate_up_bias, self.down_bias, *self.attributes
-        )
+        attributes = MoEAttributes(*self.attributes)
+        return dispatch(x, self.router(x), weights, self.gate_up_bias, self.down_bias, attributes)
 
 
 def use_experts_int4(model: GptOss, file: Path) -> GptOss:
