@@ -10,6 +10,9 @@ Legend: B batch, S new tokens, N = B·S, C cache capacity, H query heads, K kv h
 Hd hidden size, I expert width, M output width.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnxscript import FLOAT, INT64, UINT8, script
@@ -17,6 +20,8 @@ from onnxscript.onnx_opset import opset24 as op
 from onnxscript.values import Opset
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
+from gptoss_onnx.custom_ops.schemas import SIGNATURES
+from gptoss_onnx.errors import InputError
 
 OPSET_VERSION = 24
 gptoss = Opset(DOMAIN, DOMAIN_VERSION)
@@ -238,33 +243,76 @@ def SinkAttention(  # noqa: N802
     return output, present_key, present_value
 
 
-# Every op and, before its first caller, every helper function that its body calls.
+@dataclass(frozen=True)
+class Use:
+    """How a node uses its op: what the choice of a body may depend on.
+
+    An ONNX function cannot ask whether an optional input is there or what a string attribute says,
+    so nodes that differ in that need different bodies.
+    """
+
+    op: str
+    # of each input that the node has; None where a dimension, or the whole shape, is not known
+    shapes: Mapping[str, tuple[int | None, ...] | None]
+    attributes: Mapping[str, int | float | str]  # those that the node states
+
+    def has(self, name: str) -> bool:
+        """Say whether the node has this input."""
+        return name in self.shapes
+
+    def attribute(self, name: str) -> int | float | str | None:
+        """Return what the node states, or the attribute's default."""
+        declared = {a.name: a.default for a in SIGNATURES[self.op].attributes}
+        return self.attributes.get(name, declared[name])
+
+
+# How a node uses its op → the op's body, after every helper function that it calls: the name by
+# which it is called → the function. Variants of a helper share a name.
 BODIES = {
-    "SinkAttention": (SinkAttention,),
-    "MoEDispatch": (ClampedSwiGLU, MoEDispatch),
-    "MoEDispatchMXFP4": (DecodeMXFP4, ClampedSwiGLU, MoEDispatchMXFP4),
-    "Linear": (Linear,),
-    "LinearInt8": (LinearInt8,),
+    "SinkAttention": lambda use: {"SinkAttention": SinkAttention},
+    "MoEDispatch": lambda use: {"ClampedSwiGLU": ClampedSwiGLU, "MoEDispatch": MoEDispatch},
+    "MoEDispatchMXFP4": lambda use: {
+        "DecodeMXFP4": DecodeMXFP4,
+        "ClampedSwiGLU": ClampedSwiGLU,
+        "MoEDispatchMXFP4": MoEDispatchMXFP4,
+    },
+    "Linear": lambda use: {"Linear": Linear},
+    "LinearInt8": lambda use: {"LinearInt8": LinearInt8},
 }
 
 
-def function_protos(op_names) -> list[onnx.FunctionProto]:
-    """Return the bodies of these ops and of the helpers they call, callees first, each once.
+def function_protos(uses) -> list[onnx.FunctionProto]:
+    """Return the bodies for these uses and the helpers they call, callees first, each once.
 
     Args:
-        op_names: names of `ai.gptoss` ops, a key of `BODIES` each.
+        uses: a `Use` for each node of the graph, in any order.
+
+    Raises:
+        InputError: two nodes would need different bodies; a model has one of each.
     """
-    protos = {}
-    for name in sorted(op_names):
-        for function in BODIES[name]:
-            proto = function.to_function_proto()
-            domains = {entry.domain for entry in proto.opset_import}
-            # onnxscript omits the import of its own domain
-            if len(BODIES[name]) > 1 and DOMAIN not in domains:
-                proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
-            _state_loop_condition(proto)
-            protos.setdefault(proto.name, proto)
-    return list(protos.values())
+    chosen = {}
+    with_helpers = set()
+    for use in sorted(uses, key=lambda use: use.op):
+        functions = BODIES[use.op](use)
+        if len(functions) > 1:
+            with_helpers.update(functions)
+        for name, function in functions.items():
+            if chosen.setdefault(name, function) is not function:
+                raise InputError(
+                    f"{use.op}: found nodes that need different portable bodies ('{name}'), "
+                    "expected all to have the same optional inputs and the same variant"
+                )
+    return [_proto(name, function, name in with_helpers) for name, function in chosen.items()]
+
+
+def _proto(name, function, with_helpers: bool) -> onnx.FunctionProto:
+    proto = function.to_function_proto()
+    proto.name = name
+    if with_helpers and DOMAIN not in {entry.domain for entry in proto.opset_import}:
+        # onnxscript omits the import of its own domain
+        proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+    _state_loop_condition(proto)
+    return proto
 
 
 def _state_loop_condition(proto) -> None:

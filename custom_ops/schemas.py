@@ -2,10 +2,12 @@
 attribute names.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from onnx import helper
 from onnx.defs import OpSchema
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
@@ -16,6 +18,12 @@ WEIGHT = ("float", "float16", "bfloat16")
 BYTES = ("uint8",)
 INT8 = ("int8",)
 INT64 = ("int64",)
+AttributeValue = int | float | str
+_KINDS = {
+    "i": OpSchema.AttrType.INT,
+    "f": OpSchema.AttrType.FLOAT,
+    "s": OpSchema.AttrType.STRING,
+}
 
 
 @dataclass(frozen=True)
@@ -31,18 +39,38 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """One attribute: `i` int, `f` float or `s` string; with a default, a node may leave it out."""
+
+    name: str
+    kind: Literal["i", "f", "s"]
+    default: AttributeValue | None = None
+
+    @property
+    def formal(self) -> OpSchema.Attribute:
+        """The attribute as the ONNX schema declares it."""
+        if self.default is None:
+            return OpSchema.Attribute(self.name, _KINDS[self.kind], "")
+        return OpSchema.Attribute(self.name, helper.make_attribute(self.name, self.default))
+
+
+@dataclass(frozen=True)
 class Signature:
-    """Name, inputs, outputs and attributes (name → `i` int or `f` float) of one op."""
+    """Name, inputs, outputs and attributes of one op; an optional input may stand before others."""
 
     name: str
     inputs: tuple[Operand, ...]
     outputs: tuple[Operand, ...]
-    attributes: tuple[tuple[str, Literal["i", "f"]], ...]
+    attributes: tuple[Attribute, ...]
+
+    def stated(self, attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+        """Return the attributes that a node states: all but those at their defaults."""
+        defaults = {attribute.name: attribute.default for attribute in self.attributes}
+        return {name: value for name, value in attributes.items() if value != defaults[name]}
 
     @cached_property
     def schema(self) -> OpSchema:
         """The signature as an ONNX schema."""
-        kinds = {"i": OpSchema.AttrType.INT, "f": OpSchema.AttrType.FLOAT}
         groups = {operand.group: operand.types for operand in (*self.inputs, *self.outputs)}
         return OpSchema(
             self.name,
@@ -54,9 +82,7 @@ class Signature:
                 (group, [f"tensor({element})" for element in types], "")
                 for group, types in groups.items()
             ],
-            attributes=[
-                OpSchema.Attribute(name, kinds[kind], "") for name, kind in self.attributes
-            ],
+            attributes=[attribute.formal for attribute in self.attributes],
         )
 
 
@@ -69,8 +95,8 @@ def _formal(operand: Operand) -> OpSchema.FormalParameter:
     )
 
 
-def _floats(*names: str) -> tuple[Operand, ...]:
-    return tuple(Operand(name, FLOAT, "T") for name in names)
+def _floats(*names: str, optional: bool = False) -> tuple[Operand, ...]:
+    return tuple(Operand(name, FLOAT, "T", optional) for name in names)
 
 
 SINK_ATTENTION = Signature(
@@ -88,13 +114,14 @@ SINK_ATTENTION = Signature(
         Operand("present_key", CACHE, "C"),
         Operand("present_value", CACHE, "C"),
     ),
-    attributes=(("num_heads", "i"), ("kv_num_heads", "i"), ("scale", "f"), ("window", "i")),
+    attributes=(
+        Attribute("num_heads", "i"),
+        Attribute("kv_num_heads", "i"),
+        Attribute("scale", "f"),
+        Attribute("window", "i"),
+    ),
 )
-MOE_ATTRIBUTES: tuple[tuple[str, Literal["i", "f"]], ...] = (
-    ("top_k", "i"),
-    ("alpha", "f"),
-    ("limit", "f"),
-)
+MOE_ATTRIBUTES = (Attribute("top_k", "i"), Attribute("alpha", "f"), Attribute("limit", "f"))
 MOE_DISPATCH = Signature(
     "MoEDispatch",
     inputs=(
@@ -126,7 +153,7 @@ LINEAR = Signature(
     inputs=(
         *_floats("x"),
         Operand("weight", WEIGHT, "W"),
-        Operand("bias", FLOAT, "T", optional=True),
+        *_floats("bias", optional=True),
     ),
     outputs=_floats("output"),
     attributes=(),
@@ -137,7 +164,7 @@ LINEAR_INT8 = Signature(
         *_floats("x"),
         Operand("weight", INT8, "Q"),
         *_floats("scales"),
-        Operand("bias", FLOAT, "T", optional=True),
+        *_floats("bias", optional=True),
     ),
     outputs=_floats("output"),
     attributes=(),

@@ -18,7 +18,7 @@ from onnxscript.values import Op, Opset
 from torch.export import Dim
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
-from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, function_protos
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.reference.decoder import Decoder
 
@@ -125,22 +125,47 @@ def _one_node(name: str) -> Callable[..., Any]:
     signature = SIGNATURES[name]
     op = Op(Opset(DOMAIN, DOMAIN_VERSION), name, signature.schema)
     count = len(signature.inputs)
+    names = [attribute.name for attribute in signature.attributes]
 
-    def translate(*arguments: Any) -> Any:
-        names = (attribute for attribute, _ in signature.attributes)
-        return op(*arguments[:count], **dict(zip(names, arguments[count:], strict=True)))
+    def translate(*arguments: Any, **named: Any) -> Any:
+        """Take a torch call, which leaves out trailing arguments at their defaults."""
+        inputs = list(arguments[:count])
+        while inputs[-1] is None:
+            inputs.pop()
+        attributes = dict(zip(names, arguments[count:], strict=False)) | named
+        return op(*inputs, **signature.stated(attributes))
 
     return translate
 
 
 def attach_bodies(model: ir.Model) -> None:
-    """Give `model` the portable body of each custom op it uses, and of no other."""
+    """Give `model` the portable body of each custom op it uses, and of no other.
+
+    Raises:
+        InputError: two nodes of one op would need different bodies.
+    """
     model.functions.clear()
-    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
-    for proto in function_protos(used):
+    uses = [_use_of(node) for node in model.graph if node.domain == DOMAIN]
+    for proto in function_protos(uses):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
     model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+def _use_of(node: ir.Node) -> Use:
+    inputs = zip(SIGNATURES[node.op_type].inputs, node.inputs, strict=False)
+    shapes = {
+        operand.name: _known_shape(value.shape) for operand, value in inputs if value is not None
+    }
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    return Use(node.op_type, shapes, attributes)
+
+
+def _known_shape(shape: ir.Shape | None) -> tuple[int | None, ...] | None:
+    """Return a shape with None for every dimension that is no number."""
+    if shape is None:
+        return None
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 @contextmanager

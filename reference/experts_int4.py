@@ -37,7 +37,7 @@ class MixtureOfExpertsInt4(nn.Module):
         self, replaced: MixtureOfExperts, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]
     ) -> None:
         super().__init__()
-        self.router, self.config = replaced.router, replaced.config
+        self.router, self.attributes = replaced.router, replaced.attributes
         self.gate_up_bias, self.down_bias = (
             replaced.experts.gate_up_proj_bias,
             replaced.experts.down_proj_bias,
@@ -56,10 +56,8 @@ class MixtureOfExpertsInt4(nn.Module):
                 down, down_scales, x.dtype
             ).T
 
-        config = self.config
-        return dispatch(
-            x, self.router(x), weights, self.gate_up_bias, self.down_bias, config.top_k, config.alpha, config.limit
-        )
+        biases = (self.gate_up_bias, self.down_bias)
+        return dispatch(x, self.router(x), weights, *biases, self.attributes)
 
 
 def use_experts_int4(model: Decoder, file: Path) -> Decoder:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 # Importing them defines the ops.
 from gptoss_onnx.custom_ops import linear, moe_dispatch, sink_attention  # noqa: F401
+from gptoss_onnx.custom_ops.moe_attributes import MoEAttributes
 from gptoss_onnx.reference.config import (
     AttentionConfig,
     ExpertsConfig,
@@ -220,29 +221,34 @@ class MixtureOfExperts(nn.Module):
         self.router = Linear(hidden, config.count, config.router_bias)
         self.experts = ExpertWeights(hidden, config)
         self.config = config
+        self.attributes = MoEAttributes(
+            config.top_k,
+            config.alpha,
+            config.limit,
+            config.beta,
+            config.activation,
+            int(config.normalize),
+            int(config.interleaved),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Send each token of (N, hidden) through its top-k experts."""
         config, weights = self.config, self.experts
         biases = (weights.gate_up_proj_bias, weights.down_proj_bias)
         gate_up_bias, down_bias = (None if bias is None else bias.to(x.dtype) for bias in biases)
-        attributes = [config.top_k, config.alpha, config.limit, config.beta, config.activation]
         output: Tensor
         if config.storage == "mxfp4":
             gate_up = (weights.gate_up_proj_blocks, weights.gate_up_proj_scales)
             down = (weights.down_proj_blocks, weights.down_proj_scales)
             output = torch.ops.gptoss.moe_dispatch_mxfp4(
                 *(x, self.router(x), *gate_up, gate_up_bias, *down, down_bias),
-                *attributes,
-                int(config.normalize),
+                *self.attributes.shared,
             )
         else:
             output = torch.ops.gptoss.moe_dispatch(
                 *(x, self.router(x), weights.gate_up_proj, gate_up_bias),
                 *(weights.down_proj, down_bias),
-                *attributes,
-                int(config.normalize),
-                int(config.interleaved),
+                *(*self.attributes.shared, self.attributes.interleaved),
                 int(config.storage == "rows"),
             )
         return output

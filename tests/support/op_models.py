@@ -1,6 +1,7 @@
 """One-node ONNX models of the `ai.gptoss` ops, run through their portable bodies."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
-from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, function_protos
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 
 IR_VERSION = 11
@@ -32,7 +33,7 @@ _OUTPUT_RANKS = {
 
 
 def op_model(
-    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, object]
+    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, Any]
 ) -> onnx.ModelProto:
     """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes;
     None is omitted.
@@ -41,9 +42,11 @@ def op_model(
     names = [
         operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs
     ]
+    stated = signature.stated(attributes)
     node = helper.make_node(
-        name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **attributes
+        name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **stated
     )
+    use = Use(name, {n: tuple(t.shape) for n, t in inputs.items() if t is not None}, stated)
     types = {
         operand.group: _ELEMENT_TYPES[tensor.dtype]
         for operand in signature.inputs
@@ -66,7 +69,7 @@ def op_model(
     )
     imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(
-        graph, functions=function_protos([name]), opset_imports=imports, ir_version=IR_VERSION
+        graph, functions=function_protos([use]), opset_imports=imports, ir_version=IR_VERSION
     )
     onnx.checker.check_model(model, full_check=True)
     return model
