@@ -12,6 +12,8 @@ import torch
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
+from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.dense_int8 import convert_dense
@@ -42,6 +44,7 @@ from gptoss_onnx.manifest import (
     Manifest,
     OpUse,
     Provider,
+    RoundedWeights,
     Target,
     TensorSpec,
     Weights,
@@ -237,6 +240,8 @@ def _describe(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
         model=config.to_json(),
+        vocab_size=config.vocab_size,
+        longest=config.max_position_embeddings,
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),
@@ -248,6 +253,7 @@ def _describe(
             for (domain, name), count in sorted(ops.items())
         ),
         weights=made.weights,
+        rounded=_rounded(options),
         tokenizer_files=tokenizer_files,
         lossy=made.lossy,
         unsupported=NOT_OFFERED[options.target]
@@ -256,10 +262,19 @@ def _describe(
     )
 
 
+def _rounded(options: Options) -> tuple[RoundedWeights, ...]:
+    dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
+    experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
+    return ((dense,) if options.dense == "int8" else ()) + (
+        (experts,) if options.experts == "int4" else ()
+    )
+
+
 def _cache_layer(config: ModelConfig, layer: int) -> CacheLayer:
     past, present = f"past_key_values.{layer}", f"present.{layer}"
     return CacheLayer(
         window=config.window_of(layer),
+        sink_tokens=0,
         kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         past_key=f"{past}.key",
