@@ -14,6 +14,8 @@ import torch
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
+from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.dense_int8 import convert_dense
@@ -44,6 +46,7 @@ from gptoss_onnx.manifest import (
     Manifest,
     OpUse,
     Provider,
+    RoundedWeights,
     Target,
     TensorSpec,
     Weights,
@@ -241,6 +244,8 @@ def _describe(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
         model=dict(settings),
+        vocab_size=config.vocab_size,
+        longest=config.longest,
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),
@@ -252,6 +257,7 @@ def _describe(
             for (domain, name), count in sorted(ops.items())
         ),
         weights=made.weights,
+        rounded=_rounded(options),
         tokenizer_files=tokenizer_files,
         lossy=made.lossy,
         unsupported=NOT_OFFERED[options.target]
@@ -260,11 +266,20 @@ def _describe(
     )
 
 
+def _rounded(options: Options) -> tuple[RoundedWeights, ...]:
+    dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
+    experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
+    return ((dense,) if options.dense == "int8" else ()) + (
+        (experts,) if options.experts == "int4" else ()
+    )
+
+
 def _cache_layer(config: DecoderConfig, layer: int) -> CacheLayer:
     past, present = f"past_key_values.{layer}", f"present.{layer}"
     part = config.layers[layer].attention
     return CacheLayer(
         window=part.window,
+        sink_tokens=part.sink_tokens,
         kv_heads=part.kv_heads,
         head_dim=part.head_dim,
         past_key=f"{past}.key",

@@ -52,7 +52,7 @@ class AttentionConfig:
     `projections` says how the checkpoint stores query, key and value: as three matrices, `stacked`
     in one (all queries, then keys, then values), or one triple after the other `by_head`. `scale`
     multiplies the scores. `window` is in tokens, the query's own included; 0 sees everything. Of a
-    window, the first `kept` tokens of the sequence stay visible (StreamingLLM), with `kept_bias`
+    window, the first `sink_tokens` tokens of the sequence stay visible (StreamingLLM), with `sink_bias`
     added to their scores. `qk_norm` normalises each head of query and key before the rotation.
     """
 
@@ -66,8 +66,8 @@ class AttentionConfig:
     sinks: bool
     qk_norm: bool
     window: int
-    kept: int
-    kept_bias: float
+    sink_tokens: int
+    sink_bias: float
     rope: RopeConfig | None
     alibi: bool
     scale: float

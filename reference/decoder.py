@@ -230,7 +230,7 @@ class Decoder(nn.Module):
         kept: dict[int, tuple[Tensor, Tensor]] = {}
         if self.config.rope is not None:
             rotation = self._rotation(positions)
-            parts = [layer.attention for layer in self.config.layers if layer.attention.kept]
+            parts = [layer.attention for layer in self.config.layers if layer.attention.sink_tokens]
             for window in sorted({part.window for part in parts}):
                 kept[window] = self._rotation(positions.clamp(max=window - 1))
         slopes = dict(self.named_buffers()).get("alibi_slopes")

@@ -38,7 +38,7 @@ class Call:
     past_lengths: Tensor
     new_lengths: Tensor
     rotation: tuple[Tensor | None, Tensor | None]
-    kept_rotation: dict[int, tuple[Tensor, Tensor]]
+    sink_rotation: dict[int, tuple[Tensor, Tensor]]
     slopes: Tensor | None
 
 
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         rows = (part.unflatten(0, (call.batch, -1)) for part in self._project(x))
         cos, sin = call.rotation if config.rope else (None, None)
-        kept = call.kept_rotation[config.window] if config.kept and config.rope else (None, None)
+        kept = call.sink_rotation[config.window] if config.sink_tokens and config.rope else (None, None)
         output, key, value = torch.ops.gptoss.sink_attention(
             *rows,  # (B, S, H·D), (B, S, K·D), (B, S, K·D)
             *past,
@@ -124,8 +124,8 @@ class Attention(nn.Module):
             config.scale,
             config.window,
             int(config.rope is not None and config.rope.interleaved),
-            config.kept,
-            config.kept_bias,
+            config.sink_tokens,
+            config.sink_bias,
         )
         return self.o_proj(output.flatten(0, 1)), (key, value)
 
