@@ -23,7 +23,8 @@ def tiny_checkpoint(factory: pytest.TempPathFactory) -> Path:
     folder = factory.getbasetemp() / "tiny-checkpoint"
     if not folder.exists():
         make_checkpoint(
-            folder, tiny_document(num_hidden_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB)
+            folder,
+            tiny_document(num_hidden_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB),
         )
         _byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
