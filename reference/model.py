@@ -91,6 +91,7 @@ class Attention(nn.Module):
             self.sinks.to(torch.promote_types(x.dtype, torch.float32)),
             call.cos,
             call.sin,
+            *(None, None, None, None),  # no bias by distance, no kept tokens
             self.num_heads,
             self.num_kv_heads,
             self.scale,
