@@ -25,6 +25,8 @@ from gptoss_onnx.exporter.ort.lower import (
     check_ort_config,
     lower_to_ort,
 )
+from gptoss_onnx.exporter.replicate import replicate
+from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
@@ -174,9 +176,13 @@ def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: 
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
-    progress.begin(f"tracing {checkpoint.config.num_layers} layers")
+    """Return the graph of all layers, from a trace of those that are not alike."""
     reference = GptOss.from_checkpoint(checkpoint, device="meta")
-    return tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(checkpoint.tensors))
+    plan = plan_of(reference)
+    progress.begin(f"tracing {len(plan.traced)} of {len(plan.patterns)} layers")
+    shorten(reference, plan)
+    traced = trace(reference, getattr(torch, kv_dtype))
+    return replicate(tidy(traced, frozenset(reference.state_dict())), plan)
 
 
 def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:

@@ -2,7 +2,8 @@
 
 Matches every node and every intermediate value of the main graph. A node is named after the module
 it came from and its op (`model.layers.0.self_attn.q_proj.Linear`), its outputs after the node; a
-second node of the same name gets a number. Shape constants become `constant_0`, … Leaves alone:
+second node of the same name gets a number. Shape constants become `constant_0`, … The batch size,
+which torch reads from any of the inputs that have it, is read from `past_lengths`. Leaves alone:
 graph inputs and outputs, initializers with a checkpoint's name, function bodies, and the order of
 nodes. Deterministic: the same graph always gets the same names.
 """
@@ -32,6 +33,7 @@ def tidy(model: ir.Model, weights: frozenset[str]) -> ir.Model:
             if output.name not in interface:
                 suffix = "" if len(node.outputs) == 1 else f"_{output.index()}"
                 output.name = f"{node.name}.output{suffix}"
+    _read_batch_from_lengths(graph)
     _name_constants(graph, weights)
     _drop_metadata(model)
     graph.name = GRAPH_NAME
@@ -52,6 +54,17 @@ def _scope(node: ir.Node) -> str:
 def _unique(name: str, taken: Counter[str]) -> str:
     taken[name] += 1
     return name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _read_batch_from_lengths(graph: ir.Graph) -> None:
+    """Let every Shape that gives the batch size alone read the same input."""
+    lengths = next(value for value in graph.inputs if value.name == "past_lengths")
+    for node in graph:
+        if node.op_type != "Shape":
+            continue
+        start, end = (node.attributes.get_int(name, 0) for name in ("start", "end"))
+        if (start, end) == (0, 1):
+            node.replace_input_with(0, lengths)
 
 
 def _name_constants(graph: ir.Graph, weights: frozenset[str]) -> None:
