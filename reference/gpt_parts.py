@@ -10,7 +10,7 @@ from gptoss_onnx.reference.config import (
     LayerConfig,
     NormConfig,
 )
-from gptoss_onnx.reference.config_parts import plain_attention
+from gptoss_onnx.reference.config_parts import check_multiple, plain_attention
 from gptoss_onnx.reference.layer_types import MOST_LAYERS
 
 
@@ -63,8 +63,5 @@ def head_dim_of(fields: Fields, hidden: int, heads: int, hidden_key: str, heads_
     """Return hidden / heads; notes a remainder. 0 where one of them is wrong already."""
     if not hidden or not heads:
         return 0
-    if hidden % heads:
-        fields.problems.add(
-            f"{hidden_key}: found {hidden}, expected a multiple of {heads_key} = {heads}"
-        )
+    check_multiple(fields, hidden_key, hidden, heads_key, heads)
     return hidden // heads

@@ -6,9 +6,8 @@ tensors have the names of Llama, with experts as (E, out, in). No program outsid
 test holds it to a plain definition in PyTorch.
 """
 
-import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from gptoss_onnx.checkpoint.fields import Fields
 from gptoss_onnx.reference.architecture import TRAINING_KEYS, Architecture, StoredNames
@@ -20,12 +19,20 @@ from gptoss_onnx.reference.config import (
     LayerConfig,
     NormConfig,
 )
-from gptoss_onnx.reference.config_parts import check_multiple, plain_attention
+from gptoss_onnx.reference.config_parts import (
+    check_multiple,
+    plain_attention,
+    plain_experts,
+)
 from gptoss_onnx.reference.layer_types import MOST_LAYERS
 from gptoss_onnx.reference.rope_fields import read_rope
 
 CLASS = "GptOssLabForCausalLM"
 POSITIONS = ("rope", "learned", "sinusoidal", "alibi", "none")
+_ADDED: dict[str, Literal["learned", "sinusoidal"]] = {
+    "learned": "learned",
+    "sinusoidal": "sinusoidal",
+}
 _UNREAD = {"architectures", "dtype", "torch_dtype", "transformers_version", *TRAINING_KEYS}
 
 
@@ -46,36 +53,30 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
         LayerConfig(attention, experts if experts and layer in moe_layers else dense)
         for layer in range(count)
     )
-    kind = "rms" if fields.boolean("use_rms_norm", absent=True) else "layer"
+    rms = fields.boolean("use_rms_norm", absent=True)
     config = DecoderConfig(
         model_type="gpt_oss_lab",
         vocab_size=fields.integer("vocab_size"),
         hidden_size=hidden,
         longest=longest,
-        norm=NormConfig("rms" if kind == "rms" else "layer", fields.number("norm_eps", 1e-5)),
+        norm=NormConfig("rms" if rms else "layer", fields.number("norm_eps", 1e-5)),
         placement="pre",
         embedding_norm=False,
         final_norm=True,
-        positions="learned"
-        if positions == "learned"
-        else "sinusoidal"
-        if positions == "sinusoidal"
-        else None,
+        positions=_ADDED.get(positions),
         tied=fields.boolean("tied", absent=True),
         layers=layers,
     )
-    unknown = sorted(fields.document.keys() - fields.read.keys() - _UNREAD)
-    for key in unknown:
+    for key in sorted(fields.document.keys() - fields.read.keys() - _UNREAD):
         fields.wrong(key, "no such key")
     return config
 
 
-def _read_attention(
-    fields: Fields, hidden: int, longest: int, positions: str
-) -> AttentionConfig:
+def _read_attention(fields: Fields, hidden: int, longest: int, positions: str) -> AttentionConfig:
     heads = fields.integer("n_head")
     kv_heads = fields.integer("n_kv_head", absent=heads)
-    check_multiple(fields, "n_embd", hidden, "n_head", heads)
+    if not fields.has("head_dim"):
+        check_multiple(fields, "n_embd", hidden, "n_head", heads)
     check_multiple(fields, "n_head", heads, "n_kv_head", kv_heads)
     head_dim = fields.integer("head_dim", absent=hidden // heads if heads else 0)
     bias = fields.boolean("bias", absent=False)
@@ -113,20 +114,8 @@ def _read_experts(fields: Fields, dense: FeedForwardConfig) -> ExpertsConfig:
     experts, top_k = fields.integer("n_experts"), fields.integer("top_k")
     if experts and top_k > experts:
         fields.wrong("top_k", f"at most n_experts = {experts}")
-    return ExpertsConfig(
-        count=experts,
-        top_k=top_k,
-        width=dense.width,
-        activation=dense.activation,
-        alpha=1.0,
-        limit=math.inf,
-        beta=0.0,
-        normalize=True,
-        router_bias=dense.bias,
-        bias=dense.bias,
-        storage="rows",
-        interleaved=False,
-    )
+    plain = plain_experts(experts, top_k, dense.width)
+    return replace(plain, activation=dense.activation, router_bias=dense.bias, bias=dense.bias)
 
 
 _TINY: dict[str, Any] = {
