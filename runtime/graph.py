@@ -7,15 +7,15 @@ from typing import Any
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.binding import LOGITS, OPTIONAL_INPUTS, STEP_INPUTS
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kernels import KernelChoice
-from gptoss_onnx.runtime.package import PackageFolder
 
 
 def load_graph(
     onnxruntime: ModuleType,
-    package: PackageFolder,
+    package: Package,
     choice: KernelChoice,
     activations: str,
     providers: list[tuple[str, dict[str, str]]],

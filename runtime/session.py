@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest, Provider
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
 from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.closing import Closing
@@ -31,7 +32,7 @@ from gptoss_onnx.runtime.harmony import HarmonyDelta
 from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
 from gptoss_onnx.runtime.messages import Message
-from gptoss_onnx.runtime.package import PackageFolder, open_package
+from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.step import run_request
@@ -60,7 +61,7 @@ class Session(Closing):
         self,
         onnxruntime: ModuleType,
         graph: Any,
-        package: PackageFolder,
+        package: Package,
         kernels: Literal["native", "portable", "contrib"],
         activations: Activations,
         provider: Provider,

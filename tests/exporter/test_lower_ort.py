@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_as_uint8, mxfp4_uint8_scales
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
