@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.generation import FinishReason
 from gptoss_onnx.runtime.harmony import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
@@ -140,7 +139,7 @@ class Conversation(Closing):
         wanted = CHAT_TOKENS if self._max_new_tokens is None else self._max_new_tokens
         capacity = min(self._longest, prompt_tokens + wanted)
         if self._cache is None:
-            rewinds = cache_layout(self._session.manifest.target).rewinds
+            rewinds = self._session.contract.layout.rewinds
             self._cache = self._session.new_cache(1, capacity, RESERVE if rewinds else 0)
         elif self._cache.capacity < capacity:
             self._cache.grow(min(self._longest, max(capacity, 2 * self._cache.capacity)))

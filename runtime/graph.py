@@ -8,9 +8,10 @@ from typing import Any
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import Package
-from gptoss_onnx.runtime.binding import LOGITS, OPTIONAL_INPUTS, STEP_INPUTS
+from gptoss_onnx.runtime.binding import LOGITS
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kernels import KernelChoice
+from gptoss_onnx.runtime.target import CONTRACTS
 
 
 def load_graph(
@@ -58,10 +59,9 @@ def check_graph(graph: Any, manifest: Manifest) -> None:
     """Compare the graph's inputs and outputs with the manifest and the contract; raises
     PackageError.
     """
-    caches = manifest.cache
-    required = set(STEP_INPUTS[manifest.target]) - set(OPTIONAL_INPUTS[manifest.target])
+    caches, contract = manifest.cache, CONTRACTS[manifest.target]
     inputs = {
-        *required,
+        *(name for name in contract.step_inputs if name not in contract.optional_inputs),
         *(layer.past_key for layer in caches),
         *(layer.past_value for layer in caches),
     }

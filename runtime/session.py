@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal, Self, overload
+from typing import Any, Self, overload
 from weakref import WeakSet
 
 import numpy as np
@@ -20,7 +20,6 @@ from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
 from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.environment import (
     check_active_provider,
     execution_providers,
@@ -36,6 +35,7 @@ from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.step import run_request
+from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
 from gptoss_onnx.runtime.weight_watch import WeightWatch
@@ -54,6 +54,7 @@ class Session(Closing):
         kernels: `native`, `portable` or `contrib` (target `ort`), what runs.
         activations: `exact`, `bf16` or `int8`.
         provider: `cpu` or `cuda`.
+        contract: what the package's target takes and gives.
         vocab: V.
     """
 
@@ -62,7 +63,7 @@ class Session(Closing):
         onnxruntime: ModuleType,
         graph: Any,
         package: Package,
-        kernels: Literal["native", "portable", "contrib"],
+        kernels: RunningKernels,
         activations: Activations,
         provider: Provider,
         weights: WeightWatch,
@@ -74,6 +75,7 @@ class Session(Closing):
             provider,
         )
         check_graph(graph, package.manifest)
+        self.contract = CONTRACTS[package.manifest.target]
         self.vocab = package.manifest.vocab_size
         self._onnxruntime = onnxruntime
         self._graph: Any | None = graph
@@ -157,7 +159,7 @@ class Session(Closing):
             self._onnxruntime,
             manifest.cache,
             manifest.kv_dtype,
-            cache_layout(manifest.target),
+            self.contract.layout,
             batch,
             capacity,
             reserve,
@@ -356,7 +358,7 @@ class Session(Closing):
         use by us.
         """
         manifest = self.manifest
-        ours = (manifest.cache, manifest.kv_dtype, cache_layout(manifest.target), self.provider)
+        ours = (manifest.cache, manifest.kv_dtype, self.contract.layout, self.provider)
         with self._lock:
             graph = self._open_graph()
             if (cache.layers, cache.dtype, cache.layout, cache.device) != ours:
@@ -367,7 +369,7 @@ class Session(Closing):
             cache.buffers  # noqa: B018 - refuses a closed cache
             binding = cache.binding
             if binding is None or binding.session is not graph:
-                binding = Binding(self._onnxruntime, graph, cache, self.vocab, manifest.target)
+                binding = Binding(self._onnxruntime, graph, cache, self.vocab, self.contract)
                 cache.binding = binding
                 self._bound.add(cache)
             return binding

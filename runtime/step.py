@@ -13,6 +13,7 @@ from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.runtime.binding import Binding, empty_logits
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.request import Request, Step
+from gptoss_onnx.runtime.target import CallInputs
 
 
 def run_request(
@@ -47,9 +48,10 @@ def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32
         PackageError: the cache is float16 and holds numbers that are not finite, which is why the
             graph failed or its logits are not finite either.
     """
+    inputs = CallInputs(step.input_ids, cache.lengths, step.new_lengths, step.logit_positions)
     cache.mark_writing(step.input_ids.shape[1])
     try:
-        logits = binding.run(step.input_ids, cache.lengths, step.new_lengths, step.logit_positions)
+        logits = binding.run(inputs)
     except BaseException as error:  # an interrupt cuts a call off as well
         cache.mark_failed()
         if isinstance(error, RuntimeUnavailable):

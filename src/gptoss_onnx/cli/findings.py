@@ -20,8 +20,8 @@ from gptoss_onnx.package import (
     read_own_json,
 )
 from gptoss_onnx.runtime.cache_layout import slot_bytes
-from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
+from gptoss_onnx.runtime.target import CONTRACTS
 from gptoss_onnx.runtime.weight_files import check_weight_file
 
 State = Literal["unchanged", "changed", "missing"]
@@ -133,7 +133,7 @@ class Findings:
 
 def _cache(index: int, layer: CacheLayer, manifest: Manifest) -> LayerCache:
     plenty = layer.window + PREFILL_CHUNK  # a capacity at which the ring no longer grows
-    layout = cache_layout(manifest.target)
+    layout = CONTRACTS[manifest.target].layout
     ring = (
         layout.slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK)
         if layer.window
