@@ -154,8 +154,8 @@ class Conversation(Closing):
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         # fewer, where an interrupt came between the two
         shared = min(shared, int(cache.lengths[0]))
-        if shared < cache.floor[0]:
-            shared = 0
+        if shared < cache.rewind_limit[0]:
+            shared = min(shared, cache.kept)
         cache.rewind(shared)
         self._held = self._held[:shared]
         return shared

@@ -84,8 +84,13 @@ class KVCache(Closing):
         return self._start.copy()
 
     @property
-    def floor(self) -> NDArray[np.int64]:
-        """Smallest length, besides 0, each row can be rewound to, (B): see `rewind`."""
+    def kept(self) -> int:
+        """First tokens that every window layer keeps: a row can always be rewound to so few."""
+        return min((layer.sink_tokens for layer in self.layers if layer.window > 0), default=0)
+
+    @property
+    def rewind_limit(self) -> NDArray[np.int64]:
+        """Smallest length above `kept` that each row can be rewound to, (B): see `rewind`."""
         if not self.layout.rewinds:
             return self.lengths
         return np.where(self._wrapped, np.clip(self._start - self.reserve, 0, self._lengths), 0)
@@ -102,6 +107,7 @@ class KVCache(Closing):
 
     def row_tokens(self, row: int) -> NDArray[np.int64]:
         """Return the token ids of one row, oldest first: a view that later calls change."""
+        self.buffers  # noqa: B018 - refuses a closed cache
         return self._tokens[row, : self._lengths[row]]
 
     @property
@@ -130,8 +136,8 @@ class KVCache(Closing):
         While no window layer has wrapped on a row, nothing is lost and any length goes. Afterwards
         slots are reused and a row goes back to `start - reserve` at most, `start` being the largest
         position at which any call on it began: repeated small rewinds would otherwise eat the
-        window. 0 is always possible (nothing earlier is left to be seen) and resets the row. In
-        target `ort` it is the only length, for all rows together.
+        window. 0 to `kept` is always possible, since nothing that the rings hold is left to be
+        seen. In target `ort` 0 is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
@@ -179,9 +185,10 @@ class KVCache(Closing):
                 self._tokens, self.capacity, self.binding = tokens, capacity, None
 
     def close(self) -> None:
-        """Free the buffers; the cache cannot be used any more."""
+        """Free the buffers and the token ids; the cache cannot be used any more."""
         with self.use:
             self._buffers, self.binding = None, None
+            self._tokens = self._tokens[:, :0].copy()
 
     def check_room(self, new_lengths: NDArray[np.int64]) -> None:
         """Refuse new tokens (B) that a row has no room for (padding never counts), or that cannot
@@ -239,7 +246,10 @@ class KVCache(Closing):
                 place = buffer.overflow()
                 if place is not None:
                     row, head, slot = place
-                    return f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not finite"
+                    return (
+                        f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not "
+                        "finite"
+                    )
         return None
 
     def mark_overflow(self, where: str) -> None:
@@ -252,7 +262,7 @@ class KVCache(Closing):
         self.buffers  # noqa: B018 - refuses a closed cache
         wanted = _row_integers(lengths, "rewind lengths", self.batch)
         self.layout.check_rewind(self._lengths, wanted)
-        floor = self.floor
+        kept, limit = self.kept, self.rewind_limit
         for row in range(self.batch):
             cached, target = int(self._lengths[row]), int(wanted[row])
             if not 0 <= target <= cached:
@@ -260,18 +270,18 @@ class KVCache(Closing):
                     f"row {row}: cannot rewind to {target}; it holds {cached} tokens; allowed is 0 "
                     f"to {cached}"
                 )
-            if 0 < target < floor[row]:
+            if kept < target < limit[row]:
                 raise InputError(
                     f"row {row}: cannot rewind to {target}: window layers have overwritten what it "
-                    "would see; allowed "
-                    f"is {floor[row]} to {cached}, or 0; a cache with a reserve above "
+                    f"would see; allowed is {limit[row]} to {cached}, or "
+                    f"{f'0 to {kept}' if kept else 0}; a cache with a reserve above "
                     f"{self.reserve} goes further"
                 )
         # Where nothing was lost the undone calls left no trace: their columns lie in slots that
         # will be rewritten before they can be seen. They need not count in `start` any more.
-        lossless = ~self._wrapped | (wanted == 0)
+        lossless = ~self._wrapped | (wanted <= kept)
         self._start = np.where(lossless, np.minimum(self._start, wanted), self._start)
-        self._wrapped = self._wrapped & (wanted > 0)
+        self._wrapped = self._wrapped & (wanted > kept)
         self._lengths = wanted
         if self._damage is not None and not wanted.any():
             # Zero times a number that is not finite is none either: it must not stay, not even out

@@ -90,7 +90,7 @@ def test_reset_fork_and_grow_keep_what_queries_see(session: Session) -> None:
         session.forward([list(range(500, 550))], cache)
         cache.reset()
         session.forward([tokens[:50]], cache)
-        assert cache.floor.tolist() == [50]
+        assert cache.rewind_limit.tolist() == [50]
         with cache.fork() as fork:
             session.forward([[9] * 5], cache)  # the fork must not notice
             fork.grow(70)
