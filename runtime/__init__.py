@@ -3,7 +3,8 @@
 from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.conversation import Conversation
 from gptoss_onnx.runtime.generation import FinishReason, Generation
-from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
+from gptoss_onnx.runtime.harmony import HarmonyParser
+from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
 from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.sampling import Sampling

@@ -1,4 +1,4 @@
-"""Binding: one KV cache bound once to one ONNX Runtime session, so that a step rebinds only its
+"""Binding: one KV cache bound once to one ONNX Runtime session, so that a call rebinds only its
 small inputs.
 
 B batch, V vocabulary.
@@ -50,7 +50,7 @@ class Binding:
         Raises RuntimeUnavailable when ONNX Runtime fails; what the buffers hold from the first new
         token on is then undefined.
         """
-        for name in self._contract.step_inputs:
+        for name in self._contract.call_inputs:
             self._bind_input(name, np.ascontiguousarray(getattr(call, name), np.int64))
         logits = empty_logits((*call.logit_positions.shape, self._vocab))
         if self._contract.allocates_logits:

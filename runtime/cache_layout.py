@@ -22,9 +22,9 @@ Window layers are rings of window + reserve + chunk - 1 slots. A call that begin
 chunk columns overwrites position q only if q + C ≤ p + S - 1, thus q ≤ p - window - reserve: no
 query of this call (at ≥ p), nor of one after rewinding to r ≥ p - reserve, sees back that far (it
 sees ≥ r - window + 1). The same bound keeps stale columns out of sight, be they padding or rewound
-tokens: a slot that holds column q, not yet rewritten, is taken for position q - C. A ring never needs more
-slots than a full layer; where it has as many it never wraps either, by the rule above, and then
-nothing is ever lost.
+tokens: a slot that holds column q, not yet rewritten, is taken for position q - C. A ring never
+needs more slots than a full layer; where it has as many it never wraps either, by the rule above,
+and then nothing is ever lost.
 
 A window layer may keep its first m tokens (`sink_tokens`): column j < m lies in slot j for good,
 and the others ring over the rest, column p ≥ m in slot m + (p - m) mod (C - m). A query sees the

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.generation import FinishReason
-from gptoss_onnx.runtime.harmony import HarmonyDelta, JoinedText
+from gptoss_onnx.runtime.harmony_message import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.text import Tokenizer

@@ -55,13 +55,13 @@ def load_graph(
         return onnxruntime.InferenceSession(str(package.graph), options, providers=providers)
 
 
-def check_graph(graph: Any, manifest: Manifest) -> None:
+def check_interface(graph: Any, manifest: Manifest) -> None:
     """Compare the graph's inputs and outputs with the manifest and the contract; raises
     PackageError.
     """
     caches, contract = manifest.cache, CONTRACTS[manifest.target]
     inputs = {
-        *(name for name in contract.step_inputs if name not in contract.optional_inputs),
+        *(name for name in contract.call_inputs if name not in contract.optional_inputs),
         *(layer.past_key for layer in caches),
         *(layer.past_value for layer in caches),
     }

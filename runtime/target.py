@@ -22,7 +22,7 @@ RunningKernels = Literal["native", "portable", "contrib"]
 
 @dataclass(frozen=True)
 class CallInputs:
-    """One call of the graph; each target's step inputs are attributes of this, by name."""
+    """One call of the graph; the inputs of each target are attributes of this, by name."""
 
     input_ids: NDArray[np.int64]  # (B, S)
     past_lengths: NDArray[np.int64]  # (B)
@@ -41,7 +41,7 @@ class TargetContract:
     """What the graphs of a target take and give.
 
     Attributes:
-        step_inputs: the inputs beside the caches, attributes of `CallInputs`.
+        call_inputs: the inputs beside the caches, attributes of `CallInputs`.
         optional_inputs: those of them that a graph need not have.
         layout: how the caches lie in their buffers.
         kernels: what can run the graph; with several, a session chooses.
@@ -50,7 +50,7 @@ class TargetContract:
             Runtime takes no buffer of the caller's.
     """
 
-    step_inputs: tuple[str, ...]
+    call_inputs: tuple[str, ...]
     optional_inputs: frozenset[str]
     layout: CacheLayout
     kernels: tuple[RunningKernels, ...]
@@ -59,14 +59,14 @@ class TargetContract:
 
 CONTRACTS: Mapping[Target, TargetContract] = {
     "portable": TargetContract(
-        step_inputs=("input_ids", "past_lengths", "new_lengths", "logit_positions"),
+        call_inputs=("input_ids", "past_lengths", "new_lengths", "logit_positions"),
         optional_inputs=frozenset(),
         layout=RingLayout(),
         kernels=("native", "portable"),
         allocates_logits=False,
     ),
     "ort": TargetContract(
-        step_inputs=("input_ids", "attention_mask", "logit_positions"),
+        call_inputs=("input_ids", "attention_mask", "logit_positions"),
         optional_inputs=frozenset({"logit_positions"}),
         layout=ContribLayout(),
         kernels=("contrib",),

@@ -72,7 +72,7 @@ def test_a_closed_session_frees_the_graph_while_caches_live_on(package: Path) ->
     session = Session.open(package, threads=1)
     cache = session.new_cache(1, 8)
     session.forward([[1]], cache)
-    graph = weakref.ref(session._graph)
+    graph = weakref.ref(session._graph._inference)
     session.close()
     assert _alive([graph]) == 0
     assert cache.lengths.tolist() == [1]

@@ -14,7 +14,7 @@ import pytest
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter import Package
-from gptoss_onnx.runtime import Sampling, Session, session
+from gptoss_onnx.runtime import Sampling, Session, open_graph
 from support.fake_package import VOCAB, write_fake_package
 
 WINDOWS = (0, 3, 8)
@@ -91,7 +91,7 @@ def test_a_replaced_or_deleted_file_has_not_changed(opened: Session, package: Pa
 def test_weights_that_change_while_they_are_loaded_are_refused(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, load = package / "weights.safetensors", session.load_graph
+    weights, load = package / "weights.safetensors", open_graph.load_graph
 
     def replace_and_load(*arguments: object) -> object:
         other = weights.with_suffix(".new")
@@ -99,7 +99,7 @@ def test_weights_that_change_while_they_are_loaded_are_refused(
         other.replace(weights)
         return load(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(session, "load_graph", replace_and_load)
+    monkeypatch.setattr(open_graph, "load_graph", replace_and_load)
     with pytest.raises(
         PackageError, match=r"weights\.safetensors: changed .* found another file \(inode \d+\)"
     ):
@@ -117,7 +117,7 @@ def test_a_closed_session_lets_go_of_its_files(package: Path) -> None:
         opened.score([1])
     assert held() == 0
     with pytest.raises(PackageError, match="cannot be read"):
-        session.WeightWatch([package / "weights.safetensors", package / "missing"])
+        open_graph.WeightWatch([package / "weights.safetensors", package / "missing"])
     assert held() == 0
 
 
@@ -148,7 +148,7 @@ def test_a_package_of_many_tokens_is_looked_at_once_a_text(
     opened: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(opened._weights, "check", lambda: looks.append(1))
+    monkeypatch.setattr(opened._graph._weights, "check", lambda: looks.append(1))
     with opened.new_cache(1, 60) as cache:
         list(opened.generate([1, 2, 3], ENDLESS, max_new_tokens=20, cache=cache))
         assert len(looks) == 2  # the generation's own, and that of the empty cache
