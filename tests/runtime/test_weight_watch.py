@@ -57,7 +57,8 @@ def test_every_text_begins_with_a_look_at_the_weights(
     next(running)
     mutate, found = CHANGES[change]
     mutate(weights)
-    message = rf"^{weights}: changed while the session had it open: {found}; open the package again[^\n]*$"
+    changed = f"{weights}: changed while the session had it open: {found}"
+    message = rf"^{changed}; open the package again[^\n]*$"
     for begin in (
         lambda: opened.forward([[1]], fresh),
         lambda: opened.score([1, 2]),
