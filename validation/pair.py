@@ -12,10 +12,10 @@ from gptoss_onnx.reference.architecture import StoredNames
 from gptoss_onnx.reference.checkpoint import read_config
 from gptoss_onnx.reference.dense_int8 import use_dense_int8
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
-from gptoss_onnx.runtime import PackageFolder
+from gptoss_onnx.runtime import Package
 
 
-def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progress) -> None:
+def check_pair(package: Package, checkpoint: Checkpoint, progress: Progress) -> None:
     """Refuse a package of another model, and a reference that cannot be judged against.
 
     Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
@@ -42,7 +42,7 @@ def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progres
         )
 
 
-def reference_model(package: PackageFolder, checkpoint: Checkpoint) -> GptOss:
+def reference_model(package: Package, checkpoint: Checkpoint) -> GptOss:
     """Return the reference with the weights the package has: rounded ones where the export made
     such.
 
@@ -56,7 +56,7 @@ def reference_model(package: PackageFolder, checkpoint: Checkpoint) -> GptOss:
     return model
 
 
-def _own_weights(package: PackageFolder, what: str) -> Path:
+def _own_weights(package: Package, what: str) -> Path:
     """Return the one file of weights that the export has computed."""
     files = [entry for entry in package.manifest.weights.files if entry.origin == "export"]
     if len(files) != 1:

@@ -14,7 +14,8 @@ import torch
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.check import check_graph
-from gptoss_onnx.exporter.golden import FOLDER, write_golden
+from gptoss_onnx.exporter.golden import write_golden
+from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
 from gptoss_onnx.runtime import Session, open_package
@@ -107,15 +108,16 @@ def write_golden_vectors(
     """
     opened = open_package(package)
     folder = opened.folder
-    if os.path.lexists(folder / FOLDER):
-        raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
+    golden = (folder / GOLDEN_FILE).parent
+    if os.path.lexists(golden):
+        raise PackageError(f"{golden}: exists; delete it to write the golden vectors anew")
     progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
         check_pair(opened, checkpoint, progress)
         progress.begin("computing golden vectors with the reference")
         write_golden(reference_model(opened, checkpoint), folder, checkpoint.path_of(TOKENIZER))
         checkpoint.check_unchanged()
-    return folder / FOLDER
+    return golden
 
 
 def _check_structure(session: Session, checkpoint: Checkpoint) -> CaseResult:
@@ -192,9 +194,7 @@ def _run_rounded(
 def _run_greedy(setting: Setting, count: int, limits: Limits, progress: Progress) -> CaseResult:
     progress.begin(f"greedy: {count} tokens, chosen one by one")
     begin = time.perf_counter()
-    count = min(
-        count, setting.expected.config.longest - max(1, setting.window // 2)
-    )
+    count = min(count, setting.expected.config.longest - max(1, setting.window // 2))
     passed, note = greedy_agreement(setting, count, limits)
     seconds = time.perf_counter() - begin
     return CaseResult("greedy", f"{count} tokens, chosen one by one", passed, seconds, None, note)

@@ -23,8 +23,8 @@ from gptoss_onnx.cli import main
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_by_column
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED_ON_CUDA, Manifest
+from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference import GptOss, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session

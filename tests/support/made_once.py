@@ -17,9 +17,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gptoss_onnx.exporter import export_package, golden
+from gptoss_onnx.exporter import export_package
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.trace import trace
+from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.reference import GptOss
 
 
@@ -45,11 +46,9 @@ def made_once(folder: Path) -> Iterator[None]:
             (name, tensor.dtype, _digest(_bytes(tensor)))
             for name, tensor in model.state_dict().items()
         ]
-        path = (
-            folder
-            / f"{_digest(model.config, weights, tokenizer_file and tokenizer_file.read_bytes())}.json"
-        )
-        written = target / golden.FOLDER / golden.FILE
+        tokenizer = tokenizer_file and tokenizer_file.read_bytes()
+        path = folder / f"{_digest(model.config, weights, tokenizer)}.json"
+        written = target / GOLDEN_FILE
         with FileLock(f"{path}.lock"):
             if path.exists():
                 written.parent.mkdir()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gptoss_onnx.bench.machine import Machine
     from gptoss_onnx.bench.speed import Speed
     from gptoss_onnx.bench.stopwatch import Plan
-    from gptoss_onnx.runtime import PackageFolder
+    from gptoss_onnx.runtime import Package
 
 
 @click.command(short_help="Time a package beside what the machine can do.")
@@ -92,7 +92,7 @@ def bench(
         say(speed.summary())
 
 
-def _check_length(package: "PackageFolder", plan: "Plan") -> None:
+def _check_length(package: "Package", plan: "Plan") -> None:
     longest = package.manifest.longest
     if plan.longest > longest:
         raise InputError(
@@ -103,7 +103,7 @@ def _check_length(package: "PackageFolder", plan: "Plan") -> None:
 
 
 def _measure(
-    package: "PackageFolder",
+    package: "Package",
     plan: "Plan",
     kernels: Literal["auto", "native", "portable"],
     activations: Literal["exact", "bf16", "int8"],
