@@ -51,8 +51,9 @@ from gptoss_onnx.manifest import (
 )
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
-from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
-from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
+from gptoss_onnx.reference.dense_int8 import INT8_FILE
+from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
+from gptoss_onnx.reference.rounded import apply
 
 GRAPH_FILE = "model.onnx"
 # bytes of weights up to which the reference forward for golden vectors is cheap
@@ -219,11 +220,8 @@ def _write_golden_if_small(
         )
         return
     progress.begin("computing golden vectors with the reference")
-    model = GptOss.from_checkpoint(checkpoint)
-    if options.dense == "int8":  # what every client of this package is to compute
-        use_dense_int8(model, folder / INT8_FILE)
-    if options.experts == "int4":
-        use_experts_int4(model, folder / ORT_WEIGHTS)
+    # with the weights that every client of this package multiplies
+    model = apply(GptOss.from_checkpoint(checkpoint), folder, _rounded(options))
     write_golden(model, folder, checkpoint.path_of(TOKENIZER))
 
 

@@ -21,6 +21,7 @@ from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import read_file
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.model import GptOss
+from gptoss_onnx.reference.sizes import longest, windows
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
@@ -92,7 +93,8 @@ def _document(model: GptOss, tokenizer_file: Path | None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED)
     indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
     prompts = _prompts(model, tokenizer_file, generator)
-    continuations = greedy(model, [prompt.token_ids for prompt in prompts], GREEDY_TOKENS)
+    count = _continued(longest(model.config))
+    continuations = greedy(model, [prompt.token_ids for prompt in prompts], count)
     cases = [_record(model, *case, indices) for case in zip(prompts, continuations, strict=True)]
     return {
         "format": "gptoss-onnx-golden",
@@ -107,19 +109,14 @@ def _prompts(
     model: GptOss, tokenizer_file: Path | None, generator: torch.Generator
 ) -> list[Prompt]:
     config = model.config
-    length = max(
-        16,
-        min(
-            WINDOWS * max(config.window, 8), LONGEST, config.max_position_embeddings - GREEDY_TOKENS
-        ),
-    )
+    room = longest(config) - _continued(longest(config))
+    length = min(WINDOWS * max((8, *windows(config))), LONGEST, room)
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [
         Prompt("random-beyond-window", None, random_ids),
         Prompt("one-token", None, random_ids[:1]),
     ]
     if tokenizer_file is not None:
-        room = config.max_position_embeddings - GREEDY_TOKENS
         encoded = _encode_texts(tokenizer_file).items()
         prompts += [Prompt(name, TEXTS[name], ids) for name, ids in encoded if 0 < len(ids) <= room]
     for prompt in prompts:
@@ -130,6 +127,11 @@ def _prompts(
                 f"{config.vocab_size - 1} (vocab_size of config.json)"
             )
     return prompts
+
+
+def _continued(most: int) -> int:
+    """Return how many tokens follow a prompt in a model that takes `most` positions."""
+    return min(GREEDY_TOKENS, most // 2)
 
 
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
