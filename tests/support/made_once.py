@@ -45,10 +45,8 @@ def made_once(folder: Path) -> Iterator[None]:
             (name, tensor.dtype, _digest(_bytes(tensor)))
             for name, tensor in model.state_dict().items()
         ]
-        path = (
-            folder
-            / f"{_digest(model.config, weights, tokenizer_file and tokenizer_file.read_bytes())}.json"
-        )
+        tokenizer = tokenizer_file and tokenizer_file.read_bytes()
+        path = folder / f"{_digest(model.config, weights, tokenizer)}.json"
         written = target / golden.FOLDER / golden.FILE
         with FileLock(f"{path}.lock"):
             if path.exists():
