@@ -51,7 +51,7 @@ def read_golden(folder: Path, vocab_size: int) -> Golden:
         vocab_size: V; every index must be below.
 
     Raises:
-        PackageError: there are none, or they are not of the form that an export writes.
+        PackageError: the file is missing, or is not of the form that an export writes.
     """
     path = folder / GOLDEN_FILE
     if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
