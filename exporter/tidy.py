@@ -58,7 +58,7 @@ def _name_constants(graph: ir.Graph, weights: frozenset[str]) -> None:
     constants = [
         value
         for name, value in graph.initializers.items()
-        if name not in weights and name != "inv_freq"
+        if name not in weights
     ]
     for index, value in enumerate(constants):
         value.name = f"constant_{index}"

@@ -12,7 +12,7 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
 
 from gptoss_onnx.custom_ops import linear, moe_dispatch  # noqa: F401 - they define the ops
-from gptoss_onnx.custom_ops.moe_dispatch import route
+from gptoss_onnx.custom_ops.moe_routing import route
 from gptoss_onnx.custom_ops.mxfp4 import LEVELS, decode_mxfp4
 from support.moe_inputs import dense_inputs, mxfp4_inputs, relative_error
 from support.op_models import op_model, run_ort, run_reference, session_of
