@@ -97,8 +97,8 @@ def main() -> None:
         if name in commands:
             parser.error(f"--client: found {name} twice, expected programs of different names")
         commands[name] = command
-    manifest = open_package(arguments.package)
-    vocabulary, layers = manifest.model_size("vocab_size"), manifest.model_size("num_hidden_layers")
+    manifest = open_package(arguments.package).manifest
+    vocabulary, layers = manifest.vocab_size, len(manifest.cache)
     prompt = np.random.default_rng(0).integers(0, vocabulary, arguments.prefill).tolist()
     machine = measure(arguments.threads)
     rounds: list[dict[str, dict[str, float]]] = []

@@ -21,9 +21,7 @@ class Genai(Peer):
     """One sequence in a loaded model."""
 
     def __init__(self, folder: str, threads: int) -> None:
-        super().__init__(
-            json.loads((Path(folder) / "manifest.json").read_text())["model"]["vocab_size"]
-        )
+        super().__init__(json.loads((Path(folder) / "manifest.json").read_text())["vocab_size"])
         config = og.Config(folder)
         options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
         config.overlay(json.dumps(options))

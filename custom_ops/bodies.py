@@ -5,20 +5,18 @@
 kernel is present.
 
 Each body is tested against the PyTorch definition of its op in ONNX Runtime and in onnx.reference.
-Legend: B batch, S new tokens, N = B·S, C cache capacity, H query heads, K kv heads, G = H/K, D head
-    dim, E experts,
-Hd hidden size, I expert width, M output width.
+Legend: N tokens, E experts, Hd hidden size, I expert width, M output width.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnxscript import FLOAT, INT64, script
+from onnxscript import FLOAT, script
 from onnxscript.onnx_opset import opset24 as op
 from onnxscript.values import Opset
 
-from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION, moe_bodies
+from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION, attention_bodies, moe_bodies
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.errors import InputError
 
@@ -58,87 +56,6 @@ def LinearInt8(x: FLOAT, weight, scales: FLOAT, bias: FLOAT) -> FLOAT:  # noqa: 
     return op.Gemm(x, op.Reshape(scaled, op.Constant(value_ints=[0, -1])), bias, transB=1)
 
 
-@script(gptoss, default_opset=op)
-def SinkAttention(  # noqa: N802
-    query: FLOAT,
-    key: FLOAT,
-    value: FLOAT,
-    past_key,
-    past_value,
-    past_lengths: INT64,
-    new_lengths: INT64,
-    sinks: FLOAT,
-    cos: FLOAT,
-    sin: FLOAT,
-    num_heads: int,
-    kv_num_heads: int,
-    scale: float,
-    window: int,
-):
-    """Rotate, write the ring, attend over the cache alone; see the PyTorch definition for the slot
-    arithmetic.
-    """
-    zero = op.Constant(value_ints=[0])
-    one = op.Constant(value_ints=[1])
-    rest = op.Constant(value_ints=[-1])
-    kv_heads = op.Reshape(op.Constant(value_int=kv_num_heads), one)
-    new = op.Shape(query, start=1, end=2)
-    capacity = op.Shape(past_key, start=2, end=3)
-    head_dim = op.Shape(past_key, start=3, end=4)
-
-    rotated_query = op.RotaryEmbedding(query, cos, sin, num_heads=num_heads)
-    rotated_key = op.RotaryEmbedding(key, cos, sin, num_heads=kv_num_heads)
-    kv_shape = op.Concat(zero, zero, kv_heads, rest, axis=0)
-    keys = op.Transpose(op.Reshape(rotated_key, kv_shape), perm=[0, 2, 1, 3])  # (B, K, S, D)
-    values = op.Transpose(op.Reshape(value, kv_shape), perm=[0, 2, 1, 3])
-    first_slot = op.Mod(past_lengths, capacity)
-    present_key = op.TensorScatter(
-        past_key, op.CastLike(keys, past_key), first_slot, axis=2, mode="circular"
-    )
-    present_value = op.TensorScatter(
-        past_value, op.CastLike(values, past_value), first_slot, axis=2, mode="circular"
-    )
-
-    start = op.Constant(value_int=0)
-    stride = op.Constant(value_int=1)
-    last = op.Unsqueeze(op.Sub(op.Add(past_lengths, new_lengths), one), one)  # (B, 1)
-    slots = op.Unsqueeze(op.Range(start, op.Squeeze(capacity), stride), zero)  # (1, C)
-    # (B, 1, C); Mod floors
-    held = op.Unsqueeze(op.Sub(last, op.Mod(op.Sub(last, slots), capacity)), one)
-    offsets = op.Unsqueeze(op.Range(start, op.Squeeze(new), stride), zero)  # (1, S)
-    positions = op.Unsqueeze(
-        op.Add(op.Unsqueeze(past_lengths, one), offsets), op.Constant(value_ints=[2])
-    )
-    distance = op.Sub(positions, held)  # (B, S, C)
-    width = op.Constant(value_int=window)
-    unbounded = op.Constant(value_int=9223372036854775807)
-    span = op.Where(op.Greater(width, start), width, unbounded)
-    causal = op.And(op.GreaterOrEqual(held, start), op.GreaterOrEqual(distance, start))
-    visible = op.Unsqueeze(op.And(causal, op.Less(distance, span)), op.Constant(value_ints=[1, 2]))
-
-    # The G query heads of one kv head share one matrix product, so no key is repeated.
-    # (B, S, K, G, D)
-    split = op.Reshape(rotated_query, op.Concat(zero, zero, kv_heads, rest, head_dim, axis=0))
-    grouped = op.Transpose(split, perm=[0, 2, 3, 1, 4])  # (B, K, G, S, D)
-    flat = op.Reshape(grouped, op.Concat(zero, zero, rest, head_dim, axis=0))  # (B, K, G·S, D)
-    keys_read = op.Transpose(op.Cast(present_key, to=1), perm=[0, 1, 3, 2])
-    products = op.MatMul(op.Mul(flat, op.Constant(value_float=scale)), keys_read)  # (B, K, G·S, C)
-    # (B, K, G, S, C)
-    scores = op.Reshape(products, op.Concat(zero, zero, rest, new, capacity, axis=0))
-    scores = op.Where(visible, scores, op.Constant(value_float=-1e30))
-    sink = op.Reshape(sinks, op.Concat(one, kv_heads, rest, one, one, axis=0))  # (1, K, G, 1, 1)
-    peak = op.Max(op.ReduceMax(scores, rest, keepdims=1), sink)
-    weights = op.Exp(op.Sub(scores, peak))
-    total = op.Add(op.ReduceSum(weights, rest, keepdims=1), op.Exp(op.Sub(sink, peak)))
-    read = op.MatMul(
-        op.Reshape(weights, op.Concat(zero, zero, rest, capacity, axis=0)),
-        op.Cast(present_value, to=1),
-    )  # (B, K, G·S, D)
-    attended = op.Div(op.Reshape(read, op.Shape(grouped)), total)
-    output = op.Reshape(op.Transpose(attended, perm=[0, 3, 1, 2, 4]), op.Shape(query))
-    return output, present_key, present_value
-
-
 @dataclass(frozen=True)
 class Use:
     """How a node uses its op: what the choice of a body may depend on.
@@ -165,7 +82,7 @@ class Use:
 # How a node uses its op → the op's body, after every helper function that it calls: the name by
 # which it is called → the function. Variants of a helper share a name.
 BODIES = {
-    "SinkAttention": lambda use: {"SinkAttention": SinkAttention},
+    "SinkAttention": attention_bodies.chosen,
     "MoEDispatch": moe_bodies.chosen,
     "MoEDispatchMXFP4": moe_bodies.chosen,
     "Linear": lambda use: {"Linear": EitherLinear if use.attribute("transposed") else Linear},

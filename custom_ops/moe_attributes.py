@@ -30,6 +30,12 @@ class MoEAttributes:
     interleaved: int = 1  # 1: even rows are gates and odd ones ups; 0: gates, then ups
 
     @property
+    def shared(self) -> tuple[int, float, float, float, str, int]:
+        """The attributes of both ops, in the order in which they take them."""
+        gate = (self.alpha, self.limit, self.beta)
+        return (self.top_k, *gate, self.activation, self.normalize)
+
+    @property
     def rows_each(self) -> int:
         """Rows of gate_up for one row of the expert's width: gate and up, or one alone."""
         return 2 if self.activation == GATED else 1

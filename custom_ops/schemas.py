@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from onnx import helper
 from onnx.defs import OpSchema
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
@@ -48,10 +47,11 @@ class Attribute:
 
     @property
     def formal(self) -> OpSchema.Attribute:
-        """The attribute as the ONNX schema declares it."""
-        if self.default is None:
-            return OpSchema.Attribute(self.name, _KINDS[self.kind], "")
-        return OpSchema.Attribute(self.name, helper.make_attribute(self.name, self.default))
+        """The attribute as the ONNX schema declares it: without its default, which the exporter
+        would write into every node.
+        """
+        required = self.default is None
+        return OpSchema.Attribute(self.name, _KINDS[self.kind], "", required=required)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ SINK_ATTENTION = Signature(
         Operand("past_value", CACHE, "C"),
         Operand("past_lengths", INT64, "L"),
         Operand("new_lengths", INT64, "L"),
-        *_floats("sinks", "cos", "sin"),
+        *_floats("sinks", "cos", "sin", optional=True),
+        *_floats("alibi_slopes", "distance_bias", "sink_cos", "sink_sin", optional=True),
     ),
     outputs=(
         *_floats("output"),
@@ -125,6 +126,9 @@ SINK_ATTENTION = Signature(
         Attribute("kv_num_heads", "i"),
         Attribute("scale", "f"),
         Attribute("window", "i"),
+        Attribute("interleaved", "i", 0),
+        Attribute("sink_tokens", "i", 0),
+        Attribute("sink_bias", "f", 0.0),
     ),
 )
 MOE_ATTRIBUTES = (

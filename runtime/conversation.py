@@ -58,7 +58,7 @@ class Conversation(Closing):
         self._first: list[dict[str, Any]] = (
             [] if system is None else [{"role": "system", "content": system}]
         )
-        self._longest = session.package.model_size("max_position_embeddings")
+        self._longest = session.manifest.longest
         self._cache: KVCache | None = None
         self._held: list[int] = []  # the tokens in the cache
         self._running: Answer | None = None

@@ -54,9 +54,9 @@ def load_graph(
         return onnxruntime.InferenceSession(str(package.graph), options, providers=providers)
 
 
-def check_graph(graph: Any, manifest: Manifest) -> int:
-    """Compare the graph's inputs and outputs with the manifest and the contract; return the
-    vocabulary size.
+def check_graph(graph: Any, manifest: Manifest) -> None:
+    """Compare the graph's inputs and outputs with the manifest and the contract; raises
+    PackageError.
     """
     caches = manifest.cache
     required = set(STEP_INPUTS[manifest.target]) - set(OPTIONAL_INPUTS[manifest.target])
@@ -80,9 +80,9 @@ def check_graph(graph: Any, manifest: Manifest) -> int:
                 f"{sorted(expected - found)}, "
                 f"unknown {sorted(found - expected)}; export the package again"
             )
-    vocab = next((spec.shape[-1] for spec in manifest.outputs if spec.name == LOGITS), None)
-    if not isinstance(vocab, int):
+    vocab = next(value.shape[-1] for value in graph.get_outputs() if value.name == LOGITS)
+    if vocab != manifest.vocab_size:
         raise PackageError(
-            f"manifest: outputs: found no {LOGITS} of known vocabulary; export the package again"
+            f"{manifest.graph}: found {LOGITS} of vocabulary {vocab}, expected "
+            f"{manifest.vocab_size}, the manifest's vocab_size; export the package again"
         )
-    return vocab

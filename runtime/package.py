@@ -57,19 +57,6 @@ class PackageFolder:
         _refuse_leading_out(path, self.weights_root)
         return path
 
-    def model_size(self, key: str) -> int:
-        """Return an integer of the model configuration, such as `vocab_size`; raises PackageError
-        where it is none.
-        """
-        value = self.manifest.model.get(key)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise PackageError(
-                f"{self.folder}: model.{key} in the manifest is {value!r:.60}, expected an "
-                "integer; "
-                "export the package again"
-            )
-        return value
-
 
 def open_package(folder: str | os.PathLike[str]) -> PackageFolder:
     """Read the manifest of `folder` and check the graph and every weight file against it.

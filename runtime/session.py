@@ -72,7 +72,8 @@ class Session(Closing):
             activations,
             provider,
         )
-        self.vocab = check_graph(graph, package.manifest)
+        check_graph(graph, package.manifest)
+        self.vocab = package.manifest.vocab_size
         self._onnxruntime = onnxruntime
         self._graph: Any | None = graph
         self._weights = weights

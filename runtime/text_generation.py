@@ -170,8 +170,7 @@ def stream_text(
     model thinks before it answers. The first `cached` tokens of the prompt, fewer than all, are in
     the cache already.
     """
-    longest = session.manifest.model.get("max_position_embeddings")
-    check_prompt(prompt, session.vocab, longest if isinstance(longest, int) else len(prompt.ids))
+    check_prompt(prompt, session.vocab, session.manifest.longest)
     stop_ids, texts = split_stops(sampling.stop, tokenizer.special_tokens)
     ends = sampling.stop_tokens
     if ends is None:
@@ -216,10 +215,8 @@ def _at_most(session: "Session", prompt_tokens: int, wanted: int) -> int:
     """Return how many tokens to generate: what is wanted, but never more than the model can still
     take.
     """
-    longest = session.manifest.model.get("max_position_embeddings")
-    wanted = integer("max_new_tokens", wanted, 0)
     # The last token is generated but not run.
-    return min(wanted, longest + 1 - prompt_tokens) if isinstance(longest, int) else wanted
+    return min(integer("max_new_tokens", wanted, 0), session.manifest.longest + 1 - prompt_tokens)
 
 
 class _TextReader:

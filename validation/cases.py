@@ -147,7 +147,8 @@ def long_context(setting: Setting) -> Outcome:
     are compared.
     """
     config = setting.expected.config
-    length = min(config.rope.original_max_position_embeddings + 64, config.max_position_embeddings)
+    original = config.longest if config.rope is None else config.rope.original_longest
+    length = min(original + 64, config.longest)
     tokens, compared = setting.expected.tokens(length), 64
     positions = np.arange(max(0, length - compared), length)
     with setting.session.new_cache(1, length) as cache:

@@ -8,6 +8,8 @@ from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint, GptOss
+from gptoss_onnx.reference.architecture import StoredNames
+from gptoss_onnx.reference.checkpoint import read_config
 from gptoss_onnx.reference.dense_int8 import use_dense_int8
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
 from gptoss_onnx.runtime import PackageFolder
@@ -18,11 +20,14 @@ def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progres
 
     Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
     """
-    ours, theirs = dict(package.manifest.model), checkpoint.config.to_json()
-    differing = sorted(
-        key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
-    )
-    if differing:
+    ours, theirs = dict(package.manifest.model), dict(checkpoint.settings)
+    try:
+        _, _, config = read_config(ours, StoredNames(checkpoint.tensors), "manifest.json: model")
+    except CheckpointError as error:
+        raise PackageError(f"{package.folder}: {error}; export the package again") from error
+    if config != checkpoint.config:
+        keys = ours.keys() | theirs.keys()
+        differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
         key = differing[0]
         raise ParityError(
             f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} "

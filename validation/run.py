@@ -74,7 +74,7 @@ def validate(
         expected = Expected(reference_model(session.package, checkpoint), SEED)
         limits = limits_for(session.manifest, activations)
         window = checkpoint.config.window or 32
-        length = min(WINDOWS * window + 13, checkpoint.config.max_position_embeddings - 64)
+        length = min(WINDOWS * window + 13, checkpoint.config.longest - 64)
         setting = Setting(session, expected, expected.tokens(max(2, length)), window)
         progress.begin("checking the graph")
         results = [_check_structure(session, checkpoint)]
@@ -193,7 +193,7 @@ def _run_greedy(setting: Setting, count: int, limits: Limits, progress: Progress
     progress.begin(f"greedy: {count} tokens, chosen one by one")
     begin = time.perf_counter()
     count = min(
-        count, setting.expected.config.max_position_embeddings - max(1, setting.window // 2)
+        count, setting.expected.config.longest - max(1, setting.window // 2)
     )
     passed, note = greedy_agreement(setting, count, limits)
     seconds = time.perf_counter() - begin

@@ -16,15 +16,17 @@ from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import printable, read_json_object
 from gptoss_onnx.manifest_check import check_manifest
+from gptoss_onnx.manifest_format_1 import upgraded
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # what is written; format 1 is read as well
 # of a folder an export is still writing, or was when it was interrupted
 STAGING_SUFFIX = ".partial"
 
 Target = Literal["portable", "ort"]
 Provider = Literal["cpu", "cuda"]
+RoundedKind = Literal["dense-int8", "experts-int4"]
 # What a target cannot do, as `Manifest.unsupported` lists it; sessions refuse it.
 NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
     "portable": (),
@@ -72,12 +74,14 @@ class CacheLayer:
     """KV cache of one layer: buffers (batch, kv_heads, capacity, head_dim); `window` 0 means a full
     layer.
 
-    The token at absolute position p lives in slot p mod capacity. In target `ort` a window layer
-    keeps its last positions in order from slot 0 on instead, and takes a capacity of at least the
-    window.
+    The first `sink_tokens` m of a sequence stay in their slots, and a query sees them beside the
+    last window − m; m is 0 for a full layer. The token at a later position p lives in slot
+    m + (p − m) mod (capacity − m). In target `ort` a window layer keeps its last positions in order
+    from slot 0 on instead, and takes a capacity of at least the window.
     """
 
     window: int
+    sink_tokens: int
     kv_heads: int
     head_dim: int
     past_key: str
@@ -136,12 +140,27 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class RoundedWeights:
+    """Weights that the export rounded: those in `file` share a scale in blocks of `block`."""
+
+    kind: RoundedKind
+    file: str
+    block: int
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The whole document; see `manifest.schema.json`."""
+    """The whole document; see `manifest.schema.json`.
+
+    `model` is what config.json said, for people to read: no program takes a size from it.
+    `longest` is how many positions a sequence may have.
+    """
 
     exporter: str
     target: Target
     model: Mapping[str, Any]
+    vocab_size: int
+    longest: int
     graph: str
     opset: int
     inputs: tuple[TensorSpec, ...]
@@ -150,6 +169,7 @@ class Manifest:
     cache: tuple[CacheLayer, ...]
     ops: tuple[OpUse, ...]
     weights: Weights
+    rounded: tuple[RoundedWeights, ...]
     tokenizer_files: tuple[str, ...]
     lossy: tuple[str, ...]
     unsupported: tuple[str, ...]
@@ -182,19 +202,15 @@ class Manifest:
             raise PackageError(
                 f"{folder / MANIFEST_NAME}: not a {FORMAT} manifest (no format: {FORMAT})"
             )
-        if found != FORMAT_VERSION:
-            hint = (
-                "upgrade gptoss-onnx"
-                if isinstance(found, int) and found > FORMAT_VERSION
-                else "export it again"
-            )
+        if type(found) is not int or not 1 <= found <= FORMAT_VERSION:
+            is_newer = isinstance(found, int) and found > FORMAT_VERSION
             raise PackageError(
                 f"{folder / MANIFEST_NAME}: format_version is {found!r:.60}, this gptoss-onnx "
-                "reads "
-                f"{FORMAT_VERSION}: {hint}"
+                f"reads 1 to {FORMAT_VERSION}: "
+                f"{'upgrade gptoss-onnx' if is_newer else 'export it again'}"
             )
         try:
-            manifest = _parse_object(cls, document, "")
+            manifest = _parse_object(cls, upgraded(document) if found == 1 else document, "")
             check_manifest(manifest)
         except (TypeError, ValueError) as error:
             problem = printable(str(error))

@@ -24,8 +24,6 @@ _LAYERS_LIMIT = 10_000
 _NAME_LIMIT = 1000  # letters
 _DIMENSIONS_LIMIT = 8
 _SHA256_DIGITS = frozenset("0123456789abcdef")
-# Integers of the model configuration that readers take sizes from.
-_MODEL_SIZES = ("vocab_size", "max_position_embeddings", "num_local_experts", "num_experts_per_tok")
 
 
 def check_manifest(manifest: "Manifest") -> None:
@@ -43,14 +41,13 @@ def check_manifest(manifest: "Manifest") -> None:
         _check_name(f"ops[{index}].name", use.name)
         _range(f"ops[{index}].count", use.count, 1)
         _range(f"ops[{index}].version", use.version, 1)
-    for key in _MODEL_SIZES:
-        value = manifest.model.get(key)
-        if isinstance(value, int):  # what needs one that is missing says so
-            _range(f"model.{key}", value, 1)
+    _range("vocab_size", manifest.vocab_size, 1)
+    _range("longest", manifest.longest, 1)
     _check_tensors("inputs", manifest.inputs)
     _check_tensors("outputs", manifest.outputs)
     _check_cache(manifest)
     _check_weights(manifest.weights)
+    _check_rounded(manifest)
     _check_texts("lossy", manifest.lossy)
     _check_texts("unsupported", manifest.unsupported)
 
@@ -82,6 +79,8 @@ def _check_cache(manifest: "Manifest") -> None:
     )
     for index, layer in enumerate(layers):
         _range(f"cache[{index}].window", layer.window, 0)
+        # Of a window at least one slot is left for what is not kept; a full layer keeps everything.
+        _range(f"cache[{index}].sink_tokens", layer.sink_tokens, 0, max(layer.window, 1))
         _range(f"cache[{index}].kv_heads", layer.kv_heads, 1)
         _range(f"cache[{index}].head_dim", layer.head_dim, 1)
         for part in ("past_key", "past_value", "present_key", "present_value"):
@@ -133,6 +132,15 @@ def _check_weight_file(where: str, entry: "WeightFile", refers: bool) -> None:
         if digest is not None:
             fits = len(digest) == 64 and _SHA256_DIGITS.issuperset(digest)
             _expect(f"{where}.{key}", digest, fits, "64 hexadecimal digits")
+
+
+def _check_rounded(manifest: "Manifest") -> None:
+    computed = {entry.name for entry in manifest.weights.files if entry.origin == "export"}
+    for index, rounded in enumerate(manifest.rounded):
+        expected = "one of weights.files of origin export"
+        _expect(f"rounded[{index}].file", rounded.file, rounded.file in computed, expected)
+        _range(f"rounded[{index}].block", rounded.block, 1)
+    _check_different("rounded", [entry.kind for entry in manifest.rounded])
 
 
 def _is_below(name: str) -> bool:

@@ -15,8 +15,8 @@ from gptoss_onnx.manifest import CacheLayer, Manifest
 from gptoss_onnx.runtime.graph_file import GraphFile, Initializer, Node
 from support.tiny_package import tiny_package
 
-FULL = CacheLayer(0, 2, 32, "", "", "", "")
-WINDOW = CacheLayer(8, 2, 32, "", "", "", "")
+FULL = CacheLayer(0, 0, 2, 32, "", "", "", "")
+WINDOW = CacheLayer(8, 0, 2, 32, "", "", "", "")
 SLOT = 2 * 2 * 32  # elements: key and value, two heads of 32
 
 # Hidden 64, vocabulary 100, 8 experts of width 48; 2 of them a token.

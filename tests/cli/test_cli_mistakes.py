@@ -260,8 +260,8 @@ PACKAGES: dict[str, tuple[Callable[[Desk], object], Words]] = {
         "it has no manifest.json",
     ),
     "a newer format's": (
-        lambda desk: desk.edit_manifest(format_version=2),
-        ("format_version is 2", "upgrade gptoss-onnx"),
+        lambda desk: desk.edit_manifest(format_version=3),
+        ("format_version is 3", "upgrade gptoss-onnx"),
     ),
     "another tool's": (
         lambda desk: desk.edit_manifest(format="other"),

@@ -43,10 +43,17 @@ def _attention() -> dict[str, Any]:
         "sinks": torch.zeros(heads),
         "cos": torch.ones(batch, new, head_dim // 2),
         "sin": torch.zeros(batch, new, head_dim // 2),
+        "alibi_slopes": torch.ones(heads),
+        "distance_bias": None,
+        "sink_cos": torch.ones(batch, new, head_dim // 2),
+        "sink_sin": torch.zeros(batch, new, head_dim // 2),
         "num_heads": heads,
         "kv_num_heads": kv_heads,
         "scale": 0.5,
-        "window": 0,
+        "window": 6,
+        "interleaved": 0,
+        "sink_tokens": 2,
+        "sink_bias": 0.5,
     }
 
 
@@ -100,6 +107,10 @@ ATTRIBUTES = [
     ("attention", "kv_num_heads", -2),
     ("attention", "scale", NAN),
     ("attention", "window", -1),
+    ("attention", "interleaved", 2),
+    ("attention", "sink_tokens", -1),
+    ("attention", "sink_tokens", 6),
+    ("attention", "sink_bias", NAN),
 ]
 
 
@@ -134,6 +145,43 @@ def test_shapes_that_do_not_fit_are_refused(op: str, name: str) -> None:
             InputError, match=r"^[A-Za-z0-9]+: input '\w+': found shape \(.*\), expected "
         ):
             run(*{**inputs, name: wrong.contiguous()}.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sin": None}, "'sin': found no tensor, expected one with cos and only then"),
+        ({"cos": None}, "'sin': found a tensor, expected one with cos and only then"),
+        (
+            {"sink_sin": None},
+            "'sink_sin': found no tensor, expected one with cos and sink_tokens and only then",
+        ),
+        (
+            {"sink_tokens": 0, "sink_bias": 0.0},
+            "'sink_cos': found a tensor, expected one with cos and sink_tokens and only then",
+        ),
+        (
+            {"cos": torch.ones(2, 3, 3)},
+            r"'cos': found shape \(2, 3, 3\), expected \(2, 3, 2\) = \(B, S, R/2\) with R/2 from 1 "
+            "to D/2 = 2",
+        ),
+        ({"cos": torch.ones(2, 3, 0)}, r"'cos': found shape \(2, 3, 0\), expected \(2, 3, 1\)"),
+        ({"distance_bias": torch.ones(4)}, r"'distance_bias': found shape \(4,\), expected rank 2"),
+        ({"distance_bias": torch.ones(4, 0)}, r"'distance_bias': .* expected \(H, N\) with N at "),
+        ({"distance_bias": torch.ones(3, 2)}, r"'distance_bias': .* expected \(4, 2\) = \(H, N\)"),
+    ],
+)
+def test_optional_inputs_without_sense_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^SinkAttention: input {message}"):
+        torch.ops.gptoss.sink_attention(*{**_attention(), **change}.values())
+
+
+def test_a_bias_needs_kept_tokens() -> None:
+    inputs = {**_attention(), "sink_tokens": 0, "sink_cos": None, "sink_sin": None}
+    with pytest.raises(
+        InputError, match=r"'sink_bias': found 0\.5, expected a finite number, 0 with"
+    ):
+        torch.ops.gptoss.sink_attention(*inputs.values())
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from gptoss_onnx.manifest import CacheLayer, Manifest, TensorSpec, WeightFile, W
 KINDS = 6
 LAYERS = 3
 VOCAB = KINDS * LAYERS
+LONGEST = 1 << 20  # tokens: more than any test has
 _TYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -53,6 +54,7 @@ def write_fake_package(
     layers = tuple(
         CacheLayer(
             window,
+            0,
             1,
             1,
             *(
@@ -93,6 +95,8 @@ def manifest(
         exporter="test",
         target="portable",
         model={"eos_token_id": 5},
+        vocab_size=VOCAB,
+        longest=LONGEST,
         graph="model.onnx",
         opset=24,
         inputs=(),
@@ -107,6 +111,7 @@ def manifest(
             True,
             (entry,),
         ),
+        rounded=(),
         tokenizer_files=(),
         lossy=(),
         unsupported=(),

@@ -39,14 +39,17 @@ def op_model(
     None is omitted.
     """
     signature = SIGNATURES[name]
-    names = [
-        operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs
-    ]
     stated = signature.stated(attributes)
+    use = Use(name, {n: tuple(t.shape) for n, t in inputs.items() if t is not None}, stated)
+    functions = function_protos([use])
+    # onnx.reference wants as many names as the function has inputs
+    names = [
+        operand.name if use.has(operand.name) else ""
+        for operand in signature.inputs[: len(functions[-1].input)]
+    ]
     node = helper.make_node(
         name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **stated
     )
-    use = Use(name, {n: tuple(t.shape) for n, t in inputs.items() if t is not None}, stated)
     types = {
         operand.group: _ELEMENT_TYPES[tensor.dtype]
         for operand in signature.inputs
@@ -69,7 +72,7 @@ def op_model(
     )
     imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(
-        graph, functions=function_protos([use]), opset_imports=imports, ir_version=IR_VERSION
+        graph, functions=functions, opset_imports=imports, ir_version=IR_VERSION
     )
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +20,14 @@ from support.fake_package import Nodes, manifest, write_bias
 
 LONGEST = 4096
 _LAYER = CacheLayer(
-    0, 1, 1, "past_key_values.0.key", "past_key_values.0.value", "present.0.key", "present.0.value"
+    0,
+    0,
+    1,
+    1,
+    "past_key_values.0.key",
+    "past_key_values.0.value",
+    "present.0.key",
+    "present.0.value",
 )
 
 
@@ -55,13 +61,14 @@ def write_said_package(
             said_after[key] = token
     (folder / "model.onnx").write_bytes(_graph(said_after, lost, vocab).SerializeToString())
     plain = manifest((_LAYER,), "float32", folder, None)
-    model: dict[str, Any] = {
-        "vocab_size": vocab,
-        "max_position_embeddings": LONGEST,
-        "eos_token_id": ends,
-    }
     logits = TensorSpec("logits", "float32", ("batch", "kept", vocab))
-    replace(plain, model=model, outputs=(logits,)).write(folder)
+    replace(
+        plain,
+        model={"eos_token_id": ends},
+        vocab_size=vocab,
+        longest=LONGEST,
+        outputs=(logits,),
+    ).write(folder)
     return folder
 
 

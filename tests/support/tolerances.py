@@ -73,3 +73,9 @@ CLIENT_LOGITS = {"float32": 1e-3, "bfloat16": 1e-1}
 # of the weights. The demo checkpoint's matrices lose 6.2 to 6.7 %, and 10.4 to 10.6 % with one step
 # for all blocks.
 INT4_ROUNDING = 0.08
+
+# An architecture against transformers: so many times the difference that transformers has between
+# its own cached and uncached forward, which shows what the order of float32 sums is worth in a model.
+GAPS = 3
+# The least that difference is taken for, as a share of the largest logit: a few steps of float32.
+LEAST_GAP = 5e-7

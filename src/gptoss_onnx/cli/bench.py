@@ -93,7 +93,7 @@ def bench(
 
 
 def _check_length(package: "PackageFolder", plan: "Plan") -> None:
-    longest = package.model_size("max_position_embeddings")
+    longest = package.manifest.longest
     if plan.longest > longest:
         raise InputError(
             f"--context {plan.context} with --prefill {plan.prefill} and --decode {plan.decode}: "

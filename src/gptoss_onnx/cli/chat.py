@@ -69,7 +69,7 @@ def chat(
     tokenizer = Tokenizer.open(opened.folder)
     tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
     settings = sampling(
-        options, tokenizer, end_tokens(opened, tokenizer, True, opened.model_size("vocab_size"))
+        options, tokenizer, end_tokens(opened, tokenizer, True, opened.manifest.vocab_size)
     )
     variables = template_variables(tokenizer, reasoning_effort)
     with (

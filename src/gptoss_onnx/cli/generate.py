@@ -114,7 +114,7 @@ def generate(
     opened = open_package(package)
     tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
     continued = _prompt(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
-    ends = end_tokens(opened, tokenizer, chat, opened.model_size("vocab_size"))
+    ends = end_tokens(opened, tokenizer, chat, opened.manifest.vocab_size)
     settings = sampling(options, tokenizer, ends)
     _check_prompt(opened, continued)
     begin = time.perf_counter()
@@ -173,7 +173,7 @@ def _print_ids(
     """Print the ids of a package that has no tokenizer."""
     from gptoss_onnx.runtime.stops import warn_endless
 
-    longest = session.package.model_size("max_position_embeddings")
+    longest = session.manifest.longest
     # the last one is not run
     count = min(max_new_tokens or NEW_TOKENS, longest + 1 - len(prompt.ids))
     with session.generate(prompt.ids, settings, max_new_tokens=count) as generation:
@@ -251,9 +251,7 @@ def _check_prompt(package: "PackageFolder", prompt: "Prompt") -> None:
 
     if not prompt.ids:
         raise InputError("--prompt: found no token in it, expected at least one")
-    check_prompt(
-        prompt, *(package.model_size(key) for key in ("vocab_size", "max_position_embeddings"))
-    )
+    check_prompt(prompt, package.manifest.vocab_size, package.manifest.longest)
 
 
 def _report(session: "Session", answer: Answer, said: dict[str, Any], as_json: bool) -> None:
