@@ -29,6 +29,8 @@ from gptoss_onnx.exporter.ort.lower import (
     check_ort_config,
     lower_to_ort,
 )
+from gptoss_onnx.exporter.replicate import replicate
+from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
@@ -37,6 +39,7 @@ from gptoss_onnx.exporter.weights import (
     attach_weights,
     describe_own_weights,
     describe_weights,
+    name_weights,
     place_weights,
 )
 from gptoss_onnx.manifest import (
@@ -179,10 +182,15 @@ def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: 
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
-    progress.begin(f"tracing {checkpoint.config.num_layers} layers")
+    """Return the graph of all layers, from a trace of those that are not alike."""
     reference = Decoder.from_checkpoint(checkpoint, device="meta")
-    kept = frozenset(checkpoint.parameters) | frozenset(reference.constants)
-    return tidy(trace(reference, getattr(torch, kv_dtype)), kept)
+    plan = plan_of(reference)
+    progress.begin(f"tracing {len(plan.traced)} of {len(plan.patterns)} layers")
+    shorten(reference, plan)
+    kept = frozenset(reference.state_dict()) | frozenset(reference.constants)
+    graph = replicate(tidy(trace(reference, getattr(torch, kv_dtype)), kept), plan)
+    name_weights(graph, checkpoint)
+    return graph
 
 
 def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:

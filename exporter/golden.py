@@ -19,8 +19,8 @@ import torch
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import read_file
-from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.decoder import Decoder
+from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
@@ -109,9 +109,7 @@ def _prompts(
     config = model.config
     length = max(
         16,
-        min(
-            WINDOWS * max(config.window, 8), LONGEST, config.longest - GREEDY_TOKENS
-        ),
+        min(WINDOWS * max(config.window, 8), LONGEST, config.longest - GREEDY_TOKENS),
     )
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [

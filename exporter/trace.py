@@ -34,9 +34,9 @@ _TORCH_NAMES = {
 def trace(model: Decoder, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
     """Return the graph of one call of `model`, whose parameters are on the meta device.
 
-    Initializers have the checkpoint's names, dtypes and shapes and no value; the
-    constants that the model computes have theirs. Each custom op is one node, with its portable body among
-    the model's functions.
+    Initializers have the model's names, dtypes and shapes and no value; the constants that the
+    model computes have theirs. Each custom op is one node, with its portable body among the
+    functions.
 
     Args:
         model: the reference, made with `from_checkpoint(..., device="meta")`.

@@ -12,13 +12,14 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
 from gptoss_onnx.exporter.options import WeightMode
 from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference.config import DecoderConfig
 
 COPIED_AT_ONCE = 8 << 20  # bytes
 _SHA256_DIGITS = 64
@@ -65,6 +66,14 @@ def place_weights(
         else:
             _copy(path, folder / name, progress)
     return Placement(mode, None, dict(files))
+
+
+def name_weights(model: ir.Model, checkpoint: Checkpoint[DecoderConfig]) -> None:
+    """Give every weight, in place, its name in the checkpoint in place of the decoder's."""
+    initializers = model.graph.initializers
+    for canonical, parameter in checkpoint.parameters.items():
+        if canonical in initializers:
+            initializers[canonical].name = parameter.name
 
 
 def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement) -> None:

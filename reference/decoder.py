@@ -24,7 +24,6 @@ from gptoss_onnx.reference.layers import (
     Linear,
     MixtureOfExperts,
     Norm,
-    parameter,
 )
 from gptoss_onnx.reference.rope import inverse_frequencies
 

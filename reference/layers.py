@@ -107,7 +107,11 @@ class Attention(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         rows = (part.unflatten(0, (call.batch, -1)) for part in self._project(x))
         cos, sin = call.rotation if config.rope else (None, None)
-        kept = call.sink_rotation[config.window] if config.sink_tokens and config.rope else (None, None)
+        kept = (
+            call.sink_rotation[config.window]
+            if config.sink_tokens and config.rope
+            else (None, None)
+        )
         output, key, value = torch.ops.gptoss.sink_attention(
             *rows,  # (B, S, H·D), (B, S, K·D), (B, S, K·D)
             *past,

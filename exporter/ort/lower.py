@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.computed_weights import OwnWeights
@@ -23,7 +24,6 @@ from gptoss_onnx.exporter.ort.interface import drop_unused_inputs, lower_interfa
 from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.manifest import Provider
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.reference.config import DecoderConfig
 
 ORT_WEIGHTS = "weights.safetensors"

@@ -8,15 +8,26 @@ import torch
 
 from gptoss_onnx.custom_ops import linear, linear_int8, moe_dispatch, sink_attention  # noqa: F401 - they define the ops
 from gptoss_onnx.errors import InputError
-from support.moe_inputs import dense_inputs, mxfp4_inputs
+from support.moe_inputs import dense_inputs, laid_out, mxfp4_inputs
 
-MOE = {"top_k": 1, "alpha": 1.702, "limit": 7.0}
+MOE = {
+    "top_k": 1,
+    "alpha": 1.702,
+    "limit": 7.0,
+    "beta": 1.0,
+    "activation": "swiglu",
+    "normalize": 1,
+}
 NAN = float("nan")
 
 
-def _moe(layout: str) -> dict[str, Any]:
-    inputs = mxfp4_inputs(tokens=3, hidden=64, width=64, experts=4, seed=1)
-    return {**(inputs if layout == "mxfp4" else dense_inputs(inputs, torch.float32)), **MOE}
+def _moe(layout: str, **attributes: int | str) -> dict[str, Any]:
+    inputs = mxfp4_inputs(tokens=3, hidden=64, width=96, experts=4, seed=1)
+    if layout == "mxfp4":
+        return {**inputs, **MOE}
+    layouts = {"interleaved": 1, "transposed": 0, **attributes}
+    dense = laid_out(dense_inputs(inputs, torch.float32), **attributes)
+    return {**dense, **(MOE | {"activation": layouts.pop("activation", "swiglu")}), **layouts}
 
 
 def _attention() -> dict[str, Any]:
@@ -50,6 +61,11 @@ def _linear() -> dict[str, Any]:
     return {"x": torch.ones(2, 32), "weight": torch.ones(5, 32), "bias": torch.ones(5)}
 
 
+def _conv1d() -> dict[str, Any]:
+    x, weight = torch.ones(2, 32), torch.ones(32, 5)
+    return {"x": x, "weight": weight, "bias": torch.ones(5), "transposed": True}
+
+
 def _linear_int8() -> dict[str, Any]:
     return {
         "x": torch.ones(2, 64),
@@ -61,9 +77,12 @@ def _linear_int8() -> dict[str, Any]:
 
 OPS: dict[str, tuple[Any, Callable[[], dict[str, Any]]]] = {
     "dense": (torch.ops.gptoss.moe_dispatch, lambda: _moe("dense")),
+    "dense rows": (torch.ops.gptoss.moe_dispatch, lambda: _moe("dense", transposed=1)),
+    "dense gelu": (torch.ops.gptoss.moe_dispatch, lambda: _moe("dense", activation="gelu")),
     "mxfp4": (torch.ops.gptoss.moe_dispatch_mxfp4, lambda: _moe("mxfp4")),
     "attention": (torch.ops.gptoss.sink_attention, _attention),
     "linear": (torch.ops.gptoss.linear, _linear),
+    "conv1d": (torch.ops.gptoss.linear, _conv1d),
     "int8": (torch.ops.gptoss.linear_int8, _linear_int8),
 }
 
@@ -77,6 +96,12 @@ ATTRIBUTES = [
         for name, value in (("top_k", 0), ("top_k", -1), ("top_k", 5), ("limit", NAN))
     ),
     ("dense", "limit", -1.0),
+    *(
+        (op, name, value)
+        for op in ("dense", "mxfp4")
+        for name, value in (("beta", NAN), ("activation", "swish"), ("normalize", 2))
+    ),
+    *(("dense", name, value) for name in ("interleaved", "transposed") for value in (-1, 2)),
     ("attention", "num_heads", 0),
     ("attention", "num_heads", 3),
     ("attention", "kv_num_heads", -2),
@@ -90,10 +115,11 @@ ATTRIBUTES = [
 
 
 @pytest.mark.parametrize(("op", "name", "value"), ATTRIBUTES)
-def test_attributes_without_sense_are_refused(op: str, name: str, value: float) -> None:
+def test_attributes_without_sense_are_refused(op: str, name: str, value: float | str) -> None:
     run, inputs = OPS[op]
+    found = repr(value) if isinstance(value, str) else value
     with pytest.raises(
-        InputError, match=rf"^[A-Za-z0-9]+: attribute '{name}': found {value}, expected "
+        InputError, match=rf"^[A-Za-z0-9]+: attribute '{name}': found {found}, expected "
     ):
         run(*{**inputs(), name: value}.values())
 

@@ -81,6 +81,30 @@ def op_model(
     return model
 
 
+def bare_model(
+    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, Any]
+) -> onnx.ModelProto:
+    """Return an unchecked model of one op, without body, whose inputs may have any rank: for what
+    the kernels must refuse.
+    """
+    signature = SIGNATURES[name]
+    there = {key: tensor for key, tensor in inputs.items() if tensor is not None}
+    names = [operand.name if operand.name in there else "" for operand in signature.inputs]
+    outputs = [operand.name for operand in signature.outputs]
+    node = helper.make_node(name, names, outputs, domain=DOMAIN, **attributes)
+    graph = helper.make_graph(
+        [node],
+        name,
+        [
+            helper.make_tensor_value_info(key, _ELEMENT_TYPES[tensor.dtype], None)
+            for key, tensor in there.items()
+        ],
+        [helper.make_tensor_value_info(outputs[0], onnx.TensorProto.FLOAT, None)],
+    )
+    imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
+
+
 def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

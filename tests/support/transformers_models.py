@@ -34,23 +34,36 @@ class Judged:
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], prompt: int) -> torch.Tensor:
         """Return the logits (T, V) of a prompt in one call and each further token in one."""
-        cache, found = None, []
-        for piece in (tokens[:prompt], *([token] for token in tokens[prompt:])):
-            ids = torch.tensor([piece])
-            output = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
-            found.append(output.logits[0])
-        return torch.cat(found)
+        call = _Cached(self.model)
+        pieces = (tokens[:prompt], *([token] for token in tokens[prompt:]))
+        return torch.cat([call(piece) for piece in pieces])
 
     @torch.inference_mode()
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
         """Return the `count` tokens that follow, each of the largest logit."""
-        cache, ids, found = None, torch.tensor([tokens]), []
+        call, piece, found = _Cached(self.model), list(tokens), []
         for _ in range(count):
-            output = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
-            cache, ids = output.past_key_values, output.logits[:, -1].argmax(-1, keepdim=True)
-            found.append(int(ids))
+            piece = [int(call(piece)[-1].argmax())]
+            found += piece
         return found
+
+
+class _Cached:
+    """Calls a model with what comes next; one that has no cache sees all tokens again."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model, self._cache = model, None
+        self._seen: list[int] = []
+
+    def __call__(self, piece: Sequence[int]) -> torch.Tensor:
+        self._seen += piece
+        if hasattr(self._model.config, "afn"):  # the first GPT of transformers keeps no cache
+            return self._model(input_ids=torch.tensor([self._seen])).logits[0, -len(piece) :]
+        output = self._model(
+            input_ids=torch.tensor([list(piece)]), past_key_values=self._cache, use_cache=True
+        )
+        self._cache = output.past_key_values
+        return output.logits[0]
 
 
 def write_by_transformers(
