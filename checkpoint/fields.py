@@ -52,10 +52,21 @@ class Fields:
         self.document = document
         self.problems = problems
         self.prefix = prefix
+        self._asked: set[str] = set()
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """Return the keys that were asked for, with the values they have, sorted by name."""
+        return {key: self.document[key] for key in sorted(self._asked) if key in self.document}
+
+    def value(self, key: str) -> Any:
+        """Return the value of a key, whatever it is; None for a missing one."""
+        self._asked.add(key)
+        return self.document.get(key)
 
     def has(self, key: str) -> bool:
         """Whether the key is present with a value other than null."""
-        return self.document.get(key) is not None
+        return self.value(key) is not None
 
     def wrong(self, key: str, expected: str) -> None:
         """Note that `key` holds something else than `expected`, or is missing."""
@@ -63,12 +74,19 @@ class Fields:
         self.problems.add(f"{self.prefix}{key}: {found}, expected {expected}")
 
     def integer(
-        self, key: str, expected: str = "an integer of at least 1", most: int = MOST
+        self,
+        key: str,
+        expected: str = "an integer of at least 1",
+        most: int = MOST,
+        absent: int | None = None,
     ) -> int:
-        """A whole number from 1 to `most`; booleans and floats such as 24.0 are refused. 0 when
-        wrong.
+        """A whole number from 1 to `most`; booleans and floats such as 24.0 are refused.
+
+        `absent`, where given, stands in for a missing or null key. 0 when wrong.
         """
-        value = self.document.get(key)
+        if absent is not None and not self.has(key):
+            return absent
+        value = self.value(key)
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
             return value
         is_more = isinstance(value, int) and value > most
@@ -81,7 +99,7 @@ class Fields:
         """
         if absent is not None and not self.has(key):
             return absent
-        value = self.document.get(key)
+        value = self.value(key)
         if (
             isinstance(value, int | float)
             and not isinstance(value, bool)
@@ -94,9 +112,9 @@ class Fields:
 
     def boolean(self, key: str, absent: bool | None = None) -> bool:
         """`true` or `false`; `absent` stands in for a missing key where it is given."""
+        value = self.value(key)
         if absent is not None and key not in self.document:
             return absent
-        value = self.document.get(key)
         if isinstance(value, bool):
             return value
         self.wrong(key, "true or false")
@@ -104,7 +122,7 @@ class Fields:
 
     def one_of(self, key: str, allowed: tuple[str, ...], why: str = "") -> str:
         """One of the `allowed` strings; `why` is added to the message of any other value."""
-        value = self.document.get(key)
+        value = self.value(key)
         if isinstance(value, str) and value in allowed:
             return value
         self.wrong(key, " or ".join(repr(choice) for choice in allowed) + why)
@@ -112,7 +130,7 @@ class Fields:
 
     def object(self, key: str) -> Mapping[str, Any]:
         """A JSON object; empty when wrong."""
-        value = self.document.get(key)
+        value = self.value(key)
         if isinstance(value, Mapping):
             return value
         self.wrong(key, "a JSON object")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.checkpoint.open import Checkpoint
 
 CHUNK = 1 << 20  # elements looked at together: small enough to stay in cache
 E8M0_NAN = 255

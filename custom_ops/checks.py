@@ -5,8 +5,6 @@ PyTorch would broadcast some of the shapes and slice with some of the attributes
 that mean nothing.
 """
 
-import math
-
 import torch
 
 from gptoss_onnx.errors import InputError
@@ -53,27 +51,32 @@ def expect_multiple(
         )
 
 
-def expect_attribute(op: str, name: str, value: float, holds: bool, expected: str) -> None:
+def expect_attribute(op: str, name: str, value: float | str, holds: bool, expected: str) -> None:
     """Raise InputError naming an attribute where `holds` is false."""
     if not holds:
         raise InputError(f"{op}: attribute '{name}': found {value}, expected {expected}")
 
 
-def check_experts(op: str, experts: int, top_k: int, alpha: float, limit: float) -> None:
-    """Refuse to send tokens to no expert or to more than there are, and a clamp or gain without
-    sense.
+def expect_flag(op: str, name: str, value: int) -> None:
+    """Raise InputError unless an attribute is 0 or 1."""
+    expect_attribute(op, name, value, value in (0, 1), "0 or 1")
+
+
+def check_linear(
+    op: str,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    transposed: bool = False,
+) -> None:
+    """Refuse a projection (N, K) · (M, K)ᵀ + (M) whose shapes do not fit.
+
+    With `transposed` the weight is (K, M).
     """
-    expect_attribute(
-        op, "top_k", top_k, 1 <= top_k <= experts, f"1 to {experts}, the number of experts"
-    )
-    expect_attribute(op, "alpha", alpha, math.isfinite(alpha), "a finite number")
-    expect_attribute(op, "limit", limit, limit >= 0, "at least 0")
-
-
-def check_linear(op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Refuse a projection (N, K) · (M, K)ᵀ + (M) whose shapes do not fit."""
+    legend = "(K, M)" if transposed else "(M, K)"
     expect_rank(op, "x", x, 2, "(N, K)")
-    expect_rank(op, "weight", weight, 2, "(M, K)")
-    expect_shape(op, "weight", weight, (weight.shape[0], x.shape[1]), "(M, K)")
+    expect_rank(op, "weight", weight, 2, legend)
+    depth, rows = x.shape[1], weight.shape[1 if transposed else 0]
+    expect_shape(op, "weight", weight, (depth, rows) if transposed else (rows, depth), legend)
     if bias is not None:
-        expect_shape(op, "bias", bias, (weight.shape[0],), "(M)")
+        expect_shape(op, "bias", bias, (rows,), "(M)")

@@ -1,18 +1,26 @@
 """PyTorch definitions of `ai.gptoss::MoEDispatch` and `MoEDispatchMXFP4`: route, run the chosen
 experts, combine.
 
-The expert is gpt-oss's clamped SwiGLU; formula: openai/gpt-oss `gpt_oss/torch/model.py`, `swiglu`
-and `MLPBlock`.
+Formula: openai/gpt-oss `gpt_oss/torch/model.py`, `MLPBlock`; what stands between the projections is
+in `moe_activation.py`, and what the attributes mean in `moe_attributes.py`.
 
-Legend: N tokens, Hd hidden size, E experts, I expert width. Gate and up rows are interleaved: even
-    gate, odd up.
+Legend: N tokens, Hd hidden size, E experts, I expert width. With an un-gated activation, I stands
+where 2I is written.
 """
 
 from collections.abc import Callable
 
 import torch
 
-from gptoss_onnx.custom_ops.checks import check_experts, expect_multiple, expect_rank, expect_shape
+from gptoss_onnx.custom_ops.checks import (
+    expect_flag,
+    expect_multiple,
+    expect_rank,
+    expect_shape,
+)
+from gptoss_onnx.custom_ops.moe_activation import activate
+from gptoss_onnx.custom_ops.moe_attributes import MoEAttributes
+from gptoss_onnx.custom_ops.moe_routing import route
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, BYTES_PER_BLOCK, decode_mxfp4
 
 # Given an expert's number, its two weights in the compute dtype: gate_up (Hd, 2I) and down (I, Hd).
@@ -24,26 +32,29 @@ def moe_dispatch(
     hidden: torch.Tensor,
     router_logits: torch.Tensor,
     gate_up: torch.Tensor,
-    gate_up_bias: torch.Tensor,
+    gate_up_bias: torch.Tensor | None,
     down: torch.Tensor,
-    down_bias: torch.Tensor,
+    down_bias: torch.Tensor | None,
     top_k: int,
     alpha: float,
     limit: float,
+    beta: float = 1.0,
+    activation: str = "swiglu",
+    normalize: int = 1,
+    interleaved: int = 1,
+    transposed: int = 0,
 ) -> torch.Tensor:
-    """Return the weighted sum of each token's top-k experts, for dense weights as Hugging Face
-    stores them.
+    """Return the weighted sum of each token's top-k experts, for dense weights.
 
     Args:
         hidden: (N, Hd), any floating dtype; the dtype computed in.
         router_logits: (N, E).
-        gate_up: (E, Hd, 2I), floating.
-        gate_up_bias: (E, 2I).
+        gate_up: (E, Hd, 2I), floating, as Hugging Face stores gpt-oss's.
+        gate_up_bias: (E, 2I) or None.
         down: (E, I, Hd), floating.
-        down_bias: (E, Hd).
-        top_k: experts a token is sent to; ties go to the lower index, as ONNX TopK.
-        alpha: gain inside the sigmoid.
-        limit: clamp of gate (above) and up (both sides).
+        down_bias: (E, Hd) or None.
+        top_k, alpha, limit, beta, activation, normalize, interleaved: see `MoEAttributes`.
+        transposed: 1: gate_up is (E, 2I, Hd) and down (E, Hd, I), as a Linear stores its weight.
 
     Returns:
         (N, Hd) in the dtype of `hidden`.
@@ -52,18 +63,28 @@ def moe_dispatch(
         InputError: an attribute makes no sense, or the shapes do not fit.
     """
     op = "MoEDispatch"
-    expect_rank(op, "gate_up", gate_up, 3, "(E, Hd, 2I)")
-    experts, width = _sizes(op, hidden, router_logits, gate_up.shape[2])
-    check_experts(op, experts, top_k, alpha, limit)
-    expect_shape(op, "gate_up", gate_up, (experts, hidden.shape[1], 2 * width), "(E, Hd, 2I)")
-    expect_shape(op, "gate_up_bias", gate_up_bias, (experts, 2 * width), "(E, 2I)")
-    expect_shape(op, "down", down, (experts, width, hidden.shape[1]), "(E, I, Hd)")
-    expect_shape(op, "down_bias", down_bias, (experts, hidden.shape[1]), "(E, Hd)")
+    attributes = MoEAttributes(top_k, alpha, limit, beta, activation, normalize, interleaved)
+    expect_flag(op, "transposed", transposed)
+    rows = attributes.rows_legend
+    up_legend = f"(E, {rows}, Hd)" if transposed else f"(E, Hd, {rows})"
+    down_legend = "(E, Hd, I)" if transposed else "(E, I, Hd)"
+    expect_rank(op, "gate_up", gate_up, 3, up_legend)
+    experts, size, width = _sizes(
+        op, hidden, router_logits, gate_up.shape[1 if transposed else 2], attributes
+    )
+    wide = attributes.rows_each * width
+    up_shape = (experts, wide, size) if transposed else (experts, size, wide)
+    down_shape = (experts, size, width) if transposed else (experts, width, size)
+    expect_shape(op, "gate_up", gate_up, up_shape, up_legend)
+    expect_shape(op, "down", down, down_shape, down_legend)
+    _check_bias(op, "gate_up_bias", gate_up_bias, (experts, wide), f"(E, {rows})")
+    _check_bias(op, "down_bias", down_bias, (experts, size), "(E, Hd)")
 
     def weights(expert: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return gate_up[expert].to(hidden.dtype), down[expert].to(hidden.dtype)
+        both = gate_up[expert].to(hidden.dtype), down[expert].to(hidden.dtype)
+        return (both[0].T, both[1].T) if transposed else both
 
-    return dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, top_k, alpha, limit)
+    return dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, attributes)
 
 
 @torch.library.custom_op("gptoss::moe_dispatch_mxfp4", mutates_args=())
@@ -72,29 +93,30 @@ def moe_dispatch_mxfp4(
     router_logits: torch.Tensor,
     gate_up_blocks: torch.Tensor,
     gate_up_scales: torch.Tensor,
-    gate_up_bias: torch.Tensor,
+    gate_up_bias: torch.Tensor | None,
     down_blocks: torch.Tensor,
     down_scales: torch.Tensor,
-    down_bias: torch.Tensor,
+    down_bias: torch.Tensor | None,
     top_k: int,
     alpha: float,
     limit: float,
+    beta: float = 1.0,
+    activation: str = "swiglu",
+    normalize: int = 1,
 ) -> torch.Tensor:
     """Return the weighted sum of each token's top-k experts, for MXFP4 weights as the checkpoint
-    stores them.
+    stores them: gate and up rows interleaved.
 
     Args:
         hidden: (N, Hd), any floating dtype; the dtype computed in.
         router_logits: (N, E).
         gate_up_blocks: uint8 (E, 2I, Hd/32, 16).
         gate_up_scales: uint8 (E, 2I, Hd/32).
-        gate_up_bias: (E, 2I).
+        gate_up_bias: (E, 2I) or None.
         down_blocks: uint8 (E, Hd, I/32, 16).
         down_scales: uint8 (E, Hd, I/32).
-        down_bias: (E, Hd).
-        top_k: experts a token is sent to; ties go to the lower index, as ONNX TopK.
-        alpha: gain inside the sigmoid.
-        limit: clamp of gate (above) and up (both sides).
+        down_bias: (E, Hd) or None.
+        top_k, alpha, limit, beta, activation, normalize: see `MoEAttributes`.
 
     Returns:
         (N, Hd) in the dtype of `hidden`.
@@ -103,29 +125,23 @@ def moe_dispatch_mxfp4(
         InputError: an attribute makes no sense, or the shapes do not fit.
     """
     op = "MoEDispatchMXFP4"
-    expect_rank(op, "gate_up_scales", gate_up_scales, 3, "(E, 2I, Hd/32)")
-    experts, width = _sizes(op, hidden, router_logits, gate_up_scales.shape[1])
-    check_experts(op, experts, top_k, alpha, limit)
+    attributes = MoEAttributes(top_k, alpha, limit, beta, activation, normalize)
+    rows, each = attributes.rows_legend, attributes.rows_each
+    scales_legend = f"(E, {rows}, Hd/32)"
+    expect_rank(op, "gate_up_scales", gate_up_scales, 3, scales_legend)
+    experts, size, width = _sizes(op, hidden, router_logits, gate_up_scales.shape[1], attributes)
     expect_multiple(op, "hidden", hidden, 1, BLOCK, "(N, Hd) with Hd a multiple of 32")
-    size, groups = hidden.shape[1], hidden.shape[1] // BLOCK
-    expect_multiple(
-        op, "gate_up_scales", gate_up_scales, 1, 2 * BLOCK, "(E, 2I, Hd/32) with I a multiple of 32"
-    )
-    expect_shape(
-        op,
-        "gate_up_blocks",
-        gate_up_blocks,
-        (experts, 2 * width, groups, BYTES_PER_BLOCK),
-        "(E, 2I, Hd/32, 16)",
-    )
-    expect_shape(
-        op, "gate_up_scales", gate_up_scales, (experts, 2 * width, groups), "(E, 2I, Hd/32)"
-    )
-    expect_shape(op, "gate_up_bias", gate_up_bias, (experts, 2 * width), "(E, 2I)")
-    blocks = (experts, size, width // BLOCK, BYTES_PER_BLOCK)
-    expect_shape(op, "down_blocks", down_blocks, blocks, "(E, Hd, I/32, 16)")
-    expect_shape(op, "down_scales", down_scales, (experts, size, width // BLOCK), "(E, Hd, I/32)")
-    expect_shape(op, "down_bias", down_bias, (experts, size), "(E, Hd)")
+    blocks_legend = f"(E, {rows}, Hd/32, 16)"
+    multiple = f"{scales_legend} with I a multiple of 32"
+    expect_multiple(op, "gate_up_scales", gate_up_scales, 1, each * BLOCK, multiple)
+    scales = (experts, each * width, size // BLOCK)
+    expect_shape(op, "gate_up_blocks", gate_up_blocks, (*scales, BYTES_PER_BLOCK), blocks_legend)
+    expect_shape(op, "gate_up_scales", gate_up_scales, scales, scales_legend)
+    scales = (experts, size, width // BLOCK)
+    expect_shape(op, "down_blocks", down_blocks, (*scales, BYTES_PER_BLOCK), "(E, Hd, I/32, 16)")
+    expect_shape(op, "down_scales", down_scales, scales, "(E, Hd, I/32)")
+    _check_bias(op, "gate_up_bias", gate_up_bias, (experts, each * width), f"(E, {rows})")
+    _check_bias(op, "down_bias", down_bias, (experts, size), "(E, Hd)")
 
     def weights(expert: int) -> tuple[torch.Tensor, torch.Tensor]:
         # (2I, Hd)
@@ -133,7 +149,7 @@ def moe_dispatch_mxfp4(
         down = decode_mxfp4(down_blocks[expert], down_scales[expert], hidden.dtype)  # (Hd, I)
         return gate_up.T, down.T
 
-    return dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, top_k, alpha, limit)
+    return dispatch(hidden, router_logits, weights, gate_up_bias, down_bias, attributes)
 
 
 @moe_dispatch.register_fake
@@ -147,56 +163,52 @@ def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 def _sizes(
-    op: str, hidden: torch.Tensor, router_logits: torch.Tensor, rows: int
-) -> tuple[int, int]:
-    """Return E and I, of `rows` = 2I, after a look at the two inputs that all other shapes follow
-    from.
+    op: str,
+    hidden: torch.Tensor,
+    router_logits: torch.Tensor,
+    rows: int,
+    attributes: MoEAttributes,
+) -> tuple[int, int, int]:
+    """Return E, Hd and I, of gate_up's `rows`, after a look at the attributes and at the two inputs
+    that all other shapes follow from.
     """
     expect_rank(op, "hidden", hidden, 2, "(N, Hd)")
     expect_rank(op, "router_logits", router_logits, 2, "(N, E)")
-    experts = router_logits.shape[1]
-    expect_shape(op, "router_logits", router_logits, (hidden.shape[0], experts), "(N, E)")
-    return experts, rows // 2
+    tokens, experts = hidden.shape[0], router_logits.shape[1]
+    expect_shape(op, "router_logits", router_logits, (tokens, experts), "(N, E)")
+    attributes.check(op, experts)
+    return experts, hidden.shape[1], rows // attributes.rows_each
 
 
-def route(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each token's chosen experts, int64 (N, top_k), and their softmax weights (N, top_k).
-
-    A stable descending sort gives ties to the lower index; `torch.topk` promises no order among
-    ties.
-    """
-    logits, experts = torch.sort(router_logits, dim=-1, descending=True, stable=True)
-    return experts[:, :top_k], logits[:, :top_k].softmax(dim=-1)
-
-
-def clamped_swiglu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
-    """Return (up + 1) · gate · σ(alpha · gate) of interleaved (N, 2I), both clamped first; result
-    (N, I).
-    """
-    gate = gate_up[:, 0::2].clamp(max=limit)
-    up = gate_up[:, 1::2].clamp(min=-limit, max=limit)
-    return (up + 1) * gate * torch.sigmoid(alpha * gate)
+def _check_bias(
+    op: str, name: str, bias: torch.Tensor | None, shape: tuple[int, int], legend: str
+) -> None:
+    if bias is not None:
+        expect_shape(op, name, bias, shape, legend)
 
 
 def dispatch(
     hidden: torch.Tensor,
     router_logits: torch.Tensor,
     weights: ExpertWeights,
-    gate_up_bias: torch.Tensor,
-    down_bias: torch.Tensor,
-    top_k: int,
-    alpha: float,
-    limit: float,
+    gate_up_bias: torch.Tensor | None,
+    down_bias: torch.Tensor | None,
+    attributes: MoEAttributes,
 ) -> torch.Tensor:
     """Return what `moe_dispatch` does, for experts whose weights `weights` gives one by one."""
-    chosen, shares = route(router_logits.to(hidden.dtype), top_k)
+    chosen, shares = route(router_logits.to(hidden.dtype), attributes.top_k, attributes.normalize)
     output = torch.zeros_like(hidden)
     for expert in chosen.unique().tolist():
         tokens, rank = torch.nonzero(chosen == expert, as_tuple=True)
         gate_up, down = weights(expert)
-        activated = clamped_swiglu(
-            hidden[tokens] @ gate_up + gate_up_bias[expert].to(hidden.dtype), alpha, limit
-        )
-        result = activated @ down + down_bias[expert].to(hidden.dtype)  # (n, Hd)
+        wide = _affine(hidden[tokens], gate_up, gate_up_bias, expert)  # (n, 2I)
+        result = _affine(activate(wide, attributes), down, down_bias, expert)  # (n, Hd)
         output.index_add_(0, tokens, shares[tokens, rank].unsqueeze(-1) * result)
     return output
+
+
+def _affine(
+    x: torch.Tensor, weight: torch.Tensor, biases: torch.Tensor | None, expert: int
+) -> torch.Tensor:
+    product = x @ weight
+    return product if biases is None else product + biases[expert].to(x.dtype)

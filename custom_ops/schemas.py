@@ -2,6 +2,7 @@
 attribute names.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,6 +17,12 @@ WEIGHT = ("float", "float16", "bfloat16")
 BYTES = ("uint8",)
 INT8 = ("int8",)
 INT64 = ("int64",)
+AttributeValue = int | float | str
+_KINDS = {
+    "i": OpSchema.AttrType.INT,
+    "f": OpSchema.AttrType.FLOAT,
+    "s": OpSchema.AttrType.STRING,
+}
 
 
 @dataclass(frozen=True)
@@ -31,18 +38,45 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """One attribute: `i` int, `f` float or `s` string; with a default, a node may leave it out."""
+
+    name: str
+    kind: Literal["i", "f", "s"]
+    default: AttributeValue | None = None
+
+    @property
+    def formal(self) -> OpSchema.Attribute:
+        """The attribute as the ONNX schema declares it: without its default, which the exporter
+        would write into every node.
+        """
+        required = self.default is None
+        return OpSchema.Attribute(self.name, _KINDS[self.kind], "", required=required)
+
+
+@dataclass(frozen=True)
 class Signature:
-    """Name, inputs, outputs and attributes (name → `i` int or `f` float) of one op."""
+    """Name, inputs, outputs and attributes of one op; an optional input may stand before others."""
 
     name: str
     inputs: tuple[Operand, ...]
     outputs: tuple[Operand, ...]
-    attributes: tuple[tuple[str, Literal["i", "f"]], ...]
+    attributes: tuple[Attribute, ...]
+
+    def stated(self, attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+        """Return the attributes that a node states: all but those at their defaults; ONNX knows no
+        truth values.
+        """
+        defaults = {attribute.name: attribute.default for attribute in self.attributes}
+        return {
+            name: int(value) if isinstance(value, bool) else value
+            for name, value in attributes.items()
+            if value != defaults[name]
+        }
 
     @cached_property
     def schema(self) -> OpSchema:
         """The signature as an ONNX schema."""
-        kinds = {"i": OpSchema.AttrType.INT, "f": OpSchema.AttrType.FLOAT}
         groups = {operand.group: operand.types for operand in (*self.inputs, *self.outputs)}
         return OpSchema(
             self.name,
@@ -54,9 +88,7 @@ class Signature:
                 (group, [f"tensor({element})" for element in types], "")
                 for group, types in groups.items()
             ],
-            attributes=[
-                OpSchema.Attribute(name, kinds[kind], "") for name, kind in self.attributes
-            ],
+            attributes=[attribute.formal for attribute in self.attributes],
         )
 
 
@@ -69,8 +101,8 @@ def _formal(operand: Operand) -> OpSchema.FormalParameter:
     )
 
 
-def _floats(*names: str) -> tuple[Operand, ...]:
-    return tuple(Operand(name, FLOAT, "T") for name in names)
+def _floats(*names: str, optional: bool = False) -> tuple[Operand, ...]:
+    return tuple(Operand(name, FLOAT, "T", optional) for name in names)
 
 
 SINK_ATTENTION = Signature(
@@ -81,31 +113,43 @@ SINK_ATTENTION = Signature(
         Operand("past_value", CACHE, "C"),
         Operand("past_lengths", INT64, "L"),
         Operand("new_lengths", INT64, "L"),
-        *_floats("sinks", "cos", "sin"),
+        *_floats("sinks", "cos", "sin", optional=True),
+        *_floats("alibi_slopes", "distance_bias", "sink_cos", "sink_sin", optional=True),
     ),
     outputs=(
         *_floats("output"),
         Operand("present_key", CACHE, "C"),
         Operand("present_value", CACHE, "C"),
     ),
-    attributes=(("num_heads", "i"), ("kv_num_heads", "i"), ("scale", "f"), ("window", "i")),
+    attributes=(
+        Attribute("num_heads", "i"),
+        Attribute("kv_num_heads", "i"),
+        Attribute("scale", "f"),
+        Attribute("window", "i"),
+        Attribute("interleaved", "i", 0),
+        Attribute("sink_tokens", "i", 0),
+        Attribute("sink_bias", "f", 0.0),
+    ),
 )
-MOE_ATTRIBUTES: tuple[tuple[str, Literal["i", "f"]], ...] = (
-    ("top_k", "i"),
-    ("alpha", "f"),
-    ("limit", "f"),
+MOE_ATTRIBUTES = (
+    Attribute("top_k", "i"),
+    Attribute("alpha", "f"),
+    Attribute("limit", "f"),
+    Attribute("beta", "f", 1.0),
+    Attribute("activation", "s", "swiglu"),
+    Attribute("normalize", "i", 1),
 )
 MOE_DISPATCH = Signature(
     "MoEDispatch",
     inputs=(
         *_floats("hidden", "router_logits"),
         Operand("gate_up", WEIGHT, "W"),
-        *_floats("gate_up_bias"),
+        *_floats("gate_up_bias", optional=True),
         Operand("down", WEIGHT, "W"),
-        *_floats("down_bias"),
+        *_floats("down_bias", optional=True),
     ),
     outputs=_floats("output"),
-    attributes=MOE_ATTRIBUTES,
+    attributes=(*MOE_ATTRIBUTES, Attribute("interleaved", "i", 1), Attribute("transposed", "i", 0)),
 )
 MOE_DISPATCH_MXFP4 = Signature(
     "MoEDispatchMXFP4",
@@ -113,10 +157,10 @@ MOE_DISPATCH_MXFP4 = Signature(
         *_floats("hidden", "router_logits"),
         Operand("gate_up_blocks", BYTES, "B"),
         Operand("gate_up_scales", BYTES, "B"),
-        *_floats("gate_up_bias"),
+        *_floats("gate_up_bias", optional=True),
         Operand("down_blocks", BYTES, "B"),
         Operand("down_scales", BYTES, "B"),
-        *_floats("down_bias"),
+        *_floats("down_bias", optional=True),
     ),
     outputs=_floats("output"),
     attributes=MOE_ATTRIBUTES,
@@ -126,10 +170,10 @@ LINEAR = Signature(
     inputs=(
         *_floats("x"),
         Operand("weight", WEIGHT, "W"),
-        Operand("bias", FLOAT, "T", optional=True),
+        *_floats("bias", optional=True),
     ),
     outputs=_floats("output"),
-    attributes=(),
+    attributes=(Attribute("transposed", "i", 0),),
 )
 LINEAR_INT8 = Signature(
     "LinearInt8",
@@ -137,7 +181,7 @@ LINEAR_INT8 = Signature(
         *_floats("x"),
         Operand("weight", INT8, "Q"),
         *_floats("scales"),
-        Operand("bias", FLOAT, "T", optional=True),
+        *_floats("bias", optional=True),
     ),
     outputs=_floats("output"),
     attributes=(),

@@ -2,8 +2,10 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -27,6 +29,8 @@ from gptoss_onnx.exporter.ort.lower import (
     check_ort_config,
     lower_to_ort,
 )
+from gptoss_onnx.exporter.replicate import replicate
+from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.tidy import tidy
@@ -35,6 +39,7 @@ from gptoss_onnx.exporter.weights import (
     attach_weights,
     describe_own_weights,
     describe_weights,
+    name_weights,
     place_weights,
 )
 from gptoss_onnx.manifest import (
@@ -50,7 +55,7 @@ from gptoss_onnx.manifest import (
     Weights,
 )
 from gptoss_onnx.progress import LoggedProgress, Progress
-from gptoss_onnx.reference import Checkpoint, GptOss, ModelConfig, open_checkpoint
+from gptoss_onnx.reference import Checkpoint, Decoder, DecoderConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
 from gptoss_onnx.reference.rounded import apply
@@ -131,7 +136,7 @@ def export(
         if target == "ort":
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
-        manifest = _describe(opened.config, proto, made, options, tokenizer_files)
+        manifest = _describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
         opened.check_unchanged()
         manifest.write(folder)
     for warning in settings.warnings:
@@ -178,9 +183,15 @@ def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: 
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
-    progress.begin(f"tracing {checkpoint.config.num_layers} layers")
-    reference = GptOss.from_checkpoint(checkpoint, device="meta")
-    return tidy(trace(reference, getattr(torch, kv_dtype)), frozenset(checkpoint.tensors))
+    """Return the graph of all layers, from a trace of those that are not alike."""
+    reference = Decoder.from_checkpoint(checkpoint, device="meta")
+    plan = plan_of(reference)
+    progress.begin(f"tracing {len(plan.traced)} of {len(plan.patterns)} layers")
+    shorten(reference, plan)
+    kept = frozenset(reference.state_dict()) | frozenset(reference.constants)
+    graph = replicate(tidy(trace(reference, getattr(torch, kv_dtype)), kept), plan)
+    name_weights(graph, checkpoint)
+    return graph
 
 
 def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:
@@ -221,12 +232,13 @@ def _write_golden_if_small(
         return
     progress.begin("computing golden vectors with the reference")
     # with the weights that every client of this package multiplies
-    model = apply(GptOss.from_checkpoint(checkpoint), folder, _rounded(options))
+    model = apply(Decoder.from_checkpoint(checkpoint), folder, _rounded(options))
     write_golden(model, folder, checkpoint.path_of(TOKENIZER))
 
 
 def _describe(
-    config: ModelConfig,
+    config: DecoderConfig,
+    settings: Mapping[str, Any],
     proto: onnx.ModelProto,
     made: _Made,
     options: Options,
@@ -237,9 +249,9 @@ def _describe(
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
-        model=config.to_json(),
+        model=dict(settings),
         vocab_size=config.vocab_size,
-        longest=config.max_position_embeddings,
+        longest=config.longest,
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),
@@ -268,13 +280,14 @@ def _rounded(options: Options) -> tuple[RoundedWeights, ...]:
     )
 
 
-def _cache_layer(config: ModelConfig, layer: int) -> CacheLayer:
+def _cache_layer(config: DecoderConfig, layer: int) -> CacheLayer:
     past, present = f"past_key_values.{layer}", f"present.{layer}"
+    part = config.layers[layer].attention
     return CacheLayer(
-        window=config.window_of(layer),
-        sink_tokens=0,
-        kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
+        window=part.window,
+        sink_tokens=part.sink_tokens,
+        kv_heads=part.kv_heads,
+        head_dim=part.head_dim,
         past_key=f"{past}.key",
         past_value=f"{past}.value",
         present_key=f"{present}.key",

@@ -19,9 +19,8 @@ import torch
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import read_file
+from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.greedy import greedy
-from gptoss_onnx.reference.model import GptOss
-from gptoss_onnx.reference.sizes import longest, windows
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
@@ -56,7 +55,7 @@ class Prompt:
     token_ids: list[int]
 
 
-def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> None:
+def write_golden(model: Decoder, folder: Path, tokenizer_file: Path | None) -> None:
     """Write `golden/golden.json` under `folder` from forward passes of the reference in float32.
 
     Args:
@@ -75,7 +74,7 @@ def write_golden(model: GptOss, folder: Path, tokenizer_file: Path | None) -> No
 
 
 @contextmanager
-def _threads_for(model: GptOss) -> Iterator[None]:
+def _threads_for(model: Decoder) -> Iterator[None]:
     """Run a small model on one thread: in half the time, and with the same sums on every
     machine.
     """
@@ -88,12 +87,12 @@ def _threads_for(model: GptOss) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _document(model: GptOss, tokenizer_file: Path | None) -> dict[str, Any]:
+def _document(model: Decoder, tokenizer_file: Path | None) -> dict[str, Any]:
     vocabulary = model.config.vocab_size
     generator = torch.Generator().manual_seed(SEED)
     indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
     prompts = _prompts(model, tokenizer_file, generator)
-    count = _continued(longest(model.config))
+    count = _continued(model.config.longest)
     continuations = greedy(model, [prompt.token_ids for prompt in prompts], count)
     cases = [_record(model, *case, indices) for case in zip(prompts, continuations, strict=True)]
     return {
@@ -106,11 +105,11 @@ def _document(model: GptOss, tokenizer_file: Path | None) -> dict[str, Any]:
 
 
 def _prompts(
-    model: GptOss, tokenizer_file: Path | None, generator: torch.Generator
+    model: Decoder, tokenizer_file: Path | None, generator: torch.Generator
 ) -> list[Prompt]:
     config = model.config
-    room = longest(config) - _continued(longest(config))
-    length = min(WINDOWS * max((8, *windows(config))), LONGEST, room)
+    room = config.longest - _continued(config.longest)
+    length = min(WINDOWS * max(8, config.window), LONGEST, room)
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [
         Prompt("random-beyond-window", None, random_ids),
@@ -151,7 +150,7 @@ def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:
 
 
 def _record(
-    model: GptOss, prompt: Prompt, continuation: list[int], indices: torch.Tensor
+    model: Decoder, prompt: Prompt, continuation: list[int], indices: torch.Tensor
 ) -> dict[str, Any]:
     last = len(prompt.token_ids) - 1
     positions = torch.linspace(0, last, min(POSITIONS, last + 1)).round().long().unique()

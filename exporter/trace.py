@@ -18,9 +18,9 @@ from onnxscript.values import Op, Opset
 from torch.export import Dim
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
-from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, function_protos
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
-from gptoss_onnx.reference.model import GptOss
+from gptoss_onnx.reference.decoder import Decoder
 
 # The ops that the reference calls; LinearInt8 takes the place of a Linear later (dense_int8.py).
 _TORCH_NAMES = {
@@ -31,20 +31,21 @@ _TORCH_NAMES = {
 }
 
 
-def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
+def trace(model: Decoder, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
     """Return the graph of one call of `model`, whose parameters are on the meta device.
 
-    Initializers have the checkpoint's names, dtypes and shapes and no value; the one computed
-    constant, `inv_freq`, has its value. Each custom op is one node, with its portable body among
-    the model's functions.
+    Initializers have the model's names, dtypes and shapes and no value; the constants that the
+    model computes have theirs. Each custom op is one node, with its portable body among the
+    functions.
 
     Args:
         model: the reference, made with `from_checkpoint(..., device="meta")`.
         kv_dtype: element type of the caches.
     """
     layers = model.config.num_layers
-    inv_freq = model.inv_freq
-    model.inv_freq = inv_freq.to("meta")
+    constants = dict(model.named_buffers())
+    for name, constant in constants.items():
+        setattr(model, name, constant.to("meta"))
     example, shapes = _example_call(model, kv_dtype)
     inputs = ["input_ids", "past_lengths", "new_lengths", "logit_positions"]
     with (
@@ -69,16 +70,17 @@ def trace(model: GptOss, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
         assert program is not None
         traced = program.model
         for name, value in traced.graph.initializers.items():
-            value.const_value = (
-                ir.tensor(inv_freq.numpy(), name=name) if name == "inv_freq" else None
-            )
+            constant = constants.get(name)
+            known = constant is not None
+            value.const_value = ir.tensor(constant.numpy(), name=name) if known else None
         onnxscript.optimizer.optimize_ir(traced)
-    model.inv_freq = inv_freq
+    for name, constant in constants.items():
+        setattr(model, name, constant)
     attach_bodies(traced)
     return traced
 
 
-def _example_call(model: GptOss, kv_dtype: torch.dtype) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _example_call(model: Decoder, kv_dtype: torch.dtype) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return example arguments on the meta device and the symbolic dimensions of each."""
     # distinct, so that no two symbols are taken for one
     batch, new, kept, capacity, ring = 2, 3, 5, 11, 13
@@ -92,7 +94,7 @@ def _example_call(model: GptOss, kv_dtype: torch.dtype) -> tuple[tuple[Any, ...]
     ]
     example = (ints(batch, new), ints(batch), ints(batch), ints(batch, kept), cache)
     rows = {0: Dim("batch", min=1)}
-    windows = [model.config.window_of(layer) for layer in range(model.config.num_layers)]
+    windows = [layer.attention.window for layer in model.config.layers]
     slots = {False: Dim("capacity", min=1), True: Dim("window_capacity", min=1)}
     layer_shapes = [({**rows, 2: slots[window > 0]},) * 2 for window in windows]
     shapes = (
@@ -123,22 +125,47 @@ def _one_node(name: str) -> Callable[..., Any]:
     signature = SIGNATURES[name]
     op = Op(Opset(DOMAIN, DOMAIN_VERSION), name, signature.schema)
     count = len(signature.inputs)
+    names = [attribute.name for attribute in signature.attributes]
 
-    def translate(*arguments: Any) -> Any:
-        names = (attribute for attribute, _ in signature.attributes)
-        return op(*arguments[:count], **dict(zip(names, arguments[count:], strict=True)))
+    def translate(*arguments: Any, **named: Any) -> Any:
+        """Take a torch call, which leaves out trailing arguments at their defaults."""
+        inputs = list(arguments[:count])
+        while inputs[-1] is None:
+            inputs.pop()
+        attributes = dict(zip(names, arguments[count:], strict=False)) | named
+        return op(*inputs, **signature.stated(attributes))
 
     return translate
 
 
 def attach_bodies(model: ir.Model) -> None:
-    """Give `model` the portable body of each custom op it uses, and of no other."""
+    """Give `model` the portable body of each custom op it uses, and of no other.
+
+    Raises:
+        InputError: two nodes of one op would need different bodies.
+    """
     model.functions.clear()
-    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
-    for proto in function_protos(used):
+    uses = [_use_of(node) for node in model.graph if node.domain == DOMAIN]
+    for proto in function_protos(uses):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
     model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+def _use_of(node: ir.Node) -> Use:
+    inputs = zip(SIGNATURES[node.op_type].inputs, node.inputs, strict=False)
+    shapes = {
+        operand.name: _known_shape(value.shape) for operand, value in inputs if value is not None
+    }
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    return Use(node.op_type, shapes, attributes)
+
+
+def _known_shape(shape: ir.Shape | None) -> tuple[int | None, ...] | None:
+    """Return a shape with None for every dimension that is no number."""
+    if shape is None:
+        return None
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 @contextmanager

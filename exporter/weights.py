@@ -12,13 +12,14 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
 from gptoss_onnx.exporter.options import WeightMode
 from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.reference.config import DecoderConfig
 
 COPIED_AT_ONCE = 8 << 20  # bytes
 _SHA256_DIGITS = 64
@@ -67,13 +68,22 @@ def place_weights(
     return Placement(mode, None, dict(files))
 
 
+def name_weights(model: ir.Model, checkpoint: Checkpoint[DecoderConfig]) -> None:
+    """Give every weight, in place, its name in the checkpoint in place of the decoder's."""
+    initializers = model.graph.initializers
+    for canonical, parameter in checkpoint.parameters.items():
+        if canonical in initializers:
+            initializers[canonical].name = parameter.name
+
+
 def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement) -> None:
     """Give every initializer that has no value its byte range in the placed files, in place."""
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             continue
-        info = checkpoint.tensors[name]
-        value.const_value = byte_range(info, placement.locations[info.file], info.offset)
+        view = checkpoint.named[name].view
+        assert view is not None, f"{name} is put together"
+        value.const_value = byte_range(view, placement.locations[view.file], view.offset)
 
 
 def describe_weights(
@@ -93,7 +103,7 @@ def describe_weights(
     return Weights(
         mode=placement.mode,
         root=None if placement.root is None else str(placement.root),
-        layout=checkpoint.layout,
+        layout=checkpoint.config.layout,
         bit_identical=computed is None,
         files=tuple(files),
     )
@@ -107,7 +117,7 @@ def describe_own_weights(
     """
     file = _describe_file(folder, computed, "export", None)
     return Weights(
-        mode="copy", root=None, layout=checkpoint.layout, bit_identical=exact, files=(file,)
+        mode="copy", root=None, layout=checkpoint.config.layout, bit_identical=exact, files=(file,)
     )
 
 

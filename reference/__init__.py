@@ -1,9 +1,19 @@
-"""The PyTorch side: a checkpoint's configuration and weights as they lie, and the model that
-defines the numbers.
-"""
+"""The PyTorch side: a checkpoint's configuration and weights, and the model that defines the numbers."""
 
-from gptoss_onnx.reference.checkpoint import Checkpoint, open_checkpoint
-from gptoss_onnx.reference.config import ModelConfig, RopeConfig
-from gptoss_onnx.reference.model import GptOss
+from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference.checkpoint import open_checkpoint
+from gptoss_onnx.reference.config import DecoderConfig, RopeConfig
+from gptoss_onnx.reference.decoder import Decoder
 
-__all__ = ["Checkpoint", "GptOss", "ModelConfig", "RopeConfig", "open_checkpoint"]
+# The names of the time when gpt-oss was the only architecture.
+GptOss, ModelConfig = Decoder, DecoderConfig
+
+__all__ = [
+    "Checkpoint",
+    "Decoder",
+    "DecoderConfig",
+    "GptOss",
+    "ModelConfig",
+    "RopeConfig",
+    "open_checkpoint",
+]

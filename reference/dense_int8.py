@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gptoss_onnx.checkpoint.stored_file import StoredFile
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK
-from gptoss_onnx.reference.model import GptOss, Linear
+from gptoss_onnx.reference.decoder import Decoder
+from gptoss_onnx.reference.layers import Linear
 
 INT8_FILE = "dense-int8.safetensors"
 # a projection of its own in that file, also where the checkpoint ties it to the embedding
@@ -43,7 +44,7 @@ class LinearInt8(nn.Module):
         return torch.ops.gptoss.linear_int8(x, self.weight, self.scales, bias)  # type: ignore[no-any-return]
 
 
-def use_dense_int8(model: GptOss, file: Path) -> GptOss:
+def use_dense_int8(model: Decoder, file: Path) -> Decoder:
     """Replace in `model` the projections that `file` has, mapped from it; returns the model.
 
     Raises PackageError where the file cannot be read, or holds something else than projections of

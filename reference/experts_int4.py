@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gptoss_onnx.checkpoint.stored_file import StoredFile
 from gptoss_onnx.custom_ops.moe_dispatch import dispatch
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4
-from gptoss_onnx.reference.model import GptOss, SparseMLP
+from gptoss_onnx.reference.decoder import Decoder
+from gptoss_onnx.reference.layers import MixtureOfExperts
 
 MATRICES = ("gate_up", "gate_up_scales", "down", "down_scales")
 EXPERTS_INT4 = "experts in int4 (block 32)"  # what a manifest calls lossy then
@@ -27,13 +28,16 @@ def int4_names(stem: str) -> tuple[str, str]:
     return f"{stem}_int4", f"{stem}_int4_scales"
 
 
-class SparseMLPInt4(nn.Module):
+class MixtureOfExpertsInt4(nn.Module):
     """Router and biases of the mixture that it replaces, on 4-bit weights that are decoded expert
     by expert.
     """
 
     def __init__(
-        self, replaced: SparseMLP, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]
+        self,
+        replaced: MixtureOfExperts,
+        gate_up: tuple[Tensor, Tensor],
+        down: tuple[Tensor, Tensor],
     ) -> None:
         super().__init__()
         self.router, self.attributes = replaced.router, replaced.attributes
@@ -55,12 +59,11 @@ class SparseMLPInt4(nn.Module):
                 down, down_scales, x.dtype
             ).T
 
-        return dispatch(
-            x, self.router(x), weights, self.gate_up_bias, self.down_bias, *self.attributes
-        )
+        biases = (self.gate_up_bias, self.down_bias)
+        return dispatch(x, self.router(x), weights, *biases, self.attributes)
 
 
-def use_experts_int4(model: GptOss, file: Path) -> GptOss:
+def use_experts_int4(model: Decoder, file: Path) -> Decoder:
     """Replace in `model` the experts by those of `file`, mapped from it; returns the model.
 
     Raises PackageError where the file cannot be read, or lacks the experts of this model.
@@ -76,12 +79,12 @@ def use_experts_int4(model: GptOss, file: Path) -> GptOss:
         )
 
     for name, mlp in list(model.named_modules()):
-        if isinstance(mlp, SparseMLP):
-            if not mlp.mxfp4:
+        if isinstance(mlp, MixtureOfExperts):
+            if mlp.config.storage != "mxfp4":
                 raise stored.error(
                     "experts in 4 bits are made from MXFP4, and this checkpoint's are dense"
                 )
             gate_up = matrix(f"{name}.experts.gate_up_proj", mlp.experts.gate_up_proj_blocks)
             down = matrix(f"{name}.experts.down_proj", mlp.experts.down_proj_blocks)
-            model.set_submodule(name, SparseMLPInt4(mlp, gate_up, down).eval())
+            model.set_submodule(name, MixtureOfExpertsInt4(mlp, gate_up, down).eval())
     return model

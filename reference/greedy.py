@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from gptoss_onnx.reference.model import GptOss
+from gptoss_onnx.reference.decoder import Decoder
 
 
 @torch.inference_mode()
-def greedy(model: GptOss, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+def greedy(model: Decoder, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
     """Return the `count` tokens that follow each prompt, each the lowest id of the largest logit.
 
     All prompts are one ragged call, each further token of all of them one more over the cache; stop
@@ -19,7 +19,7 @@ def greedy(model: GptOss, prompts: Sequence[Sequence[int]], count: int) -> list[
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
     cache = model.new_cache(len(prompts), longest + count)
-    device = model.inv_freq.device
+    device = model.device
     past = torch.zeros(len(prompts), dtype=torch.int64, device=device)
     new = torch.tensor(lengths, device=device)
     pending = torch.tensor(

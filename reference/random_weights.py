@@ -8,6 +8,7 @@ with the whole model.
 import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy.typing as npt
 
 from gptoss_onnx.checkpoint.tensors import element_count
 from gptoss_onnx.checkpoint.writer import PlannedTensor
-from gptoss_onnx.reference.config import MXFP4_BLOCK
+from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
+from gptoss_onnx.reference.layers import MXFP4_BLOCK
 
 CHUNK = 1 << 20  # elements drawn together; the values do not depend on it
 E8M0_BIAS = 127
@@ -27,7 +29,15 @@ BIAS_SPREAD = 0.1
 NORM_SPREAD = 0.1
 
 
-def random_weights(tensor: PlannedTensor, seed: int) -> Iterator[bytes]:
+@dataclass(frozen=True)
+class Distribution:
+    """Mean and standard deviation of a tensor's numbers."""
+
+    mean: float
+    spread: float
+
+
+def random_weights(tensor: PlannedTensor, distribution: Distribution, seed: int) -> Iterator[bytes]:
     """Yield the bytes of one tensor, little-endian, in pieces of at most `CHUNK` elements."""
     digest = hashlib.sha256(f"{seed}:{tensor.name}:{tensor.shape}".encode()).digest()
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
@@ -39,29 +49,33 @@ def random_weights(tensor: PlannedTensor, seed: int) -> Iterator[bytes]:
         elif tensor.name.endswith("_scales"):
             yield _scales(tensor, generator, size).tobytes()
         else:
-            mean, spread = _distribution(tensor)
-            values = generator.standard_normal(size, dtype=np.float32) * np.float32(
-                spread
-            ) + np.float32(mean)
-            yield _encode(values, tensor.dtype).tobytes()
+            values = generator.standard_normal(size, dtype=np.float32)
+            scaled = values * np.float32(distribution.spread) + np.float32(distribution.mean)
+            yield _encode(scaled, tensor.dtype).tobytes()
 
 
-def _distribution(tensor: PlannedTensor) -> tuple[float, float]:
-    """Mean and standard deviation of a float tensor, by its role."""
-    name, shape = tensor.name, tensor.shape
-    if name.endswith("norm.weight"):
-        return 1.0, NORM_SPREAD
-    if name.endswith("bias"):
-        return 0.0, BIAS_SPREAD
-    if name.endswith("sinks"):
-        return 0.0, 1.0
-    if name in ("lm_head.weight", "model.embed_tokens.weight"):
-        # The embedding may be tied to lm_head; its own size is of no consequence, since a norm
-        # follows.
-        return 0.0, LOGIT_SPREAD / math.sqrt(shape[-1])
-    # dense experts are (E, in, out), projections (out, in)
-    fan_in = shape[1] if len(shape) == 3 else shape[-1]
-    return 0.0, 1 / math.sqrt(fan_in)
+def distribution_of(parameter: str, shape: tuple[int, ...], config: DecoderConfig) -> Distribution:
+    """Return what a parameter is drawn from, by its role, so that activations stay O(1).
+
+    Args:
+        parameter: the decoder's name of it.
+        shape: of the stored tensor: the parameter's, or that of one of its parts.
+        config: tells which axis is the input.
+    """
+    if parameter.endswith("bias"):
+        return Distribution(0.0, BIAS_SPREAD)
+    if parameter.endswith("sinks"):
+        return Distribution(0.0, 1.0)
+    if len(shape) == 1:
+        return Distribution(1.0, NORM_SPREAD)
+    if "embed_" in parameter or parameter.startswith("lm_head"):
+        # The embedding may be tied to lm_head; its own size does not matter, since a norm follows.
+        return Distribution(0.0, LOGIT_SPREAD / math.sqrt(shape[-1]))
+    layer = config.layers[0]
+    part = layer.attention if ".self_attn." in parameter else layer.feed_forward
+    columns = isinstance(part, ExpertsConfig) and part.storage == "columns" and len(shape) == 3
+    transposed = not isinstance(part, ExpertsConfig) and part.transposed
+    return Distribution(0.0, 1 / math.sqrt(shape[-2] if columns or transposed else shape[-1]))
 
 
 def _scales(

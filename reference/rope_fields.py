@@ -1,80 +1,141 @@
-"""Read the rotary embedding's settings out of a `config.json`, in every spelling transformers has
-written.
+"""Read the rotary embedding's settings out of a `config.json`, in every spelling transformers wrote.
 
-Published gpt-oss files say `rope_theta` and `rope_scaling: {rope_type, factor, …}` at top level,
+Files of transformers 4 say `rope_theta` and `rope_scaling: {rope_type, factor, …}` at top level,
 older ones `type` for `rope_type`; transformers 5 writes `rope_parameters: {rope_theta, rope_type,
-factor, …}`. What a missing key means follows `standardize_rope_params` and
-`_compute_yarn_parameters` in `transformers/modeling_rope_utils.py` (5.23).
+factor, …}`. What a missing key means follows `standardize_rope_params` and the `_compute_*_parameters`
+in `transformers/modeling_rope_utils.py` (5.23).
 """
 
 import math
 from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Fields
+from gptoss_onnx.reference.config import RopeConfig, RopeKind
 
 BETA_FAST = 32.0
 BETA_SLOW = 1.0
+THETA = 10000.0  # what transformers takes where a file says nothing
+KINDS: tuple[RopeKind, ...] = ("default", "linear", "yarn", "llama3")
+_NOT_READ = {
+    "dynamic": ": its frequencies change with the length, so cached keys would go stale",
+    "longrope": ": its frequencies change with the length, so cached keys would go stale",
+}
 
 
-def read_rope(fields: Fields, max_position_embeddings: int) -> dict[str, Any]:
-    """Return the fields of a RopeConfig; what is wrong is noted in `fields.problems`.
+def read_rope(
+    fields: Fields,
+    head_dim: int,
+    longest: int,
+    *,
+    kinds: tuple[RopeKind, ...] = KINDS,
+    required: bool = False,
+    partial: float | None = None,
+    interleaved: bool = False,
+) -> RopeConfig:
+    """Return the rotary embedding; what is wrong is noted in `fields.problems`.
 
-    `rope_scaling` wins over `rope_parameters` where both are given, as in transformers. Neither (or
-    null) is an error: transformers 4 read that as plain RoPE, transformers 5 reads it as gpt-oss's
-    YaRN.
+    `rope_scaling` wins over `rope_parameters` where both are given, as in transformers.
+
+    Args:
+        fields: of `config.json`.
+        head_dim: dimensions of a head.
+        longest: the model's `max_position_embeddings`.
+        kinds: what this architecture may say.
+        required: neither key is an error (transformers 4 and 5 read that differently for gpt-oss);
+            else it means plain frequencies.
+        partial: share of a head's dimensions that rotate where the file does not say it; None: this
+            architecture rotates all of them.
+        interleaved: dimension 2i pairs with 2i + 1.
     """
-    key = "rope_scaling" if fields.document.get("rope_scaling") else "rope_parameters"
-    if not fields.document.get(key):
+    key = "rope_scaling" if fields.value("rope_scaling") else "rope_parameters"
+    given = bool(fields.value(key))
+    if required and not given:
         fields.problems.add(
             "rope_scaling: missing (and no rope_parameters), expected one with rope_type 'yarn' or "
             "'default'"
         )
-        return _plain(1.0, max_position_embeddings)
-    rope = Fields(fields.object(key), fields.problems, f"{key}.")
-    theta = (rope if "rope_theta" in rope.document else fields).number("rope_theta", above=1.0)
-    for source in (fields, rope):
-        if source.document.get("partial_rotary_factor", 1.0) not in (1, None):
-            source.wrong("partial_rotary_factor", "1 (every dimension of a head is rotated)")
+        return _plain({"theta": 1.0, "width": head_dim, "interleaved": interleaved}, longest)
+    rope = Fields(fields.object(key) if given else {}, fields.problems, f"{key}.")
+    holder = rope if "rope_theta" in rope.document else fields
+    theta = holder.number("rope_theta", None if required else THETA, above=1.0)
+    width = _read_width(fields, rope, head_dim, partial)
+    settings = {"theta": theta, "width": width, "interleaved": interleaved}
     if rope.document.keys() & {"sliding_attention", "full_attention"}:
         fields.problems.add(
             f"{key}: found settings per layer type, expected one set for all layers"
         )
-        return _plain(theta, max_position_embeddings)
+        return _plain(settings, longest)
     spelling = (
         "type" if "rope_type" not in rope.document and "type" in rope.document else "rope_type"
     )
     kind = "default"
     if spelling in rope.document:
-        kind = rope.one_of(spelling, ("yarn", "default"))
-    if kind != "yarn":
-        return _plain(theta, max_position_embeddings)
-    return {"theta": theta, "kind": kind, **_read_yarn(fields, rope, max_position_embeddings)}
+        kind = rope.one_of(spelling, kinds, _NOT_READ.get(str(rope.document[spelling]), ""))
+    if kind == "linear":
+        return RopeConfig(
+            **settings | _plain_scaling(longest), kind="linear", factor=rope.number("factor")
+        )
+    if kind == "yarn":
+        return RopeConfig(**settings, kind="yarn", **_read_yarn(fields, rope, longest))
+    if kind == "llama3":
+        return RopeConfig(**settings, kind="llama3", **_read_llama3(rope))
+    return _plain(settings, longest)
 
 
-def _read_yarn(fields: Fields, rope: Fields, max_position_embeddings: int) -> dict[str, Any]:
+def _read_width(fields: Fields, rope: Fields, head_dim: int, partial: float | None) -> int:
+    """The dimensions that rotate: `int(head_dim · partial_rotary_factor)`, as in transformers."""
+    if partial is None:
+        for source in (fields, rope):
+            if source.value("partial_rotary_factor") not in (1, None):
+                source.wrong("partial_rotary_factor", "1 (every dimension of a head is rotated)")
+        return head_dim
+    holder = next(
+        (source for source in (rope, fields) if source.has("partial_rotary_factor")), None
+    )
+    share = partial if holder is None else holder.number("partial_rotary_factor")
+    width = int(head_dim * share)
+    if head_dim and (width % 2 or not 0 < width <= head_dim):
+        (holder or fields).wrong(
+            "partial_rotary_factor", f"a share of head_dim = {head_dim} that is an even number"
+        )
+    return width
+
+
+def _read_yarn(fields: Fields, rope: Fields, longest: int) -> dict[str, Any]:
     length_key = "original_max_position_embeddings"
-    # transformers lets a top-level value win, and falls back on the maximum length when there is
-    # none.
+    # transformers lets a top-level value win, and falls back on the maximum length.
     holder = next((source for source in (fields, rope) if length_key in source.document), None)
-    original = holder.integer(length_key) if holder else max_position_embeddings
+    original = holder.integer(length_key) if holder else longest
     if "factor" in rope.document and not rope.has("factor"):
-        factor = max_position_embeddings / original if original else 1.0
+        factor = longest / original if original else 1.0
     else:
         factor = rope.number("factor")
     return {
         "factor": factor,
         "beta_fast": _or_default(rope, "beta_fast", BETA_FAST),
         "beta_slow": _or_default(rope, "beta_slow", BETA_SLOW),
-        "original_max_position_embeddings": original,
+        "original_longest": original,
         "truncate": rope.boolean("truncate", absent=True),
         "attention_factor": _read_attention_factor(rope, factor),
     }
 
 
+def _read_llama3(rope: Fields) -> dict[str, Any]:
+    high, low = rope.number("high_freq_factor"), rope.number("low_freq_factor")
+    if high <= low:
+        rope.wrong("high_freq_factor", f"more than low_freq_factor = {low:g}")
+    return {
+        "factor": rope.number("factor"),
+        "beta_fast": high,
+        "beta_slow": low,
+        "original_longest": rope.integer("original_max_position_embeddings"),
+        "truncate": False,
+        "attention_factor": None,
+    }
+
+
 def _read_attention_factor(rope: Fields, factor: float) -> float | None:
-    """The factor on cos and sin where the file fixes it, directly or by DeepSeek's mscale pair;
-    else None.
-    """
+    """The factor on cos and sin where the file fixes it, directly or by DeepSeek's mscale pair."""
     if rope.has("attention_factor"):
         return rope.number("attention_factor")
     if rope.document.get("mscale") and rope.document.get("mscale_all_dim"):
@@ -95,14 +156,15 @@ def _or_default(rope: Fields, key: str, default: float) -> float:
     return rope.number(key) if rope.document.get(key) else default
 
 
-def _plain(theta: float, max_position_embeddings: int) -> dict[str, Any]:
+def _plain(settings: dict[str, Any], longest: int) -> RopeConfig:
+    return RopeConfig(**settings | _plain_scaling(longest), kind="default", factor=1.0)
+
+
+def _plain_scaling(longest: int) -> dict[str, Any]:
     return {
-        "theta": theta,
-        "kind": "default",
-        "factor": 1.0,
         "beta_fast": 1.0,
         "beta_slow": 1.0,
-        "original_max_position_embeddings": max_position_embeddings,
+        "original_longest": longest,
         "truncate": False,
         "attention_factor": None,
     }

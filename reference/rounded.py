@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptoss_onnx.manifest import RoundedKind, RoundedWeights
+from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.dense_int8 import use_dense_int8
 from gptoss_onnx.reference.experts_int4 import use_experts_int4
-from gptoss_onnx.reference.model import GptOss
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Rounding:
     """
 
     name: str
-    use: Callable[[GptOss, Path], GptOss]
+    use: Callable[[Decoder, Path], Decoder]
     kl: float
     top1: float
 
@@ -39,7 +39,7 @@ ROUNDINGS: Mapping[RoundedKind, Rounding] = {
 }
 
 
-def apply(model: GptOss, folder: Path, rounded: Iterable[RoundedWeights]) -> GptOss:
+def apply(model: Decoder, folder: Path, rounded: Iterable[RoundedWeights]) -> Decoder:
     """Replace in `model` all weights that a package has rounded, and return the model.
 
     Args:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from support.made_once import made_once
 from support.one_run import run_folder
 
@@ -53,7 +53,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before they break it.
     """
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    make_checkpoint(folder, tiny_config(), seed=11)
+    make_checkpoint(folder, tiny_document(), seed=11)
     return folder
 
 

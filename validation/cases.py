@@ -9,7 +9,7 @@ import onnx
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.check import check_graph
-from gptoss_onnx.reference import Checkpoint, GptOss
+from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.reference.sizes import scaled_beyond
 from gptoss_onnx.runtime import Sampling
@@ -146,7 +146,7 @@ def greedy_prompt(setting: Setting) -> int:
 
 def loss(rounding: Rounding, setting: Setting) -> Outcome:
     """Measure what rounded weights cost, against the checkpoint's own."""
-    own = Expected(GptOss.from_checkpoint(setting.checkpoint), setting.drive.expected.seed)
+    own = Expected(Decoder.from_checkpoint(setting.checkpoint), setting.drive.expected.seed)
     found, expected = driving.prefill(replace(setting.drive, expected=own))
     difference = compare(found, expected.logits)
     limits = setting.limits.wider(rounding_limits(rounding))

@@ -24,7 +24,7 @@ from torch import Tensor
 from gptoss_onnx.errors import InputError, ParityError, RuntimeUnavailable
 from gptoss_onnx.json_text import JSON_LIMIT, parse_json, printable
 from gptoss_onnx.progress import LoggedProgress, Progress
-from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.golden_file import Golden, GoldenCase, read_golden
 from gptoss_onnx.validation.limits import Limits
@@ -121,7 +121,7 @@ def validate_client(
     )
 
 
-def _check_golden(golden: Golden, model: GptOss) -> Outcome:
+def _check_golden(golden: Golden, model: Decoder) -> Outcome:
     """Compare the package's golden logits with the reference's."""
     sampled = torch.tensor(golden.sampled_indices, dtype=torch.long)
     positions, errors = 0, [0.0]

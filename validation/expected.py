@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gptoss_onnx.reference import GptOss
+from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.validation.metrics import Logits
 from gptoss_onnx.validation.near_ties import decided, near_ties
@@ -47,7 +47,7 @@ class Scored:
 class Expected:
     """Logits and continuations of one reference model in float32, remembered by token sequence."""
 
-    def __init__(self, model: GptOss, seed: int) -> None:
+    def __init__(self, model: Decoder, seed: int) -> None:
         self.seed = seed
         self._model = model
         self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptoss_onnx.reference import GptOss
+from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.sizes import routers
 
 # Router logits of one token. Float32 sums in another order move them by about 1e-6 in small models
@@ -20,7 +20,7 @@ NEAR = 1e-4
 
 
 @contextmanager
-def near_ties(model: GptOss) -> Iterator[list[Tensor]]:
+def near_ties(model: Decoder) -> Iterator[list[Tensor]]:
     """Record the near-ties of every forward pass inside the block.
 
     Yields a list that receives one boolean tensor (T) a router: true where the last expert that is

@@ -3,9 +3,11 @@ has.
 """
 
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
-from gptoss_onnx.errors import CheckpointError, ParityError
+from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference import Checkpoint, GptOss
+from gptoss_onnx.reference import Checkpoint, Decoder
+from gptoss_onnx.reference.architecture import StoredNames
+from gptoss_onnx.reference.checkpoint import read_config
 from gptoss_onnx.reference.rounded import apply
 from gptoss_onnx.runtime import PackageFolder
 
@@ -15,11 +17,14 @@ def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progres
 
     Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
     """
-    ours, theirs = dict(package.manifest.model), checkpoint.config.to_json()
-    differing = sorted(
-        key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
-    )
-    if differing:
+    ours, theirs = dict(package.manifest.model), dict(checkpoint.settings)
+    try:
+        _, _, config = read_config(ours, StoredNames(checkpoint.tensors), "manifest.json: model")
+    except CheckpointError as error:
+        raise PackageError(f"{package.folder}: {error}; export the package again") from error
+    if config != checkpoint.config:
+        keys = ours.keys() | theirs.keys()
+        differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
         key = differing[0]
         raise ParityError(
             f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} "
@@ -33,10 +38,10 @@ def check_pair(package: PackageFolder, checkpoint: Checkpoint, progress: Progres
         )
 
 
-def reference_model(package: PackageFolder, checkpoint: Checkpoint) -> GptOss:
+def reference_model(package: PackageFolder, checkpoint: Checkpoint) -> Decoder:
     """Return the reference with the weights that the package has.
 
     Raises PackageError if the package's rounded weights are not those of such a model.
     """
-    model = GptOss.from_checkpoint(checkpoint)
+    model = Decoder.from_checkpoint(checkpoint)
     return apply(model, package.folder, package.manifest.rounded)

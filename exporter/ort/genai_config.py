@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.manifest import Provider
-from gptoss_onnx.reference.config import ModelConfig
+from gptoss_onnx.reference.config import DecoderConfig
 
 FILE = "genai_config.json"
 MODEL_TYPE = "gptoss"  # what onnxruntime-genai calls this architecture
@@ -25,7 +25,7 @@ _PROVIDER_OPTIONS: Mapping[Provider, list[dict[str, Any]]] = {
 
 
 def write_genai_config(
-    config: ModelConfig,
+    config: DecoderConfig,
     special_ids: Mapping[str, Any],
     graph: str,
     folder: Path,
@@ -47,12 +47,13 @@ def write_genai_config(
 
 
 def _model(
-    config: ModelConfig, special_ids: Mapping[str, Any], graph: str, provider: Provider
+    config: DecoderConfig, special_ids: Mapping[str, Any], graph: str, provider: Provider
 ) -> dict[str, Any]:
+    attention = config.layers[0].attention
     return {
         "type": MODEL_TYPE,
         **special_ids,
-        "context_length": config.max_position_embeddings,
+        "context_length": config.longest,
         "vocab_size": config.vocab_size,
         "decoder": {
             "session_options": {
@@ -60,11 +61,11 @@ def _model(
                 "provider_options": _PROVIDER_OPTIONS[provider],
             },
             "filename": graph,
-            "head_size": config.head_dim,
+            "head_size": attention.head_dim,
             "hidden_size": config.hidden_size,
-            "num_attention_heads": config.num_heads,
+            "num_attention_heads": attention.heads,
             "num_hidden_layers": config.num_layers,
-            "num_key_value_heads": config.num_kv_heads,
+            "num_key_value_heads": attention.kv_heads,
             "inputs": {
                 "input_ids": "input_ids",
                 "attention_mask": "attention_mask",
@@ -81,11 +82,11 @@ def _model(
     }
 
 
-def _sliding_window(config: ModelConfig) -> dict[str, Any]:
+def _sliding_window(config: DecoderConfig) -> dict[str, Any]:
     """Window layers evict by themselves (`sliding_window_cache` of the graph), so nothing is to be
     slid.
     """
-    layers = [layer for layer in range(config.num_layers) if config.window_of(layer)]
+    layers = [index for index, layer in enumerate(config.layers) if layer.attention.window]
     if not layers:
         return {}
     kept = {
@@ -97,10 +98,10 @@ def _sliding_window(config: ModelConfig) -> dict[str, Any]:
     return {"sliding_window": kept}
 
 
-def _search(config: ModelConfig) -> dict[str, Any]:
+def _search(config: DecoderConfig) -> dict[str, Any]:
     return {
         "do_sample": False,
-        "max_length": min(LONGEST, config.max_position_embeddings),
+        "max_length": min(LONGEST, config.longest),
         "num_beams": 1,
         "past_present_share_buffer": True,
         "temperature": 1.0,

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from gptoss_onnx.checkpoint.finite import first_non_finite
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
 from support.checkpoints import BLOCKS, SCALES, SINGLE, Q, failure, rewrite
 
-CONFIG = tiny_config(num_layers=2)
+CONFIG = tiny_config(num_hidden_layers=2)
 SHARD_BYTES = 60_000
 
 
@@ -106,7 +106,7 @@ def test_misaligned_tensors_are_read(copy_of: Callable[[str], Path]) -> None:
 
 def test_mixed_float_dtypes_and_tied_embeddings_are_read(tmp_path: Path) -> None:
     make_checkpoint(
-        tmp_path / "c", tiny_config(num_layers=1, tie_word_embeddings=True, attention_bias=False)
+        tmp_path / "c", tiny_document(num_hidden_layers=1, tie_word_embeddings=True, attention_bias=False)
     )
     rewrite(
         tmp_path / "c",

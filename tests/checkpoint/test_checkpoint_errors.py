@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from support.checkpoints import BLOCKS, INDEX, SINGLE, Q, edit_json, failure, rewrite
 
-CONFIG = tiny_config(num_layers=2)
+CONFIG = tiny_config(num_hidden_layers=2)
 SHARD_BYTES = 60_000
 
 

@@ -17,7 +17,7 @@ from gptoss_onnx.checkpoint.folder_kinds import KINDS, as_markdown, kind_of
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from support.checkpoints import INDEX, SCALES, SINGLE, Q, edit_json, failure, rewrite
 from support.tiny_package import clone, tiny_checkpoint
 
@@ -280,7 +280,7 @@ def test_nothing_that_changes_the_model_is_ignored(folder: Path, name: str, what
 
 
 def test_shards_that_the_index_does_not_list_are_refused(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "c", tiny_config(num_layers=2), shard_bytes=60_000)
+    make_checkpoint(tmp_path / "c", tiny_document(num_hidden_layers=2), shard_bytes=60_000)
     (tmp_path / "c" / "model-00007-of-00007.safetensors").touch()
     (tmp_path / "c" / SINGLE).touch()
     text = failure(tmp_path / "c")

@@ -19,7 +19,7 @@ from gptoss_onnx.cli import main
 from gptoss_onnx.cli.progress import Display, status
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate, validate_client, write_golden_vectors
 from support.heard_progress import HeardProgress
 from support.tiny_package import clone, tiny_checkpoint, tiny_package
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint whose projections int8 can hold."""
-    make_checkpoint(tmp_path_factory.mktemp("aligned") / "c", tiny_config(num_layers=1))
+    make_checkpoint(tmp_path_factory.mktemp("aligned") / "c", tiny_document(num_hidden_layers=1))
     return tmp_path_factory.getbasetemp() / "aligned0" / "c"
 
 

@@ -11,7 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from support.attention_cases import Case, cached_call, cases, real_tokens, run_definition
+from support.attention_cases import (
+    Case,
+    Inputs,
+    cached_call,
+    cases,
+    real_tokens,
+    run_definition,
+)
 from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
 from support.op_models import op_model, ort_value, run_ort
 from support.tolerances import (
@@ -33,7 +40,6 @@ TOLERANCES = {
     torch.bfloat16: BODY_BFLOAT16_CACHE,
 }
 CACHES = ("past_key", "past_value")
-Inputs = dict[str, torch.Tensor]
 
 
 def layer(
@@ -84,7 +90,7 @@ def assert_output(
 
 def as_numpy(inputs: Inputs) -> dict[str, np.ndarray]:
     """Return feeds for `session.run`, which unlike an IO binding raises errors by their kind."""
-    return {name: tensor.numpy() for name, tensor in inputs.items()}
+    return {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
 
 
 def slots_without_padding(inputs: Inputs) -> torch.Tensor:
@@ -131,7 +137,9 @@ def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
                 buffers = {
                     name: ort_value(torch.full_like(inputs[name], torch.nan)) for name in CACHES
                 }
-            values = {name: ort_value(tensor) for name, tensor in inputs.items()} | buffers
+            values = {
+                name: ort_value(tensor) for name, tensor in inputs.items() if tensor is not None
+            } | buffers
             binding = session.io_binding()
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)

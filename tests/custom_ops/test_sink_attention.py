@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 
 from gptoss_onnx.errors import InputError
-from support.attention_cases import Case, call_inputs, cases, real_tokens, run_definition
+from support.attention_cases import (
+    Case,
+    Inputs,
+    angles_of,
+    call_inputs,
+    cases,
+    real_tokens,
+    run_definition,
+)
 from support.op_models import op_model, run_ort, run_reference, session_of
 from support.tolerances import BODY_BFLOAT16_CACHE, BODY_FLOAT16_CACHE, BODY_FLOAT32
 
@@ -18,7 +26,7 @@ TOLERANCES = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_definition_equals_plain_history(case: Case) -> None:
     """Rows are ragged, rings wrap, and rows are rewound again and again down to start − reserve."""
@@ -27,7 +35,9 @@ def test_definition_equals_plain_history(case: Case) -> None:
         for row, past in enumerate(inputs["past_lengths"].tolist()):
             del histories[row][past:]
             for step in range(new[row]):
-                histories[row].append(_rotated_key_value(case, inputs, row, step))
+                key, value = (inputs[name][row, step] for name in ("key", "value"))
+                heads = (case.kv_heads, -1)
+                histories[row].append((key.view(heads), value.view(heads)))
                 expected = _attend(case, inputs, histories[row], row, step)
                 torch.testing.assert_close(output[row, step], expected, atol=BODY_FLOAT32, rtol=0)
         assert torch.isfinite(output).all()
@@ -81,46 +91,59 @@ def test_smallest_allowed_ring_is_exact() -> None:
     test_definition_equals_plain_history.hypothesis.inner_test(case)
 
 
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate (n, D) as complex numbers, a second way to write half-split RoPE."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.complex(first, second) * torch.complex(cos, sin)
-    return torch.cat((turned.real, turned.imag), dim=-1)
-
-
-def _rotated_key_value(
-    case: Case, inputs: dict[str, torch.Tensor], row: int, step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    key = inputs["key"][row, step].view(case.kv_heads, -1)
-    return (
-        _rotated(key, inputs["cos"][row, step], inputs["sin"][row, step]),
-        inputs["value"][row, step].view(case.kv_heads, -1),
-    )
+def _rotated(case: Case, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Rotate (n, heads, D) to places (n) as complex numbers, a second way to write RoPE."""
+    pairs, interleaved = case.pairs, case.options.interleaved
+    numbers = range(pairs)
+    first = [2 * i if interleaved else i for i in numbers]
+    second = [2 * i + 1 if interleaved else i + pairs for i in numbers]
+    angles = angles_of(case, places).unsqueeze(1)  # (n, 1, R/2)
+    turn = torch.complex(angles.cos(), angles.sin())
+    turned = torch.complex(x[..., first], x[..., second]) * turn
+    rotated = x.clone()
+    rotated[..., first], rotated[..., second] = turned.real, turned.imag
+    return rotated
 
 
 def _attend(
     case: Case,
-    inputs: dict[str, torch.Tensor],
+    inputs: Inputs,
     history: list[tuple[torch.Tensor, torch.Tensor]],
     row: int,
     step: int,
 ) -> torch.Tensor:
-    """Attend one query over the tokens it may see, head by head, with no cache and no mask."""
-    seen = history[-case.window :] if case.window else history
+    """Attend one query over the tokens it may see, head by head, with no cache and no mask.
+
+    Tokens stand where they lie in a list of those that are seen, as StreamingLLM defines it: what
+    counts is how far apart two of them are.
+    """
+    kept = min(case.options.kept, len(history))
+    recent = case.window - case.options.kept if case.window else len(history)
+    seen = history[:kept] + history[max(kept, len(history) - recent) :]
     keys, values = (torch.stack(part) for part in zip(*seen, strict=True))  # (n, K, D)
-    query = inputs["query"][row, step].view(case.kv_heads * case.group, -1)
-    query = _rotated(query, inputs["cos"][row, step], inputs["sin"][row, step])
+    places = torch.arange(len(seen))
+    query = inputs["query"][row, step].view(1, case.kv_heads * case.group, -1)
+    keys, query = _rotated(case, keys, places), _rotated(case, query, places[-1:])[0]
+    distances = len(seen) - 1 - places
     heads = []
-    for head, sink in enumerate(inputs["sinks"]):
+    for head in range(case.kv_heads * case.group):
         scores = keys[:, head // case.group] @ query[head] * case.attributes["scale"]
-        weights = torch.cat((scores, sink.view(1))).softmax(0)[:-1]
+        scores = scores + case.options.kept_bias * (places < kept)
+        if inputs["alibi_slopes"] is not None:
+            scores = scores - inputs["alibi_slopes"][head] * distances
+        if (table := inputs["distance_bias"]) is not None:
+            scores = scores + table[head, distances.clamp(max=table.shape[1] - 1)]
+        if inputs["sinks"] is not None:
+            weights = torch.cat((scores, inputs["sinks"][head].view(1))).softmax(0)[:-1]
+        else:
+            weights = scores.softmax(0)
         heads.append(weights @ values[:, head // case.group])
     return torch.cat(heads)
 
 
 def _compare(
     case: Case,
-    inputs: dict[str, torch.Tensor],
+    inputs: Inputs,
     found: list[torch.Tensor],
     output: torch.Tensor,
     new: tuple[int, ...],

@@ -23,7 +23,7 @@ from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.exporter.options import Options
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
 from gptoss_onnx.runtime import Session
 
 GOLDEN_LIMIT = 2_000_000  # bytes
@@ -136,7 +136,7 @@ def test_hub_cache_snapshot(tmp_path: Path, weights: str) -> None:
     sha256 comes free.
     """
     plain, snapshot = tmp_path / "plain", tmp_path / "models--a--b" / "snapshots" / "main"
-    make_checkpoint(plain, tiny_config(), seed=4, shard_bytes=200_000)
+    make_checkpoint(plain, tiny_document(), seed=4, shard_bytes=200_000)
     blobs = tmp_path / "models--a--b" / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()

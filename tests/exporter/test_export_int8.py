@@ -25,7 +25,7 @@ from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.runtime.package import open_package
 from gptoss_onnx.validation import validate, write_golden_vectors
@@ -141,7 +141,7 @@ def test_weights_may_be_copied_and_not_referred_to(tiny_checkpoint: Path, tmp_pa
 def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None:
     make_checkpoint(
         tmp_path / "checkpoint",
-        tiny_config(tie_word_embeddings=True),
+        tiny_document(tie_word_embeddings=True),
         layout="hf-bf16",
         dtype="F16",
     )
@@ -159,7 +159,7 @@ def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None
 
 
 def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path) -> None:
-    config = tiny_config(hidden_size=48, num_heads=4, num_kv_heads=2, head_dim=16)
+    config = tiny_config(hidden_size=48, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
     make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
     package = export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
     assert package.manifest.lossy == (
@@ -171,7 +171,7 @@ def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path
 
 
 def test_a_model_of_other_widths_throughout_is_refused(tmp_path: Path) -> None:
-    config = tiny_config(hidden_size=48, num_heads=3, num_kv_heads=1, head_dim=16)
+    config = tiny_config(hidden_size=48, num_attention_heads=3, num_key_value_heads=1, head_dim=16)
     make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
     with pytest.raises(
         InputError, match="--dense int8: found input widths 48, expected a multiple of 32"

@@ -21,7 +21,7 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -176,7 +176,7 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
     make_checkpoint(
-        tmp_path / "checkpoint", tiny_config(layer_types=("full_attention",) * 2, num_layers=2)
+        tmp_path / "checkpoint", tiny_document(layer_types=("full_attention",) * 2, num_hidden_layers=2)
     )
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
@@ -200,7 +200,7 @@ def test_options_that_do_not_go_together_are_refused(
 
 
 def test_a_head_dim_that_the_op_cannot_take_is_refused(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "checkpoint", tiny_config(head_dim=12))
+    make_checkpoint(tmp_path / "checkpoint", tiny_document(head_dim=12))
     with pytest.raises(InputError, match="head_dim 12, expected a multiple of 8"):
         export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert not (tmp_path / "package").exists()
@@ -265,7 +265,7 @@ def test_converting_streams(
 ) -> None:
     """Experts of 265 MB are written in less anonymous memory than they take."""
     config = tiny_config(
-        num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=experts
+        num_hidden_layers=1, hidden_size=2880, intermediate_size=2880, num_local_experts=experts
     )
     make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
     tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"

@@ -26,7 +26,7 @@ from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED_ON_CUDA, Manifest
 from gptoss_onnx.reference import GptOss, open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
 from gptoss_onnx.validation.limits import CACHES, EXACT
@@ -327,7 +327,7 @@ def test_options_that_do_not_go_together_are_refused(
 def test_checkpoints_it_cannot_hold_losslessly_are_refused(
     tmp_path: Path, layout: str, dtype: str, found: str
 ) -> None:
-    make_checkpoint(tmp_path / "checkpoint", tiny_config(), layout=layout, dtype=dtype)
+    make_checkpoint(tmp_path / "checkpoint", tiny_document(), layout=layout, dtype=dtype)
     with pytest.raises(InputError, match=rf"^--provider cuda: [^\n]*{found}[^\n]*$"):
         export(tmp_path / "checkpoint", tmp_path / "package", target="ort", provider="cuda")
     assert not (tmp_path / "package").exists()

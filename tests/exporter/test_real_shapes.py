@@ -29,7 +29,7 @@ print(json.dumps({"seconds": time.perf_counter() - begin, "peak": peak}))
 @pytest.mark.parametrize("name", ["20b", "120b"])
 def test_full_size_exports_in_little_memory_and_copies_nothing(tmp_path: Path, name: str) -> None:
     """The time is printed, not judged: see `pytest -rP`."""
-    make_checkpoint(tmp_path / "checkpoint", real_config(name), sparse=True)
+    make_checkpoint(tmp_path / "checkpoint", preset_document(name), sparse=True)
     command = [
         sys.executable,
         "-c",

@@ -13,7 +13,7 @@ from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
 from support.tolerances import REFERENCE_LOGITS
 
-BASE = tiny_config(num_layers=3)
+BASE = tiny_config(num_hidden_layers=3)
 PLAIN_ROPE = dataclasses.replace(
     BASE.rope,
     kind="default",

@@ -48,7 +48,7 @@ def load_in_transformers(folder: Path, **options: Any) -> Any:
 def test_transformers_loads_every_tensor_and_computes(
     tmp_path: Path, layout: SyntheticLayout, shard_bytes: int
 ) -> None:
-    make_checkpoint(tmp_path / "c", tiny_config(), layout=layout, shard_bytes=shard_bytes)
+    make_checkpoint(tmp_path / "c", tiny_document(), layout=layout, shard_bytes=shard_bytes)
     assert (tmp_path / "c" / SINGLE).exists() == (shard_bytes == 10**9)
     options = {"quantization_config": Mxfp4Config(dequantize=True)} if layout == "hf-mxfp4" else {}
     model = load_in_transformers(tmp_path / "c", dtype=torch.float32, **options)
@@ -67,9 +67,9 @@ def test_options_of_the_architecture_load_in_transformers(
     tmp_path: Path, tie_word_embeddings: bool
 ) -> None:
     config = tiny_config(
-        num_layers=3,
+        num_hidden_layers=3,
         layer_types=("full_attention",) * 3,
-        window=0,
+        sliding_window=0,
         attention_bias=False,
         tie_word_embeddings=tie_word_embeddings,
         swiglu_alpha=1.5,
@@ -84,7 +84,7 @@ def test_options_of_the_architecture_load_in_transformers(
 
 def test_same_seed_gives_the_same_bytes_and_layers_of_a_slice_agree(tmp_path: Path) -> None:
     for name, layers, seed in (("a", 4, 7), ("b", 4, 7), ("slice", 2, 7), ("other", 2, 8)):
-        make_checkpoint(tmp_path / name, tiny_config(num_layers=layers), seed=seed)
+        make_checkpoint(tmp_path / name, tiny_document(num_hidden_layers=layers), seed=seed)
     assert (tmp_path / "a" / SINGLE).read_bytes() == (tmp_path / "b" / SINGLE).read_bytes()
     whole, part, other = (load_file(tmp_path / name / SINGLE) for name in ("a", "slice", "other"))
     assert all(torch.equal(whole[name], tensor) for name, tensor in part.items())
@@ -126,7 +126,7 @@ def test_pieces_do_not_change_the_values(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_sparse_real_shapes_take_no_disk(
     tmp_path: Path, name: RealName, layout: SyntheticLayout, shards: int, gigabytes: float
 ) -> None:
-    make_checkpoint(tmp_path / "c", real_config(name), layout=layout, sparse=True)
+    make_checkpoint(tmp_path / "c", preset_document(name), layout=layout, sparse=True)
     with open_checkpoint(tmp_path / "c") as checkpoint:
         assert checkpoint.config == real_config(name)
         assert len(checkpoint.files) == shards
@@ -190,7 +190,7 @@ def test_files_are_filled_in_order() -> None:
 
 def test_progress_reaches_the_whole(tmp_path: Path) -> None:
     seen = HeardProgress()
-    make_checkpoint(tmp_path / "c", tiny_config(), progress=seen)
+    make_checkpoint(tmp_path / "c", tiny_document(), progress=seen)
     with open_checkpoint(tmp_path / "c") as checkpoint:
         total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     assert seen.stages == ["writing random weights"]
@@ -206,9 +206,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="found a folder with content, expected a new or empty folder"
     ):
-        make_checkpoint(tmp_path / "full", tiny_config())
+        make_checkpoint(tmp_path / "full", tiny_document())
     with pytest.raises(InputError, match="found a file"):
-        make_checkpoint(tmp_path / "full" / "precious", tiny_config())
+        make_checkpoint(tmp_path / "full" / "precious", tiny_document())
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["precious"]
 
 
@@ -225,7 +225,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, exists: bool) -> None:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_checkpoint(out, tiny_config(), shard_bytes=60_000, progress=Interrupt())
+        make_checkpoint(out, tiny_document(), shard_bytes=60_000, progress=Interrupt())
     assert out.exists() == exists
     assert not exists or not os.listdir(out)  # noqa: PTH208 - names are enough
 
@@ -236,7 +236,7 @@ def test_full_disk_is_noticed_before_writing(
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"needs 13.8 GB, 0.0 GB are free"):
-        make_checkpoint(tmp_path / "c", real_config("20b"))
+        make_checkpoint(tmp_path / "c", preset_document("20b"))
     assert not (tmp_path / "c").exists()
 
 
@@ -250,11 +250,11 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="7b: no such model"):
         real_config("7b")  # type: ignore[arg-type]  # what the test is about
     with pytest.raises(InputError, match="layout: found 'gguf', expected one of hf-mxfp4, hf-bf16"):
-        make_checkpoint(tmp_path / "c", tiny_config(), layout="gguf")  # type: ignore[arg-type]  # as above
+        make_checkpoint(tmp_path / "c", tiny_document(), layout="gguf")  # type: ignore[arg-type]  # as above
     with pytest.raises(InputError, match="dtype: found 'F64', expected one of BF16, F16, F32"):
-        make_checkpoint(tmp_path / "c", tiny_config(), dtype="F64")
+        make_checkpoint(tmp_path / "c", tiny_document(), dtype="F64")
     with pytest.raises(
         CheckpointError, match="hidden_size: found 40, MXFP4 expects a multiple of 32"
     ):
-        make_checkpoint(tmp_path / "c", tiny_config(hidden_size=40))
-    make_checkpoint(tmp_path / "c", tiny_config(hidden_size=40), layout="hf-bf16")
+        make_checkpoint(tmp_path / "c", tiny_document(hidden_size=40))
+    make_checkpoint(tmp_path / "c", tiny_document(hidden_size=40), layout="hf-bf16")

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from gptoss_onnx.exporter import export
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 
 LONGEST = 160  # tokens the model takes: short, so that going beyond it is cheap
 VOCAB = 320
@@ -23,7 +23,8 @@ def tiny_checkpoint(factory: pytest.TempPathFactory) -> Path:
     folder = factory.getbasetemp() / "tiny-checkpoint"
     if not folder.exists():
         make_checkpoint(
-            folder, tiny_config(num_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB)
+            folder,
+            tiny_document(num_hidden_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB),
         )
         _byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import GptOss, open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.validation import validate
 from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
@@ -34,7 +34,7 @@ def pair(
     if request.param != "demo":
         layout, dtype, changes = RANDOM[request.param]
         checkpoint = folder / "checkpoint"
-        make_checkpoint(checkpoint, tiny_config(**changes), layout=layout, dtype=dtype, seed=8)
+        make_checkpoint(checkpoint, tiny_document(**changes), layout=layout, dtype=dtype, seed=8)
     with open_checkpoint(checkpoint) as opened:
         config = opened.config
     package = export(checkpoint, folder / "package", target="ort")

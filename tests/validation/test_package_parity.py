@@ -17,7 +17,7 @@ from transformers import GptOssForCausalLM
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import ModelConfig, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from support.hugging_face import (
     give_dense_int8,
@@ -70,7 +70,7 @@ def pair(
     if source != "demo":
         layout, dtype, changes = RANDOM[source]
         checkpoint = folder / "checkpoint"
-        make_checkpoint(checkpoint, tiny_config(**changes), layout=layout, dtype=dtype, seed=8)
+        make_checkpoint(checkpoint, tiny_document(**changes), layout=layout, dtype=dtype, seed=8)
     with open_checkpoint(checkpoint) as opened:
         config = opened.config
     package = export(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate, write_golden_vectors
 from gptoss_onnx.validation.metrics import compare
 from support.tolerances import METRICS
@@ -87,7 +87,7 @@ def test_narrow_caches_pass_their_own_limits(
 
 
 def test_another_model_is_refused(tiny_package: Package, tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "other", tiny_config(window=16))
+    make_checkpoint(tmp_path / "other", tiny_document(sliding_window=16))
     with pytest.raises(ParityError, match="sliding_window: 8 and 16"):
         validate(tiny_package.folder, tmp_path / "other")
 

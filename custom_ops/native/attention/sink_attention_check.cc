@@ -1,15 +1,17 @@
 // What SinkAttention refuses: everything that would read or write outside its tensors, or overwrite a cached token
 // that one of its own queries still sees.
+#include <algorithm>
 #include <cmath>
 #include <string>
 
+#include "abi/attributes.h"
 #include "attention/sink_attention.h"
 
 namespace gptoss {
 namespace {
 
 constexpr size_t kQuery = 0, kKey = 1, kValue = 2, kPastKey = 3, kPastValue = 4, kPastLengths = 5, kNewLengths = 6,
-                 kSinks = 7, kCos = 8, kSin = 9;
+                 kSinks = 7, kCos = 8, kSin = 9, kAlibiSlopes = 10, kDistanceBias = 11, kSinkCos = 12, kSinkSin = 13;
 
 // Positions stay far from the end of int64, so that sums of them cannot overflow.
 constexpr int64_t kMaxPosition = int64_t{1} << 62;
@@ -27,6 +29,21 @@ int64_t read_int(const OrtApi& api, const OrtKernelInfo& info, const char* name,
     reject_attribute(name, std::to_string(value), std::to_string(least) + " to " + std::to_string(kMost));
   }
   return value;
+}
+
+void read_optional(const OrtApi& api, const OrtKernelInfo& info, SinkAttentionAttributes& attributes) {
+  const int64_t interleaved = attribute_or(api, info, "interleaved", int64_t{0});
+  if (interleaved != 0 && interleaved != 1) reject_attribute("interleaved", std::to_string(interleaved), "0 or 1");
+  attributes.interleaved = interleaved == 1;
+  attributes.sink_tokens = attribute_or(api, info, "sink_tokens", int64_t{0});
+  if (attributes.sink_tokens < 0 || (attributes.sink_tokens > 0 && attributes.sink_tokens >= attributes.window)) {
+    reject_attribute("sink_tokens", std::to_string(attributes.sink_tokens),
+                     "0, or less than window = " + std::to_string(attributes.window));
+  }
+  attributes.sink_bias = attribute_or(api, info, "sink_bias", 0.0f);
+  if (!std::isfinite(attributes.sink_bias) || (attributes.sink_bias != 0.0f && attributes.sink_tokens == 0)) {
+    reject_attribute("sink_bias", std::to_string(attributes.sink_bias), "a finite number, 0 without sink_tokens");
+  }
 }
 
 void expect_shape(const Context& context, size_t index, const Shape& found, const Shape& expected, const char* legend) {
@@ -71,6 +88,7 @@ SinkAttentionAttributes SinkAttentionAttributes::read(const OrtApi& api, const O
   if (!std::isfinite(attributes.scale)) {
     reject_attribute("scale", std::to_string(attributes.scale), "a finite number");
   }
+  read_optional(api, info, attributes);
   return attributes;
 }
 
@@ -112,9 +130,35 @@ SinkAttentionCall<T> SinkAttentionCall<T>::check(const Context& context, const S
   call.past_value = past_value.data;
   call.past_lengths = lengths(kPastLengths);
   call.new_lengths = lengths(kNewLengths);
-  call.sinks = floats(kSinks, {heads}, "(H)");
-  call.cos = floats(kCos, {batch, columns, head_dim / 2}, "(B, S, D/2)");
-  call.sin = floats(kSin, {batch, columns, head_dim / 2}, "(B, S, D/2)");
+  const auto by_head = [&](size_t index) {
+    return context.has(index) ? floats(index, {heads}, "(H)") : nullptr;
+  };
+  call.sinks = by_head(kSinks);
+  call.alibi_slopes = by_head(kAlibiSlopes);
+  if (context.has(kDistanceBias)) {
+    const Shape shape = context.shape(kDistanceBias);
+    call.distances = shape.size() == 2 ? std::max<int64_t>(1, shape[1]) : 1;
+    call.distance_bias = floats(kDistanceBias, {heads, call.distances}, "(H, N) with N at least 1");
+  }
+  if (context.has(kCos)) {
+    const Shape shape = context.shape(kCos);
+    call.pairs = std::clamp<int64_t>(shape.size() == 3 ? shape[2] : 1, 1, head_dim / 2);
+  }
+  const std::string legend = "(B, S, R/2) with R/2 from 1 to D/2 = " + std::to_string(head_dim / 2);
+  const auto angles = [&](size_t cos, size_t sin, bool wanted, const char* when) {
+    for (const size_t index : {cos, sin}) {
+      const bool found = context.has(index);
+      if (found != wanted) {
+        context.reject(index, found ? "a tensor" : "no tensor", std::string("one ") + when + " and only then");
+      }
+    }
+    if (!wanted) return Angles{};
+    const Shape shape{batch, columns, call.pairs};
+    return Angles{floats(cos, shape, legend.c_str()), floats(sin, shape, legend.c_str())};
+  };
+  call.angles = angles(kCos, kSin, context.has(kCos), "with cos");
+  call.sink_angles = angles(kSinkCos, kSinkSin, context.has(kCos) && attributes.sink_tokens > 0,
+                            "with cos and sink_tokens");
   call.batch = batch;
   call.columns = columns;
   call.capacity = capacity;

@@ -1,7 +1,7 @@
-// Dense experts with AVX2, FMA and F16C.
+// Weights by columns with AVX2, FMA and F16C.
 #include <immintrin.h>
 
-#include "moe/moe_dense_tiles.h"
+#include "linear/linear_columns_tiles.h"
 
 namespace gptoss {
 namespace {
@@ -10,7 +10,6 @@ struct Avx2 {
   using Vector = __m256;
   static constexpr size_t kLanes = 8;
   static constexpr size_t kTokens = 4, kVectors = 2;  // 8 sums, 2 weights and a value
-  static constexpr size_t kWideVectors = 8;
 
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector broadcast(float x) { return _mm256_set1_ps(x); }
@@ -25,6 +24,7 @@ struct Avx2 {
   static Vector load(const std::byte* address, BFloat16) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits(address)), 16));
   }
+  static void store(float* p, Vector x) { _mm256_storeu_ps(p, x); }
   static void store_some(float* p, Vector x, size_t lanes) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(lanes)), lane), x);
@@ -33,13 +33,6 @@ struct Avx2 {
 
 }  // namespace
 
-template <class T>
-void dense_avx2(const DenseColumns& columns, const float* x, size_t tokens, float* out, size_t stride) {
-  DenseTiles<Avx2, T>::multiply(columns, x, tokens, out, stride);
-}
-
-template void dense_avx2<float>(const DenseColumns&, const float*, size_t, float*, size_t);
-template void dense_avx2<Float16>(const DenseColumns&, const float*, size_t, float*, size_t);
-template void dense_avx2<BFloat16>(const DenseColumns&, const float*, size_t, float*, size_t);
+MultiplyColumns columns_avx2(WeightType type) { return columns_of<Avx2>(type); }
 
 }  // namespace gptoss

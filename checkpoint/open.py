@@ -1,0 +1,152 @@
+"""Checkpoint: the opened files of a checkpoint, whose tensors are mapped when they are asked for."""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from gptoss_onnx.checkpoint.fields import Problems
+from gptoss_onnx.checkpoint.folder import CheckpointFolder
+from gptoss_onnx.checkpoint.folder_kinds import note_refused
+from gptoss_onnx.checkpoint.shards import Shards
+from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
+from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.files import open_regular
+
+Config = TypeVar("Config")
+
+
+class Checkpoint(Generic[Config]):
+    """An opened checkpoint, whose names, shapes, dtypes and extents were checked.
+
+    A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:
+    each holds its own mapping of its part of the file, private and copy-on-write, so that writing to
+    one never reaches the disk.
+
+    Attributes:
+        folder: the checkpoint's.
+        config: what its `config.json` says, as the model reads it.
+        settings: the keys of `config.json` that were read, with their values.
+        tensors: what is stored, by name.
+        parameters: what the model is made of, by the model's name, in the order of the computation.
+        named: the same by the name that graphs give them.
+        files: the real files; `file_names` has their names in the folder.
+    """
+
+    def __init__(
+        self,
+        source: CheckpointFolder,
+        config: Config,
+        settings: Mapping[str, Any],
+        shards: Shards,
+        parameters: Mapping[str, Parameter],
+    ) -> None:
+        self.folder = source.path
+        self.config = config
+        self.settings = settings
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(shards.tensors)
+        self.parameters = MappingProxyType(dict(parameters))
+        self.named = MappingProxyType({entry.name: entry for entry in parameters.values()})
+        self.files = tuple(sorted(shards.files))
+        self.file_names: Mapping[Path, str] = MappingProxyType(shards.files)
+        self._source = source
+        self._handles: dict[Path, BinaryIO] = {}
+        self._stack = ExitStack()
+        self._closed = False
+
+    def load(self, name: str) -> Tensor:
+        """Return one tensor as stored (uint8 for MXFP4 blocks and scales), mapped from its file.
+
+        Raises CheckpointError for an unknown name, a closed checkpoint, or a file that has changed
+        since the checkpoint was opened.
+        """
+        if self._closed:
+            raise CheckpointError(
+                f"{self.folder}: the checkpoint is closed; load inside its `with` block"
+            )
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(f"{self.folder}: no tensor {name!r} among {len(self.tensors)}")
+        if not info.nbytes:
+            return torch.empty(info.shape, dtype=info.torch_dtype)
+        handle = self._handle(info.file)
+        self._source.check_open(self.file_names[info.file], handle.fileno())
+        start = info.offset - info.offset % mmap.ALLOCATIONGRANULARITY
+        length = info.offset - start + info.nbytes
+        mapped = mmap.mmap(handle.fileno(), length, offset=start, access=mmap.ACCESS_COPY)
+        at = info.offset - start
+        # Writers align tensors to their element size; where one did not, a copy does it.
+        buffer = bytearray(mapped[at:]) if at % info.torch_dtype.itemsize else mapped
+        flat = torch.frombuffer(
+            buffer,
+            dtype=info.torch_dtype,
+            count=element_count(info.shape),
+            offset=at if buffer is mapped else 0,
+        )
+        return flat.reshape(info.shape)
+
+    def load_parameter(self, name: str) -> Tensor:
+        """Return one parameter by the model's name: mapped where it is one tensor, else in memory."""
+        parameter = self.parameters[name]
+        if parameter.view is not None:
+            return self.load(parameter.view.name).reshape(parameter.shape)
+        return torch.cat([piece.flatten() for piece in self.pieces(name)]).reshape(parameter.shape)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the tensors whose bytes are a parameter, in order, each mapped when it is reached."""
+        return (self.load(source.name) for source in self.parameters[name].sources)
+
+    def state_dict(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) of all that is stored, in the order of the computation."""
+        return ((name, self.load(name)) for name in self.tensors)
+
+    def path_of(self, filename: str) -> Path | None:
+        """Return the path of a side file such as `tokenizer.json`; None if the checkpoint has none.
+
+        Raises CheckpointError for what a checkpoint's files may not be: see `CheckpointFolder.find`.
+        """
+        return None if self._source.find(filename) is None else self.folder / filename
+
+    def read(self, filename: str, limit: int) -> bytes | None:
+        """Return the bytes of a side file of at most `limit` bytes; None if there is no such file."""
+        return self._source.read(filename, limit)
+
+    def read_json(self, filename: str) -> dict[str, Any]:
+        """Return the JSON object in a file such as `config.json`; raises CheckpointError if it is not there."""
+        return self._source.read_json(filename)
+
+    def size_of(self, file: Path) -> int:
+        """Return the size in bytes of one of `files`."""
+        return self._source.size(self.file_names[file])
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError if a file has changed since it was opened or looked for."""
+        self._source.check_unchanged()
+        problems = Problems()
+        note_refused(self.folder, self.file_names.values(), problems)
+        problems.check(str(self.folder))
+
+    def close(self) -> None:
+        """Close the files; tensors already loaded stay valid."""
+        self._closed = True
+        self._handles.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _handle(self, path: Path) -> BinaryIO:
+        if path not in self._handles:
+            try:
+                self._handles[path] = self._stack.enter_context(open_regular(path, CheckpointError))
+            except FileNotFoundError:
+                raise CheckpointError(f"{path}: is gone since the checkpoint was opened") from None
+        return self._handles[path]
