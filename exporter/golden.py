@@ -92,7 +92,7 @@ def _document(model: Decoder, tokenizer_file: Path | None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED)
     indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
     prompts = _prompts(model, tokenizer_file, generator)
-    count = _continued(model.config.longest)
+    count = _continued(longest(model.config))
     continuations = greedy(model, [prompt.token_ids for prompt in prompts], count)
     cases = [_record(model, *case, indices) for case in zip(prompts, continuations, strict=True)]
     return {
@@ -109,7 +109,7 @@ def _prompts(
 ) -> list[Prompt]:
     config = model.config
     room = config.longest - _continued(config.longest)
-    length = min(WINDOWS * max(8, config.window), LONGEST, room)
+    length = min(WINDOWS * max((8, *config.windows)), LONGEST, room)
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [
         Prompt("random-beyond-window", None, random_ids),

@@ -11,7 +11,6 @@ from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.check import check_graph
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
-from gptoss_onnx.reference.sizes import scaled_beyond
 from gptoss_onnx.runtime import Sampling
 from gptoss_onnx.validation import driving
 from gptoss_onnx.validation.driving import LAST, Drive, Pair
@@ -67,7 +66,7 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     yield _driven("rewind", description, driving.rewind, "rewinding")
     yield _driven("empty past", "one token with nothing cached", driving.empty_past)
     sizes = setting.drive.sizes
-    original = scaled_beyond(setting.checkpoint.config)
+    original = setting.checkpoint.config.scaled_beyond
     if suite == "full" and original is not None:
         length = min(original + LAST, sizes.longest)
         description = "past the length from which on a rotary embedding is scaled"

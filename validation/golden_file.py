@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.errors import PackageError
-from gptoss_onnx.exporter.golden import FILE, FOLDER
 from gptoss_onnx.json_text import read_json_object
+from gptoss_onnx.package import GOLDEN_FILE
 
 FILE_LIMIT = 16_000_000  # bytes; an export writes less than two million
 MOST_CASES = 64
@@ -53,7 +53,7 @@ def read_golden(folder: Path, vocab_size: int) -> Golden:
     Raises:
         PackageError: the file is missing, or is not of the form that an export writes.
     """
-    path = folder / FOLDER / FILE
+    path = folder / GOLDEN_FILE
     if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
         raise PackageError(f"{path}: found a link to {path.resolve()}, expected a file in {folder}")
     try:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gptoss_onnx.reference import Decoder
-from gptoss_onnx.reference.sizes import routers
+from gptoss_onnx.reference.experts_int4 import MixtureOfExpertsInt4
+from gptoss_onnx.reference.layers import MixtureOfExperts
 
 # Router logits of one token. Float32 sums in another order move them by about 1e-6 in small models
 # and 1e-5 in deep ones.
@@ -36,7 +37,11 @@ def near_ties(model: Decoder) -> Iterator[list[Tensor]]:
 
         return record
 
-    hooks = [router.register_forward_hook(recorder(top_k)) for router, top_k in routers(model)]
+    hooks = [
+        mixture.router.register_forward_hook(recorder(mixture.attributes.top_k))
+        for mixture in model.modules()
+        if isinstance(mixture, (MixtureOfExperts, MixtureOfExpertsInt4))
+    ]
     try:
         yield found
     finally:

@@ -8,11 +8,11 @@ from typing import Any
 
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import dump_json
+from gptoss_onnx.package import PARITY_FILE
 from gptoss_onnx.validation.limits import Limits
 from gptoss_onnx.validation.metrics import Difference
 from gptoss_onnx.validation.outcome import Outcome
 
-PARITY_FILE = "parity.json"
 FORMAT = "gptoss-onnx-parity"
 FORMAT_VERSION = 1
 

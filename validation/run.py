@@ -14,7 +14,6 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.reference.sizes import windows
 from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.validation.cases import Case, Setting, Suite, cases
@@ -69,7 +68,7 @@ def validate(
     with open_checkpoint(reference) as checkpoint, opened as session:
         check_pair(session.package, checkpoint, progress)
         expected = Expected(reference_model(session.package, checkpoint), SEED)
-        sizes = Sizes.of(windows(checkpoint.config), checkpoint.config.longest)
+        sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
         drive = Drive(session, expected, sizes, expected.tokens(sizes.length))
         limits = limits_for(session.manifest, activations)
         setting = Setting(drive, checkpoint, limits)

@@ -1,9 +1,8 @@
 """gpt_oss_lab: the home-made "GPT-OSS" of tutorials, with config.json keys of its own.
 
-As many kv heads as heads unless n_kv_head says other, experts on some layers or all, RMS or layer
-norms, SwiGLU or GELU, tied weights; positions of any kind, and StreamingLLM's kept first tokens. Its
-tensors have the names of Llama, with experts as (E, out, in). No program outside defines it; the
-test holds it to a plain definition in PyTorch.
+Experts on some layers or all, RMS or layer norms, SwiGLU or GELU, tied weights, positions of any
+kind, StreamingLLM's kept first tokens. Tensors have Llama's names, experts are (E, out, in). No
+program outside defines it; the test holds it to a plain definition in PyTorch.
 """
 
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from gptoss_onnx.checkpoint.fields import Fields
 from gptoss_onnx.reference.architecture import TRAINING_KEYS, Architecture, StoredNames
 from gptoss_onnx.reference.config import (
+    Activation,
     AttentionConfig,
     DecoderConfig,
     ExpertsConfig,
@@ -27,12 +27,10 @@ from gptoss_onnx.reference.config_parts import (
 from gptoss_onnx.reference.layer_types import MOST_LAYERS
 from gptoss_onnx.reference.rope_fields import read_rope
 
+Added = Literal["learned", "sinusoidal"]
 CLASS = "GptOssLabForCausalLM"
 POSITIONS = ("rope", "learned", "sinusoidal", "alibi", "none")
-_ADDED: dict[str, Literal["learned", "sinusoidal"]] = {
-    "learned": "learned",
-    "sinusoidal": "sinusoidal",
-}
+_ADDED: dict[str, Added] = {"learned": "learned", "sinusoidal": "sinusoidal"}
 _UNREAD = {"architectures", "dtype", "torch_dtype", "transformers_version", *TRAINING_KEYS}
 
 
@@ -44,11 +42,10 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     attention = _read_attention(fields, hidden, longest, positions)
     swiglu, bias = fields.boolean("use_swiglu", absent=True), fields.boolean("bias", absent=False)
     width = fields.integer("n_inner", absent=4 * hidden)
-    dense = FeedForwardConfig(
-        width, "swiglu" if swiglu else "gelu", bias, fused=False, transposed=False
-    )
+    activation: Activation = "swiglu" if swiglu else "gelu"
+    dense = FeedForwardConfig(width, activation, bias, fused=False, transposed=False)
     moe_layers = _read_moe_layers(fields, count)
-    experts = _read_experts(fields, dense) if moe_layers else None
+    experts = _read_experts(fields, dense) if moe_layers or fields.has("n_experts") else None
     layers = tuple(
         LayerConfig(attention, experts if experts and layer in moe_layers else dense)
         for layer in range(count)
@@ -98,7 +95,7 @@ def _read_attention(fields: Fields, hidden: int, longest: int, positions: str) -
 
 
 def _read_moe_layers(fields: Fields, count: int) -> frozenset[int]:
-    """The layers that have experts: a list, or all of them where the key is missing."""
+    """The layers that have experts; all of them where moe_layers is missing."""
     if not fields.has("moe_layers"):
         return frozenset(range(count)) if fields.has("n_experts") else frozenset()
     value = fields.value("moe_layers")
@@ -106,7 +103,7 @@ def _read_moe_layers(fields: Fields, count: int) -> frozenset[int]:
         fields.wrong("moe_layers", "a list of layers")
         return frozenset()
     if any(not 0 <= layer < count for layer in value):
-        fields.wrong("moe_layers", f"layers from 0 to {count - 1}")
+        fields.wrong("moe_layers", f"layers up to {count - 1}")
     return frozenset(value)
 
 
@@ -118,23 +115,21 @@ def _read_experts(fields: Fields, dense: FeedForwardConfig) -> ExpertsConfig:
     return replace(plain, activation=dense.activation, router_bias=dense.bias, bias=dense.bias)
 
 
-_TINY: dict[str, Any] = {
-    "model_type": "gpt_oss_lab",
-    "architectures": [CLASS],
-    "n_layer": 4,
-    "n_head": 4,
-    "n_embd": 64,
-    "n_inner": 96,
-    "n_experts": 8,
-    "top_k": 2,
-    "moe_layers": [1, 3],
-    "n_positions": 256,
-    "vocab_size": 320,
-    "use_rms_norm": True,
-    "use_swiglu": True,
-    "bias": False,
-    "tied": True,
-}
+_TINY: dict[str, Any] = (
+    {"model_type": "gpt_oss_lab", "architectures": [CLASS]}
+    | {
+        "n_layer": 4,
+        "n_head": 4,
+        "n_embd": 64,
+        "n_inner": 96,
+        "n_experts": 8,
+        "top_k": 2,
+        "moe_layers": [1, 3],
+        "n_positions": 256,
+        "vocab_size": 320,
+    }
+    | {"use_rms_norm": True, "use_swiglu": True, "bias": False, "tied": True}
+)
 
 
 def _shape(layers: int, heads: int, width: int, experts: int, **more: Any) -> dict[str, Any]:
@@ -154,7 +149,7 @@ GPT_OSS_LAB = Architecture(
     presets={
         "gpt-oss-lab-20b": _shape(32, 32, 2048, 8),
         "gpt-oss-lab-120b": _shape(64, 64, 4096, 16),
-        # Widths of the experts that come to 20.7 and 123.4 billion parameters.
+        # Experts so wide that all come to 20.7 and 123.4 billion parameters.
         "gpt-oss-lab-wide-20b": _shape(32, 48, 6144, 8, n_kv_head=8, n_inner=3520, **_WIDE),
         "gpt-oss-lab-wide-120b": _shape(64, 80, 10240, 8, n_kv_head=10, n_inner=6752, **_WIDE),
     },

@@ -1,4 +1,4 @@
-"""The first GPT against transformers' OpenAIGPTLMHeadModel, from checkpoints that transformers wrote."""
+"""The first GPT against transformers, from checkpoints that transformers wrote."""
 
 from pathlib import Path
 

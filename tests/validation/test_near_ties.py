@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import Decoder, open_checkpoint
+from gptoss_onnx.reference.experts_int4 import int4_names, use_experts_int4
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import near_ties, validate
 from gptoss_onnx.validation.expected import Expected, Scored
@@ -59,6 +60,23 @@ def test_tokens_are_drawn_again_from_the_first_near_tie_on(
         expected = Expected(Decoder.from_checkpoint(checkpoint), seed=1)
         assert not expected.score(expected.draw(POSITIONS)).decided.all()
         assert expected.score(expected.tokens(POSITIONS)).decided.all()
+
+
+def test_rounded_experts_have_routers_too(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_checkpoint(tiny_checkpoint) as checkpoint:
+        model = Decoder.from_checkpoint(checkpoint)
+    stored = {}
+    for name, blocks in model.state_dict().items():
+        if name.endswith("_blocks"):
+            codes, scales = int4_names(name.removesuffix("_blocks"))
+            stored[codes] = blocks.flatten(2).contiguous()
+            stored[scales] = torch.ones(blocks.shape[:3])
+    save_file(stored, tmp_path / "int4.safetensors")
+    expected = Expected(use_experts_int4(model, tmp_path / "int4.safetensors"), seed=1)
+    monkeypatch.setattr(near_ties, "NEAR", np.inf)
+    assert not expected.score([1, 2, 3]).decided.any()
 
 
 def router_checkpoint(folder: Path, gap: float) -> Path:

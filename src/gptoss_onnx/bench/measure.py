@@ -10,14 +10,14 @@ from gptoss_onnx.bench.footprint import cache_bytes, weight_bytes
 from gptoss_onnx.bench.speed import Settings, Speed
 from gptoss_onnx.bench.stopwatch import Plan, Stopwatch, WeightReader
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
-from gptoss_onnx.runtime import PackageFolder, Session
+from gptoss_onnx.runtime import Package, Session
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.runtime.graph_file import GraphFile
 from gptoss_onnx.runtime.kernels import Activations, Kernels
 
 
 def measure_speed(
-    package: PackageFolder,
+    package: Package,
     plan: Plan,
     *,
     kernels: Kernels,
