@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptoss_onnx.reference import Decoder
+from gptoss_onnx.reference.experts_int4 import MixtureOfExpertsInt4
 from gptoss_onnx.reference.layers import MixtureOfExperts
 
 # Router logits of one token. Float32 sums in another order move them by about 1e-6 in small models
@@ -36,9 +37,10 @@ def near_ties(model: Decoder) -> Iterator[list[Tensor]]:
 
         return record
 
-    mixtures = [part for part in model.modules() if isinstance(part, MixtureOfExperts)]
     hooks = [
-        mixture.router.register_forward_hook(recorder(mixture.config.top_k)) for mixture in mixtures
+        mixture.router.register_forward_hook(recorder(mixture.attributes.top_k))
+        for mixture in model.modules()
+        if isinstance(mixture, (MixtureOfExperts, MixtureOfExpertsInt4))
     ]
     try:
         yield found

@@ -2,15 +2,15 @@
 many.
 """
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptoss_onnx.exporter import export
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate
 from gptoss_onnx.validation.sizes import BEYOND, RESERVE, STAND_IN, Sizes
 
@@ -42,25 +42,26 @@ def test_a_window_that_no_sequence_passes_has_a_stand_in() -> None:
     assert Sizes.of([8, 4096], 4096) == Sizes.of([8], 4096)
 
 
-@pytest.mark.parametrize("longest", [16, 64])
-@pytest.mark.parametrize("target", ["portable", "ort"])
+MODELS = {
+    "gpt-oss of 16 positions": {"max_position_embeddings": 16},
+    "gpt-oss of 64 positions": {"max_position_embeddings": 64},
+    "gpt2 of 64 learned positions": {"model_type": "gpt2", "n_positions": 64},
+}
+
+
+@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
 def test_a_model_of_few_positions_and_tokens_passes(
-    tmp_path: Path, target: str, longest: int
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """As models with learned positions are; the golden vectors are shorter too."""
-    make_checkpoint(tmp_path / "checkpoint", _plain(vocab_size=33, longest=longest), seed=3)
-    package = export(tmp_path / "checkpoint", tmp_path / "package", target=target)
+    """Without windows and without scaled positions; the golden vectors are shorter too."""
+    if "model_type" not in changes:
+        changes = changes | {
+            "rope_scaling": {"rope_type": "default"},
+            "layer_types": ["full_attention"] * 4,
+        }
+    make_checkpoint(tmp_path / "checkpoint", tiny_document(vocab_size=33, **changes), seed=3)
+    package = export(tmp_path / "checkpoint", tmp_path / "package", weights="copy")
     report = validate(package.folder, tmp_path / "checkpoint", suite="full")
     assert report.passed, report.table()
     # nothing is scaled, so that there is no context beyond the original one
     assert "long context" not in {case.name for case in report.cases}
-
-
-def _plain(vocab_size: int, longest: int):
-    """A small model without windows, and without scaled positions."""
-    config = tiny_config(num_layers=2, vocab_size=vocab_size, max_position_embeddings=longest)
-    rope = replace(
-        config.rope, kind="default", factor=1.0, original_max_position_embeddings=longest
-    )
-    layers = ("full_attention",) * config.num_layers
-    return replace(config, window=0, layer_types=layers, rope=rope)

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import Decoder, open_checkpoint
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.experts_int4 import int4_names, use_experts_int4
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import near_ties, validate
 from gptoss_onnx.validation.expected import Expected, Scored
 from gptoss_onnx.validation.limits import EXACT
@@ -61,19 +62,36 @@ def test_tokens_are_drawn_again_from_the_first_near_tie_on(
         assert expected.score(expected.tokens(POSITIONS)).decided.all()
 
 
+def test_rounded_experts_have_routers_too(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_checkpoint(tiny_checkpoint) as checkpoint:
+        model = Decoder.from_checkpoint(checkpoint)
+    stored = {}
+    for name, blocks in model.state_dict().items():
+        if name.endswith("_blocks"):
+            codes, scales = int4_names(name.removesuffix("_blocks"))
+            stored[codes] = blocks.flatten(2).contiguous()
+            stored[scales] = torch.ones(blocks.shape[:3])
+    save_file(stored, tmp_path / "int4.safetensors")
+    expected = Expected(use_experts_int4(model, tmp_path / "int4.safetensors"), seed=1)
+    monkeypatch.setattr(near_ties, "NEAR", np.inf)
+    assert not expected.score([1, 2, 3]).decided.any()
+
+
 def router_checkpoint(folder: Path, gap: float) -> Path:
     """Write a checkpoint whose first router prefers one expert to another by `gap`, whatever the
     token; with a gap below 0, the other. Which of them matters a little.
     """
-    config = tiny_config(top_k=TOP_K)
-    make_checkpoint(folder, config, layout="hf-bf16", dtype="F32", seed=5)
+    document = tiny_document(num_experts_per_tok=TOP_K)
+    make_checkpoint(folder, document, layout="hf-bf16", dtype="F32", seed=5)
     path = folder / "model.safetensors"
     mlp = "model.layers.0.mlp"
     tensors = load_file(path)
     tensors[f"{mlp}.router.weight"] *= 0
     tensors[f"{mlp}.experts.down_proj"] *= 0.01
     tensors[f"{mlp}.experts.down_proj_bias"] *= 0.01
-    bias = -torch.arange(float(config.num_experts))
+    bias = -torch.arange(float(document["num_local_experts"]))
     bias[TOP_K] = bias[TOP_K - 1] - gap
     save_file({**tensors, f"{mlp}.router.bias": bias}, path)
     return folder
