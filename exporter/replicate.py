@@ -73,7 +73,9 @@ class _Copies:
         return new
 
     def node(self, old: ir.Node, rename: Rename) -> ir.Node:
-        inputs = [None if value is None else self.made[rename(_name(value))] for value in old.inputs]
+        inputs = [
+            None if value is None else self.made[rename(_name(value))] for value in old.inputs
+        ]
         return ir.Node(
             old.domain,
             old.op_type,
