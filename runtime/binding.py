@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_onnx.choices import Target
 from gptoss_onnx.errors import RuntimeUnavailable
-from gptoss_onnx.manifest import Target
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kv_cache import KVCache
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_onnx.choices import Target
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import CacheLayer, Target
+from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.cache_layout import CacheLayout, RingLayout, check_sizes
 
 _INSTEAD = "export with --target portable for that"

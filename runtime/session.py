@@ -14,8 +14,9 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Manifest, Provider
+from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
 from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.closing import Closing
@@ -28,7 +29,7 @@ from gptoss_onnx.runtime.environment import (
 from gptoss_onnx.runtime.generation import Generation
 from gptoss_onnx.runtime.graph import check_graph, load_graph
 from gptoss_onnx.runtime.harmony import HarmonyDelta
-from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
+from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.package import PackageFolder, open_package

@@ -12,8 +12,9 @@ import onnx
 import torch
 
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.golden import FOLDER, write_golden
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, GptOss, open_checkpoint
@@ -42,8 +43,8 @@ def validate(
     reference: str | Path,
     *,
     suite: Suite = "quick",
-    kernels: Literal["auto", "native", "portable"] = "auto",
-    activations: Literal["exact", "bf16", "int8"] = "exact",
+    kernels: Kernels = "auto",
+    activations: Activations = "exact",
     progress: Progress | None = None,
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
@@ -123,7 +124,7 @@ def _check_structure(session: Session, checkpoint: Checkpoint) -> CaseResult:
     note = _other_files(session, checkpoint)
     passed = True
     try:
-        check_graph(onnx.load(session.package.graph, load_external_data=False))
+        check_onnx(onnx.load(session.package.graph, load_external_data=False))
     except PackageError as error:
         passed, note = False, str(error)
     seconds = time.perf_counter() - begin

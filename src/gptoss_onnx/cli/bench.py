@@ -6,10 +6,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.cli.console import (
     extra,
     file_size,
@@ -67,8 +68,8 @@ def bench(
     decode: int,
     context: int,
     rounds: int,
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
+    kernels: Kernels,
+    activations: Activations,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -105,8 +106,8 @@ def _check_length(package: "PackageFolder", plan: "Plan") -> None:
 def _measure(
     package: "PackageFolder",
     plan: "Plan",
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
+    kernels: Kernels,
+    activations: Activations,
     threads: int | None,
 ) -> "Speed":
     from gptoss_onnx.bench.footprint import cache_bytes, weight_bytes
