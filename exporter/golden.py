@@ -92,7 +92,7 @@ def _document(model: Decoder, tokenizer_file: Path | None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED)
     indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
     prompts = _prompts(model, tokenizer_file, generator)
-    count = _continued(longest(model.config))
+    count = _continued(model.config.longest)
     continuations = greedy(model, [prompt.token_ids for prompt in prompts], count)
     cases = [_record(model, *case, indices) for case in zip(prompts, continuations, strict=True)]
     return {
