@@ -17,6 +17,7 @@ struct ColumnTiles {
   static constexpr size_t kStreams = 8;  // rows that are read side by side
   static constexpr size_t kAhead = 512;  // bytes of each to prefetch
   static constexpr size_t kCacheLine = 64;
+  static constexpr size_t kSums = 6144;  // floats: 24 KB
 
   static void multiply(const WeightColumns& columns, const TokenRows& tokens, float* out, size_t stride) {
     size_t t = 0;
@@ -41,25 +42,39 @@ struct ColumnTiles {
     }
   }
 
-  // A few tokens: weights are read once, row after row, and the sums lie in `out`, which the cache holds. Each row is
-  // a stream of its own from memory: a single one would wait at the start of every page, where the processor's own
-  // prefetcher stops.
+  // A few tokens: weights are read once, row after row, for some columns at a time, whose sums the first-level cache
+  // holds. Each row is a stream of its own from memory: a single one would wait at the start of every page, where the
+  // processor's own prefetcher stops.
   template <size_t tokens>
   static void sum_rows(const WeightColumns& columns, const float* x, size_t x_stride, float* out, size_t stride) {
-    for (size_t t = 0; t < tokens; ++t) {
-      for (size_t c = 0; c < columns.count; ++c) out[t * stride + c] = 0;
-    }
+    constexpr size_t kMost = kSums / tokens / V::kLanes * V::kLanes - V::kLanes;
+    const size_t blocks = (columns.count + kMost - 1) / kMost;
+    const size_t share = blocks == 0 ? 0 : (columns.count + blocks - 1) / blocks;
+    const size_t width = (share + V::kLanes - 1) / V::kLanes * V::kLanes;
     const size_t step = columns.width / kStreams;
-    for (size_t k = 0; k < step; ++k) add_rows<tokens, kStreams>(columns, k, step, x, x_stride, out, stride);
-    for (size_t k = kStreams * step; k < columns.width; ++k) {
-      add_rows<tokens, 1>(columns, k, 1, x, x_stride, out, stride);
+    for (size_t c = 0; c < columns.count; c += width) {
+      const size_t count = columns.count - c < width ? columns.count - c : width;
+      const WeightColumns block{columns.first + c * sizeof(T), columns.row_bytes, count, columns.width};
+      alignas(kCacheLine) float sums[kSums];
+      const Sums all{sums, width + V::kLanes};  // an odd distance: else tokens may share a set of the cache
+      for (size_t i = 0; i < tokens * all.stride; ++i) sums[i] = 0;
+      for (size_t k = 0; k < step; ++k) add_rows<tokens, kStreams>(block, k, step, x, x_stride, all);
+      for (size_t k = kStreams * step; k < block.width; ++k) add_rows<tokens, 1>(block, k, 1, x, x_stride, all);
+      for (size_t t = 0; t < tokens; ++t) {
+        for (size_t i = 0; i < count; ++i) out[t * stride + c + i] = sums[t * all.stride + i];
+      }
     }
   }
 
+  struct Sums {
+    float* first;
+    size_t stride;  // from one token to the next
+  };
+
   // Adds the products of `streams` rows, from k on and `step` rows apart.
   template <size_t tokens, size_t streams>
-  static void add_rows(const WeightColumns& columns, size_t k, size_t step, const float* x, size_t x_stride, float* out,
-                       size_t stride) {
+  static void add_rows(const WeightColumns& columns, size_t k, size_t step, const float* x, size_t x_stride,
+                       const Sums& sums) {
     const std::byte* rows[streams];
     Vector values[tokens][streams];
 #pragma GCC unroll 8  // these loops are unrolled to keep what they can in registers
@@ -67,28 +82,24 @@ struct ColumnTiles {
       rows[s] = columns.first + (k + s * step) * columns.row_bytes;
       for (size_t t = 0; t < tokens; ++t) values[t][s] = V::broadcast(x[t * x_stride + k + s * step]);
     }
-    const auto add = [&](size_t c, size_t lanes) {
-      Vector weights[streams];
-#pragma GCC unroll 8
-      for (size_t s = 0; s < streams; ++s) weights[s] = load<T>(rows[s] + c * sizeof(T), lanes);
-#pragma GCC unroll 8
-      for (size_t t = 0; t < tokens; ++t) {
-        float* sums = out + t * stride + c;
-        Vector sum = load<float>(reinterpret_cast<const std::byte*>(sums), lanes);
-#pragma GCC unroll 8
-        for (size_t s = 0; s < streams; ++s) sum = V::add_product(sum, values[t][s], weights[s]);
-        store(sums, sum, lanes);
-      }
-    };
-    size_t c = 0;
-    for (; c + V::kLanes <= columns.count; c += V::kLanes) {
+    for (size_t c = 0; c < columns.count; c += V::kLanes) {
+      const size_t lanes = columns.count - c < V::kLanes ? columns.count - c : V::kLanes;
       if (c * sizeof(T) % kCacheLine == 0) {
 #pragma GCC unroll 8
         for (size_t s = 0; s < streams; ++s) __builtin_prefetch(rows[s] + c * sizeof(T) + kAhead);
       }
-      add(c, V::kLanes);
+      Vector weights[streams];
+#pragma GCC unroll 8
+      for (size_t s = 0; s < streams; ++s) weights[s] = load(rows[s] + c * sizeof(T), lanes);
+#pragma GCC unroll 8
+      for (size_t t = 0; t < tokens; ++t) {
+        float* place = sums.first + t * sums.stride + c;
+        Vector sum = V::load(reinterpret_cast<const std::byte*>(place), float{});
+#pragma GCC unroll 8
+        for (size_t s = 0; s < streams; ++s) sum = V::add_product(sum, values[t][s], weights[s]);
+        V::store(place, sum);
+      }
     }
-    if (c < columns.count) add(c, columns.count - c);
   }
 
   // Several tokens share pieces of every row.
@@ -116,7 +127,7 @@ struct ColumnTiles {
     const std::byte* row = columns.first + c * sizeof(T);
     for (size_t k = 0; k < columns.width; ++k, row += columns.row_bytes) {
       Vector weights[vectors];
-      for (size_t v = 0; v < vectors; ++v) weights[v] = load<T>(row + v * V::kLanes * sizeof(T), lanes);
+      for (size_t v = 0; v < vectors; ++v) weights[v] = load(row + v * V::kLanes * sizeof(T), lanes);
       for (size_t t = 0; t < tokens; ++t) {
         const Vector value = V::broadcast(x[t * x_stride + k]);
         for (size_t v = 0; v < vectors; ++v) sums[t][v] = V::add_product(sums[t][v], value, weights[v]);
@@ -127,12 +138,11 @@ struct ColumnTiles {
     }
   }
 
-  template <class U>
   static Vector load(const std::byte* address, size_t lanes) {
-    if (lanes == V::kLanes) return V::load(address, U{});
-    float some[V::kLanes] = {};
-    for (size_t i = 0; i < lanes * sizeof(U); ++i) reinterpret_cast<std::byte*>(some)[i] = address[i];
-    return V::load(reinterpret_cast<const std::byte*>(some), U{});
+    if (lanes == V::kLanes) return V::load(address, T{});
+    T some[V::kLanes] = {};
+    for (size_t i = 0; i < lanes * sizeof(T); ++i) reinterpret_cast<std::byte*>(some)[i] = address[i];
+    return V::load(reinterpret_cast<const std::byte*>(some), T{});
   }
 
   static void store(float* p, Vector x, size_t lanes) {

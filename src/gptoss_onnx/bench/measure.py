@@ -39,7 +39,7 @@ def measure_speed(
         InputError: the plan has more tokens than the model takes.
         PackageError, RuntimeUnavailable: the package cannot be run.
     """
-    manifest, cores = package.manifest, threads or _cores()
+    manifest, cores = package.manifest, threads or machine.cores()
     if plan.longest > manifest.longest:
         raise InputError(
             f"--context {plan.context} with --prefill {plan.prefill} and --decode {plan.decode}: "
@@ -96,8 +96,3 @@ def _no_floor(count: int) -> str | None:
         f"{file_size(count)} a token fit into the processor's cache ({file_size(cache)}), so "
         "memory sets no floor"
     )
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
