@@ -250,7 +250,7 @@ dense_int8.quantize_int8 = watched
 with open_checkpoint(sys.argv[1]) as checkpoint:
     weights = ComputedWeights()
     graph, source = ir.Graph([], [], nodes=[]), "lm_head.weight"
-    weights.add(graph, dense_int8.quantizing(checkpoint, source, "lm_head"))
+    weights.add(graph, dense_int8.quantizing(checkpoint, checkpoint.named[source], "lm_head"))
     before = anonymous()
     progress = LoggedProgress(logging.getLogger())
     weights.write(Path(sys.argv[2]), what="", doing="", alignment=8, progress=progress)
