@@ -80,8 +80,7 @@ def make_checkpoint(
         }
         raise click.UsageError(
             f"{', '.join(flags[field] for field in given)}: only for tiny; the shape of {model} is "
-            "fixed "
-            "(--layers shortens it)"
+            "fixed (--layers shortens it)"
         )
     with progress_on_stderr() as display:
         display.begin("loading PyTorch")
