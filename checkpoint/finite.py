@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from gptoss_onnx.progress import Progress
 from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.progress import Progress
 
 CHUNK = 1 << 20  # elements looked at together: small enough to stay in cache
 E8M0_NAN = 255

@@ -19,8 +19,9 @@ from gptoss_onnx.custom_ops.linear_int8 import BLOCK
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.int8_file import Projection, write_int8_file
 from gptoss_onnx.exporter.trace import attach_bodies
+from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.dense_int8 import INT8_FILE, LM_HEAD, int8_names
+from gptoss_onnx.reference.dense_int8 import LM_HEAD, int8_names
 
 _KINDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", LM_HEAD: LM_HEAD}
 _EMBEDDING = "model.embed_tokens"

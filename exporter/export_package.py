@@ -23,7 +23,6 @@ from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.options import Dense, Experts, KvDtype, Options, WeightMode
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
 from gptoss_onnx.exporter.ort.lower import (
-    ORT_WEIGHTS,
     check_cuda_checkpoint,
     check_int4_checkpoint,
     check_ort_config,
@@ -54,24 +53,16 @@ from gptoss_onnx.manifest import (
     TensorSpec,
     Weights,
 )
+from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS, Package
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, Decoder, DecoderConfig, open_checkpoint
-from gptoss_onnx.reference.dense_int8 import INT8_FILE, use_dense_int8
-from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4, use_experts_int4
+from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
+from gptoss_onnx.reference.rounded import apply
 
-GRAPH_FILE = "model.onnx"
 # bytes of weights up to which the reference forward for golden vectors is cheap
 GOLDEN_LIMIT = 1 << 30
 CUDA_LOSS = "activations of attention and experts in bfloat16"
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Package:
-    """A written package: its folder and the manifest in it."""
-
-    folder: Path
-    manifest: Manifest
 
 
 def export(
@@ -230,11 +221,8 @@ def _write_golden_if_small(
         )
         return
     progress.begin("computing golden vectors with the reference")
-    model = Decoder.from_checkpoint(checkpoint)
-    if options.dense == "int8":  # what every client of this package is to compute
-        use_dense_int8(model, folder / INT8_FILE)
-    if options.experts == "int4":
-        use_experts_int4(model, folder / ORT_WEIGHTS)
+    # with the weights that every client of this package multiplies
+    model = apply(Decoder.from_checkpoint(checkpoint), folder, _rounded(options))
     write_golden(model, folder, checkpoint.path_of(TOKENIZER))
 
 

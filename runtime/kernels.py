@@ -9,6 +9,7 @@ from typing import Literal
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.arguments import shown
+from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
 
 Kernels = Literal["auto", "native", "portable"]
 Activations = Literal["exact", "bf16", "int8"]
@@ -22,7 +23,7 @@ ACTIVATIONS = ("exact", "bf16", "int8")
 class KernelChoice:
     """Which kernels a session runs, the library to register for them, and why."""
 
-    kernels: Literal["native", "portable", "contrib"]
+    kernels: RunningKernels
     library: Path | None
     reason: str
 
@@ -45,7 +46,7 @@ def choose_kernels(
     ):
         if not isinstance(value, str) or value not in known:
             raise InputError(f"{name}: found {shown(value)}, expected one of {', '.join(known)}")
-    if manifest.target == "ort":
+    if CONTRACTS[manifest.target].kernels == ("contrib",):
         return _contrib(manifest, kernels, activations, provider)
     if kernels == "portable":
         if activations != "exact":

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.manifest import Provider
+from gptoss_onnx.package import GENAI_CONFIG
 from gptoss_onnx.reference.config import DecoderConfig
 
-FILE = "genai_config.json"
 MODEL_TYPE = "gptoss"  # what onnxruntime-genai calls this architecture
 LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and who needs more says so
 
@@ -41,7 +41,7 @@ def write_genai_config(
         provider: what the graph runs on.
     """
     document = {"model": _model(config, special_ids, graph, provider), "search": _search(config)}
-    (folder / FILE).write_text(
+    (folder / GENAI_CONFIG).write_text(
         json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
 

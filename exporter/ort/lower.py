@@ -23,10 +23,10 @@ from gptoss_onnx.exporter.ort.experts import lower_experts
 from gptoss_onnx.exporter.ort.interface import drop_unused_inputs, lower_interface
 from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.manifest import Provider
+from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.config import DecoderConfig
 
-ORT_WEIGHTS = "weights.safetensors"
 CONTRIB_VERSION = 1
 IN_BFLOAT16 = ("self_attn.sinks", "experts.gate_up_proj_bias", "experts.down_proj_bias")  # on CUDA
 E8M0_IR_VERSION = 12  # the first of ONNX that has FLOAT8E8M0

@@ -106,7 +106,8 @@ def test_misaligned_tensors_are_read(copy_of: Callable[[str], Path]) -> None:
 
 def test_mixed_float_dtypes_and_tied_embeddings_are_read(tmp_path: Path) -> None:
     make_checkpoint(
-        tmp_path / "c", tiny_document(num_hidden_layers=1, tie_word_embeddings=True, attention_bias=False)
+        tmp_path / "c",
+        tiny_document(num_hidden_layers=1, tie_word_embeddings=True, attention_bias=False),
     )
     rewrite(
         tmp_path / "c",

@@ -22,12 +22,11 @@ from gptoss_onnx.custom_ops.linear_int8 import quantize_int8
 from gptoss_onnx.errors import CheckpointError, InputError, PackageError
 from gptoss_onnx.exporter import Package, export, int8_file
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.reference.dense_int8 import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
-from gptoss_onnx.runtime import Session
-from gptoss_onnx.runtime.package import open_package
+from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.validation import validate, write_golden_vectors
 from support.native_levels import needs_native
 from support.tolerances import PACKAGE_LOGITS_NATIVE

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_as_uint8, mxfp4_uint8_scales
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
@@ -176,7 +176,8 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
     make_checkpoint(
-        tmp_path / "checkpoint", tiny_document(layer_types=("full_attention",) * 2, num_hidden_layers=2)
+        tmp_path / "checkpoint",
+        tiny_document(layer_types=("full_attention",) * 2, num_hidden_layers=2),
     )
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_onnx.exporter import export
-from gptoss_onnx.reference.synthetic import make_checkpoint, real_config
+from gptoss_onnx.reference.synthetic import make_checkpoint, preset_document
 from gptoss_onnx.runtime import Session
 
 pytestmark = pytest.mark.slow

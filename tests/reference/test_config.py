@@ -13,7 +13,7 @@ from transformers import GptOssConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRotaryEmbedding
 
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.reference import ModelConfig, RopeConfig
+from gptoss_onnx.reference import DecoderConfig, RopeConfig
 from gptoss_onnx.reference.rope import inverse_frequencies
 
 # The published config.json of gpt-oss-20b, cut to four layers.
@@ -81,13 +81,13 @@ def with_yarn(**changes: Any) -> dict[str, Any]:
     )
 
 
-def read(document: dict[str, Any]) -> ModelConfig:
-    return ModelConfig.from_json(document, "config.json")
+def read(document: dict[str, Any]) -> DecoderConfig:
+    return DecoderConfig.from_json(document, "config.json")
 
 
 def test_published_file_gives_its_values() -> None:
     config = read(PUBLISHED)
-    assert config == ModelConfig(
+    assert config == DecoderConfig(
         num_layers=4,
         hidden_size=2880,
         intermediate_size=2880,

@@ -18,7 +18,7 @@ from gptoss_onnx.custom_ops.mxfp4 import LEVELS, decode_mxfp4
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4, mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
+from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate, write_golden_vectors
 from support.tolerances import INT4_ROUNDING

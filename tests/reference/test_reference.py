@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss_onnx.reference import GptOss, ModelConfig, open_checkpoint
+from gptoss_onnx.reference import Decoder, DecoderConfig, open_checkpoint
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
@@ -46,12 +46,12 @@ SHAPES = {
     "rectangular experts": {"hidden_size": 96, "intermediate_size": 32},
 }
 
-CheckpointMaker = Callable[[ModelConfig, str], Path]
+CheckpointMaker = Callable[[DecoderConfig, str], Path]
 
 
 @pytest.fixture
 def checkpoint_of(tmp_path: Path) -> CheckpointMaker:
-    def make(config: ModelConfig, layout: str) -> Path:
+    def make(config: DecoderConfig, layout: str) -> Path:
         make_checkpoint(tmp_path / "checkpoint", config, layout=layout, seed=3)
         return tmp_path / "checkpoint"
 
@@ -66,7 +66,7 @@ def test_logits_equal_transformers(checkpoint_of: CheckpointMaker, shape: str, l
     tokens = random_tokens(config, 50, seed=1)
     expected = hugging_face_logits(load_hugging_face(folder, layout == "hf-mxfp4"), tokens)
     with open_checkpoint(folder) as checkpoint:
-        found = GptOss.from_checkpoint(checkpoint).score(tokens)
+        found = Decoder.from_checkpoint(checkpoint).score(tokens)
     assert expected.std() > 0.1  # a model that says something
     torch.testing.assert_close(found, expected, atol=REFERENCE_LOGITS, rtol=0)
 
@@ -85,7 +85,7 @@ def test_logits_equal_transformers_beyond_4096_tokens(checkpoint_of: CheckpointM
     tokens = random_tokens(config, 5000, seed=2)
     expected = hugging_face_logits(load_hugging_face(folder, True), tokens)
     with open_checkpoint(folder) as checkpoint:
-        found = GptOss.from_checkpoint(checkpoint).score(tokens)
+        found = Decoder.from_checkpoint(checkpoint).score(tokens)
     torch.testing.assert_close(found, expected, atol=REFERENCE_LOGITS, rtol=0)
 
 
@@ -96,7 +96,7 @@ def test_greedy_over_the_ring_equals_transformers(checkpoint_of: CheckpointMaker
     prompts = [random_tokens(config, count, seed=4) for count in (5, 19, 1)]
     model = load_hugging_face(folder, True)
     with open_checkpoint(folder) as checkpoint:
-        found = greedy(GptOss.from_checkpoint(checkpoint), prompts, 40)
+        found = greedy(Decoder.from_checkpoint(checkpoint), prompts, 40)
     for prompt, continuation in zip(prompts, found, strict=True):
         expected = model.generate(
             torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None
@@ -109,8 +109,8 @@ def test_bfloat16_activations_follow_float32(checkpoint_of: CheckpointMaker) -> 
     folder = checkpoint_of(BASE, "hf-mxfp4")
     tokens = random_tokens(BASE, 30, seed=5)
     with open_checkpoint(folder) as checkpoint:
-        exact = GptOss.from_checkpoint(checkpoint).score(tokens)
-        narrow = GptOss.from_checkpoint(checkpoint, compute=torch.bfloat16).score(tokens)
+        exact = Decoder.from_checkpoint(checkpoint).score(tokens)
+        narrow = Decoder.from_checkpoint(checkpoint, compute=torch.bfloat16).score(tokens)
     assert narrow.dtype == torch.bfloat16
     correlation = torch.corrcoef(torch.stack((exact.flatten(), narrow.float().flatten())))[0, 1]
     assert correlation > 0.99
@@ -118,7 +118,7 @@ def test_bfloat16_activations_follow_float32(checkpoint_of: CheckpointMaker) -> 
 
 def test_meta_device_reads_no_weight(checkpoint_of: CheckpointMaker) -> None:
     with open_checkpoint(checkpoint_of(BASE, "hf-mxfp4")) as checkpoint:
-        model = GptOss.from_checkpoint(checkpoint, device="meta")
+        model = Decoder.from_checkpoint(checkpoint, device="meta")
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert set(model.state_dict()) == set(checkpoint.tensors)
 
@@ -130,6 +130,6 @@ def test_meta_device_reads_no_weight(checkpoint_of: CheckpointMaker) -> None:
 def test_cuda_equals_cpu(checkpoint_of: CheckpointMaker) -> None:
     tokens = random_tokens(BASE, 30, seed=6)
     with open_checkpoint(checkpoint_of(BASE, "hf-mxfp4")) as checkpoint:
-        on_cpu = GptOss.from_checkpoint(checkpoint).score(tokens)
-        on_gpu = GptOss.from_checkpoint(checkpoint, device="cuda").score(tokens)
+        on_cpu = Decoder.from_checkpoint(checkpoint).score(tokens)
+        on_gpu = Decoder.from_checkpoint(checkpoint, device="cuda").score(tokens)
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=REFERENCE_LOGITS, rtol=0)

@@ -18,7 +18,7 @@ from transformers.utils.quantization_config import Mxfp4Config
 
 from gptoss_onnx.checkpoint.writer import PlannedTensor, plan_files
 from gptoss_onnx.errors import CheckpointError, InputError
-from gptoss_onnx.reference import ModelConfig, RopeConfig, open_checkpoint
+from gptoss_onnx.reference import DecoderConfig, RopeConfig, open_checkpoint
 from gptoss_onnx.reference.random_weights import random_weights
 from gptoss_onnx.reference.synthetic import (
     RealName,
@@ -159,10 +159,10 @@ def test_real_config_is_the_published_one(
     assert document["eos_token_id"] == 200002
     assert document["quantization_config"]["quant_method"] == "mxfp4"
     assert "swiglu_alpha" not in document
-    assert ModelConfig.from_json(document, "") == real_config(name)
+    assert DecoderConfig.from_json(document, "") == real_config(name)
     (tmp_path / "config.json").write_text(json.dumps(document))
     theirs = AutoConfig.from_pretrained(tmp_path)
-    assert ModelConfig.from_json(theirs.to_dict(), "") == real_config(name)
+    assert DecoderConfig.from_json(theirs.to_dict(), "") == real_config(name)
 
 
 def test_a_slice_of_a_real_model_keeps_its_first_layers() -> None:

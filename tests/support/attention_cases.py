@@ -161,19 +161,19 @@ def call_inputs(
         "past_lengths": past,
         "new_lengths": torch.tensor(new),
         "sinks": normal(heads) if chosen.sinks else None,
-        "cos": None if angles is None else angles.cos(),
-        "sin": None if angles is None else angles.sin(),
+        "cos": None if angles is None else angles.cos().float(),
+        "sin": None if angles is None else angles.sin().float(),
         # of the layer, not of the call
         "alibi_slopes": torch.linspace(0.1, 1.3, heads) if chosen.slopes else None,
         "distance_bias": _table(heads, chosen.distances) if chosen.distances else None,
-        "sink_cos": None if kept is None else kept.cos(),
-        "sink_sin": None if kept is None else kept.sin(),
+        "sink_cos": None if kept is None else kept.cos().float(),
+        "sink_sin": None if kept is None else kept.sin().float(),
     }
 
 
 def angles_of(case: Case, positions: torch.Tensor) -> torch.Tensor:
-    """Return the angles of positions (…), (…, R/2)."""
-    return positions.unsqueeze(-1) / 10.0 ** torch.arange(case.pairs)
+    """Return the angles of positions (…) in float64, (…, R/2)."""
+    return positions.unsqueeze(-1).double() / 10.0 ** torch.arange(case.pairs)
 
 
 def _table(heads: int, distances: int) -> torch.Tensor:

@@ -33,10 +33,13 @@ _OUTPUT_RANKS = {
 
 
 def op_model(
-    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, Any]
+    name: str,
+    inputs: Mapping[str, torch.Tensor | None],
+    attributes: Mapping[str, Any],
+    body: bool = True,
 ) -> onnx.ModelProto:
     """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes;
-    None is omitted.
+    None is omitted. Without its body it runs natively or not at all.
     """
     signature = SIGNATURES[name]
     stated = signature.stated(attributes)
@@ -72,7 +75,7 @@ def op_model(
     )
     imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(
-        graph, functions=functions, opset_imports=imports, ir_version=IR_VERSION
+        graph, functions=functions if body else [], opset_imports=imports, ir_version=IR_VERSION
     )
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "abi/attributes.h"
+#include "abi/node_attributes.h"
 #include "attention/sink_attention.h"
 
 namespace gptoss {
@@ -16,34 +16,13 @@ constexpr size_t kQuery = 0, kKey = 1, kValue = 2, kPastKey = 3, kPastValue = 4,
 // Positions stay far from the end of int64, so that sums of them cannot overflow.
 constexpr int64_t kMaxPosition = int64_t{1} << 62;
 
-[[noreturn]] void reject_attribute(const char* name, const std::string& found, const std::string& expected) {
-  throw Error(ORT_INVALID_ARGUMENT,
-              std::string("SinkAttention: attribute '") + name + "': found " + found + ", expected " + expected);
-}
-
-int64_t read_int(const OrtApi& api, const OrtKernelInfo& info, const char* name, int64_t least) {
-  int64_t value = 0;
-  check(api, api.KernelInfoGetAttribute_int64(&info, name, &value));
+int64_t in_range(const NodeAttributes& node, const char* name, int64_t least) {
+  const int64_t value = node.integer(name);
   constexpr int64_t kMost = int64_t{1} << 31;
   if (value < least || value > kMost) {
-    reject_attribute(name, std::to_string(value), std::to_string(least) + " to " + std::to_string(kMost));
+    node.reject(name, std::to_string(value), std::to_string(least) + " to " + std::to_string(kMost));
   }
   return value;
-}
-
-void read_optional(const OrtApi& api, const OrtKernelInfo& info, SinkAttentionAttributes& attributes) {
-  const int64_t interleaved = attribute_or(api, info, "interleaved", int64_t{0});
-  if (interleaved != 0 && interleaved != 1) reject_attribute("interleaved", std::to_string(interleaved), "0 or 1");
-  attributes.interleaved = interleaved == 1;
-  attributes.sink_tokens = attribute_or(api, info, "sink_tokens", int64_t{0});
-  if (attributes.sink_tokens < 0 || (attributes.sink_tokens > 0 && attributes.sink_tokens >= attributes.window)) {
-    reject_attribute("sink_tokens", std::to_string(attributes.sink_tokens),
-                     "0, or less than window = " + std::to_string(attributes.window));
-  }
-  attributes.sink_bias = attribute_or(api, info, "sink_bias", 0.0f);
-  if (!std::isfinite(attributes.sink_bias) || (attributes.sink_bias != 0.0f && attributes.sink_tokens == 0)) {
-    reject_attribute("sink_bias", std::to_string(attributes.sink_bias), "a finite number, 0 without sink_tokens");
-  }
 }
 
 void expect_shape(const Context& context, size_t index, const Shape& found, const Shape& expected, const char* legend) {
@@ -76,20 +55,24 @@ void check_lengths(const Context& context, const int64_t* past, const int64_t* f
 }  // namespace
 
 SinkAttentionAttributes SinkAttentionAttributes::read(const OrtApi& api, const OrtKernelInfo& info) {
-  SinkAttentionAttributes attributes{};
-  attributes.num_heads = read_int(api, info, "num_heads", 1);
-  attributes.kv_num_heads = read_int(api, info, "kv_num_heads", 1);
-  attributes.window = read_int(api, info, "window", 0);
-  check(api, api.KernelInfoGetAttribute_float(&info, "scale", &attributes.scale));
-  if (attributes.num_heads % attributes.kv_num_heads != 0) {
-    reject_attribute("num_heads", std::to_string(attributes.num_heads),
-                     "a multiple of kv_num_heads = " + std::to_string(attributes.kv_num_heads));
+  const NodeAttributes node(api, info, "SinkAttention");
+  const SinkAttentionAttributes found{in_range(node, "num_heads", 1),        in_range(node, "kv_num_heads", 1),
+                                      node.number("scale"),                  in_range(node, "window", 0),
+                                      node.flag("interleaved", false),       node.integer("sink_tokens", 0),
+                                      node.number("sink_bias", 0.0f)};
+  if (found.num_heads % found.kv_num_heads != 0) {
+    node.reject("num_heads", std::to_string(found.num_heads),
+                "a multiple of kv_num_heads = " + std::to_string(found.kv_num_heads));
   }
-  if (!std::isfinite(attributes.scale)) {
-    reject_attribute("scale", std::to_string(attributes.scale), "a finite number");
+  if (!std::isfinite(found.scale)) node.reject("scale", std::to_string(found.scale), "a finite number");
+  if (found.sink_tokens < 0 || (found.sink_tokens > 0 && found.sink_tokens >= found.window)) {
+    node.reject("sink_tokens", std::to_string(found.sink_tokens),
+                "0, or less than window = " + std::to_string(found.window));
   }
-  read_optional(api, info, attributes);
-  return attributes;
+  if (!std::isfinite(found.sink_bias) || (found.sink_bias != 0.0f && found.sink_tokens == 0)) {
+    node.reject("sink_bias", std::to_string(found.sink_bias), "a finite number, 0 without sink_tokens");
+  }
+  return found;
 }
 
 template <class T>

@@ -53,13 +53,18 @@ def measure(threads: int) -> Machine:
         cores=os.cpu_count() or 1,
         threads=threads,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        read_gb_s=_read_rate(threads),
+        read_gb_s=read_rate(threads),
         fma_gflops=_peak("fma", threads),
         bf16_gflops=_peak("bf16", threads),
         int8_gops=_peak("int8", threads),
         amx_bf16_gflops=_peak("amx_bf16", threads),
         amx_int8_gops=_peak("amx_int8", threads),
     )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_seconds(address: int, count: int, threads: int) -> float:
@@ -103,7 +108,11 @@ def _size_of(text: str) -> int:
     return int(text.rstrip("KMG")) * units.get(text[-1:], 1)
 
 
-def _read_rate(threads: int) -> float:
+def read_rate(threads: int) -> float:
+    """Return the median of plain reads of anonymous memory, in 10⁹ bytes a second.
+
+    Holds 512 MiB meanwhile. Raises RuntimeUnavailable if the native library is not available.
+    """
     memory = np.ones(READ_BYTES, np.uint8)
     seconds = [read_seconds(memory.ctypes.data, READ_BYTES, threads) for _ in range(ROUNDS)]
     return READ_BYTES / statistics.median(seconds) / 1e9

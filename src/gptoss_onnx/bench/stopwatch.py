@@ -13,7 +13,7 @@ from gptoss_onnx.bench.footprint import WeightBytes, cache_bytes
 from gptoss_onnx.bench.machine import READ_BYTES, read_seconds
 from gptoss_onnx.bench.speed import Floor, Spread, Times, Timing
 from gptoss_onnx.manifest import Manifest
-from gptoss_onnx.runtime import KVCache, PackageFolder, Session
+from gptoss_onnx.runtime import KVCache, Package, Session
 
 STEPS = 4  # decoded between two reads
 # of one measurement: the fastest counts, as what disturbs a read only slows it
@@ -59,7 +59,7 @@ class WeightReader:
         seconds: of each time that it did.
     """
 
-    def __init__(self, package: PackageFolder, threads: int) -> None:
+    def __init__(self, package: Package, threads: int) -> None:
         file = _largest_file(package)
         self.size = min(file.stat().st_size, READ_BYTES)
         self._bytes = np.memmap(file, np.uint8, "r", shape=self.size)
@@ -168,6 +168,6 @@ def anonymous_bytes() -> int | None:
     return found[0] if found else None
 
 
-def _largest_file(package: PackageFolder) -> Path:
+def _largest_file(package: Package) -> Path:
     files = [package.weights_root / entry.name for entry in package.manifest.weights.files]
     return max(files or [package.graph], key=lambda file: file.stat().st_size)

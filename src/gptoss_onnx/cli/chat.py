@@ -164,8 +164,8 @@ class _Talk:
             )
         if is_verbose() or sys.stderr.isatty():
             seconds = generation.prefill_seconds + generation.decode_seconds
-            cached = f"{self._conversation.reused} of {len(answer.prompt)} prompt tokens were in the cache"
-            _note(f"({count} tokens in {seconds:.2f} s; {cached})")
+            cached = f"{self._conversation.reused} of {len(answer.prompt)} prompt tokens"
+            _note(f"({count} tokens in {seconds:.2f} s; {cached} were in the cache)")
 
     def _undo(self) -> None:
         _note(f"forgotten: {self._conversation.undo()}")

@@ -166,16 +166,3 @@ def one_line(text: str) -> str:
 def say(text: str, err: bool = False) -> None:
     """Print lines to stdout, or stderr; what strangers wrote in them cannot steer the terminal."""
     click.echo("\n".join(map(printable, text.split("\n"))), err=err)
-
-
-def file_size(count: int) -> str:
-    """Return a number of bytes as people say it, in powers of ten."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
-def count_of(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural but for one."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

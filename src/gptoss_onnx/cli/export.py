@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
-from gptoss_onnx.cli.console import (
-    Command,
-    count_of,
-    extra,
-    file_size,
-    let_threads_sleep,
-    say,
-    verbose_option,
-)
+from gptoss_onnx.cli.console import Command, extra, let_threads_sleep, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
 
@@ -170,10 +163,9 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         f"{count} {f'window {window}' if window else 'full'}"
         for window, count in sorted(windows.items())
     )
-    model = manifest.model
     lines = {
         "layers": f"{len(manifest.cache)} ({', '.join(kinds)})",
-        "experts": f"{model['num_local_experts']}, {model['num_experts_per_tok']} a token",
+        "experts": _experts(folder / manifest.graph),
         "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
         "weights": _weights(manifest),
         "lossy": ", ".join(manifest.lossy),
@@ -181,6 +173,18 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         "time": f"{seconds:.1f} s",
     }
     return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
+
+
+def _experts(graph: Path) -> str:
+    from gptoss_onnx.bench.footprint import mixtures
+    from gptoss_onnx.runtime.graph_file import GraphFile
+
+    kinds = mixtures(GraphFile.read(graph))
+    texts = (
+        f"{experts}, {taken} a token, in {count_of(layers, 'layer')}"
+        for (experts, taken), layers in sorted(kinds.items())
+    )
+    return "; ".join(texts)
 
 
 def _weights(manifest: "Manifest") -> str:
@@ -192,7 +196,8 @@ def _weights(manifest: "Manifest") -> str:
     }
     placed = [entry for entry in weights.files if entry.origin == "checkpoint"]
     size = sum(entry.size for entry in placed)
-    text = f"{count_of(len(placed), 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
+    files = count_of(len(placed), "file")
+    text = f"{files} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
     computed = (
         f"{entry.name} computed ({file_size(entry.size)})"
         for entry in weights.files

@@ -24,7 +24,7 @@ from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime import (
-        PackageFolder,
+        Package,
         Prompt,
         Sampling,
         Session,
@@ -215,10 +215,10 @@ def _check_flags(
         raise click.UsageError("--reasoning-effort is part of a chat: add --chat")
 
 
-def _open_tokenizer(package: "PackageFolder", needed: bool) -> "Tokenizer | None":
+def _open_tokenizer(package: "Package", needed: bool) -> "Tokenizer | None":
     """Return the package's tokenizer; None where it has none and none is needed."""
+    from gptoss_onnx.package import TOKENIZER_FILE
     from gptoss_onnx.runtime import Tokenizer
-    from gptoss_onnx.runtime.text import TOKENIZER_FILE
 
     return (
         Tokenizer.open(package.folder)
@@ -246,7 +246,7 @@ def _prompt(
     )
 
 
-def _check_prompt(package: "PackageFolder", prompt: "Prompt") -> None:
+def _check_prompt(package: "Package", prompt: "Prompt") -> None:
     from gptoss_onnx.runtime.text_generation import check_prompt
 
     if not prompt.ids:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import click
 
-from gptoss_onnx.cli.console import count_of, extra, file_size, say, verbose_option
+from gptoss_onnx.amounts import count_of, file_size
+from gptoss_onnx.cli.console import extra, say, verbose_option
 from gptoss_onnx.cli.progress import progress_on_stderr
 
-SHAPE_OPTIONS = {  # flag: field of ModelConfig, and what it counts
+SHAPE_OPTIONS = {  # flag: field of DecoderConfig, and what it counts
     "--hidden-size": ("hidden_size", "Width of the residual stream."),
     "--intermediate-size": ("intermediate_size", "Width of one expert."),
     "--vocab-size": ("vocab_size", "Token ids."),

@@ -12,7 +12,8 @@ from typing import Any, Self, TextIO
 
 import click
 
-from gptoss_onnx.cli.console import Invocation, file_size
+from gptoss_onnx.amounts import file_size
+from gptoss_onnx.cli.console import Invocation
 from gptoss_onnx.progress import Unit
 
 REDRAWN_AFTER = 0.2  # seconds

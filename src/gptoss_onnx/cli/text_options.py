@@ -65,7 +65,8 @@ def sampling_options(command: Command) -> Command:
             "stop_tokens",
             multiple=True,
             metavar="TOKEN",
-            help="Token to stop after besides the package's, an id or a special token such as <|end|>.",
+            help="Token to stop after besides the package's: an id, or a special token such as "
+            "<|end|>.",
         ),
         click.option(
             "--seed", type=int, help="Of the random choices; without it each run differs."

@@ -86,6 +86,7 @@ def validate(
         checkpoint = find_checkpoint(reference, revision, download, display)
         display.begin("loading PyTorch and ONNX Runtime")
         with extra("export,cpu"):
+            from gptoss_onnx.package import PARITY_FILE
             from gptoss_onnx.validation import validate as run_validation
             from gptoss_onnx.validation import validate_client, write_golden_vectors
 
@@ -100,7 +101,7 @@ def validate(
                 activations=activations,
                 progress=display,
             )
-            name = "parity.json"
+            name = PARITY_FILE
         else:
             found = validate_client(package, checkpoint, runtime, client, display)
             name = f"parity-{runtime}.json"

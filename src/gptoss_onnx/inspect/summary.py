@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from gptoss_onnx.cli.console import count_of, file_size
-from gptoss_onnx.cli.findings import Findings
+from gptoss_onnx.amounts import count_of, file_size
+from gptoss_onnx.inspect.findings import Findings
 from gptoss_onnx.manifest import TensorSpec
 
 # long, told elsewhere, or always alike

@@ -10,16 +10,19 @@ from typing import Any, Literal, Self
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.manifest import FORMAT, FORMAT_VERSION, CacheLayer, Manifest, WeightFile
+from gptoss_onnx.package import (
+    GOLDEN_FILE,
+    PARITY_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILE,
+    Package,
+    read_own_json,
+)
 from gptoss_onnx.runtime.cache_layout import slot_bytes
-from gptoss_onnx.runtime.chat import TEMPLATE_FILE, TOKENIZER_CONFIG
-from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
-from gptoss_onnx.runtime.package import PackageFolder, is_shared, read_own_json
-from gptoss_onnx.runtime.text import TOKENIZER_FILE
+from gptoss_onnx.runtime.target import CONTRACTS
 from gptoss_onnx.runtime.weight_files import check_weight_file
-
-GOLDEN_FILE = "golden/golden.json"
-PARITY_FILE = "parity.json"
 
 State = Literal["unchanged", "changed", "missing"]
 
@@ -66,7 +69,7 @@ class Findings:
     def of(cls, folder: Path) -> Self:
         """Look at a package folder; raises PackageError where it is none."""
         manifest = Manifest.read(folder)
-        package = PackageFolder(folder, manifest)
+        package = Package(folder, manifest)
         graph = package.graph
         config = read_own_json(folder, TOKENIZER_CONFIG)
         return cls(
@@ -84,7 +87,7 @@ class Findings:
                 FileState(
                     entry.name,
                     entry.size,
-                    _state(package.weight_path(entry), entry, is_shared(manifest, entry)),
+                    _state(package.weight_path(entry), entry, package.is_shared(entry)),
                 )
                 for entry in manifest.weights.files
             ),
@@ -130,7 +133,7 @@ class Findings:
 
 def _cache(index: int, layer: CacheLayer, manifest: Manifest) -> LayerCache:
     plenty = layer.window + PREFILL_CHUNK  # a capacity at which the ring no longer grows
-    layout = cache_layout(manifest.target)
+    layout = CONTRACTS[manifest.target].layout
     ring = (
         layout.slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK)
         if layer.window

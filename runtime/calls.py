@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.runtime.binding import Binding, empty_logits
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.request import Request, Step
+from gptoss_onnx.runtime.request import GraphCall, Request
+from gptoss_onnx.runtime.target import CallInputs
 
 
 def run_request(
@@ -20,7 +21,7 @@ def run_request(
 ) -> NDArray[np.float32]:
     """Run a request in as many calls as the cache needs, and return its logits (B, kept, V).
 
-    Zeros where a position lies in a row's padding. Raises what `run_step` raises; the calls before
+    Zeros where a position lies in a row's padding. Raises what `run_call` raises; the calls before
     stay in the cache then.
     """
     shape = (*request.wanted.shape, vocab)
@@ -28,28 +29,29 @@ def run_request(
     answer = None
     while begin < longest:
         end = begin + cache.columns(longest - begin)
-        step = request.step(begin, end)
-        logits = run_step(binding, cache, step)
+        call = request.call(begin, end)
+        logits = run_call(binding, cache, call)
         if end - begin == longest and request.wanted.all() and logits.shape == shape:
             return logits  # the whole answer in one call
         if answer is None:
             answer = empty_logits(shape)
-        answer[step.rows, step.places] = logits[step.rows, step.columns]
+        answer[call.rows, call.places] = logits[call.rows, call.taken]
         begin = end
     return empty_logits(shape) if answer is None else answer
 
 
-def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32]:
-    """Run `step` after what `cache` holds, advance it, and return fresh logits (B, kept, V).
+def run_call(binding: Binding, cache: KVCache, call: GraphCall) -> NDArray[np.float32]:
+    """Run `call` after what `cache` holds, advance it, and return fresh logits (B, kept, V).
 
     Raises:
         RuntimeUnavailable: ONNX Runtime failed.
         PackageError: the cache is float16 and holds numbers that are not finite, which is why the
             graph failed or its logits are not finite either.
     """
-    cache.mark_writing(step.input_ids.shape[1])
+    inputs = CallInputs(call.input_ids, cache.lengths, call.new_lengths, call.logit_positions)
+    cache.mark_writing(call.input_ids.shape[1])
     try:
-        logits = binding.run(step.input_ids, cache.lengths, step.new_lengths, step.logit_positions)
+        logits = binding.run(inputs)
     except BaseException as error:  # an interrupt cuts a call off as well
         cache.mark_failed()
         if isinstance(error, RuntimeUnavailable):
@@ -57,7 +59,7 @@ def run_step(binding: Binding, cache: KVCache, step: Step) -> NDArray[np.float32
         raise
     if cache.dtype == "float16" and not math.isfinite(float(logits.max())):
         _check_overflow(cache, None)
-    cache.advance(step.new_lengths, step.input_ids)
+    cache.advance(call.new_lengths, call.input_ids)
     return logits
 
 
