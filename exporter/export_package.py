@@ -13,21 +13,17 @@ import torch
 
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
+from gptoss_onnx.choices import ExpertForm, KvDtype, ProjectionForm, Provider, Target, WeightMode
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.dense_int8 import convert_dense
 from gptoss_onnx.exporter.golden import write_golden
-from gptoss_onnx.exporter.options import Dense, Experts, KvDtype, Options, WeightMode
+from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
-from gptoss_onnx.exporter.ort.lower import (
-    check_cuda_checkpoint,
-    check_int4_checkpoint,
-    check_ort_config,
-    lower_to_ort,
-)
+from gptoss_onnx.exporter.ort.lower import lower_to_ort
 from gptoss_onnx.exporter.replicate import replicate
 from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
@@ -47,9 +43,7 @@ from gptoss_onnx.manifest import (
     CacheLayer,
     Manifest,
     OpUse,
-    Provider,
     RoundedWeights,
-    Target,
     TensorSpec,
     Weights,
 )
@@ -72,8 +66,8 @@ def export(
     target: Target = "portable",
     provider: Provider = "cpu",
     weights: WeightMode | None = None,
-    dense: Dense = "checkpoint",
-    experts: Experts = "checkpoint",
+    dense: ProjectionForm = "checkpoint",
+    experts: ExpertForm = "checkpoint",
     kv_dtype: KvDtype | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -109,17 +103,18 @@ def export(
         PackageError: the output cannot be written; nothing is left behind.
         InputError: an option has no such value, or two do not go together.
     """
-    options = Options.choose(target, provider, weights, dense, experts, kv_dtype)
+    options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype)
     progress = progress or LoggedProgress(logger)
     output = Path(output).absolute()
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
+        options.check_checkpoint(opened)
         _check_finite(opened, options, progress)
         make = _make_ort if target == "ort" else _make_portable
         made = make(opened, folder, options, progress)
         progress.begin("checking and writing the graph")
         proto = ir.to_proto(made.graph)
-        check_graph(proto)
+        check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = copy_side_files(opened, folder)
         settings = write_generation_config(opened, folder)
@@ -145,7 +140,7 @@ class _Made:
 
 
 def _make_portable(
-    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> _Made:
     # Placed first: what may be refused comes before what is slow.
     placement = place_weights(checkpoint, folder, options.weights, progress)
@@ -158,12 +153,9 @@ def _make_portable(
     return _Made(graph, describe_weights(checkpoint, placement, folder, computed), lossy)
 
 
-def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress) -> _Made:
-    check_ort_config(checkpoint.config)
-    if options.provider == "cuda":
-        check_cuda_checkpoint(checkpoint)
-    if options.experts == "int4":
-        check_int4_checkpoint(checkpoint)
+def _make_ort(
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
+) -> _Made:
     graph = _trace(checkpoint, options.kv_dtype, progress)
     lower_to_ort(graph, checkpoint, folder, options.provider, options.experts, progress)
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
@@ -184,7 +176,7 @@ def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.
     return graph
 
 
-def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:
+def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
     """Refuse weights that are not numbers, if this export reads the weights anyway.
 
     It reads none of a large checkpoint that it links or refers to; `validate` checks these.
@@ -210,7 +202,7 @@ def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
 
 
 def _write_golden_if_small(
-    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> None:
     size = _size(checkpoint)
     if size >= GOLDEN_LIMIT:
@@ -231,7 +223,7 @@ def _describe(
     settings: Mapping[str, Any],
     proto: onnx.ModelProto,
     made: _Made,
-    options: Options,
+    options: ExportOptions,
     tokenizer_files: tuple[str, ...],
 ) -> Manifest:
     versions = {entry.domain: entry.version for entry in proto.opset_import}
@@ -262,7 +254,7 @@ def _describe(
     )
 
 
-def _rounded(options: Options) -> tuple[RoundedWeights, ...]:
+def _rounded(options: ExportOptions) -> tuple[RoundedWeights, ...]:
     dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
     experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
     return ((dense,) if options.dense == "int8" else ()) + (

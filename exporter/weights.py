@@ -13,9 +13,9 @@ from typing import Literal
 import onnx_ir as ir
 
 from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.choices import WeightMode
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
-from gptoss_onnx.exporter.options import WeightMode
 from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.progress import Progress

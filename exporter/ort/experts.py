@@ -14,19 +14,18 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.exporter.computed_weights import OwnWeights
 from gptoss_onnx.exporter.nodes import CONTRIB, constant, make_node, replace
-from gptoss_onnx.exporter.options import Experts
-from gptoss_onnx.manifest import Provider
 
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
 def lower_experts(
-    model: ir.Model, weights: OwnWeights, provider: Provider, experts: Experts
+    model: ir.Model, weights: OwnWeights, provider: Provider, experts: ExpertForm
 ) -> None:
     """Replace every mixture of experts of `model` in place; the weights are added to `weights`."""
     for node in [node for node in model.graph if node.domain == DOMAIN and node.op_type in OPS]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptoss_onnx.manifest import Provider
+from gptoss_onnx.choices import Provider
 from gptoss_onnx.package import GENAI_CONFIG
 from gptoss_onnx.reference.config import DecoderConfig
 

@@ -12,7 +12,13 @@ from gptoss_onnx.reference.architectures.glm import GLM
 from gptoss_onnx.reference.architectures.gpt2 import GPT2
 from gptoss_onnx.reference.architectures.gpt_oss import GPT_OSS
 from gptoss_onnx.reference.architectures.gpt_oss_lab import GPT_OSS_LAB
+from gptoss_onnx.reference.architectures.llama import LLAMA
+from gptoss_onnx.reference.architectures.mistral import MISTRAL
+from gptoss_onnx.reference.architectures.mixtral import MIXTRAL
 from gptoss_onnx.reference.architectures.openai_gpt import OPENAI_GPT
+from gptoss_onnx.reference.architectures.qwen2 import QWEN2
+from gptoss_onnx.reference.architectures.qwen3 import QWEN3
+from gptoss_onnx.reference.architectures.qwen3_moe import QWEN3_MOE
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.model_type: architecture
@@ -23,6 +29,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         OPENAI_GPT,
         BLOOM,
         GLM,
+        LLAMA,
+        MISTRAL,
+        MIXTRAL,
+        QWEN2,
+        QWEN3,
+        QWEN3_MOE,
     )
 }
 DEFAULT = GPT_OSS.model_type

@@ -1,6 +1,5 @@
 """Time a package, and measure in the same run what the machine can do."""
 
-import os
 import time
 from collections.abc import Callable
 

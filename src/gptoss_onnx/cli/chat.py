@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, say, verbose_option
 from gptoss_onnx.cli.text_options import (
     reasoning_options,
@@ -50,9 +51,9 @@ def chat(
     reasoning_effort: str | None,
     show_reasoning: bool,
     max_new_tokens: int | None,
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
-    provider: Literal["cpu", "cuda"],
+    kernels: Kernels,
+    activations: Activations,
+    provider: Provider,
     threads: int | None,
     **options: Any,
 ) -> None:

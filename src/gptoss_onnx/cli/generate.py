@@ -6,10 +6,11 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
 from gptoss_onnx.cli.text_options import (
     read_prompt,
@@ -90,9 +91,9 @@ def generate(
     reasoning_effort: str | None,
     show_reasoning: bool,
     max_new_tokens: int | None,
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
-    provider: Literal["cpu", "cuda"],
+    kernels: Kernels,
+    activations: Activations,
+    provider: Provider,
     threads: int | None,
     as_json: bool,
     **options: Any,

@@ -6,10 +6,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 import click
 
+from gptoss_onnx.choices import Provider
 from gptoss_onnx.cli.console import Command, kernel_options
 from gptoss_onnx.errors import InputError
 
@@ -96,7 +97,7 @@ def reasoning_options(command: Command) -> Command:
 def session_options(command: Command) -> Command:
     """Add what runs the package, and on how many threads."""
     provider = click.option(
-        "--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
+        "--provider", type=click.Choice(get_args(Provider)), default="cpu", show_default=True
     )
     threads = click.option(
         "--threads", type=click.IntRange(min=1), help="Threads; without it one a core."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import (
     extra,
@@ -66,8 +67,8 @@ def validate(
     package: Path,
     reference: str,
     suite: Literal["quick", "full"],
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
+    kernels: Kernels,
+    activations: Activations,
     runtime: Literal["python", "cpp", "node", "browser"],
     client: str | None,
     report: Path | None,
