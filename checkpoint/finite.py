@@ -47,6 +47,8 @@ def first_non_finite(checkpoint: Checkpoint, progress: Progress | None = None) -
 def _first_bad(flat: Tensor) -> int | None:
     """Index of the first element that is not finite."""
     for number, chunk in enumerate(flat.split(CHUNK)):
+        if flat.dtype == torch.float8_e4m3fn:
+            chunk = chunk.float()
         if flat.dtype == torch.uint8:
             suspicious = bool(chunk.max() == E8M0_NAN)
         else:

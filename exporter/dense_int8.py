@@ -6,18 +6,21 @@ embedding, where lm_head is tied to it) and whose input width is a multiple of 3
 biases, and projections of other widths, with the checkpoint's weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+from torch import Tensor
 
 from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.checkpoint.tensors import TensorInfo
+from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
-from gptoss_onnx.custom_ops.linear_int8 import BLOCK
-from gptoss_onnx.errors import InputError
-from gptoss_onnx.exporter.int8_file import Projection, write_int8_file
+from gptoss_onnx.custom_ops.linear_int8 import BLOCK, quantize_int8
+from gptoss_onnx.errors import CheckpointError, InputError
+from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.exporter.nodes import make_node, replace
 from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import Progress
@@ -25,6 +28,7 @@ from gptoss_onnx.reference.dense_int8 import LM_HEAD, int8_names
 
 _KINDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", LM_HEAD: LM_HEAD}
 _EMBEDDING = "model.embed_tokens"
+_ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,11 @@ def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progres
     """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the
     manifest says it.
 
-    `progress` hears how many bytes of the checkpoint are converted.
+    `progress` hears how many bytes are written.
 
     Raises:
         InputError: no projection has an input width that is a multiple of 32.
-        PackageError, CheckpointError: as from `write_int8_file`.
+        PackageError, CheckpointError: as from `ComputedWeights.write`; a weight is not finite.
     """
     matches = [match for node in model.graph for match in _match(node, checkpoint)]
     chosen = [match for match in matches if match.depth % BLOCK == 0]
@@ -59,13 +63,48 @@ def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progres
             "least one of q, k, v, o "
             "and lm_head; export with --dense checkpoint"
         )
-    projections = [Projection(match.name, match.source) for match in chosen]
-    tensors = write_int8_file(folder / INT8_FILE, projections, progress)
+    weights = ComputedWeights()
     for match in chosen:
-        _replace(model.graph, match, tensors)
+        hidden, _, *bias = match.node.inputs  # no bias, or an omitted one, or one
+        operands = weights.add(model.graph, quantizing(checkpoint, match.source.name, match.name))
+        new = make_node(match.node, "LinearInt8", [hidden, *operands, *bias], domain=DOMAIN)
+        replace(model.graph, match.node, [new])
+    weights.write(
+        folder / INT8_FILE,
+        what="the int8 weights",
+        doing="quantizing the dense weights to int8",
+        alignment=_ALIGNMENT,
+        progress=progress,
+    )
     attach_bodies(model)
     left = [match for match in matches if match not in chosen]
     return _describe(chosen, left)
+
+
+def quantizing(checkpoint: Checkpoint, source: str, projection: str) -> Conversion:
+    """Return how a projection's weight (R, C) becomes int8 (R, C) with float32 scales (R, C/32).
+
+    Args:
+        checkpoint: where the weight is.
+        source: its name there.
+        projection: what the new tensors are named after.
+    """
+    rows, depth = checkpoint.tensors[source].shape
+    weight, scales = int8_names(projection)
+    planned = (
+        PlannedTensor(weight, "I8", (rows, depth)),
+        PlannedTensor(scales, "F32", (rows, depth // BLOCK)),
+    )
+
+    def convert(first: int, end: int) -> Sequence[Tensor]:
+        quantized, scales = quantize_int8(checkpoint.load(source)[first:end])
+        if not scales.isfinite().all():
+            raise CheckpointError(
+                f"{source}: not finite in rows {first} to {end - 1}: int8 cannot hold it"
+            )
+        return quantized, scales
+
+    return Conversion(planned, rows, depth, convert)
 
 
 def _match(node: ir.Node, checkpoint: Checkpoint) -> list[_Match]:
@@ -78,34 +117,6 @@ def _match(node: ir.Node, checkpoint: Checkpoint) -> list[_Match]:
     name = LM_HEAD if projection == _EMBEDDING else projection
     kind = _KINDS.get(name.rpartition(".")[2])
     return [] if kind is None else [_Match(node, name, kind, checkpoint.tensors[weight.name])]
-
-
-def _replace(graph: ir.Graph, match: _Match, tensors: Mapping[str, ir.ExternalTensor]) -> None:
-    old = match.node
-    operands = [_initializer(graph, tensors[name]) for name in int8_names(match.name)]
-    bias = old.inputs[2:]  # none, or an omitted one, or one
-    assert old.name is not None
-    name = old.name.replace("Linear", "LinearInt8")
-    new = ir.Node(
-        DOMAIN, "LinearInt8", [old.inputs[0], *operands, *bias], name=name, version=old.version
-    )
-    found, output = old.outputs[0], new.outputs[0]
-    output.name = f"{name}.output"
-    output.type, output.shape = found.type, found.shape
-    ir.convenience.replace_nodes_and_values(graph, old, [old], [new], [found], [output])
-    if not graph.initializers[match.source.name].uses():  # a tied embedding is still looked up
-        graph.initializers.pop(match.source.name)
-
-
-def _initializer(graph: ir.Graph, tensor: ir.ExternalTensor) -> ir.Value:
-    value = ir.Value(
-        name=tensor.name,
-        shape=ir.Shape(tensor.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _describe(chosen: list[_Match], left: list[_Match]) -> str:

@@ -32,7 +32,7 @@ from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.exporter.weights import (
     attach_weights,
-    describe_own_weights,
+    describe_computed_weights,
     describe_weights,
     name_weights,
     place_weights,
@@ -161,7 +161,7 @@ def _make_ort(
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
     lossy += (EXPERTS_INT4,) if options.experts == "int4" else ()
     exact = options.experts == "checkpoint"
-    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS, exact), lossy)
+    return _Made(graph, describe_computed_weights(checkpoint, folder, ORT_WEIGHTS, exact), lossy)
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:

@@ -109,7 +109,7 @@ def describe_weights(
     )
 
 
-def describe_own_weights(
+def describe_computed_weights(
     checkpoint: Checkpoint, folder: Path, computed: str, exact: bool
 ) -> Weights:
     """Return the manifest's record of weights that all lie in one computed file, `exact` where none

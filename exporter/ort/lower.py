@@ -14,13 +14,13 @@ import onnx_ir as ir
 from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
-from gptoss_onnx.exporter.computed_weights import OwnWeights
 from gptoss_onnx.exporter.nodes import CONTRIB
 from gptoss_onnx.exporter.ort.attention import lower_attention
 from gptoss_onnx.exporter.ort.bfloat16 import lower_to_bfloat16
 from gptoss_onnx.exporter.ort.experts import lower_experts
 from gptoss_onnx.exporter.ort.interface import drop_unused_inputs, lower_interface
 from gptoss_onnx.exporter.ort.linear import lower_linear
+from gptoss_onnx.exporter.ort.weights import OrtWeights
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.progress import Progress
 
@@ -52,7 +52,7 @@ def lower_to_ort(
         CheckpointError: a file of the checkpoint has become shorter.
     """
     graph = model.graph
-    weights = OwnWeights(checkpoint)
+    weights = OrtWeights(checkpoint)
     lengths = lower_interface(model)
     lower_attention(model, lengths.last_positions, lengths.total)
     lower_experts(model, weights, provider, experts)

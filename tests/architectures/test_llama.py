@@ -1,11 +1,14 @@
 """Llama against transformers' LlamaForCausalLM, from checkpoints that transformers wrote."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from support.architecture_judge import Case
-from support.transformers_models import as_version_4
+from support.transformers_models import Judged, as_version_4
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}
 YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32}
@@ -28,6 +31,14 @@ def test_the_reference(changes: dict[str, object], tmp_path: Path) -> None:
     case.check_reference()
     as_version_4(tmp_path)
     case.check_reference()
+
+
+def test_a_stored_head_counts_although_config_json_says_tied(tmp_path: Path) -> None:
+    folder = Case.write("llama", {}, tmp_path).judged.folder
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    Case(Judged(model.eval(), folder, model.config.vocab_size)).check_reference()
 
 
 def test_packages(tmp_path: Path) -> None:

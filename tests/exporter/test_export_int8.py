@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 import gptoss_onnx
 from gptoss_onnx.custom_ops.linear_int8 import quantize_int8
 from gptoss_onnx.errors import CheckpointError, InputError, PackageError
-from gptoss_onnx.exporter import Package, export, int8_file
+from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import LoggedProgress
@@ -205,52 +206,58 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_the_checkpoint_is_not_written_over(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_file_of_the_checkpoint_is_not_written_over(tmp_path: Path) -> None:
     """A link of that name in the package would lead into the checkpoint."""
     (tmp_path / "theirs").write_text("weights")
     os.link(tmp_path / "theirs", tmp_path / INT8_FILE)
-    with open_checkpoint(tiny_checkpoint) as checkpoint:
-        source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]
     with pytest.raises(PackageError, match="the checkpoint has a file of this name"):
-        int8_file.write_int8_file(tmp_path / INT8_FILE, [int8_file.Projection("q", source)], QUIET)
+        ComputedWeights().write(
+            tmp_path / INT8_FILE, what="they", doing="writing", alignment=8, progress=QUIET
+        )
     assert (tmp_path / "theirs").read_text() == "weights"
 
 
 def test_quantizing_streams(tmp_path: Path) -> None:
     """A matrix of 256 MB is quantized in a few MB of anonymous memory."""
+    config = tiny_config(
+        num_layers=1, hidden_size=2048, vocab_size=1 << 16, tie_word_embeddings=False
+    )
+    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
     code = """
 import logging
 import sys
 from pathlib import Path
+import onnx_ir as ir
 import torch
-from gptoss_onnx.exporter import int8_file
+from gptoss_onnx.exporter import dense_int8
+from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.progress import LoggedProgress
-from gptoss_onnx.checkpoint.tensors import TensorInfo
+from gptoss_onnx.reference import open_checkpoint
 
-progress = LoggedProgress(logging.getLogger())
-def anonymous(key="RssAnon"):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
+def anonymous():
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 peak = 0
-quantize = int8_file.quantize_int8
+quantize = dense_int8.quantize_int8
 def watched(weight):
     global peak
     peak = max(peak, anonymous())
     return quantize(weight)
 
-folder, rows, depth = Path(sys.argv[1]), 1 << 16, 2048
-with (folder / "weights").open("wb") as file:
-    file.truncate(2 * rows * depth)
-quantize(torch.ones(64, depth))  # what torch allocates once
-int8_file.quantize_int8 = watched
-before = anonymous()
-source = TensorInfo("w", "BF16", (rows, depth), folder / "weights", 0, 2 * rows * depth)
-int8_file.write_int8_file(folder / "int8", [int8_file.Projection("p", source)], progress)
+quantize(torch.ones(64, 2048))  # what torch allocates once
+dense_int8.quantize_int8 = watched
+with open_checkpoint(sys.argv[1]) as checkpoint:
+    weights = ComputedWeights()
+    graph, source = ir.Graph([], [], nodes=[]), "lm_head.weight"
+    weights.add(graph, dense_int8.quantizing(checkpoint, source, "lm_head"))
+    before = anonymous()
+    progress = LoggedProgress(logging.getLogger())
+    weights.write(Path(sys.argv[2]), what="", doing="", alignment=8, progress=progress)
 print(peak - before)
 """
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    paths = [str(tmp_path / "checkpoint"), str(tmp_path / "int8")]
+    command = [sys.executable, "-c", code, *paths]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown < STREAMING_LIMIT
     assert (tmp_path / "int8").stat().st_size > 1 << 27

@@ -225,16 +225,17 @@ import sys
 from pathlib import Path
 import onnx_ir as ir
 import torch
-from gptoss_onnx.exporter import computed_weights as own_weights
+from gptoss_onnx.exporter.ort import weights as ort_weights
 from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference import open_checkpoint
 
 def anonymous():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 _, checkpoint, output, tensor, method, converter = sys.argv
 peak = 0
-convert = getattr(own_weights, converter)
+convert = getattr(ort_weights, converter)
 def watched(blocks):
     global peak
     converted = convert(blocks)
@@ -242,9 +243,9 @@ def watched(blocks):
     return converted
 
 convert(torch.zeros(2, 1, 16, dtype=torch.uint8))  # what torch allocates once
-setattr(own_weights, converter, watched)
+setattr(ort_weights, converter, watched)
 with open_checkpoint(checkpoint) as opened:
-    weights = own_weights.OwnWeights(opened)
+    weights = ort_weights.OrtWeights(opened)
     getattr(weights, method)(ir.Graph([], [], nodes=[]), tensor)
     before = anonymous()
     weights.write(Path(output), LoggedProgress(logging.getLogger()))
