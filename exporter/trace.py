@@ -22,7 +22,7 @@ from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.reference.decoder import Decoder
 
-# The ops that the reference calls; LinearInt8 takes the place of a Linear later (dense_int8.py).
+# The ops that the reference calls; int8_projections.py puts LinearInt8 in the place of a Linear.
 _TORCH_NAMES = {
     "SinkAttention": "sink_attention",
     "MoEDispatch": "moe_dispatch",

@@ -3,7 +3,7 @@ ONNX Runtime has.
 
 Interface and attention, experts and projections are a pass each, in `ort_*.py`, and bfloat16 for
 CUDA is one more. What they leave alone, embedding, norms and biases, keeps the checkpoint's tensors
-byte for byte. All weights go into one file of the package's own: the experts of the checkpoint's
+byte for byte. All weights go into one computed file: the experts of the checkpoint's
 files would be dead weight in it.
 """
 

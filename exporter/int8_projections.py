@@ -44,7 +44,9 @@ class _Match:
         return self.source.shape[1]
 
 
-def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
+def convert_projections(
+    model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress
+) -> str:
     """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the
     manifest says it.
 
