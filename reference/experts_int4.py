@@ -34,7 +34,10 @@ class MixtureOfExpertsInt4(nn.Module):
     """
 
     def __init__(
-        self, replaced: MixtureOfExperts, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]
+        self,
+        replaced: MixtureOfExperts,
+        gate_up: tuple[Tensor, Tensor],
+        down: tuple[Tensor, Tensor],
     ) -> None:
         super().__init__()
         self.router, self.attributes = replaced.router, replaced.attributes

@@ -21,7 +21,7 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -175,9 +175,8 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
 
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
-    make_checkpoint(
-        tmp_path / "checkpoint", tiny_document(layer_types=("full_attention",) * 2, num_hidden_layers=2)
-    )
+    document = tiny_document(layer_types=["full_attention"] * 2, num_hidden_layers=2)
+    make_checkpoint(tmp_path / "checkpoint", document)
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
@@ -264,10 +263,10 @@ def test_converting_streams(
     tmp_path: Path, experts: int, suffix: str, method: str, converter: str
 ) -> None:
     """Experts of 265 MB are written in less anonymous memory than they take."""
-    config = tiny_config(
+    document = tiny_document(
         num_hidden_layers=1, hidden_size=2880, intermediate_size=2880, num_local_experts=experts
     )
-    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
+    make_checkpoint(tmp_path / "checkpoint", document, sparse=True)
     tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"
     script = [sys.executable, "-c", STREAMING]
     command = [

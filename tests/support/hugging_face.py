@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import GptOssForCausalLM, Mxfp4Config
 from transformers.utils import logging
 
-from gptoss_onnx.reference import ModelConfig
+from gptoss_onnx.reference import DecoderConfig
 
 logging.disable_progress_bar()
 
@@ -47,6 +47,6 @@ def hugging_face_logits(model: GptOssForCausalLM, token_ids: Sequence[int]) -> t
     return model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
 
 
-def random_tokens(config: ModelConfig, count: int, seed: int) -> list[int]:
+def random_tokens(config: DecoderConfig, count: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(config.vocab_size, (count,), generator=generator).tolist()
