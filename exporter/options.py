@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.choices import (
     ExpertForm,
     KvDtype,
@@ -14,7 +15,6 @@ from gptoss_onnx.choices import (
     check_choice,
 )
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.checkpoint.open import Checkpoint
 
 HEAD_DIM_MULTIPLE = 8  # GroupQueryAttention takes no other
 MXFP4 = "hf-mxfp4"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 import numpy as np
@@ -20,7 +21,7 @@ from gptoss_onnx.errors import CheckpointError, InputError, PackageError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import INT8_FILE
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.validation import validate, write_golden_vectors
 from support.native_levels import needs_native
@@ -150,9 +151,14 @@ def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None
     assert all(case.passed for case in report.cases if case.name != LOSS), report.table()
 
 
+def _of_width_48(**heads: int) -> dict[str, Any]:
+    """Return the config.json of a model whose hidden size int8 and MXFP4 cannot have in blocks."""
+    return tiny_document(hidden_size=48, quantization_config=None, **heads)
+
+
 def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path) -> None:
-    config = tiny_config(hidden_size=48, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
-    make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
+    document = _of_width_48(num_attention_heads=4, num_key_value_heads=2)
+    make_checkpoint(tmp_path / "checkpoint", document)
     package = export(tmp_path / "checkpoint", tmp_path / "package", dense="int8")
     assert package.manifest.lossy == (
         "o in int8 (block 32); q, k, v and lm_head as in the checkpoint, whose input width is no "
@@ -163,8 +169,8 @@ def test_projections_of_other_widths_keep_the_checkpoints_weights(tmp_path: Path
 
 
 def test_a_model_of_other_widths_throughout_is_refused(tmp_path: Path) -> None:
-    config = tiny_config(hidden_size=48, num_attention_heads=3, num_key_value_heads=1, head_dim=16)
-    make_checkpoint(tmp_path / "checkpoint", config, layout="hf-bf16")
+    document = _of_width_48(num_attention_heads=3, num_key_value_heads=1)
+    make_checkpoint(tmp_path / "checkpoint", document)
     with pytest.raises(
         InputError, match="--dense int8: found input widths 48, expected a multiple of 32"
     ):

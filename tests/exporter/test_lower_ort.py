@@ -173,10 +173,8 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
 
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
-    make_checkpoint(
-        tmp_path / "checkpoint",
-        tiny_document(layer_types=("full_attention",) * 2, num_hidden_layers=2),
-    )
+    document = tiny_document(layer_types=["full_attention"] * 2, num_hidden_layers=2)
+    make_checkpoint(tmp_path / "checkpoint", document)
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
