@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.checkpoint.tensors import TensorInfo
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
@@ -24,6 +23,7 @@ from gptoss_onnx.exporter.nodes import make_node, replace
 from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.dense_int8 import LM_HEAD, int8_names
 
 _KINDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", LM_HEAD: LM_HEAD}

@@ -70,9 +70,8 @@ def trace(model: Decoder, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
         assert program is not None
         traced = program.model
         for name, value in traced.graph.initializers.items():
-            constant = constants.get(name)
-            known = constant is not None
-            value.const_value = ir.tensor(constant.numpy(), name=name) if known else None
+            known = name in constants
+            value.const_value = ir.tensor(constants[name].numpy(), name=name) if known else None
         onnxscript.optimizer.optimize_ir(traced)
     for name, constant in constants.items():
         setattr(model, name, constant)

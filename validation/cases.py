@@ -9,7 +9,7 @@ import onnx
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.check import check_onnx
-from gptoss_onnx.reference import Checkpoint, Decoder, DecoderConfig
+from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.runtime import Sampling
 from gptoss_onnx.validation import driving
@@ -32,7 +32,7 @@ class Setting:
     """
 
     drive: Drive
-    checkpoint: Checkpoint[DecoderConfig]
+    checkpoint: Checkpoint
     limits: Limits
 
 

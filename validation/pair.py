@@ -5,14 +5,14 @@ has.
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference import Checkpoint, Decoder, DecoderConfig
+from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.architecture import StoredNames
 from gptoss_onnx.reference.checkpoint import read_config
 from gptoss_onnx.reference.rounded import apply
 from gptoss_onnx.runtime import Package
 
 
-def check_pair(package: Package, checkpoint: Checkpoint[DecoderConfig], progress: Progress) -> None:
+def check_pair(package: Package, checkpoint: Checkpoint, progress: Progress) -> None:
     """Refuse a package of another model, and a reference that cannot be judged against.
 
     Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
@@ -38,7 +38,7 @@ def check_pair(package: Package, checkpoint: Checkpoint[DecoderConfig], progress
         )
 
 
-def reference_model(package: Package, checkpoint: Checkpoint[DecoderConfig]) -> Decoder:
+def reference_model(package: Package, checkpoint: Checkpoint) -> Decoder:
     """Return the reference with the weights that the package has.
 
     Raises PackageError if the package's rounded weights are not those of such a model.

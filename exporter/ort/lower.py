@@ -11,7 +11,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.nodes import CONTRIB
@@ -23,6 +22,7 @@ from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.exporter.ort.weights import OrtWeights
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
 CONTRIB_VERSION = 1
 E8M0_IR_VERSION = 12  # the first of ONNX that has FLOAT8E8M0

@@ -84,7 +84,8 @@ def _config_of(model: str) -> "DecoderConfig":
     if (Path(model) / MANIFEST_NAME).exists():
         return config_of(Manifest.read(model).model)
     with open_checkpoint(model) as checkpoint:
-        return checkpoint.config
+        config: DecoderConfig = checkpoint.config
+        return config
 
 
 def _measured() -> tuple[float | None, str]:
