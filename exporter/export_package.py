@@ -18,6 +18,7 @@ from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
 from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.int8_projections import convert_projections
@@ -88,8 +89,8 @@ def export(
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
             where they are; None is `link`, and for target `ort`, which always has a computed
             weight file, `copy`.
-        dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a computed weight file
-            (lossy).
+        dense: `checkpoint`, or `int8`: the projections of attention and dense feed-forward layers
+            and lm_head in 8 bits, in a computed weight file (lossy).
         experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half
             the bytes of the 8-bit ones that hold it (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
@@ -142,15 +143,19 @@ class _Made:
 def _make_portable(
     checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> _Made:
+    assembled = assembled_parameters(checkpoint, options.weights)
     # Placed first: what may be refused comes before what is slow.
-    placement = place_weights(checkpoint, folder, options.weights, progress)
+    placement = place_weights(checkpoint, folder, options.weights, assembled, progress)
     graph = _trace(checkpoint, options.kv_dtype, progress)
-    lossy = _lossy_cache(options.kv_dtype)
+    rounded = _lossy_weights(checkpoint)
+    computed: tuple[str, ...] = ()
     if options.dense == "int8":
-        lossy += (convert_projections(graph, checkpoint, folder, progress),)
+        rounded += (convert_projections(graph, checkpoint, folder, progress),)
+        computed = (INT8_FILE,)
+    computed = assemble(graph, checkpoint, assembled, folder, progress) + computed
     attach_weights(graph, checkpoint, placement)
-    computed = INT8_FILE if options.dense == "int8" else None
-    return _Made(graph, describe_weights(checkpoint, placement, folder, computed), lossy)
+    weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
+    return _Made(graph, weights, _lossy_cache(options.kv_dtype) + rounded)
 
 
 def _make_ort(
@@ -159,9 +164,10 @@ def _make_ort(
     graph = _trace(checkpoint, options.kv_dtype, progress)
     lower_to_ort(graph, checkpoint, folder, options.provider, options.experts, progress)
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
-    lossy += (EXPERTS_INT4,) if options.experts == "int4" else ()
-    exact = options.experts == "checkpoint"
-    return _Made(graph, describe_computed_weights(checkpoint, folder, ORT_WEIGHTS, exact), lossy)
+    rounded = _lossy_weights(checkpoint)
+    rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
+    weights = describe_computed_weights(checkpoint, folder, ORT_WEIGHTS, exact=not rounded)
+    return _Made(graph, weights, lossy + rounded)
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
@@ -199,6 +205,12 @@ def _size(checkpoint: Checkpoint) -> int:
 
 def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
     return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
+
+
+def _lossy_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what is lost of weights before any option rounds them."""
+    in_fp8 = any(parameter.scales for parameter in checkpoint.parameters.values())
+    return (FP8_LOSS,) if in_fp8 else ()
 
 
 def _write_golden_if_small(

@@ -120,6 +120,13 @@ class ExportOptions:
     def _not_with(self, checkpoint: Checkpoint) -> Iterator[str]:
         config = checkpoint.config
         head_dim, is_mxfp4 = config.layers[0].attention.head_dim, config.layout == MXFP4
+        views = all(parameter.view for parameter in checkpoint.parameters.values())
+        if self.weights == "reference" and not views:
+            yield (
+                "--weights reference: found experts stored one by one, or FP8, which the package "
+                "holds in another form, and ONNX Runtime looks for all weights below the "
+                "checkpoint's folder: choose --weights link or copy"
+            )
         if self.target == "ort" and head_dim % HEAD_DIM_MULTIPLE:
             yield (
                 f"--target ort: found head_dim {head_dim}, expected a multiple of "

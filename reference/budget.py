@@ -186,7 +186,8 @@ def _share(config: DecoderConfig, name: str) -> float:
 
 
 def _is_projection(name: str, kind: str, shape: tuple[int, ...]) -> bool:
-    matrix = kind in ("attention", "lm_head") and name.endswith(".weight") and "norm" not in name
+    kinds = ("attention", "feed-forward", "lm_head")
+    matrix = kind in kinds and name.endswith(".weight") and "norm" not in name
     return matrix and len(shape) == 2 and shape[-1] % INT8_BLOCK == 0
 
 

@@ -7,7 +7,7 @@ from gptoss_onnx.errors import InputError
 Target = Literal["portable", "ort"]
 Provider = Literal["cpu", "cuda"]
 WeightMode = Literal["link", "copy", "reference"]
-ProjectionForm = Literal["checkpoint", "int8"]  # of q, k, v, o and lm_head: --dense
+ProjectionForm = Literal["checkpoint", "int8"]  # of projections and lm_head: --dense
 ExpertForm = Literal["checkpoint", "int4"]
 KvDtype = Literal["float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "portable"]

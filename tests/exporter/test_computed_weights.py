@@ -11,7 +11,7 @@ import pytest
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.progress import LoggedProgress
-from gptoss_onnx.reference.dense_int8 import INT8_FILE
+from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
 
 QUIET = LoggedProgress(logging.getLogger(__name__))
@@ -62,7 +62,7 @@ int8_projections.quantize_int8 = watched
 with open_checkpoint(sys.argv[1]) as checkpoint:
     weights = ComputedWeights()
     graph, source = ir.Graph([], [], nodes=[]), "lm_head.weight"
-    weights.add(graph, int8_projections.quantizing(checkpoint, source, "lm_head"))
+    weights.add(graph, int8_projections.quantizing(checkpoint, checkpoint.named[source], "lm_head"))
     before = anonymous()
     progress = LoggedProgress(logging.getLogger())
     weights.write(Path(sys.argv[2]), what="", doing="", alignment=8, progress=progress)

@@ -105,7 +105,7 @@ def choice(
     WEIGHTS,
     "--dense",
     ProjectionForm,
-    "int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
+    "int8: projections and lm_head in 8 bits, in a file of the package's own. Lossy.",
     default="checkpoint",
 )
 @choice(
