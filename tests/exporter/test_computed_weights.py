@@ -10,9 +10,9 @@ import pytest
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
-from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.package import INT8_FILE
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.progress import LoggedProgress
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 
 QUIET = LoggedProgress(logging.getLogger(__name__))
 QUANTIZING_LIMIT = 32 << 20  # bytes
@@ -31,10 +31,10 @@ def test_a_file_of_the_checkpoint_is_not_written_over(tmp_path: Path) -> None:
 
 def test_quantizing_streams(tmp_path: Path) -> None:
     """A matrix of 256 MB is quantized in a few MB of anonymous memory."""
-    config = tiny_config(
-        num_layers=1, hidden_size=2048, vocab_size=1 << 16, tie_word_embeddings=False
+    document = tiny_document(
+        num_hidden_layers=1, hidden_size=2048, vocab_size=1 << 16, tie_word_embeddings=False
     )
-    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
+    make_checkpoint(tmp_path / "checkpoint", document, sparse=True)
     code = """
 import logging
 import sys
@@ -124,10 +124,10 @@ def test_converting_streams(
     tmp_path: Path, experts: int, suffix: str, method: str, converter: str
 ) -> None:
     """Experts of 265 MB are written in less anonymous memory than they take."""
-    config = tiny_config(
-        num_layers=1, hidden_size=2880, intermediate_size=2880, num_experts=experts
+    document = tiny_document(
+        num_hidden_layers=1, hidden_size=2880, intermediate_size=2880, num_local_experts=experts
     )
-    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
+    make_checkpoint(tmp_path / "checkpoint", document, sparse=True)
     tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"
     script = [sys.executable, "-c", CONVERTING]
     command = [
