@@ -135,7 +135,7 @@ class OrtWeights:
         return self._computed.add(graph, conversion)
 
     def _load(self, name: str) -> Tensor:
-        return self._checkpoint.load(name)  # type: ignore[no-any-return]
+        return self._checkpoint.load(name)
 
     def _rows(self, name: str) -> Tensor:
         """Return a tensor (…, C) as (n, C)."""
