@@ -1,4 +1,4 @@
-"""Checkpoint: the opened files of a checkpoint, whose tensors are mapped when they are asked for."""
+"""StoredCheckpoint: the opened files of a checkpoint, whose tensors are mapped when they are asked for."""
 
 import mmap
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from gptoss_onnx.files import open_regular
 Config = TypeVar("Config")
 
 
-class Checkpoint(Generic[Config]):
+class StoredCheckpoint(Generic[Config]):
     """An opened checkpoint, whose names, shapes, dtypes and extents were checked.
 
     A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:

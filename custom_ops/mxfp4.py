@@ -42,7 +42,9 @@ def decode_mxfp4(
     """
     # index_select takes a third of the time of a table indexed by a tensor
     pairs = _BYTE_TO_PAIR.to(blocks.device).index_select(0, blocks.flatten().int())
-    values = pairs.view(torch.float32).unflatten(0, (*scales.shape, BLOCK))  # (R, G, 32)
+    values: torch.Tensor = pairs.view(torch.float32).unflatten(
+        0, (*scales.shape, BLOCK)
+    )  # (R, G, 32)
     values *= SCALE_TO_FACTOR.to(scales.device)[scales.int()].unsqueeze(-1)
     return values.flatten(-2).to(dtype)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.choices import WeightMode
 from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
 from gptoss_onnx.package import ASSEMBLED
 from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
 FP8_LOSS = "FP8 weights times their scales rounded to bfloat16"
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line

@@ -20,8 +20,8 @@ from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
 from gptoss_onnx.exporter.check import check_onnx
-from gptoss_onnx.exporter.dense_int8 import convert_dense
 from gptoss_onnx.exporter.golden import write_golden
+from gptoss_onnx.exporter.int8_projections import convert_projections
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
@@ -87,10 +87,10 @@ def export(
         provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
             compute in bfloat16 (lossy), and the experts stay MXFP4.
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
-            where they are; None is `link`, and for target `ort`, which always has a weight file of
-            its own, `copy`.
+            where they are; None is `link`, and for target `ort`, which always has a computed
+            weight file, `copy`.
         dense: `checkpoint`, or `int8`: the projections of attention and dense feed-forward layers
-            and lm_head in 8 bits, in a file of the package's own (lossy).
+            and lm_head in 8 bits, in a computed weight file (lossy).
         experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half
             the bytes of the 8-bit ones that hold it (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
@@ -150,7 +150,7 @@ def _make_portable(
     rounded = _lossy_weights(checkpoint)
     computed: tuple[str, ...] = ()
     if options.dense == "int8":
-        rounded += (convert_dense(graph, checkpoint, folder, progress),)
+        rounded += (convert_projections(graph, checkpoint, folder, progress),)
         computed = (INT8_FILE,)
     computed = assemble(graph, checkpoint, assembled, folder, progress) + computed
     attach_weights(graph, checkpoint, placement)

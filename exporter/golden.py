@@ -19,13 +19,12 @@ import torch
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import read_file
+from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
-FOLDER = "golden"
-FILE = "golden.json"
 GREEDY_TOKENS = 64
 TOP = 64
 SAMPLED = 256
@@ -68,9 +67,10 @@ def write_golden(model: Decoder, folder: Path, tokenizer_file: Path | None) -> N
     """
     with _threads_for(model):
         document = _document(model, tokenizer_file)
-    (folder / FOLDER).mkdir()
+    path = folder / GOLDEN_FILE
+    path.parent.mkdir()
     text = json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n"
-    (folder / FOLDER / FILE).write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager

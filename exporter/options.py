@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.choices import (
     ExpertForm,
     KvDtype,
@@ -15,6 +14,7 @@ from gptoss_onnx.choices import (
     check_choice,
 )
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
 HEAD_DIM_MULTIPLE = 8  # GroupQueryAttention takes no other
 MXFP4 = "hf-mxfp4"

@@ -12,14 +12,13 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.choices import WeightMode
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
 from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.config import DecoderConfig
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
 COPIED_AT_ONCE = 8 << 20  # bytes
 _SHA256_DIGITS = 64
@@ -81,7 +80,7 @@ def place_weights(
     return Placement(mode, None, files)
 
 
-def name_weights(model: ir.Model, checkpoint: Checkpoint[DecoderConfig]) -> None:
+def name_weights(model: ir.Model, checkpoint: Checkpoint) -> None:
     """Give every weight, in place, its name in the checkpoint in place of the decoder's."""
     initializers = model.graph.initializers
     for canonical, parameter in checkpoint.parameters.items():

@@ -61,6 +61,7 @@ class Architecture:
         read: config.json and the names of the stored tensors → configuration; notes problems.
         tiny: config.json of a small model that has every feature, no two sizes alike.
         presets: config.json of published shapes, by name.
+        aliases: shorter names of presets, alias → name.
         modules: canonical module path → stored one, where they differ; paths within a layer are
             relative to it, and the longest path that fits counts.
         prefix: the beginning of stored names that a checkpoint of the bare model leaves out.
@@ -76,6 +77,7 @@ class Architecture:
     read: Callable[[Fields, StoredNames], DecoderConfig]
     tiny: Mapping[str, Any]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

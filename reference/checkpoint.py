@@ -5,13 +5,13 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import CONFIG
 from gptoss_onnx.checkpoint.locate import locate
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.shards import read_shards
 from gptoss_onnx.checkpoint.tensors import compare
 from gptoss_onnx.errors import CheckpointError
@@ -21,6 +21,7 @@ from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
 
+Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
 # Why a tensor is not expected, by the end of its name.
 _REASONS = {
     "q_proj.bias": " although config.json says attention_bias: false",
@@ -30,9 +31,7 @@ _REASONS = {
 }
 
 
-def open_checkpoint(
-    source: str | os.PathLike[str], cache_dir: Path | None = None
-) -> Checkpoint[DecoderConfig]:
+def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
     """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local cache.
 
     Reads `config.json` and the safetensors headers, no weights.
@@ -69,7 +68,7 @@ def open_checkpoint(
         problems.add(line)
     problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    return Checkpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
+    return StoredCheckpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
 
 
 def read_config(

@@ -61,17 +61,16 @@ def read_attention(fields: Fields, theta: float = THETA) -> tuple[AttentionConfi
     return plain_attention(heads, kv_heads, head_dim, rope), longest
 
 
-def read_bias(fields: Fields, names: StoredNames) -> dict[str, bool]:
-    """Return which projections of attention have a bias, as arguments of AttentionConfig.
+def with_bias(attention: AttentionConfig, fields: Fields, names: StoredNames) -> AttentionConfig:
+    """Return attention whose projections have the biases that config.json says.
 
-    Where config.json has no attention_bias, the stored tensors say it.
+    Where it has no attention_bias, the stored tensors say it.
     """
-    if "attention_bias" in fields.document:
-        return dict.fromkeys(("bias", "output_bias"), fields.boolean("attention_bias"))
-    return {
-        "bias": names.has(".self_attn.q_proj.bias"),
-        "output_bias": names.has(".self_attn.o_proj.bias"),
-    }
+    bias, output_bias = (
+        fields.boolean("attention_bias", absent=names.has(f".self_attn.{projection}.bias"))
+        for projection in ("q_proj", "o_proj")
+    )
+    return replace(attention, bias=bias, output_bias=output_bias)
 
 
 def check_multiple(fields: Fields, key: str, size: int, of: str, unit: int) -> None:

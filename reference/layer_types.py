@@ -18,10 +18,9 @@ def read_windows(fields: Fields, slides: Callable[[int], bool]) -> tuple[int, ..
     """
     count = fields.integer("num_hidden_layers", most=MOST_LAYERS)
     kinds = _read_layer_types(fields, count, slides)
-    if SLIDING not in kinds and not fields.has("sliding_window"):
-        return (0,) * count
+    unknown = not kinds and fields.has("sliding_window")  # the kinds are wrong, so judge it as well
     expected = "an integer of at least 1 (null only where every layer is full)"
-    window = fields.integer("sliding_window", expected) if SLIDING in kinds else 0
+    window = fields.integer("sliding_window", expected) if SLIDING in kinds or unknown else 0
     return tuple(window if kind == SLIDING else 0 for kind in kinds)
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from gptoss_onnx.checkpoint.tensors import element_count
 from gptoss_onnx.checkpoint.writer import PlannedTensor
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
-from gptoss_onnx.reference.layers import MXFP4_BLOCK
 
 CHUNK = 1 << 20  # elements drawn together; the values do not depend on it
 E8M0_BIAS = 127
@@ -84,7 +84,7 @@ def _scales(
     """E8M0 exponents within a factor of two of the one that gives the weights a spread of
     1/√fan_in.
     """
-    fan_in = tensor.shape[-1] * MXFP4_BLOCK
+    fan_in = tensor.shape[-1] * BLOCK
     centre = E8M0_BIAS + round(math.log2(1 / (math.sqrt(fan_in) * E2M1_RMS)))
     # Whole random bytes: a narrower range would draw again now and then, and so depend on the size
     # of the pieces.

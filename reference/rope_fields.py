@@ -61,7 +61,7 @@ def read_rope(
     holder = rope if "rope_theta" in rope.document else fields
     base = holder.number("rope_theta", None if required else theta, above=1.0)
     width = _read_width(fields, rope, head_dim, partial)
-    settings = {"theta": base, "width": width, "interleaved": interleaved}
+    settings: dict[str, Any] = {"theta": base, "width": width, "interleaved": interleaved}
     if rope.document.keys() & {"sliding_attention", "full_attention"}:
         fields.problems.add(
             f"{key}: found settings per layer type, expected one set for all layers"

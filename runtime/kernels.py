@@ -32,9 +32,9 @@ def choose_kernels(
 
     A package of target `ort` has no choice: ONNX Runtime's own kernels run it, `contrib`.
 
-    Raises InputError for unknown names, and RuntimeUnavailable when native kernels are needed
-    (asked for, or because `activations` is not `exact`) and are not to be had, or when the library
-    refuses to load.
+    Raises InputError for unknown names, and RuntimeUnavailable if native kernels are needed (asked
+    for, or because `activations` is not `exact`) and are not available, or if the library refuses
+    to load.
     """
     for name, value, known in (
         ("kernels", kernels, get_args(Kernels)),
@@ -48,8 +48,7 @@ def choose_kernels(
         if activations != "exact":
             raise RuntimeUnavailable(
                 f"activations {activations}: only the native kernels have them; found kernels "
-                "portable, "
-                "expected native or auto"
+                "portable, expected native or auto"
             )
         return KernelChoice("portable", None, "asked for")
     choice = _native(manifest, provider)
@@ -90,7 +89,7 @@ def _contrib(manifest: Manifest, kernels: str, activations: str, provider: str) 
 
 
 def _native(manifest: Manifest, provider: str) -> KernelChoice | str:
-    """Return the native choice, or the reason why there is none."""
+    """Return the native choice, or the reason why native kernels cannot run the graph."""
     from gptoss_onnx.custom_ops.library import library_info, library_path
 
     if provider != "cpu":

@@ -250,8 +250,7 @@ class KVCache(Closing):
         self.layout.check_rewind(self._rows.lengths, wanted)
         self._rows.rewind(wanted, self.kept, self.reserve)
         if self._damage is not None and not wanted.any():
-            # Zero times a number that is not finite is none either: it must not stay, not even out
-            # of sight.
+            # Zero times such a number is not finite either: it must not stay, not even unseen.
             self._buffers, self.binding = self._zeros(), None
             self._damage = None
 

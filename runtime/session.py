@@ -34,7 +34,9 @@ from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_t
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
-MOST_THREADS = 1024  # ONNX Runtime starts as many as it is told to, and hangs on a hundred thousand
+MOST_THREADS = (
+    1024  # ONNX Runtime starts as many as it is asked for, and hangs on a hundred thousand
+)
 
 
 class Session(Closing):
@@ -89,7 +91,7 @@ class Session(Closing):
                 load it.
             RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not
                 available here.
-            InputError: an argument is none of the values above.
+            InputError: an argument has no such value.
         """
         folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
@@ -135,8 +137,8 @@ class Session(Closing):
         Args:
             input_ids: integers (B, S), right-padded; what stands in the padding is not read.
             cache: of this session, or of another of the same package and provider.
-            new_lengths: integers (B), real tokens of each row, 0 to S; omitted means S.
-            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; omitted means
+            new_lengths: integers (B), real tokens of each row, 0 to S; S if omitted.
+            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; if omitted,
                 each row's last new token.
 
         Returns:
@@ -209,7 +211,7 @@ class Session(Closing):
 
         Args:
             token_ids: prompt of one sequence, or a list of prompts.
-            sampling: how tokens are chosen and what ends a row; omitted means greedy, ended by the
+            sampling: how tokens are chosen and what ends a row; if omitted, greedy, ended by the
                 package's end-of-text tokens.
             max_new_tokens: tokens to generate a row at most.
             cache: goes on after what it holds and keeps the result; if omitted, a temporary cache
@@ -265,7 +267,7 @@ class Session(Closing):
             sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
                 tokens mean the package's, and for a conversation those that end an answer in
                 gpt-oss's chat format.
-            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks
+            max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
             cache: as in `generate`.
             variables: of the chat template, such as `reasoning_effort` and `tools`.
@@ -285,11 +287,9 @@ class Session(Closing):
         return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
 
     def check_weights(self) -> None:
-        """Raise PackageError where a weight file has changed since the session opened it,
-        InputError once closed.
+        """Raise PackageError if a weight file has changed since it was opened.
 
-        Every generation, and every `forward` of an empty cache, begins with it; it takes
-        microseconds.
+        Every generation, and every `forward` of an empty cache, begins with it: microseconds.
         """
         self._graph.check_weights()
 

@@ -12,7 +12,8 @@ import torch
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.exporter.golden import FOLDER, write_golden
+from gptoss_onnx.exporter.golden import write_golden
+from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import Session, open_package
@@ -103,15 +104,16 @@ def write_golden_vectors(
     """
     opened = open_package(package)
     folder = opened.folder
-    if os.path.lexists(folder / FOLDER):
-        raise PackageError(f"{folder / FOLDER}: exists; delete it to write the golden vectors anew")
+    golden = (folder / GOLDEN_FILE).parent
+    if os.path.lexists(golden):
+        raise PackageError(f"{golden}: exists; delete it to write the golden vectors anew")
     progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
         check_pair(opened, checkpoint, progress)
         progress.begin("computing golden vectors with the reference")
         write_golden(reference_model(opened, checkpoint), folder, checkpoint.path_of(TOKENIZER))
         checkpoint.check_unchanged()
-    return folder / FOLDER
+    return golden
 
 
 def _run(case: Case, setting: Setting) -> Outcome:

@@ -1,17 +1,16 @@
 """The ort target: a pass over the traced graph, from `ai.gptoss` ops to ops that every build of
 ONNX Runtime has.
 
-Interface and attention, experts and projections are a pass each, in `ort_*.py`, and bfloat16 for
-CUDA is one more. What they leave alone, embedding, norms and biases, keeps the checkpoint's tensors
-byte for byte. All weights go into one file of the package's own: the experts of the checkpoint's
-files would be dead weight in it.
+Interface, attention, experts and projections are a pass each, in a file of this folder, and
+bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, keeps the
+checkpoint's tensors byte for byte. All weights go into one computed file: the experts of the
+checkpoint's files would be dead weight in it.
 """
 
 from pathlib import Path
 
 import onnx_ir as ir
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.nodes import CONTRIB
@@ -23,6 +22,7 @@ from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.exporter.ort.weights import OrtWeights
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
 CONTRIB_VERSION = 1
 E8M0_IR_VERSION = 12  # the first of ONNX that has FLOAT8E8M0

@@ -38,8 +38,17 @@ ARCHITECTURES: dict[str, Architecture] = {
     )
 }
 DEFAULT = GPT_OSS.model_type
+# Small models, by the names that users type: `tiny` is gpt-oss's, as ever.
+TINY = {"tiny": DEFAULT} | {
+    f"tiny-{model_type}".replace("_", "-"): model_type for model_type in ARCHITECTURES
+}
 PRESETS: dict[str, Mapping[str, Any]] = {
     name: document
     for architecture in ARCHITECTURES.values()
     for name, document in architecture.presets.items()
+}
+ALIASES: dict[str, str] = {
+    alias: name
+    for architecture in ARCHITECTURES.values()
+    for alias, name in architecture.aliases.items()
 }

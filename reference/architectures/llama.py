@@ -3,7 +3,6 @@
 The judge is `transformers/models/llama`; the published files are meta-llama/Meta-Llama-3-8B and -70B.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Fields
@@ -13,8 +12,8 @@ from gptoss_onnx.reference.config_parts import (
     expect_constants,
     pre_norm_decoder,
     read_attention,
-    read_bias,
     swiglu,
+    with_bias,
 )
 from gptoss_onnx.reference.layer_types import MOST_LAYERS
 
@@ -27,7 +26,7 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     attention, longest = read_attention(fields)
     bias = fields.boolean("mlp_bias", absent=names.has(".mlp.gate_proj.bias"))
     layer = LayerConfig(
-        replace(attention, **read_bias(fields, names)),
+        with_bias(attention, fields, names),
         swiglu(fields.integer("intermediate_size"), bias=bias),
     )
     count = fields.integer("num_hidden_layers", most=MOST_LAYERS)

@@ -13,8 +13,8 @@ from gptoss_onnx.reference.config_parts import (
     expect_constants,
     pre_norm_decoder,
     read_attention,
-    read_bias,
     swiglu,
+    with_bias,
 )
 from gptoss_onnx.reference.layer_types import read_late_windows
 
@@ -25,7 +25,7 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     """Return the configuration; biases that config.json does not mention are those stored."""
     expect_constants(fields, CLASS, hidden_act="silu")
     attention, longest = read_attention(fields)
-    attention = replace(attention, qk_norm=True, **read_bias(fields, names))
+    attention = with_bias(replace(attention, qk_norm=True), fields, names)
     feed_forward = swiglu(fields.integer("intermediate_size"))
     layers = (
         LayerConfig(replace(attention, window=window), feed_forward)

@@ -13,9 +13,9 @@ from gptoss_onnx.reference.config_parts import (
     expect_constants,
     pre_norm_decoder,
     read_attention,
-    read_bias,
     swiglu,
     swiglu_experts,
+    with_bias,
 )
 from gptoss_onnx.reference.layer_types import MOST_LAYERS, read_window
 
@@ -28,7 +28,8 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     attention, longest = read_attention(fields)
     slides = fields.boolean("use_sliding_window", absent=False)
     window = read_window(fields) if slides else 0
-    attention = replace(attention, qk_norm=True, window=window, **read_bias(fields, names))
+    attention = replace(attention, qk_norm=True, window=window)
+    attention = with_bias(attention, fields, names)
     normalize = fields.boolean("norm_topk_prob", absent=False)
     experts = swiglu_experts(fields, "moe_intermediate_size", normalize=normalize)
     sparse = _sparse_layers(fields)

@@ -153,7 +153,7 @@ def test_stacking_streams(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.exporter import export
 
 def anonymous():

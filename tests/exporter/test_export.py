@@ -166,7 +166,7 @@ def test_manifest_describes_the_package(demo_package: Package, demo_checkpoint: 
     with open_checkpoint(demo_checkpoint) as checkpoint:
         config = checkpoint.config
     assert [layer.window for layer in manifest.cache] == [
-        config.window_of(i) for i in range(config.num_layers)
+        layer.attention.window for layer in config.layers
     ]
     assert {use.name: use.count for use in manifest.ops} == {
         "SinkAttention": config.num_layers,

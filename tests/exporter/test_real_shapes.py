@@ -54,11 +54,11 @@ def test_full_size_exports_in_little_memory_and_copies_nothing(tmp_path: Path, n
 
 @pytest.mark.parametrize("name", ["20b", "120b"])
 def test_slice_of_two_layers_takes_a_decode_step(tmp_path: Path, name: str) -> None:
-    config = real_config(name, layers=2)
-    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
+    document = preset_document(name, layers=2)
+    make_checkpoint(tmp_path / "checkpoint", document, sparse=True)
     export(tmp_path / "checkpoint", tmp_path / "package")
     with Session.open(tmp_path / "package") as session, session.new_cache(1, 16) as cache:
         session.forward([[1, 2, 3]], cache)
         logits = session.forward([[4]], cache)
-    assert logits.shape == (1, 1, config.vocab_size)
+    assert logits.shape == (1, 1, document["vocab_size"])
     assert (logits == 0).all()  # a sparse checkpoint is zeros

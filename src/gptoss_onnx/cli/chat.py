@@ -68,7 +68,7 @@ def chat(
 
     opened = open_package(package)
     tokenizer = Tokenizer.open(opened.folder)
-    tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
+    tokenizer.chat_template  # noqa: B018 - a broken template is reported before the graph is loaded
     settings = sampling(
         options, tokenizer, end_tokens(opened, tokenizer, True, opened.manifest.vocab_size)
     )
@@ -182,7 +182,7 @@ def _note(text: str) -> None:
 
 
 def _load_line_editing() -> None:
-    """Let the lines be edited and found again, where Python has what it takes."""
+    """Give the lines editing and a history, if Python has readline."""
     try:
         import readline  # noqa: F401 - importing it is all
     except ImportError:

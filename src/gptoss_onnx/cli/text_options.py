@@ -124,8 +124,8 @@ def sampling(
 
 
 def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> dict[str, str]:
-    """Return what the chat template is given; raises InputError for an effort that it would pass
-    over.
+    """Return the variables for the chat template; raises InputError if the template does not read
+    the effort.
     """
     if reasoning_effort is None:
         return {}
@@ -137,10 +137,10 @@ def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> 
 
 
 def read_prompt(path: Path) -> str:
-    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError for what is no
-    text in UTF-8.
+    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError if that is not
+    UTF-8.
 
-    A pipe, such as bash's `<(command)`, is waited for: the user who names it also writes it.
+    This waits for a pipe, such as bash's `<(command)`, because its user also writes it.
     """
     from gptoss_onnx.files import read_file
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
@@ -24,6 +23,7 @@ from gptoss_onnx.exporter.nodes import make_node, replace
 from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.dense_int8 import LM_HEAD, int8_names
 
 # Modules of the decoder, and what the manifest calls them.
@@ -62,7 +62,9 @@ class _Match:
         return self.parameter.shape[0 if self.transposed else 1]
 
 
-def convert_dense(model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
+def convert_projections(
+    model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress
+) -> str:
     """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the
     manifest says it.
 
