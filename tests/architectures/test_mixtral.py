@@ -7,7 +7,6 @@ from transformers import MixtralConfig
 
 from gptoss_onnx.reference.architectures.mixtral import MIXTRAL
 from gptoss_onnx.reference.synthetic import config_of
-
 from support.architecture_judge import Case
 from support.refusals import refusal
 from support.transformers_models import as_version_4
