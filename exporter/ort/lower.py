@@ -1,10 +1,10 @@
 """The ort target: a pass over the traced graph, from `ai.gptoss` ops to ops that every build of
 ONNX Runtime has.
 
-Interface and attention, experts and projections are a pass each, in `ort_*.py`, and bfloat16 for
-CUDA is one more. What they leave alone, embedding, norms and biases, keeps the checkpoint's tensors
-byte for byte. All weights go into one computed file: the experts of the checkpoint's
-files would be dead weight in it.
+Interface, attention, experts and projections are a pass each, in a file of this folder, and
+bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, keeps the
+checkpoint's tensors byte for byte. All weights go into one computed file: the experts of the
+checkpoint's files would be dead weight in it.
 """
 
 from pathlib import Path
