@@ -1,4 +1,4 @@
-"""Checkpoint: the opened files of a checkpoint, whose tensors are mapped when they are asked for."""
+"""Checkpoint: the opened files of a checkpoint. A tensor is mapped when it is asked for."""
 
 import mmap
 from collections.abc import Iterator, Mapping
@@ -25,8 +25,8 @@ class Checkpoint(Generic[Config]):
     """An opened checkpoint, whose names, shapes, dtypes and extents were checked.
 
     A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:
-    each holds its own mapping of its part of the file, private and copy-on-write, so that writing to
-    one never reaches the disk.
+    each holds its own mapping of its part of the file, private and copy-on-write, so that writing
+    to one never reaches the disk.
 
     Attributes:
         folder: the checkpoint's.
@@ -91,14 +91,14 @@ class Checkpoint(Generic[Config]):
         return flat.reshape(info.shape)
 
     def load_parameter(self, name: str) -> Tensor:
-        """Return one parameter by the model's name: mapped where it is one tensor, else in memory."""
+        """Return one parameter by the model's name: mapped if it is one tensor, else in memory."""
         parameter = self.parameters[name]
         if parameter.view is not None:
             return self.load(parameter.view.name).reshape(parameter.shape)
         return torch.cat([piece.flatten() for piece in self.pieces(name)]).reshape(parameter.shape)
 
     def pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield the tensors whose bytes are a parameter, in order, each mapped when it is reached."""
+        """Yield the tensors whose bytes are a parameter, in order, each mapped when reached."""
         return (self.load(source.name) for source in self.parameters[name].sources)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
@@ -108,16 +108,19 @@ class Checkpoint(Generic[Config]):
     def path_of(self, filename: str) -> Path | None:
         """Return the path of a side file such as `tokenizer.json`; None if the checkpoint has none.
 
-        Raises CheckpointError for what a checkpoint's files may not be: see `CheckpointFolder.find`.
+        Raises CheckpointError for what a checkpoint's files may not be, as `CheckpointFolder.find`.
         """
         return None if self._source.find(filename) is None else self.folder / filename
 
     def read(self, filename: str, limit: int) -> bytes | None:
-        """Return the bytes of a side file of at most `limit` bytes; None if there is no such file."""
+        """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
         return self._source.read(filename, limit)
 
     def read_json(self, filename: str) -> dict[str, Any]:
-        """Return the JSON object in a file such as `config.json`; raises CheckpointError if it is not there."""
+        """Return the JSON object in a file such as `config.json`.
+
+        Raises CheckpointError if the file is not there or holds something else.
+        """
         return self._source.read_json(filename)
 
     def size_of(self, file: Path) -> int:

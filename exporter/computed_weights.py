@@ -22,7 +22,7 @@ from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column,
 from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range, require_room
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference import Checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names
 
 PIECE = 1 << 21  # elements converted at a time

@@ -19,7 +19,7 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.int8_file import Projection, write_int8_file
 from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference import Checkpoint
 from gptoss_onnx.reference.dense_int8 import INT8_FILE, LM_HEAD, int8_names
 
 _KINDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", LM_HEAD: LM_HEAD}

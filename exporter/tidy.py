@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import onnx_ir as ir
 
-GRAPH_NAME = "gpt_oss"
+GRAPH_NAME = "decoder"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -55,11 +55,7 @@ def _unique(name: str, taken: Counter[str]) -> str:
 
 
 def _name_constants(graph: ir.Graph, weights: frozenset[str]) -> None:
-    constants = [
-        value
-        for name, value in graph.initializers.items()
-        if name not in weights
-    ]
+    constants = [value for name, value in graph.initializers.items() if name not in weights]
     for index, value in enumerate(constants):
         value.name = f"constant_{index}"
         if value.const_value is not None:

@@ -18,7 +18,7 @@ from gptoss_onnx.exporter.options import WeightMode
 from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference import Checkpoint
 
 COPIED_AT_ONCE = 8 << 20  # bytes
 _SHA256_DIGITS = 64

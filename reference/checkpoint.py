@@ -10,13 +10,13 @@ from gptoss_onnx.checkpoint.fields import Fields, Problems, shown
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import CONFIG
 from gptoss_onnx.checkpoint.locate import locate
-from gptoss_onnx.checkpoint.open import Checkpoint
 from gptoss_onnx.checkpoint.shards import read_shards
 from gptoss_onnx.checkpoint.tensors import compare
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
+from gptoss_onnx.reference.decoder import DecoderCheckpoint
 from gptoss_onnx.reference.parameters import ParameterPlan
 
 # Keys that quantization tools have written.
@@ -33,8 +33,8 @@ _REASONS = {
 
 def open_checkpoint(
     source: str | os.PathLike[str], cache_dir: Path | None = None
-) -> Checkpoint[DecoderConfig]:
-    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local cache.
+) -> DecoderCheckpoint:
+    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
 
     Reads `config.json` and the safetensors headers, no weights.
 
@@ -67,16 +67,16 @@ def open_checkpoint(
         problems.add(line)
     problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    return Checkpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
+    return DecoderCheckpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
 
 
 def read_config(
     document: Mapping[str, Any], names: StoredNames, where: str
 ) -> tuple[Architecture, Fields, DecoderConfig]:
-    """Return the architecture of a `config.json`, its fields as they were read, and the configuration.
+    """Return the architecture of a `config.json`, its fields as read, and the configuration.
 
-    `where` names the document in the message. Raises CheckpointError with every missing key, wrong
-    type and unsupported value at once.
+    `names` are those of the stored tensors. `where` names the document in the message. Raises
+    CheckpointError with every missing key, wrong type and unsupported value at once.
     """
     problems = Problems()
     fields = Fields(document, problems)
@@ -94,14 +94,14 @@ def refuse_openai_names(names: Collection[str], where: str) -> None:
     """Raise CheckpointError when the tensors are named as in OpenAI's original checkpoints."""
     if any(re.match(r"block\.\d+\.", name) for name in names):
         raise CheckpointError(
-            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original layout "
-            "is not read yet, expected the Hugging Face layout (the folder above original/, with "
-            "model.layers.0.* tensors)"
+            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original "
+            "layout is not read yet, expected the Hugging Face layout (the folder above original/, "
+            "with model.layers.0.* tensors)"
         )
 
 
 def _refuse_unreadable(document: Mapping[str, Any], path: Path) -> None:
-    """Refuse quantizations that are not read, and code of the checkpoint's own."""
+    """Refuse quantizations that are not read, and Python code that the checkpoint brings."""
     for key in QUANTIZATIONS:
         quantization = document.get(key)
         if quantization is not None:

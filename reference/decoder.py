@@ -9,7 +9,7 @@ T kept positions, V vocabulary.
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,10 @@ from gptoss_onnx.reference.layers import (
     Linear,
     MixtureOfExperts,
     Norm,
-    parameter,
 )
 from gptoss_onnx.reference.rope import inverse_frequencies
 
+DecoderCheckpoint: TypeAlias = Checkpoint[DecoderConfig]
 LONGEST_WAVE = 10000.0  # of sinusoidal positions: Vaswani et al. 2017, section 3.5
 
 
@@ -124,7 +124,7 @@ class Decoder(nn.Module):
     @classmethod
     def from_checkpoint(
         cls,
-        checkpoint: Checkpoint[DecoderConfig],
+        checkpoint: DecoderCheckpoint,
         compute: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> Self:

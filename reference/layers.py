@@ -176,6 +176,8 @@ class FeedForward(nn.Module):
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.config.activation == "swiglu":
+            gate: Tensor
+            up: Tensor
             gate, up = (
                 self.gate_up_proj(x).chunk(2, dim=-1)
                 if self.config.fused

@@ -23,7 +23,7 @@ from gptoss_onnx.exporter.ort.interface import drop_unused_inputs, lower_interfa
 from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.manifest import Provider
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.reference import Checkpoint
 from gptoss_onnx.reference.config import DecoderConfig
 
 ORT_WEIGHTS = "weights.safetensors"

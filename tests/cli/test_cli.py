@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gptoss_onnx.cli import main
+from gptoss_onnx.cli.make_checkpoint import SHAPE_OPTIONS
 from gptoss_onnx.extras import install_command
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.reference.synthetic import tiny_document
 from support.tiny_package import LONGEST, clone, tiny_checkpoint, tiny_package
 
 CODE = "from gptoss_onnx.cli import main; main(prog_name='gptoss-onnx')"
@@ -120,6 +122,16 @@ def test_make_checkpoint_real_is_sparse_where_asked(tmp_path: Path) -> None:
     files = list((tmp_path / "big").glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) > 2_000_000_000
     assert sum(file.stat().st_blocks * 512 for file in files) < 10_000_000
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-gpt-oss", "tiny-gpt_oss"])
+def test_make_checkpoint_takes_every_name_of_a_small_model(tmp_path: Path, name: str) -> None:
+    text = done("make-checkpoint", name, tmp_path / "made", "--sparse")
+    assert text.startswith(f"{tmp_path / 'made'}: {name}, 4 layers, hf-mxfp4, 1 file")
+
+
+def test_shape_flags_are_keys_of_the_small_model() -> None:
+    assert {key for key, _ in SHAPE_OPTIONS.values()} <= tiny_document().keys()
 
 
 def test_make_checkpoint_seeds_give_other_weights(tmp_path: Path) -> None:
