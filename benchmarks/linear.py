@@ -4,16 +4,14 @@ peaks and stock ORT.
     python benchmarks/linear.py --threads 2 --json linear.json
 
 Decode: several copies of a projection, each on weights of its own in one memory-mapped file larger
-    than the caches,
-alternating with a plain read of the same bytes. Prefill: one projection of 512 tokens, beside the
-float32 FMA peak. Peers (ORT's Gemm in float32 and MatMulNBits with 8 bits and accuracy level 4) run
-interleaved with the kernel. Every figure is a median; shares and speedups are medians of ratios
-within one round.
+than the caches, alternating with a plain read of the same bytes. Prefill: one projection of 512
+tokens, beside the float32 FMA peak. Peers (ORT's Gemm in float32 and MatMulNBits with 8 bits and
+accuracy level 4) run interleaved with the kernel. Every figure is a median; shares and speedups are
+medians of ratios within one round.
 """
 
 import argparse
 import json
-import mmap
 import statistics
 import sys
 import tempfile
@@ -21,12 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from linear_models import Mapped, gemm_node, int8_node, linear_node, nbits_node, write_model
+from onnx import TensorProto
 from results import ratio, write_document
 from sessions import open_session
 
@@ -49,7 +46,6 @@ PEERS = ("gemm_fp32", "nbits_8bit")
 # bits.
 OURS = (("bf16", "exact"), ("bf16", "bf16"), ("int8", "exact"), ("int8", "bf16"), ("int8", "int8"))
 GEMM_LIMIT = 1 << 30  # Gemm would hold two float32 copies of anything larger
-BLOCK = 32  # of MatMulNBits
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class Bench:
         self, case: str, rows: int, depth: int, copies: int, folder: Path
     ) -> Iterator[Result]:
         sessions = self._sessions(rows, depth, copies, folder)
-        with _Mapped(folder / "linear.bin") as bf16, _Mapped(folder / "int8.bin") as int8:
+        with Mapped(folder / "linear.bin") as bf16, Mapped(folder / "int8.bin") as int8:
             for tokens in DECODE_TOKENS:
                 x = np.random.default_rng(0).standard_normal((tokens, depth), np.float32)
                 runs = {name: _runner(session, x) for name, session in sessions.items()}
@@ -173,10 +169,10 @@ class Bench:
     def _sessions(
         self, rows: int, depth: int, copies: int, folder: Path
     ) -> dict[str, onnxruntime.InferenceSession]:
-        linear = _write_model(
-            folder, "linear", _linear_node, TensorProto.BFLOAT16, rows, depth, copies
+        linear = write_model(
+            folder, "linear", linear_node, TensorProto.BFLOAT16, rows, depth, copies
         )
-        int8 = _write_model(folder, "int8", _int8_node, TensorProto.INT8, rows, depth, copies)
+        int8 = write_model(folder, "int8", int8_node, TensorProto.INT8, rows, depth, copies)
         models = {"bf16": linear, "int8": int8}
         sessions = {
             f"{weights} {activations}": open_session(
@@ -184,13 +180,13 @@ class Bench:
             )
             for weights, activations in OURS
         }
-        nbits = _write_model(
-            folder, "nbits_8bit", _nbits_node, TensorProto.UINT8, rows, depth, copies
+        nbits = write_model(
+            folder, "nbits_8bit", nbits_node, TensorProto.UINT8, rows, depth, copies
         )
         sessions["nbits_8bit"] = open_session(nbits, self.threads)
         if 4 * copies * rows * depth < GEMM_LIMIT:
-            gemm = _write_model(
-                folder, "gemm_fp32", _gemm_node, TensorProto.FLOAT, rows, depth, copies
+            gemm = write_model(
+                folder, "gemm_fp32", gemm_node, TensorProto.FLOAT, rows, depth, copies
             )
             sessions["gemm_fp32"] = open_session(gemm, self.threads)
         return sessions
@@ -221,119 +217,6 @@ def _runner(session: onnxruntime.InferenceSession, x: np.ndarray) -> Callable[[]
         return time.perf_counter() - start
 
     return run
-
-
-def _linear_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
-    return helper.make_node("Linear", ["x", f"w{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss")
-
-
-def _gemm_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
-    return helper.make_node("Gemm", ["x", f"w{copy}", "bias"], [f"y{copy}"], transB=1)
-
-
-def _nbits_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
-    sizes = {"K": depth, "N": rows, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
-    inputs = ["x", f"w{copy}", f"scales{copy}", "", "", "bias"]
-    return helper.make_node("MatMulNBits", inputs, [f"y{copy}"], domain="com.microsoft", **sizes)
-
-
-def _int8_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
-    return helper.make_node(
-        "LinearInt8", ["x", f"w{copy}", f"scales{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss"
-    )
-
-
-class _Mapped:
-    """A file in memory: where it lies, and its size in bytes."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("r+b")
-        self._map = mmap.mmap(self._file.fileno(), 0)
-        self._view: np.ndarray | None = np.frombuffer(self._map, np.uint8)
-        self.address, self.size = self._view.ctypes.data, self._view.size
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._view = None
-        self._map.close()
-        self._file.close()
-
-
-def _write_model(
-    folder: Path,
-    name: str,
-    node: Callable[[int, int, int], onnx.NodeProto],
-    element: int,
-    rows: int,
-    depth: int,
-    copies: int,
-) -> Path:
-    """Write `copies` projections of one input, with random weights of `element` type one after the
-    other in a file.
-
-    8-bit weights have their scales behind them.
-    """
-    one = _random_weights(element, rows, depth)
-    blocks = rows * depth // BLOCK if element in (TensorProto.UINT8, TensorProto.INT8) else 0
-    scales = np.full(blocks, 1e-3, np.float32)
-    with (folder / f"{name}.bin").open("wb") as file:
-        for _ in range(copies):
-            file.write(one.tobytes() + scales.tobytes())
-    tensors = []
-    for copy in range(copies):
-        start = copy * (one.nbytes + scales.nbytes)
-        nbits = element == TensorProto.UINT8
-        dims = [rows, depth // BLOCK, BLOCK] if nbits else [rows, depth]
-        tensors.append(_external(f"w{copy}", element, dims, f"{name}.bin", start, one.nbytes))
-        if blocks:
-            dims = [blocks] if nbits else [rows, depth // BLOCK]
-            place = (f"{name}.bin", start + one.nbytes, scales.nbytes)
-            tensors.append(_external(f"scales{copy}", TensorProto.FLOAT, dims, *place))
-    bias = helper.make_tensor(
-        "bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True
-    )
-    graph = helper.make_graph(
-        [node(copy, rows, depth) for copy in range(copies)],
-        name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", depth])],
-        [
-            helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, ["N", rows])
-            for copy in range(copies)
-        ],
-        [*tensors, bias],
-    )
-    domains = {"": 24, "ai.gptoss": 1, "com.microsoft": 1}
-    imports = [helper.make_opsetid(domain, opset) for domain, opset in domains.items()]
-    path = folder / f"{name}.onnx"
-    path.write_bytes(
-        helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString()
-    )
-    return path
-
-
-def _external(
-    name: str, element: int, dims: list[int], location: str, offset: int, length: int
-) -> TensorProto:
-    tensor = TensorProto(
-        name=name, data_type=element, dims=dims, data_location=TensorProto.EXTERNAL
-    )
-    for key, value in {"location": location, "offset": offset, "length": length}.items():
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-def _random_weights(element: int, rows: int, depth: int) -> np.ndarray:
-    generator = np.random.default_rng(1)
-    if element == TensorProto.INT8:
-        return generator.integers(-127, 128, (rows, depth), np.int8)
-    if element == TensorProto.UINT8:
-        return generator.integers(0, 256, (rows, depth), np.uint8)
-    values = generator.standard_normal((rows, depth), np.float32)
-    if element == TensorProto.BFLOAT16:
-        return (values.view(np.uint32) >> 16).astype(np.uint16)
-    return values
 
 
 if __name__ == "__main__":

@@ -21,14 +21,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ggml_layer
 import numpy as np
-import onnxruntime
-import transformers_layer
+from moe_contenders import Contender, Floats, Inputs, of_ggml, of_session, of_transformers
 from moe_models import (
     EXPERT_BYTES,
     EXPERTS,
@@ -42,7 +40,6 @@ from moe_models import (
     transformers_experts,
     write_model,
 )
-from numpy.typing import NDArray
 from results import ratio, write_document
 from sessions import open_session
 
@@ -58,8 +55,6 @@ READ = "read"
 OPERATIONS_A_TOKEN = 2 * 3 * HIDDEN * WIDTH * TOP_K
 # seconds after each run: idle threads of one contender stop spinning before the next one runs
 PAUSE = 0.02
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -138,22 +133,6 @@ def _row(result: Result) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """One call's inputs; routers are drawn anew for every run, so that it needs other experts."""
-
-    hidden: Floats
-    routers: list[Floats]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """How one contender runs all layers, and what the first one's output is afterwards."""
-
-    run: Callable[[], object]
-    output: Callable[[], Floats]
-
-
 class Bench:
     """The contenders, each with its weights."""
 
@@ -194,14 +173,10 @@ class Bench:
         inputs = Inputs(
             hidden, [np.empty((tokens, EXPERTS), np.float32) for _ in range(self._layers)]
         )
-        contenders = {
-            name: self._session(session, inputs) for name, session in self._sessions.items()
-        }
-        contenders |= {
-            name: self._ggml_call(experts, inputs) for name, experts in self._ggml.items()
-        }
+        contenders = {name: of_session(session, inputs) for name, session in self._sessions.items()}
+        contenders |= {name: of_ggml(experts, inputs) for name, experts in self._ggml.items()}
         if self._transformers is not None:
-            contenders[TRANSFORMERS] = _transformers_call(self._transformers, inputs)
+            contenders[TRANSFORMERS] = of_transformers(self._transformers, inputs)
         errors = self._errors(contenders, inputs)
         times: dict[str, list[float]] = {name: [] for name in contenders}
         if tokens == 1:
@@ -239,29 +214,6 @@ class Bench:
         for router in inputs.routers:
             self._random.standard_normal(router.shape, np.float32, out=router)
 
-    def _session(self, session: onnxruntime.InferenceSession, inputs: Inputs) -> Contender:
-        binding = session.io_binding()
-        names = ["hidden", *(f"router{i}" for i in range(self._layers))]
-        for name, array in zip(names, (inputs.hidden, *inputs.routers), strict=True):
-            # no copy
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        outputs = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(np.empty_like(inputs.hidden))
-            for _ in inputs.routers
-        ]
-        for i, output in enumerate(outputs):
-            binding.bind_ortvalue_output(f"output{i}", output)
-        return Contender(lambda: session.run_with_iobinding(binding), outputs[0].numpy)
-
-    def _ggml_call(self, experts: ggml_layer.Experts, inputs: Inputs) -> Contender:
-        call = ggml_layer.Call(experts, len(inputs.hidden))
-
-        def run() -> None:
-            call.set_inputs(inputs.hidden, inputs.routers)
-            call.run()
-
-        return Contender(run, lambda: call.output(0))
-
     def _read(self) -> float:
         """Read what one token needs, each expert from end to end, with the tensors' own places in
         the file.
@@ -295,10 +247,6 @@ class Bench:
                 if peer in times and name in MODES
             },
         )
-
-
-def _transformers_call(experts: transformers_layer.Experts, inputs: Inputs) -> Contender:
-    return Contender(lambda: experts.run(inputs.hidden, inputs.routers), lambda: experts.output(0))
 
 
 def _rms(values: Floats) -> float:

@@ -21,20 +21,23 @@ from matplotlib import pyplot as plt
 
 INTRODUCTION = """# Benchmarks
 
-Shapes of gpt-oss-20b, random weights, random tokens. Every comparison comes from one run in which the contenders took
-turns; ratios are medians of ratios within one round, so a noisy machine moves both sides. A *share of read* is a plain
-read of the same bytes, several prefetched streams a thread, divided by the kernel's time. This page is written by
-`benchmarks/report.py` from the JSON files beside it; the scripts in `benchmarks/` say how each figure is taken.
+Shapes of gpt-oss-20b, random weights, random tokens. Every comparison comes from one run in which
+the contenders took turns. Ratios are medians of ratios within one round, so a noisy machine moves
+both sides. A *share of read* is the time of a plain read of the same bytes, several prefetched
+streams a thread, divided by the kernel's time. This page is written by `benchmarks/report.py` from
+the JSON files beside it; the scripts in `benchmarks/` say how each figure is taken.
 
-llama.cpp is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX: its AMX product of Q8_0
-weights crashes there (`benchmarks/peers.sh`). It runs with its defaults: MXFP4 experts repacked, Q8_0 elsewhere, a
-16-bit cache. ONNX Runtime is 1.31.1. Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole
-model; *bf16 dense* multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
-and int8 are the activations. The first token of a process that finds its weights on disk includes reading them.
-llama.cpp was not run at 8k with 24 layers, which takes it a quarter of an hour to fill; it takes longer there than with
-the 12 layers of the first table. onnxruntime-genai 0.18 runs a package of `export --target ort`, experts in 8 bits and
-float32 elsewhere, with the 8-bit activations that it takes by default; four layers of that fit the memory beside the
-others.
+llama.cpp is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX,
+because its AMX product of Q8_0 weights crashes there (`benchmarks/peers.sh`). It runs with its
+defaults: MXFP4 experts repacked, Q8_0 elsewhere, a 16-bit cache. It was not run at 8k with 24
+layers: filling that context takes it a quarter of an hour. ONNX Runtime is 1.31.1.
+
+Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole model. *bf16 dense*
+multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
+and int8 are the activations. The first token of a process that finds its weights on disk includes
+reading them. onnxruntime-genai 0.18 runs a package of `export --target ort`, experts in 8 bits and
+float32 elsewhere, with the 8-bit activations that it takes by default; four layers of that fit the
+memory beside the others.
 """
 PEER = "llama.cpp"
 # Key of the times, tokens of each, title.
@@ -112,7 +115,8 @@ def clients(document: dict[str, Any]) -> str:
         ]
         for result in document["results"]
     ]
-    title = f"## Clients without Python, {document['layers']} layers, {document['activations']} activations"
+    run = f"{document['layers']} layers, {document['activations']} activations"
+    title = f"## Clients without Python, {run}"
     return _section(title, document, _table(header, rows))
 
 

@@ -2,41 +2,39 @@
 a long context.
 
     bash benchmarks/peers.sh
-    python benchmarks/whole_model.py --folder build/whole --layers 12            # both fit in 24
-    GiB: step by step python benchmarks/whole_model.py --folder build/whole --layers 24 --rounds 3
-        # process after process
+    python benchmarks/whole_model.py --folder build/whole --layers 12
+    python benchmarks/whole_model.py --folder build/whole --layers 24 --rounds 3 --alternate
 
 Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`;
-both with a 16-bit cache) and a GGUF file of the same shapes. With `--alternate` (all that 24 layers
-allow in 24 GiB) one process after the other loads, runs until a step takes no major page fault, and
-is measured; without it all contenders are loaded at once and take single steps in turn. With
+both with a 16-bit cache) and a GGUF file of the same shapes. All contenders are loaded at once and
+take single steps in turn; 12 layers of all of them fit into 24 GiB. With `--alternate`, which 24
+layers need, one process after the other loads, runs until a step takes no major page fault, and is
+measured. With
 `--genai` onnxruntime-genai runs a package of target ort as well, whose weights take twice the
 memory and are copied when it is opened: four layers are what 24 GiB allow then. Ratios compare what
 ran in one round, and are medians over rounds.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from results import ratio, write_document
+from results import write_document
+from whole_model_times import PEER, PREFILL, Contender, Times, table
 from worker import Worker
 
 from gptoss_onnx.bench.machine import measure, read_seconds
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / "build" / "peers"
-PEER = "llama.cpp"
 PARTS = ("prefill", "decode", "long")
 CONTEXT = 8192
-PREFILL = 512
 READ_BYTES = 1 << 29
 # seconds after each measurement: the idle threads of one contender spin for tens of milliseconds
 PAUSE = 0.15
@@ -44,32 +42,6 @@ CACHE_DTYPE = "bfloat16"
 FEW_FAULTS = 8  # in a step; beyond, weights are still being read from disk
 WARM_STEPS = 5
 WARM_ATTEMPTS = 8
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One process: what it is called, and how it is started."""
-
-    name: str
-    command: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self) -> Worker:
-        """Start it and wait until its model is open."""
-        return Worker(self.command, os.environ | self.environment)
-
-
-@dataclass
-class Times:
-    """Seconds that one contender took, one number a round: each the median of the round's steps."""
-
-    opened_in: list[float] = field(default_factory=list)
-    first_token: list[float] = field(default_factory=list)
-    anonymous: list[int] = field(default_factory=list)
-    prefill: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)
-    decode_8k: list[float] = field(default_factory=list)
-    read_gb_s: list[float] = field(default_factory=list)  # plain reads between the steps
 
 
 def main() -> None:
@@ -280,31 +252,6 @@ class Bench:
         seconds, _ = worker.do(name, **arguments)
         time.sleep(PAUSE)
         return seconds
-
-
-def table(times: dict[str, Times]) -> str:
-    """Return one line a contender: medians over the rounds, and speedups over the peer in the same
-    rounds.
-    """
-    lines = []
-    peer = times.get(PEER)
-    for name, entry in times.items():
-        line = f"{name:18} opens {statistics.median(entry.opened_in):5.1f} s"
-        line += f", first token {statistics.median(entry.first_token):5.2f} s"
-        line += f", anonymous {statistics.median(entry.anonymous) / 1e6:6.0f} MB"
-        for part, tokens in (("prefill", PREFILL), ("decode", 1), ("decode_8k", 1)):
-            seconds = getattr(entry, part)
-            if seconds:
-                speed = tokens / statistics.median(seconds)
-                line += f", {part} {speed:6.1f} tokens/s {_speedup(peer and getattr(peer, part), seconds):>6}"
-        lines.append(f"{line}, read {statistics.median(entry.read_gb_s):5.1f} GB/s")
-    return "\n".join(lines)
-
-
-def _speedup(peer: list[float] | None, ours: list[float]) -> str:
-    if peer is None or len(peer) != len(ours):
-        return ""
-    return f"{ratio(peer, ours):.2f}×"
 
 
 if __name__ == "__main__":

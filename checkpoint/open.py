@@ -1,4 +1,4 @@
-"""Checkpoint: the opened files of a checkpoint. A tensor is mapped when it is asked for."""
+"""StoredCheckpoint: the opened files of a checkpoint. A tensor is mapped when it is asked for."""
 
 import mmap
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from torch import Tensor
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
+from gptoss_onnx.checkpoint.fp8 import decode_fp8
 from gptoss_onnx.checkpoint.shards import Shards
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
@@ -21,7 +22,7 @@ from gptoss_onnx.files import open_regular
 Config = TypeVar("Config")
 
 
-class Checkpoint(Generic[Config]):
+class StoredCheckpoint(Generic[Config]):
     """An opened checkpoint, whose names, shapes, dtypes and extents were checked.
 
     A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:
@@ -60,7 +61,8 @@ class Checkpoint(Generic[Config]):
         self._closed = False
 
     def load(self, name: str) -> Tensor:
-        """Return one tensor as stored (uint8 for MXFP4 blocks and scales), mapped from its file.
+        """Return one tensor as stored (uint8 for MXFP4 blocks and scales, float8 for FP8 weights
+        that have scales of their own), mapped from its file.
 
         Raises CheckpointError for an unknown name, a closed checkpoint, or a file that has changed
         since the checkpoint was opened.
@@ -95,11 +97,25 @@ class Checkpoint(Generic[Config]):
         parameter = self.parameters[name]
         if parameter.view is not None:
             return self.load(parameter.view.name).reshape(parameter.shape)
-        return torch.cat([piece.flatten() for piece in self.pieces(name)]).reshape(parameter.shape)
+        return self.load_rows(parameter, 0, parameter.rows).reshape(parameter.shape)
 
-    def pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield the tensors whose bytes are a parameter, in order, each mapped when reached."""
-        return (self.load(source.name) for source in self.parameters[name].sources)
+    def load_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
+        """Return rows of a parameter, (end − first, C): FP8 decoded, one tensor's mapped as it is.
+
+        Rows are runs of the last axis, whatever the other axes are.
+        """
+        each = parameter.rows // len(parameter.sources)  # they are equal parts
+        pieces = []
+        for index in range(first // each, -(-end // each)):
+            begin = index * each
+            tensor = self.load(parameter.sources[index].name)
+            low, high = max(first - begin, 0), min(end - begin, each)
+            piece = tensor.reshape(each, -1)[low:high]
+            if parameter.scales is not None:
+                scales = self.load(parameter.scales.tensors[index].name)
+                piece = decode_fp8(piece, scales, parameter.scales.block, low)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) of all that is stored, in the order of the computation."""

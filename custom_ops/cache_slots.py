@@ -3,9 +3,9 @@
 Legend: B batch, S new tokens, C cache capacity, W window, m kept first tokens (`sink_tokens`).
 
 The token at position p lies in slot p where p < m, and in slot m + (p − m) mod (C − m) elsewhere:
-the first m tokens stay, the others go round in a ring. With m = 0 the whole cache is that ring. After a
-call, row b holds positions up to `last` = past + new − 1, so the ring's slot s holds the position
-last − ((last − s) mod (C − m)); less than m means that nothing was written there.
+the first m tokens stay, the others go round in a ring. With m = 0 the whole cache is that ring.
+After a call, row b holds positions up to `last` = past + new − 1, so the ring's slot s holds the
+position last − ((last − s) mod (C − m)); less than m means that nothing was written there.
 
 A query at p sees the positions up to its own; with a window it sees the last W − m of them and the
 m first. Padding lands in slots whose positions no query of this or a later call may see, as long as

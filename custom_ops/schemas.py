@@ -64,9 +64,15 @@ class Signature:
     attributes: tuple[Attribute, ...]
 
     def stated(self, attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-        """Return the attributes that a node states: all but those at their defaults."""
+        """Return the attributes that a node states: all but those at their defaults; ONNX knows no
+        truth values.
+        """
         defaults = {attribute.name: attribute.default for attribute in self.attributes}
-        return {name: value for name, value in attributes.items() if value != defaults[name]}
+        return {
+            name: int(value) if isinstance(value, bool) else value
+            for name, value in attributes.items()
+            if value != defaults[name]
+        }
 
     @cached_property
     def schema(self) -> OpSchema:
@@ -125,18 +131,25 @@ SINK_ATTENTION = Signature(
         Attribute("sink_bias", "f", 0.0),
     ),
 )
-MOE_ATTRIBUTES = (Attribute("top_k", "i"), Attribute("alpha", "f"), Attribute("limit", "f"))
+MOE_ATTRIBUTES = (
+    Attribute("top_k", "i"),
+    Attribute("alpha", "f"),
+    Attribute("limit", "f"),
+    Attribute("beta", "f", 1.0),
+    Attribute("activation", "s", "swiglu"),
+    Attribute("normalize", "i", 1),
+)
 MOE_DISPATCH = Signature(
     "MoEDispatch",
     inputs=(
         *_floats("hidden", "router_logits"),
         Operand("gate_up", WEIGHT, "W"),
-        *_floats("gate_up_bias"),
+        *_floats("gate_up_bias", optional=True),
         Operand("down", WEIGHT, "W"),
-        *_floats("down_bias"),
+        *_floats("down_bias", optional=True),
     ),
     outputs=_floats("output"),
-    attributes=MOE_ATTRIBUTES,
+    attributes=(*MOE_ATTRIBUTES, Attribute("interleaved", "i", 1), Attribute("transposed", "i", 0)),
 )
 MOE_DISPATCH_MXFP4 = Signature(
     "MoEDispatchMXFP4",
@@ -144,10 +157,10 @@ MOE_DISPATCH_MXFP4 = Signature(
         *_floats("hidden", "router_logits"),
         Operand("gate_up_blocks", BYTES, "B"),
         Operand("gate_up_scales", BYTES, "B"),
-        *_floats("gate_up_bias"),
+        *_floats("gate_up_bias", optional=True),
         Operand("down_blocks", BYTES, "B"),
         Operand("down_scales", BYTES, "B"),
-        *_floats("down_bias"),
+        *_floats("down_bias", optional=True),
     ),
     outputs=_floats("output"),
     attributes=MOE_ATTRIBUTES,
@@ -160,7 +173,7 @@ LINEAR = Signature(
         *_floats("bias", optional=True),
     ),
     outputs=_floats("output"),
-    attributes=(),
+    attributes=(Attribute("transposed", "i", 0),),
 )
 LINEAR_INT8 = Signature(
     "LinearInt8",

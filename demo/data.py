@@ -21,13 +21,15 @@ DATABASE = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 HELD_OUT = 0.04  # the end of each novel
 
 SPECIALS = (
-    "<|startoftext|>", "<|endoftext|>", "<|return|>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>",
+    "<|startoftext|>", "<|endoftext|>", "<|return|>", "<|start|>", "<|end|>", "<|message|>",
+    "<|channel|>",
 )  # fmt: skip
 HEADING = r"(chapter|volume)\b|by( jane austen.*)?$|jane austen.*$|\(\d+\)$"
 # The pattern gpt-oss's own tokenizer (o200k_harmony) splits text with.
+UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+BEFORE, SHORT = r"[^\r\n\p{L}\p{N}]?", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 SPLIT = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    rf"{BEFORE}[{UPPER}]*[{LOWER}]+{SHORT}|{BEFORE}[{UPPER}]+[{LOWER}]*{SHORT}"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -151,11 +153,11 @@ class Rows:
 
 
 NAMES = (
-    "Emma", "Mr. Knightley", "Harriet", "Miss Bates", "Mr. Elton", "Frank Churchill", "Fanny", "Edmund",
-    "Mrs. Norris", "Sir Thomas", "Miss Crawford", "Catherine", "Mr. Tilney", "Isabella", "Anne",
-    "Captain Wentworth", "Lady Russell", "Sir Walter", "Elizabeth", "Mr. Darcy", "Jane", "Mr. Bingley",
-    "Mrs. Bennet", "Mr. Collins", "Lydia", "Elinor", "Marianne", "Willoughby", "Mrs. Jennings",
-    "Colonel Brandon", "Edward", "Lucy",
+    "Emma", "Mr. Knightley", "Harriet", "Miss Bates", "Mr. Elton", "Frank Churchill", "Fanny",
+    "Edmund", "Mrs. Norris", "Sir Thomas", "Miss Crawford", "Catherine", "Mr. Tilney", "Isabella",
+    "Anne", "Captain Wentworth", "Lady Russell", "Sir Walter", "Elizabeth", "Mr. Darcy", "Jane",
+    "Mr. Bingley", "Mrs. Bennet", "Mr. Collins", "Lydia", "Elinor", "Marianne", "Willoughby",
+    "Mrs. Jennings", "Colonel Brandon", "Edward", "Lucy",
 )  # fmt: skip
 
 

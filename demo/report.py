@@ -75,7 +75,10 @@ def describe_loss(model: GptOssForCausalLM, tokenizer: Tokenizer, text: str) -> 
     losses = token_losses(model, rows)
     size = len(tokenizer.decode(rows[:, 1:].flatten().tolist()).encode())
     mean, bits = losses.mean().item(), losses.sum().item() / math.log(2) / size
-    return f"{mean:.3f} nats/token, perplexity {math.exp(mean):.1f}, {bits:.3f} bits/byte, {losses.numel()} tokens"
+    return (
+        f"{mean:.3f} nats/token, perplexity {math.exp(mean):.1f}, {bits:.3f} bits/byte, "
+        f"{losses.numel()} tokens"
+    )
 
 
 def describe_positions(model: GptOssForCausalLM, rows: Tensor) -> str:
@@ -120,8 +123,10 @@ def print_routing(model: GptOssForCausalLM, ids: Tensor) -> None:
     experts, top_k = model.config.num_local_experts, model.config.num_experts_per_tok
     even = f"{1 / experts:.3f} to each expert, {top_k / experts:.3f} to four"
     print(f"\nln E = {math.log(experts):.3f}; an even router gives {even}")
-    print("| layer | entropy per token | usage entropy | first choice's probability | the four's | busiest expert "
-          "| idlest expert |")  # fmt: skip
+    print(
+        "| layer | entropy per token | usage entropy | first choice's probability | the four's "
+        "| busiest expert | idlest expert |"
+    )
     print("|---|---|---|---|---|---|---|")
     for layer, logits in enumerate(
         model(ids, output_router_logits=True, use_cache=False).router_logits

@@ -2,6 +2,7 @@
 folder atomically.
 """
 
-from gptoss_onnx.exporter.export_package import Package, export
+from gptoss_onnx.exporter.export_package import export
+from gptoss_onnx.package import Package
 
 __all__ = ["Package", "export"]

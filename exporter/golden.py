@@ -19,13 +19,12 @@ import torch
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import read_file
-from gptoss_onnx.reference.greedy import greedy
+from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.reference.decoder import Decoder
+from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
-FOLDER = "golden"
-FILE = "golden.json"
 GREEDY_TOKENS = 64
 TOP = 64
 SAMPLED = 256
@@ -68,9 +67,10 @@ def write_golden(model: Decoder, folder: Path, tokenizer_file: Path | None) -> N
     """
     with _threads_for(model):
         document = _document(model, tokenizer_file)
-    (folder / FOLDER).mkdir()
+    path = folder / GOLDEN_FILE
+    path.parent.mkdir()
     text = json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n"
-    (folder / FOLDER / FILE).write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -92,7 +92,8 @@ def _document(model: Decoder, tokenizer_file: Path | None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED)
     indices = torch.randperm(vocabulary, generator=generator)[:SAMPLED].sort().values
     prompts = _prompts(model, tokenizer_file, generator)
-    continuations = greedy(model, [prompt.token_ids for prompt in prompts], GREEDY_TOKENS)
+    count = _continued(model.config.longest)
+    continuations = greedy(model, [prompt.token_ids for prompt in prompts], count)
     cases = [_record(model, *case, indices) for case in zip(prompts, continuations, strict=True)]
     return {
         "format": "gptoss-onnx-golden",
@@ -107,19 +108,14 @@ def _prompts(
     model: Decoder, tokenizer_file: Path | None, generator: torch.Generator
 ) -> list[Prompt]:
     config = model.config
-    length = max(
-        16,
-        min(
-            WINDOWS * max(config.window, 8), LONGEST, config.longest - GREEDY_TOKENS
-        ),
-    )
+    room = config.longest - _continued(config.longest)
+    length = min(WINDOWS * max((8, *config.windows)), LONGEST, room)
     random_ids = torch.randint(config.vocab_size, (length,), generator=generator).tolist()
     prompts = [
         Prompt("random-beyond-window", None, random_ids),
         Prompt("one-token", None, random_ids[:1]),
     ]
     if tokenizer_file is not None:
-        room = config.longest - GREEDY_TOKENS
         encoded = _encode_texts(tokenizer_file).items()
         prompts += [Prompt(name, TEXTS[name], ids) for name, ids in encoded if 0 < len(ids) <= room]
     for prompt in prompts:
@@ -130,6 +126,11 @@ def _prompts(
                 f"{config.vocab_size - 1} (vocab_size of config.json)"
             )
     return prompts
+
+
+def _continued(most: int) -> int:
+    """Return how many tokens follow a prompt in a model that takes `most` positions."""
+    return min(GREEDY_TOKENS, most // 2)
 
 
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:

@@ -2,7 +2,8 @@
 
 Matches every node and every intermediate value of the main graph. A node is named after the module
 it came from and its op (`model.layers.0.self_attn.q_proj.Linear`), its outputs after the node; a
-second node of the same name gets a number. Shape constants become `constant_0`, … Leaves alone:
+second node of the same name gets a number. Shape constants become `constant_0`, … The batch size,
+which torch reads from any of the inputs that have it, is read from `past_lengths`. Leaves alone:
 graph inputs and outputs, initializers with a checkpoint's name, function bodies, and the order of
 nodes. Deterministic: the same graph always gets the same names.
 """
@@ -32,6 +33,7 @@ def tidy(model: ir.Model, weights: frozenset[str]) -> ir.Model:
             if output.name not in interface:
                 suffix = "" if len(node.outputs) == 1 else f"_{output.index()}"
                 output.name = f"{node.name}.output{suffix}"
+    _read_batch_from_lengths(graph)
     _name_constants(graph, weights)
     _drop_metadata(model)
     graph.name = GRAPH_NAME
@@ -41,9 +43,12 @@ def tidy(model: ir.Model, weights: frozenset[str]) -> ir.Model:
 
 def _scope(node: ir.Node) -> str:
     """Return the dotted path of the module a node came from, with a trailing dot, or nothing for
-    the top level.
+    the top level. What the optimizer made belongs to the node whose result it takes.
     """
-    recorded = node.metadata_props.get(_SCOPES, "")
+    recorded = node.metadata_props.get(_SCOPES)
+    if recorded is None:
+        producer = node.inputs[0].producer() if node.inputs and node.inputs[0] else None
+        return "" if producer is None else _scope(producer)
     scopes = [part.strip("'\" ") for part in recorded.strip("[]").split(",")]
     modules = [scope for scope in scopes[:-1] if scope and not scope.startswith("_")]
     return f"{modules[-1]}." if modules else ""
@@ -52,6 +57,17 @@ def _scope(node: ir.Node) -> str:
 def _unique(name: str, taken: Counter[str]) -> str:
     taken[name] += 1
     return name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _read_batch_from_lengths(graph: ir.Graph) -> None:
+    """Let every Shape that gives the batch size alone read the same input."""
+    lengths = next(value for value in graph.inputs if value.name == "past_lengths")
+    for node in graph:
+        if node.op_type != "Shape":
+            continue
+        start, end = (node.attributes.get_int(name, 0) for name in ("start", "end"))
+        if (start, end) == (0, 1):
+            node.replace_input_with(0, lengths)
 
 
 def _name_constants(graph: ir.Graph, weights: frozenset[str]) -> None:

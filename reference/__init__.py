@@ -1,13 +1,11 @@
 """The PyTorch side: a checkpoint's configuration, and the model that defines the numbers."""
 
-from gptoss_onnx.reference.checkpoint import open_checkpoint
+from gptoss_onnx.reference.checkpoint import Checkpoint, open_checkpoint
 from gptoss_onnx.reference.config import DecoderConfig, RopeConfig
 from gptoss_onnx.reference.decoder import Decoder
-from gptoss_onnx.reference.decoder import DecoderCheckpoint as Checkpoint
 
 # The names of the time when gpt-oss was the only architecture.
-GptOss = Decoder
-ModelConfig = DecoderConfig
+GptOss, ModelConfig = Decoder, DecoderConfig
 
 __all__ = [
     "Checkpoint",

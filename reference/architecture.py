@@ -38,6 +38,10 @@ class StoredNames:
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a tensor has exactly this name."""
+        return name in self._names
+
     def has(self, ending: str) -> bool:
         """Whether some tensor's name ends so."""
         return any(name.endswith(ending) for name in self._names)

@@ -156,9 +156,26 @@ class DecoderConfig:
         return next(iter(ropes), None)
 
     @property
+    def windows(self) -> tuple[int, ...]:
+        """The window of every sliding layer, in tokens; empty where all layers see everything."""
+        each = (layer.attention.window for layer in self.layers)
+        return tuple(window for window in each if window)
+
+    @property
     def window(self) -> int:
         """The widest window, in tokens; 0 where no layer has one."""
-        return max(layer.attention.window for layer in self.layers)
+        return max(self.windows, default=0)
+
+    @property
+    def scaled_beyond(self) -> int | None:
+        """The length from which on a rotary embedding is scaled.
+
+        None where no layer has a scaled one, or where no sequence may be longer than that.
+        """
+        rope = self.rope
+        if rope is None or rope.kind == "default" or rope.original_longest >= self.longest:
+            return None
+        return rope.original_longest
 
     @property
     def layout(self) -> str:

@@ -1,8 +1,10 @@
 """Parts of a configuration that several architectures read or build alike."""
 
 import math
+from dataclasses import replace
 
 from gptoss_onnx.checkpoint.fields import Fields
+from gptoss_onnx.reference.architecture import StoredNames
 from gptoss_onnx.reference.config import (
     AttentionConfig,
     DecoderConfig,
@@ -12,6 +14,7 @@ from gptoss_onnx.reference.config import (
     NormConfig,
     RopeConfig,
 )
+from gptoss_onnx.reference.rope_fields import THETA, read_rope
 
 
 def expect_constants(fields: Fields, class_name: str, **constants: object) -> None:
@@ -38,20 +41,42 @@ def read_heads(fields: Fields, hidden_size: int | None = None) -> tuple[int, int
     heads = fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", absent=None if hidden_size is None else heads)
     derived = None if hidden_size is None or not heads else hidden_size // heads
-    if derived and not fields.has("head_dim") and hidden_size and hidden_size % heads:
-        fields.problems.add(
-            f"hidden_size: found {hidden_size}, expected a multiple of "
-            f"num_attention_heads = {heads}"
-        )
+    if hidden_size is not None and not fields.has("head_dim"):
+        check_multiple(fields, "hidden_size", hidden_size, "num_attention_heads", heads)
     head_dim = fields.integer("head_dim", absent=derived)
-    if kv_heads and heads % kv_heads:
-        fields.problems.add(
-            f"num_attention_heads: found {heads}, expected a multiple of "
-            f"num_key_value_heads = {kv_heads}"
-        )
+    check_multiple(fields, "num_attention_heads", heads, "num_key_value_heads", kv_heads)
     if head_dim % 2:
         fields.wrong("head_dim", "an even number (RoPE rotates halves)")
     return heads, kv_heads, head_dim
+
+
+def read_attention(fields: Fields, theta: float = THETA) -> tuple[AttentionConfig, int]:
+    """Return attention as Llama's config.json states it, without bias, and the most tokens.
+
+    `theta` is what a missing rope_theta means.
+    """
+    hidden, longest = fields.integer("hidden_size"), fields.integer("max_position_embeddings")
+    heads, kv_heads, head_dim = read_heads(fields, hidden)
+    rope = read_rope(fields, head_dim, longest, theta=theta)
+    return plain_attention(heads, kv_heads, head_dim, rope), longest
+
+
+def with_bias(attention: AttentionConfig, fields: Fields, names: StoredNames) -> AttentionConfig:
+    """Return attention whose projections have the biases that config.json says.
+
+    Where it has no attention_bias, the stored tensors say it.
+    """
+    bias, output_bias = (
+        fields.boolean("attention_bias", absent=names.has(f".self_attn.{projection}.bias"))
+        for projection in ("q_proj", "o_proj")
+    )
+    return replace(attention, bias=bias, output_bias=output_bias)
+
+
+def check_multiple(fields: Fields, key: str, size: int, of: str, unit: int) -> None:
+    """Note a size that is no multiple of another; one that is wrong already reads as 0."""
+    if unit and size % unit:
+        fields.problems.add(f"{key}: found {size}, expected a multiple of {of} = {unit}")
 
 
 def plain_attention(
@@ -82,24 +107,32 @@ def swiglu(width: int, *, bias: bool = False, fused: bool = False) -> FeedForwar
     return FeedForwardConfig(width, "swiglu", bias, fused, transposed=False)
 
 
-def swiglu_experts(
-    fields: Fields, count_key: str, width_key: str, *, normalize: bool
-) -> ExpertsConfig:
-    """Return experts of plain SwiGLU without biases, which are stored one by one."""
-    experts = ExpertsConfig(
-        count=fields.integer(count_key),
-        top_k=fields.integer("num_experts_per_tok"),
-        width=fields.integer(width_key),
+def plain_experts(count: int, top_k: int, width: int) -> ExpertsConfig:
+    """Return experts of plain SwiGLU without biases, as (E, out, in), gate before up."""
+    return ExpertsConfig(
+        count=count,
+        top_k=top_k,
+        width=width,
         activation="swiglu",
         alpha=1.0,
         limit=math.inf,
         beta=0.0,
-        normalize=normalize,
+        normalize=True,
         router_bias=False,
         bias=False,
         storage="rows",
         interleaved=False,
     )
+
+
+def swiglu_experts(fields: Fields, width_key: str, *, normalize: bool = True) -> ExpertsConfig:
+    """Return experts of plain SwiGLU without biases.
+
+    Files of transformers 4 count Qwen3-MoE's as num_experts, all others as num_local_experts.
+    """
+    count_key = "num_experts" if fields.has("num_experts") else "num_local_experts"
+    count, top_k = fields.integer(count_key), fields.integer("num_experts_per_tok")
+    experts = replace(plain_experts(count, top_k, fields.integer(width_key)), normalize=normalize)
     check_top_k(fields, experts, count_key)
     return experts
 

@@ -9,12 +9,12 @@ T kept positions, V vocabulary.
 
 import math
 from collections.abc import Sequence
-from typing import Self, TypeAlias
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig, LayerConfig
 from gptoss_onnx.reference.layers import (
     Attention,
@@ -27,7 +27,6 @@ from gptoss_onnx.reference.layers import (
 )
 from gptoss_onnx.reference.rope import inverse_frequencies
 
-DecoderCheckpoint: TypeAlias = Checkpoint[DecoderConfig]
 LONGEST_WAVE = 10000.0  # of sinusoidal positions: Vaswani et al. 2017, section 3.5
 
 
@@ -124,7 +123,7 @@ class Decoder(nn.Module):
     @classmethod
     def from_checkpoint(
         cls,
-        checkpoint: DecoderCheckpoint,
+        checkpoint: StoredCheckpoint[DecoderConfig],
         compute: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> Self:

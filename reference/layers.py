@@ -177,13 +177,11 @@ class FeedForward(nn.Module):
     def _activate(self, x: Tensor) -> Tensor:
         if self.config.activation == "swiglu":
             gate: Tensor
-            up: Tensor
-            gate, up = (
-                self.gate_up_proj(x).chunk(2, dim=-1)
-                if self.config.fused
-                else (self.gate_proj(x), self.up_proj(x))
-            )
-            return F.silu(gate) * up
+            if self.config.fused:
+                gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            else:
+                gate, up = self.gate_proj(x), self.up_proj(x)
+            return F.silu(gate) * up  # type: ignore[no-any-return]
         wide: Tensor = self.up_proj(x)
         match self.config.activation:
             case "silu":

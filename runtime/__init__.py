@@ -1,10 +1,12 @@
 """Run a package with ONNX Runtime; imports neither torch nor transformers nor onnxscript."""
 
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.conversation import Conversation
 from gptoss_onnx.runtime.generation import FinishReason, Generation
-from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
+from gptoss_onnx.runtime.harmony import HarmonyParser
+from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
-from gptoss_onnx.runtime.package import PackageFolder, open_package
+from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.session import Session
 from gptoss_onnx.runtime.text import Tokenizer, chat_messages
@@ -20,7 +22,7 @@ __all__ = [
     "HarmonyMessage",
     "HarmonyParser",
     "KVCache",
-    "PackageFolder",
+    "Package",
     "Prompt",
     "Sampling",
     "Session",

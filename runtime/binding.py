@@ -1,10 +1,9 @@
-"""Binding: one KV cache bound once to one ONNX Runtime session, so that a step rebinds only its
+"""Binding: one KV cache bound once to one ONNX Runtime session, so that a call rebinds only its
 small inputs.
 
-B batch, S columns of this call, T tokens of a row after it, V vocabulary.
+B batch, V vocabulary.
 """
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -12,16 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
-from gptoss_onnx.manifest import Target
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kv_cache import KVCache
+from gptoss_onnx.runtime.target import CallInputs, TargetContract
 
-# The inputs of a step, by target, in the order of `Binding.run`; the caches come beside them.
-STEP_INPUTS: Mapping[Target, tuple[str, ...]] = {
-    "portable": ("input_ids", "past_lengths", "new_lengths", "logit_positions"),
-    "ort": ("input_ids", "attention_mask", "logit_positions"),
-}
-OPTIONAL_INPUTS: Mapping[Target, tuple[str, ...]] = {"portable": (), "ort": ("logit_positions",)}
 LOGITS = "logits"
 
 
@@ -32,13 +25,15 @@ class Binding:
     """
 
     def __init__(
-        self, onnxruntime: ModuleType, session: Any, cache: KVCache, vocab: int, target: Target
+        self,
+        onnxruntime: ModuleType,
+        session: Any,
+        cache: KVCache,
+        vocab: int,
+        contract: TargetContract,
     ) -> None:
         self.session = session
-        self._target = target
-        # Logits of several positions have another shape than target ort declares (onnxruntime-genai
-        # wants it to): ONNX Runtime then only takes a buffer of its own.
-        self._allocates = target == "ort"
+        self._contract = contract
         self._onnxruntime = onnxruntime
         self._vocab = vocab
         self._on_device = cache.device != "cpu"
@@ -49,27 +44,16 @@ class Binding:
             self._io.bind_ortvalue_output(layer.present_key, key.value)
             self._io.bind_ortvalue_output(layer.present_value, value.value)
 
-    def run(
-        self,
-        input_ids: NDArray[np.int64],
-        past_lengths: NDArray[np.int64],
-        new_lengths: NDArray[np.int64],
-        logit_positions: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        """Run the graph once on (B, S), (B), (B) and (B, kept) and return fresh logits (B, kept,
-        V).
+    def run(self, call: CallInputs) -> NDArray[np.float32]:
+        """Run the graph once and return fresh logits (B, kept, V).
 
         Raises RuntimeUnavailable when ONNX Runtime fails; what the buffers hold from the first new
         token on is then undefined.
         """
-        if self._target == "ort":  # every row as long as the first, see ContribLayout
-            # (B, T)
-            mask = np.ones((len(input_ids), int(past_lengths[0]) + input_ids.shape[1]), np.int64)
-            self._bind_step(input_ids, mask, logit_positions)
-        else:
-            self._bind_step(input_ids, past_lengths, new_lengths, logit_positions)
-        logits = empty_logits((*logit_positions.shape, self._vocab))
-        if self._allocates:
+        for name in self._contract.call_inputs:
+            self._bind_input(name, np.ascontiguousarray(getattr(call, name), np.int64))
+        logits = empty_logits((*call.logit_positions.shape, self._vocab))
+        if self._contract.allocates_logits:
             self._io.bind_output(LOGITS, "cpu")
         else:
             # Bound by address, so the graph writes the array that is returned; bound anew, since
@@ -81,19 +65,16 @@ class Binding:
             self.session.run_with_iobinding(self._io)
             if self._on_device:
                 self._io.synchronize_outputs()
-        if self._allocates:
+        if self._contract.allocates_logits:
             logits[:] = self._io.get_outputs()[-1].numpy()  # bound after the caches
         return logits
 
-    def _bind_step(self, *arrays: NDArray[np.int64]) -> None:
-        for name, array in zip(STEP_INPUTS[self._target], arrays, strict=True):
-            given = np.ascontiguousarray(array, np.int64)
-            if name in OPTIONAL_INPUTS[self._target]:  # bind_cpu_input does not know them
-                self._io.bind_ortvalue_input(
-                    name, self._onnxruntime.OrtValue.ortvalue_from_numpy(given)
-                )
-            else:
-                self._io.bind_cpu_input(name, given)
+    def _bind_input(self, name: str, array: NDArray[np.int64]) -> None:
+        if name in self._contract.optional_inputs:  # bind_cpu_input does not know them
+            value = self._onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            self._io.bind_ortvalue_input(name, value)
+        else:
+            self._io.bind_cpu_input(name, array)
 
 
 def empty_logits(shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -12,19 +12,27 @@ mod C, and attends afterwards. From this follow the sizes:
 Full layers must never wrap: a wrapped column would land on slot p - C, which every later query
 sees. So C ≥ past + S for every row, where S counts padding. The caller's `capacity` counts tokens,
 though: a row may be full (past equal to capacity, nothing new) while its neighbour in the batch
-    still takes tokens, and its
-padding must land somewhere. Hence C = capacity + spare. A single row never has padding (the session
-cuts the columns at the longest row), so spare is 0 there; else a few slots, and the session takes
-no more columns a step than the fullest row has slots left (`KVCache.columns`). With spare ≥ 1 every
-step makes progress, so a call fits exactly when past + new ≤ capacity.
+still takes tokens, and its padding must land somewhere. Hence C = capacity + spare. A single row
+never has padding (the session cuts the columns at the longest row), so spare is 0 there; else a few
+slots, and the session takes no more columns a call than the fullest row has slots left
+(`KVCache.columns`). With spare ≥ 1 every call makes progress, so tokens fit exactly when past + new
+≤ capacity.
 
 Window layers are rings of window + reserve + chunk - 1 slots. A call that begins at p with S ≤
 chunk columns overwrites position q only if q + C ≤ p + S - 1, thus q ≤ p - window - reserve: no
 query of this call (at ≥ p), nor of one after rewinding to r ≥ p - reserve, sees back that far (it
 sees ≥ r - window + 1). The same bound keeps stale columns out of sight, be they padding or rewound
 tokens: a slot that holds column q, not yet rewritten, is taken for position q - C. A ring never
-    needs more slots than a full layer; where it has as many
-it never wraps either, by the rule above, and then nothing is ever lost.
+needs more slots than a full layer; where it has as many it never wraps either, by the rule above,
+and then nothing is ever lost.
+
+A window layer may keep its first m tokens (`sink_tokens`): column j < m lies in slot j for good,
+and the others ring over the rest, column p ≥ m in slot m + (p - m) mod (C - m). A query sees the
+kept ones beside the last window - m. Ring and window are both m slots shorter, so the same sum of
+slots serves: with R = C - m, column q is overwritten only if q + R ≤ p + S - 1, thus q ≤ p -
+(window - m) - reserve. A stale slot of the ring is taken for position q - R, and for none at all
+where that is below m. Kept slots are overwritten by nothing but their own positions, so a row goes
+back to m tokens or fewer at any time. At least one slot is left to the ring.
 """
 
 from dataclasses import dataclass
@@ -120,7 +128,9 @@ def full_slots(batch: int, capacity: int, chunk: int) -> int:
 def layer_slots(layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
     """Return C of one layer."""
     slots = full_slots(batch, capacity, chunk)
-    return min(slots, layer.window + reserve + chunk - 1) if layer.window > 0 else slots
+    if layer.window == 0:
+        return slots
+    return max(layer.sink_tokens + 1, min(slots, layer.window + reserve + chunk - 1))
 
 
 def slot_bytes(layer: CacheLayer, kv_dtype: str) -> int:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.package import TEMPLATE_FILE, TOKENIZER_CONFIG, read_own_file, read_own_json
 from gptoss_onnx.runtime.messages import Message, plain_data, plain_messages
-from gptoss_onnx.runtime.package import read_own_file, read_own_json
 from gptoss_onnx.runtime.template_process import TemplateProcess
 
-TEMPLATE_FILE = "chat_template.jinja"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE_LIMIT = 1_000_000  # bytes; the published one has 17 thousand
 _SPECIAL_TOKENS = (
     "bos_token",

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import CacheLayer, Target
-from gptoss_onnx.runtime.cache_layout import CacheLayout, RingLayout, check_sizes
+from gptoss_onnx.manifest import CacheLayer
+from gptoss_onnx.runtime.cache_layout import check_sizes
 
 _INSTEAD = "export with --target portable for that"
 
@@ -74,8 +74,3 @@ class ContribLayout:
                 "but target ort "
                 f"rewinds only to 0, all rows together; {_INSTEAD}"
             )
-
-
-def cache_layout(target: Target) -> CacheLayout:
-    """Return what the graphs of a target expect of the buffers."""
-    return ContribLayout() if target == "ort" else RingLayout()

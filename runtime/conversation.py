@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.contrib_layout import cache_layout
 from gptoss_onnx.runtime.generation import FinishReason
-from gptoss_onnx.runtime.harmony import HarmonyDelta, JoinedText
+from gptoss_onnx.runtime.harmony_message import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.text import Tokenizer
@@ -140,7 +139,7 @@ class Conversation(Closing):
         wanted = CHAT_TOKENS if self._max_new_tokens is None else self._max_new_tokens
         capacity = min(self._longest, prompt_tokens + wanted)
         if self._cache is None:
-            rewinds = cache_layout(self._session.manifest.target).rewinds
+            rewinds = self._session.contract.layout.rewinds
             self._cache = self._session.new_cache(1, capacity, RESERVE if rewinds else 0)
         elif self._cache.capacity < capacity:
             self._cache.grow(min(self._longest, max(capacity, 2 * self._cache.capacity)))
@@ -155,8 +154,8 @@ class Conversation(Closing):
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         # fewer, where an interrupt came between the two
         shared = min(shared, int(cache.lengths[0]))
-        if shared < cache.floor[0]:
-            shared = 0
+        if shared < cache.rewind_limit[0]:
+            shared = min(shared, cache.kept)
         cache.rewind(shared)
         self._held = self._held[:shared]
         return shared

@@ -42,7 +42,7 @@ def load_onnxruntime() -> ModuleType:
         return import_module("onnxruntime")
     except ImportError as error:
         found = (
-            f"{installed[0]} does not import ({one_line(error)})"
+            f"{installed[0]} does not import ({_message(error)})"
             if installed
             else "it is not installed"
         )
@@ -93,7 +93,7 @@ def onnxruntime_errors(onnxruntime: ModuleType, kind: type[Exception], what: str
     try:
         yield
     except native_errors(onnxruntime) as error:
-        raise kind(f"{what}: {one_line(error)}") from error
+        raise kind(f"{what}: {_message(error)}") from error
 
 
 def native_errors(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
@@ -107,7 +107,7 @@ def native_errors(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
     return (*kinds, RuntimeError, ValueError)
 
 
-def one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Return an exception's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -131,6 +131,6 @@ def _check_cuda_device(onnxruntime: ModuleType) -> None:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except native_errors(onnxruntime) as error:
         raise RuntimeUnavailable(
-            f"provider cuda: no CUDA device can be used ({one_line(error)}); install the NVIDIA "
+            f"provider cuda: no CUDA device can be used ({_message(error)}); install the NVIDIA "
             "driver, CUDA and cuDNN"
         ) from error

@@ -7,15 +7,16 @@ from typing import Any
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
-from gptoss_onnx.runtime.binding import LOGITS, OPTIONAL_INPUTS, STEP_INPUTS
+from gptoss_onnx.package import Package
+from gptoss_onnx.runtime.binding import LOGITS
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kernels import KernelChoice
-from gptoss_onnx.runtime.package import PackageFolder
+from gptoss_onnx.runtime.target import CONTRACTS
 
 
 def load_graph(
     onnxruntime: ModuleType,
-    package: PackageFolder,
+    package: Package,
     choice: KernelChoice,
     activations: str,
     providers: list[tuple[str, dict[str, str]]],
@@ -54,14 +55,13 @@ def load_graph(
         return onnxruntime.InferenceSession(str(package.graph), options, providers=providers)
 
 
-def check_graph(graph: Any, manifest: Manifest) -> None:
+def check_interface(graph: Any, manifest: Manifest) -> None:
     """Compare the graph's inputs and outputs with the manifest and the contract; raises
     PackageError.
     """
-    caches = manifest.cache
-    required = set(STEP_INPUTS[manifest.target]) - set(OPTIONAL_INPUTS[manifest.target])
+    caches, contract = manifest.cache, CONTRACTS[manifest.target]
     inputs = {
-        *required,
+        *(name for name in contract.call_inputs if name not in contract.optional_inputs),
         *(layer.past_key for layer in caches),
         *(layer.past_value for layer in caches),
     }

@@ -4,25 +4,22 @@ carries, else ORT's.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.arguments import shown
-
-Kernels = Literal["auto", "native", "portable"]
-Activations = Literal["exact", "bf16", "int8"]
+from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
 
 DOMAIN = "ai.gptoss"
-KERNELS = ("auto", "native", "portable")
-ACTIVATIONS = ("exact", "bf16", "int8")
 
 
 @dataclass(frozen=True)
 class KernelChoice:
     """Which kernels a session runs, the library to register for them, and why."""
 
-    kernels: Literal["native", "portable", "contrib"]
+    kernels: RunningKernels
     library: Path | None
     reason: str
 
@@ -35,24 +32,23 @@ def choose_kernels(
 
     A package of target `ort` has no choice: ONNX Runtime's own kernels run it, `contrib`.
 
-    Raises InputError for unknown names, and RuntimeUnavailable when native kernels are needed
-    (asked for, or because `activations` is not `exact`) and are not to be had, or when the library
-    refuses to load.
+    Raises InputError for unknown names, and RuntimeUnavailable if native kernels are needed (asked
+    for, or because `activations` is not `exact`) and are not available, or if the library refuses
+    to load.
     """
     for name, value, known in (
-        ("kernels", kernels, KERNELS),
-        ("activations", activations, ACTIVATIONS),
+        ("kernels", kernels, get_args(Kernels)),
+        ("activations", activations, get_args(Activations)),
     ):
         if not isinstance(value, str) or value not in known:
             raise InputError(f"{name}: found {shown(value)}, expected one of {', '.join(known)}")
-    if manifest.target == "ort":
+    if CONTRACTS[manifest.target].kernels == ("contrib",):
         return _contrib(manifest, kernels, activations, provider)
     if kernels == "portable":
         if activations != "exact":
             raise RuntimeUnavailable(
                 f"activations {activations}: only the native kernels have them; found kernels "
-                "portable, "
-                "expected native or auto"
+                "portable, expected native or auto"
             )
         return KernelChoice("portable", None, "asked for")
     choice = _native(manifest, provider)
@@ -93,7 +89,7 @@ def _contrib(manifest: Manifest, kernels: str, activations: str, provider: str) 
 
 
 def _native(manifest: Manifest, provider: str) -> KernelChoice | str:
-    """Return the native choice, or the reason why there is none."""
+    """Return the native choice, or the reason why native kernels cannot run the graph."""
     from gptoss_onnx.custom_ops.library import library_info, library_path
 
     if provider != "cpu":

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.arguments import integer_array, within_int64
-from gptoss_onnx.runtime.cache_buffer import CacheBuffer, zeros
+from gptoss_onnx.runtime.cache_buffer import CacheBuffer
 from gptoss_onnx.runtime.cache_layout import CacheLayout
+from gptoss_onnx.runtime.cache_rows import CacheRows
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 
@@ -67,28 +68,30 @@ class KVCache(Closing):
         self.binding: Binding | None = None
         self._onnxruntime = onnxruntime
         self._buffers: tuple[tuple[CacheBuffer, CacheBuffer], ...] | None = self._zeros()
-        self._lengths = np.zeros(self.batch, np.int64)
-        self._start = np.zeros(self.batch, np.int64)
-        self._wrapped = np.zeros(self.batch, np.bool_)
-        self._tokens = self._token_store(self.capacity)
+        self._rows = CacheRows(self.batch, self.capacity)
         self._damage: str | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens cached, (B); a copy."""
-        return self._lengths.copy()
+        return self._rows.lengths.copy()
 
     @property
     def start(self) -> NDArray[np.int64]:
         """Largest position at which a call began on each row since its reset, (B); a copy."""
-        return self._start.copy()
+        return self._rows.start.copy()
 
     @property
-    def floor(self) -> NDArray[np.int64]:
-        """Smallest length, besides 0, each row can be rewound to, (B): see `rewind`."""
+    def kept(self) -> int:
+        """First tokens that every window layer keeps: a row can always be rewound to so few."""
+        return min((layer.sink_tokens for layer in self.layers if layer.window > 0), default=0)
+
+    @property
+    def rewind_limit(self) -> NDArray[np.int64]:
+        """Smallest length above `kept` that each row can be rewound to, (B): see `rewind`."""
         if not self.layout.rewinds:
             return self.lengths
-        return np.where(self._wrapped, np.clip(self._start - self.reserve, 0, self._lengths), 0)
+        return self._rows.limit(self.reserve)
 
     @property
     def tokens(self) -> list[NDArray[np.int64]]:
@@ -102,7 +105,8 @@ class KVCache(Closing):
 
     def row_tokens(self, row: int) -> NDArray[np.int64]:
         """Return the token ids of one row, oldest first: a view that later calls change."""
-        return self._tokens[row, : self._lengths[row]]
+        self.buffers  # noqa: B018 - refuses a closed cache
+        return self._rows.tokens(row)
 
     @property
     def buffers(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
@@ -130,8 +134,8 @@ class KVCache(Closing):
         While no window layer has wrapped on a row, nothing is lost and any length goes. Afterwards
         slots are reused and a row goes back to `start - reserve` at most, `start` being the largest
         position at which any call on it began: repeated small rewinds would otherwise eat the
-        window. 0 is always possible (nothing earlier is left to be seen) and resets the row. In
-        target `ort` it is the only length, for all rows together.
+        window. 0 to `kept` is always possible, since nothing that the rings hold is left to be
+        seen. In target `ort` 0 is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
@@ -147,12 +151,7 @@ class KVCache(Closing):
         with self.use:
             twin = copy.copy(self)
             twin.use, twin.binding = _exclusive(), None
-            twin._buffers, twin._tokens = self._copies(self.capacity), self._tokens.copy()
-            twin._lengths, twin._start, twin._wrapped = (
-                self.lengths,
-                self.start,
-                self._wrapped.copy(),
-            )
+            twin._buffers, twin._rows = self._copies(self.capacity), self._rows.copy()
             return twin
 
     def grow(self, capacity: int) -> None:
@@ -173,15 +172,15 @@ class KVCache(Closing):
                 )
             self.buffers  # noqa: B018 - refuses a closed cache
             if capacity > self.capacity:
-                tokens = self._token_store(capacity)
-                tokens[:, : self.capacity] = self._tokens
+                rows = self._rows.grown(capacity)
                 self._buffers = self._copies(capacity)
-                self._tokens, self.capacity, self.binding = tokens, capacity, None
+                self._rows, self.capacity, self.binding = rows, capacity, None
 
     def close(self) -> None:
-        """Free the buffers; the cache cannot be used any more."""
+        """Free the buffers and the token ids; the cache cannot be used any more."""
         with self.use:
             self._buffers, self.binding = None, None
+            self._rows.drop_tokens()
 
     def check_room(self, new_lengths: NDArray[np.int64]) -> None:
         """Refuse new tokens (B) that a row has no room for (padding never counts), or that cannot
@@ -189,32 +188,28 @@ class KVCache(Closing):
         """
         if self._damage is not None:
             raise InputError(f"cache: {self._damage}; reset it, or make another")
-        self.layout.check_call(self._lengths, new_lengths)
-        for row in np.flatnonzero(self._lengths + new_lengths > self.capacity):
+        lengths = self._rows.lengths
+        self.layout.check_call(lengths, new_lengths)
+        for row in np.flatnonzero(lengths + new_lengths > self.capacity):
             raise InputError(
-                f"row {row}: {self._lengths[row]} cached + {new_lengths[row]} new tokens exceed "
-                "the cache capacity of "
-                f"{self.capacity}; make the cache larger, grow it, or rewind it"
+                f"row {row}: {lengths[row]} cached + {new_lengths[row]} new tokens exceed the "
+                f"cache capacity of {self.capacity}; make the cache larger, grow it, or rewind it"
             )
 
     def columns(self, remaining: int) -> int:
         """Return how many of `remaining` columns the next call of the graph may write, at least
         1.
         """
-        return self.layout.columns(remaining, self._lengths, self.capacity, self.chunk)
+        return self.layout.columns(remaining, self._rows.lengths, self.capacity, self.chunk)
 
     def mark_writing(self, columns: int) -> None:
         """Record that a call is about to write `columns` columns on every row."""
         rings = [self.slots(layer) for layer in self.layers if layer.window > 0]
-        self._start = np.maximum(self._start, self._lengths)
-        if rings:
-            self._wrapped |= self._lengths + columns > min(rings)
+        self._rows.mark_writing(columns, min(rings, default=None))
 
     def advance(self, new_lengths: NDArray[np.int64], input_ids: NDArray[np.int64]) -> None:
         """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
-        for row, (begin, new) in enumerate(zip(self._lengths, new_lengths, strict=True)):
-            self._tokens[row, begin : begin + new] = input_ids[row, :new]
-        self._lengths = self._lengths + new_lengths
+        self._rows.advance(new_lengths, input_ids)
 
     def mark_failed(self) -> None:
         """Record that a call was cut off while it wrote, by an error or by the user.
@@ -225,7 +220,7 @@ class KVCache(Closing):
         """
         if (
             not self.layout.rewinds
-            and self._lengths.any()
+            and self._rows.lengths.any()
             and any(layer.window for layer in self.layers)
         ):
             self._damage = "a call was cut off after it had moved the windows of target ort"
@@ -239,43 +234,23 @@ class KVCache(Closing):
                 place = buffer.overflow()
                 if place is not None:
                     row, head, slot = place
-                    return f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not finite"
+                    return (
+                        f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not "
+                        "finite"
+                    )
         return None
 
     def mark_overflow(self, where: str) -> None:
-        """Record that the buffers hold numbers that are not finite; `reset` fills them with
-        zeros.
-        """
+        """Record that the buffers hold numbers that are not finite; `reset` zeroes them."""
         self._damage = f"found numbers that are not finite ({where})"
 
     def _rewind(self, lengths: ArrayLike) -> None:
         self.buffers  # noqa: B018 - refuses a closed cache
         wanted = _row_integers(lengths, "rewind lengths", self.batch)
-        self.layout.check_rewind(self._lengths, wanted)
-        floor = self.floor
-        for row in range(self.batch):
-            cached, target = int(self._lengths[row]), int(wanted[row])
-            if not 0 <= target <= cached:
-                raise InputError(
-                    f"row {row}: cannot rewind to {target}; it holds {cached} tokens; allowed is 0 "
-                    f"to {cached}"
-                )
-            if 0 < target < floor[row]:
-                raise InputError(
-                    f"row {row}: cannot rewind to {target}: window layers have overwritten what it "
-                    "would see; allowed "
-                    f"is {floor[row]} to {cached}, or 0; a cache with a reserve above "
-                    f"{self.reserve} goes further"
-                )
-        # Where nothing was lost the undone calls left no trace: their columns lie in slots that
-        # will be rewritten before they can be seen. They need not count in `start` any more.
-        lossless = ~self._wrapped | (wanted == 0)
-        self._start = np.where(lossless, np.minimum(self._start, wanted), self._start)
-        self._wrapped = self._wrapped & (wanted > 0)
-        self._lengths = wanted
+        self.layout.check_rewind(self._rows.lengths, wanted)
+        self._rows.rewind(wanted, self.kept, self.reserve)
         if self._damage is not None and not wanted.any():
-            # Zero times a number that is not finite is none either: it must not stay, not even out
-            # of sight.
+            # Zero times such a number is not finite either: it must not stay, not even unseen.
             self._buffers, self.binding = self._zeros(), None
             self._damage = None
 
@@ -286,17 +261,14 @@ class KVCache(Closing):
 
         return tuple((buffer(layer), buffer(layer)) for layer in self.layers)
 
-    def _token_store(self, capacity: int) -> NDArray[np.int64]:
-        return zeros((self.batch, capacity), np.int64, "the cache's token ids")
-
     def _copies(self, capacity: int) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
-        longest = int(self._lengths.max())
+        longest = int(self._rows.lengths.max())
         copies = []
         for layer, (key, value) in zip(self.layers, self.buffers, strict=True):
             slots = self.layout.slots(layer, self.batch, capacity, self.reserve, self.chunk)
             # Unless a ring has wrapped, no slot from the longest row's end on is ever seen before
             # it is rewritten.
-            used = self.slots(layer) if layer.window > 0 and self._wrapped.any() else longest
+            used = self.slots(layer) if layer.window > 0 and self._rows.wrapped.any() else longest
             copies.append((self._copied(key, slots, used), self._copied(value, slots, used)))
         return tuple(copies)
 
@@ -304,6 +276,12 @@ class KVCache(Closing):
         return CacheBuffer.of(
             self._onnxruntime, buffer.copied(slots, used), self.dtype, self.device
         )
+
+
+def expect_cache(cache: object, optional: bool = False) -> None:
+    """Refuse what is not a KVCache, nor None if the argument is `optional`; raises InputError."""
+    if not (isinstance(cache, KVCache) or (cache is None and optional)):
+        raise InputError(f"cache: found {type(cache).__name__}, expected one that new_cache made")
 
 
 def _exclusive() -> Exclusive:

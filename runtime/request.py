@@ -16,10 +16,10 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphCall:
     """One call of the graph: its inputs, and where its logits belong in the answer.
 
-    `rows`, `places` and `columns` are parallel: logits[rows, columns] of the call are answer[rows,
+    `rows`, `places` and `taken` are parallel: logits[rows, taken] of the call are answer[rows,
     places].
     """
 
@@ -28,7 +28,7 @@ class Step:
     logit_positions: Integers  # (B, kept of this call), at least one
     rows: NDArray[np.intp]
     places: NDArray[np.intp]
-    columns: NDArray[np.intp]
+    taken: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ class Request:
         """Columns that hold a token of some row; the rest is padding and is never run."""
         return int(self.new_lengths.max())
 
-    def step(self, begin: int, end: int) -> Step:
+    def call(self, begin: int, end: int) -> GraphCall:
         """Return the call that runs columns `begin` to `end` (not included)."""
         # (B, kept)
         here = self.wanted & (self.logit_positions >= begin) & (self.logit_positions < end)
         rows, places = np.nonzero(here)
-        columns = (np.cumsum(here, axis=1) - 1)[rows, places]
+        taken = (np.cumsum(here, axis=1) - 1)[rows, places]
         # at least one: some runtimes fail on an empty lm_head
         kept = int(here.sum(axis=1).max(initial=1))
         positions = np.zeros((here.shape[0], max(kept, 1)), np.int64)
-        positions[rows, columns] = self.logit_positions[rows, places] - begin
+        positions[rows, taken] = self.logit_positions[rows, places] - begin
         new = np.clip(self.new_lengths - begin, 0, end - begin)
-        return Step(self.input_ids[:, begin:end], new, positions, rows, places, columns)
+        return GraphCall(self.input_ids[:, begin:end], new, positions, rows, places, taken)

@@ -76,6 +76,13 @@ class Sampling:
             object.__setattr__(self, name, value)
 
 
+def chosen(sampling: object) -> Sampling:
+    """Return the settings that a caller has given, the default ones for None; raises InputError."""
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
+    return Sampling() if sampling is None else sampling
+
+
 class RowSampler:
     """Chooses the tokens of one row of a batch.
 

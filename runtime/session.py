@@ -5,44 +5,38 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 
 import logging
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any, Literal, Self, overload
-from weakref import WeakSet
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Manifest, Provider
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
-from gptoss_onnx.runtime.binding import Binding
+from gptoss_onnx.runtime.calls import run_request
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.contrib_layout import cache_layout
-from gptoss_onnx.runtime.environment import (
-    check_active_provider,
-    execution_providers,
-    load_onnxruntime,
-)
 from gptoss_onnx.runtime.generation import Generation
-from gptoss_onnx.runtime.graph import check_graph, load_graph
-from gptoss_onnx.runtime.harmony import HarmonyDelta
-from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
-from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
+from gptoss_onnx.runtime.harmony_message import HarmonyDelta
+from gptoss_onnx.runtime.kernels import choose_kernels
+from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
-from gptoss_onnx.runtime.package import PackageFolder, open_package
+from gptoss_onnx.runtime.open_graph import OpenGraph
+from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import Request
-from gptoss_onnx.runtime.sampling import Sampling
-from gptoss_onnx.runtime.step import run_request
+from gptoss_onnx.runtime.sampling import Sampling, chosen
+from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
-from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
-MOST_THREADS = 1024  # ONNX Runtime starts as many as it is told to, and hangs on a hundred thousand
+MOST_THREADS = (
+    1024  # ONNX Runtime starts as many as it is asked for, and hangs on a hundred thousand
+)
 
 
 class Session(Closing):
@@ -53,33 +47,23 @@ class Session(Closing):
         kernels: `native`, `portable` or `contrib` (target `ort`), what runs.
         activations: `exact`, `bf16` or `int8`.
         provider: `cpu` or `cuda`.
+        contract: what the package's target takes and gives.
         vocab: V.
     """
 
     def __init__(
         self,
-        onnxruntime: ModuleType,
-        graph: Any,
-        package: PackageFolder,
-        kernels: Literal["native", "portable", "contrib"],
+        graph: OpenGraph,
+        package: Package,
+        kernels: RunningKernels,
         activations: Activations,
         provider: Provider,
-        weights: WeightWatch,
     ) -> None:
-        self.package, self.kernels, self.activations, self.provider = (
-            package,
-            kernels,
-            activations,
-            provider,
-        )
-        check_graph(graph, package.manifest)
+        self.package, self.kernels = package, kernels
+        self.activations, self.provider = activations, provider
+        self.contract = CONTRACTS[package.manifest.target]
         self.vocab = package.manifest.vocab_size
-        self._onnxruntime = onnxruntime
-        self._graph: Any | None = graph
-        self._weights = weights
-        # of the graph and the set of bound caches; held for moments only
-        self._lock = threading.Lock()
-        self._bound: WeakSet[KVCache] = WeakSet()
+        self._graph = graph
         self._tokenizer: Tokenizer | None = None
 
     @classmethod
@@ -107,26 +91,16 @@ class Session(Closing):
                 load it.
             RuntimeUnavailable: ONNX Runtime, the provider or the kernels asked for are not
                 available here.
-            InputError: an argument is none of the values above.
+            InputError: an argument has no such value.
         """
         folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
         opened = open_package(folder)
-        onnxruntime = load_onnxruntime()
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
-        providers = execution_providers(onnxruntime, provider)
-        weights = WeightWatch(opened.weight_path(entry) for entry in opened.manifest.weights.files)
-        graph = load_graph(onnxruntime, opened, choice, activations, providers, threads)
-        weights.check_mapped()
-        check_active_provider(graph.get_providers(), provider)
-        logger.info(
-            "%s: %s kernels (%s), provider %s",
-            opened.folder,
-            choice.kernels,
-            choice.reason,
-            provider,
-        )
-        return cls(onnxruntime, graph, opened, choice.kernels, activations, provider, weights)
+        graph = OpenGraph.load(opened, choice, activations, provider, threads)
+        running = f"{choice.kernels} kernels ({choice.reason})"
+        logger.info("%s: %s, provider %s", opened.folder, running, provider)
+        return cls(graph, opened, choice.kernels, activations, provider)
 
     @property
     def manifest(self) -> Manifest:
@@ -135,9 +109,7 @@ class Session(Closing):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The package's tokenizer, read at first use; raises PackageError when the package has
-        none.
-        """
+        """The package's tokenizer, read at first use; raises PackageError if it has none."""
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.open(self.package.folder)
         return self._tokenizer
@@ -151,18 +123,7 @@ class Session(Closing):
         last call; `chunk` the most columns one call of the graph takes (longer inputs are split).
         Both enlarge window layers.
         """
-        manifest = self.manifest
-        return KVCache(
-            self._onnxruntime,
-            manifest.cache,
-            manifest.kv_dtype,
-            cache_layout(manifest.target),
-            batch,
-            capacity,
-            reserve,
-            chunk,
-            self.provider,
-        )
+        return self._graph.new_cache(batch, capacity, reserve, chunk)
 
     def forward(
         self,
@@ -176,8 +137,8 @@ class Session(Closing):
         Args:
             input_ids: integers (B, S), right-padded; what stands in the padding is not read.
             cache: of this session, or of another of the same package and provider.
-            new_lengths: integers (B), real tokens of each row, 0 to S; omitted means S.
-            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; omitted means
+            new_lengths: integers (B), real tokens of each row, 0 to S; S if omitted.
+            logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; if omitted,
                 each row's last new token.
 
         Returns:
@@ -192,10 +153,10 @@ class Session(Closing):
             RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks
                 that ran before stay in the cache.
         """
-        _expect_cache(cache)
+        expect_cache(cache)
         request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
         with cache.use:
-            binding = self._binding(cache)
+            binding = self._graph.binding(cache)
             cache.check_room(request.new_lengths)
             if not cache.lengths.any():
                 self.check_weights()
@@ -212,9 +173,8 @@ class Session(Closing):
             raise InputError(f"token_ids: found shape {tokens.shape}, expected one sequence (T,)")
         if tokens.size == 0:
             return np.zeros((0, self.vocab), np.float32)
-        with self.new_cache(
-            1, tokens.size, chunk=PREFILL_CHUNK if chunk is None else chunk
-        ) as cache:
+        columns = PREFILL_CHUNK if chunk is None else chunk
+        with self.new_cache(1, tokens.size, chunk=columns) as cache:
             logits = self.forward(tokens[None], cache, logit_positions=np.arange(tokens.size)[None])
         return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
 
@@ -251,7 +211,7 @@ class Session(Closing):
 
         Args:
             token_ids: prompt of one sequence, or a list of prompts.
-            sampling: how tokens are chosen and what ends a row; omitted means greedy, ended by the
+            sampling: how tokens are chosen and what ends a row; if omitted, greedy, ended by the
                 package's end-of-text tokens.
             max_new_tokens: tokens to generate a row at most.
             cache: goes on after what it holds and keeps the result; if omitted, a temporary cache
@@ -264,7 +224,8 @@ class Session(Closing):
 
         Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
-        settings = _settings(sampling, cache)
+        settings = chosen(sampling)
+        expect_cache(cache, optional=True)
         return Generation.of(self, token_ids, settings, max_new_tokens, cache)
 
     @overload
@@ -306,7 +267,7 @@ class Session(Closing):
             sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
                 tokens mean the package's, and for a conversation those that end an answer in
                 gpt-oss's chat format.
-            max_new_tokens: omitted means 256, and 4096 for a conversation with a model that thinks
+            max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
             cache: as in `generate`.
             variables: of the chat template, such as `reasoning_effort` and `tools`.
@@ -320,76 +281,21 @@ class Session(Closing):
             PackageError: the package has no tokenizer or no chat template, or one of them is
                 damaged.
         """
-        settings = _settings(sampling, cache)
+        settings = chosen(sampling)
+        expect_cache(cache, optional=True)
         encoded = Prompt.of(prompt, self.tokenizer, variables)
         return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
 
     def check_weights(self) -> None:
-        """Raise PackageError where a weight file has changed since the session opened it,
-        InputError once closed.
+        """Raise PackageError if a weight file has changed since it was opened.
 
-        Every generation, and every `forward` of an empty cache, begins with it; it takes
-        microseconds.
+        Every generation, and every `forward` of an empty cache, begins with it: microseconds.
         """
-        with self._lock:
-            self._open_graph()
-            self._weights.check()
+        self._graph.check_weights()
 
     def close(self) -> None:
-        """Refuse further calls and free the weights; caches lose their binding to them.
+        """Refuse further calls and free the weights, once those that other threads are in return.
 
-        Calls that other threads are in at that moment finish as if nothing had happened, and the
-        weights are freed when the last of them returns.
+        Caches stay, without their binding to the graph.
         """
-        with self._lock:
-            graph, self._graph = self._graph, None
-            for cache in self._bound:
-                binding = cache.binding
-                if binding is not None and binding.session is graph:
-                    cache.binding = None
-            self._bound.clear()
-            self._weights.close()
-
-    def _binding(self, cache: KVCache) -> Binding:
-        """Return the cache's binding to the graph, made now if it has none; the cache must be in
-        use by us.
-        """
-        manifest = self.manifest
-        ours = (manifest.cache, manifest.kv_dtype, cache_layout(manifest.target), self.provider)
-        with self._lock:
-            graph = self._open_graph()
-            if (cache.layers, cache.dtype, cache.layout, cache.device) != ours:
-                raise InputError(
-                    "cache: found one of another package or provider; make it with this session's "
-                    "new_cache"
-                )
-            cache.buffers  # noqa: B018 - refuses a closed cache
-            binding = cache.binding
-            if binding is None or binding.session is not graph:
-                binding = Binding(self._onnxruntime, graph, cache, self.vocab, manifest.target)
-                cache.binding = binding
-                self._bound.add(cache)
-            return binding
-
-    def _open_graph(self) -> Any:
-        if self._graph is None:
-            raise InputError(
-                "session: found it closed, expected an open one; open the package again"
-            )
-        return self._graph
-
-
-def _expect_cache(cache: object) -> None:
-    if not isinstance(cache, KVCache):
-        raise InputError(f"cache: found {type(cache).__name__}, expected one that new_cache made")
-
-
-def _settings(sampling: object, cache: object) -> Sampling:
-    """Return the settings of a generation, the default ones for None, after a look at the types of
-    both.
-    """
-    if cache is not None:
-        _expect_cache(cache)
-    if sampling is not None and not isinstance(sampling, Sampling):
-        raise InputError(f"sampling: found {type(sampling).__name__}, expected Sampling or None")
-    return Sampling() if sampling is None else sampling
+        self._graph.close()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime.package import PackageFolder
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.text import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def split_stops(
 
 
 def end_tokens(
-    package: PackageFolder, tokenizer: Tokenizer | None, is_chat: bool, vocab: int
+    package: Package, tokenizer: Tokenizer | None, is_chat: bool, vocab: int
 ) -> tuple[int, ...]:
     """Return the ids that end a text where the caller names none.
 

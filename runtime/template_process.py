@@ -33,7 +33,7 @@ class TemplateProcess:
     """
 
     def __init__(self, source: str, origin: Path) -> None:
-        """Compile the template; raises PackageError where it is none, or goes beyond the limits."""
+        """Compile the template; raises PackageError if it does not compile within the limits."""
         self._source, self._origin = source, origin
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None

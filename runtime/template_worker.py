@@ -65,7 +65,7 @@ class Refusal(Exception):  # noqa: N818 - an answer rather than an error of this
 
 
 def compiled(source: str) -> Any:
-    """Return the template; raises Refusal where it is none."""
+    """Return the template; raises Refusal if it does not compile."""
     try:
         return _environment().from_string(source)
     except MemoryError:

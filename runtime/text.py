@@ -14,16 +14,15 @@ import tokenizers
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.harmony_tokens import CONTROL_TOKENS, HarmonyTokens, harmony_stop_tokens
+from gptoss_onnx.package import TOKENIZER_FILE, read_own_file
 from gptoss_onnx.runtime.arguments import folder_path, shown
 from gptoss_onnx.runtime.chat import ChatTemplate
 from gptoss_onnx.runtime.content_tokens import encode_content
 from gptoss_onnx.runtime.messages import Message
-from gptoss_onnx.runtime.package import read_own_file
 from gptoss_onnx.runtime.text_stream import TextStream
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
 _LARGEST_ID = 2**32 - 1
 
 

@@ -12,7 +12,8 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import integer
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.generation import FinishReason, Generation
-from gptoss_onnx.runtime.harmony import HarmonyDelta, HarmonyMessage, HarmonyParser
+from gptoss_onnx.runtime.harmony import HarmonyParser
+from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.sampling import Sampling

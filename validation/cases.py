@@ -1,34 +1,39 @@
-"""The parity cases: each drives a session one way and returns the logits found and expected.
+"""The parity cases of a run, all of them: each works on a `Setting` and returns an `Outcome`."""
 
-Legend: T positions, V vocabulary, W the window (or a stand-in where no layer has one).
-"""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import onnx
 
-import numpy as np
-
-from gptoss_onnx.runtime import Session
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.exporter.check import check_onnx
+from gptoss_onnx.reference import Checkpoint, Decoder
+from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
+from gptoss_onnx.runtime import Sampling
+from gptoss_onnx.validation import driving
+from gptoss_onnx.validation.driving import LAST, Drive, Pair
 from gptoss_onnx.validation.expected import Expected
-from gptoss_onnx.validation.metrics import Logits
+from gptoss_onnx.validation.limits import Limits, rounding_limits
+from gptoss_onnx.validation.metrics import compare
+from gptoss_onnx.validation.outcome import Outcome, judge
+
+Suite = Literal["quick", "full"]
+GREEDY_TOKENS = {"quick": 64, "full": 256}
+# logits; if no largest error is set, a choice the reference prefers by more is a wrong one
+LARGEST_TIE = 0.5
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every case works on: a session, the reference, and the sizes to use.
-
-    `sequence` is one long token sequence, several windows long, that most cases share so that the
-    reference runs it once; `window` is W.
+    """What every case works on: a session with the reference, what both were made from, and the
+    limits of the run.
     """
 
-    session: Session
-    expected: Expected
-    sequence: list[int]
-    window: int
-
-
-# Found and expected logits, float32 (T, V) each.
-Outcome = tuple[Logits, Logits]
+    drive: Drive
+    checkpoint: Checkpoint
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Case:
     """A name, one line that says what is done, the function that does it, and what it needs the
     target to offer.
 
-    `needs` is in the words of `Manifest.unsupported`; None where every target can do it.
+    `needs` is in the words of `Manifest.unsupported`; None if every target can do it.
     """
 
     name: str
@@ -45,132 +50,104 @@ class Case:
     needs: str | None = None
 
 
-def prefill(setting: Setting) -> Outcome:
-    """All positions in one call."""
-    found = setting.session.score(setting.sequence, chunk=len(setting.sequence))
-    return found, setting.expected.score(setting.sequence)
+def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
+    """Yield the cases of a suite that make sense for this package."""
+    yield Case("load", "opened in ONNX Runtime, and passed by onnx.checker", load)
+    yield _driven("prefill", "the whole sequence in one call", driving.prefill)
+    yield _driven("decode", "one token a call, beyond the window", driving.decode)
+    for size in (7, 64):
+        description = f"the sequence in calls of {size} tokens"
+        yield _driven(f"chunks of {size}", description, driving.chunked(size))
+    description = "three rows of one length, decoding beyond the window"
+    yield _driven("even batch", description, driving.even)
+    description = "three rows of unlike length, right-padded, decoding in turns"
+    yield _driven("ragged batch", description, driving.ragged, "ragged batches")
+    description = "wrong tokens taken back within the reserve, again and again"
+    yield _driven("rewind", description, driving.rewind, "rewinding")
+    yield _driven("empty past", "one token with nothing cached", driving.empty_past)
+    sizes = setting.drive.sizes
+    original = setting.checkpoint.config.scaled_beyond
+    if suite == "full" and original is not None:
+        length = min(original + LAST, sizes.longest)
+        description = "past the length from which on a rotary embedding is scaled"
+        yield _driven("long context", description, driving.last_of(length))
+    count = min(GREEDY_TOKENS[suite], sizes.longest - greedy_prompt(setting))
+    yield Case("greedy", f"{count} tokens, chosen one by one", partial(greedy, count))
+    for rounded in setting.drive.session.manifest.rounded:
+        rounding = ROUNDINGS[rounded.kind]
+        description = "the whole sequence in one call, against the checkpoint's own weights"
+        yield Case(rounding.name, description, partial(loss, rounding))
 
 
-def decode(setting: Setting) -> Outcome:
-    """A short prompt, then one token a call to the end of the sequence, several windows on."""
-    tokens, prompt = setting.sequence, max(1, setting.window // 2)
-    with setting.session.new_cache(1, len(tokens)) as cache:
-        found = [setting.session.forward([tokens[:prompt]], cache)[0]]
-        found += [setting.session.forward([[token]], cache)[0] for token in tokens[prompt:]]
-    return np.concatenate(found), setting.expected.score(tokens)[prompt - 1 :]
+def _driven(
+    name: str, description: str, run: Callable[[Drive], Pair], needs: str | None = None
+) -> Case:
+    """Return a case that judges the logits of a drive by the limits of the run."""
+    return Case(
+        name, description, lambda setting: judge(*run(setting.drive), setting.limits), needs
+    )
 
 
-def chunked(size: int) -> Callable[[Setting], Outcome]:
-    """Return a case that runs the sequence in calls of `size` tokens."""
+def load(setting: Setting) -> Outcome:
+    """Check the graph that the session has opened."""
+    try:
+        path = setting.drive.session.package.graph
+        check_onnx(onnx.load(path, load_external_data=False))
+    except PackageError as error:
+        return Outcome(None, False, str(error))
+    return Outcome(None, True, _other_files(setting))
 
-    def run(setting: Setting) -> Outcome:
-        return setting.session.score(setting.sequence, chunk=size), setting.expected.score(
-            setting.sequence
-        )
 
-    return run
-
-
-def ragged(setting: Setting) -> Outcome:
-    """Three rows of unlike length in one right-padded call, then decode steps in which rows take
-    turns.
+def _other_files(setting: Setting) -> str:
+    """Return a note if the weights are not the reference's own files, which explains most
+    surprises.
     """
-    window = setting.window
-    rows = [setting.expected.tokens(count) for count in (2 * window + 5, max(1, window // 2), 1)]
-    steps = [setting.expected.tokens(2 * window) for _ in rows]
-    longest = max(map(len, rows))
-    padded = np.array([row + [0] * (longest - len(row)) for row in rows])
-    taken = [0, 0, 0]
-    found = []
-    with setting.session.new_cache(3, longest + 2 * window) as cache:
-        logits = setting.session.forward(padded, cache, new_lengths=[len(row) for row in rows])
-        found += [(row, taken[row], logits[row]) for row in range(3)]
-        for step in range(2 * window):
-            # rows with no new token are part of the contract
-            active = [step % 2 == 0, True, step % 3 != 1]
-            ids = [[steps[row][taken[row]]] for row in range(3)]
-            logits = setting.session.forward(ids, cache, new_lengths=[int(on) for on in active])
-            for row in range(3):
-                taken[row] += active[row]
-                if active[row]:
-                    found.append((row, taken[row], logits[row]))
-    scores = [
-        setting.expected.score(row + extra[:count])
-        for row, extra, count in zip(rows, steps, taken, strict=True)
-    ]
-    expected = [scores[row][len(rows[row]) - 1 + count] for row, count, _ in found]
-    return np.concatenate([logits for _, _, logits in found]), np.stack(expected)
+    package = setting.drive.session.package
+    weights = package.manifest.weights
+    if weights.mode == "copy":
+        return ""
+    linked = [entry for entry in weights.files if entry.origin == "checkpoint"]
+    ours = {package.weight_path(entry).stat().st_ino for entry in linked}
+    theirs = {path.stat().st_ino for path in setting.checkpoint.files}
+    if ours == theirs:
+        return ""
+    return "the package's weights are not the files of this reference, but others like them"
 
 
-def even(setting: Setting) -> Outcome:
-    """Three rows of one length in one call, then a token a row and call, beyond the window."""
-    steps = 2 * setting.window
-    rows = [setting.expected.tokens(setting.window + 5 + steps) for _ in range(3)]
-    prompt = len(rows[0]) - steps
-    with setting.session.new_cache(3, len(rows[0])) as cache:
-        found = [setting.session.forward([row[:prompt] for row in rows], cache)]
-        found += [
-            setting.session.forward([[row[prompt + step]] for row in rows], cache)
-            for step in range(steps)
-        ]
-    expected = np.stack([setting.expected.score(row)[prompt - 1 :] for row in rows])  # (3, T, V)
-    return np.concatenate(np.concatenate(found, axis=1)), np.concatenate(expected)
+def greedy(count: int, setting: Setting) -> Outcome:
+    """Let both sides choose `count` tokens one by one; they must choose the same ones.
 
-
-def rewind(setting: Setting) -> Outcome:
-    """Tokens that prove wrong are taken back, again and again, down to the last position the
-    reserve allows.
+    Two kinds of difference are no error, and end the comparison: the reference's two logits are
+    closer than twice the allowed error, or a router chose by a hair before (see `near_ties`).
     """
-    tokens, reserve = setting.sequence, min(setting.window, 8)
-    stride, found, kept = max(1, setting.window // 2), [], []
-    with setting.session.new_cache(1, len(tokens) + reserve + 1, reserve=reserve) as cache:
-        for begin in range(0, len(tokens), stride):
-            piece = tokens[begin : begin + stride]
-            found.append(setting.session.forward([piece], cache)[0])
-            kept.append(begin + len(piece) - 1)
-            # the last call begins `reserve` after the right ones
-            for wrong in setting.expected.tokens(reserve + 1):
-                setting.session.forward([[wrong]], cache)
-            cache.rewind([begin + len(piece)])
-    return np.concatenate(found), setting.expected.score(tokens)[kept]
+    drive = setting.drive
+    prompt = drive.sequence[: greedy_prompt(setting)]
+    expected = drive.expected.greedy(prompt, count)
+    found = list(drive.session.generate(prompt, Sampling(stop_tokens=()), max_new_tokens=count))
+    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        if ours != theirs:
+            last = drive.expected.score([*prompt, *expected[:step]])[-1:]
+            margin = float(last.logits[0, theirs] - last.logits[0, ours])
+            passed, reason = True, "a router chose by a hair before; not compared further"
+            if margin <= 2 * min(setting.limits.max_abs, LARGEST_TIE):
+                reason = "a tie within the limits; not compared further"
+            elif last.decided[0]:
+                passed, reason = False, f"the reference prefers its own by {margin:.2g}"
+            note = f"token {step} of {count} is {ours}, the reference's is {theirs}: {reason}"
+            return Outcome(None, passed, note)
+    return Outcome(None, True, f"{count} tokens equal")
 
 
-def empty_past(setting: Setting) -> Outcome:
-    """The smallest call: one token, nothing cached."""
-    token = setting.sequence[:1]
-    with setting.session.new_cache(1, 1) as cache:
-        return setting.session.forward([token], cache)[0], setting.expected.last(token)
+def greedy_prompt(setting: Setting) -> int:
+    """Return how many tokens of the sequence "greedy" continues."""
+    return max(1, setting.drive.sizes.window // 2)
 
 
-def long_context(setting: Setting) -> Outcome:
-    """Past the length the model was first trained on, where YaRN's ramp shows; the last positions
-    are compared.
-    """
-    config = setting.expected.config
-    original = config.longest if config.rope is None else config.rope.original_longest
-    length = min(original + 64, config.longest)
-    tokens, compared = setting.expected.tokens(length), 64
-    positions = np.arange(max(0, length - compared), length)
-    with setting.session.new_cache(1, length) as cache:
-        found = setting.session.forward([tokens], cache, logit_positions=[positions])[0]
-    return found, setting.expected.score(tokens)[positions]
-
-
-QUICK = (
-    Case("prefill", "the whole sequence in one call", prefill),
-    Case("decode", "one token a call, to four times the window", decode),
-    Case("chunks of 7", "the sequence in calls of 7 tokens", chunked(7)),
-    Case("chunks of 64", "the sequence in calls of 64 tokens", chunked(64)),
-    Case("even batch", "three rows of one length, decoding beyond the window", even),
-    Case(
-        "ragged batch",
-        "three rows of unlike length, right-padded, decoding in turns",
-        ragged,
-        "ragged batches",
-    ),
-    Case(
-        "rewind", "wrong tokens taken back within the reserve, again and again", rewind, "rewinding"
-    ),
-    Case("empty past", "one token with nothing cached", empty_past),
-)
-FULL = (*QUICK, Case("long context", "past the original context length", long_context))
+def loss(rounding: Rounding, setting: Setting) -> Outcome:
+    """Measure what rounded weights cost, against the checkpoint's own."""
+    own = Expected(Decoder.from_checkpoint(setting.checkpoint), setting.drive.expected.seed)
+    found, expected = driving.prefill(replace(setting.drive, expected=own))
+    difference = compare(found, expected.logits)
+    limits = setting.limits.wider(rounding_limits(rounding))
+    note = f"against the checkpoint's own weights ({limits})"
+    return Outcome(difference, limits.hold(difference), note)

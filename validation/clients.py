@@ -2,8 +2,8 @@
 verdict is judged.
 
 The client compares with the package's golden vectors and prints what it found (clients/README.md
-says how). Here these vectors are compared with the reference first, so that a package cannot vouch
-for itself; then the numbers of the verdict are judged, not its word.
+says how). These vectors are first compared with the reference here, because a package cannot vouch
+for itself. Then the numbers of the verdict are judged; what the client says of them does not count.
 """
 
 import logging
@@ -11,9 +11,9 @@ import math
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +24,14 @@ from torch import Tensor
 from gptoss_onnx.errors import InputError, ParityError, RuntimeUnavailable
 from gptoss_onnx.json_text import JSON_LIMIT, parse_json, printable
 from gptoss_onnx.progress import LoggedProgress, Progress
-from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.golden_file import Golden, GoldenCase, read_golden
 from gptoss_onnx.validation.limits import Limits
 from gptoss_onnx.validation.metrics import Difference
+from gptoss_onnx.validation.outcome import Outcome
 from gptoss_onnx.validation.pair import check_pair, reference_model
-from gptoss_onnx.validation.report import CaseResult, Report
+from gptoss_onnx.validation.report import CaseResult, Report, timed
 
 Client = Literal["cpp", "node", "browser"]
 FORMAT, FORMAT_VERSION = "gptoss-onnx-verdict", 1
@@ -79,11 +80,11 @@ def validate_client(
         progress: hears of the stages; None writes them to the log.
 
     Raises:
-        InputError: no such runtime, or a package that golden vectors cannot judge, because its
-            cache is narrower.
+        InputError: the runtime is unknown, or the package's cache is not float32, so that golden
+            vectors cannot judge it.
         PackageError: the package has no golden vectors.
-        ParityError: the package is of another model, or the client printed no verdict of every
-            golden case.
+        ParityError: the package was exported from another model, or the client's verdict does not
+            cover every golden case.
         RuntimeUnavailable: the client cannot be started, or says that it cannot run.
     """
     if runtime not in PROGRAMS:
@@ -93,15 +94,16 @@ def validate_client(
     if manifest.kv_dtype != "float32":
         raise InputError(
             f"{folder}: its cache is {manifest.kv_dtype}; golden vectors judge packages with a "
-            "float32 cache: "
-            "export with --kv-dtype float32, or validate without --runtime"
+            "float32 cache: export with --kv-dtype float32, or validate without --runtime"
         )
     progress = progress or LoggedProgress(logger)
     with open_checkpoint(reference) as checkpoint:
         golden = read_golden(folder, checkpoint.config.vocab_size)
         check_pair(opened, checkpoint, progress)
         progress.begin("comparing the golden vectors with the reference")
-        cases = [_check_golden(golden, reference_model(opened, checkpoint))]
+        model = reference_model(opened, checkpoint)
+        description = "the package's golden vectors against the reference"
+        cases = [timed("golden vectors", description, partial(_check_golden, golden, model))]
         checkpoint.check_unchanged()
     progress.begin(f"waiting for the {runtime} client")
     verdict = _run(folder, runtime, command)
@@ -119,9 +121,8 @@ def validate_client(
     )
 
 
-def _check_golden(golden: Golden, model: GptOss) -> CaseResult:
+def _check_golden(golden: Golden, model: Decoder) -> Outcome:
     """Compare the package's golden logits with the reference's."""
-    begin = time.perf_counter()
     sampled = torch.tensor(golden.sampled_indices, dtype=torch.long)
     positions, errors = 0, [0.0]
     for case in golden.cases:
@@ -133,11 +134,7 @@ def _check_golden(golden: Golden, model: GptOss) -> CaseResult:
         )
         positions += len(logits)
     difference = _difference(positions, float(np.max(errors)))  # NaN stays NaN
-    seconds = time.perf_counter() - begin
-    description = "the package's golden vectors against the reference"
-    return CaseResult(
-        "golden vectors", description, GOLDEN_LIMITS.hold(difference), seconds, difference, ""
-    )
+    return Outcome(difference, GOLDEN_LIMITS.hold(difference), "")
 
 
 def _largest(difference: Tensor) -> float:
@@ -145,14 +142,13 @@ def _largest(difference: Tensor) -> float:
 
 
 def _run(folder: Path, runtime: Client, command: str | None) -> dict[str, Any]:
-    """Start the client and return its verdict, once it is one of this package's kind."""
+    """Start the client, wait for it and return its verdict."""
     program = PROGRAMS[runtime]
     words = shlex.split(command) if command else [program.command]
     if not words or shutil.which(words[0]) is None:
         raise RuntimeUnavailable(
             f"runtime {runtime}: {words[0] if words else 'the command'} is not found on the PATH; "
-            "build it as "
-            f"{program.source}/README.md says, or give its command with --client"
+            f"build it as {program.source}/README.md says, or give its command with --client"
         )
     logger.info("%s: %s", runtime, " ".join(words))
     try:
@@ -174,7 +170,9 @@ def _run(folder: Path, runtime: Client, command: str | None) -> dict[str, Any]:
 
 
 def _verdict(text: bytes, where: str) -> dict[str, Any]:
-    """Return the verdict in a client's output; raises ParityError where it is not one."""
+    """Return the verdict in a client's output; raises ParityError if the output is something
+    else.
+    """
     none = ParityError(
         f"{where}: found no {FORMAT} document of version {FORMAT_VERSION} on its stdout"
     )
@@ -219,7 +217,7 @@ def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
 
 
 def _number(value: object) -> float:
-    """A number of a JSON document; JSON has no NaN, so whatever else stands there is one."""
+    """Return a number of a JSON document, and NaN for anything else."""
     return (
         float(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,40 +1,87 @@
-"""What the reference says: each sequence is run once and every case that needs its logits shares
+"""What the reference says: each sequence is run once, and all cases that need its logits share
 them.
+
+Legend: T positions, V vocabulary.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from gptoss_onnx.reference import GptOss
+from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.validation.metrics import Logits
+from gptoss_onnx.validation.near_ties import decided, near_ties
+
+SMALL = 50_000_000  # parameters of a model that is run again and again
+TRIES = 50
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits of the reference, float32 (T, V), and which of them are `decided`, boolean (T).
+
+    A position is undecided if a router chose by a hair there or before; see `near_ties`.
+    """
+
+    logits: Logits
+    decided: NDArray[np.bool_]
+
+    def __getitem__(self, positions: slice | Sequence[int] | NDArray[Any]) -> "Scored":
+        """Return some of the positions."""
+        return Scored(self.logits[positions], self.decided[positions])
+
+    @classmethod
+    def join(cls, parts: Sequence["Scored"]) -> Self:
+        """Return all positions of all parts, one after the other."""
+        return cls(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.decided for part in parts]),
+        )
 
 
 class Expected:
     """Logits and continuations of one reference model in float32, remembered by token sequence."""
 
-    def __init__(self, model: GptOss, seed: int) -> None:
-        self.config = model.config
+    def __init__(self, model: Decoder, seed: int) -> None:
+        self.seed = seed
         self._model = model
+        self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL
         self._generator = torch.Generator().manual_seed(seed)
-        self._scores: dict[tuple[int, ...], Logits] = {}
+        self._scores: dict[tuple[int, ...], Scored] = {}
+
+    def draw(self, count: int) -> list[int]:
+        """Return `count` random token ids; every call draws new ones from the seeded sequence."""
+        vocabulary = self._model.config.vocab_size
+        return torch.randint(vocabulary, (count,), generator=self._generator).tolist()
 
     def tokens(self, count: int) -> list[int]:
-        """Return `count` random token ids; every call draws new ones from the seeded sequence."""
-        return torch.randint(self.config.vocab_size, (count,), generator=self._generator).tolist()
+        """Return `count` random token ids at which no router of a small model chooses by a hair.
 
-    def score(self, token_ids: Sequence[int]) -> Logits:
-        """Return the logits of every position, float32 (T, V)."""
+        From the first such position on they are drawn again. A large model takes too long for
+        that; `judge` allows for its undecided positions.
+        """
+        token_ids = self.draw(count)
+        for _ in range(TRIES if self._is_small else 0):
+            decided = int(self.score(token_ids).decided.sum())
+            if decided == count:
+                break
+            del self._scores[tuple(token_ids)]
+            token_ids[decided:] = self.draw(count - decided)
+        return token_ids
+
+    def score(self, token_ids: Sequence[int]) -> Scored:
+        """Return the logits of every position."""
         key = tuple(token_ids)
         if key not in self._scores:
-            self._scores[key] = self._model.score(token_ids).float().numpy()
+            with near_ties(self._model) as ties:
+                logits = self._model.score(token_ids).float().numpy()
+            self._scores[key] = Scored(logits, decided(ties, len(key)).numpy())
         return self._scores[key]
-
-    def last(self, token_ids: Sequence[int]) -> Logits:
-        """Return the logits of the last position, float32 (1, V)."""
-        return np.asarray(self.score(token_ids)[-1:])
 
     def greedy(self, token_ids: Sequence[int], count: int) -> list[int]:
         """Return the reference's greedy continuation."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.errors import PackageError
-from gptoss_onnx.exporter.golden import FILE, FOLDER
 from gptoss_onnx.json_text import read_json_object
+from gptoss_onnx.package import GOLDEN_FILE
 
 FILE_LIMIT = 16_000_000  # bytes; an export writes less than two million
 MOST_CASES = 64
@@ -51,9 +51,9 @@ def read_golden(folder: Path, vocab_size: int) -> Golden:
         vocab_size: V; every index must be below.
 
     Raises:
-        PackageError: there are none, or they are not of the form that an export writes.
+        PackageError: the file is missing, or is not of the form that an export writes.
     """
-    path = folder / FOLDER / FILE
+    path = folder / GOLDEN_FILE
     if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
         raise PackageError(f"{path}: found a link to {path.resolve()}, expected a file in {folder}")
     try:

@@ -1,27 +1,25 @@
 """The verdict of a parity run: a table for people, JSON for machines."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import dump_json
+from gptoss_onnx.package import PARITY_FILE
 from gptoss_onnx.validation.limits import Limits
 from gptoss_onnx.validation.metrics import Difference
+from gptoss_onnx.validation.outcome import Outcome
 
-PARITY_FILE = "parity.json"
 FORMAT = "gptoss-onnx-parity"
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: what it did, how far it was off, and whether that passes.
-
-    `passed` is None where the package's target does not offer what the case does, and the session
-    refused it in the words of the note. `difference` is None where none applies.
-    """
+    """One case: what it did, how long it took, and what it found (see `Outcome`)."""
 
     name: str
     description: str
@@ -29,6 +27,14 @@ class CaseResult:
     seconds: float
     difference: Difference | None
     note: str
+
+
+def timed(name: str, description: str, run: Callable[[], Outcome]) -> CaseResult:
+    """Run a case and return its result."""
+    begin = time.perf_counter()
+    found = run()
+    seconds = time.perf_counter() - begin
+    return CaseResult(name, description, found.passed, seconds, found.difference, found.note)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True when every case that the target offers passed, and there was one."""
+        """True if at least one case was judged, and all that were judged passed."""
         judged = [case.passed for case in self.cases if case.passed is not None]
         return bool(judged) and all(judged)
 
@@ -86,7 +92,7 @@ class Report:
         return {**head, **asdict(self), "versions": dict(self.versions)}
 
     def write(self, folder: Path, name: str = PARITY_FILE) -> Path:
-        """Write the JSON document to `folder`, which is made if need be; returns its path."""
+        """Write the JSON document to `folder`, which is made if missing; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, f"{dump_json(self.to_json())}\n".encode())
         return folder / name

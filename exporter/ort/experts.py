@@ -14,19 +14,18 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
-from gptoss_onnx.exporter.computed_weights import OwnWeights
 from gptoss_onnx.exporter.nodes import CONTRIB, constant, make_node, replace
-from gptoss_onnx.exporter.options import Experts
-from gptoss_onnx.manifest import Provider
+from gptoss_onnx.exporter.ort.weights import OrtWeights
 
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
 def lower_experts(
-    model: ir.Model, weights: OwnWeights, provider: Provider, experts: Experts
+    model: ir.Model, weights: OrtWeights, provider: Provider, experts: ExpertForm
 ) -> None:
     """Replace every mixture of experts of `model` in place; the weights are added to `weights`."""
     for node in [node for node in model.graph if node.domain == DOMAIN and node.op_type in OPS]:
@@ -68,7 +67,7 @@ def _shift(graph: ir.Graph, old: ir.Node, routed: ir.Node) -> list[ir.Node]:
 
 
 def _qmoe(
-    graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights, bits: Literal[4, 8]
+    graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights, bits: Literal[4, 8]
 ) -> ir.Node:
     hidden, _, gate_up_blocks, _, gate_up_bias, down_blocks, _, down_bias = old.inputs
     convert = weights.mxfp4_uint8 if bits == 8 else weights.mxfp4_int4
@@ -81,7 +80,7 @@ def _qmoe(
     )
 
 
-def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
+def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) -> ir.Node:
     hidden, _, gate_up_blocks, gate_up_scales, gate_up_bias, down_blocks, down_scales, down_bias = (
         old.inputs
     )
@@ -105,7 +104,7 @@ def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeig
     )
 
 
-def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OwnWeights) -> ir.Node:
+def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) -> ir.Node:
     hidden, _, gate_up, gate_up_bias, down, down_bias = old.inputs
     rows, columns = (weights.transposed_float32(graph, _name(value)) for value in (gate_up, down))
     operands = [rows, gate_up_bias, columns, down_bias]

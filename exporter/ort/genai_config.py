@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptoss_onnx.manifest import Provider
+from gptoss_onnx.choices import Provider
+from gptoss_onnx.package import GENAI_CONFIG
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 
-FILE = "genai_config.json"
 LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and callers can raise it
 
 # TF32 would round what float32 projections multiply to 11 bits.
@@ -44,7 +44,7 @@ def write_genai_config(
         return
     model = {"type": genai, **_model(config, special_ids, graph, provider)}
     document = {"model": model, "search": _search(config)}
-    (folder / FILE).write_text(
+    (folder / GENAI_CONFIG).write_text(
         json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
 

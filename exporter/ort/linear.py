@@ -9,11 +9,11 @@ already.
 import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
-from gptoss_onnx.exporter.computed_weights import OwnWeights
 from gptoss_onnx.exporter.nodes import make_node, replace
+from gptoss_onnx.exporter.ort.weights import OrtWeights
 
 
-def lower_linear(model: ir.Model, weights: OwnWeights) -> None:
+def lower_linear(model: ir.Model, weights: OrtWeights) -> None:
     """Replace every Linear of `model` in place; the weights are added to `weights`."""
     for node in [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]:
         hidden, weight, *bias = node.inputs

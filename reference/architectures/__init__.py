@@ -7,10 +7,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptoss_onnx.reference.architecture import Architecture
+from gptoss_onnx.reference.architectures.bloom import BLOOM
+from gptoss_onnx.reference.architectures.glm import GLM
+from gptoss_onnx.reference.architectures.gpt2 import GPT2
 from gptoss_onnx.reference.architectures.gpt_oss import GPT_OSS
+from gptoss_onnx.reference.architectures.gpt_oss_lab import GPT_OSS_LAB
+from gptoss_onnx.reference.architectures.llama import LLAMA
+from gptoss_onnx.reference.architectures.mistral import MISTRAL
+from gptoss_onnx.reference.architectures.mixtral import MIXTRAL
+from gptoss_onnx.reference.architectures.openai_gpt import OPENAI_GPT
+from gptoss_onnx.reference.architectures.qwen2 import QWEN2
+from gptoss_onnx.reference.architectures.qwen3 import QWEN3
+from gptoss_onnx.reference.architectures.qwen3_moe import QWEN3_MOE
 
 ARCHITECTURES: dict[str, Architecture] = {
-    architecture.model_type: architecture for architecture in (GPT_OSS,)
+    architecture.model_type: architecture
+    for architecture in (
+        GPT_OSS,
+        GPT_OSS_LAB,
+        GPT2,
+        OPENAI_GPT,
+        BLOOM,
+        GLM,
+        LLAMA,
+        MISTRAL,
+        MIXTRAL,
+        QWEN2,
+        QWEN3,
+        QWEN3_MOE,
+    )
 }
 DEFAULT = GPT_OSS.model_type
 # Small models, by the names that users type: `tiny` is gpt-oss's, as ever.

@@ -18,8 +18,9 @@ _BLOCK = 32
 def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of format 2, both without `format` and `format_version`.
 
-    Raises TypeError for a key that format 1 does not have, and where an object or a list that this
-    looks into is none. All other values are left as they are, for the reader of format 2 to check.
+    Raises TypeError for a key that format 1 does not have, and if something else stands where this
+    expects an object, a list or an integer. All other values are left as they are, for the reader
+    of format 2 to check.
     """
     _refuse_new("", document, _NEW)
     model = _expect(document, "model", dict)

@@ -15,6 +15,8 @@ from gptoss_onnx.bench import machine
 from gptoss_onnx.bench.stopwatch import random_tokens
 from gptoss_onnx.cli import main
 from gptoss_onnx.custom_ops import library
+from gptoss_onnx.manifest import Manifest
+from support.fake_package import write_fake_package
 from support.tiny_package import LONGEST, tiny_package
 
 COUNT, BYTES, TIME = (
@@ -67,7 +69,7 @@ DOCUMENT = exactly(
     decode=TIMING,
     memory=exactly(anonymous_bytes=or_null(COUNT), kv_cache_bytes=COUNT),
     bytes_per_token=exactly(
-        dense=COUNT, experts=COUNT, embedding=BYTES, kv_cache=BYTES, total=COUNT
+        dense=COUNT, experts=BYTES, embedding=BYTES, kv_cache=BYTES, total=COUNT
     ),
     floor=or_null(exactly(read_gb_s=SPREAD, milliseconds=TIME, share=SPREAD)),
     machine=or_null(exactly(before=MACHINE, after=MACHINE)),
@@ -111,6 +113,14 @@ def test_json_holds_what_was_asked_for(package: Path) -> None:
     measured = (document["floor"], document["machine"])
     assert all(part is not None for part in measured) == (LIBRARY is not None)
     assert (document["unmeasured"] is None) == (LIBRARY is not None)
+
+
+def test_a_package_without_experts_needs_no_sizes_of_the_model(tmp_path: Path) -> None:
+    package = write_fake_package(tmp_path / "package")
+    assert not {"vocab_size", "num_local_experts"} & Manifest.read(package).model.keys()
+    parts = document_of(package, *SMALL)["bytes_per_token"]
+    assert parts["experts"] == 0
+    assert parts["dense"] > 0
 
 
 def test_the_last_token_that_the_model_takes_is_timed(package: Path) -> None:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from gptoss_onnx.bench.footprint import WeightBytes, cache_bytes, weight_bytes
+from gptoss_onnx.bench.footprint import WeightBytes, cache_bytes, mixtures, weight_bytes
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.manifest import CacheLayer, Manifest
 from gptoss_onnx.runtime.graph_file import GraphFile, Initializer, Node
@@ -74,6 +74,33 @@ def test_a_tied_embedding_is_read_in_full_and_once() -> None:
 def test_gathering_along_another_axis_reads_everything() -> None:
     use = node("Gather", "embedding", "ids", axis=-1)
     assert weight_bytes(graph(use, initializers=(EMBEDDING,))).dense == EMBEDDING.nbytes
+
+
+def test_a_model_without_experts_and_with_transposed_weights() -> None:
+    """As GPT-2: two tables to gather from, of which one is tied, and weights (K, M)."""
+    positions = Initializer("positions", (64, 64), 32)
+    transposed = Initializer("transposed", (64, 192), 32)
+    found = graph(
+        node("Gather", "embedding", "ids"),
+        node("Gather", "positions", "places"),
+        node("Linear", "x", "transposed", "", domain="ai.gptoss", transposed=1),
+        node("Linear", "y", "embedding", domain="ai.gptoss"),
+        initializers=(EMBEDDING, positions, transposed),
+    )
+    dense = 100 * 64 * 2 + 64 * 192 * 4
+    assert weight_bytes(found) == WeightBytes(dense, experts=0, embedding=64 * 4)
+    assert not mixtures(found)
+
+
+def test_mixtures_are_counted_by_their_experts() -> None:
+    found = graph(
+        node("Cast", "blocks", output="cast"),
+        node("MoEDispatch", "x", "r", "cast", "", domain="ai.gptoss", top_k=2),
+        node("QMoE", "x", "r", "int8", domain="com.microsoft", k=4),
+        node("QMoE", "x", "r", "int8", domain="com.microsoft", k=4),
+        initializers=(BLOCKS, INT8),
+    )
+    assert mixtures(found) == {(8, 2): 1, (96, 4): 2}
 
 
 def test_experts_without_an_axis_are_named() -> None:

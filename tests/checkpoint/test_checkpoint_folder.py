@@ -333,7 +333,7 @@ def test_what_changes_nothing_is_ignored(folder: Path) -> None:
             {"quant_method": "compressed-tensors"},
             "'compressed-tensors' in compression_config",
         ),
-        ("quantization", {"group_size": 64, "bits": 4}, "expected 'mxfp4' or no quantization"),
+        ("quantization", {"group_size": 64, "bits": 4}, "'fp8' or no quantization"),
         ("quantization_config", {"quant_method": "bitsandbytes"}, "'bitsandbytes'"),
         ("quantization_config", ["mxfp4"], "['mxfp4']"),
     ],

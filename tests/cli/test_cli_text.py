@@ -1,86 +1,22 @@
-"""`generate` and `chat` on text: prompts and their places, thoughts apart from answers, stops,
-terminals, and turns.
-"""
+"""`generate` on text: sources of prompts, thoughts apart from answers, stops, and terminals."""
 
 import json
 import os
-import pty
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from gptoss_onnx.cli import main
-from gptoss_onnx.exporter import Package
-from gptoss_onnx.runtime import Tokenizer
-from support.harmony_tokenizer import write_harmony_tokenizer
-from support.said_package import write_said_package
-
-CODE = "from gptoss_onnx.cli import main; main(prog_name='gptoss-onnx')"
-WHY = [{"role": "user", "content": "Why?"}]
-THOUGHT = "<|channel|>analysis<|message|>User asks 为什么.<|end|><|start|>assistant"
-ANSWER = THOUGHT + "<|channel|>final<|message|>Because 😀.<|return|>"
-AGAIN = [*WHY, {"role": "assistant", "content": "Because 😀."}, {"role": "user", "content": "And?"}]
-SLASH = [{"role": "user", "content": "/slash"}]
-STEERS = "\x1b[31mred\x07\u202e\ttab\nline"
+from support.said_command_line import CODE, STEERS, done, in_terminal, run, said
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return said(tmp_path_factory.mktemp("said"))
-
-
-def said(folder: Path, **options: Any) -> Path:
-    source = write_harmony_tokenizer(folder / "tokenizer")
-    tokenizer = Tokenizer.open(source)
-
-    def chat(
-        messages: list[dict[str, Any]], answer: str, **variables: str
-    ) -> tuple[list[int], list[int]]:
-        return tokenizer.encode_chat(messages, variables=variables), tokenizer.encode(answer)
-
-    call = '<|channel|>commentary to=functions.tide <|constrain|>json<|message|>{"h": 3}<|call|>'
-    two = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>Seen.<|return|>"
-    scripts = [
-        chat([{"role": "user", "content": "two"}], two),
-        chat(WHY, ANSWER),
-        chat(WHY, "<|channel|>final<|message|>Low.<|return|>", reasoning_effort="low"),
-        chat(
-            [{"role": "system", "content": "Be brief."}, *WHY],
-            "<|channel|>final<|message|>Brief.<|return|>",
-        ),
-        chat(AGAIN, "<|channel|>final<|message|>So.<|return|>"),
-        chat(SLASH, "<|channel|>final<|message|>Slash.<|return|>"),
-        chat(
-            [{"role": "user", "content": "tide"}],
-            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant" + call,
-        ),
-        chat([{"role": "user", "content": "on"}], "<|channel|>final<|message|>on"),
-        (tokenizer.encode("Read"), tokenizer.encode(" on, the end<|end|>tail")),
-        (tokenizer.encode("Line\n"), tokenizer.encode("two")),
-        (tokenizer.encode("Steer"), tokenizer.encode(STEERS + "<|end|>")),
-    ]
-    return write_said_package(
-        folder / "package", source, scripts, 340, lost=tokenizer.encode("z")[0], **options
-    )
-
-
-def run(*arguments: object, **options: Any) -> Result:
-    text = [str(argument) for argument in arguments]
-    return CliRunner().invoke(main, [*text, "--threads", "1"], prog_name="gptoss-onnx", **options)
-
-
-def done(*arguments: object, **options: Any) -> str:
-    result = run(*arguments, **options)
-    assert (result.exit_code, result.stderr) == (0, "")
-    return result.stdout
 
 
 def test_thoughts_go_to_stderr_and_the_answer_to_stdout(package: Path) -> None:
@@ -208,26 +144,6 @@ def test_timings_are_told_off_a_terminal_too(package: Path) -> None:
     )
 
 
-def in_terminal(*arguments: object, lines: str = "") -> str:
-    """Run the command with a terminal as all three streams, and return what the terminal got."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", CODE, *map(str, arguments), "--threads", "1"]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    ) as process:
-        os.close(theirs)
-        os.write(ours, lines.encode())
-        received = b""
-        try:
-            while piece := os.read(ours, 65536):
-                received += piece
-        except OSError:  # how Linux says that nobody holds the other end any more
-            pass
-        os.close(ours)
-        assert process.wait() == 0
-    return received.decode()
-
-
 def test_a_terminal_is_not_steered_by_what_a_model_says(package: Path) -> None:
     arguments = ("generate", package, "-p", "Steer", "--stop-token", "<|end|>")
     shown = in_terminal(*arguments)
@@ -246,103 +162,6 @@ def test_thoughts_are_dim_on_a_terminal(package: Path) -> None:
     plain = shown.replace("\x1b[2m", "").replace("\x1b[0m", "")
     assert plain.startswith("User asks 为什么.\r\nBecause 😀.\r\n")
     assert "Because 😀." in shown  # which is not dim
-
-
-CHAT = "Why?\nAnd?\n/undo\nAnd?\n/retry\n/clear\nWhy?\n\n/foo\n//slash\n/clear\n//slash\n/help\n/exit\nnever read\n"
-
-
-def test_a_chat_by_pipe(package: Path) -> None:
-    result = run("chat", package, "--hide-reasoning", "-n", 60, input=CHAT)
-    assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert lines[:5] == ["Because 😀.", "So.", "So.", "So.", "Because 😀."]
-    assert lines[-1] == "Slash."
-    notes = result.stderr.splitlines()
-    assert notes[:3] == [
-        "forgotten: And?",
-        "forgotten: all messages",
-        "error: /foo: found no such command; /help lists them",
-    ]
-    assert any(line.startswith("/undo ") for line in notes)
-    assert "never read" not in result.stderr + result.stdout
-
-
-def test_a_chat_shows_thoughts_and_takes_the_system_and_effort(package: Path) -> None:
-    result = run("chat", package, input="Why?\n")
-    assert (result.stdout, result.stderr) == ("Because 😀.\n", "User asks 为什么.\n")
-    assert run("chat", package, "--reasoning-effort", "low", input="Why?\n").stdout == "Low.\n"
-    assert (
-        run("chat", package, "--system", "Be brief.", input="Why?\n/undo\n/clear\nWhy?").stdout
-        == "Brief.\n" * 2
-    )
-
-
-def test_an_effort_that_the_template_passes_over_is_refused(demo_package: Package) -> None:
-    for arguments in (
-        ("generate", demo_package.folder, "--chat", "-p", "x"),
-        ("chat", demo_package.folder),
-    ):
-        result = run(*arguments, "--reasoning-effort", "low")
-        line = "error: --reasoning-effort: this package's chat template does not read it; leave it out\n"
-        assert (result.exit_code, result.stdout, result.stderr) == (2, "", line)
-
-
-def test_a_message_that_cannot_be_answered_leaves_the_chat_open(package: Path) -> None:
-    result = run(
-        "chat", package, "--hide-reasoning", input="/undo\n/retry\n" + "word " * 9000 + "\nWhy?\n"
-    )
-    assert result.stdout == "Because 😀.\n"
-    first, second, third = result.stderr.splitlines()
-    assert (
-        first == second == "error: conversation: found no message of the user's yet, expected one"
-    )
-    assert "expected at most 4096, the longest this model takes" in third
-
-
-def test_an_interrupt_ends_the_answer_and_not_the_chat(package: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        CODE,
-        "chat",
-        str(package),
-        "--threads",
-        "1",
-        "--hide-reasoning",
-    ]
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, start_new_session=True, **streams) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"on\n")
-        process.stdin.flush()
-        assert process.stdout.read(4) == b"onzz"
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all that runs below it gets it
-        out, err = process.communicate(b"/undo\nWhy?\n", timeout=60)
-    assert process.returncode == 0
-    assert err.decode().splitlines()[:2] == ["interrupted; what was said is kept", "forgotten: on"]
-    assert out.decode().endswith("\nBecause 😀.\n")
-    assert out.count(b"z") < 3900
-
-
-def test_a_chat_on_a_terminal(package: Path) -> None:
-    shown = in_terminal("chat", package, lines="Why?\n/exit\n")
-    assert "/help lists the commands" in shown
-    assert "> " in shown
-    assert "Because 😀." in shown
-    assert "prompt tokens were in the cache)" in shown
-
-
-def test_a_package_without_a_chat_is_refused(package: Path, tmp_path: Path) -> None:
-    bare = said(tmp_path)
-    (bare / "chat_template.jinja").unlink()
-    result = run("chat", bare, input="Why?\n")
-    assert result.exit_code == 2
-    assert "found no chat template" in result.stderr
-    (bare / "tokenizer.json").unlink()
-    result = run("chat", bare, input="Why?\n")
-    assert result.exit_code == 2
-    assert "found no tokenizer.json" in result.stderr
 
 
 def test_an_end_token_beyond_the_vocabulary_goes_with_a_stop_token(

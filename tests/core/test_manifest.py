@@ -119,6 +119,10 @@ BEYOND_THE_SCHEMA: dict[str, Callable[[dict[str, Any]], Any]] = {
     "as many sink tokens as the window has": lambda document: document["cache"][0].update(
         window=4, sink_tokens=4
     ),
+    "sink tokens of target ort": lambda document: (
+        document.update(target="ort"),
+        document["cache"][0].update(window=4, sink_tokens=1),
+    ),
     "a rounded file that is not listed": lambda document: document["rounded"].append(
         {"kind": "dense-int8", "file": "other.safetensors", "block": 32}
     ),

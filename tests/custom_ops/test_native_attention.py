@@ -1,19 +1,25 @@
 """The native SinkAttention against its definition: rings, ragged rows, caches in place, every CPU
-level, bad input.
+level.
 """
 
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 
-from support.attention_cases import Case, cached_call, cases, real_tokens, run_definition
+from gptoss_onnx.custom_ops.cache_slots import slots_of
+from support.attention_cases import (
+    Case,
+    Inputs,
+    cached_call,
+    cases,
+    real_tokens,
+    run_definition,
+)
+from support.native_attention import assert_output, define, layer, model_of
 from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
-from support.op_models import op_model, ort_value, run_ort
+from support.op_models import ort_value, run_ort
 from support.tolerances import (
     BODY_BFLOAT16_CACHE,
     BODY_FLOAT16_CACHE,
@@ -23,8 +29,6 @@ from support.tolerances import (
 )
 
 pytestmark = needs_native
-InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
-RuntimeException = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCES = {
@@ -33,16 +37,6 @@ TOLERANCES = {
     torch.bfloat16: BODY_BFLOAT16_CACHE,
 }
 CACHES = ("past_key", "past_value")
-Inputs = dict[str, torch.Tensor]
-
-
-def layer(
-    kv_heads: int, group: int, head_dim: int, window: int, new: tuple[int, ...], columns: int
-) -> Case:
-    """Return a layer and its first call."""
-    return Case(
-        kv_heads, group, head_dim // 2, window, 0, ((new, columns),), ((0,) * len(new),), seed=3
-    )
 
 
 # (layer and call, cached tokens a row, capacity): pieces merged, blocks cut by the ring's end,
@@ -61,38 +55,13 @@ CACHED = (
 )
 
 
-def model_of(case: Case, inputs: Inputs) -> bytes:
-    """Return the op without its portable body, which would run in silence where the kernel is
-    missing.
-    """
-    model = op_model("SinkAttention", inputs, case.attributes)
-    model.ClearField("functions")
-    return model.SerializeToString()
-
-
-def define(case: Case, inputs: Inputs) -> list[torch.Tensor]:
-    return list(torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values()))
-
-
-def assert_output(
-    found: torch.Tensor, expected: torch.Tensor, new: torch.Tensor, tolerance: float
-) -> None:
-    real = real_tokens(expected.shape[1], new)
-    torch.testing.assert_close(found[real], expected[real], atol=tolerance, rtol=0)
-    assert torch.isfinite(found).all()
-
-
-def as_numpy(inputs: Inputs) -> dict[str, np.ndarray]:
-    """Return feeds for `session.run`, which unlike an IO binding raises errors by their kind."""
-    return {name: tensor.numpy() for name, tensor in inputs.items()}
-
-
-def slots_without_padding(inputs: Inputs) -> torch.Tensor:
+def slots_without_padding(case: Case, inputs: Inputs) -> torch.Tensor:
     """Return the slots that no padding token of the call falls into, bool (B, C): padding need not
     be written.
     """
     columns, capacity = inputs["query"].shape[1], inputs["past_key"].shape[2]
-    slots = (inputs["past_lengths"].unsqueeze(1) + torch.arange(columns)) % capacity  # (B, S)
+    positions = inputs["past_lengths"].unsqueeze(1) + torch.arange(columns)
+    slots = slots_of(positions, capacity, case.options.kept)  # (B, S)
     padding = ~real_tokens(columns, inputs["new_lengths"])
     return torch.ones(len(slots), capacity, dtype=torch.bool).scatter(1, slots, ~padding)
 
@@ -107,7 +76,7 @@ def test_kernel_equals_definition(dtype: torch.dtype) -> None:
             session = session or native_session(model_of(case, inputs))
             output, *present = run_ort(session, inputs)
             assert_output(output, expected, inputs["new_lengths"], TOLERANCES[dtype])
-            kept = slots_without_padding(inputs)
+            kept = slots_without_padding(case, inputs)
             for found, defined in zip(present, define(case, inputs)[1:], strict=True):
                 found, defined = (x.transpose(1, 2)[kept].float() for x in (found, defined))
                 torch.testing.assert_close(found, defined, atol=TOLERANCES[dtype], rtol=0)
@@ -131,7 +100,9 @@ def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
                 buffers = {
                     name: ort_value(torch.full_like(inputs[name], torch.nan)) for name in CACHES
                 }
-            values = {name: ort_value(tensor) for name, tensor in inputs.items()} | buffers
+            values = {
+                name: ort_value(tensor) for name, tensor in inputs.items() if tensor is not None
+            } | buffers
             binding = session.io_binding()
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
@@ -227,113 +198,3 @@ def test_no_tokens(batch: int, columns: int) -> None:
     assert torch.equal(output, torch.zeros_like(inputs["query"]))
     for found, name in zip(present, CACHES, strict=True):
         assert torch.equal(found, inputs[name])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"query": torch.zeros(2, 3, 11)},
-            r"'query': found shape \(2, 3, 11\), expected \(2, 3, 12\) = \(B, S, H·D\)",
-        ),
-        (
-            {"query": torch.zeros(2, 12, 1)},
-            r"'past_key': found head dim 2 .* expected an even number",
-        ),
-        ({"key": torch.zeros(2, 4, 4)}, r"'key': found shape \(2, 4, 4\), expected \(2, 3, 4\)"),
-        (
-            {"value": torch.zeros(1, 3, 4)},
-            r"'value': found shape \(1, 3, 4\), expected \(2, 3, 4\)",
-        ),
-        (
-            {"past_key": torch.zeros(2, 1, 9, 2)},
-            r"'past_key': found shape \(2, 1, 9, 2\), expected \(2, 2, 9, 2\)",
-        ),
-        ({"past_key": torch.zeros(2, 2, 9, 3)}, r"'past_key': found head dim 3"),
-        ({"past_key": torch.zeros(2, 2, 9, 0)}, r"'past_key': found head dim 0"),
-        (
-            {"past_value": torch.zeros(2, 2, 8, 2)},
-            r"'past_value': found shape \(2, 2, 8, 2\), expected \(2, 2, 9, 2\)",
-        ),
-        (
-            {"past_lengths": torch.zeros(3, dtype=torch.int64)},
-            r"'past_lengths': found shape \(3\), expected \(2\)",
-        ),
-        (
-            {"past_lengths": torch.tensor([0, -1])},
-            r"'past_lengths': found -1 in row 1, expected 0 to 2\^62",
-        ),
-        (
-            {"past_lengths": torch.tensor([2**63 - 1, 0])},
-            r"'past_lengths': found 9223372036854775807 in row 0",
-        ),
-        (
-            {"past_lengths": torch.tensor([6, 7])},
-            r"'past_lengths': found 7 cached tokens in row 1, which with 3 new ones need 10 slots "
-            r"\(window 0\), "
-            r"expected a need of at most 9, the capacity of past_key",
-        ),
-        (
-            {"new_lengths": torch.tensor([0, 4])},
-            r"'new_lengths': found 4 in row 1, expected 0 to 3",
-        ),
-        (
-            {"new_lengths": torch.tensor([-1, 1])},
-            r"'new_lengths': found -1 in row 0, expected 0 to 3",
-        ),
-        ({"sinks": torch.zeros(5)}, r"'sinks': found shape \(5\), expected \(6\) = \(H\)"),
-        ({"cos": torch.zeros(2, 3, 2)}, r"'cos': found shape \(2, 3, 2\), expected \(2, 3, 1\)"),
-        ({"sin": torch.zeros(2, 2, 1)}, r"'sin': found shape \(2, 2, 1\), expected \(2, 3, 1\)"),
-    ],
-)
-def test_bad_inputs_are_refused(change: Inputs, message: str) -> None:
-    case = layer(2, 3, 2, 0, (3, 3), 3)
-    inputs = cached_call(case, (0, 0), 9, torch.float32)
-    session = native_session(model_of(case, inputs))
-    with pytest.raises(InvalidArgument, match=rf"SinkAttention: input {message}"):
-        session.run(None, as_numpy(inputs | change))
-
-
-@pytest.mark.parametrize(
-    ("window", "past", "capacity", "fits"),
-    [(4, 0, 6, True), (4, 0, 5, False), (4, 100, 9, True), (4, 100, 8, False)],
-)
-def test_window_layers_need_window_and_chunk(
-    window: int, past: int, capacity: int, fits: bool
-) -> None:
-    case = layer(1, 2, 2, window, (6,), 6)
-    inputs = cached_call(case, (past,), capacity, torch.float32)
-    session = native_session(model_of(case, inputs))
-    if fits:
-        assert_output(
-            run_ort(session, inputs)[0],
-            define(case, inputs)[0],
-            inputs["new_lengths"],
-            NATIVE_ATTENTION,
-        )
-    else:
-        with pytest.raises(InvalidArgument, match=rf"need {min(past + 6, 9)} slots \(window 4\)"):
-            session.run(None, as_numpy(inputs))
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("num_heads", 5, "found 5, expected a multiple of kv_num_heads = 2"),
-        ("num_heads", 0, "found 0, expected 1 to"),
-        ("kv_num_heads", -2, "found -2, expected 1 to"),
-        ("window", -1, "found -1, expected 0 to"),
-        ("window", 2**40, "found 1099511627776, expected 0 to"),
-        ("scale", float("inf"), "found inf, expected a finite number"),
-    ],
-)
-def test_bad_attributes_are_refused(name: str, value: object, message: str) -> None:
-    case = layer(2, 3, 2, 0, (3,), 3)
-    model = op_model("SinkAttention", cached_call(case, (0,), 9, torch.float32), case.attributes)
-    model.ClearField("functions")
-    (attribute,) = (
-        attribute for attribute in model.graph.node[0].attribute if attribute.name == name
-    )
-    attribute.CopyFrom(onnx.helper.make_attribute(name, value))
-    with pytest.raises(RuntimeException, match=rf"SinkAttention: attribute '{name}': {message}"):
-        native_session(model.SerializeToString())

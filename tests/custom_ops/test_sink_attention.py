@@ -7,8 +7,16 @@ import torch
 from hypothesis import given, settings
 
 from gptoss_onnx.errors import InputError
-from support.attention_cases import Case, call_inputs, cases, real_tokens, run_definition
+from support.attention_cases import (
+    Case,
+    Inputs,
+    call_inputs,
+    cases,
+    real_tokens,
+    run_definition,
+)
 from support.op_models import op_model, run_ort, run_reference, session_of
+from support.plain_attention import PlainHistory
 from support.tolerances import BODY_BFLOAT16_CACHE, BODY_FLOAT16_CACHE, BODY_FLOAT32
 
 TOLERANCES = {
@@ -18,18 +26,15 @@ TOLERANCES = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_definition_equals_plain_history(case: Case) -> None:
     """Rows are ragged, rings wrap, and rows are rewound again and again down to start − reserve."""
-    histories: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(case.batch)]
+    history = PlainHistory(case)
     for inputs, output, new in run_definition(case, torch.float32):
-        for row, past in enumerate(inputs["past_lengths"].tolist()):
-            del histories[row][past:]
-            for step in range(new[row]):
-                histories[row].append(_rotated_key_value(case, inputs, row, step))
-                expected = _attend(case, inputs, histories[row], row, step)
-                torch.testing.assert_close(output[row, step], expected, atol=BODY_FLOAT32, rtol=0)
+        real = real_tokens(output.shape[1], torch.tensor(new))
+        expected = history.attend(inputs)
+        torch.testing.assert_close(output[real], expected, atol=BODY_FLOAT32, rtol=0)
         assert torch.isfinite(output).all()
 
 
@@ -81,46 +86,9 @@ def test_smallest_allowed_ring_is_exact() -> None:
     test_definition_equals_plain_history.hypothesis.inner_test(case)
 
 
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate (n, D) as complex numbers, a second way to write half-split RoPE."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.complex(first, second) * torch.complex(cos, sin)
-    return torch.cat((turned.real, turned.imag), dim=-1)
-
-
-def _rotated_key_value(
-    case: Case, inputs: dict[str, torch.Tensor], row: int, step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    key = inputs["key"][row, step].view(case.kv_heads, -1)
-    return (
-        _rotated(key, inputs["cos"][row, step], inputs["sin"][row, step]),
-        inputs["value"][row, step].view(case.kv_heads, -1),
-    )
-
-
-def _attend(
-    case: Case,
-    inputs: dict[str, torch.Tensor],
-    history: list[tuple[torch.Tensor, torch.Tensor]],
-    row: int,
-    step: int,
-) -> torch.Tensor:
-    """Attend one query over the tokens it may see, head by head, with no cache and no mask."""
-    seen = history[-case.window :] if case.window else history
-    keys, values = (torch.stack(part) for part in zip(*seen, strict=True))  # (n, K, D)
-    query = inputs["query"][row, step].view(case.kv_heads * case.group, -1)
-    query = _rotated(query, inputs["cos"][row, step], inputs["sin"][row, step])
-    heads = []
-    for head, sink in enumerate(inputs["sinks"]):
-        scores = keys[:, head // case.group] @ query[head] * case.attributes["scale"]
-        weights = torch.cat((scores, sink.view(1))).softmax(0)[:-1]
-        heads.append(weights @ values[:, head // case.group])
-    return torch.cat(heads)
-
-
 def _compare(
     case: Case,
-    inputs: dict[str, torch.Tensor],
+    inputs: Inputs,
     found: list[torch.Tensor],
     output: torch.Tensor,
     new: tuple[int, ...],

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from gptoss_onnx.exporter import export, export_package
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.exporter.trace import trace
-from gptoss_onnx.reference.dense_int8 import INT8_FILE
+from gptoss_onnx.package import INT8_FILE, ORT_WEIGHTS
 
 # One trace a process: what `--dense int8` does to it comes after.
 EXPORT = """

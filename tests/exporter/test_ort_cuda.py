@@ -23,9 +23,9 @@ from gptoss_onnx.cli import main
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_by_column
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.manifest import NOT_OFFERED_ON_CUDA, Manifest
-from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.package import ORT_WEIGHTS
+from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
@@ -236,7 +236,7 @@ def difference(session: Session, checkpoint: Path) -> Difference:
     """Return how far the session is from the reference, on random tokens beyond the window."""
     with open_checkpoint(checkpoint) as opened:
         tokens = random_tokens(opened.config, 4 * opened.config.window, seed=5)
-        return compare(session.score(tokens), GptOss.from_checkpoint(opened).score(tokens).numpy())
+        return compare(session.score(tokens), Decoder.from_checkpoint(opened).score(tokens).numpy())
 
 
 def test_manifest_and_genai_config_say_what_was_done(package: Package) -> None:
@@ -320,7 +320,7 @@ def test_options_that_do_not_go_together_are_refused(
 @pytest.mark.parametrize(
     ("layout", "dtype", "found"),
     [
-        ("hf-bf16", "BF16", "found dense experts, expected MXFP4"),
+        ("hf-bf16", "BF16", "found unquantized experts, expected MXFP4"),
         ("hf-mxfp4", "F32", "found F32, expected BF16"),
     ],
 )

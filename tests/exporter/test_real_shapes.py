@@ -15,7 +15,7 @@ from gptoss_onnx.runtime import Session
 
 pytestmark = pytest.mark.slow
 
-PEAK_BYTES = {"20b": 1.0 * 2**30, "120b": 1.5 * 2**30}
+PEAK_BYTES = 1 << 30
 MEASURE = """
 import json, resource, sys, time
 begin = time.perf_counter()
@@ -41,7 +41,7 @@ def test_full_size_exports_in_little_memory_and_copies_nothing(tmp_path: Path, n
     print(
         f"{name}: {found['seconds']:.1f} s from a cold start, peak {found['peak'] / 2**20:.0f} MiB"
     )
-    assert found["peak"] < PEAK_BYTES[name]
+    assert found["peak"] < PEAK_BYTES
     weights = list((tmp_path / "package").glob("*.safetensors"))
     assert all(path.samefile(tmp_path / "checkpoint" / path.name) for path in weights)
     own = [

@@ -47,7 +47,7 @@ class Case:
 
     op: str
     inputs: dict[str, Tensor | None]
-    attributes: dict[str, int | float]
+    attributes: dict[str, int | float | str]
     mode: str
     # type and shape of each, where the call must succeed
     outputs: tuple[tuple[int, Shape], ...] = ()

@@ -11,7 +11,12 @@ import torch
 from fuzz.case import Case
 from fuzz.check_attention import AttentionExpectation
 from fuzz.tensors import FLUSHED, OVERFLOWS, UNDERFLOW, torch_inputs, torch_outputs
-from gptoss_onnx.custom_ops import linear, linear_int8, moe_dispatch  # noqa: F401 - they define the ops
+from gptoss_onnx.custom_ops import (
+    linear,  # noqa: F401 - it defines an op, as the next two
+    linear_int8,  # noqa: F401
+    moe_dispatch,  # noqa: F401
+    moe_routing,
+)
 from support.int8_inputs import allowed_error, in_float64
 from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_INT8, NATIVE_LINEAR
 
@@ -39,6 +44,8 @@ class LinearExpectation:
         self._case = case
         inputs = torch_inputs(case)
         x, weight, bias = inputs["x"].double(), inputs["weight"].double(), inputs["bias"]
+        if case.attributes.get("transposed"):
+            weight = weight.T
         if case.mode != "exact":
             x = inputs["x"].bfloat16().double()
         bias = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
@@ -101,16 +108,16 @@ class MoEExpectation:
         op = getattr(
             torch.ops.gptoss, "moe_dispatch_mxfp4" if "gate_up_blocks" in inputs else "moe_dispatch"
         )
-        self._expected = op(*inputs.values(), *case.attributes.values())
+        self._expected = op(*inputs.values(), **case.attributes)
         # An output that cancels out says nothing of its rounding: the same with positive down
         # weights does.
         for name in ("down", "down_bias"):
-            if name in inputs:
+            if inputs.get(name) is not None:
                 inputs[name] = inputs[name].abs()
         if "down_blocks" in inputs:
             inputs["down_blocks"] = inputs["down_blocks"] & 0x77  # without the signs
-        self._size = op(*inputs.values(), *case.attributes.values())
-        chosen, _ = moe_dispatch.route(
+        self._size = op(*inputs.values(), **case.attributes)
+        chosen, _ = moe_routing.route(
             inputs["router_logits"].double(), int(case.attributes["top_k"])
         )
         wild = torch.zeros(len(chosen), dtype=torch.bool)

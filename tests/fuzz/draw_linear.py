@@ -28,10 +28,13 @@ def draw_linear(rng: np.random.Generator) -> Case:
     depth = min(depth, MOST_WORK // max(1, tokens))
     rows = min(rows, MOST_WORK // max(1, tokens * depth))
     weight = int(rng.choice(FLOAT_TYPES))
+    transposed = bool(rng.random() < 0.4)
     scale = 10.0 ** rng.uniform(-3, 3)
     inputs: dict[str, Tensor | None] = {
         "x": floats(rng, (tokens, depth), scale=scale),
-        "weight": floats(rng, (rows, depth), weight, any_address=True),
+        "weight": floats(
+            rng, (depth, rows) if transposed else (rows, depth), weight, any_address=True
+        ),
         "bias": floats(rng, (rows,), scale=scale, any_address=True) if rng.random() < 0.6 else None,
     }
     if rng.random() < 0.3:
@@ -40,24 +43,28 @@ def draw_linear(rng: np.random.Generator) -> Case:
                 inputs[name] = sprinkle(rng, tensor)
     if rng.random() < 0.25:
         inputs = misshapen(rng, inputs)
-    error = refusal("Linear") if is_wrong(inputs) else None
+    error = refusal("Linear") if is_wrong(inputs, transposed) else None
     if rng.random() < 0.02:
         giants = {"x": np.empty((GIANT, 0), np.float32), "weight": np.empty((8, 0), np.float32)}
         inputs, error = (
             {name: Tensor(array, FLOAT) for name, array in giants.items()} | {"bias": None},
             "Linear",
         )
+        transposed = False
     shapes = shapes_of(inputs)
-    outputs = () if error else ((FLOAT, (shapes["x"][0], shapes["weight"][0])),)
+    attributes = {"transposed": int(transposed)} if transposed or rng.random() < 0.2 else {}
+    if rng.random() < 0.01:
+        attributes, error = {"transposed": int(rng.choice((-1, 2)))}, refusal("Linear")
+    outputs = () if error else ((FLOAT, (shapes["x"][0], shapes["weight"][int(transposed)])),)
     repeat = str(rng.choice(("no", "no", "again", "at once")))
     threads, mode = int(rng.integers(1, 4)), str(rng.choice(MODES))
-    return Case("Linear", inputs, {}, mode, outputs, error, threads, repeat)
+    return Case("Linear", inputs, attributes, mode, outputs, error, threads, repeat)
 
 
-def is_wrong(inputs: dict[str, Tensor | None]) -> bool:
-    """Say whether shapes x (N, K), weight (M, K) and bias (M) do not fit."""
+def is_wrong(inputs: dict[str, Tensor | None], transposed: bool) -> bool:
+    """Say whether shapes x (N, K), weight (M, K) or (K, M), and bias (M) do not fit."""
     shapes = shapes_of(inputs)
     x, weight = shapes["x"], shapes["weight"]
-    if len(x) != 2 or len(weight) != 2 or x[1] != weight[1]:
+    if len(x) != 2 or len(weight) != 2 or x[1] != weight[0 if transposed else 1]:
         return True
-    return "bias" in shapes and shapes["bias"] != weight[:1]
+    return "bias" in shapes and shapes["bias"] != (weight[1 if transposed else 0],)

@@ -7,18 +7,17 @@ Runtime keep memory until the process ends, which a leak checker would report; a
 count, since resident memory grows in steps that have other causes.
 """
 
-import ctypes
 import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # so that this file can be run by its path
 from fuzz.case import Case
 from fuzz.draw import draw
 from fuzz.memory import Call
 from fuzz.worker import Sessions
+from support.allocated import allocated_bytes
 from support.native_levels import LIBRARY
 
 # Repetitions of each kind, and bytes that each may add. A call adds nothing, and a session less
@@ -101,34 +100,6 @@ def lowest_point(action: Callable[[], object], times: int) -> int:
             action()
         found.append(allocated_bytes())
     return min(found)
-
-
-class MallInfo(ctypes.Structure):
-    """What mallinfo2 of glibc returns, over all arenas; see its manual page."""
-
-    _fields_: ClassVar = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",  # bytes in blocks of their own
-            "usmblks",
-            "fsmblks",
-            "uordblks",  # bytes of arenas that are in use
-            "fordblks",
-            "keepcost",
-        )
-    ]
-
-
-def allocated_bytes() -> int:
-    """Return how many bytes of this process's memory are allocated and not freed."""
-    mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = MallInfo
-    info = mallinfo2()
-    return int(info.hblkhd + info.uordblks)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from gptoss_onnx.custom_ops.mxfp4 import LEVELS, decode_mxfp4
 from gptoss_onnx.custom_ops.mxfp4_int4 import decode_int4, mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
+from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate, write_golden_vectors
 from support.tolerances import INT4_ROUNDING
@@ -164,6 +164,8 @@ def test_options_that_do_not_go_together_are_refused(
 
 def test_dense_experts_are_refused(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "checkpoint", tiny_document(), layout="hf-bf16")
-    with pytest.raises(InputError, match=r"^--experts int4: found dense experts, expected MXFP4"):
+    with pytest.raises(
+        InputError, match=r"^--experts int4: found unquantized experts, expected MXFP4"
+    ):
         export(tmp_path / "checkpoint", tmp_path / "package", target="ort", experts="int4")
     assert not (tmp_path / "package").exists()

@@ -102,7 +102,7 @@ def test_tokens_are_those_of_a_plain_history(session: Session, data: st.DataObje
                 for row, count, history in zip(ids, new, histories, strict=True):
                     history += row[:count].tolist()
             case "rewind":
-                floor = cache.floor
+                floor = cache.rewind_limit
                 lengths = [
                     data.draw(st.integers(int(low), len(row)))
                     for low, row in zip(floor, histories, strict=True)

@@ -27,7 +27,8 @@ def test_logits_that_are_not_finite_are_traced_to_the_cache(tmp_path: Path) -> N
     ) as session:
         cache = session.new_cache(1, 20, chunk=4)
         assert np.isfinite(session.forward([[0] * 7], cache)).all()
-        overflow = rf"^cache: float16 overflowed: layer 0: the value of row 0, head 0, slot 7 is not finite, {REMEDY}"
+        where = "layer 0: the value of row 0, head 0, slot 7 is not finite"
+        overflow = rf"^cache: float16 overflowed: {where}, {REMEDY}"
         with pytest.raises(PackageError, match=overflow):
             session.forward([[1]], cache)
         assert cache.lengths.tolist() == [7]

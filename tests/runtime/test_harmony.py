@@ -112,7 +112,10 @@ def test_what_the_prompt_began_goes_on(tokenizer: Tokenizer) -> None:
     [
         # No <|message|>: what follows the channel is the text.
         ("<|channel|>final Hello there<|end|>", [("final", "Hello there")]),
-        ('<|channel|>commentary to=functions.f <|constrain|>json{"a": 1}<|call|>', [("commentary", '{"a": 1}')]),
+        (
+            '<|channel|>commentary to=functions.f <|constrain|>json{"a": 1}<|call|>',
+            [("commentary", '{"a": 1}')],
+        ),
         # No header at all.
         ("Hello.<|return|>", [(None, "Hello.")]),
         ("Hello", [(None, "Hello")]),
@@ -130,10 +133,16 @@ def test_what_the_prompt_began_goes_on(tokenizer: Tokenizer) -> None:
         (THOUGHT + "<|channel|>final<|message|>y", BOTH),
         # The tokens end in a header.
         ("<|channel|>analysis<|message|>x<|end|><|start|>", [("analysis", "x"), (None, "")]),
-        ("<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>fin", [("analysis", "x"), ("fin", "")]),
+        (
+            "<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>fin",
+            [("analysis", "x"), ("fin", "")],
+        ),
         (" to=functions.we", [(None, "")]),
         # Control tokens twice, or where they mean nothing.
-        ("<|channel|><|channel|>final<|message|><|message|>x<|end|><|end|><|return|>", [("final", "x")]),
+        (
+            "<|channel|><|channel|>final<|message|><|message|>x<|end|><|end|><|return|>",
+            [("final", "x")],
+        ),
         ("<|channel|>final<|message|>a<|constrain|>b<|reserved_9|>c<|end|>", [("final", "abc")]),
         ("<|end|>", [(None, "")]),
         ("<|endoftext|>", [(None, "")]),

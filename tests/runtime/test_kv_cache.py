@@ -2,10 +2,8 @@
 forked or grown.
 """
 
-import gc
-import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,17 +15,36 @@ from gptoss_onnx.runtime import KVCache, Session
 from support.fake_package import VOCAB, expected_logits, write_fake_package
 
 WINDOWS = (0, 3, 8)
-ALL_WINDOWS = ((0, 1, 3), (0, 3, 8), (1, 8, 2))  # the last has no full layer
+Sizes = tuple[int, int, int]
+
+
+class Layers(NamedTuple):
+    """Window and first tokens kept of each layer."""
+
+    windows: Sizes
+    sinks: Sizes = (0, 0, 0)
+
+
+PLAIN = Layers(WINDOWS)
+KEEPING = Layers((0, 3, 8), (0, 2, 4))
+ALL_LAYERS = (
+    PLAIN,
+    Layers((0, 1, 3)),
+    Layers((1, 8, 2)),  # no full layer
+    KEEPING,
+    Layers((5, 8, 2), (4, 1, 1)),
+    Layers((0, 3, 8), (0, 0, 7)),  # one window layer that keeps nothing
+)
 
 
 @pytest.fixture(scope="module")
-def sessions(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[tuple[int, int, int], Session]]:
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Layers, Session]]:
     root = tmp_path_factory.mktemp("packages")
     opened = {
-        w: Session.open(write_fake_package(root / str(i), w), threads=1)
-        for i, w in enumerate(ALL_WINDOWS)
+        layers: Session.open(
+            write_fake_package(root / str(i), layers.windows, sinks=layers.sinks), threads=1
+        )
+        for i, layers in enumerate(ALL_LAYERS)
     }
     yield opened
     for session in opened.values():
@@ -35,8 +52,13 @@ def sessions(
 
 
 @pytest.fixture(scope="module")
-def session(sessions: dict[tuple[int, int, int], Session]) -> Session:
-    return sessions[WINDOWS]
+def session(sessions: dict[Layers, Session]) -> Session:
+    return sessions[PLAIN]
+
+
+@pytest.fixture(scope="module")
+def keeping(sessions: dict[Layers, Session]) -> Session:
+    return sessions[KEEPING]
 
 
 class Histories:
@@ -52,15 +74,13 @@ class Histories:
         return twin
 
 
-@pytest.mark.parametrize("windows", ALL_WINDOWS)
+@pytest.mark.parametrize("layers", ALL_LAYERS, ids=str)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_sequence_of_operations_keeps_what_queries_see(
-    sessions: dict[tuple[int, int, int], Session],
-    windows: tuple[int, int, int],
-    data: st.DataObject,
+    sessions: dict[Layers, Session], layers: Layers, data: st.DataObject
 ) -> None:
-    session = sessions[windows]
+    session = sessions[layers]
     batch = data.draw(st.integers(1, 3), "batch")
     capacity = data.draw(st.integers(1, 40), "capacity")
     reserve, chunk = data.draw(st.integers(0, 5), "reserve"), data.draw(st.integers(1, 9), "chunk")
@@ -68,13 +88,13 @@ def test_any_sequence_of_operations_keeps_what_queries_see(
     for _ in range(data.draw(st.integers(1, 14), "operations")):
         match data.draw(st.sampled_from(["forward"] * 4 + ["rewind"] * 3 + ["fork", "grow"])):
             case "forward":
-                _forward(session, cache, histories, data, windows)
+                _forward(session, cache, histories, data, layers)
             case "rewind":
                 _rewind(cache, histories, data)
             case "fork":
                 # The original goes on as it likes: the fork must not notice.
                 fork, original = cache.fork(), histories.copy()
-                _forward(session, cache, original, data, windows)
+                _forward(session, cache, original, data, layers)
                 cache.close()
                 cache = fork
             case "grow":
@@ -88,7 +108,7 @@ def _forward(
     cache: KVCache,
     histories: Histories,
     data: st.DataObject,
-    windows: tuple[int, ...],
+    layers: Layers,
 ) -> None:
     columns = data.draw(st.integers(1, 14), "columns")
     new = np.array(
@@ -111,23 +131,25 @@ def _forward(
         history += ids[row, : new[row]].tolist()
         expected = np.zeros((columns, VOCAB), np.float32)
         for i in range(new[row]):
-            expected[i] = expected_logits(history, windows, int(before[row]) + i)
+            place = int(before[row]) + i
+            expected[i] = expected_logits(history, layers.windows, place, layers.sinks)
         np.testing.assert_array_equal(logits[row], expected)
         histories.start[row] = max(histories.start[row], int(before[row] + max(new.max() - 1, 0)))
 
 
 def _rewind(cache: KVCache, histories: Histories, data: st.DataObject) -> None:
-    before, floor = cache.lengths, cache.floor
+    before, limit, kept = cache.lengths, cache.rewind_limit, cache.kept
     targets = [data.draw(st.integers(0, len(row)), "target") for row in histories.rows]
-    if data.draw(st.booleans(), "stay above the floor"):
-        targets = [max(int(low), target) for low, target in zip(floor, targets, strict=True)]
-    # What the contract promises: down to start − reserve, and 0. (`start` is at most the model's,
-    # which counts the last column of a call as if each column were a call of its own.)
+    if data.draw(st.booleans(), "stay within the limit"):
+        targets = [max(int(low), target) for low, target in zip(limit, targets, strict=True)]
+    # What the contract promises: down to start − reserve, and what every window layer keeps.
+    # (`start` is at most the model's, which counts the last column of a call as if each column were
+    # a call of its own.)
     assert all(
         low <= max(start - cache.reserve, 0)
-        for low, start in zip(floor, histories.start, strict=True)
+        for low, start in zip(limit, histories.start, strict=True)
     )
-    if any(0 < target < low for target, low in zip(targets, floor, strict=True)):
+    if any(kept < target < low for target, low in zip(targets, limit, strict=True)):
         with pytest.raises(InputError, match="cannot rewind"):
             cache.rewind(targets)
         assert (cache.lengths == before).all()
@@ -179,7 +201,7 @@ def test_repeated_small_rewinds_cannot_eat_the_window(session: Session) -> None:
     for token in range(30):
         session.forward([[token % VOCAB]], cache)
     assert cache.start.tolist() == [29]
-    assert cache.floor.tolist() == [27]
+    assert cache.rewind_limit.tolist() == [27]
     cache.rewind(28)
     cache.rewind([27])
     with pytest.raises(
@@ -188,7 +210,48 @@ def test_repeated_small_rewinds_cannot_eat_the_window(session: Session) -> None:
         cache.rewind(26)
     cache.rewind(27)  # no step at all is always possible
     cache.reset()
-    assert cache.lengths.tolist() == cache.start.tolist() == cache.floor.tolist() == [0]
+    assert cache.lengths.tolist() == cache.start.tolist() == cache.rewind_limit.tolist() == [0]
+
+
+def test_kept_tokens_take_no_slot_more(keeping: Session) -> None:
+    cache = keeping.new_cache(1, 1000, reserve=2, chunk=16)
+    assert [cache.slots(layer) for layer in cache.layers] == [1000, 3 + 2 + 15, 8 + 2 + 15]
+    small = keeping.new_cache(1, 2, chunk=16)  # fewer than are kept: one slot is left to the ring
+    assert [small.slots(layer) for layer in small.layers] == [2, 2 + 1, 4 + 1]
+
+
+def test_a_wrapped_row_goes_back_to_what_every_layer_keeps(keeping: Session) -> None:
+    tokens = [(7 * place) % VOCAB for place in range(40)]
+    cache = keeping.new_cache(2, 40, reserve=1, chunk=4)
+    assert cache.kept == 2
+    for begin in range(0, 40, 4):
+        keeping.forward([tokens[begin : begin + 4]] * 2, cache)
+    message = (
+        r"row 1: cannot rewind to 3: .*allowed is 35 to 40, or 0 to 2; .* above 1 goes further"
+    )
+    with pytest.raises(InputError, match=message):
+        cache.rewind([40, 3])
+    cache.rewind([2, 1])
+    assert (cache.start.tolist(), cache.rewind_limit.tolist()) == ([2, 1], [0, 0])
+    rest = keeping.forward([tokens[3:13]] * 2, cache)
+    for row, held in enumerate((tokens[:2], tokens[:1])):
+        history = held + tokens[3:13]
+        expected = expected_logits(history, KEEPING.windows, len(history) - 1, KEEPING.sinks)
+        np.testing.assert_array_equal(rest[row, 0], expected)
+
+
+def test_a_ring_that_has_not_wrapped_grows_with_its_kept_tokens(keeping: Session) -> None:
+    tokens = [(5 * place) % VOCAB for place in range(60)]
+    cache = keeping.new_cache(1, 3, chunk=8)
+    keeping.forward([tokens[:3]], cache)
+    for capacity in (7, 60):
+        cache.grow(capacity)
+        held = int(cache.lengths[0])
+        twin = cache.fork()
+        for each in (cache, twin):
+            logits = keeping.forward([tokens[held:capacity]], each)
+            expected = expected_logits(tokens, KEEPING.windows, capacity - 1, KEEPING.sinks)
+            np.testing.assert_array_equal(logits[0, 0], expected)
 
 
 def test_without_wrapping_any_rewind_is_exact(session: Session) -> None:
@@ -198,97 +261,3 @@ def test_without_wrapping_any_rewind_is_exact(session: Session) -> None:
     cache.rewind(2)
     logits = session.forward([[7]], cache)
     np.testing.assert_array_equal(logits[0, 0], expected_logits([0, 1, 7], WINDOWS, 2))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 8), "cache batch: found 0"),
-        ((1, 0), "cache capacity: found 0"),
-        ((1, 8, -1), "cache reserve: found -1"),
-        ((1, 2.5), "cache capacity: found 2.5"),
-    ],
-)
-def test_impossible_sizes_are_refused(
-    session: Session, arguments: tuple[Any, ...], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        session.new_cache(*arguments)
-
-
-def test_wrong_rewinds_are_refused(session: Session) -> None:
-    cache = session.new_cache(2, 8)
-    session.forward([[1, 2], [3, 4]], cache)
-    for lengths, message in (
-        ([1, 3], r"row 1: cannot rewind to 3; it holds 2 tokens"),
-        ([-1, 0], r"row 0: cannot rewind to -1"),
-        ([1], r"rewind lengths: found int64 of shape \(1,\)"),
-        (1.5, r"rewind lengths: found float64"),
-    ):
-        with pytest.raises(InputError, match=message):
-            cache.rewind(lengths)
-    assert cache.lengths.tolist() == [2, 2]
-    with pytest.raises(InputError, match="expected at least the present 8"):
-        cache.grow(7)
-
-
-def test_a_closed_cache_says_so(session: Session) -> None:
-    with session.new_cache(1, 8) as cache:
-        session.forward([[1]], cache)
-    for use in (
-        cache.fork,
-        cache.reset,
-        lambda: cache.grow(9),
-        lambda: session.forward([[1]], cache),
-    ):
-        with pytest.raises(InputError, match="found it closed"):
-            use()
-
-
-def _held(*objects: Any) -> list[weakref.ref[Any]]:
-    """Return weak references to the buffers of caches, by which a test sees that they were
-    freed.
-    """
-    return [
-        weakref.ref(buffer.array) for cache in objects for pair in cache.buffers for buffer in pair
-    ]
-
-
-def _alive(references: list[weakref.ref[Any]]) -> int:
-    gc.collect()
-    return sum(reference() is not None for reference in references)
-
-
-def test_close_and_grow_free_the_buffers_they_no_longer_need(session: Session) -> None:
-    cache = session.new_cache(2, 8)
-    session.forward([[1, 2], [3, 4]], cache)  # bound: ONNX Runtime refers to the buffers as well
-    small = _held(cache)
-    assert _alive(small) == 2 * len(WINDOWS)
-    twin = cache.fork()
-    cache.grow(64)
-    assert _alive(small) == 0
-    large, forked = _held(cache), _held(twin)
-    session.forward([[5], [6]], cache)
-    cache.close()
-    assert _alive(large) == 0
-    assert _alive(forked) == 2 * len(WINDOWS)
-    del twin
-    assert _alive(forked) == 0
-
-
-def test_a_generation_frees_its_own_cache_at_its_end(session: Session) -> None:
-    generation = session.generate([1, 2, 3], max_new_tokens=3)
-    next(generation)
-    held = _held(generation.cache)
-    list(generation)
-    assert _alive(held) == 0
-
-
-def test_a_closed_session_frees_the_graph_while_caches_live_on(tmp_path: Any) -> None:
-    session = Session.open(write_fake_package(tmp_path, WINDOWS), threads=1)
-    cache = session.new_cache(1, 8)
-    session.forward([[1]], cache)
-    graph = weakref.ref(session._graph)
-    session.close()
-    assert _alive([graph]) == 0
-    assert cache.lengths.tolist() == [1]

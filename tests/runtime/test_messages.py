@@ -23,28 +23,44 @@ from support.harmony_tokenizer import TEMPLATE, write_harmony_tokenizer
 USER = {"role": "user", "content": "Tide?"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "tide", "arguments": {"p": 1}}}
 RESULT = {"role": "tool", "name": "tide", "content": "3", "tool_call_id": "c1"}
+CALLS, ANSWER = [CALL], {"role": "assistant"}
 CHATS: dict[str, list[dict[str, Any]]] = {
-    "content null beside a call": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}, RESULT],
-    "no content beside a call": [USER, {"role": "assistant", "tool_calls": [CALL]}, RESULT],
-    "tool_calls null": [USER, {"role": "assistant", "content": "3 m", "tool_calls": None}, USER],
-    "thinking null": [USER, {"role": "assistant", "content": "3 m", "thinking": None}, USER],
-    "thinking null beside a call": [USER, {"role": "assistant", "thinking": None, "tool_calls": [CALL]}, RESULT],
-    "what an SDK dumps": [
+    "content null beside a call": [USER, {**ANSWER, "content": None, "tool_calls": CALLS}, RESULT],
+    "no content beside a call": [USER, {**ANSWER, "tool_calls": CALLS}, RESULT],
+    "tool_calls null": [USER, {**ANSWER, "content": "3 m", "tool_calls": None}, USER],
+    "thinking null": [USER, {**ANSWER, "content": "3 m", "thinking": None}, USER],
+    "thinking null beside a call": [
         USER,
-        {"role": "assistant", "content": "3 m"} | dict.fromkeys(("refusal", "annotations", "audio", "tool_calls")),
-        USER,
-    ],
-    "reasoning_content": [USER, {"role": "assistant", "reasoning_content": "hm", "tool_calls": [CALL]}, RESULT],
-    "reasoning": [USER, {"role": "assistant", "reasoning": "hm", "tool_calls": [CALL]}, RESULT],
-    "thinking": [USER, {"role": "assistant", "thinking": "hm", "tool_calls": [CALL]}, RESULT],
-    "all three": [
-        USER,
-        {"role": "assistant", "thinking": "a", "reasoning": "b", "reasoning_content": "c", "tool_calls": [CALL]},
+        {**ANSWER, "thinking": None, "tool_calls": CALLS},
         RESULT,
     ],
-    "a result that is an object": [USER, {"role": "assistant", "tool_calls": [CALL]}, {**RESULT, "content": {"h": 3}}],
+    "what an SDK dumps": [
+        USER,
+        {**ANSWER, "content": "3 m"}
+        | dict.fromkeys(("refusal", "annotations", "audio", "tool_calls")),
+        USER,
+    ],
+    "reasoning_content": [USER, {**ANSWER, "reasoning_content": "hm", "tool_calls": CALLS}, RESULT],
+    "reasoning": [USER, {**ANSWER, "reasoning": "hm", "tool_calls": CALLS}, RESULT],
+    "thinking": [USER, {**ANSWER, "thinking": "hm", "tool_calls": CALLS}, RESULT],
+    "all three": [
+        USER,
+        {
+            **ANSWER,
+            "thinking": "a",
+            "reasoning": "b",
+            "reasoning_content": "c",
+            "tool_calls": CALLS,
+        },
+        RESULT,
+    ],
+    "a result that is an object": [
+        USER,
+        {**ANSWER, "tool_calls": CALLS},
+        {**RESULT, "content": {"h": 3}},
+    ],
     "developer": [{"role": "developer", "content": "Be brief."}, USER],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +203,12 @@ def test_wrong_messages_are_named() -> None:
 NUMBERS = st.booleans() | st.integers() | st.floats()
 VALUES = st.recursive(
     st.none() | NUMBERS | st.text(max_size=5) | st.binary(max_size=2) | st.builds(object),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9) | st.integers(), inner, max_size=3),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text(max_size=9) | st.integers(), inner, max_size=3),
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 KEYS = st.sampled_from(["role", "content", "tool_calls", "thinking", "reasoning", "name"])
 
 

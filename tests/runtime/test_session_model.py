@@ -74,7 +74,7 @@ def test_ragged_prefill_then_decode_then_rewind(
         logits = session.forward(np.array(TOKENS)[at][:, None], cache)
         _assert_close(logits[:, 0], expected[at])
         if step == 1:
-            cache.rewind(cache.floor)
+            cache.rewind(cache.rewind_limit)
             assert (cache.lengths < at).all()
 
 

@@ -243,7 +243,7 @@ def test_a_cache_that_cannot_rewind_is_read_again(
         list(talk.ask("Why? 为什么"))
         assert talk._cache is not None
         lengths = talk._cache.lengths
-        monkeypatch.setattr(type(talk._cache), "floor", property(lambda _: lengths))
+        monkeypatch.setattr(type(talk._cache), "rewind_limit", property(lambda _: lengths))
         assert "".join(map(str, talk.ask("And?"))) == "So."
         assert talk.reused == 0
 

@@ -14,7 +14,7 @@ import pytest
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter import Package
-from gptoss_onnx.runtime import Sampling, Session, session
+from gptoss_onnx.runtime import Sampling, Session, open_graph
 from support.fake_package import VOCAB, write_fake_package
 
 WINDOWS = (0, 3, 8)
@@ -57,7 +57,8 @@ def test_every_text_begins_with_a_look_at_the_weights(
     next(running)
     mutate, found = CHANGES[change]
     mutate(weights)
-    message = rf"^{weights}: changed while the session had it open: {found}; open the package again[^\n]*$"
+    changed = f"{weights}: changed while the session had it open: {found}"
+    message = rf"^{changed}; open the package again[^\n]*$"
     for begin in (
         lambda: opened.forward([[1]], fresh),
         lambda: opened.score([1, 2]),
@@ -91,7 +92,7 @@ def test_a_replaced_or_deleted_file_has_not_changed(opened: Session, package: Pa
 def test_weights_that_change_while_they_are_loaded_are_refused(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, load = package / "weights.safetensors", session.load_graph
+    weights, load = package / "weights.safetensors", open_graph.load_graph
 
     def replace_and_load(*arguments: object) -> object:
         other = weights.with_suffix(".new")
@@ -99,7 +100,7 @@ def test_weights_that_change_while_they_are_loaded_are_refused(
         other.replace(weights)
         return load(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(session, "load_graph", replace_and_load)
+    monkeypatch.setattr(open_graph, "load_graph", replace_and_load)
     with pytest.raises(
         PackageError, match=r"weights\.safetensors: changed .* found another file \(inode \d+\)"
     ):
@@ -117,7 +118,7 @@ def test_a_closed_session_lets_go_of_its_files(package: Path) -> None:
         opened.score([1])
     assert held() == 0
     with pytest.raises(PackageError, match="cannot be read"):
-        session.WeightWatch([package / "weights.safetensors", package / "missing"])
+        open_graph.WeightWatch([package / "weights.safetensors", package / "missing"])
     assert held() == 0
 
 
@@ -148,7 +149,7 @@ def test_a_package_of_many_tokens_is_looked_at_once_a_text(
     opened: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(opened._weights, "check", lambda: looks.append(1))
+    monkeypatch.setattr(opened._graph._weights, "check", lambda: looks.append(1))
     with opened.new_cache(1, 60) as cache:
         list(opened.generate([1, 2, 3], ENDLESS, max_new_tokens=20, cache=cache))
         assert len(looks) == 2  # the generation's own, and that of the empty cache

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from gptoss_onnx.exporter import Package
-from gptoss_onnx.exporter.ort.lower import ORT_WEIGHTS
 from gptoss_onnx.files import header_sha256, safetensors_header
 from gptoss_onnx.manifest import NOT_OFFERED, WeightFile
+from gptoss_onnx.package import ORT_WEIGHTS
 
 DECODED = "decoded.safetensors"
 

@@ -40,13 +40,14 @@ def write_fake_package(
     weights_folder: Path | None = None,
     sign: float = 1.0,
     scale: int = 1,
+    sinks: tuple[int, int, int] = (0, 0, 0),
 ) -> Path:
     """Write the package.
 
     `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says
     so. With `sign` −1 the sums count against a token, which makes greedy continuations that do not
     repeat themselves. The values are `scale` times the positions: large ones overflow a float16
-    cache.
+    cache. `sinks` are the first tokens that each layer keeps.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
@@ -54,7 +55,7 @@ def write_fake_package(
     layers = tuple(
         CacheLayer(
             window,
-            0,
+            kept,
             1,
             1,
             *(
@@ -63,7 +64,7 @@ def write_fake_package(
                 for part in ("key", "value")
             ),
         )
-        for i, window in enumerate(windows)
+        for i, (window, kept) in enumerate(zip(windows, sinks, strict=True))
     )
     model = _graph(layers, _TYPES[kv_dtype], offset, sign, scale)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
@@ -72,14 +73,17 @@ def write_fake_package(
 
 
 def expected_logits(
-    tokens: Sequence[int], windows: Sequence[int], position: int
+    tokens: Sequence[int],
+    windows: Sequence[int],
+    position: int,
+    sinks: Sequence[int] = (0, 0, 0),
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the logits (V) after tokens[position] from a plain history."""
     sums = np.zeros((LAYERS, KINDS), np.float32)
-    for layer, window in enumerate(windows):
-        first = max(0, position - window + 1) if window else 0
-        for seen in range(first, position + 1):
-            sums[layer, tokens[seen] % KINDS] += seen + 1
+    for layer, (window, kept) in enumerate(zip(windows, sinks, strict=True)):
+        for seen in range(position + 1):
+            if not window or seen < kept or position - seen < window - kept:
+                sums[layer, tokens[seen] % KINDS] += seen + 1
     return sums.reshape(-1)
 
 
@@ -199,17 +203,23 @@ def _graph(
 def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, last: str) -> str:
     """Add one layer, write first and read the cache alone, and return its sums (B, S, 6)."""
     capacity = g.add("Shape", layer.past_key, start=2, end=3)
-    at = g.add("Mod", "past_lengths", capacity)
-    scatter = {"axis": 2, "mode": "circular"}
-    g.add("TensorScatter", layer.past_key, keys, at, output=layer.present_key, **scatter)
-    g.add("TensorScatter", layer.past_value, values, at, output=layer.present_value, **scatter)
+    zero, kept = g.constant(0), g.constant(layer.sink_tokens)
+    ring = g.add("Sub", capacity, kept)  # slots that are not kept
+    # (B, 1, S, 1)
+    at = g.add("Unsqueeze", _slots(g, positions, kept, ring), g.constant([1, 3]))
+    g.add("ScatterElements", layer.past_key, at, keys, output=layer.present_key, axis=2)
+    g.add("ScatterElements", layer.past_value, at, values, output=layer.present_value, axis=2)
     slots = g.range_to(capacity)
-    held = g.add("Sub", last, g.add("Mod", g.add("Sub", last, slots), capacity))  # (B, C)
-    held = g.add("Unsqueeze", held, g.constant([1]))
+    is_kept = g.add("Less", slots, kept)  # (C)
+    held = g.add("Sub", last, g.add("Mod", g.add("Sub", last, slots), ring))  # (B, C)
+    is_held = g.add("Or", is_kept, g.add("GreaterOrEqual", held, kept))
+    held = g.add("Where", is_kept, slots, held)
+    held, is_held = (g.add("Unsqueeze", name, g.constant([1])) for name in (held, is_held))
     distance = g.add("Sub", g.add("Unsqueeze", positions, g.constant([2])), held)  # (B, S, C)
-    zero, span = g.constant(0), g.constant(layer.window or 1 << 40)
-    near = g.add("And", g.add("GreaterOrEqual", distance, zero), g.add("Less", distance, span))
-    visible = g.add("And", near, g.add("GreaterOrEqual", held, zero))
+    span = g.constant(layer.window - layer.sink_tokens if layer.window else 1 << 40)
+    near = g.add("Or", is_kept, g.add("Less", distance, span))
+    past = g.add("And", is_held, g.add("GreaterOrEqual", distance, zero))
+    visible = g.add("And", near, past)
     # (B, 1, C)
     stored = g.add(
         "Squeeze", g.add("Cast", layer.present_value, to=TensorProto.FLOAT), g.constant([3])
@@ -221,3 +231,9 @@ def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, 
     # (B, C, 6)
     kinds = g.add("Equal", stored_keys, g.constant(np.arange(1, KINDS + 1), np.float32))
     return g.add("MatMul", seen, g.add("Cast", kinds, to=TensorProto.FLOAT))
+
+
+def _slots(g: Nodes, positions: str, kept: str, ring: str) -> str:
+    """Add where each column goes: the first ones to their own slots, the others round the ring."""
+    around = g.add("Add", kept, g.add("Mod", g.add("Sub", positions, kept), ring))
+    return g.add("Where", g.add("Less", positions, kept), positions, around)

@@ -34,12 +34,14 @@ TEMPLATE = """
             {{- "<|start|>assistant<|channel|>analysis<|message|>" + message.thinking + "<|end|>" }}
         {%- endif %}
         {%- set call = message.tool_calls[0].function %}
-        {{- "<|start|>assistant to=functions." + call.name + "<|channel|>commentary json<|message|>" }}
+        {{- "<|start|>assistant to=functions." + call.name }}
+        {{- "<|channel|>commentary json<|message|>" }}
         {{- call.arguments | tojson }}{{ "<|call|>" }}
     {%- elif message.role == "assistant" %}
         {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|end|>" }}
     {%- elif message.role == "tool" %}
-        {{- "<|start|>functions." + message.name + " to=assistant<|channel|>commentary<|message|>" }}
+        {{- "<|start|>functions." + message.name }}
+        {{- " to=assistant<|channel|>commentary<|message|>" }}
         {{- message.content | tojson }}{{ "<|end|>" }}
     {%- else %}
         {{- "<|start|>" + message.role + "<|message|>" + message.content + "<|end|>" }}

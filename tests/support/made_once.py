@@ -17,10 +17,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gptoss_onnx.exporter import export_package, golden
+from gptoss_onnx.exporter import export_package
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.trace import trace
-from gptoss_onnx.reference import GptOss
+from gptoss_onnx.package import GOLDEN_FILE
+from gptoss_onnx.reference import Decoder
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def made_once(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(exist_ok=True)
 
-    def kept_trace(model: GptOss, kv_dtype: torch.dtype) -> ir.Model:
+    def kept_trace(model: Decoder, kv_dtype: torch.dtype) -> ir.Model:
         parameters = [
             (name, tensor.dtype, tuple(tensor.shape)) for name, tensor in model.state_dict().items()
         ]
@@ -40,16 +41,14 @@ def made_once(folder: Path) -> Iterator[None]:
                 _save(trace(model, kv_dtype), path)
             return _load(path)
 
-    def kept_golden(model: GptOss, target: Path, tokenizer_file: Path | None) -> None:
+    def kept_golden(model: Decoder, target: Path, tokenizer_file: Path | None) -> None:
         weights = [
             (name, tensor.dtype, _digest(_bytes(tensor)))
             for name, tensor in model.state_dict().items()
         ]
-        path = (
-            folder
-            / f"{_digest(model.config, weights, tokenizer_file and tokenizer_file.read_bytes())}.json"
-        )
-        written = target / golden.FOLDER / golden.FILE
+        tokenizer = tokenizer_file and tokenizer_file.read_bytes()
+        path = folder / f"{_digest(model.config, weights, tokenizer)}.json"
+        written = target / GOLDEN_FILE
         with FileLock(f"{path}.lock"):
             if path.exists():
                 written.parent.mkdir()

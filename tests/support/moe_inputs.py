@@ -54,6 +54,28 @@ def dense_inputs(mxfp4: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str
     }
 
 
+def laid_out(
+    dense: dict[str, torch.Tensor],
+    activation: str = "swiglu",
+    interleaved: int = 1,
+    transposed: int = 0,
+    **_: object,
+) -> dict[str, torch.Tensor]:
+    """Return the experts of `dense_inputs` in another layout. An un-gated activation keeps the rows
+    of the gates.
+    """
+    order = torch.arange(dense["gate_up"].shape[2])
+    if activation != "swiglu":
+        order = order[0::2]
+    elif not interleaved:
+        order = torch.cat((order[0::2], order[1::2]))
+    weights = {"gate_up": dense["gate_up"][..., order], "down": dense["down"]}
+    if transposed:
+        weights = {name: weight.transpose(1, 2) for name, weight in weights.items()}
+    weights = {name: weight.contiguous() for name, weight in weights.items()}
+    return {**dense, **weights, "gate_up_bias": dense["gate_up_bias"][:, order]}
+
+
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the norm of the difference against the norm of what is expected."""
     return float((found - expected).norm() / expected.norm())

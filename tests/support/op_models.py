@@ -33,20 +33,26 @@ _OUTPUT_RANKS = {
 
 
 def op_model(
-    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, Any]
+    name: str,
+    inputs: Mapping[str, torch.Tensor | None],
+    attributes: Mapping[str, Any],
+    body: bool = True,
 ) -> onnx.ModelProto:
     """Return a checked model of one op whose inputs have the dtypes of `inputs` and open shapes;
-    None is omitted.
+    None is omitted. Without its body it runs natively or not at all.
     """
     signature = SIGNATURES[name]
-    names = [
-        operand.name if inputs.get(operand.name) is not None else "" for operand in signature.inputs
-    ]
     stated = signature.stated(attributes)
+    use = Use(name, {n: tuple(t.shape) for n, t in inputs.items() if t is not None}, stated)
+    functions = function_protos([use])
+    # onnx.reference wants as many names as the function has inputs
+    names = [
+        operand.name if use.has(operand.name) else ""
+        for operand in signature.inputs[: len(functions[-1].input)]
+    ]
     node = helper.make_node(
         name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **stated
     )
-    use = Use(name, {n: tuple(t.shape) for n, t in inputs.items() if t is not None}, stated)
     types = {
         operand.group: _ELEMENT_TYPES[tensor.dtype]
         for operand in signature.inputs
@@ -69,10 +75,34 @@ def op_model(
     )
     imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(
-        graph, functions=function_protos([use]), opset_imports=imports, ir_version=IR_VERSION
+        graph, functions=functions if body else [], opset_imports=imports, ir_version=IR_VERSION
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def bare_model(
+    name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, Any]
+) -> onnx.ModelProto:
+    """Return an unchecked model of one op, without body, whose inputs may have any rank: for what
+    the kernels must refuse.
+    """
+    signature = SIGNATURES[name]
+    there = {key: tensor for key, tensor in inputs.items() if tensor is not None}
+    names = [operand.name if operand.name in there else "" for operand in signature.inputs]
+    outputs = [operand.name for operand in signature.outputs]
+    node = helper.make_node(name, names, outputs, domain=DOMAIN, **attributes)
+    graph = helper.make_graph(
+        [node],
+        name,
+        [
+            helper.make_tensor_value_info(key, _ELEMENT_TYPES[tensor.dtype], None)
+            for key, tensor in there.items()
+        ],
+        [helper.make_tensor_value_info(outputs[0], onnx.TensorProto.FLOAT, None)],
+    )
+    imports = [helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
 
 
 def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.exporter import export
-from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.validation import validate
@@ -91,7 +91,7 @@ def test_greedy_continuation_is_the_references(pair) -> None:
     session, _, config, folder = pair
     prompt = random_tokens(config, 12, seed=10)
     with open_checkpoint(folder) as opened:
-        reference = GptOss.from_checkpoint(opened)
+        reference = Decoder.from_checkpoint(opened)
         tokens = list(session.generate(prompt, Sampling(stop_tokens=()), max_new_tokens=24))
         logits = reference.score([*prompt, *tokens])[len(prompt) - 1 : -1]
     best = logits.max(-1).values - logits[torch.arange(len(tokens)), torch.tensor(tokens)]
@@ -110,7 +110,7 @@ def test_ties_of_the_router_go_to_the_lower_expert(tiny_checkpoint: Path, tmp_pa
         Session.open(package.folder) as session,
     ):
         tokens = random_tokens(opened.config, 30, seed=4)
-        expected = GptOss.from_checkpoint(opened).score(tokens).numpy()
+        expected = Decoder.from_checkpoint(opened).score(tokens).numpy()
         np.testing.assert_allclose(session.score(tokens), expected, atol=PACKAGE_LOGITS, rtol=0)
 
 

@@ -15,8 +15,8 @@ import pytest
 from transformers import GptOssForCausalLM
 
 from gptoss_onnx.exporter import export
+from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.reference import DecoderConfig, open_checkpoint
-from gptoss_onnx.reference.dense_int8 import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from support.hugging_face import (

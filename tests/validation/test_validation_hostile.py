@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.errors import PackageError, ParityError
 from gptoss_onnx.exporter import Package
-from gptoss_onnx.reference import GptOss, open_checkpoint
+from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.dense_int8 import use_dense_int8
 from gptoss_onnx.reference.experts_int4 import use_experts_int4
 from gptoss_onnx.validation import clients, validate_client
@@ -189,7 +189,7 @@ def test_own_weights_that_are_not_of_this_model(
     spoil: Callable[[dict[str, torch.Tensor]], object],
 ) -> None:
     with open_checkpoint(tiny_checkpoint) as checkpoint:
-        model = GptOss.from_checkpoint(checkpoint)
+        model = Decoder.from_checkpoint(checkpoint)
         names = list(checkpoint.tensors)
     stored = _int8(model) if kind == "int8" else _int4(model, names)
     use = use_dense_int8 if kind == "int8" else use_experts_int4
@@ -205,7 +205,7 @@ def test_own_weights_that_are_not_of_this_model(
     use(model, tmp_path / "good")
 
 
-def _int8(model: GptOss) -> dict[str, torch.Tensor]:
+def _int8(model: Decoder) -> dict[str, torch.Tensor]:
     name = "model.layers.0.self_attn.q_proj"
     rows, depth = model.get_submodule(name).weight.shape
     return {
@@ -214,7 +214,7 @@ def _int8(model: GptOss) -> dict[str, torch.Tensor]:
     }
 
 
-def _int4(model: GptOss, names: list[str]) -> dict[str, torch.Tensor]:
+def _int4(model: Decoder, names: list[str]) -> dict[str, torch.Tensor]:
     stored = {}
     for name in names:
         if name.endswith("_blocks"):

@@ -46,6 +46,9 @@ class Context {
     return {shape(index), data<T>(index)};
   }
 
+  // Whether the node has this input. An empty tensor is one, though it may have no address.
+  bool has(size_t index) const { return value_of(index) != nullptr; }
+
   // The shape alone; empty for an optional input that the node leaves out.
   Shape shape(size_t index) const {
     const OrtValue* value = value_of(index);

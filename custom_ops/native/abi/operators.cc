@@ -24,9 +24,9 @@ const OrtCustomOp* op(Activations activations) {
 // One name may stand for several kernels, one for each dtype: ONNX Runtime chooses by the inputs.
 std::vector<Domain> table(Activations mode) {
   const std::vector<const OrtCustomOp*> kernels = {
-      op<MoEDispatch<float>>(mode),
-      op<MoEDispatch<Float16>>(mode),
-      op<MoEDispatch<BFloat16>>(mode),
+      op<MoEDispatchFloat32>(mode),
+      op<MoEDispatchFloat16>(mode),
+      op<MoEDispatchBFloat16>(mode),
       op<MoEDispatchMXFP4>(mode),
       op<SinkAttention<float>>(mode),
       op<SinkAttention<Float16>>(mode),

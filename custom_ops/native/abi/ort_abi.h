@@ -71,7 +71,8 @@ struct OrtApi {
   void* gap_66[19];
   OrtStatus* (*KernelInfoGetAttribute_float)(const OrtKernelInfo* info, const char* name, float* out);
   OrtStatus* (*KernelInfoGetAttribute_int64)(const OrtKernelInfo* info, const char* name, int64_t* out);
-  void* gap_87[1];
+  // With a null `out`, sets the size alone, which counts the terminating zero.
+  OrtStatus* (*KernelInfoGetAttribute_string)(const OrtKernelInfo* info, const char* name, char* out, size_t* size);
   OrtStatus* (*KernelContext_GetInputCount)(const OrtKernelContext* context, size_t* out);
   void* gap_89[1];
   OrtStatus* (*KernelContext_GetInput)(const OrtKernelContext* context, size_t index, const OrtValue** out);
@@ -152,6 +153,7 @@ static_assert(offsetof(OrtApi, GetDimensions) == slot(62));
 static_assert(offsetof(OrtApi, GetTensorTypeAndShape) == slot(65));
 static_assert(offsetof(OrtApi, KernelInfoGetAttribute_float) == slot(85));
 static_assert(offsetof(OrtApi, KernelInfoGetAttribute_int64) == slot(86));
+static_assert(offsetof(OrtApi, KernelInfoGetAttribute_string) == slot(87));
 static_assert(offsetof(OrtApi, KernelContext_GetInputCount) == slot(88));
 static_assert(offsetof(OrtApi, KernelContext_GetInput) == slot(90));
 static_assert(offsetof(OrtApi, KernelContext_GetOutput) == slot(91));

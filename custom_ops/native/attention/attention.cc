@@ -7,6 +7,16 @@
 #include "attention/attention_half.h"
 
 namespace gptoss {
+namespace {
+
+float bias_of(const DistanceBias& bias, int64_t head, int64_t distance) {
+  float sum = 0.0f;
+  if (bias.slopes != nullptr) sum -= bias.slopes[head] * static_cast<float>(distance);
+  if (bias.table != nullptr) sum += bias.table[head * bias.columns + std::min(distance, bias.columns - 1)];
+  return sum;
+}
+
+}  // namespace
 
 template <class T>
 void attend_scalar(const AttentionTask<T>& task) noexcept {
@@ -24,6 +34,7 @@ void attend_scalar(const AttentionTask<T>& task) noexcept {
       const T* value = task.values + p % task.capacity * task.head_dim;
       float score = 0.0f;
       for (int64_t d = 0; d < task.head_dim; ++d) score += query[d] * widen(key[d]);
+      score += kLog2E * bias_of(task.bias, row % task.group, std::min(position, task.bias.farthest) - p);
       const float higher = std::max(peak, score);
       const float rescale = std::exp2(peak - higher);
       const float weight = std::exp2(score - higher);

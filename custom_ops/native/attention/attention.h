@@ -15,11 +15,22 @@ struct BFloat16 {
   uint16_t bits;
 };
 
+constexpr float kLog2E = 1.44269504f;
+
 // Rows of queries and sums are this much wider than D, so that vector kernels need no tails; the rest is zero.
 constexpr int64_t kWidthStep = 32;
 static constexpr int64_t padded_width(int64_t head_dim) {
   return (head_dim + kWidthStep - 1) / kWidthStep * kWidthStep;
 }
+
+// What a layer adds to a score by how far the key lies behind the query: −slope · distance, and [distance] of a table
+// whose last column holds for all farther keys. Either pointer may be null; numbers are as the model has them.
+struct DistanceBias {
+  const float* slopes;  // (group), of the head of each row
+  const float* table;   // (group, columns)
+  int64_t columns;
+  int64_t farthest;  // a query at a later position counts as being at this one
+};
 
 // Legend: C cache capacity, D head dim, W = padded_width(D).
 //
@@ -43,8 +54,9 @@ struct AttentionTask {
   int64_t window;  // 0: none
   int64_t begin;
   int64_t end;
+  DistanceBias bias;
   float* sums;    // (rows, W), result
-  float* peaks;   // (rows), holds a lower bound (the sink's logit) on entry, result
+  float* peaks;   // (rows), holds a finite lower bound (the sink's logit) on entry, result
   float* totals;  // (rows), result; the sink itself is not in it
   float* scratch;  // attention_scratch_size(rows, D) floats
 };

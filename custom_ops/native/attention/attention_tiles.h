@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "attention/attention.h"
+#include "attention/attention_bias.h"
 
 namespace gptoss {
 namespace {
@@ -27,7 +28,6 @@ constexpr float kExp2[] = {1.00000007f, 0.693146967f, 0.240221197f, 0.0555071327
 // denormal numbers, which processors take hundreds of cycles over.
 constexpr float kLeastExponent = -64.0f;
 
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -144,7 +144,7 @@ struct PackedBlock {
 };
 
 // One block for R rows: scores, weights, sums.
-template <class V, class Format, int R, class T>
+template <class V, class Format, bool kBiased, int R, class T>
 void attend_tile(const AttentionTask<T>& task, const PackedBlock<T>& block, int64_t row, const float* queries,
                  float* scores) {
   const int64_t width = padded_width(task.head_dim);
@@ -161,6 +161,10 @@ void attend_tile(const AttentionTask<T>& task, const PackedBlock<T>& block, int6
   Format::template score<R>(queries + row * stride, stride, block.keys, words, block.count, scores, block.next_keys);
   float rescale[R];
   for (int r = 0; r < R; ++r) {
+    if constexpr (kBiased) {
+      const int64_t own = task.first + (row + r) / task.group;
+      add_bias(task.bias, (row + r) % task.group, own, block.position, begin[r], end[r], scores + r * kKeys);
+    }
     rescale[r] = soften<V, Format>(scores + r * kKeys, begin[r], end[r], block.count, task.peaks[row + r],
                                    task.totals[row + r]);
   }
@@ -168,8 +172,8 @@ void attend_tile(const AttentionTask<T>& task, const PackedBlock<T>& block, int6
   Format::template add_values<R>(scores, block.values, pairs, rescale, width, task.sums + row * width, block.next_values);
 }
 
-template <class V, class Format, class T>
-void attend_tiles(const AttentionTask<T>& task) {
+template <class V, class Format, bool kBiased, class T>
+void attend_blocks(const AttentionTask<T>& task) {
   const int64_t width = padded_width(task.head_dim);
   float* keys = task.scratch;                      // (D / kDims, kKeys)
   float* values = keys + kKeys * width;            // (kKeys / kDims, W)
@@ -195,12 +199,22 @@ void attend_tiles(const AttentionTask<T>& task) {
                                cached_values + count * task.head_dim};
     int64_t row = 0;
     for (; row + Format::kRows <= task.rows; row += Format::kRows) {
-      attend_tile<V, Format, Format::kRows>(task, block, row, rows, scores);
+      attend_tile<V, Format, kBiased, Format::kRows>(task, block, row, rows, scores);
     }
     for (; row + V::kRows <= task.rows; row += V::kRows) {
-      attend_tile<V, Format, V::kRows>(task, block, row, rows, scores);
+      attend_tile<V, Format, kBiased, V::kRows>(task, block, row, rows, scores);
     }
-    for (; row < task.rows; ++row) attend_tile<V, Format, 1>(task, block, row, rows, scores);
+    for (; row < task.rows; ++row) attend_tile<V, Format, kBiased, 1>(task, block, row, rows, scores);
+  }
+}
+
+// Layers without a bias pay nothing for those that have one.
+template <class V, class Format, class T>
+void attend_tiles(const AttentionTask<T>& task) {
+  if (task.bias.slopes != nullptr || task.bias.table != nullptr) {
+    attend_blocks<V, Format, true>(task);
+  } else {
+    attend_blocks<V, Format, false>(task);
   }
 }
 

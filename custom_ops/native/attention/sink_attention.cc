@@ -9,13 +9,14 @@
 #include <new>
 #include <vector>
 
-#include "attention/attention_half.h"
+#include "attention/cache_writer.h"
+#include "attention/rotation.h"
 #include "machine/tasks.h"
 
 namespace gptoss {
 namespace {
 
-constexpr float kLog2E = 1.44269504f;
+constexpr float kMost = std::numeric_limits<float>::max();
 // Query rows (tokens × heads of one kv head) that share one packing of the keys; their sums stay in the second-level
 // cache.
 constexpr int64_t kBlockRows = 256;
@@ -37,13 +38,13 @@ Lines new_lines(int64_t floats) {
   return Lines(static_cast<float*>(::operator new[](bytes, std::align_val_t{kLine * sizeof(float)})));
 }
 
-// Queries of one row and kv head, tokens [token, token + tokens), and the part of the cache that they see.
+// Queries of one row and kv head, tokens [token, token + tokens), and the part of the cache's ring that they see.
 struct Block {
   int64_t row;      // b
   int64_t kv_head;  // k
   int64_t token;
   int64_t tokens;
-  int64_t begin;  // positions [begin, end)
+  int64_t begin;  // positions [begin, end), counted from the first that is not kept
   int64_t end;
   int64_t pieces;       // the positions are split into so many
   int64_t first_piece;  // index among all pieces of the call
@@ -56,15 +57,6 @@ struct Part {
   float* totals;
 };
 
-// x (D) → out (D), half-split: dimension i pairs with i + D/2.
-void rotate(const float* x, const float* cos, const float* sin, int64_t head_dim, float factor, float* out) {
-  const int64_t half = head_dim / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    out[i] = factor * (x[i] * cos[i] - x[i + half] * sin[i]);
-    out[i + half] = factor * (x[i + half] * cos[i] + x[i] * sin[i]);
-  }
-}
-
 // One call: what was checked, where it writes, and how it is cut into pieces.
 template <class T>
 class Run {
@@ -76,13 +68,15 @@ class Run {
         call_(SinkAttentionCall<T>::check(context, attributes)),
         group_(attributes.num_heads / attributes.kv_num_heads),
         width_(padded_width(call_.head_dim)),
+        rotation_{call_.head_dim, call_.pairs, attributes.interleaved},
+        kept_(attributes.sink_tokens),
         block_tokens_(std::max<int64_t>(1, kBlockRows / group_)),
         output_(context.output<float>(0, {call_.batch, call_.columns, attributes.num_heads * call_.head_dim})),
         present_key_(context.output<T>(1, cache_shape())),
         present_value_(context.output<T>(2, cache_shape())) {}
 
   void run() {
-    write_cache();
+    CacheWriter<T>(context_, attributes_, call_, present_key_, present_value_).write();
     clear_padding();
     cut();
     if (blocks_.empty()) return;
@@ -100,43 +94,6 @@ class Run {
     return {memory, peaks, peaks + block_rows()};
   }
 
-  void write_cache() {
-    const int64_t heads = call_.batch * attributes_.kv_num_heads;
-    const bool copies = call_.past_key != present_key_ || call_.past_value != present_value_;
-    constexpr int64_t kWorthThreads = 16384;  // numbers; fewer are written sooner than threads wake
-    if (copies || heads * call_.columns * call_.head_dim >= kWorthThreads) {
-      context_.parallel_for(static_cast<size_t>(heads),
-                            [this](size_t head) noexcept { write_head(static_cast<int64_t>(head)); });
-    } else {
-      for (int64_t head = 0; head < heads; ++head) write_head(head);
-    }
-  }
-
-  // The cache of one row and kv head: what was there, then the new tokens. Padding is not written.
-  void write_head(int64_t head) noexcept {
-    const int64_t row = head / attributes_.kv_num_heads, kv_head = head % attributes_.kv_num_heads;
-    const int64_t size = call_.capacity * call_.head_dim;
-    if (size == 0) return;
-    T* keys = present_key_ + head * size;
-    T* values = present_value_ + head * size;
-    if (call_.past_key != present_key_) std::memcpy(keys, call_.past_key + head * size, size * sizeof(T));
-    if (call_.past_value != present_value_) std::memcpy(values, call_.past_value + head * size, size * sizeof(T));
-    const int64_t half = call_.head_dim / 2;
-    for (int64_t token = 0; token < call_.new_lengths[row]; ++token) {
-      const int64_t column = row * call_.columns + token;
-      const int64_t source = (column * attributes_.kv_num_heads + kv_head) * call_.head_dim;
-      const int64_t slot = (call_.past_lengths[row] + token) % call_.capacity * call_.head_dim;
-      const float* key = call_.key + source;
-      const float* cos = call_.cos + column * half;
-      const float* sin = call_.sin + column * half;
-      for (int64_t i = 0; i < half; ++i) {
-        narrow(key[i] * cos[i] - key[i + half] * sin[i], keys[slot + i]);
-        narrow(key[i + half] * cos[i] + key[i] * sin[i], keys[slot + i + half]);
-      }
-      for (int64_t i = 0; i < call_.head_dim; ++i) narrow(call_.value[source + i], values[slot + i]);
-    }
-  }
-
   void clear_padding() {
     const int64_t size = attributes_.num_heads * call_.head_dim;
     for (int64_t row = 0; row < call_.batch; ++row) {
@@ -147,13 +104,12 @@ class Run {
 
   void cut() {
     for (int64_t row = 0; row < call_.batch; ++row) {
-      const int64_t past = call_.past_lengths[row];
+      const int64_t past = call_.past_lengths[row] - kept_;
       for (int64_t kv_head = 0; kv_head < attributes_.kv_num_heads; ++kv_head) {
         for (int64_t token = 0; token < call_.new_lengths[row]; token += block_tokens_) {
           const int64_t tokens = std::min(block_tokens_, call_.new_lengths[row] - token);
-          const int64_t window = attributes_.window;
-          const int64_t begin = window > 0 ? std::max<int64_t>(0, past + token - window + 1) : 0;
-          blocks_.push_back({row, kv_head, token, tokens, begin, past + token + tokens, 1, 0});
+          const int64_t begin = attributes_.window > 0 ? std::max<int64_t>(0, past + token - span() + 1) : 0;
+          blocks_.push_back({row, kv_head, token, tokens, begin, std::max(begin, past + token + tokens), 1, 0});
         }
       }
     }
@@ -162,7 +118,7 @@ class Run {
     const int64_t most = std::max<int64_t>(1, kEnoughPieces / static_cast<int64_t>(blocks_.size()));
     for (size_t index = 0; index < blocks_.size(); ++index) {
       Block& block = blocks_[index];
-      block.pieces = std::min(most, divide_up(block.end - block.begin, kLeastPieceKeys));
+      block.pieces = std::clamp<int64_t>(divide_up(block.end - block.begin, kLeastPieceKeys), 1, most);
       block.first_piece = static_cast<int64_t>(piece_blocks_.size());
       piece_blocks_.insert(piece_blocks_.end(), static_cast<size_t>(block.pieces), index);
     }
@@ -175,41 +131,86 @@ class Run {
     const size_t workers = std::min(pieces, processors());
     const int64_t queries_size = block_rows() * width_;
     const int64_t scratch_size = attention_scratch_size(block_rows(), call_.head_dim);
-    const int64_t worker_size = queries_size + part_size() + scratch_size;
+    const int64_t parts = kept_ > 0 ? 2 : 1;
+    const int64_t worker_size = queries_size + parts * part_size() + scratch_size;
     const Lines memory = new_lines(static_cast<int64_t>(workers) * worker_size);
     std::atomic<size_t> next{0};
     context_.parallel_for(workers, [&](size_t worker) noexcept {
       float* queries = memory.get() + static_cast<int64_t>(worker) * worker_size;
       const Part own = part_at(queries + queries_size);
-      float* scratch = queries + queries_size + part_size();
+      const Part other = part_at(queries + queries_size + (parts - 1) * part_size());
+      float* scratch = queries + queries_size + parts * part_size();
       for (size_t piece = next++; piece < pieces; piece = next++) {
         const Block& block = blocks_[piece_blocks_[piece]];
         const bool whole = block.pieces == 1;
         const Part part = whole ? own : part_at(parts_.get() + static_cast<int64_t>(piece) * part_size());
-        attend_piece(block, static_cast<int64_t>(piece) - block.first_piece, part, queries, scratch);
+        const int64_t number = static_cast<int64_t>(piece) - block.first_piece;
+        attend_piece(block, number, part, queries, scratch);
+        if (kept_ > 0 && number == 0) {
+          attend_kept(block, other, queries, scratch);
+          add_part(block.tokens * group_, other, part);
+        }
         if (whole) write_output(block, part.sums, part.peaks, part.totals);
       }
     });
   }
 
+  // A stretch of the ring, which holds all positions but the kept ones.
   void attend_piece(const Block& block, int64_t piece, const Part& part, float* queries, float* scratch) noexcept {
-    const int64_t head_dim = call_.head_dim, rows = block.tokens * group_;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t column = block.row * call_.columns + block.token + r / group_;
-      const int64_t head = block.kv_head * group_ + r % group_;
-      const float* query = call_.query + (column * attributes_.num_heads + head) * head_dim;
-      const int64_t angles = column * (head_dim / 2);
-      float* rotated = queries + r * width_;
-      rotate(query, call_.cos + angles, call_.sin + angles, head_dim, attributes_.scale * kLog2E, rotated);
-      std::fill(rotated + head_dim, rotated + width_, 0.0f);
-      part.peaks[r] = sink_of(head);
-    }
+    const int64_t rows = block.tokens * group_;
+    rotate_queries(block, call_.angles, queries);
+    for (int64_t r = 0; r < rows; ++r) part.peaks[r] = std::max(sink_of(head_of(block, r)), -kMost);
     const int64_t length = divide_up(block.end - block.begin, block.pieces);
     const int64_t begin = std::min(block.end, block.begin + piece * length);
-    const int64_t cache = (block.row * attributes_.kv_num_heads + block.kv_head) * call_.capacity * head_dim;
-    kernel_({present_key_ + cache, present_value_ + cache, call_.capacity, head_dim, queries, rows, group_,
-             call_.past_lengths[block.row] + block.token, attributes_.window, begin,
-             std::min(block.end, begin + length), part.sums, part.peaks, part.totals, scratch});
+    const int64_t ring = cache_of(block) + kept_ * call_.head_dim;
+    kernel_({present_key_ + ring, present_value_ + ring, call_.capacity - kept_, call_.head_dim, queries, rows, group_,
+             call_.past_lengths[block.row] - kept_ + block.token, span(), begin, std::min(block.end, begin + length),
+             bias_of(block, std::numeric_limits<int64_t>::max()), part.sums, part.peaks, part.totals, scratch});
+  }
+
+  // The kept tokens, which queries see from the end of a full window at most.
+  void attend_kept(const Block& block, const Part& part, float* queries, float* scratch) noexcept {
+    const int64_t rows = block.tokens * group_, first = call_.past_lengths[block.row] + block.token;
+    rotate_queries(block, call_.sink_angles, queries);
+    std::fill_n(part.peaks, rows, -kMost);
+    const int64_t cache = cache_of(block);
+    kernel_({present_key_ + cache, present_value_ + cache, call_.capacity, call_.head_dim, queries, rows, group_, first,
+             0, 0, std::min(kept_, first + block.tokens), bias_of(block, attributes_.window - 1), part.sums, part.peaks,
+             part.totals, scratch});
+    // All scores gain the same, so that the weights relative to the largest stay.
+    for (int64_t r = 0; r < rows; ++r) part.peaks[r] += in_powers_of_two(attributes_.sink_bias);
+  }
+
+  void rotate_queries(const Block& block, const Angles& angles, float* queries) noexcept {
+    const float factor = attributes_.scale * kLog2E;
+    for (int64_t r = 0; r < block.tokens * group_; ++r) {
+      const int64_t column = column_of(block, r);
+      const float* query = call_.query + (column * attributes_.num_heads + head_of(block, r)) * call_.head_dim;
+      const int64_t offset = column * call_.pairs;
+      float* out = queries + r * width_;
+      rotate(rotation_, query, angles.cos + offset, angles.sin + offset,
+             [=](int64_t i, float x) { out[i] = factor * x; });
+      std::fill(out + call_.head_dim, out + width_, 0.0f);
+    }
+  }
+
+  // Row r of a block is one head of one token.
+  int64_t column_of(const Block& block, int64_t r) const { return block.row * call_.columns + block.token + r / group_; }
+  int64_t head_of(const Block& block, int64_t r) const { return block.kv_head * group_ + r % group_; }
+
+  int64_t cache_of(const Block& block) const {
+    return (block.row * attributes_.kv_num_heads + block.kv_head) * call_.capacity * call_.head_dim;
+  }
+
+  // Keys of the ring that a query sees; 0 means all.
+  int64_t span() const { return attributes_.window > 0 ? attributes_.window - kept_ : 0; }
+
+  DistanceBias bias_of(const Block& block, int64_t farthest) const {
+    const int64_t head = block.kv_head * group_;
+    const float* slopes = call_.alibi_slopes;
+    const float* table = call_.distance_bias;
+    return {slopes ? slopes + head : nullptr, table ? table + head * call_.distances : nullptr, call_.distances,
+            farthest};
   }
 
   // Brings the pieces of each split block to one peak and adds them up.
@@ -237,21 +238,26 @@ class Run {
     }
   }
 
-  // Divides by the sum of all weights, the sink's included.
+  // Divides by the sum of all weights, the sink's included; where there is none, no key was seen and the sums are zero.
   void write_output(const Block& block, const float* sums, const float* peaks, const float* totals) noexcept {
     for (int64_t r = 0; r < block.tokens * group_; ++r) {
-      const int64_t column = block.row * call_.columns + block.token + r / group_;
-      const int64_t head = block.kv_head * group_ + r % group_;
-      float* out = output_ + (column * attributes_.num_heads + head) * call_.head_dim;
-      const float total = totals[r] + std::exp2(sink_of(head) - peaks[r]);
+      const int64_t head = head_of(block, r);
+      float* out = output_ + (column_of(block, r) * attributes_.num_heads + head) * call_.head_dim;
+      const float weights = totals[r] + std::exp2(sink_of(head) - peaks[r]);
+      const float total = weights == 0.0f ? 1.0f : weights;
       for (int64_t d = 0; d < call_.head_dim; ++d) out[d] = sums[r * width_ + d] / total;
     }
   }
 
-  // A head's sink in units of log2(e). A finite one stays finite, or it would be infinity less infinity later on.
+  // A head's sink in units of log2(e); without sinks, one that weighs nothing.
   float sink_of(int64_t head) const noexcept {
-    const float sink = call_.sinks[head], scaled = sink * kLog2E;
-    return std::isinf(scaled) && !std::isinf(sink) ? std::copysign(std::numeric_limits<float>::max(), sink) : scaled;
+    return call_.sinks == nullptr ? -std::numeric_limits<float>::infinity() : in_powers_of_two(call_.sinks[head]);
+  }
+
+  // A finite number stays finite, or it would be infinity less infinity later on.
+  static float in_powers_of_two(float x) noexcept {
+    const float scaled = x * kLog2E;
+    return std::isinf(scaled) && !std::isinf(x) ? std::copysign(kMost, x) : scaled;
   }
 
   const Context& context_;
@@ -260,6 +266,8 @@ class Run {
   const SinkAttentionCall<T> call_;
   const int64_t group_;         // H / K
   const int64_t width_;         // W
+  const Rotation rotation_;
+  const int64_t kept_;          // first tokens that stay, before the ring
   const int64_t block_tokens_;  // most tokens of a block
   float* const output_;
   T* const present_key_;

@@ -1,30 +1,26 @@
 // What SinkAttention refuses: everything that would read or write outside its tensors, or overwrite a cached token
 // that one of its own queries still sees.
+#include <algorithm>
 #include <cmath>
 #include <string>
 
+#include "abi/node_attributes.h"
 #include "attention/sink_attention.h"
 
 namespace gptoss {
 namespace {
 
 constexpr size_t kQuery = 0, kKey = 1, kValue = 2, kPastKey = 3, kPastValue = 4, kPastLengths = 5, kNewLengths = 6,
-                 kSinks = 7, kCos = 8, kSin = 9;
+                 kSinks = 7, kCos = 8, kSin = 9, kAlibiSlopes = 10, kDistanceBias = 11, kSinkCos = 12, kSinkSin = 13;
 
 // Positions stay far from the end of int64, so that sums of them cannot overflow.
 constexpr int64_t kMaxPosition = int64_t{1} << 62;
 
-[[noreturn]] void reject_attribute(const char* name, const std::string& found, const std::string& expected) {
-  throw Error(ORT_INVALID_ARGUMENT,
-              std::string("SinkAttention: attribute '") + name + "': found " + found + ", expected " + expected);
-}
-
-int64_t read_int(const OrtApi& api, const OrtKernelInfo& info, const char* name, int64_t least) {
-  int64_t value = 0;
-  check(api, api.KernelInfoGetAttribute_int64(&info, name, &value));
+int64_t in_range(const NodeAttributes& node, const char* name, int64_t least) {
+  const int64_t value = node.integer(name);
   constexpr int64_t kMost = int64_t{1} << 31;
   if (value < least || value > kMost) {
-    reject_attribute(name, std::to_string(value), std::to_string(least) + " to " + std::to_string(kMost));
+    node.reject(name, std::to_string(value), std::to_string(least) + " to " + std::to_string(kMost));
   }
   return value;
 }
@@ -59,19 +55,24 @@ void check_lengths(const Context& context, const int64_t* past, const int64_t* f
 }  // namespace
 
 SinkAttentionAttributes SinkAttentionAttributes::read(const OrtApi& api, const OrtKernelInfo& info) {
-  SinkAttentionAttributes attributes{};
-  attributes.num_heads = read_int(api, info, "num_heads", 1);
-  attributes.kv_num_heads = read_int(api, info, "kv_num_heads", 1);
-  attributes.window = read_int(api, info, "window", 0);
-  check(api, api.KernelInfoGetAttribute_float(&info, "scale", &attributes.scale));
-  if (attributes.num_heads % attributes.kv_num_heads != 0) {
-    reject_attribute("num_heads", std::to_string(attributes.num_heads),
-                     "a multiple of kv_num_heads = " + std::to_string(attributes.kv_num_heads));
+  const NodeAttributes node(api, info, "SinkAttention");
+  const SinkAttentionAttributes found{in_range(node, "num_heads", 1),        in_range(node, "kv_num_heads", 1),
+                                      node.number("scale"),                  in_range(node, "window", 0),
+                                      node.flag("interleaved", false),       node.integer("sink_tokens", 0),
+                                      node.number("sink_bias", 0.0f)};
+  if (found.num_heads % found.kv_num_heads != 0) {
+    node.reject("num_heads", std::to_string(found.num_heads),
+                "a multiple of kv_num_heads = " + std::to_string(found.kv_num_heads));
   }
-  if (!std::isfinite(attributes.scale)) {
-    reject_attribute("scale", std::to_string(attributes.scale), "a finite number");
+  if (!std::isfinite(found.scale)) node.reject("scale", std::to_string(found.scale), "a finite number");
+  if (found.sink_tokens < 0 || (found.sink_tokens > 0 && found.sink_tokens >= found.window)) {
+    node.reject("sink_tokens", std::to_string(found.sink_tokens),
+                "0, or less than window = " + std::to_string(found.window));
   }
-  return attributes;
+  if (!std::isfinite(found.sink_bias) || (found.sink_bias != 0.0f && found.sink_tokens == 0)) {
+    node.reject("sink_bias", std::to_string(found.sink_bias), "a finite number, 0 without sink_tokens");
+  }
+  return found;
 }
 
 template <class T>
@@ -112,9 +113,35 @@ SinkAttentionCall<T> SinkAttentionCall<T>::check(const Context& context, const S
   call.past_value = past_value.data;
   call.past_lengths = lengths(kPastLengths);
   call.new_lengths = lengths(kNewLengths);
-  call.sinks = floats(kSinks, {heads}, "(H)");
-  call.cos = floats(kCos, {batch, columns, head_dim / 2}, "(B, S, D/2)");
-  call.sin = floats(kSin, {batch, columns, head_dim / 2}, "(B, S, D/2)");
+  const auto by_head = [&](size_t index) {
+    return context.has(index) ? floats(index, {heads}, "(H)") : nullptr;
+  };
+  call.sinks = by_head(kSinks);
+  call.alibi_slopes = by_head(kAlibiSlopes);
+  if (context.has(kDistanceBias)) {
+    const Shape shape = context.shape(kDistanceBias);
+    call.distances = shape.size() == 2 ? std::max<int64_t>(1, shape[1]) : 1;
+    call.distance_bias = floats(kDistanceBias, {heads, call.distances}, "(H, N) with N at least 1");
+  }
+  if (context.has(kCos)) {
+    const Shape shape = context.shape(kCos);
+    call.pairs = std::clamp<int64_t>(shape.size() == 3 ? shape[2] : 1, 1, head_dim / 2);
+  }
+  const std::string legend = "(B, S, R/2) with R/2 from 1 to D/2 = " + std::to_string(head_dim / 2);
+  const auto angles = [&](size_t cos, size_t sin, bool wanted, const char* when) {
+    for (const size_t index : {cos, sin}) {
+      const bool found = context.has(index);
+      if (found != wanted) {
+        context.reject(index, found ? "a tensor" : "no tensor", std::string("one ") + when + " and only then");
+      }
+    }
+    if (!wanted) return Angles{};
+    const Shape shape{batch, columns, call.pairs};
+    return Angles{floats(cos, shape, legend.c_str()), floats(sin, shape, legend.c_str())};
+  };
+  call.angles = angles(kCos, kSin, context.has(kCos), "with cos");
+  call.sink_angles = angles(kSinkCos, kSinkSin, context.has(kCos) && attributes.sink_tokens > 0,
+                            "with cos and sink_tokens");
   call.batch = batch;
   call.columns = columns;
   call.capacity = capacity;

@@ -1,14 +1,27 @@
 #include "linear/linear.h"
 
+#include "abi/node_attributes.h"
+
 namespace gptoss {
 namespace {
 
 enum { kX, kWeight, kBias };
 
+// 8 bits would be no faster on weights of 16.
+Activations no_less_than_bf16(Activations activations) {
+  return activations == Activations::exact ? Activations::exact : Activations::bf16;
+}
+
 }  // namespace
 
+LinearCompute::LinearCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type, Activations activations)
+    : transposed_(NodeAttributes(api, info, "Linear").flag("transposed", false)),
+      type_(type),
+      product_(linear_kernels(cpu_level(), type, activations != Activations::exact), no_less_than_bf16(activations)),
+      transposed_product_(cpu_level(), type, no_less_than_bf16(activations)) {}
+
 void LinearCompute::compute(const Context& context) const {
-  const auto [tokens, depth, rows] = check_linear_shapes(context, kX, kWeight, kBias);
+  const auto [tokens, depth, rows] = check_linear_shapes(context, kX, kWeight, kBias, transposed_);
   LinearCall call{};
   call.x = context.data<float>(kX);
   call.weight = context.data<unsigned char>(kWeight);
@@ -17,7 +30,8 @@ void LinearCompute::compute(const Context& context) const {
   call.tokens = tokens;
   call.depth = call.lanes = depth;
   call.rows = rows;
-  call.row_bytes = depth * bytes_of(type_);
+  call.row_bytes = (transposed_ ? rows : depth) * bytes_of(type_);
+  if (transposed_) return transposed_product_.compute(context, call);
   product_.compute(context, call);
 }
 

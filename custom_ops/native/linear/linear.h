@@ -1,4 +1,5 @@
 // Linear(x float (N,K), weight (M,K), bias float (M) optional) -> output float (N,M), output = x · weightᵀ + bias.
+// With the attribute transposed = 1 the weight is (K,M).
 //
 // The weight is read where it lies, in float32, float16 or bfloat16; the arithmetic is float32. One operator for
 // each type of weight, all of one name. Activation modes bf16 and int8 both round x to bfloat16: 8 bits would be
@@ -9,21 +10,21 @@
 #include "abi/context.h"
 #include "linear/linear_kernels.h"
 #include "linear/linear_product.h"
+#include "linear/linear_transposed.h"
 #include "abi/ort_abi.h"
 
 namespace gptoss {
 
 class LinearCompute {
  public:
-  LinearCompute(WeightType type, Activations activations)
-      : type_(type),
-        product_(linear_kernels(cpu_level(), type, activations != Activations::exact),
-                 activations == Activations::exact ? Activations::exact : Activations::bf16) {}
+  LinearCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type, Activations activations);
   void compute(const Context& context) const;
 
  private:
+  bool transposed_;
   WeightType type_;
   LinearProduct product_;
+  LinearTransposed transposed_product_;
 };
 
 template <WeightType type, ONNXTensorElementDataType element>
@@ -35,7 +36,8 @@ class Linear : public LinearCompute {
                                      {"bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL}};
   static constexpr Port kOutputs[] = {{"output", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}};
 
-  Linear(const OrtApi&, const OrtKernelInfo&, Activations activations) : LinearCompute(type, activations) {}
+  Linear(const OrtApi& api, const OrtKernelInfo& info, Activations activations)
+      : LinearCompute(api, info, type, activations) {}
 };
 
 using LinearFloat32 = Linear<WeightType::float32, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT>;

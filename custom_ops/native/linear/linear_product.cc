@@ -38,15 +38,16 @@ void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed)
 
 }  // namespace
 
-LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias) {
+LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias, bool transposed) {
   const Shape tokens = context.shape(x), weights = context.shape(weight);
   const auto biases = context.input<float>(bias);
   if (tokens.size() != 2) context.reject(x, "shape " + describe(tokens), "rank 2 (N, K)");
   const int64_t depth = tokens[1];
-  if (weights.size() != 2 || weights[1] != depth) {
-    context.reject(weight, "shape " + describe(weights), "(M, " + std::to_string(depth) + ")");
+  if (weights.size() != 2 || weights[transposed ? 0 : 1] != depth) {
+    const std::string size = std::to_string(depth);
+    context.reject(weight, "shape " + describe(weights), transposed ? "(" + size + ", M)" : "(M, " + size + ")");
   }
-  const int64_t rows = weights[0];
+  const int64_t rows = weights[transposed ? 1 : 0];
   const bool has_bias = biases.data != nullptr || !biases.shape.empty();  // an empty tensor of ORT's has no address
   if (has_bias && biases.shape != Shape{rows}) context.reject(bias, "shape " + describe(biases.shape), describe({rows}));
   return {static_cast<size_t>(tokens[0]), static_cast<size_t>(depth), static_cast<size_t>(rows)};

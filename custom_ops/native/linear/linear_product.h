@@ -7,13 +7,14 @@
 
 namespace gptoss {
 
-// Shapes of the operands: x (N, K), weight (M, K), bias (M) or absent.
+// Shapes of the operands: x (N, K), weight (M, K) or transposed (K, M), bias (M) or absent.
 struct LinearShapes {
   size_t tokens, depth, rows;
 };
 
 // Checks the shapes of the inputs numbered `x`, `weight` and `bias`, whose addresses are not looked at.
-LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias);
+LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias,
+                                 bool transposed = false);
 
 class LinearProduct {
  public:

@@ -27,6 +27,9 @@ float float_of(uint32_t bits) noexcept {
 
 float rounded(float value) noexcept { return float_of(uint32_t{bfloat16_bits(value)} << 16); }
 
+// Two values as bfloat16 in one lane.
+float pair(float a, float b) noexcept { return float_of(uint32_t{bfloat16_bits(b)} << 16 | bfloat16_bits(a)); }
+
 // What rounding took away; zero where that is not a number.
 float remainder(float value) noexcept {
   const float nearest = rounded(value);
@@ -53,9 +56,33 @@ void format_token(const float* x, size_t depth, TokenFormat format, Activations 
   float* rest = lanes + count / 2;
   for (size_t k = 0; k < depth; k += 2) {
     const float a = x[k], b = k + 1 < depth ? x[k + 1] : 0.0f;
-    lanes[k / 2] = float_of(uint32_t{bfloat16_bits(b)} << 16 | bfloat16_bits(a));
-    if (format != TokenFormat::tile_pairs_of_two_terms) continue;
-    rest[k / 2] = float_of(uint32_t{bfloat16_bits(remainder(b))} << 16 | bfloat16_bits(remainder(a)));
+    lanes[k / 2] = pair(a, b);
+    if (format == TokenFormat::tile_pairs_of_two_terms) rest[k / 2] = pair(remainder(a), remainder(b));
+  }
+}
+
+void format_piece(const float* x, size_t first, size_t count, size_t depth, TokenFormat format, Activations activations,
+                  float* lanes, size_t stride) noexcept {
+  if (format == TokenFormat::float32) {
+    constexpr size_t kBlock = 32;
+    for (size_t k = 0; k < count; k += kBlock) {
+      const size_t some = std::min(kBlock, count - k);
+      float rounded[kBlock];
+      round_activations(activations, x + k, some, rounded);
+      for (size_t i = 0; i < some; ++i) lanes[(first + k + i) * stride] = rounded[i];
+    }
+    return;
+  }
+  const bool two_terms = format == TokenFormat::tile_pairs_of_two_terms;
+  const size_t term_lanes = lanes_of(format, depth) / (two_terms ? 2 : 1);
+  float* rest = lanes + term_lanes * stride;
+  const bool last = first + count == depth;
+  const size_t end = last ? term_lanes : (first + count) / 2;
+  for (size_t lane = first / 2; lane < end; ++lane) {
+    const size_t k = 2 * lane - first;
+    const float a = k < count ? x[k] : 0.0f, b = k + 1 < count ? x[k + 1] : 0.0f;
+    lanes[lane * stride] = pair(a, b);
+    if (two_terms) rest[lane * stride] = pair(remainder(a), remainder(b));
   }
 }
 

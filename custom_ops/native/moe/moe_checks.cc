@@ -4,41 +4,23 @@
 #include <string>
 
 namespace gptoss {
-namespace {
 
-[[noreturn]] void reject_attribute(const char* op, const char* name, const std::string& found,
-                                   const char* expected) {
-  throw Error(ORT_INVALID_ARGUMENT,
-              std::string(op) + ": attribute '" + name + "': found " + found + ", expected " + expected);
-}
-
-float read_float(const OrtApi& api, const OrtKernelInfo& info, const char* name) {
-  float value = 0;
-  check(api, api.KernelInfoGetAttribute_float(&info, name, &value));
-  return value;
-}
-
-}  // namespace
-
-MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, const char* op) {
-  int64_t top_k = 0;
-  check(api, api.KernelInfoGetAttribute_int64(&info, "top_k", &top_k));
-  const float alpha = read_float(api, info, "alpha"), limit = read_float(api, info, "limit");
-  if (top_k < 1) reject_attribute(op, "top_k", std::to_string(top_k), "at least 1");
-  if (!std::isfinite(alpha)) reject_attribute(op, "alpha", std::to_string(alpha), "a finite number");
-  if (!(limit >= 0)) reject_attribute(op, "limit", std::to_string(limit), "at least 0");
-  return {static_cast<size_t>(top_k), alpha, limit};
-}
-
-void expect_shape(const Context& context, size_t index, const Shape& expected, const char* legend) {
+void expect_shape(const Context& context, size_t index, const Shape& expected, const char* legend,
+                  const MoEAttributes& moe) {
   const Shape found = context.shape(index);
   if (found == expected) return;
-  context.reject(index, "shape " + describe(found), "shape " + describe(expected) + " = " + legend);
+  context.reject(index, "shape " + describe(found), "shape " + describe(expected) + " = " + moe.spelled(legend));
 }
 
-void expect_rank(const Context& context, size_t index, const Shape& found, size_t rank, const char* legend) {
+void expect_shape_if_there(const Context& context, size_t index, const Shape& expected, const char* legend,
+                           const MoEAttributes& moe) {
+  if (context.has(index)) expect_shape(context, index, expected, legend, moe);
+}
+
+void expect_rank(const Context& context, size_t index, const Shape& found, size_t rank, const char* legend,
+                 const MoEAttributes& moe) {
   if (found.size() == rank) return;
-  context.reject(index, "shape " + describe(found), "rank " + std::to_string(rank) + " " + legend);
+  context.reject(index, "shape " + describe(found), "rank " + std::to_string(rank) + " " + moe.spelled(legend));
 }
 
 void expect_experts(const Context& context, size_t index, const Shape& logits, const MoEAttributes& moe) {
@@ -54,7 +36,7 @@ Routing route_checked(const Context& context, size_t index, const Input<float>& 
     context.reject(index, "NaN for token " + std::to_string(i / experts) + ", expert " + std::to_string(i % experts),
                    "numbers");
   }
-  return route(logits.data, tokens, experts, moe.top_k);
+  return route(logits.data, tokens, experts, moe.top_k, moe.normalize);
 }
 
 }  // namespace gptoss

@@ -1,35 +1,67 @@
-// Dense expert weights as Hugging Face stores them, transposed against MXFP4's: one row for each input.
+// The two layouts of dense experts.
 #pragma once
 
-#include <cstddef>
-
-#include "attention/attention.h"  // Float16, BFloat16
-#include "machine/cpu_features.h"
+#include "linear/linear_columns.h"
+#include "linear/linear_kernels.h"
+#include "moe/moe_projection.h"
 
 namespace gptoss {
 
-// Some columns of one expert's weight (width, columns of the whole), where it lies in the mapped file: at any
-// address, which no typed pointer may hold.
-struct DenseColumns {
-  const std::byte* first;  // the first column wanted, in the first row
-  size_t row_bytes;        // from one row to the next
-  size_t count;
-  size_t width;
+// One of the two weights of every expert.
+struct DenseWeights {
+  const std::byte* first;  // in the mapped file: at any address
+  WeightType type;
+  size_t outputs, width;
+
+  size_t bytes_of_expert() const noexcept { return outputs * width * bytes_of(type); }
 };
 
-// out[t · stride + c] = Σ_k x[t][k] · weight[k][c] for tokens that lie one after another.
-using DenseMultiply = void (*)(const DenseColumns& columns, const float* x, size_t tokens, float* out,
-                               size_t stride);
+// (E, width, outputs), as Hugging Face stores gpt-oss's.
+class DenseColumns final : public Projection {
+ public:
+  DenseColumns(MultiplyColumns multiply, Activations activations, const DenseWeights& weights, size_t outputs_per_task)
+      : multiply_(multiply), activations_(activations), weights_(weights), outputs_per_task_(outputs_per_task) {}
 
-template <class T>
-DenseMultiply dense_kernel(CpuLevel level);  // T: float, Float16 or BFloat16
+  size_t tile() const noexcept override { return 1; }
+  size_t packed_bytes(size_t tokens) const noexcept override { return tokens * weights_.width * sizeof(float); }
+  size_t scratch_bytes(size_t) const noexcept override { return 0; }
+  size_t outputs_per_task() const noexcept override { return outputs_per_task_; }
+  void pack(const float* x, size_t first, size_t count, const TokenPlace& place,
+            std::byte* packed) const noexcept override;
+  void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte* scratch, float* out,
+                size_t stride) const noexcept override;
 
-// By level, each in a file of its own; the scalar one is the oracle of the others.
-template <class T>
-void dense_scalar(const DenseColumns& columns, const float* x, size_t tokens, float* out, size_t stride);
-template <class T>
-void dense_avx2(const DenseColumns& columns, const float* x, size_t tokens, float* out, size_t stride);
-template <class T>
-void dense_avx512(const DenseColumns& columns, const float* x, size_t tokens, float* out, size_t stride);
+ private:
+  MultiplyColumns multiply_;
+  Activations activations_;
+  DenseWeights weights_;
+  size_t outputs_per_task_;
+};
+
+// (E, outputs, width), as a Linear stores its weight: by Linear's own kernels.
+class DenseRows final : public Projection {
+ public:
+  // The kernels are those of `activations`, exact or bf16.
+  DenseRows(const LinearKernels& kernels, Activations activations, const DenseWeights& weights, size_t outputs_per_task);
+
+  size_t tile() const noexcept override { return kernels_.tile_width; }
+  size_t packed_bytes(size_t tokens) const noexcept override { return tokens * lanes_ * sizeof(float); }
+  size_t scratch_bytes(size_t) const noexcept override;
+  size_t outputs_per_task() const noexcept override { return outputs_per_task_; }
+  void pack(const float* x, size_t first, size_t count, const TokenPlace& place,
+            std::byte* packed) const noexcept override;
+  void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte* scratch, float* out,
+                size_t stride) const noexcept override;
+
+ private:
+  bool few(size_t tokens) const noexcept;
+  size_t tile_width(size_t tokens) const noexcept;  // of tiles of nearly equal width
+
+  const LinearKernels& kernels_;
+  Activations activations_;
+  DenseWeights weights_;
+  size_t outputs_per_task_;
+  size_t vector_lanes_, blocked_lanes_, lanes_;  // of a token in either format, and room for both
+};
 
 }  // namespace gptoss

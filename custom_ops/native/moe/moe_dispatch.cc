@@ -1,42 +1,19 @@
 #include "moe/moe_dispatch.h"
 
+#include <algorithm>
+
+#include "abi/node_attributes.h"
 #include "machine/cpu_features.h"
+#include "machine/tasks.h"
 #include "moe/moe_checks.h"
+#include "moe/moe_dense.h"
 
 namespace gptoss {
 namespace {
 
+constexpr const char* kOp = "MoEDispatch";
+
 enum { kHidden, kRouterLogits, kGateUp, kGateUpBias, kDown, kDownBias };
-
-class DenseProjection final : public Projection {
- public:
-  DenseProjection(DenseMultiply multiply, Activations activations, const void* weights, size_t element_bytes,
-                  size_t outputs, size_t width)
-      : multiply_(multiply), activations_(activations), weights_(static_cast<const std::byte*>(weights)),
-        element_bytes_(element_bytes), outputs_(outputs), width_(width) {}
-
-  size_t tile() const noexcept override { return 1; }
-  size_t packed_bytes(size_t tokens) const noexcept override { return tokens * width_ * sizeof(float); }
-  size_t scratch_bytes(size_t) const noexcept override { return 0; }
-  size_t outputs_per_task() const noexcept override { return 256; }  // wide pieces of each row
-
-  void pack(const float* x, size_t first, size_t count, size_t token, std::byte* packed) const noexcept override {
-    round_activations(activations_, x, count, reinterpret_cast<float*>(packed) + token * width_ + first);
-  }
-
-  void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte*, float* out,
-                size_t stride) const noexcept override {
-    const std::byte* weights = weights_ + (expert * width_ * outputs_ + first) * element_bytes_;
-    const float* x = reinterpret_cast<const float*>(tokens.data) + tokens.first * width_;
-    multiply_({weights, outputs_ * element_bytes_, outputs, width_}, x, tokens.count, out, stride);
-  }
-
- private:
-  DenseMultiply multiply_;
-  Activations activations_;
-  const std::byte* weights_;  // (E, width, outputs)
-  size_t element_bytes_, outputs_, width_;
-};
 
 // N tokens, Hd hidden size, E experts, I expert width.
 struct Sizes {
@@ -44,54 +21,93 @@ struct Sizes {
 };
 
 // The sizes that hidden, router_logits and gate_up state; every other input must agree with them.
-Sizes checked_sizes(const Context& context, const MoEAttributes& moe) {
+Sizes checked_sizes(const Context& context, const MoEAttributes& moe, bool transposed) {
   const Shape hidden = context.shape(kHidden);
   const Shape logits = context.shape(kRouterLogits);
   const Shape gate_up = context.shape(kGateUp);
-  expect_rank(context, kHidden, hidden, 2, "(N, Hd)");
-  expect_rank(context, kRouterLogits, logits, 2, "(N, E)");
-  expect_rank(context, kGateUp, gate_up, 3, "(E, Hd, 2I)");
-  const Sizes s{hidden[0], hidden[1], logits[1], gate_up[2] / 2};
+  const char* legend = transposed ? "(E, 2I, Hd)" : "(E, Hd, 2I)";
+  const auto rows_each = static_cast<int64_t>(moe.activation.rows_each());
+  expect_rank(context, kHidden, hidden, 2, "(N, Hd)", moe);
+  expect_rank(context, kRouterLogits, logits, 2, "(N, E)", moe);
+  expect_rank(context, kGateUp, gate_up, 3, legend, moe);
+  const int64_t rows = gate_up[transposed ? 1 : 2];
+  const Sizes s{hidden[0], hidden[1], logits[1], rows / rows_each};
   expect_experts(context, kRouterLogits, logits, moe);
   if (s.hidden == 0) context.reject(kHidden, "shape " + describe(hidden), "(N, Hd) with Hd at least 1");
-  if (s.width == 0 || gate_up[2] % 2 != 0) {
-    context.reject(kGateUp, "shape " + describe(gate_up), "(E, Hd, 2I) with I at least 1");
+  if (s.width == 0 || rows % rows_each != 0) {
+    context.reject(kGateUp, "shape " + describe(gate_up), moe.spelled(legend) + " with I at least 1");
   }
-  expect_shape(context, kRouterLogits, {s.tokens, s.experts}, "(N, E)");
-  expect_shape(context, kGateUp, {s.experts, s.hidden, 2 * s.width}, "(E, Hd, 2I)");
-  expect_shape(context, kGateUpBias, {s.experts, 2 * s.width}, "(E, 2I)");
-  expect_shape(context, kDown, {s.experts, s.width, s.hidden}, "(E, I, Hd)");
-  expect_shape(context, kDownBias, {s.experts, s.hidden}, "(E, Hd)");
+  const auto expect_weight = [&](size_t index, int64_t outputs, int64_t inputs, const char* names) {
+    const Shape by_rows = {s.experts, outputs, inputs}, by_columns = {s.experts, inputs, outputs};
+    expect_shape(context, index, transposed ? by_rows : by_columns, names, moe);
+  };
+  expect_shape(context, kRouterLogits, {s.tokens, s.experts}, "(N, E)", moe);
+  expect_weight(kGateUp, rows, s.hidden, legend);
+  expect_shape_if_there(context, kGateUpBias, {s.experts, rows}, "(E, 2I)", moe);
+  expect_weight(kDown, s.hidden, s.width, transposed ? "(E, Hd, I)" : "(E, I, Hd)");
+  expect_shape_if_there(context, kDownBias, {s.experts, s.hidden}, "(E, Hd)", moe);
   return s;
+}
+
+// Rows of weights: as many as are read fast in one run while few tokens wait for memory.
+size_t rows_per_task(const DenseWeights& weights, bool few, size_t groups) {
+  constexpr size_t kUnit = 64, kRunsACore = 8;
+  if (!few) return kUnit;
+  return rows_of_run(groups * weights.outputs, weights.width * bytes_of(weights.type), kUnit, kRunsACore);
+}
+
+// Columns of weights: pieces of rows are read the faster the longer they are, but all cores want some.
+size_t columns_per_task(const DenseWeights& weights, bool few, size_t groups) {
+  constexpr size_t kLeast = 256, kTasksACore = 2;
+  if (!few) return kLeast;
+  const size_t share = groups * weights.outputs / (kTasksACore * processors());
+  return std::max(kLeast, share / kLeast * kLeast);
+}
+
+// Linear's kernels know two modes: 8 bits would be no faster on weights of 16.
+Activations mode_of_rows(Activations activations) {
+  return activations == Activations::exact ? Activations::exact : Activations::bf16;
 }
 
 }  // namespace
 
-template <class T>
-MoEDispatch<T>::MoEDispatch(const OrtApi& api, const OrtKernelInfo& info, Activations activations)
-    : attributes_(read_moe_attributes(api, info, kName)), activations_(activations),
-      multiply_(dense_kernel<T>(cpu_level())) {}
+MoEDispatchCompute::MoEDispatchCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type,
+                                       Activations activations)
+    : attributes_(read_moe_attributes(api, info, kOp, true)),
+      transposed_(NodeAttributes(api, info, kOp).flag("transposed", false)),
+      type_(type),
+      activations_(activations),
+      columns_(columns_kernel(cpu_level(), type)),
+      rows_(linear_kernels(cpu_level(), type, activations != Activations::exact)) {}
 
-template <class T>
-void MoEDispatch<T>::compute(const Context& context) const {
-  const Sizes sizes = checked_sizes(context, attributes_);
+void MoEDispatchCompute::compute(const Context& context) const {
+  const Sizes sizes = checked_sizes(context, attributes_, transposed_);
   float* output = context.output<float>(0, {sizes.tokens, sizes.hidden});
   if (sizes.tokens == 0) return;
 
   const Routing routing = route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
   const auto tokens = static_cast<size_t>(sizes.tokens), hidden = static_cast<size_t>(sizes.hidden);
   const auto width = static_cast<size_t>(sizes.width);
-  const auto projection = [&](size_t index, size_t outputs, size_t inputs) {
-    return DenseProjection(multiply_, activations_, context.data<T>(index), sizeof(T), outputs, inputs);
+  const size_t rows = attributes_.activation.rows_each() * width;
+  const DenseWeights up{context.data<std::byte>(kGateUp), type_, rows, hidden};
+  const DenseWeights down{context.data<std::byte>(kDown), type_, hidden, width};
+  const auto run = [&](const Projection& gate_up, const Projection& back) {
+    const MoELayer layer{tokens, hidden, width, context.data<float>(kHidden),
+                         context.data<float>(kGateUpBias), context.data<float>(kDownBias), gate_up, back};
+    run_experts(context, layer, attributes_, routing, output);
   };
-  const DenseProjection gate_up = projection(kGateUp, 2 * width, hidden), down = projection(kDown, hidden, width);
-  const MoELayer layer{tokens, hidden, width, context.data<float>(kHidden),
-                       context.data<float>(kGateUpBias), context.data<float>(kDownBias), gate_up, down};
-  run_experts(context, layer, attributes_, routing, output);
+  const bool few = tokens <= kFewTokens;
+  const size_t groups = routing.groups.size();
+  if (transposed_) {
+    const auto projection = [&](const DenseWeights& weights) {
+      return DenseRows(rows_, mode_of_rows(activations_), weights, rows_per_task(weights, few, groups));
+    };
+    return run(projection(up), projection(down));
+  }
+  const auto projection = [&](const DenseWeights& weights) {
+    return DenseColumns(columns_, activations_, weights, columns_per_task(weights, few, groups));
+  };
+  run(projection(up), projection(down));
 }
-
-template class MoEDispatch<float>;
-template class MoEDispatch<Float16>;
-template class MoEDispatch<BFloat16>;
 
 }  // namespace gptoss

@@ -12,7 +12,6 @@ enum { kHidden, kRouterLogits, kGateUpBlocks, kGateUpScales, kGateUpBias, kDownB
 // Outputs of a task with many tokens: two panels, and even shares of the work.
 constexpr size_t kManyOutputs = 64;
 
-
 class Mxfp4Projection final : public Projection {
  public:
   Mxfp4Projection(const Mxfp4Kernel& kernel, size_t outputs_per_task, const uint8_t* blocks, const uint8_t* scales,
@@ -29,8 +28,9 @@ class Mxfp4Projection final : public Projection {
   size_t scratch_bytes(size_t tokens) const noexcept override { return kernel_.scratch_bytes(tokens, width_); }
   size_t outputs_per_task() const noexcept override { return outputs_per_task_; }
 
-  void pack(const float* x, size_t first, size_t count, size_t token, std::byte* packed) const noexcept override {
-    kernel_.pack(x, first, count, width_, token, packed);
+  void pack(const float* x, size_t first, size_t count, const TokenPlace& place,
+            std::byte* packed) const noexcept override {
+    kernel_.pack(x, first, count, width_, place.first + place.index, packed);
   }
 
   void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte* scratch,
@@ -58,43 +58,46 @@ Sizes read_sizes(const Context& context, const MoEAttributes& moe) {
   const Shape hidden = context.shape(kHidden);
   const Shape logits = context.shape(kRouterLogits);
   const Shape scales = context.shape(kGateUpScales);
-  expect_rank(context, kHidden, hidden, 2, "(N, Hd)");
-  expect_rank(context, kRouterLogits, logits, 2, "(N, E)");
-  expect_rank(context, kGateUpScales, scales, 3, "(E, 2I, Hd/32)");
-  const Sizes sizes{hidden[0], hidden[1], logits[1], scales[1] / 2};
+  expect_rank(context, kHidden, hidden, 2, "(N, Hd)", moe);
+  expect_rank(context, kRouterLogits, logits, 2, "(N, E)", moe);
+  expect_rank(context, kGateUpScales, scales, 3, "(E, 2I, Hd/32)", moe);
+  const auto rows_each = static_cast<int64_t>(moe.activation.rows_each());
+  const Sizes sizes{hidden[0], hidden[1], logits[1], scales[1] / rows_each};
   if (sizes.hidden == 0 || sizes.hidden % int64_t{kBlock} != 0) {
     context.reject(kHidden, "shape " + describe(hidden), "(N, Hd) with Hd a multiple of 32");
   }
   expect_experts(context, kRouterLogits, logits, moe);
-  if (scales[1] == 0 || scales[1] % int64_t{2 * kBlock} != 0) {
-    context.reject(kGateUpScales, "shape " + describe(scales), "(E, 2I, Hd/32) with I a multiple of 32");
+  if (scales[1] == 0 || scales[1] % (rows_each * int64_t{kBlock}) != 0) {
+    context.reject(kGateUpScales, "shape " + describe(scales),
+                   moe.spelled("(E, 2I, Hd/32)") + " with I a multiple of 32");
   }
   return sizes;
 }
 
-void check_shapes(const Context& context, const Sizes& s) {
+void check_shapes(const Context& context, const Sizes& s, const MoEAttributes& moe) {
   const int64_t hidden_blocks = s.hidden / int64_t{kBlock}, width_blocks = s.width / int64_t{kBlock};
+  const int64_t rows = static_cast<int64_t>(moe.activation.rows_each()) * s.width;
   const auto expect = [&](size_t index, const Shape& expected, const char* legend) {
-    expect_shape(context, index, expected, legend);
+    expect_shape(context, index, expected, legend, moe);
   };
   constexpr int64_t kBytes = kBlockBytes;
   expect(kRouterLogits, {s.tokens, s.experts}, "(N, E)");
-  expect(kGateUpBlocks, {s.experts, 2 * s.width, hidden_blocks, kBytes}, "(E, 2I, Hd/32, 16)");
-  expect(kGateUpScales, {s.experts, 2 * s.width, hidden_blocks}, "(E, 2I, Hd/32)");
-  expect(kGateUpBias, {s.experts, 2 * s.width}, "(E, 2I)");
+  expect(kGateUpBlocks, {s.experts, rows, hidden_blocks, kBytes}, "(E, 2I, Hd/32, 16)");
+  expect(kGateUpScales, {s.experts, rows, hidden_blocks}, "(E, 2I, Hd/32)");
+  expect_shape_if_there(context, kGateUpBias, {s.experts, rows}, "(E, 2I)", moe);
   expect(kDownBlocks, {s.experts, s.hidden, width_blocks, kBytes}, "(E, Hd, I/32, 16)");
   expect(kDownScales, {s.experts, s.hidden, width_blocks}, "(E, Hd, I/32)");
-  expect(kDownBias, {s.experts, s.hidden}, "(E, Hd)");
+  expect_shape_if_there(context, kDownBias, {s.experts, s.hidden}, "(E, Hd)", moe);
 }
 
 }  // namespace
 
 MoEDispatchMXFP4::MoEDispatchMXFP4(const OrtApi& api, const OrtKernelInfo& info, Activations activations)
-    : attributes_(read_moe_attributes(api, info, kName)), kernels_(mxfp4_kernels(activations, cpu_level())) {}
+    : attributes_(read_moe_attributes(api, info, kName, false)), kernels_(mxfp4_kernels(activations, cpu_level())) {}
 
 void MoEDispatchMXFP4::compute(const Context& context) const {
   const Sizes sizes = read_sizes(context, attributes_);
-  check_shapes(context, sizes);
+  check_shapes(context, sizes, attributes_);
   float* output = context.output<float>(0, {sizes.tokens, sizes.hidden});
   if (sizes.tokens == 0) return;
 
@@ -110,8 +113,8 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
   };
   const auto bytes = [&](size_t index) { return context.data<uint8_t>(index); };
   const auto floats = [&](size_t index) { return context.data<float>(index); };
-  const Mxfp4Projection gate_up(kernel, task(2 * width, hidden), bytes(kGateUpBlocks), bytes(kGateUpScales), 2 * width,
-                                hidden);
+  const size_t rows = attributes_.activation.rows_each() * width;
+  const Mxfp4Projection gate_up(kernel, task(rows, hidden), bytes(kGateUpBlocks), bytes(kGateUpScales), rows, hidden);
   const Mxfp4Projection down(kernel, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales), hidden, width);
   const MoELayer layer{tokens, hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias), gate_up,
                        down};

@@ -17,10 +17,10 @@ class MoEDispatchMXFP4 {
       {"router_logits", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
       {"gate_up_blocks", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
       {"gate_up_scales", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
-      {"gate_up_bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+      {"gate_up_bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
       {"down_blocks", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
       {"down_scales", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
-      {"down_bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+      {"down_bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
   };
   static constexpr Port kOutputs[] = {{"output", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}};
 

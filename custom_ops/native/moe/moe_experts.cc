@@ -5,8 +5,8 @@
 
 #include "machine/aligned_bytes.h"
 #include "machine/cpu_features.h"
-#include "moe/moe_swiglu.h"
 #include "machine/tasks.h"
+#include "moe/moe_activation.h"
 
 namespace gptoss {
 namespace {
@@ -15,10 +15,12 @@ size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * 
 
 // Biases may be initializers that lie anywhere in a mapped file, where no float pointer may be followed.
 const std::byte* address_of(const float* bias, size_t index) {
+  if (bias == nullptr) return nullptr;
   return reinterpret_cast<const std::byte*>(bias) + index * sizeof(float);
 }
 
 float bias_at(const std::byte* bias, size_t index) {
+  if (bias == nullptr) return 0;
   float value;
   std::memcpy(&value, bias + index * sizeof value, sizeof value);
   return value;
@@ -67,34 +69,44 @@ class Run {
       std::fill(hidden_places_.first.begin(), hidden_places_.first.end(), 0);
     }
     hidden_ = AlignedBytes(layer_.gate_up.packed_bytes(hidden_places_.total));
-    if (shared) return layer_.gate_up.pack(layer_.hidden, 0, layer_.hidden_size, 0, hidden_.data());
+    if (shared) return layer_.gate_up.pack(layer_.hidden, 0, layer_.hidden_size, {0, 0, 1}, hidden_.data());
     run_tasks(context_, routing_.groups.size(), [&](size_t, size_t g) noexcept {
       const ExpertGroup& group = routing_.groups[g];
       for (size_t i = 0; i < group.count; ++i) {
         const float* x = layer_.hidden + routing_.slots[group.first + i].token * layer_.hidden_size;
-        layer_.gate_up.pack(x, 0, layer_.hidden_size, hidden_places_.first[g] + i, hidden_.data());
+        layer_.gate_up.pack(x, 0, layer_.hidden_size, {hidden_places_.first[g], i, group.count}, hidden_.data());
       }
     });
   }
 
+  // A task is a slice of the activations: its rows of gate_up lie together, or apart where gates come before ups.
   void run_gate_up() {
-    const size_t outputs = 2 * layer_.width;
-    const size_t slice = std::min(layer_.gate_up.outputs_per_task(), outputs);
-    const size_t slices = round_up(outputs, slice) / slice;
+    const ExpertActivation& activation = attributes_.activation;
+    const size_t rows_each = activation.rows_each(), rows = rows_each * layer_.width;
+    const bool apart = activation.gated() && !activation.interleaved;
+    const size_t slice = std::max<size_t>(1, std::min(layer_.gate_up.outputs_per_task(), rows) / rows_each);
+    const size_t slices = round_up(layer_.width, slice) / slice, stride = rows_each * slice;
     const size_t tasks = routing_.groups.size() * slices;
-    Scratch scratch(layer_.gate_up, most_tokens_, slice, workers_for(tasks));
+    Scratch scratch(layer_.gate_up, most_tokens_, stride, workers_for(tasks));
     run_tasks(context_, tasks, [&](size_t worker, size_t task) noexcept {
       const size_t g = task / slices, first = task % slices * slice;
-      const size_t count = std::min(slice, outputs - first);
+      const size_t count = std::min(slice, layer_.width - first);
       const ExpertGroup& group = routing_.groups[g];
       float* y = scratch.products(worker);
-      layer_.gate_up.multiply(group.expert, first, count, {hidden_.data(), hidden_places_.first[g], group.count},
-                              scratch.kernel(worker), y, slice);
-      const std::byte* bias = address_of(layer_.gate_up_bias, group.expert * outputs + first);
+      const auto multiply = [&](size_t row, size_t some, float* out) {
+        layer_.gate_up.multiply(group.expert, row, some, {hidden_.data(), hidden_places_.first[g], group.count},
+                                scratch.kernel(worker), out, stride);
+      };
+      const auto bias = [&](size_t row) { return address_of(layer_.gate_up_bias, group.expert * rows + row); };
+      const size_t gates = apart ? first : rows_each * first, ups = layer_.width + first;
+      multiply(gates, apart ? count : rows_each * count, y);
+      if (apart) multiply(ups, count, y + slice);
+      const std::byte* gate_bias = bias(gates);
+      const std::byte* up_bias = bias(ups);
       for (size_t i = 0; i < group.count; ++i) {
-        float* pairs = y + i * slice;
-        swiglu_(pairs, bias, count / 2, attributes_.alpha, attributes_.limit);
-        layer_.down.pack(pairs, first / 2, count / 2, activated_places_.first[g] + i, activated_.data());
+        float* values = y + i * stride;
+        activate_({values, values + slice, gate_bias, up_bias, count}, activation);
+        layer_.down.pack(values, first, count, {activated_places_.first[g], i, group.count}, activated_.data());
       }
     });
   }
@@ -177,7 +189,7 @@ class Run {
   const MoEAttributes& attributes_;
   const Routing& routing_;
   float* output_;
-  const SwiGLU swiglu_ = swiglu_kernel(cpu_level());
+  const Activate activate_ = activation_kernel(cpu_level(), attributes_.activation);
   size_t most_tokens_ = 0;
   Places hidden_places_{}, activated_places_{};
   AlignedBytes hidden_, activated_;

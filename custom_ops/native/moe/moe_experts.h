@@ -1,7 +1,9 @@
-// A routed mixture of experts, given how to multiply with their weights: clamped SwiGLU between two projections.
+// A routed mixture of experts, given how to multiply with their weights: an activation between two
+// projections.
 #pragma once
 
 #include "abi/context.h"
+#include "moe/moe_attributes.h"
 #include "moe/moe_projection.h"
 #include "moe/moe_routing.h"
 
@@ -9,19 +11,13 @@ namespace gptoss {
 
 constexpr size_t kFewTokens = 8;  // up to here a call is decoding: each weight meets one token or two
 
-struct MoEAttributes {
-  size_t top_k;
-  float alpha;  // gain inside the sigmoid
-  float limit;  // clamp of gate (above) and up (both sides)
-};
-
 // Pointers are to whole tensors: N tokens, Hd hidden size, E experts, I expert width.
 struct MoELayer {
   size_t tokens, hidden_size, width;
   const float* hidden;        // (N, Hd)
-  const float* gate_up_bias;  // (E, 2I), even gate, odd up
-  const float* down_bias;     // (E, Hd)
-  const Projection& gate_up;  // Hd → 2I
+  const float* gate_up_bias;  // (E, 2I) or null
+  const float* down_bias;     // (E, Hd) or null
+  const Projection& gate_up;  // Hd → 2I, or I where the activation has no gate
   const Projection& down;     // I → Hd
 };
 

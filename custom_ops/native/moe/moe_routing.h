@@ -9,7 +9,7 @@ namespace gptoss {
 // One token at one of its experts.
 struct Slot {
   size_t token;
-  float share;  // softmax over the chosen logits
+  float share;
 };
 
 // The tokens of one expert: slots [first, first + count).
@@ -25,6 +25,7 @@ struct Routing {
 };
 
 // logits (tokens, experts), none of them NaN, and 1 ≤ top_k ≤ experts. Ties go to the lower expert, as ONNX TopK.
-Routing route(const float* logits, size_t tokens, size_t experts, size_t top_k);
+// Shares are a softmax over the chosen logits where `normalize`, else those of the softmax over all experts.
+Routing route(const float* logits, size_t tokens, size_t experts, size_t top_k, bool normalize);
 
 }  // namespace gptoss

@@ -77,10 +77,28 @@ struct alignas(kLineBytes) Sums {
 size_t scratch_bytes(size_t tokens, size_t) { return sizeof(Panel) + tiles_of(tokens) * sizeof(Sums); }
 
 // Bits of the levels in bfloat16, twice, since the permutation looks at five bits of a nibble's lane.
-constexpr uint16_t kLevelBits[32] = {
-    0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80,
-    0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0, 0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040,
-    0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80, 0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0};
+struct LevelBits {
+  uint16_t lanes[32];
+};
+
+constexpr LevelBits level_bits() {
+  LevelBits bits{};
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const unsigned nibble = lane % 16;
+    float mantissa = kLevels[nibble % 8];  // without the sign
+    if (mantissa != 0) {
+      unsigned exponent = 127;
+      for (; mantissa >= 2; mantissa /= 2) ++exponent;
+      for (; mantissa < 1; mantissa *= 2) --exponent;
+      bits.lanes[lane] = static_cast<uint16_t>(exponent << 7 | static_cast<unsigned>((mantissa - 1) * 128));
+    }
+    if (nibble >= 8) bits.lanes[lane] = static_cast<uint16_t>(bits.lanes[lane] | 0x8000u);
+  }
+  return bits;
+}
+
+constexpr LevelBits kLevelBits = level_bits();
+static_assert(kLevelBits.lanes[1] == 0x3f00 && kLevelBits.lanes[31] == 0xc0c0, "½ and −6");
 constexpr __mmask32 kNotZero = 0xfefefefe;
 
 bool is_zero(const uint8_t* bytes) {
@@ -90,7 +108,7 @@ bool is_zero(const uint8_t* bytes) {
 
 // Decodes one block to 32 bfloat16: a scale adds to the exponent of every level but zero.
 __m512i decode(const uint8_t* bytes, uint8_t scale) {
-  const __m512i table = _mm512_loadu_si512(kLevelBits);
+  const __m512i table = _mm512_loadu_si512(kLevelBits.lanes);
   const auto exponent = static_cast<short>((scale - 127) * 128);
   const __m512i scaled = _mm512_mask_add_epi16(table, kNotZero, table, _mm512_set1_epi16(exponent));
   const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));

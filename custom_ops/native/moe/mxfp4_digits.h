@@ -19,6 +19,26 @@ namespace {
 constexpr size_t kQuad = 4;  // blocks whose low nibbles fill a register
 constexpr int kOffset = 12;  // added to doubled levels, −12 … 12, because one side of a dot product is unsigned
 
+// By nibble, the doubled level and the offset.
+struct alignas(16) OffsetLevels {
+  uint8_t bytes[16];
+};
+
+constexpr OffsetLevels offset_levels() {
+  OffsetLevels levels{};
+  for (size_t nibble = 0; nibble < 16; ++nibble) {
+    levels.bytes[nibble] = static_cast<uint8_t>(static_cast<int>(2 * kLevels[nibble]) + kOffset);
+  }
+  return levels;
+}
+
+constexpr OffsetLevels kOffsetLevels = offset_levels();
+
+// The same in each quarter of a register, for instructions that look up nibbles.
+__m512i level_table() {
+  return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(kOffsetLevels.bytes)));
+}
+
 // A token's values for four blocks, in the order in which weights meet them.
 template <size_t digits>
 struct alignas(64) Quad {

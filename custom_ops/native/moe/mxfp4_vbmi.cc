@@ -7,9 +7,7 @@ namespace {
 
 struct Permute {
   static __m512i low(__m512i bytes) {
-    const __m512i table = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-    return _mm512_permutexvar_epi8(bytes, table);
+    return _mm512_permutexvar_epi8(bytes, level_table());
   }
   static __m512i high(__m512i bytes) { return low(_mm512_srli_epi16(bytes, 4)); }
 };

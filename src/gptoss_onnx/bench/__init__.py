@@ -1,1 +1,1 @@
-"""What a machine can do, and what running a package takes of it: the rooms behind `gptoss-onnx bench`."""
+"""What a machine can do, and what a package takes of it: the room behind `gptoss-onnx bench`."""

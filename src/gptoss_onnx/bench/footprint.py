@@ -1,15 +1,16 @@
-"""How many bytes one decode step must read: the memory footprint of a token, from the graph's
-initializers alone.
+"""How many bytes one decode step must read, from the graph's nodes and initializers alone.
 
-At batch 1 a step multiplies every dense weight once, the weights of the experts that its token is
-routed to, and reads one row of the embedding and the cached keys and values that its query sees.
-Divided by the read bandwidth of the machine this is the memory floor: no decode is faster unless a
-cache of the processor holds the weights.
+At batch 1 a step multiplies every dense weight once and the weights of the experts that its token
+is routed to. It also reads one row of each table that it gathers from, such as the embedding, and
+the cached keys and values that its query sees. These bytes divided by the read bandwidth of the
+machine are the memory floor: no decode is faster, unless a cache of the processor holds the
+weights.
 
 Bytes are counted as they lie in the package. Portable bodies may read more (float32 copies that
 ONNX Runtime makes); what must be read is the same.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class WeightBytes:
 
     dense: int
     experts: int  # those of top_k experts of each layer
-    embedding: int  # one row
+    embedding: int  # one row of each table
 
     @property
     def total(self) -> int:
@@ -39,11 +40,11 @@ class WeightBytes:
 
 
 def weight_bytes(graph: GraphFile) -> WeightBytes:
-    """Return what a token reads of the graph's initializers; one that is used twice counts once, as
-    its largest use.
+    """Return what a token reads of the graph's initializers.
 
-    A tied embedding therefore counts as dense, since the logits need all of it. Raises PackageError
-    where a mixture of experts takes an initializer without an axis for them.
+    An initializer that is used twice counts once, by its largest use; so a tied embedding counts as
+    dense, because the logits need all of it. Raises PackageError if an initializer of a mixture of
+    experts has no axis for the experts.
     """
     largest: dict[str, tuple[int, str]] = {}
     for name, share in _uses(graph):
@@ -55,15 +56,26 @@ def weight_bytes(graph: GraphFile) -> WeightBytes:
 
 
 def cache_bytes(layers: Sequence[CacheLayer], kv_dtype: str, past: int) -> int:
-    """Return the bytes of keys and values that the query after `past` tokens sees; window layers
-    show their window.
+    """Return the bytes of keys and values that the query after `past` tokens sees.
 
-    Its own key and value are not among them: the step has just written them.
+    In a window layer it sees the window. Its own key and value do not count, because the step has
+    just written them.
     """
     return sum(
         slot_bytes(layer, kv_dtype) * (min(past, layer.window - 1) if layer.window else past)
         for layer in layers
     )
+
+
+def mixtures(graph: GraphFile) -> Counter[tuple[int, int]]:
+    """Count the mixtures of experts by how many experts they have and how many a token takes."""
+    stands_for = _sources(graph)
+    found: Counter[tuple[int, int]] = Counter()
+    for node in graph.nodes:
+        if node.op in _TOP_K:
+            first = next(stands_for[name] for name in node.inputs if name in stands_for)
+            found[first.shape[0], node.attributes[_TOP_K[node.op]]] += 1
+    return found
 
 
 def _uses(graph: GraphFile) -> Iterator[tuple[str, tuple[int, str]]]:
@@ -87,8 +99,7 @@ def _share(node: Node, place: int, initializer: Initializer) -> tuple[int, str]:
         if first < taken:
             raise PackageError(
                 f"{initializer.name}: found shape {initializer.shape}, expected an expert axis of "
-                "at least "
-                f"{taken} first; export the package again"
+                f"at least {taken} first; export the package again"
             )
         return initializer.nbytes * taken // first, "experts"
     if node.op == "Gather" and place == 0 and first > 0 and node.attributes.get("axis", 0) == 0:

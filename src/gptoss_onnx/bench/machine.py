@@ -25,9 +25,9 @@ CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine and what it can do with `threads` threads; a peak is None where it lacks the
-    instruction.
+    """The machine and what it can do with `threads` threads.
 
+    A peak is None if the machine lacks the instruction.
     Peaks count a multiplication and an addition each as one operation, in units of 10⁹ a second.
     """
 
@@ -46,20 +46,25 @@ class Machine:
 def measure(threads: int) -> Machine:
     """Return the machine's description with freshly measured figures.
 
-    Holds 512 MiB meanwhile. Raises RuntimeUnavailable where the native library is not to be had.
+    Holds 512 MiB meanwhile. Raises RuntimeUnavailable if the native library is not available.
     """
     return Machine(
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
         threads=threads,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        read_gb_s=_read_rate(threads),
+        read_gb_s=read_rate(threads),
         fma_gflops=_peak("fma", threads),
         bf16_gflops=_peak("bf16", threads),
         int8_gops=_peak("int8", threads),
         amx_bf16_gflops=_peak("amx_bf16", threads),
         amx_int8_gops=_peak("amx_int8", threads),
     )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_seconds(address: int, count: int, threads: int) -> float:
@@ -75,11 +80,10 @@ def read_seconds(address: int, count: int, threads: int) -> float:
 
 
 def last_level_cache() -> int | None:
-    """Return the bytes of the last level of the CPU caches that this process can use, or None where
-    Linux is silent.
+    """Return the bytes of the last level of the CPU caches that this process can use, or None if
+    Linux does not say.
 
-    What is read again and again and fits in there is not read from memory, and is not bound by its
-    bandwidth.
+    Data that fit in there and are read again and again are not bound by the memory's bandwidth.
     """
     sizes: dict[str, int] = {}  # by the cores that share the cache
     for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
@@ -103,14 +107,18 @@ def _size_of(text: str) -> int:
     return int(text.rstrip("KMG")) * units.get(text[-1:], 1)
 
 
-def _read_rate(threads: int) -> float:
+def read_rate(threads: int) -> float:
+    """Return the median of plain reads of anonymous memory, in 10⁹ bytes a second.
+
+    Holds 512 MiB meanwhile. Raises RuntimeUnavailable if the native library is not available.
+    """
     memory = np.ones(READ_BYTES, np.uint8)
     seconds = [read_seconds(memory.ctypes.data, READ_BYTES, threads) for _ in range(ROUNDS)]
     return READ_BYTES / statistics.median(seconds) / 1e9
 
 
 def _peak(unit: str, threads: int) -> float | None:
-    """Return the best of some rounds: whatever disturbs a loop without memory only slows it."""
+    """Return the best of some rounds, because a disturbance only slows this loop."""
     run = _functions().gptoss_machine_compute
     best: float = max(_measured(run(unit.encode(), threads), threads) for _ in range(ROUNDS))
     return best / 1e9 or None

@@ -1,5 +1,5 @@
-"""What `bench` found: times of a package, what the machine can do, and how far the one is from the
-other.
+"""What `bench` found: times of a package, what the machine can do, and how close the package comes
+to that.
 """
 
 from collections.abc import Sequence
@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from gptoss_onnx.cli.console import count_of, file_size
+from gptoss_onnx.amounts import count_of, file_size
 
 if TYPE_CHECKING:
     from gptoss_onnx.bench.footprint import WeightBytes
     from gptoss_onnx.bench.machine import Machine
-
 
 MOMENTS = ("before", "after")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of a list of figures and how far they lie apart: median, 10th and 90th
-    percentile.
-    """
+    """Median, 10th and 90th percentile of a list of figures."""
 
     median: float
     p10: float
@@ -56,8 +53,9 @@ class Timing:
     def summary(self) -> str:
         """Return the figures in a line."""
         time = self.milliseconds
-        what = f"{count_of(self.tokens, 'token')} {f'at context {self.context}' if self.context else 'at the start'}"
+        place = f"at context {self.context}" if self.context else "at the start"
         spread = f"{time.median:.3g} ms a token (p10 {time.p10:.3g}, p90 {time.p90:.3g})"
+        what = f"{count_of(self.tokens, 'token')} {place}"
         return f"{what}: {self.rate.median:.1f} tokens/s, {spread}"
 
     def to_json(self) -> dict[str, Any]:
@@ -73,13 +71,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Floor:
-    """The least time a decode step can take: what it must read at the bandwidth measured beside
-    it.
+    """The least time that a decode step can take: what it must read, at the bandwidth that was
+    measured between the steps.
     """
 
     read_gb_s: Spread  # of the package's weights, 10⁹ bytes a second
     milliseconds: float  # at the median of that
-    share: Spread  # floor by time, of each step with the read before it: 1 is the floor itself
+    share: Spread  # floor divided by time, of each step with the read before it; 1 is the floor
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Times:
     first_token_seconds: float  # after opening
     prefill: Timing
     decode: Timing
-    anonymous_bytes: int | None  # of the process, after decode; None where the system does not tell
+    anonymous_bytes: int | None  # of the process, after decode; None if the system does not say
     kv_cache_bytes: int
 
 
@@ -108,9 +106,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Speed:
-    """The whole answer; `unmeasured` says why there is no floor, where there is none.
+    """The whole answer; `unmeasured` says why `floor` is None.
 
-    `machine` is None where the native library cannot measure it.
+    `machine` is None if the native library is not available.
     """
 
     settings: Settings
@@ -160,7 +158,8 @@ class Speed:
             else f"{file_size(times.anonymous_bytes)} anonymous, of it "
         )
         lines = {
-            "open": f"{times.open_seconds:.2f} s, then the first token in {times.first_token_seconds:.3f} s",
+            "open": f"{times.open_seconds:.2f} s, then the first token in "
+            f"{times.first_token_seconds:.3f} s",
             "prefill": times.prefill.summary(),
             "decode": times.decode.summary(),
             "memory": f"{anonymous}{file_size(times.kv_cache_bytes)} KV cache",
@@ -187,8 +186,8 @@ class Speed:
         share = self.floor.share
         return (
             f"{self.floor.milliseconds:.3g} ms to read that at {self.floor.read_gb_s.median:.1f} "
-            "GB/s; decode reaches "
-            f"{share.median:.0%} of that speed (p10 {share.p10:.0%}, p90 {share.p90:.0%})"
+            f"GB/s; decode reaches {share.median:.0%} of that speed (p10 {share.p10:.0%}, "
+            f"p90 {share.p90:.0%})"
         )
 
     def _machine(self) -> str:

@@ -13,10 +13,10 @@ from gptoss_onnx.bench.footprint import WeightBytes, cache_bytes
 from gptoss_onnx.bench.machine import READ_BYTES, read_seconds
 from gptoss_onnx.bench.speed import Floor, Spread, Times, Timing
 from gptoss_onnx.manifest import Manifest
-from gptoss_onnx.runtime import KVCache, PackageFolder, Session
+from gptoss_onnx.runtime import KVCache, Package, Session
 
 STEPS = 4  # decoded between two reads
-# of one measurement: the fastest counts, as what disturbs a read only slows it
+# of one measurement; the fastest counts, because a disturbance only slows a read
 LEAST_READS, LEAST_BYTES = 3, 64 << 20
 # ONNX Runtime's threads spin for tens of milliseconds after a run, on cores that the read needs
 SETTLE_SECONDS = 0.1
@@ -59,7 +59,7 @@ class WeightReader:
         seconds: of each time that it did.
     """
 
-    def __init__(self, package: PackageFolder, threads: int) -> None:
+    def __init__(self, package: Package, threads: int) -> None:
         file = _largest_file(package)
         self.size = min(file.stat().st_size, READ_BYTES)
         self._bytes = np.memmap(file, np.uint8, "r", shape=self.size)
@@ -138,8 +138,8 @@ class Stopwatch:
         return Timing(1, plan.context, tuple(seconds))
 
     def _wake(self, cache: KVCache) -> None:
-        """Run a token and take it back: a step of a running generation finds no thread asleep, nor
-        foreign caches.
+        """Run a token and take it back, because a step of a running generation finds all threads
+        awake and its own data in the caches.
         """
         if not cache.layout.rewinds:
             with cache.fork() as twin:
@@ -157,8 +157,8 @@ class Stopwatch:
 
 
 def anonymous_bytes() -> int | None:
-    """Return the memory of this process that is no file's, or None where the system does not
-    tell.
+    """Return the memory of this process that belongs to no file, or None if the system does not
+    say.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -168,6 +168,6 @@ def anonymous_bytes() -> int | None:
     return found[0] if found else None
 
 
-def _largest_file(package: PackageFolder) -> Path:
+def _largest_file(package: Package) -> Path:
     files = [package.weights_root / entry.name for entry in package.manifest.weights.files]
     return max(files or [package.graph], key=lambda file: file.stat().st_size)

@@ -22,7 +22,8 @@ def hub_options(command: Command) -> Command:
         is_flag=True,
         cls=GroupedOption,
         group=GROUP,
-        help="Download what the cache lacks: config, tokenizer and safetensors, not original/ and metal/.",
+        help="Download what the cache lacks: config, tokenizer and safetensors, but not original/ "
+        "and metal/.",
     )
     revision = click.option(
         "--revision",

@@ -4,25 +4,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import click
 
+from gptoss_onnx.amounts import count_of, file_size
+from gptoss_onnx.choices import ExpertForm, KvDtype, ProjectionForm, Provider, Target, WeightMode
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
-from gptoss_onnx.cli.console import (
-    Command,
-    count_of,
-    extra,
-    file_size,
-    let_threads_sleep,
-    say,
-    verbose_option,
-)
+from gptoss_onnx.cli.console import Command, extra, let_threads_sleep, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
 
 if TYPE_CHECKING:
-    from gptoss_onnx.manifest import Manifest, Provider, Target
+    from gptoss_onnx.manifest import Manifest
 
 
 GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
@@ -44,14 +38,14 @@ What a line does not name keeps its default.
 
 
 def choice(
-    group: str, flag: str, values: tuple[str, ...], text: str, default: str | None = None
+    group: str, flag: str, values: object, text: str, default: str | None = None
 ) -> Callable[[Command], Command]:
-    """Return a decorator that adds an option of `group`, which takes one of `values`."""
+    """Return a decorator that adds an option of `group`, one of the literals `values`."""
     return click.option(
         flag,
         cls=GroupedOption,
         group=group,
-        type=click.Choice(values),
+        type=click.Choice(get_args(values)),
         default=default,
         show_default=default is not None,
         help=text,
@@ -78,7 +72,7 @@ def choice(
 @choice(
     GRAPH,
     "--target",
-    ("portable", "ort"),
+    Target,
     "The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, "
     "the ops of stock "
     "ONNX Runtime builds, for onnxruntime-genai and the web.",
@@ -87,7 +81,7 @@ def choice(
 @choice(
     GRAPH,
     "--provider",
-    ("cpu", "cuda"),
+    Provider,
     "What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts "
     "compute in bfloat16. "
     "Lossy; never run so far, for lack of a GPU.",
@@ -96,13 +90,13 @@ def choice(
 @choice(
     GRAPH,
     "--kv-dtype",
-    ("float32", "float16", "bfloat16"),
+    KvDtype,
     "Element type of the KV cache (default float32; with --provider cuda bfloat16).",
 )
 @choice(
     WEIGHTS,
     "--weights",
-    ("link", "copy", "reference"),
+    WeightMode,
     "link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort "
     "always); reference: "
     "they stay there.",
@@ -110,14 +104,14 @@ def choice(
 @choice(
     WEIGHTS,
     "--dense",
-    ("checkpoint", "int8"),
-    "int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
+    ProjectionForm,
+    "int8: projections and lm_head in 8 bits, in a file of the package's own. Lossy.",
     default="checkpoint",
 )
 @choice(
     WEIGHTS,
     "--experts",
-    ("checkpoint", "int4"),
+    ExpertForm,
     "int4, with target ort: MXFP4 rounded to 4-bit integers, for two thirds of the size. Lossy.",
     default="checkpoint",
 )
@@ -126,12 +120,12 @@ def choice(
 def export(
     checkpoint: str,
     output: Path,
-    target: "Target",
-    provider: "Provider",
-    weights: Literal["link", "copy", "reference"] | None,
-    dense: Literal["checkpoint", "int8"],
-    experts: Literal["checkpoint", "int4"],
-    kv_dtype: Literal["float32", "float16", "bfloat16"] | None,
+    target: Target,
+    provider: Provider,
+    weights: WeightMode | None,
+    dense: ProjectionForm,
+    experts: ExpertForm,
+    kv_dtype: KvDtype | None,
     force: bool,
     download: bool,
     revision: str | None,
@@ -170,10 +164,9 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         f"{count} {f'window {window}' if window else 'full'}"
         for window, count in sorted(windows.items())
     )
-    model = manifest.model
     lines = {
         "layers": f"{len(manifest.cache)} ({', '.join(kinds)})",
-        "experts": f"{model['num_local_experts']}, {model['num_experts_per_tok']} a token",
+        "experts": _experts(folder / manifest.graph),
         "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
         "weights": _weights(manifest),
         "lossy": ", ".join(manifest.lossy),
@@ -181,6 +174,18 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         "time": f"{seconds:.1f} s",
     }
     return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
+
+
+def _experts(graph: Path) -> str:
+    from gptoss_onnx.bench.footprint import mixtures
+    from gptoss_onnx.runtime.graph_file import GraphFile
+
+    kinds = mixtures(GraphFile.read(graph))
+    texts = (
+        f"{experts}, {taken} a token, in {count_of(layers, 'layer')}"
+        for (experts, taken), layers in sorted(kinds.items())
+    )
+    return "; ".join(texts)
 
 
 def _weights(manifest: "Manifest") -> str:
@@ -192,7 +197,8 @@ def _weights(manifest: "Manifest") -> str:
     }
     placed = [entry for entry in weights.files if entry.origin == "checkpoint"]
     size = sum(entry.size for entry in placed)
-    text = f"{count_of(len(placed), 'file')} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
+    files = count_of(len(placed), "file")
+    text = f"{files} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
     computed = (
         f"{entry.name} computed ({file_size(entry.size)})"
         for entry in weights.files

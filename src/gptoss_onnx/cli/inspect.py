@@ -23,8 +23,8 @@ def inspect(package: Path, as_json: bool) -> None:
     weights.
     """
     with extra("cpu"):
-        from gptoss_onnx.cli.findings import Findings
-        from gptoss_onnx.cli.summary import summarize
+        from gptoss_onnx.inspect.findings import Findings
+        from gptoss_onnx.inspect.summary import summarize
 
     findings = Findings.of(package)
     if as_json:

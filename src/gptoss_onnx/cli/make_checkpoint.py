@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import click
 
-from gptoss_onnx.cli.console import count_of, extra, file_size, say, verbose_option
+from gptoss_onnx.amounts import count_of, file_size
+from gptoss_onnx.cli.console import extra, say, verbose_option
 from gptoss_onnx.cli.progress import progress_on_stderr
 
 SHAPE_OPTIONS = {  # flag: key of config.json, and what it counts

@@ -1,5 +1,5 @@
-"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 when it does
-not hold.
+"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 if a case
+fails.
 """
 
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import (
     extra,
@@ -49,7 +50,9 @@ FAILED = 1
     help="What runs the package; a client in another language is held to the golden vectors.",
 )
 @click.option(
-    "--client", metavar="COMMAND", help="What starts that client; omitted, its program on the PATH."
+    "--client",
+    metavar="COMMAND",
+    help="Command that starts that client; if omitted, its program on the PATH.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
 @click.option(
@@ -66,8 +69,8 @@ def validate(
     package: Path,
     reference: str,
     suite: Literal["quick", "full"],
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
+    kernels: Kernels,
+    activations: Activations,
     runtime: Literal["python", "cpp", "node", "browser"],
     client: str | None,
     report: Path | None,
@@ -86,6 +89,7 @@ def validate(
         checkpoint = find_checkpoint(reference, revision, download, display)
         display.begin("loading PyTorch and ONNX Runtime")
         with extra("export,cpu"):
+            from gptoss_onnx.package import PARITY_FILE
             from gptoss_onnx.validation import validate as run_validation
             from gptoss_onnx.validation import validate_client, write_golden_vectors
 
@@ -100,7 +104,7 @@ def validate(
                 activations=activations,
                 progress=display,
             )
-            name = "parity.json"
+            name = PARITY_FILE
         else:
             found = validate_client(package, checkpoint, runtime, client, display)
             name = f"parity-{runtime}.json"
@@ -117,8 +121,8 @@ def validate(
 def _check_runtime(
     runtime: str, client: str | None, suite: str, kernels: str, activations: str
 ) -> None:
-    """Refuse options that would be without effect: a client runs the golden cases, with the kernels
-    it has.
+    """Refuse options that would have no effect, because a client runs the golden cases with its
+    own kernels.
     """
     if runtime == "python" and client is not None:
         raise InputError(
@@ -128,16 +132,13 @@ def _check_runtime(
     for name, value in {"suite": suite, "kernels": kernels, "activations": activations}.items():
         if runtime != "python" and value != defaults[name]:
             raise InputError(
-                f"--{name} {value}: found with --runtime {runtime}, which runs the golden cases "
-                "with what the client "
-                f"chooses; leave it out"
+                f"--{name} {value}: found with --runtime {runtime}, whose client chooses how it "
+                "runs the golden cases; leave it out"
             )
 
 
 def _write(found: "Report", folder: Path, name: str, required: bool) -> None:
-    """Write the report; a package that is read-only keeps the one it has, which is said on
-    stderr.
-    """
+    """Write the report. If the folder is read-only and not `required`, say so on stderr."""
     try:
         found.write(folder, name)
     except OSError as error:

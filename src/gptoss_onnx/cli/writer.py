@@ -26,7 +26,7 @@ class Writer:
     """
 
     def __init__(self, *, quiet: bool = False, show_reasoning: bool = True) -> None:
-        from gptoss_onnx.runtime.harmony import JoinedText
+        from gptoss_onnx.runtime.harmony_message import JoinedText
 
         self._quiet, self._show_reasoning = quiet, show_reasoning
         self._open: TextIO | None = None  # the stream whose line has not ended

@@ -1,0 +1,129 @@
+"""The models that linear.py times: projections on random weights in one memory-mapped file."""
+
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+BLOCK = 32  # of MatMulNBits
+
+
+def linear_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    """Return copy `copy` of a projection by Linear."""
+    return helper.make_node("Linear", ["x", f"w{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss")
+
+
+def gemm_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    """Return one by ONNX Runtime's Gemm, in float32."""
+    return helper.make_node("Gemm", ["x", f"w{copy}", "bias"], [f"y{copy}"], transB=1)
+
+
+def nbits_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    """Return one by ONNX Runtime's MatMulNBits, with 8-bit weights."""
+    sizes = {"K": depth, "N": rows, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+    inputs = ["x", f"w{copy}", f"scales{copy}", "", "", "bias"]
+    return helper.make_node("MatMulNBits", inputs, [f"y{copy}"], domain="com.microsoft", **sizes)
+
+
+def int8_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    """Return one by LinearInt8."""
+    return helper.make_node(
+        "LinearInt8", ["x", f"w{copy}", f"scales{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss"
+    )
+
+
+class Mapped:
+    """A file in memory: where it lies, and its size in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), 0)
+        self._view: np.ndarray | None = np.frombuffer(self._map, np.uint8)
+        self.address, self.size = self._view.ctypes.data, self._view.size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._view = None
+        self._map.close()
+        self._file.close()
+
+
+def write_model(
+    folder: Path,
+    name: str,
+    node: Callable[[int, int, int], onnx.NodeProto],
+    element: int,
+    rows: int,
+    depth: int,
+    copies: int,
+) -> Path:
+    """Write `copies` projections of one input, with random weights of `element` type one after the
+    other in a file.
+
+    8-bit weights have their scales behind them.
+    """
+    one = _random_weights(element, rows, depth)
+    blocks = rows * depth // BLOCK if element in (TensorProto.UINT8, TensorProto.INT8) else 0
+    scales = np.full(blocks, 1e-3, np.float32)
+    with (folder / f"{name}.bin").open("wb") as file:
+        for _ in range(copies):
+            file.write(one.tobytes() + scales.tobytes())
+    tensors = []
+    for copy in range(copies):
+        start = copy * (one.nbytes + scales.nbytes)
+        nbits = element == TensorProto.UINT8
+        dims = [rows, depth // BLOCK, BLOCK] if nbits else [rows, depth]
+        tensors.append(_external(f"w{copy}", element, dims, f"{name}.bin", start, one.nbytes))
+        if blocks:
+            dims = [blocks] if nbits else [rows, depth // BLOCK]
+            place = (f"{name}.bin", start + one.nbytes, scales.nbytes)
+            tensors.append(_external(f"scales{copy}", TensorProto.FLOAT, dims, *place))
+    bias = helper.make_tensor(
+        "bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True
+    )
+    graph = helper.make_graph(
+        [node(copy, rows, depth) for copy in range(copies)],
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", depth])],
+        [
+            helper.make_tensor_value_info(f"y{copy}", TensorProto.FLOAT, ["N", rows])
+            for copy in range(copies)
+        ],
+        [*tensors, bias],
+    )
+    domains = {"": 24, "ai.gptoss": 1, "com.microsoft": 1}
+    imports = [helper.make_opsetid(domain, opset) for domain, opset in domains.items()]
+    path = folder / f"{name}.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=11).SerializeToString()
+    )
+    return path
+
+
+def _external(
+    name: str, element: int, dims: list[int], location: str, offset: int, length: int
+) -> TensorProto:
+    tensor = TensorProto(
+        name=name, data_type=element, dims=dims, data_location=TensorProto.EXTERNAL
+    )
+    for key, value in {"location": location, "offset": offset, "length": length}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def _random_weights(element: int, rows: int, depth: int) -> np.ndarray:
+    generator = np.random.default_rng(1)
+    if element == TensorProto.INT8:
+        return generator.integers(-127, 128, (rows, depth), np.int8)
+    if element == TensorProto.UINT8:
+        return generator.integers(0, 256, (rows, depth), np.uint8)
+    values = generator.standard_normal((rows, depth), np.float32)
+    if element == TensorProto.BFLOAT16:
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return values

@@ -1,0 +1,223 @@
+"""What a model costs before anybody has built it: numbers, bytes, operations.
+
+Parameters come from the decoder on the meta device, so they are those that a checkpoint must hold.
+Legend: V vocabulary, E experts, K kv heads, D head dim, H query heads, N context in tokens.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any, Self
+
+import torch
+
+from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
+from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
+from gptoss_onnx.reference.decoder import Decoder
+
+KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+KINDS = (
+    "embedding",
+    "attention",
+    "router",
+    "experts",
+    "feed-forward",
+    "norms",
+    "lm_head",
+)
+_BFLOAT16 = 2  # bytes a number, as checkpoints are published
+_FLOAT32 = 4
+_UINT8_BLOCK = 1 + 4 / 32  # bytes a number: eight bits, and a float32 scale for 32 of them
+_INT4_BLOCK = 0.5 + 4 / 32
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One parameter: its kind, how many numbers it has, their bytes, and what a token needs of it.
+
+    `share` is the part that one token multiplies with: k/E of experts, 1/V of an embedding that is
+    only looked up, else 1. `projection`: it is a matrix that `--dense int8` would round.
+    """
+
+    kind: str
+    numbers: int
+    stored: float
+    share: float
+    projection: bool
+    packed: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one way to export writes, and what a token then reads, in bytes."""
+
+    written: int
+    read: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The figures of a model at a context; bytes and operations are of one sequence times `batch`.
+
+    Attributes:
+        parameters: all numbers.
+        active: those that a token needs: all but the experts that it is not sent to.
+        active_without_embedding: the same less the embedding table.
+        weight_bytes: by kind, as the checkpoint stores them.
+        choices: by the options of `export`.
+        cache_bytes_per_token: what one more token adds while no window is full.
+        cache_bytes: at the context; a window layer holds no more than its window.
+        operations: of one token at the context, a multiplication and an addition as one each.
+    """
+
+    context: int
+    batch: int
+    kv_dtype: str
+    parameters: int
+    active: int
+    active_without_embedding: int
+    weight_bytes: Mapping[str, int]
+    choices: Mapping[str, Choice]
+    cache_bytes_per_token: int
+    cache_bytes: int
+    operations: int
+
+    @classmethod
+    def of(cls, config: DecoderConfig, context: int, batch: int, kv_dtype: str) -> Self:
+        """Return the figures; `context` in tokens, `kv_dtype` one of KV_BYTES."""
+        pieces = list(_pieces(config))
+        active = sum(piece.numbers * _taken(piece) for piece in pieces)
+        table = config.vocab_size * config.hidden_size
+        slots = [
+            2 * part.kv_heads * part.head_dim * KV_BYTES[kv_dtype] for part in _attention(config)
+        ]
+        held = [min(context, part.window or context) for part in _attention(config)]
+        scores = sum(
+            4 * part.heads * part.head_dim * seen
+            for part, seen in zip(_attention(config), held, strict=True)
+        )
+        multiplied = sum(piece.numbers * piece.share for piece in pieces if piece.kind != "norms")
+        return cls(
+            context=context,
+            batch=batch,
+            kv_dtype=kv_dtype,
+            parameters=sum(piece.numbers for piece in pieces),
+            active=round(active),
+            active_without_embedding=round(active) - table,
+            weight_bytes={
+                kind: round(sum(piece.stored for piece in pieces if piece.kind == kind))
+                for kind in KINDS
+            },
+            choices=_choices(pieces),
+            cache_bytes_per_token=sum(slots),
+            cache_bytes=batch * sum(a * b for a, b in zip(slots, held, strict=True)),
+            operations=batch * round(2 * multiplied + scores),
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all weights as the checkpoint stores them."""
+        return sum(self.weight_bytes.values())
+
+    def tokens_per_second(self, choice: str, bandwidth: float) -> float:
+        """Return the most tokens a second of one sequence that reading memory allows.
+
+        `bandwidth` is in 10⁹ bytes a second. All weights that a token needs and all of the cache
+        are read once.
+        """
+        return bandwidth * 1e9 / (self.choices[choice].read + self.cache_bytes / self.batch)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures."""
+        return {**asdict(self), "total_bytes": self.total_bytes}
+
+
+def _attention(config: DecoderConfig) -> list[Any]:
+    return [layer.attention for layer in config.layers]
+
+
+def _taken(piece: Piece) -> float:
+    """The share that counts as active: a looked-up table counts whole."""
+    return 1.0 if piece.kind == "embedding" else piece.share
+
+
+def _pieces(config: DecoderConfig) -> Iterator[Piece]:
+    with torch.device("meta"):
+        state = Decoder(config).state_dict()
+    for name, tensor in state.items():
+        kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
+        numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
+        stored = prod(tensor.shape) * (1 if packed else _BFLOAT16)
+        yield Piece(
+            kind=kind,
+            numbers=0 if name.endswith("_scales") else numbers,
+            stored=stored,
+            share=_share(config, name),
+            projection=_is_projection(name, kind, tuple(tensor.shape)),
+            packed=packed,
+        )
+
+
+def _kind(name: str) -> str:
+    if name.startswith("lm_head"):
+        return "lm_head"
+    if "norm" in name:
+        return "norms"
+    if ".embed_" in name:
+        return "embedding"
+    for part, kind in (
+        (".self_attn.", "attention"),
+        (".router.", "router"),
+        (".experts.", "experts"),
+    ):
+        if part in name:
+            return kind
+    return "feed-forward"
+
+
+def _share(config: DecoderConfig, name: str) -> float:
+    if ".experts." in name:
+        experts = config.layers[int(name.split(".")[2])].feed_forward
+        assert isinstance(experts, ExpertsConfig)
+        return experts.top_k / experts.count
+    if ".embed_tokens." in name:
+        return 1.0 if config.tied else 1 / config.vocab_size
+    return 1 / config.longest if ".embed_positions." in name else 1.0
+
+
+def _is_projection(name: str, kind: str, shape: tuple[int, ...]) -> bool:
+    kinds = ("attention", "feed-forward", "lm_head")
+    matrix = kind in kinds and name.endswith(".weight") and "norm" not in name
+    return matrix and len(shape) == 2 and shape[-1] % INT8_BLOCK == 0
+
+
+def _choices(pieces: list[Piece]) -> dict[str, Choice]:
+    """Return what each choice of `export` writes beside the checkpoint, and what a token reads."""
+    stored = sum(piece.stored for piece in pieces)
+    read = sum(piece.stored * piece.share for piece in pieces)
+    rounded = sum(piece.numbers * _UINT8_BLOCK for piece in pieces if piece.projection)
+    replaced = sum(piece.stored for piece in pieces if piece.projection)
+    choices = {
+        "portable, linked": Choice(0, round(read)),
+        "portable, copied": Choice(round(stored), round(read)),
+        "portable, --dense int8": Choice(round(rounded), round(read - replaced + rounded)),
+    }
+    wide = [_widened(piece, _UINT8_BLOCK) for piece in pieces]
+    choices["ort"] = _choice(pieces, wide)
+    if any(piece.packed for piece in pieces):
+        choices["ort, --experts int4"] = _choice(
+            pieces, [_widened(piece, _INT4_BLOCK) for piece in pieces]
+        )
+    return choices
+
+
+def _choice(pieces: list[Piece], sizes: list[float]) -> Choice:
+    read = sum(size * piece.share for size, piece in zip(sizes, pieces, strict=True))
+    return Choice(round(sum(sizes)), round(read))
+
+
+def _widened(piece: Piece, packed: float) -> float:
+    """Bytes of a parameter in target ort: matrices in float32, packed experts in blocks of 32."""
+    if piece.packed:
+        return piece.numbers * packed
+    return piece.stored if piece.kind in ("embedding", "norms") else piece.numbers * _FLOAT32

@@ -1,0 +1,97 @@
+"""Time a package, and measure in the same run what the machine can do."""
+
+import time
+from collections.abc import Callable
+
+from gptoss_onnx.amounts import file_size
+from gptoss_onnx.bench import machine
+from gptoss_onnx.bench.footprint import cache_bytes, weight_bytes
+from gptoss_onnx.bench.speed import Settings, Speed
+from gptoss_onnx.bench.stopwatch import Plan, Stopwatch, WeightReader
+from gptoss_onnx.choices import Activations, Kernels
+from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.runtime import Package, Session
+from gptoss_onnx.runtime.environment import load_onnxruntime
+from gptoss_onnx.runtime.graph_file import GraphFile
+
+
+def measure_speed(
+    package: Package,
+    plan: Plan,
+    *,
+    kernels: Kernels,
+    activations: Activations,
+    threads: int | None,
+    tell: Callable[[str], None],
+) -> Speed:
+    """Run the plan on a package, between two measurements of the machine.
+
+    Args:
+        package: the opened package.
+        plan: how many tokens, and how often.
+        kernels: as for `Session.open`.
+        activations: as for `Session.open`.
+        threads: of the session and of the measurements; None is one a core.
+        tell: hears what comes next.
+
+    Raises:
+        InputError: the plan has more tokens than the model takes.
+        PackageError, RuntimeUnavailable: the package cannot be run.
+    """
+    manifest, cores = package.manifest, threads or machine.cores()
+    if plan.longest > manifest.longest:
+        raise InputError(
+            f"--context {plan.context} with --prefill {plan.prefill} and --decode {plan.decode}: "
+            f"found {plan.longest} tokens, expected at most {manifest.longest}, the longest this "
+            "model takes"
+        )
+    weights = weight_bytes(GraphFile.read(package.graph))
+    onnxruntime = load_onnxruntime()
+    cached = cache_bytes(manifest.cache, manifest.kv_dtype, plan.context + plan.decode // 2)
+    before = _machine(cores, tell)
+    unmeasured = before if isinstance(before, str) else _no_floor(weights.total + cached)
+    reader = None if unmeasured else WeightReader(package, cores)
+    tell("open")
+    begin = time.perf_counter()
+    with Session.open(package.folder, kernels, activations, threads=threads) as session:
+        times = Stopwatch(session, reader, tell).times(plan, time.perf_counter() - begin)
+        settings = Settings(
+            str(package.folder),
+            session.kernels,
+            activations,
+            manifest.kv_dtype,
+            threads,
+            onnxruntime.__version__,
+        )
+    after = before if isinstance(before, str) else _machine(cores, tell)
+    return Speed(
+        settings,
+        times,
+        weights,
+        cached,
+        floor=None if reader is None else reader.floor(times.decode, weights, manifest),
+        machine=None if isinstance(before, str) or isinstance(after, str) else (before, after),
+        unmeasured=unmeasured,
+    )
+
+
+def _machine(threads: int, tell: Callable[[str], None]) -> machine.Machine | str:
+    """Return what the machine can do, or why that cannot be measured; the package runs either
+    way.
+    """
+    tell("machine")
+    try:
+        return machine.measure(threads)
+    except RuntimeUnavailable as error:
+        return str(error)
+
+
+def _no_floor(count: int) -> str | None:
+    """Return why reading `count` bytes a token sets no floor, or None if it does."""
+    cache = machine.last_level_cache()
+    if cache is None or count > cache:
+        return None
+    return (
+        f"{file_size(count)} a token fit into the processor's cache ({file_size(cache)}), so "
+        "memory sets no floor"
+    )

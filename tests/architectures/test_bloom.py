@@ -1,0 +1,23 @@
+"""BLOOM against transformers' BloomForCausalLM, from checkpoints that transformers wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from support.architecture_judge import Case
+
+CASES = {
+    "as is": {},
+    "untied": {"tie_word_embeddings": False},
+    "four heads": {"n_head": 4, "hidden_size": 64},
+}
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+def test_the_reference(changes: dict[str, object], tmp_path: Path) -> None:
+    Case.write("bloom", changes, tmp_path, sharded="n_head" in changes).check_reference()
+
+
+def test_packages(tmp_path: Path) -> None:
+    case = Case.write("bloom", {}, tmp_path / "checkpoint")
+    case.check_package(tmp_path / "portable", "portable", "portable")

@@ -1,0 +1,30 @@
+"""Mixtral against transformers' MixtralForCausalLM, from checkpoints that transformers wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from support.architecture_judge import Case
+from support.transformers_models import as_version_4
+
+CASES = {
+    "top-2 of 8": {},
+    "top-1 of 3": {"num_local_experts": 3, "num_experts_per_tok": 1},
+    "window 5": {"sliding_window": 5},
+    "tied": {"tie_word_embeddings": True},
+    "one kv head": {"num_key_value_heads": 1},
+}
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+def test_the_reference(changes: dict[str, object], tmp_path: Path) -> None:
+    case = Case.write("mixtral", changes, tmp_path, sharded="num_key_value_heads" in changes)
+    case.check_reference()
+    as_version_4(tmp_path)
+    case.check_reference()
+
+
+def test_packages(tmp_path: Path) -> None:
+    case = Case.write("mixtral", {}, tmp_path / "checkpoint")
+    case.check_package(tmp_path / "portable", "portable", "auto")
+    case.check_package(tmp_path / "portable", "portable", "portable")

@@ -1,0 +1,45 @@
+"""Calls of the MoE ops for the tests of their native kernels."""
+
+from collections.abc import Mapping
+
+import torch
+
+from gptoss_onnx.custom_ops import moe_dispatch  # noqa: F401 - it defines the ops
+from support.moe_inputs import relative_error
+from support.native_levels import NativeCase
+from support.op_models import op_model
+
+MODES = ("exact", "bf16", "int8")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ATTRIBUTES: dict[str, int | float | str] = {"top_k": 2, "alpha": 1.702, "limit": 7.0}
+Inputs = Mapping[str, torch.Tensor | None]
+
+
+def name_of(inputs: Inputs) -> str:
+    """Return the op that has these inputs."""
+    return "MoEDispatchMXFP4" if "gate_up_blocks" in inputs else "MoEDispatch"
+
+
+def native_case(
+    inputs: Inputs, mode: str = "exact", threads: int = 2, **attributes: float | str
+) -> NativeCase:
+    """Return a call in an activation mode; gpt-oss's attributes where none are given."""
+    model = op_model(name_of(inputs), inputs, {**ATTRIBUTES, **attributes})
+    return NativeCase(model.SerializeToString(), inputs, {"gptoss.activations": mode}, threads)
+
+
+def definition(inputs: Inputs, **attributes: float | str) -> torch.Tensor:
+    """Return what the definition computes in float64."""
+    mxfp4 = "gate_up_blocks" in inputs
+    op = torch.ops.gptoss.moe_dispatch_mxfp4 if mxfp4 else torch.ops.gptoss.moe_dispatch
+    hidden = inputs["hidden"]
+    assert hidden is not None
+    result: torch.Tensor = op(
+        *{**inputs, "hidden": hidden.double()}.values(), **{**ATTRIBUTES, **attributes}
+    )
+    return result
+
+
+def error_of(found: torch.Tensor, inputs: Inputs, **attributes: float | str) -> float:
+    """Return the relative error of an output against the definition."""
+    return relative_error(found.double(), definition(inputs, **attributes))
