@@ -1,6 +1,7 @@
-"""Llama: RMS norms before each part, rotary positions, SwiGLU; the shape that most models took over.
+"""Llama: RMS norms before each part, rotary positions, SwiGLU; most models took this shape over.
 
-The judge is `transformers/models/llama`; the published files are meta-llama/Meta-Llama-3-8B and -70B.
+The judge is `transformers/models/llama`; the published files are meta-llama/Meta-Llama-3-8B and
+-70B.
 """
 
 from typing import Any
