@@ -11,9 +11,9 @@ from typing import Any
 
 from gptoss_onnx.choices import Provider
 from gptoss_onnx.package import GENAI_CONFIG
+from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 
-MODEL_TYPE = "gptoss"  # what onnxruntime-genai calls this architecture
 LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and who needs more says so
 
 
@@ -51,7 +51,7 @@ def _model(
 ) -> dict[str, Any]:
     attention = config.layers[0].attention
     return {
-        "type": MODEL_TYPE,
+        "type": ARCHITECTURES[config.model_type].genai,
         **special_ids,
         "context_length": config.longest,
         "vocab_size": config.vocab_size,
