@@ -1,4 +1,4 @@
-"""`export --target ort` of every architecture: which ops its graph has, and what becomes of weights.
+"""`export --target ort` of every architecture: the ops of its graph, and what becomes of weights.
 
 What the packages compute is held to transformers in `tests/architectures/`.
 """
