@@ -131,13 +131,13 @@ class ExportOptions:
             yield from not_lowered(config)
         if self.provider == "cuda" and not is_mxfp4:
             yield (
-                "--provider cuda: found no MXFP4 experts, which are the only ones of this export on "
-                "CUDA: export with --provider cpu"
+                "--provider cuda: found no MXFP4 experts, expected them (the only ones that this "
+                "export has for CUDA): export with --provider cpu"
             )
         if self.experts == "int4" and not is_mxfp4:
             yield (
-                "--experts int4: found no MXFP4 experts, which are what its rounding is made for: leave "
-                "--experts out"
+                "--experts int4: found no MXFP4 experts, expected them (what its rounding is made "
+                "for): leave --experts out"
             )
         for name, tensor in checkpoint.tensors.items() if self.provider == "cuda" else ():
             if name.endswith(IN_BFLOAT16) and tensor.dtype != "BF16":

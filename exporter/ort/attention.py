@@ -24,7 +24,8 @@ def lower_attention(model: ir.Model, lengths: Lengths) -> None:
     nodes = [node for node in graph if (node.domain, node.op_type) == (DOMAIN, "SinkAttention")]
     biases: dict[ir.Value, ir.Value] = {}
     for node in nodes:
-        given = dict(zip((operand.name for operand in SINK_ATTENTION.inputs), node.inputs))
+        names = (operand.name for operand in SINK_ATTENTION.inputs)
+        given = dict(zip(names, node.inputs, strict=False))  # the last ones may be left out
         slopes = given.get("alibi_slopes")
         if slopes is not None and slopes not in biases:
             biases[slopes] = insert_alibi(graph, nodes[0], slopes, lengths)
@@ -53,9 +54,11 @@ def lower_attention(model: ir.Model, lengths: Lengths) -> None:
 def _rotary_width(given: dict[str, ir.Value | None]) -> int:
     """Return how many dimensions of a head rotate; 0 stands for all of them."""
     cos, cache = given["cos"], given["past_key"]
-    assert cos is not None and cos.shape is not None
-    assert cache is not None and cache.shape is not None
-    width, head_dim = 2 * int(cos.shape[-1]), int(cache.shape[-1])
+    assert cos is not None
+    assert cos.shape is not None
+    assert cache is not None
+    assert cache.shape is not None
+    width, head_dim = 2 * cos.shape[-1], cache.shape[-1]
     return 0 if width == head_dim else width
 
 
