@@ -125,8 +125,8 @@ class Budget:
     def tokens_per_second(self, choice: str, bandwidth: float) -> float:
         """Return the most tokens a second of one sequence that reading memory allows.
 
-        `bandwidth` is in 10⁹ bytes a second. All weights that a token needs and all of the cache are
-        read once.
+        `bandwidth` is in 10⁹ bytes a second. All weights that a token needs and all of the cache
+        are read once.
         """
         return bandwidth * 1e9 / (self.choices[choice].read + self.cache_bytes / self.batch)
 

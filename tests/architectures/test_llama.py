@@ -66,6 +66,7 @@ def test_packages(tmp_path: Path) -> None:
     case = Case.write("llama", {"rope_scaling": YARN}, tmp_path / "checkpoint")
     case.check_package(tmp_path / "portable", "portable", "auto")
     case.check_package(tmp_path / "portable", "portable", "portable")
+    case.check_package(tmp_path / "ort", "ort", "auto")
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED)

@@ -48,6 +48,7 @@ def test_packages(tmp_path: Path) -> None:
     case = Case.write("mixtral", {}, tmp_path / "checkpoint")
     case.check_package(tmp_path / "portable", "portable", "auto")
     case.check_package(tmp_path / "portable", "portable", "portable")
+    case.check_package(tmp_path / "ort", "ort", "auto")
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED)
