@@ -154,14 +154,14 @@ async function realFolder(folder) {
 }
 
 /**
- * Return what a step returns, null where it finds no file.
+ * Return what an attempt returns, null where it finds no file.
  * @template T
  * @param {string} path
- * @param {() => Promise<T>} step
+ * @param {() => Promise<T>} attempt
  */
-async function unlessMissing(path, step) {
+async function unlessMissing(path, attempt) {
   try {
-    return await step();
+    return await attempt();
   } catch (error) {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
     throw new ClientError(`${path}: cannot be opened (${messageOf(error)})`);

@@ -65,7 +65,7 @@ class JsonPlace {
   const std::string where;
 
  private:
-  JsonPlace(const Json& value, const JsonPlace& parent, const std::string& step);
+  JsonPlace(const Json& value, const JsonPlace& parent, const std::string& part);
   const Json* member(const std::string& key) const;
   template <class T>
   const T& get() const;

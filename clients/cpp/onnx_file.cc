@@ -44,8 +44,11 @@ constexpr Part kParts[] = {
     {Kind::Training, 1, Kind::Graph},       // initialization
     {Kind::Training, 2, Kind::Graph},       // algorithm
 };
-constexpr uint64_t kTensorName = 8, kTensorExternalData = 13, kTensorDataLocation = 14;
-constexpr uint64_t kEntryKey = 1, kEntryValue = 2;
+constexpr uint64_t kTensorName = 8;
+constexpr uint64_t kTensorExternalData = 13;
+constexpr uint64_t kTensorDataLocation = 14;
+constexpr uint64_t kEntryKey = 1;
+constexpr uint64_t kEntryValue = 2;
 
 struct Field {
   uint64_t number = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "manifest_format_1.h"
 #include "safetensors.h"
 #include "text.h"
 
@@ -11,21 +12,30 @@ namespace gptoss {
 namespace fs = std::filesystem;
 
 // More than any model has; they keep a product of sizes within 64 bits.
-static constexpr int64_t kVocabLimit = 1 << 24, kLongestLimit = int64_t{1} << 31;
-static constexpr int64_t kHeadsLimit = 1 << 12, kLayersLimit = 1 << 12;
+static constexpr int64_t kVocabLimit = 1 << 24;
+static constexpr int64_t kLongestLimit = int64_t{1} << 31;
+static constexpr int64_t kHeadsLimit = 1 << 12;
+static constexpr int64_t kLayersLimit = 1 << 12;
 static constexpr size_t kTokenizerFilesLimit = 32;
 // Bytes of the ONNX file, whose weights lie outside: the largest gpt-oss takes half a million.
 static constexpr size_t kGraphLimit = 8'000'000;
+
+// The manifest in format 2.
+static Json read_manifest(const fs::path& file) {
+  Json document = read_json(file);
+  const JsonPlace manifest(document, file);
+  manifest.at("format").one_of({"gptoss-onnx"});
+  const bool is_old = manifest.at("format_version").integer(1, 2) == 1;
+  return is_old ? upgraded(manifest) : document;
+}
 
 Package::Package(const fs::path& path) : folder(path) {
   expect(fs::is_directory(folder), folder, "no such folder", "a package folder");
   const fs::path file = folder / "manifest.json";
   expect(is_there(file), folder, "no manifest.json in it", "a package folder");
   file_in(folder, "manifest.json");
-  const Json document = read_json(file);
+  const Json document = read_manifest(file);
   const JsonPlace manifest(document, file);
-  manifest.at("format").one_of({"gptoss-onnx"});
-  manifest.at("format_version").integer(1, 1);
   const JsonPlace target = manifest.at("target");
   expect(target.text() == "portable", target.where, target.text(),
          "portable: export again without --target");
@@ -51,8 +61,8 @@ static std::string graph_name(const JsonPlace& place) {
 
 void Package::read_model(const JsonPlace& manifest) {
   graph = file_in(folder, graph_name(manifest.at("graph")));
-  vocab = manifest.at("model").at("vocab_size").integer(1, kVocabLimit);
-  longest = manifest.at("model").at("max_position_embeddings").integer(1, kLongestLimit);
+  vocab = manifest.at("vocab_size").integer(1, kVocabLimit);
+  longest = manifest.at("longest").integer(1, kLongestLimit);
   const JsonPlace uses = manifest.at("ops");
   for (size_t i = 0; i < uses.size(); ++i) ops.push_back(uses.at(i).at("name").text());
   const JsonPlace files = manifest.at("tokenizer_files");
@@ -71,6 +81,9 @@ void Package::read_cache(const JsonPlace& manifest) {
     const JsonPlace place = cache.at(i);
     CacheLayer layer;
     layer.window = place.at("window").integer(0, kLongestLimit);
+    // A window sees a token that it does not keep; a full layer keeps all.
+    const int64_t most_kept = std::max<int64_t>(layer.window - 1, 0);
+    layer.sink_tokens = place.at("sink_tokens").integer(0, most_kept);
     layer.kv_heads = place.at("kv_heads").integer(1, kHeadsLimit);
     layer.head_dim = place.at("head_dim").integer(1, kHeadsLimit);
     const auto name_at = [&](const char* key) {

@@ -15,11 +15,17 @@ namespace gptoss {
 
 using Tokens = std::vector<int64_t>;
 
-// The KV cache of one layer: its shape but for the slots, and its names in the graph.
+// The KV cache of one layer.
 struct CacheLayer {
-  int64_t window;  // 0: all positions are seen
-  int64_t kv_heads, head_dim;
-  std::string past_key, past_value, present_key, present_value;
+  int64_t window;       // 0: all positions are seen
+  int64_t sink_tokens;  // that a window layer keeps in their slots, which is the graph's work
+  int64_t kv_heads;
+  int64_t head_dim;
+  // Names of inputs and outputs of the graph.
+  std::string past_key;
+  std::string past_value;
+  std::string present_key;
+  std::string present_value;
 };
 
 // A safetensors file that the manifest lists.

@@ -136,8 +136,10 @@ static void check_tensor(const Interface& interface, const std::string& name,
 // Throws unless the graph's inputs and outputs are those of the manifest: the buffers that are
 // bound to them have the manifest's shapes.
 void Session::check_graph() const {
-  Interface inputs, outputs;
-  const auto input_names = graph_.GetInputNames(), output_names = graph_.GetOutputNames();
+  Interface inputs;
+  Interface outputs;
+  const auto input_names = graph_.GetInputNames();
+  const auto output_names = graph_.GetOutputNames();
   for (size_t i = 0; i < input_names.size(); ++i) {
     inputs[input_names[i]] = kind_of(graph_.GetInputTypeInfo(i));
   }
@@ -179,20 +181,21 @@ std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
 
 std::vector<float> Session::run(KVCache& cache, const Tokens& tokens,
                                 const Tokens& positions) const {
-  // And a row for chunks in which no position lies: some runtimes fail on an empty lm_head.
+  // And room for chunks in which no position lies: some runtimes fail on an empty lm_head.
   std::vector<float> logits((positions.size() + 1) * package.vocab);
   auto next = positions.begin();
   const int64_t size = tokens.size();
   for (int64_t begin = 0, end = 0; begin < size; begin = end) {
     end = std::min(begin + cache.chunk, size);
     Tokens ids(tokens.begin() + begin, tokens.begin() + end);
-    float* rows = &logits[(next - positions.begin()) * package.vocab];
+    float* into = &logits[(next - positions.begin()) * package.vocab];
     Tokens kept;  // positions in this chunk
     for (; next != positions.end() && *next < end; ++next) kept.push_back(*next - begin);
     if (kept.empty()) kept = {0};
 
-    const int64_t ids_size = ids.size(), kept_size = kept.size();
-    const auto output = tensor(rows, {1, kept_size, package.vocab}, sizeof(float),
+    const int64_t ids_size = ids.size();
+    const int64_t kept_size = kept.size();
+    const auto output = tensor(into, {1, kept_size, package.vocab}, sizeof(float),
                                ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
     cache.past_ = cache.length();
     cache.new_ = ids_size;

@@ -88,7 +88,8 @@ class KVCache {
   std::atomic<int64_t> length_{0};
   Tokens tokens_;  // that it holds
   // Inputs of the graph: the number of tokens it holds, and of this run.
-  int64_t past_ = 0, new_ = 0;
+  int64_t past_ = 0;
+  int64_t new_ = 0;
 };
 
 }  // namespace gptoss

@@ -26,7 +26,7 @@ static void widen(double& largest, double found, double expected) {
   if (std::isnan(difference) || difference > largest) largest = difference;
 }
 
-// Compares one row of logits (vocab) at some tokens with the numbers recorded for them.
+// Compares logits (vocab) of one position at some tokens with the numbers recorded for them.
 static void compare(double& largest, const float* logits, const Tokens& tokens,
                     const JsonPlace& recorded) {
   const std::vector<double> expected = recorded.numbers();
@@ -47,12 +47,12 @@ static void compare_logits(CaseVerdict& verdict, const Session& session, KVCache
   expect(sums.size() == positions.size(), place.at("logsumexp").where,
          std::to_string(sums.size()), std::to_string(positions.size()) + ", as positions");
   verdict.positions = positions.size();
-  for (size_t row = 0; row < positions.size(); ++row) {
-    const float* here = &logits[row * vocab];
-    const Tokens top = place.at("top_indices").at(row).integers(0, vocab - 1);
-    compare(verdict.max_abs, here, top, place.at("top_logits").at(row));
-    compare(verdict.max_abs, here, sampled, place.at("sampled_logits").at(row));
-    widen(verdict.logsumexp_abs, logsumexp(here, vocab), sums[row]);
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const float* here = &logits[i * vocab];
+    const Tokens top = place.at("top_indices").at(i).integers(0, vocab - 1);
+    compare(verdict.max_abs, here, top, place.at("top_logits").at(i));
+    compare(verdict.max_abs, here, sampled, place.at("sampled_logits").at(i));
+    widen(verdict.logsumexp_abs, logsumexp(here, vocab), sums[i]);
   }
 }
 

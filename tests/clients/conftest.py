@@ -1,5 +1,5 @@
-"""Fixtures that the tests of the C++ client share; those of other clients define a `client` of
-their own.
+"""Fixtures that the tests of one client share: `client` is that in C++, `browser` that in the
+browser.
 """
 
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_onnx.exporter import Package
+from support.browser_client import BrowserClient, build_browser
 from support.cpp_client import Client, build_client
 
 
@@ -15,6 +16,12 @@ from support.cpp_client import Client, build_client
 def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
     """The program and the probe, built once."""
     return build_client(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> BrowserClient:
+    """The programs of the browser client."""
+    return build_browser(tmp_path_factory)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The C++ client: its verdict, and its tokens against the Python session's."""
 
-import contextlib
 import json
 import os
-import pty
 import shutil
 import struct
 import subprocess
@@ -14,8 +12,8 @@ import numpy as np
 import pytest
 
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.runtime import Session, chat_messages
-from support.cpp_client import Client, Limits, build_chat, run
+from gptoss_onnx.runtime import Session
+from support.cpp_client import Client, run
 from support.tolerances import CLIENT_LOGITS
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
@@ -200,6 +198,7 @@ def test_chunks_and_calls_may_be_cut_anywhere(
         ("-1", ["1"], "positions: found -1, expected ascending ones"),
         ("1,1", ["1", "2"], "positions: found 1, expected ascending ones"),
         ("1,0", ["1", "2"], "positions: found 0, expected ascending ones"),
+        ("9223372036854775807", ["1"], "positions: found 9223372036854775807, expected ascending"),
         ("0", [], "prompt: found no tokens, expected at least one"),
         ("0", ["1"] * 65, "prompt: found 65 tokens, expected at most 64, the room in the cache"),
         ("0", ["2048"], "prompt: found token 2048, expected 0 to 2047"),
@@ -219,20 +218,6 @@ def test_caches_of_one_session_run_at_the_same_time(client: Client, demo_package
     assert result.code == 0, result.err
     expected = client.generate(demo_package.folder, PROMPT, "--max-new-tokens", "40")["tokens"]
     assert [list(map(int, line.split())) for line in result.out.splitlines()] == [expected] * 4
-
-
-@pytest.mark.parametrize("positions", ["-1", "3", "1,1", "2,0", "9223372036854775807"])
-def test_positions_ascend_among_the_tokens(
-    client: Client, demo_package: Package, positions: str
-) -> None:
-    result = run(
-        client.probe, "forward", demo_package.folder, client.library, positions, "1", "2", "3"
-    )
-    assert result.out.startswith("positions: found ")
-    assert (
-        run(client.probe, "forward", demo_package.folder, client.library, "0,2", "1", "2", "3").out
-        == "accepted\n"
-    )
 
 
 def test_tokens_are_streamed_as_ids(client: Client, demo_package: Package) -> None:
@@ -301,70 +286,3 @@ def test_it_never_opens_a_socket(client: Client, demo_package: Package, tmp_path
     environment = {"LD_PRELOAD": str(shim)}
     assert run("python3", "-c", python, env=environment).code != 0  # the shim works
     assert client.run(demo_package.folder, "--verify", env=environment).code == 0
-
-
-def test_the_chat_example_says_what_python_says(client: Client, demo_package: Package) -> None:
-    message = "Tell me about the rain — «it’s» 日本\n"
-    result = run(build_chat(), demo_package.folder, message, client.library)
-    assert result.code == 0, result.err
-    with Session.open(demo_package.folder, threads=1) as session:
-        prompt = session.tokenizer.encode_chat(chat_messages(message, None))
-        tokens = [*session.generate(prompt, max_new_tokens=200)]
-        assert result.out == session.tokenizer.decode(tokens) + "\n"
-
-
-def on_a_terminal(*words: str | Path) -> str:
-    """Return what a program prints on a terminal."""
-    ours, its = pty.openpty()
-    with subprocess.Popen(list(map(str, words)), stdout=its, stderr=subprocess.DEVNULL) as process:
-        os.close(its)
-        said = b""
-        with contextlib.suppress(OSError):  # the terminal is closed at the end
-            while part := os.read(ours, 4096):
-                said += part
-        assert process.wait() == 0
-    os.close(ours)
-    return said.decode().replace("\r\n", "\n")
-
-
-def test_the_chat_example_does_not_let_a_model_steer_a_terminal(
-    client: Client, spoilt: Path
-) -> None:
-    message = "Tell me about the rain"
-    file = spoilt / "tokenizer.json"
-    tokenizer = json.loads(file.read_text())
-    model = tokenizer["model"]
-    word, forged = "Ġafraid", "Ġě[2Jafraid"  # as byte-level tokens are written: ě is the byte 0x1B
-    model["vocab"][forged] = model["vocab"].pop(word)
-    model["merges"] = [pair for pair in model["merges"] if "".join(pair) != word]
-    file.write_text(json.dumps(tokenizer))
-    program = build_chat()
-    piped = run(program, spoilt, message, client.library).out
-    assert "am \x1b[2Jafraid" in piped  # a file gets the text as it is
-    assert on_a_terminal(program, spoilt, message, client.library) == piped.replace("\x1b", "\\x1b")
-
-
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
-def test_the_chat_example_obeys_the_rule_of_files(client: Client, spoilt: Path, name: str) -> None:
-    manifest = json.loads((spoilt / "manifest.json").read_text())
-    manifest["tokenizer_files"][0] = name
-    (spoilt / "manifest.json").write_text(json.dumps(manifest))
-    result = run(build_chat(), spoilt, "Hello", limits=Limits())
-    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
-    assert f"found '{name}', expected the name of a file in the package folder" in result.err
-
-
-def test_the_chat_example_writes_nothing_into_the_package(client: Client, spoilt: Path) -> None:
-    manifest = json.loads((spoilt / "manifest.json").read_text())
-    manifest["tokenizer_files"].append("genai_config.json")
-    (spoilt / "genai_config.json").write_text("{}")
-    (spoilt / "manifest.json").write_text(json.dumps(manifest))
-    result = run(build_chat(), spoilt, "Hello", client.library)
-    assert result.code == 0, result.err
-    assert (spoilt / "genai_config.json").read_text() == "{}"
-    (spoilt / "tokenizer.json").unlink()
-    os.mkfifo(spoilt / "tokenizer.json")
-    assert (
-        "tokenizer.json: found a FIFO, expected a regular file"
-        in run(build_chat(), spoilt, "Hello").err
-    )

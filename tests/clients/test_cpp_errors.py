@@ -102,11 +102,11 @@ def test_wrong_arguments(
     ("changes", "line"),
     [
         ({"format": "other"}, "format: found other, expected gptoss-onnx"),
-        ({"format_version": 2}, "format_version: found 2, expected 1 to 1"),
+        ({"format_version": 3}, "format_version: found 3, expected 1 to 2"),
         ({"format_version": "1"}, "format_version: found a string, expected an integer"),
         ({"target": "tpu"}, "target: found tpu"),
         ({"kv_dtype": "float8"}, "kv_dtype: found float8"),
-        ({"model": {}}, "model/vocab_size: found nothing, expected a value"),
+        ({"vocab_size": None}, "vocab_size: found null, expected an integer"),
         ({"graph": "none.onnx"}, "none.onnx"),
     ],
     ids=str,

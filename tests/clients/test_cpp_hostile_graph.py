@@ -1,60 +1,33 @@
 """ONNX files of strangers in the C++ client: they read tensors of the listed weight files, and
 nothing else.
 
-The cases are those of tests/runtime/test_package_files.py, which tries them on the Python session.
+Files that are no ONNX model are in test_cpp_hostile_protobuf.py. The cases are those of
+tests/runtime/test_package_files.py, which tries them on the Python session.
 """
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from support.cpp_client import Client, change_manifest
-from support.fake_package import VOCAB, write_fake_package
+from support.fake_package import write_fake_package
+from support.stranger_graph import Edit, change_graph, external
 
 pytestmark = [pytest.mark.cpp, pytest.mark.clients]
 
-Edit = Callable[[onnx.ModelProto], None]
 PROMPT = ("--prompt-tokens", "1,2", "--max-new-tokens", "2")
-MODEL_GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
-GRAPH_NODE = GraphProto.DESCRIPTOR.fields_by_name["node"].number
-NODE_ATTRIBUTE = NodeProto.DESCRIPTOR.fields_by_name["attribute"].number
-MODEL_FUNCTIONS = onnx.ModelProto.DESCRIPTOR.fields_by_name["functions"].number
-FUNCTION_NODE = onnx.FunctionProto.DESCRIPTOR.fields_by_name["node"].number
-ATTRIBUTE_TENSOR = onnx.AttributeProto.DESCRIPTOR.fields_by_name["t"].number
-TENSOR_DATA_LOCATION = TensorProto.DESCRIPTOR.fields_by_name["data_location"].number
-ATTRIBUTE_GRAPH = AttributeProto.DESCRIPTOR.fields_by_name["g"].number
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A package whose one external tensor is `bias`, in weights.safetensors."""
-    folder = write_fake_package(tmp_path / "package")
-    model = {"vocab_size": VOCAB, "max_position_embeddings": 64, "eos_token_id": 5}
-    change_manifest(folder, "model", value=model)
-    return folder
-
-
-def change_graph(package: Path, change: Edit) -> None:
-    path = package / "model.onnx"
-    model = onnx.load(path, load_external_data=False)
-    change(model)
-    path.write_bytes(model.SerializeToString())
-
-
-def external(location: str = "/etc/passwd", offset: int = 0, length: int = 4) -> TensorProto:
-    """Return a tensor of bytes that lie in another file."""
-    tensor = TensorProto(name="stolen", data_type=TensorProto.UINT8, dims=[length])
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.add(key=key, value=value)
-    return tensor
+    return write_fake_package(tmp_path / "package")
 
 
 def bias(model: onnx.ModelProto) -> dict[str, onnx.StringStringEntryProto]:
@@ -249,107 +222,6 @@ def test_nothing_but_initializers_has_external_data(
     assert "external data of a tensor that is no initializer of the main graph" in line
 
 
-def test_a_second_graph_is_refused(client: Client, package: Path) -> None:
-    """Protocol buffers merge a field that appears twice: a reader of the first alone would miss the
-    second.
-    """
-    path = package / "model.onnx"
-    more = onnx.ModelProto()
-    more.graph.initializer.append(external("weights.safetensors"))
-    path.write_bytes(path.read_bytes() + more.SerializeToString())
-    assert "found 2 main graphs, expected an ONNX model" in client.refused(package, *PROMPT)
-
-
-@pytest.mark.parametrize("name", ["model.ort", "model", "model.onnx.ort", "model.ONNX", ".onnx"])
-def test_a_graph_is_an_onnx_file(client: Client, package: Path, name: str) -> None:
-    (package / "model.onnx").rename(package / name)
-    change_manifest(package, "graph", value=name)
-    assert f"graph: found '{name}', expected a name that ends in .onnx" in client.refused(
-        package, *PROMPT
-    )
-
-
-def varint(number: int) -> bytes:
-    """Return a number as protocol buffers write it."""
-    digits = []
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
-
-
-def field(number: int, content: bytes) -> bytes:
-    """Return a field of bytes."""
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def nested(levels: int) -> bytes:
-    """Return a model whose graph holds a node that holds a graph, and so on."""
-    graph = b""
-    for _ in range(levels):
-        graph = field(GRAPH_NODE, field(NODE_ATTRIBUTE, field(ATTRIBUTE_GRAPH, graph)))
-    return field(MODEL_GRAPH, graph)
-
-
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        (b"\xff" * 400_000, "found a number of more than 64 bits"),
-        (b"\x3a" + b"\xff" * 9 + b"\x02", "found a number of more than 64 bits"),
-        (b"\x3a" + b"\xff" * 9 + b"\x01", "found the end inside a field"),
-        (b"\x3a\x80", "found the end inside a field"),
-        (b"\x3b", "found wire type 3"),
-        (b"\x02\x00", "found the field key 2"),
-        (b"\xff\xff\xff\xff\x7f", "found the field key"),
-        (b"\x38\x01", "found the number 1 for a message"),
-        (b"", "found 0 main graphs"),
-        (b"\x3a\x06\x12\x04ORTM", "found a model in ONNX Runtime's own format"),
-        (b"ORTMORTM", "found a model in ONNX Runtime's own format"),
-        (nested(34), "found more than 100 messages inside each other"),
-        (nested(2000), "found more than 100 messages inside each other"),
-        (field(MODEL_GRAPH, b"\x0a\x00" * 3_999_000), "found more than 1000000 fields"),
-        (bytes(8_000_001), "found more than 8000000 bytes"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_files_that_are_no_graph(client: Client, package: Path, content: bytes, found: str) -> None:
-    (package / "model.onnx").write_bytes(content)
-    assert f"model.onnx: {found}" in client.refused(package, *PROMPT)
-
-
-def test_a_mark_that_other_readers_cut_off_to_one(client: Client, package: Path) -> None:
-    """A data_location of 2^32 + 1 is 1, external, to who reads 32 bits of it."""
-    mark = varint(TENSOR_DATA_LOCATION << 3) + varint(2**32 + 1)
-    constant = field(NODE_ATTRIBUTE, field(ATTRIBUTE_TENSOR, mark))
-    path = package / "model.onnx"
-    path.write_bytes(path.read_bytes() + field(MODEL_FUNCTIONS, field(FUNCTION_NODE, constant)))
-    assert "that are not location, offset and length" in client.refused(package, *PROMPT)
-
-
-OPSET = onnx.ModelProto(
-    ir_version=10, opset_import=[helper.make_opsetid("", 24)]
-).SerializeToString()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        nested(30),
-        field(MODEL_GRAPH, b"\x0a\x00" * 900_000),
-        field(MODEL_GRAPH, b"\x0a\x00"),
-        field(MODEL_GRAPH, b""),
-    ],
-    ids=["deep", "many nodes", "a node of nothing", "nothing"],
-)
-def test_graphs_that_onnx_runtime_refuses(client: Client, package: Path, content: bytes) -> None:
-    (package / "model.onnx").write_bytes(OPSET + content)
-    line = client.refused(package, *PROMPT)
-    assert (
-        "model.onnx: found a graph that ONNX Runtime refuses, expected one" in line
-        or "graph: found no 'input_ids'" in line
-    )
-
-
 def test_a_graph_that_fails_when_it_runs(client: Client, package: Path) -> None:
     def tie(model: onnx.ModelProto) -> None:
         """Reshape the tokens to a size that they do not have."""
@@ -392,7 +264,7 @@ def test_logits_larger_than_the_memory(client: Client, package: Path) -> None:
         )
         model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "V"
 
-    change_manifest(package, "model", "vocab_size", value=1 << 24)
+    change_manifest(package, "vocab_size", value=1 << 24)
     change_graph(package, leave_open)
     case = {"name": "large", "token_ids": [1] * 32, "greedy": [1], "positions": list(range(32))}
     (package / "golden").mkdir()

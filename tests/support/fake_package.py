@@ -41,13 +41,15 @@ def write_fake_package(
     sign: float = 1.0,
     scale: int = 1,
     sinks: tuple[int, int, int] = (0, 0, 0),
+    shapes: Sequence[tuple[int, int]] = ((1, 1), (1, 1), (1, 1)),
 ) -> Path:
     """Write the package.
 
     `bias` is added to all logits and lies in a safetensors file, in `weights_folder` if one says
     so. With `sign` −1 the sums count against a token, which makes greedy continuations that do not
     repeat themselves. The values are `scale` times the positions: large ones overflow a float16
-    cache. `sinks` are the first tokens that each layer keeps.
+    cache. `sinks` are the first tokens that each layer keeps, `shapes` its kv heads and head dim:
+    every element of a slot holds the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = weights_folder or folder
@@ -56,8 +58,7 @@ def write_fake_package(
         CacheLayer(
             window,
             kept,
-            1,
-            1,
+            *shapes[i],
             *(
                 f"{side}.{i}.{part}"
                 for side in ("past_key_values", "present")
@@ -183,7 +184,7 @@ def _graph(
     inputs = [value(name, TensorProto.INT64, shape) for name, shape in ids]
     outputs = [value("logits", TensorProto.FLOAT, ["B", "kept", VOCAB])]
     for i, layer in enumerate(layers):
-        shape: list[str | int | None] = ["B", 1, f"C{i}", 1]
+        shape: list[str | int | None] = ["B", layer.kv_heads, f"C{i}", layer.head_dim]
         inputs += [value(name, kv_type, shape) for name in (layer.past_key, layer.past_value)]
         outputs += [
             value(name, kv_type, shape) for name in (layer.present_key, layer.present_value)
@@ -207,6 +208,8 @@ def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, 
     ring = g.add("Sub", capacity, kept)  # slots that are not kept
     # (B, 1, S, 1)
     at = g.add("Unsqueeze", _slots(g, positions, kept, ring), g.constant([1, 3]))
+    shape = g.constant([1, layer.kv_heads, 1, layer.head_dim])
+    at, keys, values = (g.add("Expand", name, shape) for name in (at, keys, values))  # (B, K, S, D)
     g.add("ScatterElements", layer.past_key, at, keys, output=layer.present_key, axis=2)
     g.add("ScatterElements", layer.past_value, at, values, output=layer.present_value, axis=2)
     slots = g.range_to(capacity)
@@ -220,17 +223,18 @@ def _layer(g: Nodes, layer: CacheLayer, keys: str, values: str, positions: str, 
     near = g.add("Or", is_kept, g.add("Less", distance, span))
     past = g.add("And", is_held, g.add("GreaterOrEqual", distance, zero))
     visible = g.add("And", near, past)
-    # (B, 1, C)
-    stored = g.add(
-        "Squeeze", g.add("Cast", layer.present_value, to=TensorProto.FLOAT), g.constant([3])
-    )
+    stored = g.add("Unsqueeze", _of_slots(g, layer.present_value), g.constant([1]))  # (B, 1, C)
     seen = g.add("Where", visible, stored, g.constant(0, np.float32))  # (B, S, C)
-    stored_keys = g.add(
-        "Squeeze", g.add("Cast", layer.present_key, to=TensorProto.FLOAT), g.constant([1])
-    )
+    stored_keys = g.add("Unsqueeze", _of_slots(g, layer.present_key), g.constant([2]))
     # (B, C, 6)
     kinds = g.add("Equal", stored_keys, g.constant(np.arange(1, KINDS + 1), np.float32))
     return g.add("MatMul", seen, g.add("Cast", kinds, to=TensorProto.FLOAT))
+
+
+def _of_slots(g: Nodes, buffer: str) -> str:
+    """Add what each slot of a buffer (B, K, C, D) holds, (B, C)."""
+    numbers = g.add("Cast", buffer, to=TensorProto.FLOAT)
+    return g.add("ReduceMax", numbers, g.constant([1, 3]), keepdims=0)
 
 
 def _slots(g: Nodes, positions: str, kept: str, ring: str) -> str:

@@ -78,14 +78,14 @@ function enlarged(bytes, size) {
 }
 
 /**
- * Return what a step of a download returns; name the file where it fails.
+ * Return what a part of a download returns; name the file where it fails.
  * @template T
  * @param {URL} url
- * @param {() => Promise<T>} step
+ * @param {() => Promise<T>} part
  */
-async function attempt(url, step) {
+async function attempt(url, part) {
   try {
-    return await step();
+    return await part();
   } catch (error) {
     throw new ClientError(`${url.pathname}: found ${messageOf(error)}, expected an answer`);
   }

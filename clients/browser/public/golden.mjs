@@ -47,10 +47,10 @@ export async function verify(session, golden, names, report) {
 /** @param {Session} session @param {Case} one @param {number[]} sampledIndices */
 async function runCase(session, one, sampledIndices) {
   const cache = new Cache(session.manifest, one.token_ids.length);
-  const rows = await session.forward(one.token_ids, cache, one.positions);
+  const answers = await session.forward(one.token_ids, cache, one.positions);
   let maxAbs = 0;
   let logsumexpAbs = 0;
-  for (const [i, logits] of rows.entries()) {
+  for (const [i, logits] of answers.entries()) {
     const top = largestDifference(logits, one.top_indices[i], one.top_logits[i]);
     const sampled = largestDifference(logits, sampledIndices, one.sampled_logits[i]);
     maxAbs = Math.max(maxAbs, top, sampled); // NaN stays NaN, which no limit admits
@@ -60,7 +60,7 @@ async function runCase(session, one, sampledIndices) {
   return {
     name: one.name,
     passed: maxAbs <= LIMIT && logsumexpAbs <= LIMIT && equal === one.greedy.length,
-    positions: rows.length,
+    positions: answers.length,
     max_abs: maxAbs,
     logsumexp_abs: logsumexpAbs,
     greedy_tokens: one.greedy.length,

@@ -6,10 +6,13 @@
  * `Manifest` indeed.
  */
 import { expect } from "./errors.mjs";
+import { upgraded } from "./manifest-format-1.mjs";
 
 /**
  * @typedef {object} CacheLayer  names of the graph's inputs and outputs, and sizes
  * @property {number} window  0 for a full layer
+ * @property {number} sink_tokens  first ones that a window layer keeps in their slots, which is the
+ *   graph's work
  * @property {number} kv_heads
  * @property {number} head_dim
  * @property {string} past_key
@@ -28,7 +31,9 @@ import { expect } from "./errors.mjs";
  * @property {string} graph
  * @property {CacheLayer[]} cache
  * @property {"float32" | "float16"} kv_dtype
- * @property {Record<string, unknown> & {vocab_size: number}} model
+ * @property {number} vocab_size
+ * @property {number} longest  most tokens of a sequence
+ * @property {Record<string, unknown>} model  what config.json said
  * @property {{mode: "link" | "copy" | "reference", root: string | null, files: WeightFile[]}}
  *   weights
  * @property {string[]} tokenizer_files
@@ -51,21 +56,24 @@ export const MOST_BYTES = {
 
 const MOST_LAYERS = 1024;
 const MOST_VOCABULARY = 2 ** 24; // tokens; today's models have up to 2 ** 18
+const LONGEST = 2 ** 31 - 1; // tokens of a sequence or of a window
 const MOST_WIDTH = 2 ** 16; // heads, or dimensions of a head
 const MOST_STOPS = 1000; // tokens that end a text
 const LONGEST_NAME = 255; // characters
 
 /**
- * Check that a manifest makes sense and that this client can run the package; throw a ClientError
- * otherwise.
+ * Return a manifest in format 2, if it makes sense and this client can run the package; throw a
+ * ClientError otherwise.
  * @param {any} value  of the JSON document
  * @returns {Manifest}
  */
 export function checkManifest(value) {
-  const manifest = object("", value, "an object");
-  const { format, format_version: version, target, kv_dtype: dtype } = manifest;
+  const written = object("", value, "an object");
+  const { format, format_version: version } = written;
   check("format", format, format === "gptoss-onnx", "gptoss-onnx");
-  check("format_version", version, version === 1, "1");
+  check("format_version", version, version === 1 || version === 2, "1 or 2");
+  const manifest = version === 1 ? upgraded(written) : written;
+  const { target, kv_dtype: dtype } = manifest;
   check("target", target, target === "portable" || target === "ort", "portable or ort");
   check(
     "kv_dtype",
@@ -73,19 +81,20 @@ export function checkManifest(value) {
     dtype === "float32" || dtype === "float16",
     "float32 or float16 in a browser",
   );
-  const model = object("model", manifest.model, "an object");
-  integer("model.vocab_size", model.vocab_size, 1, MOST_VOCABULARY);
-  checkCache(manifest.cache);
+  object("model", manifest.model, "an object");
+  integer("vocab_size", manifest.vocab_size, 1, MOST_VOCABULARY);
+  integer("longest", manifest.longest, 1, LONGEST);
+  checkCache(manifest.cache, target);
   checkWeights(manifest.weights);
   fileName("graph", manifest.graph);
   for (const [i, name] of list("tokenizer_files", manifest.tokenizer_files, 0, 100).entries())
     fileName(`tokenizer_files[${i}]`, name);
   const names = new Set();
-  for (const { name } of listedFiles(manifest)) {
+  for (const { name } of listedFiles(/** @type {any} */ (manifest))) {
     check("file names", name, !names.has(name), "each name once");
     names.add(name);
   }
-  return manifest;
+  return /** @type {any} */ (manifest);
 }
 
 /**
@@ -120,7 +129,7 @@ export const weightBytes = ({ weights }) => weights.files.reduce((sum, file) => 
  * @param {any} config  of generation_config.json, {} where there is none
  * @param {Manifest} manifest
  */
-export function stopTokens(config, { model }) {
+export function stopTokens(config, { model, vocab_size: vocab }) {
   const where =
     config?.eos_token_id == null
       ? `${MANIFEST}: model.eos_token_id`
@@ -135,19 +144,23 @@ export function stopTokens(config, { model }) {
   const tokens = Array.isArray(value) ? value : [value];
   expect(where, value, tokens.length <= MOST_STOPS, `at most ${MOST_STOPS} token ids`);
   for (const token of tokens) {
-    const known = Number.isInteger(token) && token >= 0 && token < model.vocab_size;
-    expect(where, token, known, `token ids, 0 to ${model.vocab_size - 1}`);
+    const known = Number.isInteger(token) && token >= 0 && token < vocab;
+    expect(where, token, known, `token ids, 0 to ${vocab - 1}`);
   }
   return /** @type {number[]} */ (tokens);
 }
 
-/** @param {unknown} cache */
-function checkCache(cache) {
+/** @param {unknown} cache @param {string} target */
+function checkCache(cache, target) {
   const names = new Set();
   for (const [i, value] of list("cache", cache, 1, MOST_LAYERS).entries()) {
     const where = `cache[${i}]`;
     const layer = object(where, value, "an object");
-    integer(`${where}.window`, layer.window, 0, Number.MAX_SAFE_INTEGER);
+    integer(`${where}.window`, layer.window, 0, LONGEST);
+    // A window sees a token that it does not keep; a full layer keeps all; target ort has no op
+    // that keeps some.
+    const mostKept = target === "portable" ? Math.max(layer.window - 1, 0) : 0;
+    integer(`${where}.sink_tokens`, layer.sink_tokens, 0, mostKept);
     integer(`${where}.kv_heads`, layer.kv_heads, 1, MOST_WIDTH);
     integer(`${where}.head_dim`, layer.head_dim, 1, MOST_WIDTH);
     for (const key of ["past_key", "past_value", "present_key", "present_value"]) {

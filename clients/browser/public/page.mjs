@@ -83,7 +83,7 @@ async function run(state, action) {
 }
 
 async function load() {
-  const { layers, experts, bytes, target, tokenizer, stops, runtime } = await call(
+  const { layers, longest, bytes, target, tokenizer, stops, runtime } = await call(
     "load",
     null,
     (report) => {
@@ -95,7 +95,7 @@ async function load() {
   );
   const facts = [
     `${layers} layers`,
-    `${experts} experts`,
+    `up to ${longest} tokens`,
     `${megabytes(bytes)} of weights`,
     target,
     runtime,

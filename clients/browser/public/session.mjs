@@ -14,10 +14,9 @@ import { sampler } from "./sampling.mjs";
  * @typedef {import("./sampling.mjs").Sampling} Sampling
  */
 
-// Errors alone: ONNX Runtime would warn that caches are copied at every step.
+// Errors alone: ONNX Runtime would warn that caches are copied at every call.
 const QUIET = /** @type {const} */ ({ logSeverityLevel: 3 });
 const MOST_CACHE_BYTES = 2 ** 30; // it lies in WebAssembly's 4 GiB twice while a call runs
-const MOST_TOKENS = 2 ** 24; // of a sequence
 const MOST_THREADS = 8;
 
 /**
@@ -33,8 +32,9 @@ export class Cache {
 
   /** @param {Manifest} manifest @param {number} capacity  tokens */
   constructor(manifest, capacity) {
-    const fits = Number.isInteger(capacity) && capacity > 0 && capacity <= MOST_TOKENS;
-    expect("capacity in tokens", capacity, fits, `an integer, 1 to ${MOST_TOKENS}`);
+    const { longest } = manifest;
+    const fits = Number.isInteger(capacity) && capacity > 0 && capacity <= longest;
+    expect("capacity in tokens", capacity, fits, `an integer, 1 to ${longest}`);
     this.capacity = capacity;
     const shapes = manifest.cache.map(({ window, kv_heads: heads, head_dim: width }) => {
       return [1, heads, slots(manifest.target, window, capacity), width];
@@ -50,14 +50,14 @@ export class Cache {
   }
 
   /**
-   * Run a step that reads and writes this cache; refuse it at once while another one runs.
+   * Make a call that reads and writes this cache; refuse it at once while another one runs.
    * @template T
-   * @param {() => Promise<T>} step
+   * @param {() => Promise<T>} call
    */
-  async use(step) {
+  async use(call) {
     this.acquire();
     try {
-      return await step();
+      return await call();
     } finally {
       this.release();
     }
@@ -83,7 +83,7 @@ export class Session {
   constructor(manifest, graph) {
     this.manifest = manifest;
     this.graph = graph;
-    this.vocab = manifest.model.vocab_size;
+    this.vocab = manifest.vocab_size;
   }
 
   /**
@@ -182,18 +182,18 @@ export class Session {
       "rising places in the tokens",
     );
     /** @type {Float32Array[]} */
-    const rows = [];
+    const found = [];
     let begin = 0;
     for (const end of callEnds(this.manifest.target, tokens.length, positions)) {
       const wanted = positions.filter((position) => position >= begin && position < end);
       // Every call returns some logits, wanted or not.
       const kept = wanted.length > 0 ? wanted.map((position) => position - begin) : [0];
       const logits = await this.#run(tokens.slice(begin, end), cache, kept);
-      for (const row of wanted.keys())
-        rows.push(logits.slice(row * this.vocab, (row + 1) * this.vocab));
+      for (const i of wanted.keys())
+        found.push(logits.slice(i * this.vocab, (i + 1) * this.vocab));
       begin = end;
     }
-    return rows;
+    return found;
   }
 
   /**

@@ -1,7 +1,7 @@
 /** Worker: holds the session, so that the page stays responsive while ONNX Runtime computes. */
 import { env } from "/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 import { Tokenizer } from "/node_modules/@huggingface/tokenizers/dist/tokenizers.min.mjs";
-import { ClientError, expect, messageOf, shown } from "./errors.mjs";
+import { ClientError, expect, messageOf } from "./errors.mjs";
 import { verify } from "./golden.mjs";
 import { checkGolden } from "./golden-file.mjs";
 import { weightBytes } from "./manifest.mjs";
@@ -45,7 +45,7 @@ async function load(_, report) {
   session = await Session.open(manifest, FOLDER, onProgress);
   return {
     layers: manifest.cache.length,
-    experts: shown(manifest.model.num_local_experts),
+    longest: manifest.longest,
     bytes: weightBytes(manifest),
     target: manifest.target,
     tokenizer: tokenizer !== null,
@@ -125,16 +125,16 @@ function toText(ids) {
 }
 
 /**
- * Return what a step of the tokenizer returns. Its patterns are a stranger's, and some take
- * forever: the page ends this worker if the step does.
+ * Return what work of the tokenizer returns. Its patterns are a stranger's, and some take forever:
+ * the page ends this worker if the work does.
  * @template T
  * @param {string} what
- * @param {() => T} step
+ * @param {() => T} work
  */
-function withTokenizer(what, step) {
+function withTokenizer(what, work) {
   postMessage({ deadline: `tokenizer.json: cannot ${what} in time` });
   try {
-    return step();
+    return work();
   } catch (error) {
     throw new ClientError(
       `tokenizer.json: the tokenizer library cannot ${what} (${messageOf(error)})`,

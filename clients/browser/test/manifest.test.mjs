@@ -7,7 +7,7 @@ import {
   stopTokens,
   weightBytes,
 } from "../public/manifest.mjs";
-import { manifestOf, WEIGHTS } from "./small-package.mjs";
+import { manifestOf, manifestOfFormat1, WEIGHTS } from "./small-package.mjs";
 import { mutatedJson, randomIntegers } from "./mutations.mjs";
 
 const FILE = manifestOf().weights.files[0];
@@ -36,6 +36,26 @@ test("a manifest that fits is taken as it is", () => {
   ]);
 });
 
+test("format 1 is read as format 2, where the model's sizes count for nothing", () => {
+  assert.equal("sink_tokens" in manifestOfFormat1().cache[0], false);
+  const found = checkManifest(manifestOfFormat1());
+  const { vocab_size, longest, cache } = manifestOf();
+  assert.deepEqual([found.vocab_size, found.longest, found.cache], [vocab_size, longest, cache]);
+  const model = { vocab_size: 2 ** 53, max_position_embeddings: "many" };
+  assert.equal(checkManifest(manifestOf({ model })).vocab_size, vocab_size);
+});
+
+test("a window layer of target portable may keep its first tokens", () => {
+  for (const [window, kept] of [
+    [0, 0],
+    [1, 0],
+    [4, 3],
+  ]) {
+    const manifest = checkManifest(withLayer({ window, sink_tokens: kept }));
+    assert.equal(manifest.cache[0].sink_tokens, kept);
+  }
+});
+
 test("in mode reference, the checkpoint's files lie below the root", () => {
   checkManifest(
     withFile({ name: "sub/model-00001.safetensors" }, { mode: "reference", root: "/checkpoint" }),
@@ -47,7 +67,13 @@ const REFUSED = [
   [null, /^manifest.json: found nothing, expected an object/],
   [[], /^manifest.json: found a list of 0, expected an object/],
   [{}, /format: found nothing, expected gptoss-onnx/],
-  [manifestOf({ format_version: 2 }), /format_version: found 2, expected 1/],
+  [manifestOf({ format_version: 3 }), /format_version: found 3, expected 1 or 2/],
+  [manifestOf({ format_version: 0 }), /format_version: found 0, expected 1 or 2/],
+  [{ ...manifestOfFormat1(), model: null }, /model: found nothing, expected an object/],
+  [{ ...manifestOfFormat1(), model: {} }, /vocab_size: found nothing, expected an integer/],
+  [{ ...manifestOfFormat1(), cache: [null] }, /cache\[0\]: found nothing, expected an object/],
+  [{ ...manifestOfFormat1(), cache: 7 }, /cache: found 7, expected a list/],
+  [{ ...manifestOfFormat1(), format_version: 2 }, /vocab_size: found nothing, expected/],
   [manifestOf({ target: "cuda" }), /target: found cuda, expected portable or ort/],
   [manifestOf({ target: "\u001b[2J\n" }), /target: found \\u001b\[2J\\u000a, expected/],
   [
@@ -55,9 +81,11 @@ const REFUSED = [
     /kv_dtype: found bfloat16, expected float32 or float16 in a browser/,
   ],
   [manifestOf({ model: [] }), /model: found a list of 0, expected an object/],
-  [manifestOf({ model: { vocab_size: -1 } }), /model.vocab_size: found -1, expected an integer/],
-  [manifestOf({ model: { vocab_size: 2 ** 53 } }), /model.vocab_size: found 9007199254740992/],
-  [manifestOf({ model: { vocab_size: "16" } }), /model.vocab_size: found 16, expected an integer/],
+  [manifestOf({ vocab_size: -1 }), /json: vocab_size: found -1, expected an integer/],
+  [manifestOf({ vocab_size: 2 ** 53 }), /vocab_size: found 9007199254740992/],
+  [manifestOf({ vocab_size: "16" }), /vocab_size: found 16, expected an integer/],
+  [manifestOf({ longest: 0 }), /longest: found 0, expected an integer, 1 to/],
+  [manifestOf({ longest: 2 ** 31 }), /longest: found 2147483648, expected an integer/],
   [manifestOf({ cache: [] }), /cache: found a list of 0, expected a list of 1 to 1024 entries/],
   [manifestOf({ cache: { length: 1 } }), /cache: found an object, expected a list/],
   [manifestOf({ cache: Array(2000).fill(LAYER) }), /cache: found a list of 2000/],
@@ -70,6 +98,14 @@ const REFUSED = [
   [withLayer({ head_dim: 0 }), /cache\[0\].head_dim: found 0/],
   [withLayer({ window: 1.5 }), /cache\[0\].window: found 1.5/],
   [withLayer({ window: -1 }), /cache\[0\].window: found -1/],
+  [withLayer({ sink_tokens: undefined }), /cache\[0\].sink_tokens: found nothing/],
+  [withLayer({ sink_tokens: -1 }), /cache\[0\].sink_tokens: found -1/],
+  [withLayer({ sink_tokens: 1 }), /sink_tokens: found 1, expected an integer, 0 to 0/],
+  [withLayer({ window: 4, sink_tokens: 4 }), /sink_tokens: found 4, expected an integer, 0 to 3/],
+  [
+    { ...withLayer({ window: 4, sink_tokens: 1 }), target: "ort" },
+    /sink_tokens: found 1, expected an integer, 0 to 0/,
+  ],
   [withLayer({ past_key: "__proto__" }), /cache\[0\].past_key: found __proto__, expected a name/],
   [withLayer({ past_key: "a\0b" }), /cache\[0\].past_key: found a\\u0000b, expected a name/],
   [withLayer({ past_key: 7 }), /cache\[0\].past_key: found 7, expected a name/],
@@ -169,7 +205,7 @@ test("a mutated manifest is taken, or refused with our error", () => {
 });
 
 test("stop tokens are those of the generation config, else the model's, else none", () => {
-  const model = { vocab_size: 16, eos_token_id: 7 };
+  const model = { eos_token_id: 7 };
   assert.deepEqual(stopTokens({ eos_token_id: [1, 2] }, manifestOf({ model })), [1, 2]);
   assert.deepEqual(stopTokens({ eos_token_id: 0 }, manifestOf({ model })), [0]);
   assert.deepEqual(stopTokens({ eos_token_id: null }, manifestOf({ model })), [7]);
@@ -188,7 +224,7 @@ test("stop tokens that are no token ids are refused, and it is said where they s
       name: "ClientError",
       message: /^manifest.json: model.eos_token_id: found .*, expected token ids/,
     };
-    const manifest = manifestOf({ model: { vocab_size: 16, eos_token_id: wrong } });
+    const manifest = manifestOf({ model: { eos_token_id: wrong } });
     assert.throws(() => stopTokens({}, manifest), inModel);
   }
   for (const config of [null, [], 7, "x"])

@@ -125,6 +125,23 @@ test("a text ends with a stop token, after the tokens asked for, or in a full ca
   );
 });
 
+test("each layer of a cache has its own shape", () => {
+  const names = (/** @type {number} */ i) => ({ past_key: `k${i}`, past_value: `v${i}` });
+  const cache = [
+    { window: 0, sink_tokens: 0, kv_heads: 2, head_dim: 4, ...names(0) },
+    { window: 5, sink_tokens: 0, kv_heads: 1, head_dim: 8, ...names(1) },
+    { window: 7, sink_tokens: 3, kv_heads: 3, head_dim: 2, ...names(2) },
+  ];
+  const { tensors } = new Cache(manifestOf({ cache, longest: 1024 }), 1024);
+  const shapes = Object.fromEntries(Object.entries(tensors).map(([name, { dims }]) => [name, dims]));
+  const [full, ring, kept] = [
+    [1, 2, 1024, 4],
+    [1, 1, 516, 8],
+    [1, 3, 518, 2],
+  ];
+  assert.deepEqual(shapes, { k0: full, v0: full, k1: ring, v1: ring, k2: kept, v2: kept });
+});
+
 test("what cannot be run is refused in one line", async () => {
   const session = sessionOf(fakeGraph());
   const cache = new Cache(session.manifest, 4);
@@ -145,7 +162,7 @@ test("what cannot be run is refused in one line", async () => {
     [() => session.generate([], GREEDY, ANY).next(), /^prompt: found no tokens/],
     [
       () => session.generate([1], GREEDY, { ...ANY, most: 2 ** 40 }).next(),
-      /^capacity in tokens: found 1099511627777, expected an integer, 1 to 16777216/,
+      /^capacity in tokens: found 1099511627777, expected an integer, 1 to 64/,
     ],
   ];
   for (const most of /** @type {any[]} */ ([0, -1, NaN, 1.5, Infinity, null, "3", undefined]))
@@ -155,7 +172,8 @@ test("what cannot be run is refused in one line", async () => {
     ]);
   for (const [attempt, message] of refused)
     await assert.rejects(attempt, { name: "ClientError", message });
-  const wide = manifestOf({ cache: [{ ...manifestOf().cache[0], kv_heads: 2 ** 16 }] });
+  const layer = { ...manifestOf().cache[0], kv_heads: 2 ** 16 };
+  const wide = manifestOf({ cache: [layer], longest: 4096 });
   const message = /^cache of 4096 tokens in bytes: found 4294967296, expected at most 1073741824/;
   assert.throws(() => new Cache(wide, 4096), { name: "ClientError", message });
   // A cache of window layers alone is small whatever its capacity.

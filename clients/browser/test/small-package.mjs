@@ -136,14 +136,17 @@ export const GRAPH = message([
 /** Return a manifest that fits. @param {object} [changes] @returns {any} */
 export const manifestOf = (changes = {}) => ({
   format: "gptoss-onnx",
-  format_version: 1,
+  format_version: 2,
   target: "portable",
-  model: { vocab_size: 16, num_local_experts: 4 },
+  model: {},
+  vocab_size: 16,
+  longest: 64,
   graph: "model.onnx",
   kv_dtype: "float32",
   cache: [
     {
       window: 0,
+      sink_tokens: 0,
       kv_heads: 1,
       head_dim: 2,
       past_key: "past_key_values.0.key",
@@ -167,6 +170,14 @@ export const manifestOf = (changes = {}) => ({
   tokenizer_files: ["tokenizer.json"],
   ...changes,
 });
+
+/** Return the same in format 1. @returns {any} */
+export function manifestOfFormat1() {
+  const { vocab_size, longest, cache, ...rest } = manifestOf();
+  const [{ sink_tokens: _, ...layer }] = cache;
+  const model = { vocab_size, max_position_embeddings: longest };
+  return { ...rest, format_version: 1, model, cache: [layer] };
+}
 
 /** @returns {any} */
 export const goldenOf = () => ({

@@ -134,7 +134,7 @@ async function start(session, tokenizers, body) {
 async function encode(session, tokenizers, text) {
   expect(tokenizers !== undefined, "text: this package has no tokenizer; send token_ids");
   const { encoder } = tokenizers;
-  const most = session.files.manifest.model.max_position_embeddings * encoder.longestToken;
+  const most = session.files.manifest.longest * encoder.longestToken;
   const bytes = Buffer.byteLength(text);
   expect(
     bytes <= most,

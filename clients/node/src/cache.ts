@@ -21,11 +21,11 @@ export class KVCache {
   constructor(
     readonly session: object,
     private readonly engine: Engine,
-    { cache, kv_dtype }: Manifest,
+    { cache, kv_dtype, longest }: Manifest,
     readonly capacity: number,
     readonly chunk: number,
   ) {
-    checkInteger("cache capacity", capacity, 1);
+    checkInteger("cache capacity", capacity, 1, longest);
     checkInteger("cache chunk", chunk, 1);
     this.binding = engine.newBinding();
     for (const { window, kv_heads, head_dim, ...names } of cache) {

@@ -99,6 +99,6 @@ export class Generation implements AsyncIterable<number> {
 
   /** Most tokens of a sequence. */
   private get longest(): number {
-    return this.session.files.manifest.model.max_position_embeddings;
+    return this.session.files.manifest.longest;
   }
 }

@@ -1,7 +1,7 @@
 import { check, checkInteger } from "./errors.js";
 import { Fields, type Read, readList } from "./fields.js";
 
-/** What the reference makes of one prompt; rows of logits belong to `positions`. */
+/** What the reference makes of one prompt; logits belong to `positions`. */
 export interface GoldenCase {
   name: string;
   token_ids: number[];
@@ -29,8 +29,8 @@ export function parseGolden(document: unknown, where: string, vocab: number): Go
   const cases = golden.objects("cases", (entry) => {
     const token_ids = entry.list("token_ids", integer(vocab - 1), 1);
     const positions = entry.list("positions", integer(token_ids.length - 1));
-    const rows = positions.length;
-    const top_indices = entry.list("top_indices", row(integer(vocab - 1)), rows, rows);
+    const count = positions.length;
+    const top_indices = entry.list("top_indices", listOf(integer(vocab - 1)), count, count);
     const width = sampled_indices.length;
     const found: GoldenCase = {
       name: entry.text("name"),
@@ -38,9 +38,9 @@ export function parseGolden(document: unknown, where: string, vocab: number): Go
       greedy: tokens(entry, "greedy"),
       positions,
       top_indices,
-      top_logits: entry.list("top_logits", row(number), rows, rows),
-      sampled_logits: entry.list("sampled_logits", row(number, width, width), rows, rows),
-      logsumexp: entry.list("logsumexp", number, rows, rows),
+      top_logits: entry.list("top_logits", listOf(number), count, count),
+      sampled_logits: entry.list("sampled_logits", listOf(number, width, width), count, count),
+      logsumexp: entry.list("logsumexp", number, count, count),
     };
     found.top_logits.forEach(({ length }, i) => {
       const expected = top_indices[i]!.length;
@@ -56,8 +56,8 @@ export function parseGolden(document: unknown, where: string, vocab: number): Go
   return { sampled_indices, cases };
 }
 
-/** Returns what reads a row of numbers. */
-function row(read: Read<number>, least?: number, most?: number): Read<number[]> {
+/** Returns what reads a list of numbers. */
+function listOf(read: Read<number>, least?: number, most?: number): Read<number[]> {
   return (value, name) => readList(value, name, read, least, most);
 }
 

@@ -2,14 +2,19 @@ import { isAbsolute } from "node:path";
 import { check, oneOf } from "./errors.js";
 import { Fields } from "./fields.js";
 import { isPlainName } from "./files.js";
+import { upgraded } from "./manifest-format-1.js";
 
 const MOST_LAYERS = 4096;
 const MOST_SLOTS = 2 ** 31 - 1; // of a window, tokens of a sequence, tokens of a vocabulary
 const MOST_WIDTH = 1 << 16; // of heads and of their elements
 
-/** The cache of one layer; `window` 0 means a full one. */
+/**
+ * The cache of one layer. `window` 0 means a full one; a window layer keeps its first `sink_tokens`
+ * in their slots, which is the graph's work.
+ */
 export interface CacheLayer {
   window: number;
+  sink_tokens: number;
   kv_heads: number;
   head_dim: number;
   past_key: string;
@@ -32,7 +37,9 @@ export interface Manifest {
   target: "portable" | "ort";
   graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
-  model: { vocab_size: number; max_position_embeddings: number; eos_token_id: number[] };
+  vocab_size: number;
+  longest: number; // most tokens of a sequence
+  model: { eos_token_id: number[] };
   cache: CacheLayer[];
   ops: { domain: string; name: string }[];
   weights: { mode: "link" | "copy" | "reference"; root: string | null; files: WeightFile[] };
@@ -41,9 +48,10 @@ export interface Manifest {
 
 /** Checks a whole document, types and ranges; `where` names it in errors. */
 export function parseManifest(document: unknown, where: string): Manifest {
-  const fields = new Fields(document, where);
-  fields.oneOf("format", ["gptoss-onnx"]);
-  fields.oneOf("format_version", [1]);
+  const written = new Fields(document, where);
+  written.oneOf("format", ["gptoss-onnx"]);
+  const isOld = written.oneOf("format_version", [1, 2]) === 1;
+  const fields = isOld ? new Fields(upgraded(document as object), where) : written;
   const target = fields.oneOf("target", ["portable", "ort"] as const);
   const graph = fields.fileName("graph");
   // ONNX Runtime reads names that end in .ort as another format, which this client does not check.
@@ -53,12 +61,10 @@ export function parseManifest(document: unknown, where: string): Manifest {
     target,
     graph,
     kv_dtype: fields.oneOf("kv_dtype", ["float32", "float16", "bfloat16"] as const),
-    model: {
-      vocab_size: model.integer("vocab_size", 1, MOST_SLOTS),
-      max_position_embeddings: model.integer("max_position_embeddings", 1, MOST_SLOTS),
-      eos_token_id: model.tokenIds("eos_token_id") ?? [],
-    },
-    cache: fields.objects("cache", cacheLayer, 1, MOST_LAYERS),
+    vocab_size: fields.integer("vocab_size", 1, MOST_SLOTS),
+    longest: fields.integer("longest", 1, MOST_SLOTS),
+    model: { eos_token_id: model.tokenIds("eos_token_id") ?? [] },
+    cache: fields.objects("cache", (layer) => cacheLayer(layer, target), 1, MOST_LAYERS),
     ops: fields.objects("ops", (op) => ({ domain: op.text("domain"), name: op.text("name") })),
     weights: parseWeights(fields.object("weights")),
     tokenizer_files: fields.list("tokenizer_files", (file, name) => {
@@ -75,9 +81,14 @@ export function parseManifest(document: unknown, where: string): Manifest {
   return manifest;
 }
 
-function cacheLayer(layer: Fields): CacheLayer {
+function cacheLayer(layer: Fields, target: Manifest["target"]): CacheLayer {
+  const window = layer.integer("window", 0, MOST_SLOTS);
+  // A window sees a token that it does not keep; a full layer keeps all; target ort has no op that
+  // keeps some.
+  const mostKept = target === "portable" ? Math.max(window - 1, 0) : 0;
   return {
-    window: layer.integer("window", 0, MOST_SLOTS),
+    window,
+    sink_tokens: layer.integer("sink_tokens", 0, mostKept),
     kv_heads: layer.integer("kv_heads", 1, MOST_WIDTH),
     head_dim: layer.integer("head_dim", 1, MOST_WIDTH),
     past_key: layer.text("past_key"),

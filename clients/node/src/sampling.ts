@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { check, checkInteger, checkOptions } from "./errors.js";
 
 /**
- * How tokens are chosen, greedily unless told otherwise; the steps and their order are those of
+ * How tokens are chosen, greedily unless told otherwise; the stages and their order are those of
  * Hugging Face.
  */
 export interface Sampling {
@@ -56,7 +56,7 @@ function checkSampling(sampling: Sampling): void {
 /**
  * Chooses the tokens of one sequence. All arithmetic is in doubles, and the largest score is
  * subtracted before anything divides or is an exponent, so no setting and no logits overflow.
- * tests/clients/sampler_cases.json defines every step.
+ * tests/clients/sampler_cases.json defines every stage.
  */
 export class Sampler {
   private readonly settings: Required<Omit<Sampling, "seed" | "stopTokens">>;

@@ -18,7 +18,7 @@ export class Session {
     readonly activations: string,
     private readonly engine: Engine,
   ) {
-    this.vocab = files.manifest.model.vocab_size;
+    this.vocab = files.manifest.vocab_size;
     this.kernels = engine.kernels;
   }
 
@@ -109,8 +109,8 @@ export class Session {
         // wanted.
         if (this.kernels === "contrib") end = Math.min(end, (positions[done] ?? end) + 1);
         const wanted = positions.filter((at) => begin <= at && at < end).map((at) => at - begin);
-        const rows = logits.subarray(done * this.vocab, (done + wanted.length) * this.vocab);
-        await this.call(tokens.slice(begin, end), cache, wanted, rows);
+        const part = logits.subarray(done * this.vocab, (done + wanted.length) * this.vocab);
+        await this.call(tokens.slice(begin, end), cache, wanted, part);
         done += wanted.length;
       }
       return logits;
@@ -132,10 +132,10 @@ export class Session {
     tokens: readonly number[],
     cache: KVCache,
     wanted: number[],
-    rows: Float32Array,
+    into: Float32Array,
   ): Promise<void> {
     const kept = wanted.length > 0 ? wanted : [0];
-    const logits = wanted.length > 0 ? rows : new Float32Array(this.vocab);
+    const logits = wanted.length > 0 ? into : new Float32Array(this.vocab);
     const { binding, length: past } = cache;
     const input = (name: string, values: readonly number[], ...shape: number[]): void =>
       binding.bind(false, name, "int64", BigInt64Array.from(values, BigInt), shape);

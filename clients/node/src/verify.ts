@@ -95,17 +95,17 @@ async function compareLogits(session: Session, golden: GoldenCase, sampled: numb
   const logits = await session.forward(token_ids, session.newCache(token_ids.length), positions);
   let [max_abs, logsumexp_abs] = [0, 0];
   for (let p = 0; p < positions.length; p += 1) {
-    const row = logits.subarray(p * session.vocab, (p + 1) * session.vocab);
+    const here = logits.subarray(p * session.vocab, (p + 1) * session.vocab);
     const compare = (indices: number[], expected: number[]): void =>
       indices.forEach(
-        (index, i) => (max_abs = Math.max(max_abs, Math.abs(row[index]! - expected[i]!))),
+        (index, i) => (max_abs = Math.max(max_abs, Math.abs(here[index]! - expected[i]!))),
       );
     compare(top_indices[p]!, top_logits[p]!);
     compare(sampled, sampled_logits[p]!);
-    const top = largest(row);
+    const top = largest(here);
     logsumexp_abs = Math.max(
       logsumexp_abs,
-      Math.abs(top + Math.log(mass(row, top)) - logsumexp[p]!),
+      Math.abs(top + Math.log(mass(here, top)) - logsumexp[p]!),
     );
   }
   return { max_abs, logsumexp_abs };

@@ -43,7 +43,7 @@ for (const [name, edit, reason] of [
     (m) => Object.assign(m.weights, { mode: "reference", root: "." }),
     /absolute path/,
   ],
-  ["mode reference without a root", (m) => (m.weights.mode = "reference"), /root/],
+  ["mode reference without a root", (m) => (m.weights.mode = "reference"), /weights: root/],
   [
     "a weight file that is absolute",
     (m) => (m.weights.files[0].name = "/etc/passwd"),
