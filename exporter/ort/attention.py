@@ -58,8 +58,9 @@ def _rotary_width(given: dict[str, ir.Value | None]) -> int:
     assert cos.shape is not None
     assert cache is not None
     assert cache.shape is not None
-    width, head_dim = 2 * cos.shape[-1], cache.shape[-1]
-    return 0 if width == head_dim else width
+    half, head_dim = cos.shape[-1], cache.shape[-1]
+    assert isinstance(half, int)
+    return 0 if 2 * half == head_dim else 2 * half
 
 
 def _rotation(
