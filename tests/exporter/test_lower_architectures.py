@@ -5,17 +5,21 @@ What the packages compute is held to transformers in `tests/architectures/`.
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gptoss_onnx.checkpoint.fields import Fields
 from gptoss_onnx.exporter import export
 from gptoss_onnx.package import GENAI_CONFIG, ORT_WEIGHTS
 from gptoss_onnx.reference import Decoder, open_checkpoint
-from gptoss_onnx.reference.architectures import ARCHITECTURES
+from gptoss_onnx.reference.architectures import ARCHITECTURES, gpt_oss_lab
+from gptoss_onnx.reference.config import ExpertsConfig, FeedForwardConfig
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from support.fp8_checkpoint import write_fp8
@@ -50,6 +54,15 @@ def nodes_of(graph: onnx.GraphProto, op: str) -> list[onnx.NodeProto]:
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def check_against_reference(folder: Path) -> None:
+    tokens = list(range(20))
+    with open_checkpoint(folder / "checkpoint") as checkpoint:
+        expected = Decoder.from_checkpoint(checkpoint).score(tokens)
+    with Session.open(folder / "package", threads=1) as session:
+        found = torch.from_numpy(session.score(tokens))
+    torch.testing.assert_close(found, expected, atol=PACKAGE_LOGITS, rtol=0)
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
@@ -127,12 +140,7 @@ def test_shares_of_a_softmax_over_all_experts_go_to_the_lower_of_equals(tmp_path
         tensors[name] = torch.zeros_like(tensors[name])
     save_file(tensors, path, metadata={"format": "pt"})
     export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
-    tokens = list(range(20))
-    with open_checkpoint(tmp_path / "checkpoint") as checkpoint:
-        expected = Decoder.from_checkpoint(checkpoint).score(tokens)
-    with Session.open(tmp_path / "package", threads=1) as session:
-        found = torch.from_numpy(session.score(tokens))
-    torch.testing.assert_close(found, expected, atol=PACKAGE_LOGITS, rtol=0)
+    check_against_reference(tmp_path)
 
 
 def test_fp8_becomes_what_transformers_decodes(tmp_path: Path) -> None:
@@ -144,3 +152,33 @@ def test_fp8_becomes_what_transformers_decodes(tmp_path: Path) -> None:
         with Session.open(tmp_path / f"{name}-package", threads=1) as session:
             logits.append(torch.from_numpy(session.score(tokens)))
     assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu", "gelu_tanh"])
+def test_experts_without_a_gate(
+    activation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No architecture has them yet, with these activations."""
+    read = gpt_oss_lab._read_experts
+
+    def with_activation(fields: Fields, dense: FeedForwardConfig) -> ExpertsConfig:
+        return replace(read(fields, dense), activation=activation)
+
+    monkeypatch.setattr(gpt_oss_lab, "_read_experts", with_activation)
+    document = tiny_document("gpt_oss_lab", use_swiglu=False, bias=True)
+    make_checkpoint(tmp_path / "checkpoint", document, seed=1)
+    export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    check_against_reference(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "bloom"])
+def test_rows_of_a_batch_have_their_positions(model_type: str, tmp_path: Path) -> None:
+    lower(model_type, tmp_path)
+    rows = [list(range(12)), list(range(100, 88, -1))]
+    with Session.open(tmp_path / "package", threads=1) as session:
+        with session.new_cache(2, 12) as cache:
+            steps = [[row[:8] for row in rows]]
+            steps += [[row[place : place + 1] for row in rows] for place in range(8, 12)]
+            found = np.concatenate([np.stack(session.forward(step, cache)) for step in steps], 1)
+        expected = np.stack([session.score(row)[7:] for row in rows])
+    np.testing.assert_allclose(found[:, -5:], expected, atol=PACKAGE_LOGITS, rtol=0)
