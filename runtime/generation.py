@@ -237,9 +237,10 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
 
     def _finish_full_rows(self) -> None:
         assert self.cache is not None
-        lengths = self.cache.lengths
+        lengths, longest = self.cache.lengths, self._session.manifest.longest
+        most = longest if self._own else min(longest, self.cache.capacity)
         for index, row in enumerate(self._rows):
-            full = not self._own and lengths[index] >= self.cache.capacity
+            full = lengths[index] >= most
             if row.finish_reason is None and (full or len(row.tokens) >= self._max_new_tokens):
                 row.finish_reason = "length"
 

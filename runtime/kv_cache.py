@@ -182,9 +182,9 @@ class KVCache(Closing):
             self._buffers, self.binding = None, None
             self._rows.drop_tokens()
 
-    def check_room(self, new_lengths: NDArray[np.int64]) -> None:
-        """Refuse new tokens (B) that a row has no room for (padding never counts), or that cannot
-        run.
+    def check_room(self, new_lengths: NDArray[np.int64], longest: int) -> None:
+        """Refuse new tokens (B) that a row has no room for (padding never counts), that would pass
+        the `longest` sequence of the model, or that cannot run.
         """
         if self._damage is not None:
             raise InputError(f"cache: {self._damage}; reset it, or make another")
@@ -194,6 +194,11 @@ class KVCache(Closing):
             raise InputError(
                 f"row {row}: {lengths[row]} cached + {new_lengths[row]} new tokens exceed the "
                 f"cache capacity of {self.capacity}; make the cache larger, grow it, or rewind it"
+            )
+        for row in np.flatnonzero(lengths + new_lengths > longest):
+            raise InputError(
+                f"row {row}: {lengths[row]} cached + {new_lengths[row]} new tokens exceed {longest}, "
+                "the longest sequence this model takes; rewind the row or reset it"
             )
 
     def columns(self, remaining: int) -> int:
