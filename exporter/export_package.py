@@ -102,7 +102,8 @@ def export(
         CheckpointError: the checkpoint cannot be read, has changed meanwhile, or holds weights that
             are not finite.
         PackageError: the output cannot be written; nothing is left behind.
-        InputError: an option has no such value, or two do not go together.
+        InputError: an option has no such value, two do not go together, or `target` lacks what the
+            checkpoint asks for.
     """
     options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype)
     progress = progress or LoggedProgress(logger)
