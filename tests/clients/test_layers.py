@@ -41,7 +41,8 @@ def package(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         "sampled_indices": [0, 1],
         "cases": [
             _case("long", stack, TOKENS, POSITIONS, 24),
-            _case("shorter than what is kept", stack, TOKENS[:2], (0, 1), 3),
+            # A capacity of as many tokens as a layer keeps.
+            _case("kept", stack, TOKENS[:5], (0, 4), 3),
         ],
     }
     (folder / "golden").mkdir()
