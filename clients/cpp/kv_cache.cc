@@ -31,9 +31,11 @@ KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
 
 void KVCache::bind(const CacheLayer& layer, ONNXTensorElementDataType type,
                    size_t element_bytes) {
-  // A ring of so many slots overwrites nothing that a query of the same run still sees.
+  // A ring of so many slots overwrites nothing that a query of the same run still sees, and has one
+  // beside the tokens that it keeps.
+  const int64_t ring = std::min(capacity, layer.window + chunk - 1);
   const bool is_ring = layer.window > 0;
-  const int64_t slots = is_ring ? std::min(capacity, layer.window + chunk - 1) : capacity;
+  const int64_t slots = is_ring ? std::max(layer.sink_tokens + 1, ring) : capacity;
   const Tokens shape = {1, layer.kv_heads, slots, layer.head_dim};
   const size_t elements = layer.kv_heads * slots * layer.head_dim;
   const std::pair<std::string, std::string> names[] = {{layer.past_key, layer.present_key},

@@ -83,7 +83,8 @@ static CaseVerdict run_case(const Session& session, const JsonPlace& place,
   const Tokens greedy = place.at("greedy").integers(0, vocab - 1);
   expect(!greedy.empty(), place.where + "/greedy", "no tokens", "at least one");
   const auto capacity = static_cast<int64_t>(prompt.size() + greedy.size());
-  KVCache cache(session, capacity), fresh(session, capacity);
+  KVCache cache(session, capacity);
+  KVCache fresh(session, capacity);
   compare_logits(verdict, session, cache, prompt, place, sampled);
   compare_greedy(verdict, session, fresh, prompt, greedy);
   verdict.passed = verdict.max_abs <= kLimit && verdict.logsumexp_abs <= kLimit &&

@@ -7,14 +7,16 @@ const CHUNK = 512; // most tokens of one call
 
 /**
  * Return C, the slots of a layer's cache. Portable window layers are rings in which a call
- * overwrites nothing that it may still see; those of target ort hold the last tokens in order.
+ * overwrites nothing that it may still see, with a slot beside the kept tokens; those of target ort
+ * hold the last tokens in order.
  * @param {string} target
- * @param {number} window  0 for a full layer
+ * @param {{window: number, sink_tokens: number}} layer
  * @param {number} capacity  tokens
  */
-export function slots(target, window, capacity) {
+export function slots(target, { window, sink_tokens: kept }, capacity) {
   if (window === 0) return capacity;
-  return target === "ort" ? window : Math.min(capacity, window + CHUNK - 1);
+  if (target === "ort") return window;
+  return Math.max(kept + 1, Math.min(capacity, window + CHUNK - 1));
 }
 
 /**

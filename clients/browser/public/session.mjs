@@ -36,8 +36,8 @@ export class Cache {
     const fits = Number.isInteger(capacity) && capacity > 0 && capacity <= longest;
     expect("capacity in tokens", capacity, fits, `an integer, 1 to ${longest}`);
     this.capacity = capacity;
-    const shapes = manifest.cache.map(({ window, kv_heads: heads, head_dim: width }) => {
-      return [1, heads, slots(manifest.target, window, capacity), width];
+    const shapes = manifest.cache.map((layer) => {
+      return [1, layer.kv_heads, slots(manifest.target, layer, capacity), layer.head_dim];
     });
     const elementBytes = manifest.kv_dtype === "float16" ? 2 : 4;
     const bytes = shapes.reduce((sum, shape) => sum + 2 * elementBytes * elements(shape), 0);

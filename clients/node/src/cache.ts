@@ -16,6 +16,7 @@ export class KVCache {
   private farthest = 0; // most tokens held since the cache was empty
   private isHeld = false;
   private readonly rings: { window: number; slots: number }[] = []; // of the window layers
+  private readonly kept: number; // first tokens that every window layer keeps
 
   /** @internal Session.newCache makes them. */
   constructor(
@@ -28,8 +29,9 @@ export class KVCache {
     checkInteger("cache capacity", capacity, 1, longest);
     checkInteger("cache chunk", chunk, 1);
     this.binding = engine.newBinding();
-    for (const { window, kv_heads, head_dim, ...names } of cache) {
-      const slots = this.slots(window);
+    this.kept = Math.min(...cache.filter(({ window }) => window > 0).map((it) => it.sink_tokens));
+    for (const { window, sink_tokens, kv_heads, head_dim, ...names } of cache) {
+      const slots = this.slots(window, sink_tokens);
       if (window > 0) this.rings.push({ window, slots });
       const shape = [1, kv_heads, slots, head_dim];
       for (const kind of ["key", "value"] as const) {
@@ -41,8 +43,9 @@ export class KVCache {
   }
 
   /**
-   * Tokens cached. Set it to a smaller number to take the last ones back. 0 is always possible;
-   * else the window layers must still hold the tokens before it.
+   * Tokens cached. Set it to a smaller number to take the last ones back. 0 is always possible, and
+   * so is what every window layer keeps; else the window layers must still hold the tokens before
+   * it.
    */
   get length(): number {
     return this.held.length;
@@ -53,7 +56,7 @@ export class KVCache {
     checkInteger("cache length", length, 0, this.held.length);
     if (length > 0 && length < this.held.length) this.checkRemembered(length);
     this.held.length = length;
-    if (length === 0) this.farthest = 0;
+    if (length <= this.kept) this.farthest = length;
   }
 
   /** The tokens cached, in order. */
@@ -92,7 +95,8 @@ export class KVCache {
 
   /**
    * A slot of a ring holds the last position written to it. After going back to `length`, queries
-   * see `window` - 1 positions before them, which nothing may have overwritten.
+   * see `window` - 1 positions before them, which nothing may have overwritten. Kept tokens are
+   * taken from window and ring alike, so they change nothing of the sum.
    */
   private checkRemembered(length: number): void {
     check(
@@ -103,20 +107,20 @@ export class KVCache {
     );
     for (const { window, slots } of this.rings) {
       const least = this.farthest > slots ? this.farthest - slots + window - 1 : 0;
-      const expected = `0, or at least ${least}, which the window layers still hold`;
-      check(length >= least, "cache length", length, expected);
+      const early = this.kept > 0 ? `0 to ${this.kept}` : "0";
+      const expected = `${early}, or at least ${least}, which the window layers still hold`;
+      check(length <= this.kept || length >= least, "cache length", length, expected);
     }
   }
 
   /**
-   * Full layers never wrap. A ring has room for its window and what one call writes; GQA compacts
-   * its own.
+   * Full layers never wrap. A ring has room for its window and what one call writes, and a slot
+   * beside the kept tokens; GQA compacts its own.
    */
-  private slots(window: number): number {
+  private slots(window: number, kept: number): number {
     if (window === 0) return this.capacity;
-    return this.engine.kernels === "contrib"
-      ? window
-      : Math.min(this.capacity, window + this.chunk - 1);
+    if (this.engine.kernels === "contrib") return window;
+    return Math.max(kept + 1, Math.min(this.capacity, window + this.chunk - 1));
   }
 }
 
