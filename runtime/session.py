@@ -146,8 +146,9 @@ class Session(Closing):
             new token.
 
         Raises:
-            InputError: a shape, length, token id or position is out of range, a row would exceed
-                the capacity or the model's longest sequence, or another call uses the cache; the cache is unchanged then.
+            InputError: a shape, length, token id or position is out of range, a row would pass
+                the capacity or the model's longest sequence, or another call uses the cache; the
+                cache is unchanged then.
             PackageError: weights have changed since the session opened them (looked at when the
                 cache is empty), or a float16 cache overflowed.
             RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks

@@ -27,15 +27,15 @@ class Reader {
   [[noreturn]] void fail(const std::string& expected) const {
     const Character next = character_at(text_, at_);
     std::string found = printable(text_.substr(at_, next.size));
-    if (at_ == text_.size()) found = "the end";
-    else if (next.size == 0) found = "bytes that are not UTF-8";
+    if (at_ == text_.size())
+      found = "the end";
+    else if (next.size == 0)
+      found = "bytes that are not UTF-8";
     throw Error(where_ + ": not JSON: byte " + std::to_string(at_) + ": found " + found +
                 ", expected " + expected);
   }
 
-  void skip_space() {
-    at_ = std::min(text_.find_first_not_of(" \t\r\n", at_), text_.size());
-  }
+  void skip_space() { at_ = std::min(text_.find_first_not_of(" \t\r\n", at_), text_.size()); }
 
   // Whether `token` comes next; passes over it.
   bool take(std::string_view token) {

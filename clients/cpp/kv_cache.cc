@@ -29,8 +29,7 @@ KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
   binding_.BindInput("new_lengths", tensor(&new_, {1}));
 }
 
-void KVCache::bind(const CacheLayer& layer, ONNXTensorElementDataType type,
-                   size_t element_bytes) {
+void KVCache::bind(const CacheLayer& layer, ONNXTensorElementDataType type, size_t element_bytes) {
   // A ring of so many slots overwrites nothing that a query of the same run still sees, and has one
   // beside the tokens that it keeps.
   const int64_t ring = std::min(capacity, layer.window + chunk - 1);

@@ -74,23 +74,40 @@ class Arguments {
   void read_flag(const std::string& flag) {
     Sampling& sampling = request_.sampling;
     Options& options = request_.options;
-    if (flag == "--prompt-tokens") request_.prompt = tokens();
-    else if (flag == "--verify") request_.verify = true;
-    else if (flag == "--json") request_.json = true;
-    else if (flag == "--max-new-tokens") request_.max_new_tokens = number<int64_t>();
-    else if (flag == "--capacity") request_.capacity = number<int64_t>();
-    else if (flag == "--stop-token") request_.stop_tokens.push_back(number<int64_t>());
-    else if (flag == "--temperature") sampling.temperature = number<double>();
-    else if (flag == "--top-k") sampling.top_k = number<int64_t>();
-    else if (flag == "--top-p") sampling.top_p = number<double>();
-    else if (flag == "--min-p") sampling.min_p = number<double>();
-    else if (flag == "--repetition-penalty") sampling.repetition_penalty = number<double>();
-    else if (flag == "--seed") sampling.seed = number<uint64_t>();
-    else if (flag == "--kernels") options.kernels = text();
-    else if (flag == "--activations") options.activations = text();
-    else if (flag == "--library") options.library = text();
-    else if (flag == "--threads") options.threads = number<int>();
-    else expect(false, "arguments", flag, kExpected);
+    if (flag == "--prompt-tokens")
+      request_.prompt = tokens();
+    else if (flag == "--verify")
+      request_.verify = true;
+    else if (flag == "--json")
+      request_.json = true;
+    else if (flag == "--max-new-tokens")
+      request_.max_new_tokens = number<int64_t>();
+    else if (flag == "--capacity")
+      request_.capacity = number<int64_t>();
+    else if (flag == "--stop-token")
+      request_.stop_tokens.push_back(number<int64_t>());
+    else if (flag == "--temperature")
+      sampling.temperature = number<double>();
+    else if (flag == "--top-k")
+      sampling.top_k = number<int64_t>();
+    else if (flag == "--top-p")
+      sampling.top_p = number<double>();
+    else if (flag == "--min-p")
+      sampling.min_p = number<double>();
+    else if (flag == "--repetition-penalty")
+      sampling.repetition_penalty = number<double>();
+    else if (flag == "--seed")
+      sampling.seed = number<uint64_t>();
+    else if (flag == "--kernels")
+      options.kernels = text();
+    else if (flag == "--activations")
+      options.activations = text();
+    else if (flag == "--library")
+      options.library = text();
+    else if (flag == "--threads")
+      options.threads = number<int>();
+    else
+      expect(false, "arguments", flag, kExpected);
   }
 
   // The word after a flag.
@@ -164,8 +181,8 @@ static int generate(Request& request, const Package& package) {
     comma = ",";
     return true;
   };
-  const Generation generation = session.generate(cache, request.prompt, request.sampling,
-                                                 request.max_new_tokens, print);
+  const Generation generation =
+      session.generate(cache, request.prompt, request.sampling, request.max_new_tokens, print);
   if (request.json) {
     const Tokens& tokens = generation.tokens;
     const JsonText document = {

@@ -12,7 +12,7 @@
 namespace gptoss {
 namespace {
 
-constexpr int kDepthLimit = 100;  // messages inside each other
+constexpr int kDepthLimit = 100;             // messages inside each other
 constexpr int64_t kFieldsLimit = 1'000'000;  // each takes ONNX Runtime some hundred bytes
 
 enum class Kind { Model, Graph, Node, Attribute, Tensor, Sparse, Function, Training };
@@ -73,17 +73,10 @@ class Fields {
         field.value = varint();
         field.is_number = true;
         break;
-      case 1:
-        field.bytes = take(8);
-        break;
-      case 2:
-        field.bytes = take(varint());
-        break;
-      case 5:
-        field.bytes = take(4);
-        break;
-      default:
-        throw Error("wire type " + std::to_string(key & 7));
+      case 1: field.bytes = take(8); break;
+      case 2: field.bytes = take(varint()); break;
+      case 5: field.bytes = take(4); break;
+      default: throw Error("wire type " + std::to_string(key & 7));
     }
     return true;
   }

@@ -18,8 +18,8 @@ std::vector<ByteRange> tensors_of(RegularFile& file) {
   }
   const auto left = static_cast<uint64_t>(std::max<int64_t>(file_size - 8, 0));
   const bool fits = header_size > 0 && header_size <= std::min<uint64_t>(left, kJsonLimit);
-  const std::string sizes = std::to_string(file_size) + " bytes and a header of " +
-                            std::to_string(header_size);
+  const std::string sizes =
+      std::to_string(file_size) + " bytes and a header of " + std::to_string(header_size);
   expect(fits, file.path, sizes, "a safetensors file, header within the file and below 16 MB");
 
   const Json header = parse_json(file.read(header_size), file.path.string() + ": header");

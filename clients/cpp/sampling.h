@@ -11,7 +11,7 @@
 
 namespace gptoss {
 
-struct Sampling {  // in the order of the stages
+struct Sampling {                     // in the order of the stages
   double repetition_penalty = 1;      // of tokens that the sequence holds already; 1: none
   double temperature = 0;             // 0 takes the most probable token
   int64_t top_k = 0;                  // keeps the k most probable, and ties; 0: all

@@ -67,8 +67,7 @@ static Error refusal(const Package& package, const Ort::Exception& error) {
 static const Package& after_version_check(const Package& package) {
   const OrtApiBase* base = OrtGetApiBase();
   expect(base->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", base->GetVersionString(),
-         "1." + std::to_string(ORT_API_VERSION) +
-             " or newer, as the headers this was built with");
+         "1." + std::to_string(ORT_API_VERSION) + " or newer, as the headers this was built with");
   return package;
 }
 

@@ -44,8 +44,8 @@ static void compare_logits(CaseVerdict& verdict, const Session& session, KVCache
          std::to_string(positions.size()), "at most " + std::to_string(kPositionsLimit));
   const std::vector<float> logits = session.forward(cache, prompt, positions);
   const std::vector<double> sums = place.at("logsumexp").numbers();
-  expect(sums.size() == positions.size(), place.at("logsumexp").where,
-         std::to_string(sums.size()), std::to_string(positions.size()) + ", as positions");
+  expect(sums.size() == positions.size(), place.at("logsumexp").where, std::to_string(sums.size()),
+         std::to_string(positions.size()) + ", as positions");
   verdict.positions = positions.size();
   for (size_t i = 0; i < positions.size(); ++i) {
     const float* here = &logits[i * vocab];
@@ -74,8 +74,7 @@ static void compare_greedy(CaseVerdict& verdict, const Session& session, KVCache
   }
 }
 
-static CaseVerdict run_case(const Session& session, const JsonPlace& place,
-                            const Tokens& sampled) {
+static CaseVerdict run_case(const Session& session, const JsonPlace& place, const Tokens& sampled) {
   CaseVerdict verdict;
   verdict.name = place.at("name").text();
   const int64_t vocab = session.package.vocab;
@@ -180,16 +179,15 @@ std::string Verdict::table(const Session& session) const {
     const std::string equal =
         std::to_string(each.greedy_equal) + " of " + std::to_string(each.greedy_tokens);
     rows.push_back({name, std::to_string(each.positions), formatted("%.1e", each.max_abs),
-                    formatted("%.1e", each.logsumexp_abs), equal,
-                    each.passed ? "ok" : "FAILED"});
+                    formatted("%.1e", each.logsumexp_abs), equal, each.passed ? "ok" : "FAILED"});
     if (!each.note.empty()) notes += "  " + name + ": " + printable(each.note) + "\n";
     if (!each.passed) ++failed;
   }
   const std::string count = std::to_string(cases.size()) + " cases";
   const std::string fail = "FAIL: " + std::to_string(failed) + " of " + count + " failed";
   const std::string how = " (" + session.kernels + " kernels, " + session.options.activations +
-                          ", limit " + formatted("%g", limit) + "; " +
-                          formatted("%.1f", seconds) + " s)";
+                          ", limit " + formatted("%g", limit) + "; " + formatted("%.1f", seconds) +
+                          " s)";
   return aligned(rows) + notes + (passed ? "PASS: " + count : fail) + how;
 }
 

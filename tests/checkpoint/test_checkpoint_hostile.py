@@ -236,7 +236,8 @@ begin = time.perf_counter()
 try:
     open_checkpoint(sys.argv[1])
 except CheckpointError as error:
-    print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, len(str(error)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(time.perf_counter() - begin, peak, len(str(error)))
 """
 
 

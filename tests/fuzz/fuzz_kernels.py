@@ -112,7 +112,8 @@ def sanitizer_environment() -> dict[str, str]:
     ]
     return {
         "LD_PRELOAD": " ".join(paths),
-        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1",
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:"
+        "detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
 

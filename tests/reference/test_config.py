@@ -6,11 +6,7 @@ import json
 from typing import Any
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import GptOssConfig
-from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRotaryEmbedding
 
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference import DecoderConfig, RopeConfig
@@ -22,75 +18,7 @@ from gptoss_onnx.reference.config import (
     LayerConfig,
     NormConfig,
 )
-from gptoss_onnx.reference.rope import inverse_frequencies
-
-# The published config.json of gpt-oss-20b, cut to four layers.
-PUBLISHED: dict[str, Any] = {
-    "architectures": ["GptOssForCausalLM"],
-    "attention_bias": True,
-    "attention_dropout": 0.0,
-    "eos_token_id": 200002,
-    "experts_per_token": 4,
-    "head_dim": 64,
-    "hidden_act": "silu",
-    "hidden_size": 2880,
-    "initial_context_length": 4096,
-    "initializer_range": 0.02,
-    "intermediate_size": 2880,
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
-    "max_position_embeddings": 131072,
-    "model_type": "gpt_oss",
-    "num_attention_heads": 64,
-    "num_experts_per_tok": 4,
-    "num_hidden_layers": 4,
-    "num_key_value_heads": 8,
-    "num_local_experts": 32,
-    "output_router_logits": False,
-    "pad_token_id": 199999,
-    "quantization_config": {
-        "modules_to_not_convert": [
-            "model.layers.*.self_attn",
-            "model.layers.*.mlp.router",
-            "model.embed_tokens",
-            "lm_head",
-        ],
-        "quant_method": "mxfp4",
-    },
-    "rms_norm_eps": 1e-05,
-    "rope_scaling": {
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "factor": 32.0,
-        "original_max_position_embeddings": 4096,
-        "rope_type": "yarn",
-        "truncate": False,
-    },
-    "rope_theta": 150000,
-    "router_aux_loss_coef": 0.9,
-    "sliding_window": 128,
-    "swiglu_limit": 7.0,
-    "tie_word_embeddings": False,
-    "transformers_version": "4.55.0.dev0",
-    "use_cache": True,
-    "vocab_size": 201088,
-}
-YARN = PUBLISHED["rope_scaling"]
-MISSING = object()
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    document = copy.deepcopy(PUBLISHED) | changes
-    return {key: value for key, value in document.items() if value is not MISSING}
-
-
-def with_yarn(**changes: Any) -> dict[str, Any]:
-    return changed(
-        rope_scaling={key: value for key, value in (YARN | changes).items() if value is not MISSING}
-    )
-
-
-def read(document: dict[str, Any]) -> DecoderConfig:
-    return read_config(document, StoredNames([]), "config.json")[2]
+from support.gpt_oss_config import MISSING, PUBLISHED, YARN, changed, read, with_yarn
 
 
 def test_published_file_gives_its_values() -> None:
@@ -281,65 +209,3 @@ def test_all_problems_come_in_one_error() -> None:
 
 def test_sizes_need_no_multiple_of_32_without_mxfp4() -> None:
     assert read(changed(quantization_config=MISSING, hidden_size=2890)).hidden_size == 2890
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        PUBLISHED,
-        with_yarn(truncate=MISSING),
-        with_yarn(truncate=True),
-        with_yarn(factor=None),
-        with_yarn(factor=1.0),
-        with_yarn(factor=8),
-        with_yarn(beta_fast=MISSING, beta_slow=MISSING),
-        with_yarn(beta_fast=0, beta_slow=None),
-        with_yarn(beta_fast=16, beta_slow=2),
-        with_yarn(attention_factor=1.25),
-        with_yarn(attention_factor=None, mscale=0.7, mscale_all_dim=1.3),
-        with_yarn(mscale=0.7),
-        with_yarn(original_max_position_embeddings=MISSING),
-        with_yarn(rope_type=MISSING, type="yarn"),
-        with_yarn(rope_theta=10000.0),
-        with_yarn(original_max_position_embeddings=3, beta_fast=1000),
-        changed(original_max_position_embeddings=2048),
-        changed(rope_scaling={"rope_type": "default"}),
-        changed(rope_scaling={"rope_theta": 5000.5}),
-        changed(rope_scaling=MISSING, rope_parameters=YARN | {"rope_theta": 150000.0}),
-        changed(rope_parameters={"rope_type": "default", "rope_theta": 77.0}),
-        changed(rope_theta=12345.678, head_dim=80),
-    ],
-)
-def test_frequencies_equal_those_of_transformers(document: dict[str, Any]) -> None:
-    assert_same_frequencies(document)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    theta=st.floats(2.0, 1e7),
-    head_dim=st.integers(1, 64).map(lambda half: 2 * half),
-    factor=st.floats(0.5, 64.0),
-    original=st.integers(16, 8192),
-    truncate=st.booleans(),
-)
-def test_frequencies_equal_those_of_transformers_for_any_values(
-    theta: float, head_dim: int, factor: float, original: int, truncate: bool
-) -> None:
-    document = with_yarn(
-        factor=factor, original_max_position_embeddings=original, truncate=truncate
-    )
-    assert_same_frequencies(document | {"rope_theta": theta, "head_dim": head_dim})
-
-
-def assert_same_frequencies(document: dict[str, Any]) -> None:
-    theirs = GptOssRotaryEmbedding(GptOssConfig(**copy.deepcopy(document)))
-    frequencies, factor = inverse_frequencies(read(document).rope)
-    assert frequencies.dtype == torch.float32
-    assert torch.equal(frequencies, theirs.inv_freq)
-    assert factor == theirs.attention_scaling
-
-
-def test_truncate_changes_the_frequencies() -> None:
-    rope = read(PUBLISHED).rope
-    truncated = dataclasses.replace(rope, truncate=True)
-    assert not torch.equal(inverse_frequencies(rope)[0], inverse_frequencies(truncated)[0])

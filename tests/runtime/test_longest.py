@@ -1,7 +1,6 @@
 """No row passes the longest sequence of its model: GPT-2's learned positions end there."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest

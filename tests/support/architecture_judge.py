@@ -50,7 +50,7 @@ class Case:
     def check_package(
         self, folder: Path, target: Literal["portable", "ort"], kernels: Literal["auto", "portable"]
     ) -> None:
-        """Export to `folder` unless it is there, and compare a session: logits and greedy tokens."""
+        """Export to `folder` unless it is there, and compare a session with the judge."""
         if not folder.exists():
             export(self.judged.folder, folder, target=target)
         with Session.open(folder, kernels=kernels, threads=1) as session:

@@ -78,7 +78,7 @@ CLIENT_LOGITS = {"float32": 1e-3, "bfloat16": 1e-1}
 INT4_ROUNDING = 0.08
 
 # An architecture against transformers: so many times the difference that transformers has between
-# its own cached and uncached forward, which shows what the order of float32 sums is worth in a model.
+# its own cached and uncached forward, which shows what the order of float32 sums is worth there.
 GAPS = 3
 # The least that difference is taken for, as a share of the largest logit: a few steps of float32.
 LEAST_GAP = 5e-7

@@ -1,4 +1,5 @@
-// What a kernel sees while it computes: typed inputs and outputs, ORT's threads, errors that name the input.
+// What a kernel sees while it computes: typed inputs and outputs, ORT's threads, errors that name
+// the input.
 #pragma once
 
 #include <string>
@@ -59,7 +60,8 @@ class Context {
   template <class T>
   const T* data(size_t index) const {
     const OrtValue* value = value_of(index);
-    return value == nullptr ? nullptr : static_cast<const T*>(data_of(const_cast<OrtValue*>(value)));
+    return value == nullptr ? nullptr
+                            : static_cast<const T*>(data_of(const_cast<OrtValue*>(value)));
   }
 
   template <class T>
@@ -69,8 +71,8 @@ class Context {
     return static_cast<T*>(data_of(value));
   }
 
-  // Calls body(i) for i in [0, total) on the session's own threads, so `intra_op_num_threads` holds.
-  // The body is noexcept: nobody could catch on a pool thread.
+  // Calls body(i) for i in [0, total) on the session's own threads, so `intra_op_num_threads`
+  // holds. The body is noexcept: nobody could catch on a pool thread.
   template <class Body>
   void parallel_for(size_t total, const Body& body) const {
     static_assert(std::is_nothrow_invocable_v<const Body&, size_t>, "mark the loop body noexcept");
@@ -81,9 +83,10 @@ class Context {
   }
 
   // Says which op, which input, what was found and what was expected.
-  [[noreturn]] void reject(size_t index, const std::string& found, const std::string& expected) const {
-    throw Error(ORT_INVALID_ARGUMENT, std::string(op_) + ": input '" + inputs_[index].name + "': found " +
-                                          found + ", expected " + expected);
+  [[noreturn]] void reject(size_t index, const std::string& found,
+                           const std::string& expected) const {
+    throw Error(ORT_INVALID_ARGUMENT, std::string(op_) + ": input '" + inputs_[index].name +
+                                          "': found " + found + ", expected " + expected);
   }
 
  private:

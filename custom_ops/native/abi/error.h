@@ -26,7 +26,8 @@ inline void check(const OrtApi& api, OrtStatus* status) {
   throw error;
 }
 
-// Runs `body` and turns what it throws into a status, since no exception may cross into ONNX Runtime.
+// Runs `body` and turns what it throws into a status, since no exception may cross into ONNX
+// Runtime.
 template <class Body>
 OrtStatus* guarded(const OrtApi& api, const Body& body) noexcept {
   try {

@@ -24,13 +24,15 @@ const char* gptoss_ops_cpu_level();
 // One line on why RegisterCustomOps will refuse in this process; "" when it will not.
 const char* gptoss_ops_error();
 
-// Reads `count` bytes once with `threads` threads that start together, as fast as the machine can; returns the
-// seconds from the first start to the last end, or a negative number where there are no such threads.
+// Reads `count` bytes once with `threads` threads that start together, as fast as the machine can;
+// returns the seconds from the first start to the last end, or a negative number where there are no
+// such threads.
 double gptoss_machine_read(const void* bytes, size_t count, int threads);
 
-// Runs one kind of instruction for some ten milliseconds a thread, and returns multiplications plus additions a
-// second of all threads together: 0 where the machine lacks it, a negative number where there are no such threads.
-// `unit` is "fma" (float32), "bf16" or "int8" (dot products of vectors), "amx_bf16" or "amx_int8".
+// Runs one kind of instruction for some ten milliseconds a thread, and returns multiplications plus
+// additions a second of all threads together: 0 where the machine lacks it, a negative number where
+// there are no such threads. `unit` is "fma" (float32), "bf16" or "int8" (dot products of vectors),
+// "amx_bf16" or "amx_int8".
 double gptoss_machine_compute(const char* unit, int threads);
 
 }  // extern "C"

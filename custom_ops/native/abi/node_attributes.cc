@@ -18,7 +18,9 @@ int64_t NodeAttributes::integer(const char* name, int64_t otherwise) const {
   return value_or(name, otherwise, "an integer");
 }
 
-float NodeAttributes::number(const char* name, float otherwise) const { return value_or(name, otherwise, "a float"); }
+float NodeAttributes::number(const char* name, float otherwise) const {
+  return value_or(name, otherwise, "a float");
+}
 
 std::string NodeAttributes::text(const char* name, const std::string& otherwise) const {
   return value_or(name, otherwise, "a string");
@@ -30,13 +32,14 @@ bool NodeAttributes::flag(const char* name, bool otherwise) const {
   return value == 1;
 }
 
-void NodeAttributes::reject(const char* name, const std::string& found, const std::string& expected) const {
-  throw Error(ORT_INVALID_ARGUMENT,
-              std::string(op_) + ": attribute '" + name + "': found " + found + ", expected " + expected);
+void NodeAttributes::reject(const char* name, const std::string& found,
+                            const std::string& expected) const {
+  throw Error(ORT_INVALID_ARGUMENT, std::string(op_) + ": attribute '" + name + "': found " +
+                                        found + ", expected " + expected);
 }
 
-// ONNX Runtime has one answer for an attribute that is missing and for one of another type. To tell them apart, the
-// attribute is asked for as each other type.
+// ONNX Runtime has one answer for an attribute that is missing and for one of another type. To tell
+// them apart, the attribute is asked for as each other type.
 template <class T>
 T NodeAttributes::value_or(const char* name, const T& otherwise, const char* type) const {
   T value{};

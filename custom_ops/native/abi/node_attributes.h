@@ -1,4 +1,5 @@
-// A node's attributes, read by name: missing ones take their default, and none is taken for another type.
+// A node's attributes, read by name: missing ones take their default, and none is taken for another
+// type.
 #pragma once
 
 #include <string>
@@ -11,7 +12,8 @@ namespace gptoss {
 class NodeAttributes {
  public:
   // Errors name `op`.
-  NodeAttributes(const OrtApi& api, const OrtKernelInfo& info, const char* op) : api_(api), info_(info), op_(op) {}
+  NodeAttributes(const OrtApi& api, const OrtKernelInfo& info, const char* op)
+      : api_(api), info_(info), op_(op) {}
 
   // An attribute that every node states.
   int64_t integer(const char* name) const;
@@ -24,7 +26,8 @@ class NodeAttributes {
   bool flag(const char* name, bool otherwise) const;  // an integer, 0 or 1
 
   // Says which op, which attribute, what was found and what was expected.
-  [[noreturn]] void reject(const char* name, const std::string& found, const std::string& expected) const;
+  [[noreturn]] void reject(const char* name, const std::string& found,
+                           const std::string& expected) const;
 
  private:
   bool read(const char* name, int64_t& value) const;

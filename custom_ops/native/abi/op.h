@@ -2,9 +2,12 @@
 //
 //   static constexpr const char* kName;         the operator's name
 //   static constexpr Port kInputs[], kOutputs[];  its schema
-//   Kernel(const OrtApi&, const OrtKernelInfo&);  reads attributes and constant inputs; may throw Error
-//     or, where the session's activation mode matters: Kernel(const OrtApi&, const OrtKernelInfo&, Activations);
-//   void compute(const Context&) const;           computes one call; may throw Error, may run concurrently
+//   Kernel(const OrtApi&, const OrtKernelInfo&);  reads attributes and constant inputs; may throw
+//   Error
+//     or, where the session's activation mode matters: Kernel(const OrtApi&, const OrtKernelInfo&,
+//     Activations);
+//   void compute(const Context&) const;           computes one call; may throw Error, may run
+//   concurrently
 #pragma once
 
 #include <iterator>
@@ -23,10 +26,14 @@ class CustomOp final : public OrtCustomOp {
   explicit CustomOp(Activations activations) : OrtCustomOp{}, activations_(activations) {
     version = kOrtApiVersion;
     GetName = [](const OrtCustomOp*) { return Kernel::kName; };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // null means CPU
+    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* {
+      return nullptr;
+    };  // null means CPU
     GetInputTypeCount = [](const OrtCustomOp*) { return std::size(Kernel::kInputs); };
     GetInputType = [](const OrtCustomOp*, size_t index) { return Kernel::kInputs[index].type; };
-    GetInputCharacteristic = [](const OrtCustomOp*, size_t index) { return Kernel::kInputs[index].presence; };
+    GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+      return Kernel::kInputs[index].presence;
+    };
     GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
     GetOutputTypeCount = [](const OrtCustomOp*) { return std::size(Kernel::kOutputs); };
     GetOutputType = [](const OrtCustomOp*, size_t index) { return Kernel::kOutputs[index].type; };
@@ -57,7 +64,8 @@ class CustomOp final : public OrtCustomOp {
   }
 
   static Kernel make_kernel(const OrtApi& api, const OrtKernelInfo& info, Activations activations) {
-    if constexpr (std::is_constructible_v<Kernel, const OrtApi&, const OrtKernelInfo&, Activations>) {
+    if constexpr (std::is_constructible_v<Kernel, const OrtApi&, const OrtKernelInfo&,
+                                          Activations>) {
       return Kernel(api, info, activations);
     } else {
       return Kernel(api, info);

@@ -13,7 +13,8 @@ namespace {
 
 template <class Kernel>
 const OrtCustomOp* op(Activations activations) {
-  static const CustomOp<Kernel> exact(Activations::exact), bf16(Activations::bf16), int8(Activations::int8);
+  static const CustomOp<Kernel> exact(Activations::exact), bf16(Activations::bf16),
+      int8(Activations::int8);
   switch (activations) {
     case Activations::bf16: return &bf16;
     case Activations::int8: return &int8;

@@ -1,11 +1,11 @@
 // The part of ONNX Runtime's C ABI that this library uses, declared by hand for API version 18.
 //
-// Why it exists: no pip wheel of ONNX Runtime ships its C headers, so a build from `pip install` has none.
-// The ABI is small and stable: `OrtApi` is a table of function pointers that only ever grows, no release moves
-// a slot, and GetApi(18) answers in every ONNX Runtime from 1.18 on. So the library links to nothing, and one
-// binary serves all of them. Names and signatures are those of the official onnxruntime_c_api.h. A slot that
-// we do not name is a gap; the assertions at the end pin every named one to its zero-based index in the
-// official table.
+// Why it exists: no pip wheel of ONNX Runtime ships its C headers, so a build from `pip install`
+// has none. The ABI is small and stable: `OrtApi` is a table of function pointers that only ever
+// grows, no release moves a slot, and GetApi(18) answers in every ONNX Runtime from 1.18 on. So the
+// library links to nothing, and one binary serves all of them. Names and signatures are those of
+// the official onnxruntime_c_api.h. A slot that we do not name is a gap; the assertions at the end
+// pin every named one to its zero-based index in the official table.
 #pragma once
 
 #include <cstddef>
@@ -63,21 +63,26 @@ struct OrtApi {
   void* gap_29[22];
   OrtStatus* (*GetTensorMutableData)(OrtValue* value, void** out);
   void* gap_52[8];
-  OrtStatus* (*GetTensorElementType)(const OrtTensorTypeAndShapeInfo* info, ONNXTensorElementDataType* out);
+  OrtStatus* (*GetTensorElementType)(const OrtTensorTypeAndShapeInfo* info,
+                                     ONNXTensorElementDataType* out);
   OrtStatus* (*GetDimensionsCount)(const OrtTensorTypeAndShapeInfo* info, size_t* out);
   OrtStatus* (*GetDimensions)(const OrtTensorTypeAndShapeInfo* info, int64_t* out, size_t count);
   void* gap_63[2];
   OrtStatus* (*GetTensorTypeAndShape)(const OrtValue* value, OrtTensorTypeAndShapeInfo** out);
   void* gap_66[19];
-  OrtStatus* (*KernelInfoGetAttribute_float)(const OrtKernelInfo* info, const char* name, float* out);
-  OrtStatus* (*KernelInfoGetAttribute_int64)(const OrtKernelInfo* info, const char* name, int64_t* out);
+  OrtStatus* (*KernelInfoGetAttribute_float)(const OrtKernelInfo* info, const char* name,
+                                             float* out);
+  OrtStatus* (*KernelInfoGetAttribute_int64)(const OrtKernelInfo* info, const char* name,
+                                             int64_t* out);
   // With a null `out`, sets the size alone, which counts the terminating zero.
-  OrtStatus* (*KernelInfoGetAttribute_string)(const OrtKernelInfo* info, const char* name, char* out, size_t* size);
+  OrtStatus* (*KernelInfoGetAttribute_string)(const OrtKernelInfo* info, const char* name,
+                                              char* out, size_t* size);
   OrtStatus* (*KernelContext_GetInputCount)(const OrtKernelContext* context, size_t* out);
   void* gap_89[1];
-  OrtStatus* (*KernelContext_GetInput)(const OrtKernelContext* context, size_t index, const OrtValue** out);
-  OrtStatus* (*KernelContext_GetOutput)(OrtKernelContext* context, size_t index, const int64_t* dimensions,
-                                        size_t rank, OrtValue** out);
+  OrtStatus* (*KernelContext_GetInput)(const OrtKernelContext* context, size_t index,
+                                       const OrtValue** out);
+  OrtStatus* (*KernelContext_GetOutput)(OrtKernelContext* context, size_t index,
+                                        const int64_t* dimensions, size_t rank, OrtValue** out);
   void* gap_92[1];
   void (*ReleaseStatus)(OrtStatus* status);
   void* gap_94[5];
@@ -86,11 +91,11 @@ struct OrtApi {
   void (*ReleaseCustomOpDomain)(OrtCustomOpDomain* domain);
   void* gap_102[135];
   OrtStatus* (*HasSessionConfigEntry)(const OrtSessionOptions* options, const char* key, int* out);
-  OrtStatus* (*GetSessionConfigEntry)(const OrtSessionOptions* options, const char* key, char* value,
-                                      size_t* size);
+  OrtStatus* (*GetSessionConfigEntry)(const OrtSessionOptions* options, const char* key,
+                                      char* value, size_t* size);
   void* gap_239[10];
-  OrtStatus* (*KernelInfoGetConstantInput_tensor)(const OrtKernelInfo* info, size_t index, int* is_constant,
-                                                  const OrtValue** out);
+  OrtStatus* (*KernelInfoGetConstantInput_tensor)(const OrtKernelInfo* info, size_t index,
+                                                  int* is_constant, const OrtValue** out);
   void* gap_250[24];
   OrtStatus* (*KernelContext_ParallelFor)(const OrtKernelContext* context,
                                           void (*body)(void* data, size_t index), size_t total,
@@ -114,8 +119,10 @@ struct OrtCustomOp {
   size_t (*GetOutputTypeCount)(const OrtCustomOp* op);
   void (*KernelCompute)(void* kernel, OrtKernelContext* context);
   void (*KernelDestroy)(void* kernel);
-  OrtCustomOpInputOutputCharacteristic (*GetInputCharacteristic)(const OrtCustomOp* op, size_t index);
-  OrtCustomOpInputOutputCharacteristic (*GetOutputCharacteristic)(const OrtCustomOp* op, size_t index);
+  OrtCustomOpInputOutputCharacteristic (*GetInputCharacteristic)(const OrtCustomOp* op,
+                                                                 size_t index);
+  OrtCustomOpInputOutputCharacteristic (*GetOutputCharacteristic)(const OrtCustomOp* op,
+                                                                  size_t index);
   OrtMemType (*GetInputMemoryType)(const OrtCustomOp* op, size_t index);
   int (*GetVariadicInputMinArity)(const OrtCustomOp* op);
   int (*GetVariadicInputHomogeneity)(const OrtCustomOp* op);

@@ -14,7 +14,8 @@
 namespace gptoss {
 namespace {
 
-constexpr uint32_t kOldestApiVersion = 1;  // every ONNX Runtime answers it, and it can make a status
+constexpr uint32_t kOldestApiVersion =
+    1;  // every ONNX Runtime answers it, and it can make a status
 
 OrtCustomOpDomain* create_domain(const OrtApi& api, const Domain& domain) {
   OrtCustomOpDomain* created = nullptr;
@@ -25,12 +26,14 @@ OrtCustomOpDomain* create_domain(const OrtApi& api, const Domain& domain) {
   return owner.release();
 }
 
-// A domain is created once and kept for good, because sessions hold pointers to it: once for each activation
-// mode and for each ONNX Runtime in the process (there can be two, a wheel's and a C++ program's), told apart by
-// their API tables. The map is never destroyed: sessions may end after it would be, and leak checkers see what it holds.
+// A domain is created once and kept for good, because sessions hold pointers to it: once for each
+// activation mode and for each ONNX Runtime in the process (there can be two, a wheel's and a C++
+// program's), told apart by their API tables. The map is never destroyed: sessions may end after it
+// would be, and leak checkers see what it holds.
 OrtCustomOpDomain* domain_for(const OrtApi& api, Activations activations, const Domain& domain) {
   static std::mutex mutex;
-  static auto& created = *new std::map<std::tuple<const OrtApi*, Activations, std::string>, OrtCustomOpDomain*>;
+  static auto& created =
+      *new std::map<std::tuple<const OrtApi*, Activations, std::string>, OrtCustomOpDomain*>;
   const std::lock_guard<std::mutex> lock(mutex);
   OrtCustomOpDomain*& entry = created[{&api, activations, domain.name}];
   if (entry == nullptr) entry = create_domain(api, domain);
@@ -39,8 +42,9 @@ OrtCustomOpDomain* domain_for(const OrtApi& api, Activations activations, const 
 
 OrtStatus* refuse_old_runtime(const OrtApiBase& base) {
   const std::string needed = std::to_string(kOrtApiVersion);
-  const std::string message = "gptoss_ops: ONNX Runtime is " + std::string(base.GetVersionString()) +
-                              ", expected 1." + needed + " or newer (C API " + needed + ")";
+  const std::string message = "gptoss_ops: ONNX Runtime is " +
+                              std::string(base.GetVersionString()) + ", expected 1." + needed +
+                              " or newer (C API " + needed + ")";
   return base.GetApi(kOldestApiVersion)->CreateStatus(ORT_NOT_IMPLEMENTED, message.c_str());
 }
 

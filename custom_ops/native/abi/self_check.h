@@ -1,5 +1,6 @@
-// SelfCheck(x float (n)) -> y float (n), y = 2x: proves on the machine's own ONNX Runtime that the entry
-// point, the hand-written ABI, the thread pool and the error path work, before any real kernel is trusted.
+// SelfCheck(x float (n)) -> y float (n), y = 2x: proves on the machine's own ONNX Runtime that the
+// entry point, the hand-written ABI, the thread pool and the error path work, before any real
+// kernel is trusted.
 #pragma once
 
 #include "abi/context.h"

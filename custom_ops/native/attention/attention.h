@@ -1,4 +1,5 @@
-// Attention of some query rows of one kv head over a stretch of its cache: where SinkAttention spends its time.
+// Attention of some query rows of one kv head over a stretch of its cache: where SinkAttention
+// spends its time.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +18,16 @@ struct BFloat16 {
 
 constexpr float kLog2E = 1.44269504f;
 
-// Rows of queries and sums are this much wider than D, so that vector kernels need no tails; the rest is zero.
+// Rows of queries and sums are this much wider than D, so that vector kernels need no tails; the
+// rest is zero.
 constexpr int64_t kWidthStep = 32;
 static constexpr int64_t padded_width(int64_t head_dim) {
   return (head_dim + kWidthStep - 1) / kWidthStep * kWidthStep;
 }
 
-// What a layer adds to a score by how far the key lies behind the query: −slope · distance, and [distance] of a table
-// whose last column holds for all farther keys. Either pointer may be null; numbers are as the model has them.
+// What a layer adds to a score by how far the key lies behind the query: −slope · distance, and
+// [distance] of a table whose last column holds for all farther keys. Either pointer may be null;
+// numbers are as the model has them.
 struct DistanceBias {
   const float* slopes;  // (group), of the head of each row
   const float* table;   // (group, columns)
@@ -35,18 +38,19 @@ struct DistanceBias {
 // Legend: C cache capacity, D head dim, W = padded_width(D).
 //
 // Row r is one head of the token at position `first` + r / `group`. It sees the positions p with
-// begin ≤ p < end, p ≤ its own, and, where window > 0, p > its own − window. The token at p lies in slot p mod C;
-// no two positions of [begin, end) share a slot.
+// begin ≤ p < end, p ≤ its own, and, where window > 0, p > its own − window. The token at p lies in
+// slot p mod C; no two positions of [begin, end) share a slot.
 //
-// A softmax over all keys would need all scores at once. So each row carries `peak`, the largest score so far;
-// `total`, the sum of its weights 2^(score − peak); and the sum of weights times values. Scores count in powers of
-// two (queries carry the factor scale·log2 e) because 2^x is cheaper than e^x.
+// A softmax over all keys would need all scores at once. So each row carries `peak`, the largest
+// score so far; `total`, the sum of its weights 2^(score − peak); and the sum of weights times
+// values. Scores count in powers of two (queries carry the factor scale·log2 e) because 2^x is
+// cheaper than e^x.
 template <class T>
 struct AttentionTask {
   const T* keys;    // (C, D), rotated
   const T* values;  // (C, D)
   int64_t capacity;
-  int64_t head_dim;  // D, even
+  int64_t head_dim;      // D, even
   const float* queries;  // (rows, W), rotated and scaled
   int64_t rows;
   int64_t group;
@@ -55,17 +59,19 @@ struct AttentionTask {
   int64_t begin;
   int64_t end;
   DistanceBias bias;
-  float* sums;    // (rows, W), result
-  float* peaks;   // (rows), holds a finite lower bound (the sink's logit) on entry, result
-  float* totals;  // (rows), result; the sink itself is not in it
+  float* sums;     // (rows, W), result
+  float* peaks;    // (rows), holds a finite lower bound (the sink's logit) on entry, result
+  float* totals;   // (rows), result; the sink itself is not in it
   float* scratch;  // attention_scratch_size(rows, D) floats
 };
 
-// What a vector kernel packs at a time: with head dim 64, keys and values of a block stay in the first-level cache.
+// What a vector kernel packs at a time: with head dim 64, keys and values of a block stay in the
+// first-level cache.
 constexpr int64_t kBlockKeys = 64;
 constexpr int64_t kMaxTileRows = 16;
 
-// Floats of scratch that a task of any CPU level may use: packed keys, values and queries, and a tile of scores.
+// Floats of scratch that a task of any CPU level may use: packed keys, values and queries, and a
+// tile of scores.
 static constexpr int64_t attention_scratch_size(int64_t rows, int64_t head_dim) {
   return (2 * kBlockKeys + rows) * padded_width(head_dim) + kMaxTileRows * kBlockKeys;
 }

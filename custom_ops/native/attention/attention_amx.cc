@@ -1,17 +1,18 @@
-// bfloat16 products in AMX tiles of 16 query rows, for prefill; fewer rows go the way of attention_avx512_bf16.h,
-// whose packing this file shares: its words of two numbers are what a tile's right operand wants.
+// bfloat16 products in AMX tiles of 16 query rows, for prefill; fewer rows go the way of
+// attention_avx512_bf16.h, whose packing this file shares: its words of two numbers are what a
+// tile's right operand wants.
 #include "machine/amx_tiles.h"
 #include "attention/attention_avx512_bf16.h"
 
 namespace gptoss {
 namespace {
 
-constexpr int64_t kTile = 16;      // rows of a tile, and words of one
+constexpr int64_t kTile = 16;  // rows of a tile, and words of one
 constexpr int64_t kWordBytes = 4;
 
 // Tiles 0 to 3 (16, 64) += left (16, words) · right (words, 64), both of pairs; strides in words.
-void multiply(const float* left, int64_t left_stride, const float* right, int64_t right_stride, int64_t words,
-              int64_t columns) {
+void multiply(const float* left, int64_t left_stride, const float* right, int64_t right_stride,
+              int64_t words, int64_t columns) {
   for (int64_t word = 0; word < words; word += kTile) {
     const float* rows = right + word * right_stride;
     _tile_loadd(4, left + word, left_stride * kWordBytes);
@@ -37,8 +38,8 @@ void store_tiles(float* out, int64_t stride, int64_t columns) {
   settle_memory();
 }
 
-void score_with_tiles(const float* queries, int64_t stride, const float* keys, int64_t words, int64_t count,
-                      float* scores) {
+void score_with_tiles(const float* queries, int64_t stride, const float* keys, int64_t words,
+                      int64_t count, float* scores) {
   settle_memory();
   _tile_zero(0);
   _tile_zero(1);
@@ -48,8 +49,8 @@ void score_with_tiles(const float* queries, int64_t stride, const float* keys, i
   store_tiles(scores, kKeys, count);
 }
 
-void add_values_with_tiles(const float* weights, const float* values, int64_t words, const float* rescale,
-                           int64_t width, float* sums) {
+void add_values_with_tiles(const float* weights, const float* values, int64_t words,
+                           const float* rescale, int64_t width, float* sums) {
   for (int64_t r = 0; r < kTile; ++r) {
     if (rescale[r] == 1.0f) continue;  // the peak stayed
     for (int64_t d = 0; d < width; d += Avx512::kLanes) {
@@ -77,14 +78,15 @@ struct AmxPairs : Bf16Pairs {
 
   static void pack_keys(const BFloat16* rows, int64_t count, int64_t head_dim, float* keys) {
     Bf16Pairs::pack_keys(rows, count, head_dim, keys);
-    // A tile takes 16 words at a time: what follows the last must be zero, for a NaN times zero is none.
+    // A tile takes 16 words at a time: what follows the last must be zero, for a NaN times zero is
+    // none.
     const int64_t words = head_dim / kDims;
     for (int64_t i = words * kKeys; i < round_up(words, kTile) * kKeys; ++i) keys[i] = 0.0f;
   }
 
   template <int R, class T>
-  static void score(const float* queries, int64_t stride, const float* keys, int64_t words, int64_t count,
-                    float* scores, const T* ahead) {
+  static void score(const float* queries, int64_t stride, const float* keys, int64_t words,
+                    int64_t count, float* scores, const T* ahead) {
     if constexpr (R == kTile) {
       score_with_tiles(queries, stride, keys, words, count, scores);
     } else {
@@ -93,8 +95,8 @@ struct AmxPairs : Bf16Pairs {
   }
 
   template <int R, class T>
-  static void add_values(const float* weights, const float* values, int64_t words, const float* rescale,
-                         int64_t width, float* sums, const T* ahead) {
+  static void add_values(const float* weights, const float* values, int64_t words,
+                         const float* rescale, int64_t width, float* sums, const T* ahead) {
     if constexpr (R == kTile) {
       add_values_with_tiles(weights, values, words, rescale, width, sums);
     } else {

@@ -1,6 +1,6 @@
 #include <immintrin.h>
 
-#include "attention/attention_tiles.h"
+#include "attention/attention_formats.h"
 
 namespace gptoss {
 namespace {
@@ -41,7 +41,8 @@ struct Avx2 {
     const F part = _mm256_sub_ps(x, whole);
     F power = set(kExp2[5]);
     for (int i = 4; i >= 0; --i) power = _mm256_fmadd_ps(power, part, set(kExp2[i]));
-    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
+    const __m256i exponent =
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
     return _mm256_and_ps(counts, _mm256_mul_ps(power, _mm256_castsi256_ps(exponent)));
   }
 
@@ -64,8 +65,8 @@ struct Avx2 {
     }
   }
 
-  // Up to 8 numbers from `p` on, of which `count` exist; none where it is negative. Pairs of bfloat16, which count as
-  // one number each, may lie at any even address.
+  // Up to 8 numbers from `p` on, of which `count` exist; none where it is negative. Pairs of
+  // bfloat16, which count as one number each, may lie at any even address.
   template <class T>
   static F widen(const T* p, int64_t count) {
     if (count >= kLanes) return widen_full(p);
@@ -79,11 +80,15 @@ struct Avx2 {
   static F widen_full(const BFloat16* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_half(p)), 16));
   }
-  static F low_halves(F x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
+  static F low_halves(F x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
+  }
   static F high_halves(F x) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  static __m128i load_half(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static __m128i load_half(const void* p) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(p));
+  }
 };
 
 }  // namespace

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "attention/attention_tiles.h"
+#include "attention/attention_formats.h"
 
 namespace gptoss {
 namespace {
@@ -11,7 +11,8 @@ namespace {
 struct Avx512 {
   using F = __m512;
   static constexpr int kLanes = 16;
-  static constexpr int kRows = 8;  // 8 × 2 sums keep both multipliers busy; broadcasts come from memory
+  static constexpr int kRows =
+      8;  // 8 × 2 sums keep both multipliers busy; broadcasts come from memory
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set(float x) { return _mm512_set1_ps(x); }
@@ -69,11 +70,15 @@ struct Avx512 {
   static F widen(const BFloat16* p, int64_t count) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_half(p, count)), 16));
   }
-  static F low_halves(F x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
+  static F low_halves(F x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16));
+  }
   static F high_halves(F x) {
     return _mm512_and_ps(x, _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  static __m256i load_half(const void* p, int64_t count) { return _mm256_maskz_loadu_epi16(lanes(count), p); }
+  static __m256i load_half(const void* p, int64_t count) {
+    return _mm256_maskz_loadu_epi16(lanes(count), p);
+  }
 
   static __mmask16 lanes(int64_t count) {
     return count >= kLanes ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);

@@ -1,4 +1,5 @@
-// bfloat16 products: a 32-bit lane holds two numbers, and one instruction multiplies and adds both pairs.
+// bfloat16 products: a 32-bit lane holds two numbers, and one instruction multiplies and adds both
+// pairs.
 #pragma once
 
 #include "attention/attention_avx512.h"
@@ -19,12 +20,15 @@ struct Bf16Pairs {
   }
 
   static void pack_keys(const BFloat16* rows, int64_t count, int64_t head_dim, float* keys) {
-    transpose_pairs<V>(rows, count, head_dim,
-                       [=](int64_t pair, int64_t key, F lanes) { V::store(keys + pair * kKeys + key, lanes); });
+    transpose_pairs<V>(rows, count, head_dim, [=](int64_t pair, int64_t key, F lanes) {
+      V::store(keys + pair * kKeys + key, lanes);
+    });
   }
 
-  // Word (i, d) holds values 2i and 2i + 1; zeros follow until as many words are full as there are weights.
-  static const float* pack_values(const BFloat16* rows, int64_t count, int64_t head_dim, float* values) {
+  // Word (i, d) holds values 2i and 2i + 1; zeros follow until as many words are full as there are
+  // weights.
+  static const float* pack_values(const BFloat16* rows, int64_t count, int64_t head_dim,
+                                  float* values) {
     const int64_t width = padded_width(head_dim);
     for (int64_t row = 0; row < round_up(count, 2 * V::kLanes); row += 2) {
       for (int64_t d = 0; d < width; d += V::kLanes) {

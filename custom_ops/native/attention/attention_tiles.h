@@ -1,13 +1,17 @@
-// The vector form of attend_scalar: blocks of keys packed once for all rows, then register tiles of rows × keys.
+// The vector form of attend_scalar: blocks of keys packed once for all rows, then register tiles of
+// rows × keys.
 //
-// Included by the files of single CPU levels, so everything is in an anonymous namespace and nothing of std:: is
-// called (CMakeLists.txt says why). Two template parameters carry what differs:
+// Included by the files of single CPU levels, so everything is in an anonymous namespace and
+// nothing of std:: is called (CMakeLists.txt says why). Two template parameters carry what differs:
 //
-//   V       a vector of 32-bit lanes: F, kLanes, kRows (rows of a register tile), load, store, zero, set, broadcast,
+//   V       a vector of 32-bit lanes: F, kLanes, kRows (rows of a register tile), load, store,
+//   zero, set, broadcast,
 //           max, highest, add_up, exp2, transpose.
-//   Format  how cached numbers become lanes, and how they are multiplied: kDims (numbers in one lane: 1 fp32, or 2
-//           bfloat16), kRows (rows of its largest tile), pack_queries, pack_keys, pack_values, store_weights, and
-//           score and add_values, which are score_tile and value_tile with its add_product, or better.
+//   Format  how cached numbers become lanes, and how they are multiplied: kDims (numbers in one
+//   lane: 1 fp32, or 2
+//           bfloat16), kRows (rows of its largest tile), pack_queries, pack_keys, pack_values,
+//           store_weights, and score and add_values, which are score_tile and value_tile with its
+//           add_product, or better.
 #pragma once
 
 #include <math.h>
@@ -23,9 +27,10 @@ namespace {
 constexpr int64_t kKeys = kBlockKeys;
 
 // 2^x on [−½, ½] to 8e-8 of its value: the polynomial of degree 5 with the least relative error.
-constexpr float kExp2[] = {1.00000007f, 0.693146967f, 0.240221197f, 0.0555071327f, 0.00967554133f, 0.00132764720f};
-// Weights under 2^-64 of the largest count as none: far below float's precision, and products with them would be
-// denormal numbers, which processors take hundreds of cycles over.
+constexpr float kExp2[] = {1.00000007f,   0.693146967f,   0.240221197f,
+                           0.0555071327f, 0.00967554133f, 0.00132764720f};
+// Weights under 2^-64 of the largest count as none: far below float's precision, and products with
+// them would be denormal numbers, which processors take hundreds of cycles over.
 constexpr float kLeastExponent = -64.0f;
 
 constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
@@ -33,8 +38,9 @@ constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / st
 
 // Loops over R are unrolled, so that a tile stays in registers.
 
-// What a tile's inner step asks memory for, so that the next block arrives, evenly, while this one is computed: the
-// hardware looks too short a way ahead. A prefetch beyond the end of the cache does nothing.
+// What a tile's inner step asks memory for, so that the next block arrives, evenly, while this one
+// is computed: the hardware looks too short a way ahead. A prefetch beyond the end of the cache
+// does nothing.
 template <int64_t kCount, class T>
 const T* prefetch(const T* numbers) {
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -43,10 +49,11 @@ const T* prefetch(const T* numbers) {
   return numbers + kCount;
 }
 
-// scores (R, kKeys) = queries (R, words) · keys (words, kKeys), of the first `count` keys, rounded up.
+// scores (R, kKeys) = queries (R, words) · keys (words, kKeys), of the first `count` keys, rounded
+// up.
 template <class V, class Format, int R, class T>
-[[gnu::noinline]] void score_tile(const float* queries, int64_t stride, const float* keys, int64_t words, int64_t count,
-                                  float* scores, const T* ahead) {
+[[gnu::noinline]] void score_tile(const float* queries, int64_t stride, const float* keys,
+                                  int64_t words, int64_t count, float* scores, const T* ahead) {
   using F = typename V::F;
   for (int64_t column = 0; column < count; column += 2 * V::kLanes) {
     F sums[R][2];
@@ -56,8 +63,8 @@ template <class V, class Format, int R, class T>
       ahead = prefetch<2 * V::kLanes * Format::kDims>(ahead);
       const F first = V::load(keys + word * kKeys + column);
       const F second = V::load(keys + word * kKeys + column + V::kLanes);
-  #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
         const F query = V::broadcast(queries + r * stride + word);
         sums[r][0] = Format::add_product(sums[r][0], query, first);
         sums[r][1] = Format::add_product(sums[r][1], query, second);
@@ -73,8 +80,9 @@ template <class V, class Format, int R, class T>
 
 // sums (R, width) = sums · rescale (R) + weights (R, words) · values (words, width).
 template <class V, class Format, int R, class T>
-[[gnu::noinline]] void value_tile(const float* weights, const float* values, int64_t words, const float* rescale,
-                                  int64_t width, float* sums, const T* ahead) {
+[[gnu::noinline]] void value_tile(const float* weights, const float* values, int64_t words,
+                                  const float* rescale, int64_t width, float* sums,
+                                  const T* ahead) {
   using F = typename V::F;
   for (int64_t column = 0; column < width; column += 2 * V::kLanes) {
     F tile[R][2];
@@ -88,8 +96,8 @@ template <class V, class Format, int R, class T>
       ahead = prefetch<2 * V::kLanes * Format::kDims>(ahead);
       const F first = V::load(values + word * width + column);
       const F second = V::load(values + word * width + column + V::kLanes);
-  #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
         const F weight = V::broadcast(weights + r * kKeys + word);
         tile[r][0] = Format::add_product(tile[r][0], weight, first);
         tile[r][1] = Format::add_product(tile[r][1], weight, second);
@@ -103,8 +111,8 @@ template <class V, class Format, int R, class T>
   }
 }
 
-// Turns the scores of one row, of which it sees [begin, end), into weights. Returns the factor for what the row has
-// summed so far.
+// Turns the scores of one row, of which it sees [begin, end), into weights. Returns the factor for
+// what the row has summed so far.
 template <class V, class Format>
 float soften(float* scores, int64_t begin, int64_t end, int64_t count, float& peak, float& total) {
   using F = typename V::F;
@@ -145,8 +153,8 @@ struct PackedBlock {
 
 // One block for R rows: scores, weights, sums.
 template <class V, class Format, bool kBiased, int R, class T>
-void attend_tile(const AttentionTask<T>& task, const PackedBlock<T>& block, int64_t row, const float* queries,
-                 float* scores) {
+void attend_tile(const AttentionTask<T>& task, const PackedBlock<T>& block, int64_t row,
+                 const float* queries, float* scores) {
   const int64_t width = padded_width(task.head_dim);
   int64_t begin[R], end[R];
   bool any = false;
@@ -158,18 +166,21 @@ void attend_tile(const AttentionTask<T>& task, const PackedBlock<T>& block, int6
   }
   if (!any) return;
   const int64_t stride = width / Format::kDims, words = task.head_dim / Format::kDims;
-  Format::template score<R>(queries + row * stride, stride, block.keys, words, block.count, scores, block.next_keys);
+  Format::template score<R>(queries + row * stride, stride, block.keys, words, block.count, scores,
+                            block.next_keys);
   float rescale[R];
   for (int r = 0; r < R; ++r) {
     if constexpr (kBiased) {
       const int64_t own = task.first + (row + r) / task.group;
-      add_bias(task.bias, (row + r) % task.group, own, block.position, begin[r], end[r], scores + r * kKeys);
+      add_bias(task.bias, (row + r) % task.group, own, block.position, begin[r], end[r],
+               scores + r * kKeys);
     }
-    rescale[r] = soften<V, Format>(scores + r * kKeys, begin[r], end[r], block.count, task.peaks[row + r],
-                                   task.totals[row + r]);
+    rescale[r] = soften<V, Format>(scores + r * kKeys, begin[r], end[r], block.count,
+                                   task.peaks[row + r], task.totals[row + r]);
   }
   const int64_t pairs = (block.count + Format::kDims - 1) / Format::kDims;
-  Format::template add_values<R>(scores, block.values, pairs, rescale, width, task.sums + row * width, block.next_values);
+  Format::template add_values<R>(scores, block.values, pairs, rescale, width,
+                                 task.sums + row * width, block.next_values);
 }
 
 template <class V, class Format, bool kBiased, class T>
@@ -204,7 +215,8 @@ void attend_blocks(const AttentionTask<T>& task) {
     for (; row + V::kRows <= task.rows; row += V::kRows) {
       attend_tile<V, Format, kBiased, V::kRows>(task, block, row, rows, scores);
     }
-    for (; row < task.rows; ++row) attend_tile<V, Format, kBiased, 1>(task, block, row, rows, scores);
+    for (; row < task.rows; ++row)
+      attend_tile<V, Format, kBiased, 1>(task, block, row, rows, scores);
   }
 }
 
@@ -217,81 +229,6 @@ void attend_tiles(const AttentionTask<T>& task) {
     attend_blocks<V, Format, false>(task);
   }
 }
-
-// Transposes cached rows of `words` lanes each, with zeros after the last: `load(row, word)` returns the lanes of a row
-// from `word` on, zero after its end; `store(word, key, lanes)` takes one word of the keys from `key` on.
-template <class V, class Load, class Store>
-void transpose_keys(int64_t count, int64_t words, const Load& load, const Store& store) {
-  for (int64_t key = 0; key < round_up(count, 2 * V::kLanes); key += V::kLanes) {
-    for (int64_t word = 0; word < words; word += V::kLanes) {
-      typename V::F tile[V::kLanes];
-      for (int i = 0; i < V::kLanes; ++i) tile[i] = key + i < count ? load(key + i, word) : V::zero();
-      V::transpose(tile);
-      for (int64_t i = 0; i < smaller(V::kLanes, words - word); ++i) store(word + i, key, tile[i]);
-    }
-  }
-}
-
-// The same for rows of bfloat16 pairs, which move as 32 bits and are no numbers.
-template <class V, class Store>
-void transpose_pairs(const BFloat16* rows, int64_t count, int64_t head_dim, const Store& store) {
-  const auto* words = reinterpret_cast<const float*>(rows);
-  const int64_t pairs = head_dim / 2;
-  const auto load = [=](int64_t row, int64_t pair) { return V::widen(words + row * pairs + pair, pairs - pair); };
-  transpose_keys<V>(count, pairs, load, store);
-}
-
-// fp32 arithmetic on any cache.
-template <class V, class T>
-struct Widened {
-  using F = typename V::F;
-  static constexpr int64_t kDims = 1;
-  static constexpr int kRows = V::kRows;
-
-  static const float* pack_queries(const float* queries, int64_t, float*) { return queries; }
-
-  static void pack_keys(const T* rows, int64_t count, int64_t head_dim, float* keys) {
-    const auto load = [=](int64_t row, int64_t dim) { return V::widen(rows + row * head_dim + dim, head_dim - dim); };
-    const auto store = [=](int64_t dim, int64_t key, F lanes) { V::store(keys + dim * kKeys + key, lanes); };
-    transpose_keys<V>(count, head_dim, load, store);
-  }
-
-  static const float* pack_values(const T* rows, int64_t count, int64_t head_dim, float* values) {
-    const int64_t width = padded_width(head_dim);
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (width == head_dim) return rows;  // as they lie
-    }
-    for (int64_t row = 0; row < count; ++row) {
-      for (int64_t d = 0; d < width; d += V::kLanes) {
-        V::store(values + row * width + d, V::widen(rows + row * head_dim + d, head_dim - d));
-      }
-    }
-    return values;
-  }
-
-  template <int R, class... Arguments>
-  static void score(Arguments... arguments) {
-    score_tile<V, Widened, R>(arguments...);
-  }
-  template <int R, class... Arguments>
-  static void add_values(Arguments... arguments) {
-    value_tile<V, Widened, R>(arguments...);
-  }
-
-  static F add_product(F sum, F a, F b) { return V::add_product(sum, a, b); }
-  static void store_weights(float* weights, int64_t column, F weight) { V::store(weights + column, weight); }
-};
-
-// Two bfloat16 in a lane are transposed as one, and widened by shifting: half the shuffles.
-template <class V>
-struct WidenedPairs : Widened<V, BFloat16> {
-  static void pack_keys(const BFloat16* rows, int64_t count, int64_t head_dim, float* keys) {
-    transpose_pairs<V>(rows, count, head_dim, [=](int64_t pair, int64_t key, typename V::F lanes) {
-      V::store(keys + 2 * pair * kKeys + key, V::low_halves(lanes));
-      V::store(keys + (2 * pair + 1) * kKeys + key, V::high_halves(lanes));
-    });
-  }
-};
 
 }  // namespace
 }  // namespace gptoss

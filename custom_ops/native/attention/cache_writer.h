@@ -1,4 +1,5 @@
-// Writes the new keys and values of a call into the cache; custom_ops/cache_slots.py says which slot is whose.
+// Writes the new keys and values of a call into the cache; custom_ops/cache_slots.py says which
+// slot is whose.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ namespace gptoss {
 template <class T>
 class CacheWriter {
  public:
-  CacheWriter(const Context& context, const SinkAttentionAttributes& attributes, const SinkAttentionCall<T>& call,
-              T* present_key, T* present_value)
+  CacheWriter(const Context& context, const SinkAttentionAttributes& attributes,
+              const SinkAttentionCall<T>& call, T* present_key, T* present_value)
       : context_(context),
         call_(call),
         rotation_{call.head_dim, call.pairs, attributes.interleaved},
@@ -29,8 +30,9 @@ class CacheWriter {
     const bool copies = call_.past_key != present_key_ || call_.past_value != present_value_;
     constexpr int64_t kWorthThreads = 16384;  // numbers; fewer are written sooner than threads wake
     if (copies || heads * call_.columns * call_.head_dim >= kWorthThreads) {
-      context_.parallel_for(static_cast<size_t>(heads),
-                            [this](size_t head) noexcept { write_head(static_cast<int64_t>(head)); });
+      context_.parallel_for(static_cast<size_t>(heads), [this](size_t head) noexcept {
+        write_head(static_cast<int64_t>(head));
+      });
     } else {
       for (int64_t head = 0; head < heads; ++head) write_head(head);
     }
@@ -44,8 +46,10 @@ class CacheWriter {
     if (size == 0) return;
     T* keys = present_key_ + head * size;
     T* values = present_value_ + head * size;
-    if (call_.past_key != present_key_) std::memcpy(keys, call_.past_key + head * size, size * sizeof(T));
-    if (call_.past_value != present_value_) std::memcpy(values, call_.past_value + head * size, size * sizeof(T));
+    if (call_.past_key != present_key_)
+      std::memcpy(keys, call_.past_key + head * size, size * sizeof(T));
+    if (call_.past_value != present_value_)
+      std::memcpy(values, call_.past_value + head * size, size * sizeof(T));
     for (int64_t token = 0; token < call_.new_lengths[row]; ++token) {
       const int64_t column = row * call_.columns + token;
       const int64_t source = (column * kv_heads_ + kv_head) * call_.head_dim;
@@ -53,7 +57,8 @@ class CacheWriter {
       const int64_t offset = column * call_.pairs;
       rotate(rotation_, call_.key + source, call_.angles.cos + offset, call_.angles.sin + offset,
              [=](int64_t i, float x) { narrow(x, keys[slot + i]); });
-      for (int64_t i = 0; i < call_.head_dim; ++i) narrow(call_.value[source + i], values[slot + i]);
+      for (int64_t i = 0; i < call_.head_dim; ++i)
+        narrow(call_.value[source + i], values[slot + i]);
     }
   }
 

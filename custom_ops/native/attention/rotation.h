@@ -13,9 +13,11 @@ struct Rotation {
   bool interleaved;  // dimension 2i pairs with 2i + 1, else i with i + R/2
 };
 
-// Hands the rotated numbers of x (D) to store(dimension, number); cos and sin (R/2) are the token's.
+// Hands the rotated numbers of x (D) to store(dimension, number); cos and sin (R/2) are the
+// token's.
 template <class Store>
-void rotate(const Rotation& rotation, const float* x, const float* cos, const float* sin, const Store& store) {
+void rotate(const Rotation& rotation, const float* x, const float* cos, const float* sin,
+            const Store& store) {
   const int64_t pairs = rotation.pairs;
   if (rotation.interleaved) {
     for (int64_t i = 0; i < pairs; ++i) {

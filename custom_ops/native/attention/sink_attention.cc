@@ -5,11 +5,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "attention/cache_writer.h"
+#include "attention/lines.h"
+#include "attention/pieces.h"
 #include "attention/rotation.h"
 #include "machine/tasks.h"
 
@@ -17,45 +17,14 @@ namespace gptoss {
 namespace {
 
 constexpr float kMost = std::numeric_limits<float>::max();
-// Query rows (tokens × heads of one kv head) that share one packing of the keys; their sums stay in the second-level
-// cache.
+// Query rows (tokens × heads of one kv head) that share one packing of the keys; their sums stay in
+// the second-level cache.
 constexpr int64_t kBlockRows = 256;
 // Long caches are split across threads until there are this many pieces, none under this many keys.
 constexpr int64_t kEnoughPieces = 64;
 constexpr int64_t kLeastPieceKeys = 512;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Memory that vectors work in starts at a cache line: else every second load would touch two.
-constexpr int64_t kLine = 16;  // floats
-struct FreeLines {
-  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t{kLine * sizeof(float)}); }
-};
-using Lines = std::unique_ptr<float[], FreeLines>;
-
-Lines new_lines(int64_t floats) {
-  const auto bytes = static_cast<size_t>(floats) * sizeof(float);
-  return Lines(static_cast<float*>(::operator new[](bytes, std::align_val_t{kLine * sizeof(float)})));
-}
-
-// Queries of one row and kv head, tokens [token, token + tokens), and the part of the cache's ring that they see.
-struct Block {
-  int64_t row;      // b
-  int64_t kv_head;  // k
-  int64_t token;
-  int64_t tokens;
-  int64_t begin;  // positions [begin, end), counted from the first that is not kept
-  int64_t end;
-  int64_t pieces;       // the positions are split into so many
-  int64_t first_piece;  // index among all pieces of the call
-};
-
-// Sums, peaks and totals (attention.h) of one piece.
-struct Part {
-  float* sums;
-  float* peaks;
-  float* totals;
-};
 
 // One call: what was checked, where it writes, and how it is cut into pieces.
 template <class T>
@@ -71,7 +40,8 @@ class Run {
         rotation_{call_.head_dim, call_.pairs, attributes.interleaved},
         kept_(attributes.sink_tokens),
         block_tokens_(std::max<int64_t>(1, kBlockRows / group_)),
-        output_(context.output<float>(0, {call_.batch, call_.columns, attributes.num_heads * call_.head_dim})),
+        output_(context.output<float>(
+            0, {call_.batch, call_.columns, attributes.num_heads * call_.head_dim})),
         present_key_(context.output<T>(1, cache_shape())),
         present_value_(context.output<T>(2, cache_shape())) {}
 
@@ -85,7 +55,9 @@ class Run {
   }
 
  private:
-  Shape cache_shape() const { return {call_.batch, attributes_.kv_num_heads, call_.capacity, call_.head_dim}; }
+  Shape cache_shape() const {
+    return {call_.batch, attributes_.kv_num_heads, call_.capacity, call_.head_dim};
+  }
   int64_t block_rows() const { return block_tokens_ * group_; }
   int64_t part_size() const { return divide_up(block_rows() * (width_ + 2), kLine) * kLine; }
 
@@ -98,7 +70,8 @@ class Run {
     const int64_t size = attributes_.num_heads * call_.head_dim;
     for (int64_t row = 0; row < call_.batch; ++row) {
       const int64_t real = call_.new_lengths[row];
-      std::fill_n(output_ + (row * call_.columns + real) * size, (call_.columns - real) * size, 0.0f);
+      std::fill_n(output_ + (row * call_.columns + real) * size, (call_.columns - real) * size,
+                  0.0f);
     }
   }
 
@@ -108,24 +81,29 @@ class Run {
       for (int64_t kv_head = 0; kv_head < attributes_.kv_num_heads; ++kv_head) {
         for (int64_t token = 0; token < call_.new_lengths[row]; token += block_tokens_) {
           const int64_t tokens = std::min(block_tokens_, call_.new_lengths[row] - token);
-          const int64_t begin = attributes_.window > 0 ? std::max<int64_t>(0, past + token - span() + 1) : 0;
-          blocks_.push_back({row, kv_head, token, tokens, begin, std::max(begin, past + token + tokens), 1, 0});
+          const int64_t begin =
+              attributes_.window > 0 ? std::max<int64_t>(0, past + token - span() + 1) : 0;
+          blocks_.push_back(
+              {row, kv_head, token, tokens, begin, std::max(begin, past + token + tokens), 1, 0});
         }
       }
     }
-    if (blocks_.empty()) return;  // and no size below is computed, which for empty tensors may be any number
+    if (blocks_.empty())
+      return;  // and no size below is computed, which for empty tensors may be any number
     // The cut depends on the shapes alone: results are the same with any number of threads.
     const int64_t most = std::max<int64_t>(1, kEnoughPieces / static_cast<int64_t>(blocks_.size()));
     for (size_t index = 0; index < blocks_.size(); ++index) {
       Block& block = blocks_[index];
-      block.pieces = std::clamp<int64_t>(divide_up(block.end - block.begin, kLeastPieceKeys), 1, most);
+      block.pieces =
+          std::clamp<int64_t>(divide_up(block.end - block.begin, kLeastPieceKeys), 1, most);
       block.first_piece = static_cast<int64_t>(piece_blocks_.size());
       piece_blocks_.insert(piece_blocks_.end(), static_cast<size_t>(block.pieces), index);
     }
     if (most > 1) parts_ = new_lines(static_cast<int64_t>(piece_blocks_.size()) * part_size());
   }
 
-  // Pieces differ in length, so each thread takes the next one when it is free, in memory of its own.
+  // Pieces differ in length, so each thread takes the next one when it is free, in memory of its
+  // own.
   void attend() {
     const size_t pieces = piece_blocks_.size();
     const size_t workers = std::min(pieces, processors());
@@ -143,7 +121,8 @@ class Run {
       for (size_t piece = next++; piece < pieces; piece = next++) {
         const Block& block = blocks_[piece_blocks_[piece]];
         const bool whole = block.pieces == 1;
-        const Part part = whole ? own : part_at(parts_.get() + static_cast<int64_t>(piece) * part_size());
+        const Part part =
+            whole ? own : part_at(parts_.get() + static_cast<int64_t>(piece) * part_size());
         const int64_t number = static_cast<int64_t>(piece) - block.first_piece;
         attend_piece(block, number, part, queries, scratch);
         if (kept_ > 0 && number == 0) {
@@ -156,16 +135,19 @@ class Run {
   }
 
   // A stretch of the ring, which holds all positions but the kept ones.
-  void attend_piece(const Block& block, int64_t piece, const Part& part, float* queries, float* scratch) noexcept {
+  void attend_piece(const Block& block, int64_t piece, const Part& part, float* queries,
+                    float* scratch) noexcept {
     const int64_t rows = block.tokens * group_;
     rotate_queries(block, call_.angles, queries);
     for (int64_t r = 0; r < rows; ++r) part.peaks[r] = std::max(sink_of(head_of(block, r)), -kMost);
     const int64_t length = divide_up(block.end - block.begin, block.pieces);
     const int64_t begin = std::min(block.end, block.begin + piece * length);
     const int64_t ring = cache_of(block) + kept_ * call_.head_dim;
-    kernel_({present_key_ + ring, present_value_ + ring, call_.capacity - kept_, call_.head_dim, queries, rows, group_,
-             call_.past_lengths[block.row] - kept_ + block.token, span(), begin, std::min(block.end, begin + length),
-             bias_of(block, std::numeric_limits<int64_t>::max()), part.sums, part.peaks, part.totals, scratch});
+    kernel_({present_key_ + ring, present_value_ + ring, call_.capacity - kept_, call_.head_dim,
+             queries, rows, group_, call_.past_lengths[block.row] - kept_ + block.token, span(),
+             begin, std::min(block.end, begin + length),
+             bias_of(block, std::numeric_limits<int64_t>::max()), part.sums, part.peaks,
+             part.totals, scratch});
   }
 
   // The kept tokens, which queries see from the end of a full window at most.
@@ -174,9 +156,9 @@ class Run {
     rotate_queries(block, call_.sink_angles, queries);
     std::fill_n(part.peaks, rows, -kMost);
     const int64_t cache = cache_of(block);
-    kernel_({present_key_ + cache, present_value_ + cache, call_.capacity, call_.head_dim, queries, rows, group_, first,
-             0, 0, std::min(kept_, first + block.tokens), bias_of(block, attributes_.window - 1), part.sums, part.peaks,
-             part.totals, scratch});
+    kernel_({present_key_ + cache, present_value_ + cache, call_.capacity, call_.head_dim, queries,
+             rows, group_, first, 0, 0, std::min(kept_, first + block.tokens),
+             bias_of(block, attributes_.window - 1), part.sums, part.peaks, part.totals, scratch});
     // All scores gain the same, so that the weights relative to the largest stay.
     for (int64_t r = 0; r < rows; ++r) part.peaks[r] += in_powers_of_two(attributes_.sink_bias);
   }
@@ -185,7 +167,8 @@ class Run {
     const float factor = attributes_.scale * kLog2E;
     for (int64_t r = 0; r < block.tokens * group_; ++r) {
       const int64_t column = column_of(block, r);
-      const float* query = call_.query + (column * attributes_.num_heads + head_of(block, r)) * call_.head_dim;
+      const float* query =
+          call_.query + (column * attributes_.num_heads + head_of(block, r)) * call_.head_dim;
       const int64_t offset = column * call_.pairs;
       float* out = queries + r * width_;
       rotate(rotation_, query, angles.cos + offset, angles.sin + offset,
@@ -195,8 +178,12 @@ class Run {
   }
 
   // Row r of a block is one head of one token.
-  int64_t column_of(const Block& block, int64_t r) const { return block.row * call_.columns + block.token + r / group_; }
-  int64_t head_of(const Block& block, int64_t r) const { return block.kv_head * group_ + r % group_; }
+  int64_t column_of(const Block& block, int64_t r) const {
+    return block.row * call_.columns + block.token + r / group_;
+  }
+  int64_t head_of(const Block& block, int64_t r) const {
+    return block.kv_head * group_ + r % group_;
+  }
 
   int64_t cache_of(const Block& block) const {
     return (block.row * attributes_.kv_num_heads + block.kv_head) * call_.capacity * call_.head_dim;
@@ -209,8 +196,8 @@ class Run {
     const int64_t head = block.kv_head * group_;
     const float* slopes = call_.alibi_slopes;
     const float* table = call_.distance_bias;
-    return {slopes ? slopes + head : nullptr, table ? table + head * call_.distances : nullptr, call_.distances,
-            farthest};
+    return {slopes ? slopes + head : nullptr, table ? table + head * call_.distances : nullptr,
+            call_.distances, farthest};
   }
 
   // Brings the pieces of each split block to one peak and adds them up.
@@ -219,7 +206,8 @@ class Run {
       if (block.pieces == 1) continue;
       const Part first = part_at(parts_.get() + block.first_piece * part_size());
       for (int64_t piece = 1; piece < block.pieces; ++piece) {
-        add_part(block.tokens * group_, part_at(parts_.get() + (block.first_piece + piece) * part_size()), first);
+        add_part(block.tokens * group_,
+                 part_at(parts_.get() + (block.first_piece + piece) * part_size()), first);
       }
       write_output(block, first.sums, first.peaks, first.totals);
     }
@@ -238,8 +226,10 @@ class Run {
     }
   }
 
-  // Divides by the sum of all weights, the sink's included; where there is none, no key was seen and the sums are zero.
-  void write_output(const Block& block, const float* sums, const float* peaks, const float* totals) noexcept {
+  // Divides by the sum of all weights, the sink's included; where there is none, no key was seen
+  // and the sums are zero.
+  void write_output(const Block& block, const float* sums, const float* peaks,
+                    const float* totals) noexcept {
     for (int64_t r = 0; r < block.tokens * group_; ++r) {
       const int64_t head = head_of(block, r);
       float* out = output_ + (column_of(block, r) * attributes_.num_heads + head) * call_.head_dim;
@@ -251,7 +241,8 @@ class Run {
 
   // A head's sink in units of log2(e); without sinks, one that weighs nothing.
   float sink_of(int64_t head) const noexcept {
-    return call_.sinks == nullptr ? -std::numeric_limits<float>::infinity() : in_powers_of_two(call_.sinks[head]);
+    return call_.sinks == nullptr ? -std::numeric_limits<float>::infinity()
+                                  : in_powers_of_two(call_.sinks[head]);
   }
 
   // A finite number stays finite, or it would be infinity less infinity later on.
@@ -264,8 +255,8 @@ class Run {
   const SinkAttentionAttributes& attributes_;
   const AttentionKernel<T> kernel_;
   const SinkAttentionCall<T> call_;
-  const int64_t group_;         // H / K
-  const int64_t width_;         // W
+  const int64_t group_;  // H / K
+  const int64_t width_;  // W
   const Rotation rotation_;
   const int64_t kept_;          // first tokens that stay, before the ring
   const int64_t block_tokens_;  // most tokens of a block
@@ -280,7 +271,8 @@ class Run {
 }  // namespace
 
 template <class T>
-SinkAttention<T>::SinkAttention(const OrtApi& api, const OrtKernelInfo& info, Activations activations)
+SinkAttention<T>::SinkAttention(const OrtApi& api, const OrtKernelInfo& info,
+                                Activations activations)
     : attributes_(SinkAttentionAttributes::read(api, info)),
       kernel_(attention_kernel<T>(cpu_level(), activations != Activations::exact)) {}
 

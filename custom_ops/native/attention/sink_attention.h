@@ -1,5 +1,5 @@
-// SinkAttention: rotates queries and keys, writes the new keys and values into the cache, attends over the cache.
-// Its definition, and what the cache holds where, is custom_ops/sink_attention.py.
+// SinkAttention: rotates queries and keys, writes the new keys and values into the cache, attends
+// over the cache. Its definition, and what the cache holds where, is custom_ops/sink_attention.py.
 #pragma once
 
 #include "machine/activations.h"
@@ -9,13 +9,14 @@
 
 namespace gptoss {
 
-// Legend: B batch, S new tokens, C cache capacity, H query heads, K kv heads, D head dim, R rotary width, N distances.
+// Legend: B batch, S new tokens, C cache capacity, H query heads, K kv heads, D head dim, R rotary
+// width, N distances.
 
 struct SinkAttentionAttributes {
   int64_t num_heads;     // H
   int64_t kv_num_heads;  // K, divides H
   float scale;
-  int64_t window;  // keys a query sees, itself included; 0 means all
+  int64_t window;       // keys a query sees, itself included; 0 means all
   bool interleaved;     // dimension 2i pairs with 2i + 1, else i with i + R/2
   int64_t sink_tokens;  // first tokens that stay; less than window
   float sink_bias;      // of their scores

@@ -14,10 +14,12 @@ Activations no_less_than_bf16(Activations activations) {
 
 }  // namespace
 
-LinearCompute::LinearCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type, Activations activations)
+LinearCompute::LinearCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type,
+                             Activations activations)
     : transposed_(NodeAttributes(api, info, "Linear").flag("transposed", false)),
       type_(type),
-      product_(linear_kernels(cpu_level(), type, activations != Activations::exact), no_less_than_bf16(activations)),
+      product_(linear_kernels(cpu_level(), type, activations != Activations::exact),
+               no_less_than_bf16(activations)),
       transposed_product_(cpu_level(), type, no_less_than_bf16(activations)) {}
 
 void LinearCompute::compute(const Context& context) const {
@@ -38,7 +40,8 @@ void LinearCompute::compute(const Context& context) const {
 LinearKernels linear_kernels(CpuLevel level, WeightType type, bool rounded) {
 #if defined(__x86_64__)
   if (level >= CpuLevel::amx && type == WeightType::bfloat16) return linear_amx(rounded);
-  if (level >= CpuLevel::avx512_bf16 && type == WeightType::bfloat16 && rounded) return linear_avx512_bf16();
+  if (level >= CpuLevel::avx512_bf16 && type == WeightType::bfloat16 && rounded)
+    return linear_avx512_bf16();
   if (level >= CpuLevel::avx512) return linear_avx512(type);
   if (level >= CpuLevel::avx2) return linear_avx2(type);
 #endif

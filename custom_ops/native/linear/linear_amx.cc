@@ -1,13 +1,16 @@
-// The blocked product of Linear on bfloat16 weights with AMX: 16 × 16 sums of 32 products at a time.
+// The blocked product of Linear on bfloat16 weights with AMX: 16 × 16 sums of 32 products at a
+// time.
 //
-// Weights are the left operand and need no packing: a tile is loaded from where they lie. Tokens are the right one:
-// pairs of bfloat16 values, or in mode exact two such terms, the nearest and the nearest to what is left.
+// Weights are the left operand and need no packing: a tile is loaded from where they lie. Tokens
+// are the right one: pairs of bfloat16 values, or in mode exact two such terms, the nearest and the
+// nearest to what is left.
 #include "linear/linear_tiles.h"
 
 namespace gptoss {
 namespace {
 
-// 16 rows of weights: where they lie, or where they would run over an edge copied with zeros beyond it.
+// 16 rows of weights: where they lie, or where they would run over an edge copied with zeros beyond
+// it.
 class WeightTile {
  public:
   WeightTile(const LinearCall& call, size_t m, size_t end)
@@ -76,12 +79,14 @@ void multiply(const LinearCall& call, const TokenTiles& tiles, size_t m, size_t 
   settle_memory();
   for (size_t i = 0; i < (two ? 4 : 2); ++i) {
     const size_t token = (tile + i / 2) * tiles.width;
-    store(call, sums[i], m + i % 2 * kTileRows, end, token, least(tiles.width, call.tokens - token));
+    store(call, sums[i], m + i % 2 * kTileRows, end, token,
+          least(tiles.width, call.tokens - token));
   }
 }
 
 template <size_t kTerms>
-void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end, float*) noexcept {
+void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
+                     float*) noexcept {
   configure(tiles.width);
   for (size_t tile = 0; tile < tiles.count; tile += 2) {
     for (size_t m = begin; m < end; m += 2 * kTileRows) {

@@ -1,4 +1,5 @@
-// Linear with AVX2, FMA and F16C: float32 arithmetic on weights widened as they are read, which is exact.
+// Linear with AVX2, FMA and F16C: float32 arithmetic on weights widened as they are read, which is
+// exact.
 #include "linear/linear_avx2.h"
 
 namespace gptoss {
@@ -18,7 +19,9 @@ __m256 widen(const unsigned char* address) {
 template <WeightType type>
 struct Widened {
   static constexpr size_t kBytes = bytes_of(type);
-  static __m256 load(const LinearCall& call, size_t row, size_t k) { return widen<type>(address(call, row, k)); }
+  static __m256 load(const LinearCall& call, size_t row, size_t k) {
+    return widen<type>(address(call, row, k));
+  }
   static __m256 load(const LinearCall& call, size_t row, size_t k, size_t count) {
     unsigned char bytes[kLanes * 4] = {};
     __builtin_memcpy(bytes, address(call, row, k), count * kBytes);

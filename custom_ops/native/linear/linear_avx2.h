@@ -2,10 +2,11 @@
 //
 //   static constexpr size_t kBytes;                                    of one weight
 //   static __m256 load(const LinearCall& call, size_t row, size_t k);  8 weights from column k on
-//   static __m256 load(const LinearCall& call, size_t row, size_t k, size_t count);  `count` < 8, then zeros
+//   static __m256 load(const LinearCall& call, size_t row, size_t k, size_t count);  `count` < 8,
+//   then zeros
 //
-// Included by files that are compiled with AVX2 alone: everything is in an anonymous namespace (CMakeLists.txt says
-// why).
+// Included by files that are compiled with AVX2 alone: everything is in an anonymous namespace
+// (CMakeLists.txt says why).
 #pragma once
 
 #include <immintrin.h>
@@ -18,7 +19,8 @@ namespace {
 constexpr size_t kLanes = 8;
 constexpr size_t kPanel = 2 * kLanes;  // weight rows that a tile multiplies together
 constexpr size_t kCacheLine = 64;
-constexpr size_t kTileWidth = 6;       // tokens: 6 × 2 sums, 2 weights and 1 token value fill 15 of 16 registers
+constexpr size_t kTileWidth =
+    6;  // tokens: 6 × 2 sums, 2 weights and 1 token value fill 15 of 16 registers
 
 float sum_of(__m256 lanes) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
@@ -33,8 +35,9 @@ __m256 load_tokens(const float* x, size_t count) {
   return _mm256_loadu_ps(lanes);
 }
 
-// kRows weight rows from m on times kTokens tokens, from token `n` on. The rows share the loads of the tokens.
-// Meanwhile the next rows are fetched: the processor's own prefetcher stops at every page and at the end of every row.
+// kRows weight rows from m on times kTokens tokens, from token `n` on. The rows share the loads of
+// the tokens. Meanwhile the next rows are fetched: the processor's own prefetcher stops at every
+// page and at the end of every row.
 template <class Weights, size_t kTokens, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t n) {
   const float* x = call.x + n * call.depth;
@@ -52,7 +55,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t n) {
     for (size_t r = 0; r < kRows; ++r) {
       const __m256 weights = load_weights(m + r, k);
 #pragma GCC unroll 3
-      for (size_t t = 0; t < kTokens; ++t) sums[r][t] = _mm256_fmadd_ps(weights, tokens[t], sums[r][t]);
+      for (size_t t = 0; t < kTokens; ++t)
+        sums[r][t] = _mm256_fmadd_ps(weights, tokens[t], sums[r][t]);
     }
   };
   size_t k = 0;
@@ -60,22 +64,26 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t n) {
     if (k * Weights::kBytes % kCacheLine == 0) {
 #pragma GCC unroll 4
       for (size_t r = 0; r < kRows; ++r) {
-        _mm_prefetch(call.weight + (m + kRows + r) * call.row_bytes + k * Weights::kBytes, _MM_HINT_T0);
+        _mm_prefetch(call.weight + (m + kRows + r) * call.row_bytes + k * Weights::kBytes,
+                     _MM_HINT_T0);
       }
     }
-    add(k, [&](size_t row, size_t at) { return Weights::load(call, row, at); },
+    add(
+        k, [&](size_t row, size_t at) { return Weights::load(call, row, at); },
         [](const float* at) { return _mm256_loadu_ps(at); });
   }
   if (k < call.depth) {
     const size_t rest = call.depth - k;
-    add(k, [&](size_t row, size_t at) { return Weights::load(call, row, at, rest); },
+    add(
+        k, [&](size_t row, size_t at) { return Weights::load(call, row, at, rest); },
         [rest](const float* at) { return load_tokens(at, rest); });
   }
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
     const float bias = call.bias == nullptr ? 0.0f : call.bias[m + r];
 #pragma GCC unroll 3
-    for (size_t t = 0; t < kTokens; ++t) call.y[(n + t) * call.rows + m + r] = sum_of(sums[r][t]) + bias;
+    for (size_t t = 0; t < kTokens; ++t)
+      call.y[(n + t) * call.rows + m + r] = sum_of(sums[r][t]) + bias;
   }
 }
 
@@ -117,7 +125,8 @@ void transpose(__m256 (&r)[8]) {
   for (int i = 0; i < 8; ++i) r[i] = t[i];
 }
 
-// Widens rows [m, m + 16) and columns [k, k + depth) of the weight into panel[k][16]; rows from `end` on are zero.
+// Widens rows [m, m + 16) and columns [k, k + depth) of the weight into panel[k][16]; rows from
+// `end` on are zero.
 template <class Weights>
 void pack(const LinearCall& call, size_t m, size_t end, size_t k, size_t depth, float* panel) {
   for (size_t half = 0; half < kPanel; half += kLanes) {
@@ -139,8 +148,8 @@ void pack(const LinearCall& call, size_t m, size_t end, size_t k, size_t depth, 
   }
 }
 
-// y[t][0..16) = start + Σk x[k][t] · panel[k][0..16), where start is the bias at the first block of columns and
-// what y holds at the later ones.
+// y[t][0..16) = start + Σk x[k][t] · panel[k][0..16), where start is the bias at the first block of
+// columns and what y holds at the later ones.
 struct Tile {
   const float* x;  // [depth][kWidth]
   const float* panel;

@@ -1,11 +1,12 @@
 // Linear with AVX-512, for any Arithmetic, which says what one of the 16 lanes of a register holds:
 //
 //   static constexpr size_t kLaneBytes;                        weight bytes that become one lane
-//   static __m512 load(const unsigned char* address);          16 lanes of weights, from any address
-//   static __m512 load(const unsigned char* address, size_t bytes);  the same of `bytes` bytes, then zeros
-//   static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
+//   static __m512 load(const unsigned char* address);          16 lanes of weights, from any
+//   address static __m512 load(const unsigned char* address, size_t bytes);  the same of `bytes`
+//   bytes, then zeros static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
 //
-// Weights come from Stored<Arithmetic>, or from a class that has the same members and makes its lanes otherwise.
+// Weights come from Stored<Arithmetic>, or from a class that has the same members and makes its
+// lanes otherwise.
 //
 // Included by files that are compiled with AVX-512 alone: everything is in an anonymous namespace
 // (CMakeLists.txt says why).
@@ -20,9 +21,10 @@ namespace {
 
 constexpr size_t kLanes = 16;
 constexpr size_t kPanel = 2 * kLanes;  // weight rows that a tile multiplies together
-constexpr size_t kTileWidth = 14;      // tokens: 14 × 2 sums, 2 weights and 1 token fill 31 of 32 registers
+constexpr size_t kTileWidth =
+    14;  // tokens: 14 × 2 sums, 2 weights and 1 token fill 31 of 32 registers
 constexpr size_t kCacheLine = 64;
-constexpr size_t kAhead = 512;  // bytes of each row to prefetch
+constexpr size_t kAhead = 512;        // bytes of each row to prefetch
 constexpr size_t kVectorTokens = 24;  // beyond, the blocked product is the faster
 
 constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -46,9 +48,10 @@ struct Stored {
   }
 };
 
-// kRows weight rows, from m on and `step` rows apart, times kTokens tokens from `first_token` on. The rows share the
-// loads of the tokens, which together no longer fit the first-level cache, and each is a stream of its own from memory:
-// a single one would wait at the start of every page, where the processor's own prefetcher stops.
+// kRows weight rows, from m on and `step` rows apart, times kTokens tokens from `first_token` on.
+// The rows share the loads of the tokens, which together no longer fit the first-level cache, and
+// each is a stream of its own from memory: a single one would wait at the start of every page,
+// where the processor's own prefetcher stops.
 template <class Arithmetic, class Weights, size_t kTokens, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t first_token) {
   const float* x = call.x + first_token * call.lanes;
@@ -68,7 +71,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
     for (size_t n = 0; n < kTokens; ++n) {
       const __m512 token = _mm512_maskz_loadu_ps(mask, x + n * call.lanes + lane);
 #pragma GCC unroll 8
-      for (size_t r = 0; r < kRows; ++r) sums[r][n] = Arithmetic::multiply_add(weights[r], token, sums[r][n]);
+      for (size_t r = 0; r < kRows; ++r)
+        sums[r][n] = Arithmetic::multiply_add(weights[r], token, sums[r][n]);
     }
   };
   const size_t full_lanes = call.row_bytes / Weights::kLaneBytes;
@@ -77,20 +81,23 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
     if (lane * Weights::kLaneBytes % kCacheLine == 0) {
 #pragma GCC unroll 8
       for (size_t r = 0; r < kRows; ++r) {
-        _mm_prefetch(rows + r * step * call.row_bytes + lane * Weights::kLaneBytes + kAhead, _MM_HINT_T0);
+        _mm_prefetch(rows + r * step * call.row_bytes + lane * Weights::kLaneBytes + kAhead,
+                     _MM_HINT_T0);
       }
     }
     add(lane, 0xffff, [&](size_t row, size_t at) { return Weights::load(call, row, at); });
   }
   if (lane < call.lanes) {
-    add(lane, first(call.lanes - lane), [&](size_t row, size_t at) { return Weights::load_rest(call, row, at); });
+    add(lane, first(call.lanes - lane),
+        [&](size_t row, size_t at) { return Weights::load_rest(call, row, at); });
   }
 #pragma GCC unroll 8
   for (size_t r = 0; r < kRows; ++r) {
     const size_t row = m + r * step;
     const float bias = call.bias == nullptr ? 0.0f : call.bias[row];
 #pragma GCC unroll 8
-    for (size_t n = 0; n < kTokens; ++n) y[n * call.rows + row] = _mm512_reduce_add_ps(sums[r][n]) + bias;
+    for (size_t n = 0; n < kTokens; ++n)
+      y[n * call.rows + row] = _mm512_reduce_add_ps(sums[r][n]) + bias;
   }
 }
 
@@ -109,7 +116,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t n, 
   }
 }
 
-// kStreams rows side by side, and up to eight tokens at a time; for the later ones the rows are still in the cache.
+// kStreams rows side by side, and up to eight tokens at a time; for the later ones the rows are
+// still in the cache.
 template <class Arithmetic, class Weights, size_t kStreams>
 void rows_side_by_side(const LinearCall& call, size_t begin, size_t end) {
   const size_t groups = (call.tokens + 7) / 8;
@@ -120,18 +128,22 @@ void rows_side_by_side(const LinearCall& call, size_t begin, size_t end) {
     }
   };
   const size_t step = (end - begin) / kStreams;
-  for (size_t m = begin; m < begin + step; ++m) times_all(rows_times_tokens<Arithmetic, Weights, kStreams>, m, step);
-  for (size_t m = begin + kStreams * step; m < end; ++m) times_all(rows_times_tokens<Arithmetic, Weights, 1>, m, 1);
+  for (size_t m = begin; m < begin + step; ++m)
+    times_all(rows_times_tokens<Arithmetic, Weights, kStreams>, m, step);
+  for (size_t m = begin + kStreams * step; m < end; ++m)
+    times_all(rows_times_tokens<Arithmetic, Weights, 1>, m, 1);
 }
 
 template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
   // As many rows as there are registers for their sums.
-  if (call.tokens <= 2) return rows_side_by_side<Arithmetic, Weights, kVectorRows>(call, begin, end);
+  if (call.tokens <= 2)
+    return rows_side_by_side<Arithmetic, Weights, kVectorRows>(call, begin, end);
   rows_side_by_side<Arithmetic, Weights, kVectorRows / 2>(call, begin, end);
 }
 
-// Transposes 16 rows of 16 floats: pairs of rows, then pairs of pairs, then quarters of the registers.
+// Transposes 16 rows of 16 floats: pairs of rows, then pairs of pairs, then quarters of the
+// registers.
 void transpose(__m512 (&r)[16]) {
   __m512 t[16];
   for (int i = 0; i < 16; i += 2) {
@@ -147,7 +159,8 @@ void transpose(__m512 (&r)[16]) {
   }
   // Now quarter q of r[4g + c] holds column 4q + c of rows 4g to 4g + 3.
   for (int c = 0; c < 4; ++c) {
-    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x44), b = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xee);
+    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x44),
+                 b = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xee);
     const __m512 d = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x44);
     const __m512 e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xee);
     t[c] = _mm512_shuffle_f32x4(a, d, 0x88);
@@ -158,8 +171,9 @@ void transpose(__m512 (&r)[16]) {
   for (int i = 0; i < 16; ++i) r[i] = t[i];
 }
 
-// Puts rows [m, m + 32) and lanes [lane, lane + count) of the weight into panel[lane][32]; rows from `end` on are
-// zero. Fetches the lanes of the next block, which lie too far apart for the processor's own prefetcher.
+// Puts rows [m, m + 32) and lanes [lane, lane + count) of the weight into panel[lane][32]; rows
+// from `end` on are zero. Fetches the lanes of the next block, which lie too far apart for the
+// processor's own prefetcher.
 template <class Weights>
 void pack(const LinearCall& call, size_t m, size_t end, size_t lane, size_t count, float* panel) {
   for (size_t half = 0; half < kPanel; half += kLanes) {
@@ -172,7 +186,9 @@ void pack(const LinearCall& call, size_t m, size_t end, size_t lane, size_t coun
         if (row >= end) continue;
         square[i] = Weights::load_rest(call, row, lane + at);
         if (offset % kCacheLine != 0) continue;
-        _mm_prefetch(call.weight + row * call.row_bytes + offset + kBlockLanes * Weights::kLaneBytes, _MM_HINT_T1);
+        _mm_prefetch(
+            call.weight + row * call.row_bytes + offset + kBlockLanes * Weights::kLaneBytes,
+            _MM_HINT_T1);
       }
       transpose(square);
       for (size_t i = 0; i < least(kLanes, count - at); ++i) {
@@ -182,8 +198,8 @@ void pack(const LinearCall& call, size_t m, size_t end, size_t lane, size_t coun
   }
 }
 
-// y[t][0..32) = start + Σ x[lane][t] · panel[lane][0..32) over the lanes, where start is the bias at the first block
-// and what y holds at the later ones.
+// y[t][0..32) = start + Σ x[lane][t] · panel[lane][0..32) over the lanes, where start is the bias
+// at the first block and what y holds at the later ones.
 struct Tile {
   const float* x;  // [lanes][kWidth]
   const float* panel;
@@ -251,7 +267,8 @@ constexpr Multiply kMultiply[kTileWidth + 1] = {
 template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
                      float* panels) noexcept {
-  for (size_t lane = 0; lane < call.lanes || lane == 0; lane += kBlockLanes) {  // once even where there is none
+  for (size_t lane = 0; lane < call.lanes || lane == 0;
+       lane += kBlockLanes) {  // once even where there is none
     const size_t lanes = least(kBlockLanes, call.lanes - lane);
     for (size_t m = begin; m < end; m += kPanel) {
       pack<Weights>(call, m, end, lane, lanes, panels + (m - begin) * kBlockLanes);
@@ -259,10 +276,12 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
     for (size_t tile = 0; tile < tiles.count; ++tile) {
       const size_t token = tile * tiles.width;
       for (size_t m = begin; m < end; m += kPanel) {
-        kMultiply<Arithmetic>[tiles.width]({
-            tiles.packed + (tile * call.lanes + lane) * tiles.width, panels + (m - begin) * kBlockLanes, lanes,
-            call.bias == nullptr ? nullptr : call.bias + m, call.y + token * call.rows + m, call.rows,
-            least(tiles.width, call.tokens - token), least(kPanel, end - m), lane == 0});
+        kMultiply<Arithmetic>[tiles.width]({tiles.packed + (tile * call.lanes + lane) * tiles.width,
+                                            panels + (m - begin) * kBlockLanes, lanes,
+                                            call.bias == nullptr ? nullptr : call.bias + m,
+                                            call.y + token * call.rows + m, call.rows,
+                                            least(tiles.width, call.tokens - token),
+                                            least(kPanel, end - m), lane == 0});
       }
     }
   }

@@ -1,4 +1,5 @@
-// Linear on tokens rounded to bfloat16, with the dot products of AVX-512 BF16: two products to a lane, sums in float32.
+// Linear on tokens rounded to bfloat16, with the dot products of AVX-512 BF16: two products to a
+// lane, sums in float32.
 #include "linear/linear_avx512.h"
 
 namespace gptoss {

@@ -11,7 +11,8 @@ namespace {
 template <class T>
 float weight_at(const WeightColumns& columns, size_t k, size_t column) {
   T weight;
-  std::memcpy(&weight, columns.first + k * columns.row_bytes + column * sizeof weight, sizeof weight);
+  std::memcpy(&weight, columns.first + k * columns.row_bytes + column * sizeof weight,
+              sizeof weight);
   return widen(weight);
 }
 

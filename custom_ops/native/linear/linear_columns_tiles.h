@@ -1,8 +1,8 @@
 // Weights by columns, written once for the vector widths.
 //
-// `V` is a vector type of kLanes floats with load(address, T), which widens, zero, broadcast, add_product, store and
-// store_some. Included by files that are compiled for one level, each with a V of its own in an anonymous namespace:
-// so every copy of this code stays in its file.
+// `V` is a vector type of kLanes floats with load(address, T), which widens, zero, broadcast,
+// add_product, store and store_some. Included by files that are compiled for one level, each with a
+// V of its own in an anonymous namespace: so every copy of this code stays in its file.
 #pragma once
 
 #include "attention/attention.h"  // Float16, BFloat16
@@ -19,11 +19,13 @@ struct ColumnTiles {
   static constexpr size_t kCacheLine = 64;
   static constexpr size_t kSums = 6144;  // floats: 24 KB
 
-  static void multiply(const WeightColumns& columns, const TokenRows& tokens, float* out, size_t stride) {
+  static void multiply(const WeightColumns& columns, const TokenRows& tokens, float* out,
+                       size_t stride) {
     size_t t = 0;
     if (tokens.count > kFewColumnTokens) {
       for (; t + V::kTokens <= tokens.count; t += V::kTokens) {
-        multiply_columns<V::kTokens>(columns, tokens.x + t * tokens.stride, tokens.stride, out + t * stride, stride);
+        multiply_columns<V::kTokens>(columns, tokens.x + t * tokens.stride, tokens.stride,
+                                     out + t * stride, stride);
       }
     }
     const float* x = tokens.x + t * tokens.stride;
@@ -42,11 +44,12 @@ struct ColumnTiles {
     }
   }
 
-  // A few tokens: weights are read once, row after row, for some columns at a time, whose sums the first-level cache
-  // holds. Each row is a stream of its own from memory: a single one would wait at the start of every page, where the
-  // processor's own prefetcher stops.
+  // A few tokens: weights are read once, row after row, for some columns at a time, whose sums the
+  // first-level cache holds. Each row is a stream of its own from memory: a single one would wait
+  // at the start of every page, where the processor's own prefetcher stops.
   template <size_t tokens>
-  static void sum_rows(const WeightColumns& columns, const float* x, size_t x_stride, float* out, size_t stride) {
+  static void sum_rows(const WeightColumns& columns, const float* x, size_t x_stride, float* out,
+                       size_t stride) {
     constexpr size_t kMost = kSums / tokens / V::kLanes * V::kLanes - V::kLanes;
     const size_t blocks = (columns.count + kMost - 1) / kMost;
     const size_t share = blocks == 0 ? 0 : (columns.count + blocks - 1) / blocks;
@@ -54,12 +57,16 @@ struct ColumnTiles {
     const size_t step = columns.width / kStreams;
     for (size_t c = 0; c < columns.count; c += width) {
       const size_t count = columns.count - c < width ? columns.count - c : width;
-      const WeightColumns block{columns.first + c * sizeof(T), columns.row_bytes, count, columns.width};
+      const WeightColumns block{columns.first + c * sizeof(T), columns.row_bytes, count,
+                                columns.width};
       alignas(kCacheLine) float sums[kSums];
-      const Sums all{sums, width + V::kLanes};  // an odd distance: else tokens may share a set of the cache
+      const Sums all{
+          sums, width + V::kLanes};  // an odd distance: else tokens may share a set of the cache
       for (size_t i = 0; i < tokens * all.stride; ++i) sums[i] = 0;
-      for (size_t k = 0; k < step; ++k) add_rows<tokens, kStreams>(block, k, step, x, x_stride, all);
-      for (size_t k = kStreams * step; k < block.width; ++k) add_rows<tokens, 1>(block, k, 1, x, x_stride, all);
+      for (size_t k = 0; k < step; ++k)
+        add_rows<tokens, kStreams>(block, k, step, x, x_stride, all);
+      for (size_t k = kStreams * step; k < block.width; ++k)
+        add_rows<tokens, 1>(block, k, 1, x, x_stride, all);
       for (size_t t = 0; t < tokens; ++t) {
         for (size_t i = 0; i < count; ++i) out[t * stride + c + i] = sums[t * all.stride + i];
       }
@@ -73,14 +80,15 @@ struct ColumnTiles {
 
   // Adds the products of `streams` rows, from k on and `step` rows apart.
   template <size_t tokens, size_t streams>
-  static void add_rows(const WeightColumns& columns, size_t k, size_t step, const float* x, size_t x_stride,
-                       const Sums& sums) {
+  static void add_rows(const WeightColumns& columns, size_t k, size_t step, const float* x,
+                       size_t x_stride, const Sums& sums) {
     const std::byte* rows[streams];
     Vector values[tokens][streams];
 #pragma GCC unroll 8  // these loops are unrolled to keep what they can in registers
     for (size_t s = 0; s < streams; ++s) {
       rows[s] = columns.first + (k + s * step) * columns.row_bytes;
-      for (size_t t = 0; t < tokens; ++t) values[t][s] = V::broadcast(x[t * x_stride + k + s * step]);
+      for (size_t t = 0; t < tokens; ++t)
+        values[t][s] = V::broadcast(x[t * x_stride + k + s * step]);
     }
     for (size_t c = 0; c < columns.count; c += V::kLanes) {
       const size_t lanes = columns.count - c < V::kLanes ? columns.count - c : V::kLanes;
@@ -104,8 +112,8 @@ struct ColumnTiles {
 
   // Several tokens share pieces of every row.
   template <size_t tokens>
-  static void multiply_columns(const WeightColumns& columns, const float* x, size_t x_stride, float* out,
-                               size_t stride) {
+  static void multiply_columns(const WeightColumns& columns, const float* x, size_t x_stride,
+                               float* out, size_t stride) {
     size_t c = 0;
     for (; c + V::kVectors * V::kLanes <= columns.count; c += V::kVectors * V::kLanes) {
       multiply_tile<tokens, V::kVectors>(columns, c, V::kLanes, x, x_stride, out, stride);
@@ -113,13 +121,14 @@ struct ColumnTiles {
     for (; c + V::kLanes <= columns.count; c += V::kLanes) {
       multiply_tile<tokens, 1>(columns, c, V::kLanes, x, x_stride, out, stride);
     }
-    if (c < columns.count) multiply_tile<tokens, 1>(columns, c, columns.count - c, x, x_stride, out, stride);
+    if (c < columns.count)
+      multiply_tile<tokens, 1>(columns, c, columns.count - c, x, x_stride, out, stride);
   }
 
   // The first `lanes` lanes of each vector are columns.
   template <size_t tokens, size_t vectors>
-  static void multiply_tile(const WeightColumns& columns, size_t c, size_t lanes, const float* x, size_t x_stride,
-                            float* out, size_t stride) {
+  static void multiply_tile(const WeightColumns& columns, size_t c, size_t lanes, const float* x,
+                            size_t x_stride, float* out, size_t stride) {
     Vector sums[tokens][vectors];
     for (size_t t = 0; t < tokens; ++t) {
       for (size_t v = 0; v < vectors; ++v) sums[t][v] = V::zero();
@@ -127,21 +136,25 @@ struct ColumnTiles {
     const std::byte* row = columns.first + c * sizeof(T);
     for (size_t k = 0; k < columns.width; ++k, row += columns.row_bytes) {
       Vector weights[vectors];
-      for (size_t v = 0; v < vectors; ++v) weights[v] = load(row + v * V::kLanes * sizeof(T), lanes);
+      for (size_t v = 0; v < vectors; ++v)
+        weights[v] = load(row + v * V::kLanes * sizeof(T), lanes);
       for (size_t t = 0; t < tokens; ++t) {
         const Vector value = V::broadcast(x[t * x_stride + k]);
-        for (size_t v = 0; v < vectors; ++v) sums[t][v] = V::add_product(sums[t][v], value, weights[v]);
+        for (size_t v = 0; v < vectors; ++v)
+          sums[t][v] = V::add_product(sums[t][v], value, weights[v]);
       }
     }
     for (size_t t = 0; t < tokens; ++t) {
-      for (size_t v = 0; v < vectors; ++v) store(out + t * stride + c + v * V::kLanes, sums[t][v], lanes);
+      for (size_t v = 0; v < vectors; ++v)
+        store(out + t * stride + c + v * V::kLanes, sums[t][v], lanes);
     }
   }
 
   static Vector load(const std::byte* address, size_t lanes) {
     if (lanes == V::kLanes) return V::load(address, T{});
     T some[V::kLanes] = {};
-    for (size_t i = 0; i < lanes * sizeof(T); ++i) reinterpret_cast<std::byte*>(some)[i] = address[i];
+    for (size_t i = 0; i < lanes * sizeof(T); ++i)
+      reinterpret_cast<std::byte*>(some)[i] = address[i];
     return V::load(reinterpret_cast<const std::byte*>(some), T{});
   }
 

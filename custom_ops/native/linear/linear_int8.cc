@@ -10,7 +10,8 @@ enum { kX, kWeight, kScales, kBias };
 void check_scales(const Context& context, size_t rows, size_t depth) {
   if (depth % kScaleBlock != 0) {
     const Shape x = context.shape(kX);
-    context.reject(kX, "shape " + describe(x), "(N, K) with K a multiple of " + std::to_string(kScaleBlock));
+    context.reject(kX, "shape " + describe(x),
+                   "(N, K) with K a multiple of " + std::to_string(kScaleBlock));
   }
   const Shape found = context.shape(kScales);
   const Shape expected = {static_cast<int64_t>(rows), static_cast<int64_t>(depth / kScaleBlock)};

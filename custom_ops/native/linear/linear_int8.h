@@ -1,9 +1,11 @@
-// LinearInt8(x float (N,K), weight int8 (M,K), scales float (M,K/32), bias float (M) optional) -> output float (N,M),
-// output = x · (weight · scales)ᵀ + bias, where a scale multiplies 32 neighbours of a row.
+// LinearInt8(x float (N,K), weight int8 (M,K), scales float (M,K/32), bias float (M) optional) ->
+// output float (N,M), output = x · (weight · scales)ᵀ + bias, where a scale multiplies 32
+// neighbours of a row.
 //
-// The weight is read where it lies. Activation mode exact keeps float32's 24 bits, bf16 rounds x to bfloat16, int8 to
-// 8 bits with one scale for each 32 values. Where AMX multiplies many tokens, its operands are bfloat16: mode exact
-// gives weight times scale two terms as it does x, the others one, and int8 is there the same as bf16.
+// The weight is read where it lies. Activation mode exact keeps float32's 24 bits, bf16 rounds x to
+// bfloat16, int8 to 8 bits with one scale for each 32 values. Where AMX multiplies many tokens, its
+// operands are bfloat16: mode exact gives weight times scale two terms as it does x, the others
+// one, and int8 is there the same as bf16.
 #pragma once
 
 #include "machine/activations.h"
@@ -17,10 +19,11 @@ namespace gptoss {
 class LinearInt8 {
  public:
   static constexpr const char* kName = "LinearInt8";
-  static constexpr Port kInputs[] = {{"x", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
-                                     {"weight", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8},
-                                     {"scales", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
-                                     {"bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL}};
+  static constexpr Port kInputs[] = {
+      {"x", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+      {"weight", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8},
+      {"scales", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+      {"bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL}};
   static constexpr Port kOutputs[] = {{"output", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}};
 
   LinearInt8(const OrtApi&, const OrtKernelInfo&, Activations activations)

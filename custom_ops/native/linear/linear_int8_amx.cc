@@ -1,8 +1,9 @@
-// The blocked product of LinearInt8 with AMX: 16 × 16 sums of 32 products at a time, a block of weights to each row.
+// The blocked product of LinearInt8 with AMX: 16 × 16 sums of 32 products at a time, a block of
+// weights to each row.
 //
-// Tiles multiply bfloat16, so weight times scale is rounded to it: in modes bf16 and int8 to the nearest. In mode exact
-// it is split into the nearest and the nearest to what is left, as tokens are, and of the four products the smallest is
-// left out, 2^-18 of the largest.
+// Tiles multiply bfloat16, so weight times scale is rounded to it: in modes bf16 and int8 to the
+// nearest. In mode exact it is split into the nearest and the nearest to what is left, as tokens
+// are, and of the four products the smallest is left out, 2^-18 of the largest.
 #include "linear/linear_tiles.h"
 
 namespace gptoss {
@@ -10,7 +11,8 @@ namespace {
 
 constexpr size_t kTileFloats = kTileRows * kTileRows;
 
-// The panel holds blocks of columns, in each the terms, in each tiles of 16 rows: [columns / 32][terms][4][16][32].
+// The panel holds blocks of columns, in each the terms, in each tiles of 16 rows: [columns /
+// 32][terms][4][16][32].
 constexpr size_t kGroups = kBlockRows / kTileRows;
 template <size_t terms>
 constexpr size_t kPanelBlocks = kPanelFloats / (terms * kGroups * kTileFloats);
@@ -21,7 +23,8 @@ float* tile_of(float* panel, size_t block, size_t term, size_t group) {
 }
 
 __m512 widen(const unsigned char* address) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(address))));
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(address))));
 }
 
 // Two times 16 values as bfloat16, in order.
@@ -40,16 +43,18 @@ __m512 remainder(__m512 value, __m256i rounded) {
   return _mm512_maskz_sub_ps(mask, value, nearest);
 }
 
-// Rows [begin, end) and column blocks [first, first + count) as tiles; rows from `end` on are zero. Fetches the columns
-// that come next, which lie too far apart for the processor's own prefetcher.
+// Rows [begin, end) and column blocks [first, first + count) as tiles; rows from `end` on are zero.
+// Fetches the columns that come next, which lie too far apart for the processor's own prefetcher.
 template <size_t terms>
-void pack_rows(const LinearCall& call, size_t begin, size_t end, size_t first, size_t count, float* panel) {
+void pack_rows(const LinearCall& call, size_t begin, size_t end, size_t first, size_t count,
+               float* panel) {
   const size_t blocks = call.depth / kScaleBlock;
   for (size_t r = 0; r < kBlockRows; ++r) {
     const size_t group = r / kTileRows, place = r % kTileRows * kTileRows;
     if (begin + r >= end) {
       for (size_t i = 0; i < count * terms; ++i) {
-        _mm512_store_ps(tile_of<terms>(panel, i / terms, i % terms, group) + place, _mm512_setzero_ps());
+        _mm512_store_ps(tile_of<terms>(panel, i / terms, i % terms, group) + place,
+                        _mm512_setzero_ps());
       }
       continue;
     }
@@ -59,15 +64,18 @@ void pack_rows(const LinearCall& call, size_t begin, size_t end, size_t first, s
       const unsigned char* address = row + (first + i) * kScaleBlock;
       if (i % 2 == 0) _mm_prefetch(address + count * kScaleBlock, _MM_HINT_T1);
       float scale;
-      __builtin_memcpy(&scale, scales + (first + i) * sizeof scale, sizeof scale);  // the address may be odd
+      __builtin_memcpy(&scale, scales + (first + i) * sizeof scale,
+                       sizeof scale);  // the address may be odd
       const __m512 factor = _mm512_set1_ps(scale);
-      const __m512 low = _mm512_mul_ps(widen(address), factor), high = _mm512_mul_ps(widen(address + kLanes), factor);
+      const __m512 low = _mm512_mul_ps(widen(address), factor),
+                   high = _mm512_mul_ps(widen(address + kLanes), factor);
       const __m512i nearest = round_to_bf16(low, high);
       _mm512_store_si512(tile_of<terms>(panel, i, 0, group) + place, nearest);
       if constexpr (terms == 2) {
         const __m512 low_rest = remainder(low, _mm512_castsi512_si256(nearest));
         const __m512 high_rest = remainder(high, _mm512_extracti64x4_epi64(nearest, 1));
-        _mm512_store_si512(tile_of<terms>(panel, i, 1, group) + place, round_to_bf16(low_rest, high_rest));
+        _mm512_store_si512(tile_of<terms>(panel, i, 1, group) + place,
+                           round_to_bf16(low_rest, high_rest));
       }
     }
   }
@@ -146,7 +154,8 @@ void int8_blocked_product(const LinearCall& call, const TokenTiles& tiles, size_
                           float* panel) noexcept {
   const size_t blocks = call.depth / kScaleBlock;
   configure(tiles.width);
-  for (size_t first = 0; first < blocks || first == 0; first += kPanelBlocks<terms>) {  // once even where there is none
+  for (size_t first = 0; first < blocks || first == 0;
+       first += kPanelBlocks<terms>) {  // once even where there is none
     const size_t count = least(kPanelBlocks<terms>, blocks - first);
     pack_rows<terms>(call, begin, end, first, count, panel);
     settle_memory();
@@ -171,7 +180,8 @@ LinearKernels linear_int8_amx(Activations activations) {
   LinearKernels kernels = linear_int8_vnni(activations);
   kernels.blocked_product = exact ? int8_blocked_product<2> : int8_blocked_product<1>;
   kernels.blocked_format = exact ? TokenFormat::tile_pairs_of_two_terms : TokenFormat::tile_pairs;
-  kernels.vector_tokens = activations == Activations::int8 ? 12 : 8;  // beyond, tiles are the faster
+  kernels.vector_tokens =
+      activations == Activations::int8 ? 12 : 8;  // beyond, tiles are the faster
   kernels.tile_width = kTileRows;
   return kernels;
 }

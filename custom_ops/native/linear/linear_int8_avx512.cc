@@ -1,4 +1,5 @@
-// LinearInt8 with AVX-512: a weight is the integer times its scale in float32, as the definition rounds it.
+// LinearInt8 with AVX-512: a weight is the integer times its scale in float32, as the definition
+// rounds it.
 #include "linear/linear_avx512.h"
 
 namespace gptoss {
@@ -14,11 +15,15 @@ struct Scaled {
   static __m512 load(const LinearCall& call, size_t row, size_t k) {
     const auto* address = reinterpret_cast<const __m128i*>(call.weight + row * call.row_bytes + k);
     float scale;
-    __builtin_memcpy(&scale, call.scales + (row * (call.depth / kScaleBlock) + k / kScaleBlock) * sizeof scale,
-                     sizeof scale);  // the address may be odd
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(address))), _mm512_set1_ps(scale));
+    __builtin_memcpy(
+        &scale, call.scales + (row * (call.depth / kScaleBlock) + k / kScaleBlock) * sizeof scale,
+        sizeof scale);  // the address may be odd
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(address))),
+                         _mm512_set1_ps(scale));
   }
-  static __m512 load_rest(const LinearCall& call, size_t row, size_t k) { return load(call, row, k); }  // never fewer
+  static __m512 load_rest(const LinearCall& call, size_t row, size_t k) {
+    return load(call, row, k);
+  }  // never fewer
 };
 
 }  // namespace

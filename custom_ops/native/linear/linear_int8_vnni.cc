@@ -1,19 +1,22 @@
-// LinearInt8 times a few tokens with AVX-512 VNNI: eight-bit dot products, in one to three digits of a token.
+// LinearInt8 times a few tokens with AVX-512 VNNI: eight-bit dot products, in one to three digits
+// of a token.
 //
-// 32 values of a token become integers of a common scale, so that their product with a block of weights is one too.
-// Such an integer is written in signed digits of base 256, and each digit takes one pass of dot products over the
-// weights: one digit is mode int8; two hold bfloat16's eight bits 2^8 below the block's largest value; three are a
-// fixed point of 24 bits, what float32 has. Sums of a block are exact; blocks add up in float32.
+// 32 values of a token become integers of a common scale, so that their product with a block of
+// weights is one too. Such an integer is written in signed digits of base 256, and each digit takes
+// one pass of dot products over the weights: one digit is mode int8; two hold bfloat16's eight bits
+// 2^8 below the block's largest value; three are a fixed point of 24 bits, what float32 has. Sums
+// of a block are exact; blocks add up in float32.
 #include "machine/digits.h"
 #include "linear/linear_kernels.h"
 
 namespace gptoss {
 namespace {
 
-constexpr size_t kPair = 2;             // blocks whose weights fill a register
-constexpr size_t kRunBlocks = kLanes;   // blocks whose scales do
+constexpr size_t kPair = 2;            // blocks whose weights fill a register
+constexpr size_t kRunBlocks = kLanes;  // blocks whose scales do
 constexpr size_t kRunPairs = kRunBlocks / kPair;
-constexpr int kOffset = 128;  // added to weights, −127 … 127, because one side of a dot product is unsigned
+constexpr int kOffset =
+    128;  // added to weights, −127 … 127, because one side of a dot product is unsigned
 
 constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -25,11 +28,13 @@ constexpr size_t kParts = digits == 3 ? 2 : 1;
 template <size_t digits>
 struct alignas(64) Pair {
   int8_t values[digits][kPair * kScaleBlock];
-  // By part and block −128 · Σ values, which takes the offset back, in the first of its eight lanes; zero elsewhere.
+  // By part and block −128 · Σ values, which takes the offset back, in the first of its eight
+  // lanes; zero elsewhere.
   int32_t correction[kParts<digits>][kLanes];
 };
 
-// A token's values for sixteen blocks. A token is a row of these; what the last one lacks is never read.
+// A token's values for sixteen blocks. A token is a row of these; what the last one lacks is never
+// read.
 template <size_t digits>
 struct alignas(64) Run {
   Pair<digits> pairs[kRunPairs];
@@ -38,7 +43,9 @@ struct alignas(64) Run {
 
 // The largest integer of a block: of three digits the first is at most 127.
 template <size_t digits>
-constexpr float kLargest = digits == 1 ? 127.0f : digits == 2 ? 127.0f * 256 : 127.0f * 65536;
+constexpr float kLargest = digits == 1   ? 127.0f
+                           : digits == 2 ? 127.0f * 256
+                                         : 127.0f * 65536;
 
 template <size_t digits>
 size_t lanes(size_t depth) noexcept {
@@ -80,7 +87,8 @@ float pack_block(const float* x, Pair<digits>& pair, size_t block) {
 template <size_t digits>
 void pack(const float* x, size_t depth, float* out) noexcept {
   auto* runs = reinterpret_cast<Run<digits>*>(out);
-  __builtin_memset(out, 0, lanes<digits>(depth) * sizeof(float));  // a last pair may have but one block
+  __builtin_memset(out, 0,
+                   lanes<digits>(depth) * sizeof(float));  // a last pair may have but one block
   for (size_t block = 0; block < depth / kScaleBlock; ++block) {
     Run<digits>& run = runs[block / kRunBlocks];
     const size_t place = block % kRunBlocks;
@@ -88,17 +96,20 @@ void pack(const float* x, size_t depth, float* out) noexcept {
   }
 }
 
-// Dot products of two blocks of weights, offset to be unsigned, with a token, by lane and in float32.
+// Dot products of two blocks of weights, offset to be unsigned, with a token, by lane and in
+// float32.
 template <size_t digits>
 __m512 pair_dot(__m512i weights, const Pair<digits>& pair) {
   const auto dot = [&](size_t digit, __m512i start) {
     return _mm512_dpbusd_epi32(start, weights, _mm512_load_si512(pair.values[digit]));
   };
   __m512i sum = dot(0, _mm512_load_si512(pair.correction[0]));
-  if constexpr (digits > 1) sum = _mm512_add_epi32(sum, _mm512_slli_epi32(dot(1, _mm512_setzero_si512()), 8));
+  if constexpr (digits > 1)
+    sum = _mm512_add_epi32(sum, _mm512_slli_epi32(dot(1, _mm512_setzero_si512()), 8));
   const __m512 low = _mm512_cvtepi32_ps(sum);
   if constexpr (digits < 3) return low;
-  const __m512 high = _mm512_cvtepi32_ps(dot(digits - 1, _mm512_load_si512(pair.correction[kParts<digits> - 1])));
+  const __m512 high =
+      _mm512_cvtepi32_ps(dot(digits - 1, _mm512_load_si512(pair.correction[kParts<digits> - 1])));
   return _mm512_fmadd_ps(high, _mm512_set1_ps(65536.0f), low);
 }
 
@@ -112,14 +123,15 @@ struct Spread {
 constexpr Spread spread() {
   Spread spread{};
   for (size_t pair = 0; pair < kRunPairs; ++pair) {
-    for (size_t lane = 0; lane < kLanes; ++lane) spread.lanes[pair][lane] = static_cast<int32_t>(2 * pair + lane / 8);
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      spread.lanes[pair][lane] = static_cast<int32_t>(2 * pair + lane / 8);
   }
   return spread;
 }
 constexpr Spread kSpread = spread();
 
-// kRows weight rows, from m on and `step` rows apart, times kTokens tokens from `first_token` on: each row is a stream
-// of its own from memory, as in linear_avx512.h.
+// kRows weight rows, from m on and `step` rows apart, times kTokens tokens from `first_token` on:
+// each row is a stream of its own from memory, as in linear_avx512.h.
 template <size_t digits, size_t kTokens, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t first_token) {
   const size_t blocks = call.depth / kScaleBlock, scale_bytes = blocks * sizeof(float);
@@ -139,7 +151,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
     __m512 both[kRows][kTokens];  // scales of weights times those of tokens
 #pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
-      const unsigned char* address = scales + r * step * scale_bytes + run * kRunBlocks * sizeof(float);
+      const unsigned char* address =
+          scales + r * step * scale_bytes + run * kRunBlocks * sizeof(float);
       _mm_prefetch(address + kScalesAhead, _MM_HINT_T0);
       const __m512 scale = _mm512_maskz_loadu_ps(mask, address);
 #pragma GCC unroll 4
@@ -154,7 +167,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
       for (size_t r = 0; r < kRows; ++r) {
         const unsigned char* address = rows + r * step * call.row_bytes + offset;
         _mm_prefetch(address + kAhead, _MM_HINT_T0);
-        const __m512i weights = _mm512_xor_si512(load(address), _mm512_set1_epi8(static_cast<char>(kOffset)));
+        const __m512i weights =
+            _mm512_xor_si512(load(address), _mm512_set1_epi8(static_cast<char>(kOffset)));
 #pragma GCC unroll 4
         for (size_t n = 0; n < kTokens; ++n) {
           const __m512 dot = pair_dot(weights, tokens[n * token_runs + run].pairs[pair]);
@@ -166,7 +180,9 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
       add(pair, [](const unsigned char* address) { return _mm512_loadu_si512(address); });
     }
     if (here % kPair != 0) {
-      add(here / kPair, [](const unsigned char* address) { return _mm512_maskz_loadu_epi8(0xffffffff, address); });
+      add(here / kPair, [](const unsigned char* address) {
+        return _mm512_maskz_loadu_epi8(0xffffffff, address);
+      });
     }
   }
 #pragma GCC unroll 4
@@ -185,7 +201,8 @@ template <size_t digits, size_t kRows>
 void rows_times_all_tokens(const LinearCall& call, size_t m, size_t step) {
   constexpr size_t kTokens = 4;  // more would not fit the registers
   size_t n = 0;
-  for (; n + kTokens <= call.tokens; n += kTokens) rows_times_tokens<digits, kTokens, kRows>(call, m, step, n);
+  for (; n + kTokens <= call.tokens; n += kTokens)
+    rows_times_tokens<digits, kTokens, kRows>(call, m, step, n);
   switch (call.tokens - n) {
     case 3: return rows_times_tokens<digits, 3, kRows>(call, m, step, n);
     case 2: return rows_times_tokens<digits, 2, kRows>(call, m, step, n);
@@ -197,13 +214,17 @@ template <size_t digits>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
   constexpr size_t kStreams = 4;
   const size_t step = (end - begin) / kStreams;
-  for (size_t m = begin; m < begin + step; ++m) rows_times_all_tokens<digits, kStreams>(call, m, step);
-  for (size_t m = begin + kStreams * step; m < end; ++m) rows_times_all_tokens<digits, 1>(call, m, 1);
+  for (size_t m = begin; m < begin + step; ++m)
+    rows_times_all_tokens<digits, kStreams>(call, m, step);
+  for (size_t m = begin + kStreams * step; m < end; ++m)
+    rows_times_all_tokens<digits, 1>(call, m, 1);
 }
 
 // The most tokens for which this is the faster, and not float32 panels.
 template <size_t digits>
-constexpr size_t kVectorTokens = digits == 1 ? 40 : digits == 2 ? 24 : 16;
+constexpr size_t kVectorTokens = digits == 1   ? 40
+                                 : digits == 2 ? 24
+                                               : 16;
 
 template <size_t digits>
 LinearKernels kernels() {

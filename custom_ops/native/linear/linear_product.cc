@@ -13,7 +13,8 @@
 namespace gptoss {
 namespace {
 
-constexpr size_t kPassTokens = 560;  // tokens gathered at a time: bounds the memory, 6 MB at K = 2880
+constexpr size_t kPassTokens =
+    560;  // tokens gathered at a time: bounds the memory, 6 MB at K = 2880
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -38,25 +39,30 @@ void pack_tile(const LinearCall& call, size_t tile, size_t width, float* packed)
 
 }  // namespace
 
-LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias, bool transposed) {
+LinearShapes check_linear_shapes(const Context& context, size_t x, size_t weight, size_t bias,
+                                 bool transposed) {
   const Shape tokens = context.shape(x), weights = context.shape(weight);
   const auto biases = context.input<float>(bias);
   if (tokens.size() != 2) context.reject(x, "shape " + describe(tokens), "rank 2 (N, K)");
   const int64_t depth = tokens[1];
   if (weights.size() != 2 || weights[transposed ? 0 : 1] != depth) {
     const std::string size = std::to_string(depth);
-    context.reject(weight, "shape " + describe(weights), transposed ? "(" + size + ", M)" : "(M, " + size + ")");
+    context.reject(weight, "shape " + describe(weights),
+                   transposed ? "(" + size + ", M)" : "(M, " + size + ")");
   }
   const int64_t rows = weights[transposed ? 1 : 0];
-  const bool has_bias = biases.data != nullptr || !biases.shape.empty();  // an empty tensor of ORT's has no address
-  if (has_bias && biases.shape != Shape{rows}) context.reject(bias, "shape " + describe(biases.shape), describe({rows}));
+  const bool has_bias =
+      biases.data != nullptr || !biases.shape.empty();  // an empty tensor of ORT's has no address
+  if (has_bias && biases.shape != Shape{rows})
+    context.reject(bias, "shape " + describe(biases.shape), describe({rows}));
   return {static_cast<size_t>(tokens[0]), static_cast<size_t>(depth), static_cast<size_t>(rows)};
 }
 
 void LinearProduct::compute(const Context& context, LinearCall call) const {
   if (call.tokens == 0 || call.rows == 0) return;
   std::vector<float> bias;
-  if (reinterpret_cast<uintptr_t>(call.bias) % alignof(float) != 0) {  // an initializer may lie anywhere in a file
+  if (reinterpret_cast<uintptr_t>(call.bias) % alignof(float) !=
+      0) {  // an initializer may lie anywhere in a file
     bias.resize(call.rows);
     std::memcpy(bias.data(), call.bias, call.rows * sizeof(float));
     call.bias = bias.data();
@@ -87,16 +93,16 @@ void LinearProduct::compute(const Context& context, LinearCall call) const {
 
 void LinearProduct::multiply_vectors(const Context& context, const LinearCall& call) const {
   const size_t scale_bytes = call.scales == nullptr ? 0 : call.depth / kScaleBlock * sizeof(float);
-  run_rows(context, call.rows, call.row_bytes + scale_bytes, kVectorRows, [&](size_t begin, size_t end) noexcept {
-    kernels_.matrix_vector(call, begin, end);
-  });
+  run_rows(context, call.rows, call.row_bytes + scale_bytes, kVectorRows,
+           [&](size_t begin, size_t end) noexcept { kernels_.matrix_vector(call, begin, end); });
 }
 
 void LinearProduct::multiply_blocks(const Context& context, const LinearCall& call) const {
   const size_t count = ceil_div(call.tokens, kernels_.tile_width);
   const size_t width = ceil_div(call.tokens, count);  // tiles of nearly equal width
   std::vector<float> packed(count * width * call.lanes);
-  context.parallel_for(count, [&](size_t tile) noexcept { pack_tile(call, tile, width, packed.data()); });
+  context.parallel_for(count,
+                       [&](size_t tile) noexcept { pack_tile(call, tile, width, packed.data()); });
 
   const TokenTiles tiles{packed.data(), width, count};
   context.parallel_for(ceil_div(call.rows, kBlockRows), [&](size_t block) noexcept {

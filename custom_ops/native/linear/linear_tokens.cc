@@ -28,7 +28,9 @@ float float_of(uint32_t bits) noexcept {
 float rounded(float value) noexcept { return float_of(uint32_t{bfloat16_bits(value)} << 16); }
 
 // Two values as bfloat16 in one lane.
-float pair(float a, float b) noexcept { return float_of(uint32_t{bfloat16_bits(b)} << 16 | bfloat16_bits(a)); }
+float pair(float a, float b) noexcept {
+  return float_of(uint32_t{bfloat16_bits(b)} << 16 | bfloat16_bits(a));
+}
 
 // What rounding took away; zero where that is not a number.
 float remainder(float value) noexcept {
@@ -49,7 +51,8 @@ size_t lanes_of(TokenFormat format, size_t depth) {
   }
 }
 
-void format_token(const float* x, size_t depth, TokenFormat format, Activations activations, float* lanes) noexcept {
+void format_token(const float* x, size_t depth, TokenFormat format, Activations activations,
+                  float* lanes) noexcept {
   if (format == TokenFormat::float32) return round_activations(activations, x, depth, lanes);
   const size_t count = lanes_of(format, depth);
   std::fill(lanes, lanes + count, 0.0f);
@@ -57,12 +60,13 @@ void format_token(const float* x, size_t depth, TokenFormat format, Activations 
   for (size_t k = 0; k < depth; k += 2) {
     const float a = x[k], b = k + 1 < depth ? x[k + 1] : 0.0f;
     lanes[k / 2] = pair(a, b);
-    if (format == TokenFormat::tile_pairs_of_two_terms) rest[k / 2] = pair(remainder(a), remainder(b));
+    if (format == TokenFormat::tile_pairs_of_two_terms)
+      rest[k / 2] = pair(remainder(a), remainder(b));
   }
 }
 
-void format_piece(const float* x, size_t first, size_t count, size_t depth, TokenFormat format, Activations activations,
-                  float* lanes, size_t stride) noexcept {
+void format_piece(const float* x, size_t first, size_t count, size_t depth, TokenFormat format,
+                  Activations activations, float* lanes, size_t stride) noexcept {
   if (format == TokenFormat::float32) {
     constexpr size_t kBlock = 32;
     for (size_t k = 0; k < count; k += kBlock) {

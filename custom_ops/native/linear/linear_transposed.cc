@@ -20,11 +20,13 @@ size_t rows_a_run(size_t depth, size_t row_bytes) {
   return ceil_div(std::max(share, ceil_div(kLeastBytes, row_bytes)), kUnit) * kUnit;
 }
 
-// The bias may be an initializer that lies anywhere in a mapped file, where no float pointer may be followed.
+// The bias may be an initializer that lies anywhere in a mapped file, where no float pointer may be
+// followed.
 float bias_at(const float* bias, size_t index) {
   if (bias == nullptr) return 0;
   float value;
-  std::memcpy(&value, reinterpret_cast<const std::byte*>(bias) + index * sizeof value, sizeof value);
+  std::memcpy(&value, reinterpret_cast<const std::byte*>(bias) + index * sizeof value,
+              sizeof value);
   return value;
 }
 
@@ -51,8 +53,9 @@ WeightColumns LinearTransposed::columns(const LinearCall& call, size_t first, si
   return {weight + first * bytes_of(type_), call.row_bytes, count, call.depth};
 }
 
-// Few tokens: a task multiplies a run of the weight's rows, at the speed of memory, and has sums of its own; then a task
-// adds up some of the sums. The runs and the order of the sums do not depend on the number of threads.
+// Few tokens: a task multiplies a run of the weight's rows, at the speed of memory, and has sums of
+// its own; then a task adds up some of the sums. The runs and the order of the sums do not depend
+// on the number of threads.
 void LinearTransposed::multiply_by_rows(const Context& context, const LinearCall& call) const {
   const size_t run = rows_a_run(call.depth, call.row_bytes);
   const size_t runs = std::max<size_t>(1, ceil_div(call.depth, run));

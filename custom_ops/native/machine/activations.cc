@@ -57,8 +57,8 @@ Activations activations_named(const std::string& name) {
     if (name == name_of(activations)) return activations;
     known += (known.empty() ? "" : ", ") + std::string(name_of(activations));
   }
-  throw Error(ORT_INVALID_ARGUMENT, std::string("gptoss_ops: session config entry '") + kEntry + "': found '" +
-                                        name + "', expected one of " + known);
+  throw Error(ORT_INVALID_ARGUMENT, std::string("gptoss_ops: session config entry '") + kEntry +
+                                        "': found '" + name + "', expected one of " + known);
 }
 
 Activations session_activations(const OrtApi& api, const OrtSessionOptions& options) {
@@ -76,14 +76,13 @@ Activations session_activations(const OrtApi& api, const OrtSessionOptions& opti
 void round_activations(Activations activations, const float* x, size_t count, float* out) noexcept {
   constexpr size_t kBlock = 32;
   switch (activations) {
-    case Activations::exact:
-      std::copy(x, x + count, out);
-      break;
+    case Activations::exact: std::copy(x, x + count, out); break;
     case Activations::bf16:
       for (size_t i = 0; i < count; ++i) out[i] = round_to_bf16(x[i]);
       break;
     case Activations::int8:
-      for (size_t i = 0; i < count; i += kBlock) round_to_int8(x + i, std::min(kBlock, count - i), out + i);
+      for (size_t i = 0; i < count; i += kBlock)
+        round_to_int8(x + i, std::min(kBlock, count - i), out + i);
       break;
   }
 }

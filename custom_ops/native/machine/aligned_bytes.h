@@ -18,7 +18,9 @@ class AlignedBytes {
 
  private:
   struct Free {
-    void operator()(std::byte* bytes) const noexcept { ::operator delete(bytes, std::align_val_t{kAlignment}); }
+    void operator()(std::byte* bytes) const noexcept {
+      ::operator delete(bytes, std::align_val_t{kAlignment});
+    }
   };
   std::unique_ptr<std::byte, Free> bytes_;
 };

@@ -1,6 +1,8 @@
-// What every kernel with AMX tells the processor of its eight tiles, and the compiler of the memory they touch.
+// What every kernel with AMX tells the processor of its eight tiles, and the compiler of the memory
+// they touch.
 //
-// Included by files that are compiled with AMX alone: everything is in an anonymous namespace (CMakeLists.txt says why).
+// Included by files that are compiled with AMX alone: everything is in an anonymous namespace
+// (CMakeLists.txt says why).
 #pragma once
 
 #include <immintrin.h>

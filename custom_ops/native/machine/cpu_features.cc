@@ -15,8 +15,9 @@ namespace gptoss {
 namespace {
 
 constexpr const char* kVariable = "GPTOSS_CPU_LEVEL";
-constexpr CpuLevel kLevels[] = {CpuLevel::scalar, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::avx512_vnni,
-                                CpuLevel::avx512_vbmi, CpuLevel::avx512_bf16, CpuLevel::amx};
+constexpr CpuLevel kLevels[] = {CpuLevel::scalar,      CpuLevel::avx2,        CpuLevel::avx512,
+                                CpuLevel::avx512_vnni, CpuLevel::avx512_vbmi, CpuLevel::avx512_bf16,
+                                CpuLevel::amx};
 
 std::string names_up_to(CpuLevel best) {
   std::string names;
@@ -39,10 +40,12 @@ std::string environment_variable(const char* name) {
 }
 
 #if defined(__x86_64__)
-// A process must ask Linux before it touches a tile register, since a context switch then saves 8 kB more.
+// A process must ask Linux before it touches a tile register, since a context switch then saves 8
+// kB more.
 bool may_use_tiles() noexcept {
 #if defined(__linux__)
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, in Linux 5.16 and later
+  constexpr long kRequestPermission =
+      0x1023;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, in Linux 5.16 and later
   constexpr long kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
@@ -68,9 +71,11 @@ const char* name_of(CpuLevel level) noexcept {
 
 CpuLevel detect_cpu_level() noexcept {
 #if defined(__x86_64__)
-  // The compiler's run-time check also asks the operating system whether it saves the wide registers.
+  // The compiler's run-time check also asks the operating system whether it saves the wide
+  // registers.
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+      !__builtin_cpu_supports("f16c")) {
     return CpuLevel::scalar;
   }
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
@@ -80,7 +85,8 @@ CpuLevel detect_cpu_level() noexcept {
   if (!__builtin_cpu_supports("avx512vnni")) return CpuLevel::avx512;
   if (!__builtin_cpu_supports("avx512vbmi")) return CpuLevel::avx512_vnni;
   if (!__builtin_cpu_supports("avx512bf16")) return CpuLevel::avx512_vbmi;
-  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") || !may_use_tiles()) {
+  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") ||
+      !may_use_tiles()) {
     return CpuLevel::avx512_bf16;
   }
   return CpuLevel::amx;
@@ -93,7 +99,8 @@ CpuLevel choose_cpu_level(const char* requested, CpuLevel best) {
   if (requested == nullptr || *requested == '\0') return best;
   const std::optional<CpuLevel> level = level_named(requested);
   if (level.has_value() && *level <= best) return *level;
-  throw Error(ORT_INVALID_ARGUMENT, std::string("gptoss_ops: ") + kVariable + ": found '" + requested +
+  throw Error(ORT_INVALID_ARGUMENT, std::string("gptoss_ops: ") + kVariable + ": found '" +
+                                        requested +
                                         "', expected a level of this CPU: " + names_up_to(best));
 }
 

@@ -3,7 +3,8 @@
 
 namespace gptoss {
 
-// Each level includes the ones before it. Every kernel has a scalar version; the others are chosen by level.
+// Each level includes the ones before it. Every kernel has a scalar version; the others are chosen
+// by level.
 enum class CpuLevel {
   scalar,
   avx2,         // AVX2, FMA and F16C
@@ -16,15 +17,16 @@ enum class CpuLevel {
 
 const char* name_of(CpuLevel level) noexcept;
 
-// The best level of this CPU and operating system. Asks Linux for the use of AMX tiles where the CPU has them.
+// The best level of this CPU and operating system. Asks Linux for the use of AMX tiles where the
+// CPU has them.
 CpuLevel detect_cpu_level() noexcept;
 
-// The level that `requested` names; null or "" asks for `best`. Throws Error for an unknown level and for one
-// above `best`.
+// The level that `requested` names; null or "" asks for `best`. Throws Error for an unknown level
+// and for one above `best`.
 CpuLevel choose_cpu_level(const char* requested, CpuLevel best);
 
-// The level in use: the best one, or what the environment variable GPTOSS_CPU_LEVEL asks for. The variable is
-// read at the first call; a value that cannot be honoured throws Error at every call.
+// The level in use: the best one, or what the environment variable GPTOSS_CPU_LEVEL asks for. The
+// variable is read at the first call; a value that cannot be honoured throws Error at every call.
 CpuLevel cpu_level();
 
 }  // namespace gptoss

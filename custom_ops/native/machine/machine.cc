@@ -1,7 +1,8 @@
-// The exported functions that measure the machine: threads that start together, and the loops they run.
+// The exported functions that measure the machine: threads that start together, and the loops they
+// run.
 //
-// They take the best instructions that the CPU has, whatever GPTOSS_CPU_LEVEL says: a lowered level does not lower
-// what the machine can do.
+// They take the best instructions that the CPU has, whatever GPTOSS_CPU_LEVEL says: a lowered level
+// does not lower what the machine can do.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -31,8 +32,8 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Runs `body` on every thread after all have arrived; returns the seconds from the first start to the last end, or
-// kFailed where the system does not give that many threads.
+// Runs `body` on every thread after all have arrived; returns the seconds from the first start to
+// the last end, or kFailed where the system does not give that many threads.
 template <class Body>
 double timed(int threads, const Body& body) {
   std::atomic<int> arrived{0};
@@ -56,7 +57,8 @@ double timed(int threads, const Body& body) {
   if (complete) run(0);
   for (std::thread& other : others) other.join();
   if (!complete) return kFailed;
-  return *std::max_element(ends.begin(), ends.end()) - *std::min_element(starts.begin(), starts.end());
+  return *std::max_element(ends.begin(), ends.end()) -
+         *std::min_element(starts.begin(), starts.end());
 }
 
 ReadLoop read_loop() {
@@ -75,7 +77,8 @@ ComputeLoop compute_loop([[maybe_unused]] std::string_view unit) {
   if (unit == "int8" && level >= CpuLevel::avx512_vnni) return compute_int8_avx512_vnni();
   if (unit == "bf16" && level >= CpuLevel::avx512_bf16) return compute_bf16_avx512();
   if (unit == "amx_bf16" && level >= CpuLevel::amx) return compute_bf16_amx();
-  if (unit == "amx_int8" && level >= CpuLevel::amx && __builtin_cpu_supports("amx-int8")) return compute_int8_amx();
+  if (unit == "amx_int8" && level >= CpuLevel::amx && __builtin_cpu_supports("amx-int8"))
+    return compute_int8_amx();
 #endif
   return {};
 }
@@ -83,7 +86,8 @@ ComputeLoop compute_loop([[maybe_unused]] std::string_view unit) {
 }  // namespace
 
 uint64_t read_scalar(const unsigned char* bytes, size_t count) noexcept {
-  using Word = uint64_t __attribute__((vector_size(16), aligned(1), may_alias));  // every 64-bit CPU has these
+  using Word = uint64_t
+      __attribute__((vector_size(16), aligned(1), may_alias));  // every 64-bit CPU has these
   return read_streams<Word>(bytes, count);
 }
 
@@ -94,8 +98,10 @@ double gptoss_machine_read(const void* bytes, size_t count, int threads) {
   if (threads < 1) return kFailed;
   const ReadLoop read = read_loop();
   const auto* start = static_cast<const unsigned char*>(bytes);
-  const size_t piece = std::clamp(count / (8 * static_cast<size_t>(threads)), kLeastPiece, kMostPiece);
-  std::atomic<size_t> next{0};  // whoever is free takes the next piece: one disturbed thread holds nobody up
+  const size_t piece =
+      std::clamp(count / (8 * static_cast<size_t>(threads)), kLeastPiece, kMostPiece);
+  std::atomic<size_t> next{
+      0};  // whoever is free takes the next piece: one disturbed thread holds nobody up
   return timed(threads, [&] {
     for (size_t begin = next.fetch_add(piece); begin < count; begin = next.fetch_add(piece)) {
       sink |= read(start + begin, std::min(piece, count - begin));
@@ -109,5 +115,6 @@ double gptoss_machine_compute(const char* unit, int threads) {
   const ComputeLoop loop = compute_loop(unit);
   if (loop.run == nullptr) return 0;
   const double seconds = timed(threads, [&] { sink |= loop.run(loop.steps); });
-  return seconds < 0 ? kFailed : static_cast<double>(loop.operations * loop.steps) * threads / seconds;
+  return seconds < 0 ? kFailed
+                     : static_cast<double>(loop.operations * loop.steps) * threads / seconds;
 }

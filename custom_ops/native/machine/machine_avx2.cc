@@ -15,7 +15,9 @@ uint64_t run_fma(uint64_t steps) noexcept {
 
 }  // namespace
 
-uint64_t read_avx2(const unsigned char* bytes, size_t count) noexcept { return read_streams<Word>(bytes, count); }
+uint64_t read_avx2(const unsigned char* bytes, size_t count) noexcept {
+  return read_streams<Word>(bytes, count);
+}
 
 ComputeLoop compute_fma_avx2() { return {run_fma, 2 * 8 * kChains, kChainSteps}; }
 

@@ -15,7 +15,9 @@ uint64_t run_fma(uint64_t steps) noexcept {
 
 }  // namespace
 
-uint64_t read_avx512(const unsigned char* bytes, size_t count) noexcept { return read_streams<Word>(bytes, count); }
+uint64_t read_avx512(const unsigned char* bytes, size_t count) noexcept {
+  return read_streams<Word>(bytes, count);
+}
 
 ComputeLoop compute_fma_avx512() { return {run_fma, 2 * 16 * kChains, kChainSteps}; }
 

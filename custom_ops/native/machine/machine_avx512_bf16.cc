@@ -8,7 +8,8 @@ namespace {
 
 uint64_t run_bf16(uint64_t steps) noexcept {
   const __m512bh x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.5f));
-  return chains(_mm512_setzero_ps(), steps, [=](__m512 sum) { return _mm512_dpbf16_ps(sum, x, x); });
+  return chains(_mm512_setzero_ps(), steps,
+                [=](__m512 sum) { return _mm512_dpbf16_ps(sum, x, x); });
 }
 
 }  // namespace

@@ -8,7 +8,8 @@ namespace {
 
 uint64_t run_int8(uint64_t steps) noexcept {
   const __m512i x = _mm512_set1_epi8(3);
-  return chains(_mm512_setzero_si512(), steps, [=](__m512i sum) { return _mm512_dpbusd_epi32(sum, x, x); });
+  return chains(_mm512_setzero_si512(), steps,
+                [=](__m512i sum) { return _mm512_dpbusd_epi32(sum, x, x); });
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// What the machine can do at most: loops that read memory, and loops of products that do not wait for each other.
+// What the machine can do at most: loops that read memory, and loops of products that do not wait
+// for each other.
 //
 // A loop returns a value that everything it did went into, so that no compiler drops it.
 #pragma once
@@ -10,7 +11,8 @@ namespace gptoss {
 
 using ReadLoop = uint64_t (*)(const unsigned char* bytes, size_t count) noexcept;
 
-// One kind of instruction: null `run` where there is none. A step is `operations` multiplications and additions.
+// One kind of instruction: null `run` where there is none. A step is `operations` multiplications
+// and additions.
 struct ComputeLoop {
   uint64_t (*run)(uint64_t steps) noexcept;
   uint64_t operations, steps;  // enough steps for some ten milliseconds
@@ -30,11 +32,12 @@ ComputeLoop compute_int8_amx();  // asks for more than CpuLevel::amx: the CPU fe
 
 namespace {
 
-// The hardware prefetches within a page of 4 KiB and learns anew in the next, so one stream of plain loads waits at
-// the start of every page. Several streams, each line asked for well before its load and across the page's end, do
-// not: half as fast again and more, on anonymous and on mapped memory. Twelve, because they divide no power of two:
-// streams a power of two apart would meet in the same few sets of the caches. More of them, longer turns or a longer
-// way ahead gain nothing.
+// The hardware prefetches within a page of 4 KiB and learns anew in the next, so one stream of
+// plain loads waits at the start of every page. Several streams, each line asked for well before
+// its load and across the page's end, do not: half as fast again and more, on anonymous and on
+// mapped memory. Twelve, because they divide no power of two: streams a power of two apart would
+// meet in the same few sets of the caches. More of them, longer turns or a longer way ahead gain
+// nothing.
 constexpr size_t kStreams = 12;
 constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
@@ -51,7 +54,8 @@ uint64_t read_streams(const unsigned char* bytes, size_t count) noexcept {
       const unsigned char* line = bytes + stream * part + i;
       __builtin_prefetch(line + kAhead);
 #pragma GCC unroll 4
-      for (size_t word = 0; word < kWords; ++word) sums[word] |= reinterpret_cast<const Word*>(line)[word];
+      for (size_t word = 0; word < kWords; ++word)
+        sums[word] |= reinterpret_cast<const Word*>(line)[word];
     }
   }
   uint64_t all = 0;
@@ -66,15 +70,17 @@ constexpr uint64_t kChains = 10;
 constexpr uint64_t kChainSteps = 4'000'000;
 
 #if defined(__x86_64__)
-// Ten chains of instructions, more than any processor has under way at once. Spelled out: an array of sums would
-// live in memory, and its loads and stores would be what is measured.
+// Ten chains of instructions, more than any processor has under way at once. Spelled out: an array
+// of sums would live in memory, and its loads and stores would be what is measured.
 template <class Vector, class Step>
 uint64_t chains(Vector zero, uint64_t steps, const Step& step) noexcept {
-  Vector a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero, i = zero, j = zero;
+  Vector a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero, i = zero,
+         j = zero;
   for (uint64_t done = 0; done < steps; ++done) {
     a = step(a), b = step(b), c = step(c), d = step(d), e = step(e);
     f = step(f), g = step(g), h = step(h), i = step(i), j = step(j);
-    __asm__ volatile("" ::"v"(a), "v"(b), "v"(c), "v"(d), "v"(e), "v"(f), "v"(g), "v"(h), "v"(i), "v"(j));
+    __asm__ volatile("" ::"v"(a), "v"(b), "v"(c), "v"(d), "v"(e), "v"(f), "v"(g), "v"(h), "v"(i),
+                     "v"(j));
   }
   return static_cast<uint64_t>((a + b + c + d + e + f + g + h + i + j)[0]);
 }

@@ -8,9 +8,11 @@
 
 namespace gptoss {
 
-// The products behind `count` activations, and their biases, each null or at any address of a mapped file.
+// The products behind `count` activations, and their biases, each null or at any address of a
+// mapped file.
 struct GateUp {
-  float* gate;    // the activations take the place of the first `count`. Interleaved: pairs of gate and up
+  float* gate;  // the activations take the place of the first `count`. Interleaved: pairs of gate
+                // and up
   const float* up;  // of gates and ups that are apart
   const std::byte* gate_bias;
   const std::byte* up_bias;

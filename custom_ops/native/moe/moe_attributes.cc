@@ -42,7 +42,8 @@ std::string MoEAttributes::spelled(const char* legend) const {
   return text;
 }
 
-MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, const char* op, bool layouts) {
+MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, const char* op,
+                                  bool layouts) {
   const NodeAttributes attributes(api, info, op);
   const int64_t top_k = attributes.integer("top_k");
   if (top_k < 1) attributes.reject("top_k", std::to_string(top_k), "at least 1");
@@ -50,7 +51,8 @@ MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, 
   activation.function = read_function(attributes);
   activation.alpha = finite(attributes, "alpha", attributes.number("alpha"));
   activation.limit = attributes.number("limit");
-  if (!(activation.limit >= 0)) attributes.reject("limit", std::to_string(activation.limit), "at least 0");
+  if (!(activation.limit >= 0))
+    attributes.reject("limit", std::to_string(activation.limit), "at least 0");
   activation.beta = finite(attributes, "beta", attributes.number("beta", 1.0f));
   activation.interleaved = !layouts || attributes.flag("interleaved", true);
   return {static_cast<size_t>(top_k), attributes.flag("normalize", true), activation};

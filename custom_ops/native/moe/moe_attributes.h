@@ -16,7 +16,8 @@ struct ExpertActivation {
   float alpha;       // of swiglu alone, as what follows: gain inside the sigmoid,
   float limit;       // clamp of gate (above) and up (both sides), ∞ clamps nothing,
   float beta;        // added to up,
-  bool interleaved;  // even rows of gate_up are gates and odd ones ups; or else gates come first, then ups
+  bool interleaved;  // even rows of gate_up are gates and odd ones ups; or else gates come first,
+                     // then ups
 
   bool gated() const noexcept { return function == ExpertFunction::swiglu; }
   // Rows of gate_up for one row of the expert's width: gate and up, or one alone.
@@ -32,8 +33,9 @@ struct MoEAttributes {
   std::string spelled(const char* legend) const;
 };
 
-// Throws Error that names `op` where one is missing or senseless. `interleaved` is read where `layouts` says that the
-// operator has it.
-MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, const char* op, bool layouts);
+// Throws Error that names `op` where one is missing or senseless. `interleaved` is read where
+// `layouts` says that the operator has it.
+MoEAttributes read_moe_attributes(const OrtApi& api, const OrtKernelInfo& info, const char* op,
+                                  bool layouts);
 
 }  // namespace gptoss

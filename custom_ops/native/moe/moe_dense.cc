@@ -13,16 +13,17 @@ void DenseColumns::pack(const float* x, size_t first, size_t count, const TokenP
   round_activations(activations_, x, count, token + first);
 }
 
-void DenseColumns::multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte*,
-                            float* out, size_t stride) const noexcept {
+void DenseColumns::multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens,
+                            std::byte*, float* out, size_t stride) const noexcept {
   const size_t bytes = bytes_of(weights_.type);
   const std::byte* column = weights_.first + expert * weights_.bytes_of_expert() + first * bytes;
   const float* x = reinterpret_cast<const float*>(tokens.data) + tokens.first * weights_.width;
-  multiply_({column, weights_.outputs * bytes, outputs, weights_.width}, {x, weights_.width, tokens.count}, out, stride);
+  multiply_({column, weights_.outputs * bytes, outputs, weights_.width},
+            {x, weights_.width, tokens.count}, out, stride);
 }
 
-DenseRows::DenseRows(const LinearKernels& kernels, Activations activations, const DenseWeights& weights,
-                     size_t outputs_per_task)
+DenseRows::DenseRows(const LinearKernels& kernels, Activations activations,
+                     const DenseWeights& weights, size_t outputs_per_task)
     : kernels_(kernels),
       activations_(activations),
       weights_(weights),
@@ -44,24 +45,28 @@ size_t DenseRows::tile_width(size_t tokens) const noexcept {
   return (tokens + tiles - 1) / tiles;
 }
 
-// The tokens of a small group lie one after another; those of a large one are gathered in tiles (TokenTiles).
+// The tokens of a small group lie one after another; those of a large one are gathered in tiles
+// (TokenTiles).
 void DenseRows::pack(const float* x, size_t first, size_t count, const TokenPlace& place,
                      std::byte* packed) const noexcept {
   float* group = reinterpret_cast<float*>(packed) + place.first * lanes_;
   if (few(place.count)) {
     float* token = group + place.index * vector_lanes_;
-    return format_piece(x, first, count, weights_.width, kernels_.vector_format, activations_, token, 1);
+    return format_piece(x, first, count, weights_.width, kernels_.vector_format, activations_,
+                        token, 1);
   }
   const size_t width = tile_width(place.count);
   float* token = group + place.index / width * width * blocked_lanes_ + place.index % width;
-  format_piece(x, first, count, weights_.width, kernels_.blocked_format, activations_, token, width);
+  format_piece(x, first, count, weights_.width, kernels_.blocked_format, activations_, token,
+               width);
 }
 
-void DenseRows::multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte* scratch,
-                         float* out, size_t stride) const noexcept {
+void DenseRows::multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens,
+                         std::byte* scratch, float* out, size_t stride) const noexcept {
   LinearCall call{};
   call.row_bytes = weights_.width * bytes_of(weights_.type);
-  const std::byte* row = weights_.first + expert * weights_.bytes_of_expert() + first * call.row_bytes;
+  const std::byte* row =
+      weights_.first + expert * weights_.bytes_of_expert() + first * call.row_bytes;
   call.weight = reinterpret_cast<const unsigned char*>(row);
   call.x = reinterpret_cast<const float*>(tokens.data) + tokens.first * lanes_;
   call.y = out;

@@ -33,9 +33,11 @@ Sizes checked_sizes(const Context& context, const MoEAttributes& moe, bool trans
   const int64_t rows = gate_up[transposed ? 1 : 2];
   const Sizes s{hidden[0], hidden[1], logits[1], rows / rows_each};
   expect_experts(context, kRouterLogits, logits, moe);
-  if (s.hidden == 0) context.reject(kHidden, "shape " + describe(hidden), "(N, Hd) with Hd at least 1");
+  if (s.hidden == 0)
+    context.reject(kHidden, "shape " + describe(hidden), "(N, Hd) with Hd at least 1");
   if (s.width == 0 || rows % rows_each != 0) {
-    context.reject(kGateUp, "shape " + describe(gate_up), moe.spelled(legend) + " with I at least 1");
+    context.reject(kGateUp, "shape " + describe(gate_up),
+                   moe.spelled(legend) + " with I at least 1");
   }
   const auto expect_weight = [&](size_t index, int64_t outputs, int64_t inputs, const char* names) {
     const Shape by_rows = {s.experts, outputs, inputs}, by_columns = {s.experts, inputs, outputs};
@@ -53,10 +55,12 @@ Sizes checked_sizes(const Context& context, const MoEAttributes& moe, bool trans
 size_t rows_per_task(const DenseWeights& weights, bool few, size_t groups) {
   constexpr size_t kUnit = 64, kRunsACore = 8;
   if (!few) return kUnit;
-  return rows_of_run(groups * weights.outputs, weights.width * bytes_of(weights.type), kUnit, kRunsACore);
+  return rows_of_run(groups * weights.outputs, weights.width * bytes_of(weights.type), kUnit,
+                     kRunsACore);
 }
 
-// Columns of weights: pieces of rows are read the faster the longer they are, but all cores want some.
+// Columns of weights: pieces of rows are read the faster the longer they are, but all cores want
+// some.
 size_t columns_per_task(const DenseWeights& weights, bool few, size_t groups) {
   constexpr size_t kLeast = 256, kTasksACore = 2;
   if (!few) return kLeast;
@@ -71,8 +75,8 @@ Activations mode_of_rows(Activations activations) {
 
 }  // namespace
 
-MoEDispatchCompute::MoEDispatchCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type,
-                                       Activations activations)
+MoEDispatchCompute::MoEDispatchCompute(const OrtApi& api, const OrtKernelInfo& info,
+                                       WeightType type, Activations activations)
     : attributes_(read_moe_attributes(api, info, kOp, true)),
       transposed_(NodeAttributes(api, info, kOp).flag("transposed", false)),
       type_(type),
@@ -85,22 +89,30 @@ void MoEDispatchCompute::compute(const Context& context) const {
   float* output = context.output<float>(0, {sizes.tokens, sizes.hidden});
   if (sizes.tokens == 0) return;
 
-  const Routing routing = route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
+  const Routing routing =
+      route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
   const auto tokens = static_cast<size_t>(sizes.tokens), hidden = static_cast<size_t>(sizes.hidden);
   const auto width = static_cast<size_t>(sizes.width);
   const size_t rows = attributes_.activation.rows_each() * width;
   const DenseWeights up{context.data<std::byte>(kGateUp), type_, rows, hidden};
   const DenseWeights down{context.data<std::byte>(kDown), type_, hidden, width};
   const auto run = [&](const Projection& gate_up, const Projection& back) {
-    const MoELayer layer{tokens, hidden, width, context.data<float>(kHidden),
-                         context.data<float>(kGateUpBias), context.data<float>(kDownBias), gate_up, back};
+    const MoELayer layer{tokens,
+                         hidden,
+                         width,
+                         context.data<float>(kHidden),
+                         context.data<float>(kGateUpBias),
+                         context.data<float>(kDownBias),
+                         gate_up,
+                         back};
     run_experts(context, layer, attributes_, routing, output);
   };
   const bool few = tokens <= kFewTokens;
   const size_t groups = routing.groups.size();
   if (transposed_) {
     const auto projection = [&](const DenseWeights& weights) {
-      return DenseRows(rows_, mode_of_rows(activations_), weights, rows_per_task(weights, few, groups));
+      return DenseRows(rows_, mode_of_rows(activations_), weights,
+                       rows_per_task(weights, few, groups));
     };
     return run(projection(up), projection(down));
   }

@@ -12,7 +12,8 @@ namespace gptoss {
 
 class MoEDispatchCompute {
  public:
-  MoEDispatchCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type, Activations activations);
+  MoEDispatchCompute(const OrtApi& api, const OrtKernelInfo& info, WeightType type,
+                     Activations activations);
   void compute(const Context& context) const;
 
  private:
@@ -44,6 +45,7 @@ class MoEDispatch : public MoEDispatchCompute {
 
 using MoEDispatchFloat32 = MoEDispatch<WeightType::float32, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT>;
 using MoEDispatchFloat16 = MoEDispatch<WeightType::float16, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16>;
-using MoEDispatchBFloat16 = MoEDispatch<WeightType::bfloat16, ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16>;
+using MoEDispatchBFloat16 =
+    MoEDispatch<WeightType::bfloat16, ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16>;
 
 }  // namespace gptoss

@@ -7,15 +7,24 @@
 namespace gptoss {
 namespace {
 
-enum { kHidden, kRouterLogits, kGateUpBlocks, kGateUpScales, kGateUpBias, kDownBlocks, kDownScales, kDownBias };
+enum {
+  kHidden,
+  kRouterLogits,
+  kGateUpBlocks,
+  kGateUpScales,
+  kGateUpBias,
+  kDownBlocks,
+  kDownScales,
+  kDownBias
+};
 
 // Outputs of a task with many tokens: two panels, and even shares of the work.
 constexpr size_t kManyOutputs = 64;
 
 class Mxfp4Projection final : public Projection {
  public:
-  Mxfp4Projection(const Mxfp4Kernel& kernel, size_t outputs_per_task, const uint8_t* blocks, const uint8_t* scales,
-                  size_t outputs, size_t width)
+  Mxfp4Projection(const Mxfp4Kernel& kernel, size_t outputs_per_task, const uint8_t* blocks,
+                  const uint8_t* scales, size_t outputs, size_t width)
       : kernel_(kernel),
         outputs_per_task_(outputs_per_task),
         blocks_(blocks),
@@ -24,8 +33,12 @@ class Mxfp4Projection final : public Projection {
         width_(width) {}
 
   size_t tile() const noexcept override { return kernel_.tile; }
-  size_t packed_bytes(size_t tokens) const noexcept override { return kernel_.packed_bytes(tokens, width_); }
-  size_t scratch_bytes(size_t tokens) const noexcept override { return kernel_.scratch_bytes(tokens, width_); }
+  size_t packed_bytes(size_t tokens) const noexcept override {
+    return kernel_.packed_bytes(tokens, width_);
+  }
+  size_t scratch_bytes(size_t tokens) const noexcept override {
+    return kernel_.scratch_bytes(tokens, width_);
+  }
   size_t outputs_per_task() const noexcept override { return outputs_per_task_; }
 
   void pack(const float* x, size_t first, size_t count, const TokenPlace& place,
@@ -33,11 +46,11 @@ class Mxfp4Projection final : public Projection {
     kernel_.pack(x, first, count, width_, place.first + place.index, packed);
   }
 
-  void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens, std::byte* scratch,
-                float* out, size_t stride) const noexcept override {
+  void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens,
+                std::byte* scratch, float* out, size_t stride) const noexcept override {
     const size_t block = (expert * outputs_ + first) * (width_ / kBlock);
-    kernel_.multiply({blocks_ + block * kBlockBytes, scales_ + block, outputs, width_}, tokens, scratch, out,
-                     stride);
+    kernel_.multiply({blocks_ + block * kBlockBytes, scales_ + block, outputs, width_}, tokens,
+                     scratch, out, stride);
   }
 
  private:
@@ -53,7 +66,8 @@ struct Sizes {
   int64_t tokens, hidden, experts, width;
 };
 
-// The sizes that hidden, router_logits and gate_up_scales state; every other input must agree with them.
+// The sizes that hidden, router_logits and gate_up_scales state; every other input must agree with
+// them.
 Sizes read_sizes(const Context& context, const MoEAttributes& moe) {
   const Shape hidden = context.shape(kHidden);
   const Shape logits = context.shape(kRouterLogits);
@@ -75,7 +89,8 @@ Sizes read_sizes(const Context& context, const MoEAttributes& moe) {
 }
 
 void check_shapes(const Context& context, const Sizes& s, const MoEAttributes& moe) {
-  const int64_t hidden_blocks = s.hidden / int64_t{kBlock}, width_blocks = s.width / int64_t{kBlock};
+  const int64_t hidden_blocks = s.hidden / int64_t{kBlock},
+                width_blocks = s.width / int64_t{kBlock};
   const int64_t rows = static_cast<int64_t>(moe.activation.rows_each()) * s.width;
   const auto expect = [&](size_t index, const Shape& expected, const char* legend) {
     expect_shape(context, index, expected, legend, moe);
@@ -92,8 +107,10 @@ void check_shapes(const Context& context, const Sizes& s, const MoEAttributes& m
 
 }  // namespace
 
-MoEDispatchMXFP4::MoEDispatchMXFP4(const OrtApi& api, const OrtKernelInfo& info, Activations activations)
-    : attributes_(read_moe_attributes(api, info, kName, false)), kernels_(mxfp4_kernels(activations, cpu_level())) {}
+MoEDispatchMXFP4::MoEDispatchMXFP4(const OrtApi& api, const OrtKernelInfo& info,
+                                   Activations activations)
+    : attributes_(read_moe_attributes(api, info, kName, false)),
+      kernels_(mxfp4_kernels(activations, cpu_level())) {}
 
 void MoEDispatchMXFP4::compute(const Context& context) const {
   const Sizes sizes = read_sizes(context, attributes_);
@@ -101,23 +118,29 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
   float* output = context.output<float>(0, {sizes.tokens, sizes.hidden});
   if (sizes.tokens == 0) return;
 
-  const Routing routing = route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
+  const Routing routing =
+      route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
   const auto tokens = static_cast<size_t>(sizes.tokens), hidden = static_cast<size_t>(sizes.hidden);
   const auto width = static_cast<size_t>(sizes.width);
   const bool few = tokens <= kFewTokens;
   const Mxfp4Kernel& kernel = few ? *kernels_.few : *kernels_.many;
   const auto task = [&](size_t outputs, size_t inputs) {
     const size_t row_bytes = inputs / kBlock * (kBlockBytes + 1);
-    constexpr size_t kRunsACore = 8;  // all are of one length: more than a few, so that the cores end together
-    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kManyOutputs, kRunsACore) : kManyOutputs;
+    constexpr size_t kRunsACore =
+        8;  // all are of one length: more than a few, so that the cores end together
+    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kManyOutputs, kRunsACore)
+               : kManyOutputs;
   };
   const auto bytes = [&](size_t index) { return context.data<uint8_t>(index); };
   const auto floats = [&](size_t index) { return context.data<float>(index); };
   const size_t rows = attributes_.activation.rows_each() * width;
-  const Mxfp4Projection gate_up(kernel, task(rows, hidden), bytes(kGateUpBlocks), bytes(kGateUpScales), rows, hidden);
-  const Mxfp4Projection down(kernel, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales), hidden, width);
-  const MoELayer layer{tokens, hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias), gate_up,
-                       down};
+  const Mxfp4Projection gate_up(kernel, task(rows, hidden), bytes(kGateUpBlocks),
+                                bytes(kGateUpScales), rows, hidden);
+  const Mxfp4Projection down(kernel, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales),
+                             hidden, width);
+  const MoELayer layer{
+      tokens,  hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias),
+      gate_up, down};
   run_experts(context, layer, attributes_, routing, output);
 }
 

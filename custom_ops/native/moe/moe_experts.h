@@ -9,7 +9,8 @@
 
 namespace gptoss {
 
-constexpr size_t kFewTokens = 8;  // up to here a call is decoding: each weight meets one token or two
+constexpr size_t kFewTokens =
+    8;  // up to here a call is decoding: each weight meets one token or two
 
 // Pointers are to whole tensors: N tokens, Hd hidden size, E experts, I expert width.
 struct MoELayer {

@@ -1,4 +1,5 @@
-// One of the two weights of every expert, whatever its layout: y = x · Wᵀ for some of an expert's outputs.
+// One of the two weights of every expert, whatever its layout: y = x · Wᵀ for some of an expert's
+// outputs.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,8 @@ class Projection {
  public:
   virtual ~Projection() = default;
 
-  // As in Mxfp4Kernel; `outputs` of any expert, from `first` on, written to out[t · stride + output − first].
+  // As in Mxfp4Kernel; `outputs` of any expert, from `first` on, written to out[t · stride + output
+  // − first].
   virtual size_t tile() const noexcept = 0;
   virtual size_t packed_bytes(size_t tokens) const noexcept = 0;
   virtual void pack(const float* x, size_t first, size_t count, const TokenPlace& place,
@@ -27,7 +29,8 @@ class Projection {
   virtual void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens,
                         std::byte* scratch, float* out, size_t stride) const noexcept = 0;
 
-  // Outputs that one task computes: a multiple of 64, so that a task's activations fill blocks of 32.
+  // Outputs that one task computes: a multiple of 64, so that a task's activations fill blocks
+  // of 32.
   virtual size_t outputs_per_task() const noexcept = 0;
 };
 

@@ -5,8 +5,8 @@
 namespace gptoss {
 namespace {
 
-// Writes the experts of the top_k largest logits, largest first. Inserting in the order of experts, and only
-// before strictly smaller ones, keeps ties in that order.
+// Writes the experts of the top_k largest logits, largest first. Inserting in the order of experts,
+// and only before strictly smaller ones, keeps ties in that order.
 void choose(const float* logits, size_t experts, size_t top_k, size_t* chosen) {
   size_t held = 0;
   for (size_t expert = 0; expert < experts; ++expert) {
@@ -20,7 +20,8 @@ void choose(const float* logits, size_t experts, size_t top_k, size_t* chosen) {
 }
 
 // Writes the shares of the chosen experts, of which the first has the largest logit.
-void softmax(const float* logits, size_t experts, const size_t* chosen, size_t top_k, bool normalize, float* shares) {
+void softmax(const float* logits, size_t experts, const size_t* chosen, size_t top_k,
+             bool normalize, float* shares) {
   const float largest = logits[chosen[0]];
   float sum = 0;
   for (size_t i = 0; i < top_k; ++i) {
@@ -42,16 +43,19 @@ Routing route(const float* logits, size_t tokens, size_t experts, size_t top_k, 
   std::vector<size_t> begins(experts + 1);  // begins[e]: the first slot of expert e, once counted
   for (size_t token = 0; token < tokens; ++token) {
     choose(logits + token * experts, experts, top_k, &chosen[token * top_k]);
-    softmax(logits + token * experts, experts, &chosen[token * top_k], top_k, normalize, &shares[token * top_k]);
+    softmax(logits + token * experts, experts, &chosen[token * top_k], top_k, normalize,
+            &shares[token * top_k]);
     for (size_t i = 0; i < top_k; ++i) ++begins[chosen[token * top_k + i] + 1];
   }
   Routing routing;
   for (size_t expert = 0; expert < experts; ++expert) {
-    if (begins[expert + 1] > 0) routing.groups.push_back({expert, begins[expert], begins[expert + 1]});
+    if (begins[expert + 1] > 0)
+      routing.groups.push_back({expert, begins[expert], begins[expert + 1]});
     begins[expert + 1] += begins[expert];
   }
   routing.slots.resize(tokens * top_k);
-  for (size_t i = 0; i < tokens * top_k; ++i) routing.slots[begins[chosen[i]]++] = {i / top_k, shares[i]};
+  for (size_t i = 0; i < tokens * top_k; ++i)
+    routing.slots[begins[chosen[i]]++] = {i / top_k, shares[i]};
   return routing;
 }
 

@@ -24,8 +24,9 @@ struct Routing {
   std::vector<ExpertGroup> groups;  // by expert; only experts that some token chose
 };
 
-// logits (tokens, experts), none of them NaN, and 1 ≤ top_k ≤ experts. Ties go to the lower expert, as ONNX TopK.
-// Shares are a softmax over the chosen logits where `normalize`, else those of the softmax over all experts.
+// logits (tokens, experts), none of them NaN, and 1 ≤ top_k ≤ experts. Ties go to the lower expert,
+// as ONNX TopK. Shares are a softmax over the chosen logits where `normalize`, else those of the
+// softmax over all experts.
 Routing route(const float* logits, size_t tokens, size_t experts, size_t top_k, bool normalize);
 
 }  // namespace gptoss

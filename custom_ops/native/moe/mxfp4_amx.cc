@@ -1,26 +1,29 @@
 // MXFP4 times many tokens with AMX: 16 × 16 products of bfloat16 at a time, for prefill.
 //
-// A weight, its scale included, is exact in bfloat16. An activation is one bfloat16, or in mode exact two: the
-// nearest and the nearest to what is left. Weights are the left operand, whose tiles are rows as they come, so that
-// only tokens need the interleaving of the right operand, once. Sums are float32.
+// A weight, its scale included, is exact in bfloat16. An activation is one bfloat16, or in mode
+// exact two: the nearest and the nearest to what is left. Weights are the left operand, whose tiles
+// are rows as they come, so that only tokens need the interleaving of the right operand, once. Sums
+// are float32.
 #include "machine/amx_tiles.h"
 #include "moe/mxfp4.h"
 
 namespace gptoss {
 namespace {
 
-constexpr size_t kTile = 16;          // rows of weights, and tokens, of a tile
-constexpr size_t kTileBytes = 1024;   // 16 rows of 64 bytes: a block's weights, or pairs of a block for 16 tokens
+constexpr size_t kTile = 16;  // rows of weights, and tokens, of a tile
+constexpr size_t kTileBytes =
+    1024;  // 16 rows of 64 bytes: a block's weights, or pairs of a block for 16 tokens
 constexpr size_t kPanelRows = 2 * kTile;
-constexpr size_t kPanelBlocks = 16;   // 32 kB of decoded weights, for the first-level cache
+constexpr size_t kPanelBlocks = 16;  // 32 kB of decoded weights, for the first-level cache
 
-// Products with scales outside could be subnormal or infinite, which AMX does not compute as float32 does.
+// Products with scales outside could be subnormal or infinite, which AMX does not compute as
+// float32 does.
 constexpr uint8_t kLowestScale = 32, kHighestScale = 222;
 
 size_t tiles_of(size_t tokens) { return (tokens + kTile - 1) / kTile; }
 
-// By tile of 16 tokens, block and term: the block's 16 pairs of values, each for 16 tokens. The 16 values that meet
-// low nibbles come before the 16 that meet high ones.
+// By tile of 16 tokens, block and term: the block's 16 pairs of values, each for 16 tokens. The 16
+// values that meet low nibbles come before the 16 that meet high ones.
 template <size_t terms>
 size_t packed_bytes(size_t tokens, size_t width) {
   return tiles_of(tokens) * (width / kBlock) * terms * kTileBytes;
@@ -42,11 +45,14 @@ __m512i round_to_bf16(__m512 x) {
 }
 
 template <size_t terms>
-void pack(const float* x, size_t first, size_t count, size_t width, size_t token, std::byte* packed) {
+void pack(const float* x, size_t first, size_t count, size_t width, size_t token,
+          std::byte* packed) {
   const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  const __m512i pairs = _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 6);
-  std::byte* column = packed + token / kTile * tile_stride<terms>(width / kBlock) + token % kTile * sizeof(uint32_t);
+  const __m512i pairs =
+      _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 6);
+  std::byte* column = packed + token / kTile * tile_stride<terms>(width / kBlock) +
+                      token % kTile * sizeof(uint32_t);
   for (size_t i = 0; i < count; i += kBlock) {
     const __m512i a = _mm512_loadu_si512(x + i), b = _mm512_loadu_si512(x + i + kTile);
     __m512 low = _mm512_castsi512_ps(_mm512_permutex2var_epi32(a, even, b));
@@ -64,7 +70,8 @@ void pack(const float* x, size_t first, size_t count, size_t width, size_t token
   }
 }
 
-// What `multiply` keeps in the first-level cache: a panel's decoded weights, each tile in one piece.
+// What `multiply` keeps in the first-level cache: a panel's decoded weights, each tile in one
+// piece.
 struct alignas(kLineBytes) Panel {
   uint16_t weights[kPanelBlocks][kPanelRows][kBlock];
 };
@@ -74,9 +81,12 @@ struct alignas(kLineBytes) Sums {
   float halves[2][kTile][kTile];  // of the panel; by row and token
 };
 
-size_t scratch_bytes(size_t tokens, size_t) { return sizeof(Panel) + tiles_of(tokens) * sizeof(Sums); }
+size_t scratch_bytes(size_t tokens, size_t) {
+  return sizeof(Panel) + tiles_of(tokens) * sizeof(Sums);
+}
 
-// Bits of the levels in bfloat16, twice, since the permutation looks at five bits of a nibble's lane.
+// Bits of the levels in bfloat16, twice, since the permutation looks at five bits of a nibble's
+// lane.
 struct LevelBits {
   uint16_t lanes[32];
 };
@@ -90,7 +100,8 @@ constexpr LevelBits level_bits() {
       unsigned exponent = 127;
       for (; mantissa >= 2; mantissa /= 2) ++exponent;
       for (; mantissa < 1; mantissa *= 2) --exponent;
-      bits.lanes[lane] = static_cast<uint16_t>(exponent << 7 | static_cast<unsigned>((mantissa - 1) * 128));
+      bits.lanes[lane] =
+          static_cast<uint16_t>(exponent << 7 | static_cast<unsigned>((mantissa - 1) * 128));
     }
     if (nibble >= 8) bits.lanes[lane] = static_cast<uint16_t>(bits.lanes[lane] | 0x8000u);
   }
@@ -111,22 +122,25 @@ __m512i decode(const uint8_t* bytes, uint8_t scale) {
   const __m512i table = _mm512_loadu_si512(kLevelBits.lanes);
   const auto exponent = static_cast<short>((scale - 127) * 128);
   const __m512i scaled = _mm512_mask_add_epi16(table, kNotZero, table, _mm512_set1_epi16(exponent));
-  const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  const __m256i twice =
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
   const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
   return _mm512_permutexvar_epi16(_mm512_srlv_epi16(_mm512_cvtepu8_epi16(twice), halves), scaled);
 }
 
-// Decodes blocks [begin, end) of a panel's rows. Blocks with an unusual scale count as zero; the result has a bit for
-// each row that has one and is not zero anyway.
+// Decodes blocks [begin, end) of a panel's rows. Blocks with an unusual scale count as zero; the
+// result has a bit for each row that has one and is not zero anyway.
 uint32_t decode_panel(const Mxfp4Rows& rows, size_t first, size_t begin, size_t end, Panel& panel) {
   const size_t blocks = rows.width / kBlock;
   uint32_t unusual = 0;
   for (size_t r = 0; r < kPanelRows; ++r) {
     const uint8_t* scales = rows.scales + (first + r) * blocks;
     const uint8_t* bytes = rows.blocks + (first + r) * blocks * kBlockBytes;
-    // No hardware prefetcher follows pieces of rows: ask for the next panel's piece while this one is in use.
+    // No hardware prefetcher follows pieces of rows: ask for the next panel's piece while this one
+    // is in use.
     const uint8_t* ahead = bytes + (kPanelRows * blocks + begin) * kBlockBytes;
-    for (size_t i = 0; i < (end - begin) * kBlockBytes; i += kLineBytes) _mm_prefetch(ahead + i, _MM_HINT_T1);
+    for (size_t i = 0; i < (end - begin) * kBlockBytes; i += kLineBytes)
+      _mm_prefetch(ahead + i, _MM_HINT_T1);
     for (size_t block = begin; block < end; ++block) {
       const uint8_t scale = scales[block];
       __m512i weights = _mm512_setzero_si512();
@@ -141,9 +155,11 @@ uint32_t decode_panel(const Mxfp4Rows& rows, size_t first, size_t begin, size_t 
   return unusual;
 }
 
-// Adds the products of a panel's blocks to the sums of two tiles of tokens (tiles 0 to 3), or of one.
+// Adds the products of a panel's blocks to the sums of two tiles of tokens (tiles 0 to 3), or of
+// one.
 template <size_t terms, bool two>
-void multiply_tiles(const Panel& panel, size_t blocks, const std::byte* tokens, size_t stride, Sums* sums, bool begin) {
+void multiply_tiles(const Panel& panel, size_t blocks, const std::byte* tokens, size_t stride,
+                    Sums* sums, bool begin) {
   if (begin) {
     _tile_zero(0);
     _tile_zero(1);
@@ -178,17 +194,19 @@ void multiply_tiles(const Panel& panel, size_t blocks, const std::byte* tokens, 
 
 // One row against the packed tokens without AMX, for scales that bfloat16 does not hold.
 template <size_t terms>
-void multiply_unusual_row(const uint8_t* bytes, const uint8_t* scales, size_t blocks, const std::byte* packed,
-                          size_t tokens, float* out, size_t stride) {
+void multiply_unusual_row(const uint8_t* bytes, const uint8_t* scales, size_t blocks,
+                          const std::byte* packed, size_t tokens, float* out, size_t stride) {
   for (size_t t = 0; t < tokens; ++t) {
-    const std::byte* column = packed + t / kTile * tile_stride<terms>(blocks) + t % kTile * sizeof(uint32_t);
+    const std::byte* column =
+        packed + t / kTile * tile_stride<terms>(blocks) + t % kTile * sizeof(uint32_t);
     float sum = 0;
     for (size_t block = 0; block < blocks; ++block) {
       float partial = 0;
       for (size_t i = 0; i < kBlockBytes; ++i) {
         const uint8_t byte = bytes[block * kBlockBytes + i];
         for (size_t term = 0; term < terms; ++term) {
-          const std::byte* value = column + (block * terms + term) * kTileBytes + i / 2 * kLineBytes + i % 2 * 2;
+          const std::byte* value =
+              column + (block * terms + term) * kTileBytes + i / 2 * kLineBytes + i % 2 * 2;
           uint16_t bits[2];  // of the values that meet the low and the high nibble
           std::memcpy(&bits[0], value, sizeof bits[0]);
           std::memcpy(&bits[1], value + kTileBytes / 2, sizeof bits[1]);
@@ -207,8 +225,10 @@ void multiply_unusual_row(const uint8_t* bytes, const uint8_t* scales, size_t bl
 }
 
 template <size_t terms>
-void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memory, float* out, size_t stride) {
-  const size_t blocks = rows.width / kBlock, tiles = tiles_of(tokens.count), next = tile_stride<terms>(blocks);
+void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memory, float* out,
+              size_t stride) {
+  const size_t blocks = rows.width / kBlock, tiles = tiles_of(tokens.count),
+               next = tile_stride<terms>(blocks);
   const std::byte* packed = tokens.data + tokens.first / kTile * next;
   Panel& panel = *reinterpret_cast<Panel*>(memory);
   Sums* sums = reinterpret_cast<Sums*>(memory + sizeof(Panel));
@@ -223,28 +243,33 @@ void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memo
       const std::byte* first = packed + begin * terms * kTileBytes;
       size_t tile = 0;
       for (; tile + 2 <= tiles; tile += 2) {
-        multiply_tiles<terms, true>(panel, end - begin, first + tile * next, next, sums + tile, begin == 0);
+        multiply_tiles<terms, true>(panel, end - begin, first + tile * next, next, sums + tile,
+                                    begin == 0);
       }
       if (tile < tiles) {
-        multiply_tiles<terms, false>(panel, end - begin, first + tile * next, next, sums + tile, begin == 0);
+        multiply_tiles<terms, false>(panel, end - begin, first + tile * next, next, sums + tile,
+                                     begin == 0);
       }
       settle_memory();
     }
     for (size_t t = 0; t < tokens.count; ++t) {
       const Sums& tile = sums[t / kTile];
-      for (size_t i = 0; i < kPanelRows; ++i) out[t * stride + r + i] = tile.halves[i / kTile][i % kTile][t % kTile];
+      for (size_t i = 0; i < kPanelRows; ++i)
+        out[t * stride + r + i] = tile.halves[i / kTile][i % kTile][t % kTile];
     }
     for (size_t i = 0; i < kPanelRows; ++i) {
       if (!(unusual >> i & 1)) continue;
-      multiply_unusual_row<terms>(rows.blocks + (r + i) * blocks * kBlockBytes, rows.scales + (r + i) * blocks, blocks,
-                                  packed, tokens.count, out + r + i, stride);
+      multiply_unusual_row<terms>(rows.blocks + (r + i) * blocks * kBlockBytes,
+                                  rows.scales + (r + i) * blocks, blocks, packed, tokens.count,
+                                  out + r + i, stride);
     }
   }
   _tile_release();
 }
 
 template <size_t terms>
-constexpr Mxfp4Kernel kKernel = {kTile, packed_bytes<terms>, pack<terms>, scratch_bytes, multiply<terms>};
+constexpr Mxfp4Kernel kKernel = {kTile, packed_bytes<terms>, pack<terms>, scratch_bytes,
+                                 multiply<terms>};
 
 }  // namespace
 

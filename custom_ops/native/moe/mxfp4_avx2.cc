@@ -32,7 +32,8 @@ struct Avx2 {
   }
 
   static void levels(const uint8_t* bytes, Vector& low, Vector& high) {
-    const __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+    const __m256i lanes =
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
     low = level(lanes);
     high = level(_mm256_srli_epi32(lanes, 4));
   }
@@ -40,6 +41,8 @@ struct Avx2 {
 
 }  // namespace
 
-const Mxfp4Kernel& mxfp4_avx2(Activations activations) { return Mxfp4Float<Avx2>::kernel(activations); }
+const Mxfp4Kernel& mxfp4_avx2(Activations activations) {
+  return Mxfp4Float<Avx2>::kernel(activations);
+}
 
 }  // namespace gptoss

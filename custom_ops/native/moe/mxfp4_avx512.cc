@@ -1,4 +1,5 @@
-// MXFP4 times tokens with AVX-512 in float32: sixteen nibbles become levels with one permutation of a register.
+// MXFP4 times tokens with AVX-512 in float32: sixteen nibbles become levels with one permutation of
+// a register.
 #include <immintrin.h>
 
 #include "moe/mxfp4_float.h"
@@ -22,7 +23,8 @@ struct Avx512 {
   // A permutation looks at the low four bits of each lane only.
   static void levels(const uint8_t* bytes, Vector& low, Vector& high) {
     const Vector table = _mm512_loadu_ps(kLevels);
-    const __m512i lanes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+    const __m512i lanes =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
     low = _mm512_permutexvar_ps(lanes, table);
     high = _mm512_permutexvar_ps(_mm512_srli_epi32(lanes, 4), table);
   }
@@ -30,6 +32,8 @@ struct Avx512 {
 
 }  // namespace
 
-const Mxfp4Kernel& mxfp4_avx512(Activations activations) { return Mxfp4Float<Avx512>::kernel(activations); }
+const Mxfp4Kernel& mxfp4_avx512(Activations activations) {
+  return Mxfp4Float<Avx512>::kernel(activations);
+}
 
 }  // namespace gptoss

@@ -1,13 +1,15 @@
-// Activations as integers in digits of 8 bits, for kernels that multiply MXFP4 with eight-bit dot products.
+// Activations as integers in digits of 8 bits, for kernels that multiply MXFP4 with eight-bit dot
+// products.
 //
-// A level doubled is an integer, so a block's dot product is one too once its 32 activations are integers of a
-// common scale. Such an integer is written in signed digits of base 256, and each digit takes one pass of 8-bit
-// dot products over the decoded weights: one digit is mode int8; two hold bfloat16's eight bits 2^8 below the
-// block's largest value; three are a fixed point of 23 bits, finer than two terms of bfloat16 and cheaper.
-// Sums of a block are exact in int32; blocks add up in float32.
+// A level doubled is an integer, so a block's dot product is one too once its 32 activations are
+// integers of a common scale. Such an integer is written in signed digits of base 256, and each
+// digit takes one pass of 8-bit dot products over the decoded weights: one digit is mode int8; two
+// hold bfloat16's eight bits 2^8 below the block's largest value; three are a fixed point of 23
+// bits, finer than two terms of bfloat16 and cheaper. Sums of a block are exact in int32; blocks
+// add up in float32.
 //
-// Included by files that are compiled with AVX-512 alone: everything is in an anonymous namespace (CMakeLists.txt says
-// why).
+// Included by files that are compiled with AVX-512 alone: everything is in an anonymous namespace
+// (CMakeLists.txt says why).
 #pragma once
 
 #include "machine/digits.h"
@@ -17,7 +19,8 @@ namespace gptoss {
 namespace {
 
 constexpr size_t kQuad = 4;  // blocks whose low nibbles fill a register
-constexpr int kOffset = 12;  // added to doubled levels, −12 … 12, because one side of a dot product is unsigned
+constexpr int kOffset =
+    12;  // added to doubled levels, −12 … 12, because one side of a dot product is unsigned
 
 // By nibble, the doubled level and the offset.
 struct alignas(16) OffsetLevels {
@@ -36,22 +39,28 @@ constexpr OffsetLevels kOffsetLevels = offset_levels();
 
 // The same in each quarter of a register, for instructions that look up nibbles.
 __m512i level_table() {
-  return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(kOffsetLevels.bytes)));
+  return _mm512_broadcast_i32x4(
+      _mm_load_si128(reinterpret_cast<const __m128i*>(kOffsetLevels.bytes)));
 }
 
 // A token's values for four blocks, in the order in which weights meet them.
 template <size_t digits>
 struct alignas(64) Quad {
-  // The values that meet low nibbles, then those that meet high ones; the last digit first; 16 for each block.
+  // The values that meet low nibbles, then those that meet high ones; the last digit first; 16 for
+  // each block.
   int8_t values[2][digits][kQuad * kBlockBytes];
-  // By block −12 · Σ values, which takes the offset back, in the first of its four lanes; zero in the others.
+  // By block −12 · Σ values, which takes the offset back, in the first of its four lanes; zero in
+  // the others.
   int32_t correction[kLanes];
-  float scale[kLanes];  // by block, in its four lanes; includes the half that undoes the doubled levels
+  float scale[kLanes];  // by block, in its four lanes; includes the half that undoes the doubled
+                        // levels
 };
 
 // The largest integer of a block, so that 32 products of it with 12 fit in an int32.
 template <size_t digits>
-constexpr float kLargest = digits == 1 ? 127.0f : digits == 2 ? 127.0f * 256 : 4194304.0f;
+constexpr float kLargest = digits == 1   ? 127.0f
+                           : digits == 2 ? 127.0f * 256
+                                         : 4194304.0f;
 
 size_t quads_of(size_t width) { return (width / kBlock + kQuad - 1) / kQuad; }
 
@@ -68,7 +77,8 @@ void pack_block(const float* x, Quad<digits>& quad, size_t block) {
   store_digits(_mm512_permutex2var_epi32(first, even, second), quad.values[0], block * kBlockBytes);
   store_digits(_mm512_permutex2var_epi32(first, odd, second), quad.values[1], block * kBlockBytes);
   const int sum = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
-  _mm_store_si128(reinterpret_cast<__m128i*>(quad.correction + kQuad * block), _mm_setr_epi32(-kOffset * sum, 0, 0, 0));
+  _mm_store_si128(reinterpret_cast<__m128i*>(quad.correction + kQuad * block),
+                  _mm_setr_epi32(-kOffset * sum, 0, 0, 0));
   _mm_store_ps(quad.scale + kQuad * block, _mm_set1_ps(scale * 0.5f));
 }
 
@@ -86,14 +96,16 @@ void pack_nothing(Quad<digits>& quad, size_t block) {
 }
 
 template <size_t digits>
-void pack(const float* x, size_t first, size_t count, size_t width, size_t token, std::byte* packed) {
+void pack(const float* x, size_t first, size_t count, size_t width, size_t token,
+          std::byte* packed) {
   auto* quads = reinterpret_cast<Quad<digits>*>(packed) + token * quads_of(width);
   const size_t begin = first / kBlock, end = begin + count / kBlock;
   for (size_t block = begin; block < end; ++block) {
     pack_block(x + (block - begin) * kBlock, quads[block / kQuad], block % kQuad);
   }
   if (end != width / kBlock) return;
-  for (size_t block = end; block % kQuad != 0; ++block) pack_nothing(quads[block / kQuad], block % kQuad);
+  for (size_t block = end; block % kQuad != 0; ++block)
+    pack_nothing(quads[block / kQuad], block % kQuad);
 }
 
 }  // namespace

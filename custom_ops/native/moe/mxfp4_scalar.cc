@@ -8,7 +8,8 @@ namespace {
 size_t packed_bytes(size_t tokens, size_t width) { return tokens * width * sizeof(float); }
 
 template <Activations mode>
-void pack(const float* x, size_t first, size_t count, size_t width, size_t token, std::byte* packed) {
+void pack(const float* x, size_t first, size_t count, size_t width, size_t token,
+          std::byte* packed) {
   round_activations(mode, x, count, reinterpret_cast<float*>(packed) + token * width + first);
 }
 
@@ -28,7 +29,8 @@ float dot(const uint8_t* blocks, const uint8_t* scales, const float* x, size_t w
   return sum;
 }
 
-void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte*, float* out, size_t stride) {
+void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte*, float* out,
+              size_t stride) {
   const float* x = reinterpret_cast<const float*>(tokens.data) + tokens.first * rows.width;
   const size_t blocks = rows.width / kBlock;
   for (size_t r = 0; r < rows.count; ++r) {

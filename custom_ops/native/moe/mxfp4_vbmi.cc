@@ -1,14 +1,13 @@
-// MXFP4 with AVX-512 VNNI and VBMI: nibbles become levels by a permutation of 64 bytes, which looks at six bits of an
-// index. A table of four copies makes the upper two of no account, so that no nibble needs a mask.
+// MXFP4 with AVX-512 VNNI and VBMI: nibbles become levels by a permutation of 64 bytes, which looks
+// at six bits of an index. A table of four copies makes the upper two of no account, so that no
+// nibble needs a mask.
 #include "moe/mxfp4_vnni.h"
 
 namespace gptoss {
 namespace {
 
 struct Permute {
-  static __m512i low(__m512i bytes) {
-    return _mm512_permutexvar_epi8(bytes, level_table());
-  }
+  static __m512i low(__m512i bytes) { return _mm512_permutexvar_epi8(bytes, level_table()); }
   static __m512i high(__m512i bytes) { return low(_mm512_srli_epi16(bytes, 4)); }
 };
 

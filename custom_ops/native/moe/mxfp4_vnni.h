@@ -10,8 +10,10 @@ namespace gptoss {
 namespace {
 
 template <class Decode, size_t digits>
-void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scratch, float* out, size_t stride) {
-  const auto* quads = reinterpret_cast<const Quad<digits>*>(tokens.data) + tokens.first * quads_of(rows.width);
+void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scratch, float* out,
+              size_t stride) {
+  const auto* quads =
+      reinterpret_cast<const Quad<digits>*>(tokens.data) + tokens.first * quads_of(rows.width);
   switch (tokens.count) {
     case 0: return;
     case 1: return multiply_few<Decode, digits, 1>(rows, quads, out, stride);
@@ -19,12 +21,14 @@ void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scra
     case 3: return multiply_few<Decode, digits, 3>(rows, quads, out, stride);
     case 4: return multiply_few<Decode, digits, 4>(rows, quads, out, stride);
     default:
-      return multiply_many<Decode>(rows, quads, tokens.count, reinterpret_cast<PanelBlock*>(scratch), out, stride);
+      return multiply_many<Decode>(rows, quads, tokens.count,
+                                   reinterpret_cast<PanelBlock*>(scratch), out, stride);
   }
 }
 
 template <class Decode, size_t digits>
-constexpr Mxfp4Kernel kKernel = {1, packed_bytes<digits>, pack<digits>, scratch_bytes, multiply<Decode, digits>};
+constexpr Mxfp4Kernel kKernel = {1, packed_bytes<digits>, pack<digits>, scratch_bytes,
+                                 multiply<Decode, digits>};
 
 template <class Decode>
 const Mxfp4Kernel& kernel(Activations activations) {

@@ -26,28 +26,10 @@
 #include <thread>
 
 #include "gptoss.h"
+#include "print_json.h"
 
 using namespace gptoss;
 namespace fs = std::filesystem;
-
-static void print_json(const Json& json, const std::string& path) {
-  const std::string below = path.empty() ? "" : path + "/";
-  const size_t kind = json.value.index();
-  JsonText text;
-  if (const auto* truth = std::get_if<bool>(&json.value)) text = *truth;
-  if (const auto* integer = std::get_if<int64_t>(&json.value)) text = *integer;
-  if (const auto* real = std::get_if<double>(&json.value)) text = *real;
-  if (const auto* string = std::get_if<std::string>(&json.value)) text = *string;
-  if (const auto* array = std::get_if<Json::Array>(&json.value)) text = array->size();
-  if (const auto* object = std::get_if<Json::Object>(&json.value)) text = object->size();
-  std::cout << "[" << json_string(path) << ", " << kind << ", " << text.text << "]\n";
-  if (const auto* array = std::get_if<Json::Array>(&json.value)) {
-    for (size_t i = 0; i < array->size(); ++i) print_json((*array)[i], below + std::to_string(i));
-  }
-  if (const auto* object = std::get_if<Json::Object>(&json.value)) {
-    for (const auto& [key, value] : *object) print_json(value, below + key);
-  }
-}
 
 static Tokens ids_of(const std::string& text) {
   Tokens ids;
@@ -182,8 +164,10 @@ static void share_busy_cache(const Session& session, const Tokens& prompt, int64
       others.emplace_back([&, i] {
         start.wait();
         lines[i] = refusal_of([&] {
-          if (i % 2 == 0) session.forward(cache, prompt, {0});
-          else session.generate(cache, prompt, Sampling(), count);
+          if (i % 2 == 0)
+            session.forward(cache, prompt, {0});
+          else
+            session.generate(cache, prompt, Sampling(), count);
         });
       });
     }
@@ -282,17 +266,28 @@ static void print_text(const std::string& file) {
 
 int main(int, char** words) try {
   const std::string what = words[1];
-  if (what == "json") print_json(read_json(words[2]), "");
-  else if (what == "text") print_text(words[2]);
-  else if (what == "draw") draw(words + 2);
-  else if (what == "candidates") candidates(words + 2);
-  else if (what == "score") score(words + 2);
-  else if (what == "race") race(words + 2);
-  else if (what == "share") share(words + 2);
-  else if (what == "continue") continue_cache(words + 2);
-  else if (what == "changed") changed(words + 2);
-  else if (what == "forward") forward(words + 2);
-  else throw Error("probe: found " + what + ", expected one of those above");
+  if (what == "json")
+    print_json(read_json(words[2]), "");
+  else if (what == "text")
+    print_text(words[2]);
+  else if (what == "draw")
+    draw(words + 2);
+  else if (what == "candidates")
+    candidates(words + 2);
+  else if (what == "score")
+    score(words + 2);
+  else if (what == "race")
+    race(words + 2);
+  else if (what == "share")
+    share(words + 2);
+  else if (what == "continue")
+    continue_cache(words + 2);
+  else if (what == "changed")
+    changed(words + 2);
+  else if (what == "forward")
+    forward(words + 2);
+  else
+    throw Error("probe: found " + what + ", expected one of those above");
 } catch (const std::exception& error) {
   std::cerr << error_line(error) << "\n";
   return 2;
