@@ -3,8 +3,8 @@
 # archive:
 #   clients/cpp/fetch_onnxruntime.sh [FOLDER]          default: build/onnxruntime of this repository
 # The shared library is that of the Python package `onnxruntime` (installed for $PYTHON, default
-# python3, or else downloaded with pip). Python packages ship no headers: those are the official ones
-# inside an npm package.
+# python3, or else downloaded with pip). Python packages ship no headers: those are the official
+# ones inside an npm package.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
