@@ -55,9 +55,14 @@ class Fields:
         self._asked: set[str] = set()
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """Every key that was asked for, there or not, sorted."""
+        return tuple(sorted(self._asked))
+
+    @property
     def read(self) -> dict[str, Any]:
-        """Return the keys that were asked for, with the values they have, sorted by name."""
-        return {key: self.document[key] for key in sorted(self._asked) if key in self.document}
+        """Those of the keys asked for that are there, with their values, sorted by name."""
+        return {key: self.document[key] for key in self.asked if key in self.document}
 
     def value(self, key: str) -> Any:
         """Return the value of a key, whatever it is; None for a missing one."""

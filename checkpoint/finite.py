@@ -1,9 +1,11 @@
 """Look for weights that are not numbers: the first thing to rule out when two models disagree."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.progress import Progress
 
 CHUNK = 1 << 20  # elements looked at together: small enough to stay in cache
@@ -11,7 +13,7 @@ E8M0_NAN = 255
 _ALWAYS_FINITE = "_blocks"  # of MXFP4: every byte is two numbers
 
 
-def bytes_checked(checkpoint: Checkpoint) -> int:
+def bytes_checked(checkpoint: StoredCheckpoint[Any]) -> int:
     """Return how many bytes `first_non_finite` reads of a checkpoint without a fault."""
     return sum(
         info.nbytes
@@ -20,7 +22,9 @@ def bytes_checked(checkpoint: Checkpoint) -> int:
     )
 
 
-def first_non_finite(checkpoint: Checkpoint, progress: Progress | None = None) -> str | None:
+def first_non_finite(
+    checkpoint: StoredCheckpoint[Any], progress: Progress | None = None
+) -> str | None:
     """Return where the first NaN or infinity of a checkpoint is, or None when every weight is
     finite.
 
@@ -47,6 +51,8 @@ def first_non_finite(checkpoint: Checkpoint, progress: Progress | None = None) -
 def _first_bad(flat: Tensor) -> int | None:
     """Index of the first element that is not finite."""
     for number, chunk in enumerate(flat.split(CHUNK)):
+        if flat.dtype == torch.float8_e4m3fn:
+            chunk = chunk.float()
         if flat.dtype == torch.uint8:
             suspicious = bool(chunk.max() == E8M0_NAN)
         else:

@@ -107,6 +107,19 @@ KINDS = (
         "model.safetensors alone",
     ),
     FileKind(
+        (
+            "original/",
+            "metal/",
+            "consolidated.safetensors",
+            "consolidated-*-of-*.safetensors",
+            "consolidated.safetensors.index.json",
+        ),
+        "the weights in OpenAI's, Apple's and Mistral's layouts",
+        "ignored",
+        "published beside the Hugging Face layout, with the same values; transformers, too, reads "
+        "the files above alone",
+    ),
+    FileKind(
         ("*.safetensors", "*.safetensors.index.json"),
         _SEVERAL,
         "refused",
@@ -126,12 +139,6 @@ KINDS = (
         "the weights in another format",
         "ignored",
         "transformers, too, reads safetensors where there are some",
-    ),
-    FileKind(
-        ("original/", "metal/"),
-        "the weights in OpenAI's and Apple's layouts",
-        "ignored",
-        "published beside the Hugging Face layout, with the same values",
     ),
     FileKind(
         (

@@ -18,10 +18,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 # each part of a branch or tag, and a snapshot's name
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REFERENCE_BYTES = 200  # of refs/main, which holds a commit's name
-# What an export reads: no subfolder, so neither original/ nor metal/ with the same weights once
-# more, and no pickles.
+# What an export reads: no pickles, and nothing that holds the same weights once more (original/ and
+# metal/ of gpt-oss, consolidated.safetensors of Mistral).
 _WANTED = ["*.json", "*.safetensors", "*.jinja"]
-_UNWANTED = ["*/*"]
+_UNWANTED = ["*/*", "consolidated*"]
 
 
 def locate(

@@ -1,4 +1,4 @@
-"""Checkpoint: the opened files of a checkpoint, whose tensors are mapped when they are asked for."""
+"""StoredCheckpoint: the opened files of a checkpoint. A tensor is mapped when it is asked for."""
 
 import mmap
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from torch import Tensor
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
+from gptoss_onnx.checkpoint.fp8 import decode_fp8
 from gptoss_onnx.checkpoint.shards import Shards
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
@@ -21,12 +22,12 @@ from gptoss_onnx.files import open_regular
 Config = TypeVar("Config")
 
 
-class Checkpoint(Generic[Config]):
+class StoredCheckpoint(Generic[Config]):
     """An opened checkpoint, whose names, shapes, dtypes and extents were checked.
 
     A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:
-    each holds its own mapping of its part of the file, private and copy-on-write, so that writing to
-    one never reaches the disk.
+    each holds its own mapping of its part of the file, private and copy-on-write, so that writing
+    to one never reaches the disk.
 
     Attributes:
         folder: the checkpoint's.
@@ -60,7 +61,8 @@ class Checkpoint(Generic[Config]):
         self._closed = False
 
     def load(self, name: str) -> Tensor:
-        """Return one tensor as stored (uint8 for MXFP4 blocks and scales), mapped from its file.
+        """Return one tensor as stored (uint8 for MXFP4 blocks and scales, float8 for FP8 weights
+        that have scales of their own), mapped from its file.
 
         Raises CheckpointError for an unknown name, a closed checkpoint, or a file that has changed
         since the checkpoint was opened.
@@ -91,15 +93,29 @@ class Checkpoint(Generic[Config]):
         return flat.reshape(info.shape)
 
     def load_parameter(self, name: str) -> Tensor:
-        """Return one parameter by the model's name: mapped where it is one tensor, else in memory."""
+        """Return one parameter by the model's name: mapped if it is one tensor, else in memory."""
         parameter = self.parameters[name]
         if parameter.view is not None:
             return self.load(parameter.view.name).reshape(parameter.shape)
-        return torch.cat([piece.flatten() for piece in self.pieces(name)]).reshape(parameter.shape)
+        return self.load_rows(parameter, 0, parameter.rows).reshape(parameter.shape)
 
-    def pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield the tensors whose bytes are a parameter, in order, each mapped when it is reached."""
-        return (self.load(source.name) for source in self.parameters[name].sources)
+    def load_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
+        """Return rows of a parameter, (end − first, C): FP8 decoded, one tensor's mapped as it is.
+
+        Rows are runs of the last axis, whatever the other axes are.
+        """
+        each = parameter.rows // len(parameter.sources)  # they are equal parts
+        pieces = []
+        for index in range(first // each, -(-end // each)):
+            begin = index * each
+            tensor = self.load(parameter.sources[index].name)
+            low, high = max(first - begin, 0), min(end - begin, each)
+            piece = tensor.reshape(each, -1)[low:high]
+            if parameter.scales is not None:
+                scales = self.load(parameter.scales.tensors[index].name)
+                piece = decode_fp8(piece, scales, parameter.scales.block, low)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) of all that is stored, in the order of the computation."""
@@ -108,16 +124,19 @@ class Checkpoint(Generic[Config]):
     def path_of(self, filename: str) -> Path | None:
         """Return the path of a side file such as `tokenizer.json`; None if the checkpoint has none.
 
-        Raises CheckpointError for what a checkpoint's files may not be: see `CheckpointFolder.find`.
+        Raises CheckpointError for what a checkpoint's files may not be, as `CheckpointFolder.find`.
         """
         return None if self._source.find(filename) is None else self.folder / filename
 
     def read(self, filename: str, limit: int) -> bytes | None:
-        """Return the bytes of a side file of at most `limit` bytes; None if there is no such file."""
+        """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
         return self._source.read(filename, limit)
 
     def read_json(self, filename: str) -> dict[str, Any]:
-        """Return the JSON object in a file such as `config.json`; raises CheckpointError if it is not there."""
+        """Return the JSON object in a file such as `config.json`.
+
+        Raises CheckpointError if the file is not there or holds something else.
+        """
         return self._source.read_json(filename)
 
     def size_of(self, file: Path) -> int:

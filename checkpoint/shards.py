@@ -245,6 +245,10 @@ def _what_instead(folder: Path) -> str:
         ),
         ("model-*-of-*.safetensors", f"found shards but no {INDEX}; download it as well"),
         (
+            "consolidated*.safetensors",
+            f"found consolidated.safetensors only: Mistral's own layout is not read; {expected}",
+        ),
+        (
             "original",
             f"found original/ only: the OpenAI original layout is not read yet; {expected}",
         ),

@@ -16,20 +16,23 @@ from gptoss_onnx.checkpoint.fields import Problems
 
 FLOATS = ("BF16", "F16", "F32")
 BYTES = ("U8",)
+FP8 = "F8_E4M3"
+Block = tuple[int, int]  # rows and columns that share a scale
 TORCH_DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
     "F32": torch.float32,
     "U8": torch.uint8,
+    FP8: torch.float8_e4m3fn,
     "I8": torch.int8,  # in what `export --dense int8` writes, not in checkpoints
 }
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one stored tensor lies: `nbytes` bytes from `offset` (absolute) in the real file `file`.
+    """Where one stored tensor lies: `nbytes` bytes from `offset` on in the real file `file`.
 
-    `dtype` is in safetensors' spelling: BF16, F16, F32 or U8.
+    `dtype` is in safetensors' spelling: BF16, F16, F32, F8_E4M3 or U8.
     """
 
     name: str
@@ -46,22 +49,37 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class BlockScales:
+    """The scales of FP8 tensors, one a `block`; `tensors` are in the order of the weights'."""
+
+    tensors: tuple[TensorInfo, ...]
+    block: Block
+
+
+@dataclass(frozen=True)
 class Parameter:
-    """One parameter of a model: the bytes of its `sources`, one behind the other.
+    """One parameter of a model: the rows of its `sources`, one behind the other.
 
     `name` is what graphs call it: its tensor's name, or, of several tensors, the one that they
-    would have together.
+    would have together. With `scales` the sources are FP8, and the parameter is what they decode
+    to.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     sources: tuple[TensorInfo, ...]
+    scales: BlockScales | None = None
 
     @property
     def view(self) -> TensorInfo | None:
-        """The one tensor that it is, byte for byte; None where it has to be put together."""
-        return self.sources[0] if len(self.sources) == 1 else None
+        """The one tensor that it is, byte for byte; None where it has to be computed."""
+        return self.sources[0] if len(self.sources) == 1 and self.scales is None else None
+
+    @property
+    def rows(self) -> int:
+        """How many runs of the last axis it has."""
+        return element_count(self.shape[:-1])
 
     @property
     def nbytes(self) -> int:

@@ -27,7 +27,8 @@ def activate(gate_up: torch.Tensor, attributes: MoEAttributes) -> torch.Tensor:
         return _UNGATED[attributes.activation](gate_up)
     if attributes.interleaved:
         return clamped_swiglu(gate_up[:, 0::2], gate_up[:, 1::2], attributes)
-    return clamped_swiglu(*gate_up.chunk(2, dim=1), attributes)
+    gate, up = gate_up.chunk(2, dim=1)
+    return clamped_swiglu(gate, up, attributes)
 
 
 def clamped_swiglu(gate: torch.Tensor, up: torch.Tensor, attributes: MoEAttributes) -> torch.Tensor:

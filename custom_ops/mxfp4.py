@@ -17,6 +17,7 @@ LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, 
 
 _BYTES = torch.arange(256)
 BYTE_TO_LEVELS = torch.tensor(LEVELS)[torch.stack((_BYTES & 15, _BYTES >> 4), dim=-1)]  # (256, 2)
+_BYTE_TO_PAIR = BYTE_TO_LEVELS.view(torch.int64)[:, 0].contiguous()  # (256), two float32 in one
 # 2^(scale − 127) by ldexp from float64: 2^-127 is subnormal in float32, and exp2 may flush it to
 # zero.
 SCALE_TO_FACTOR = torch.ldexp(torch.ones(256, dtype=torch.float64), _BYTES - SCALE_BIAS).float()
@@ -39,9 +40,12 @@ def decode_mxfp4(
     Returns:
         (R…, G·32) of `dtype`.
     """
-    levels = BYTE_TO_LEVELS.to(blocks.device)[blocks.int()]  # (R, G, 16, 2)
-    factors = SCALE_TO_FACTOR.to(scales.device)[scales.int()]  # (R, G)
-    values = levels.flatten(-2) * factors.unsqueeze(-1)  # (R, G, 32)
+    # index_select takes a third of the time of a table indexed by a tensor
+    pairs = _BYTE_TO_PAIR.to(blocks.device).index_select(0, blocks.flatten().int())
+    values: torch.Tensor = pairs.view(torch.float32).unflatten(
+        0, (*scales.shape, BLOCK)
+    )  # (R, G, 32)
+    values *= SCALE_TO_FACTOR.to(scales.device)[scales.int()].unsqueeze(-1)
     return values.flatten(-2).to(dtype)
 
 

@@ -7,7 +7,7 @@ import onnx
 from gptoss_onnx.errors import PackageError
 
 
-def check_graph(model: onnx.ModelProto) -> None:
+def check_onnx(model: onnx.ModelProto) -> None:
     """Check the structure, types and shapes of `model` with its external weights taken as graph
     inputs.
 

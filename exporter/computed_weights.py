@@ -1,180 +1,165 @@
-"""OwnWeights: the weights of a package that `export` computes, gathered while a graph is rewritten,
-then written.
+"""ComputedWeights: the weights of a package that `export` computes from the checkpoint's.
 
-Nothing is computed when a weight is added; the file is written tensor by tensor and piece by piece,
-so that memory stays small however large the model is. Legend: E experts, R rows, C columns of a
-matrix.
+They are gathered while a graph is rewritten, and written into one safetensors file afterwards, some
+rows at a time, so that memory stays small however large the model is. The same weights give the
+same bytes, on any number of threads.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.open import Checkpoint
-from gptoss_onnx.checkpoint.writer import (
-    PlannedTensor,
-    safetensors_head,
-    write_safetensors,
-)
-from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
-from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
+from gptoss_onnx.checkpoint.writer import PlannedTensor, safetensors_head
+from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range, require_room
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.experts_int4 import int4_names
 
-PIECE = 1 << 21  # elements converted at a time
-_ALIGNMENT = 8  # what write_safetensors gives the first tensor
+PIECE = 1 << 18  # elements converted together: a piece and what it becomes stay in the cache
+SPAN = 8  # pieces that one thread takes at a time
+MOST_THREADS = 4  # more would wait for the disk, each with its piece in memory
 
-Pieces = Callable[[], Iterable[Tensor]]
+# Given the first row and the one after the last, these rows of each tensor that is computed.
+Convert = Callable[[int, int], Sequence[Tensor]]
 
 
-class OwnWeights:
-    """Weights to be written into one safetensors file of the package's own, by name."""
+@dataclass(frozen=True)
+class Conversion:
+    """How one or more tensors are computed together.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._planned: dict[str, PlannedTensor] = {}
-        self._pieces: dict[str, Pieces] = {}
+    Attributes:
+        tensors: what is written.
+        rows: how many equal parts each tensor has.
+        width: elements that are read for one row.
+        convert: returns some rows of each tensor, in the tensors' order; raises CheckpointError.
+    """
+
+    tensors: tuple[PlannedTensor, ...]
+    rows: int
+    width: int
+    convert: Convert
+
+    @property
+    def step(self) -> int:
+        """Rows converted at a time."""
+        return max(1, PIECE // max(1, self.width))
+
+
+class ComputedWeights:
+    """Conversions whose results are initializers of a graph, and the file that they go into."""
+
+    def __init__(self) -> None:
+        self._conversions: list[Conversion] = []
         self._values: dict[str, ir.Value] = {}
 
-    def as_stored(self, name: str, value: ir.Value) -> None:
-        """Take a tensor of the checkpoint byte for byte, for the initializer `value` of whatever
-        type it has.
-        """
-        info = self._checkpoint.tensors[name]
-        self._planned[name] = PlannedTensor(name, info.dtype, info.shape)
-        self._pieces[name] = lambda: [self._checkpoint.load(name)]
-        self._values[name] = value
+    def add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
+        """Return an initializer for each tensor; the same ones where they are asked for again."""
+        if conversion.tensors[0].name not in self._values:
+            values = [_initializer(graph, tensor) for tensor in conversion.tensors]
+            self.give(values, conversion)
+        return [self._values[tensor.name] for tensor in conversion.tensors]
 
-    def float32(self, graph: ir.Graph, name: str) -> ir.Value:
-        """Return an initializer with a tensor of the checkpoint widened to float32, which loses
-        nothing.
-        """
-        shape = self._checkpoint.tensors[name].shape
-        return self._add(
-            graph, PlannedTensor(f"{name}_float32", "F32", shape), lambda: self._widened(name)
-        )
+    def give(self, values: Sequence[ir.Value], conversion: Conversion) -> None:
+        """Give each of these initializers, of whatever element type, a tensor of the conversion."""
+        self._conversions.append(conversion)
+        for tensor, value in zip(conversion.tensors, values, strict=True):
+            self._values[tensor.name] = value
 
-    def transposed_float32(self, graph: ir.Graph, name: str) -> ir.Value:
-        """Return an initializer with each matrix of (E, R, C) transposed to (E, C, R), in
-        float32.
-        """
-        count, rows, columns = self._checkpoint.tensors[name].shape
-        planned = PlannedTensor(f"{name}_transposed_float32", "F32", (count, columns, rows))
-        return self._add(graph, planned, lambda: self._transposed(name))
+    def write(
+        self, path: Path, *, what: str, doing: str, alignment: int, progress: Progress
+    ) -> None:
+        """Write the new file `path`, and make every initializer a byte range of it.
 
-    def mxfp4_uint8(self, graph: ir.Graph, stem: str) -> tuple[ir.Value, ir.Value]:
-        """Return initializers with MXFP4 weights (E, R, C) as 8-bit integers and their float32
-        scales (E, R, C/32).
+        Wider elements come first, so that every tensor is aligned to its elements.
 
-        Both are exact, see `mxfp4_as_uint8`; `stem` is the tensors' name without `_blocks` and
-        `_scales`.
-        """
-        count, rows, blocks, _ = self._checkpoint.tensors[f"{stem}_blocks"].shape
-        weight = PlannedTensor(f"{stem}_uint8", "U8", (count, rows, blocks * BLOCK))
-        scales = PlannedTensor(f"{stem}_uint8_scales", "F32", (count, rows, blocks))
-        return (
-            self._add(
-                graph, weight, lambda: map(mxfp4_as_uint8, self._load_pieces(f"{stem}_blocks"))
-            ),
-            self._add(
-                graph, scales, lambda: map(mxfp4_uint8_scales, self._load_pieces(f"{stem}_scales"))
-            ),
-        )
-
-    def mxfp4_int4(self, graph: ir.Graph, stem: str) -> tuple[ir.Value, ir.Value]:
-        """Return initializers with MXFP4 weights rounded to 4 bits (E, R, C/2), and float32 scales
-        (E, R, C/32).
-
-        See `mxfp4_as_int4`; `stem` as for `mxfp4_uint8`.
-        """
-        count, rows, blocks, width = self._checkpoint.tensors[f"{stem}_blocks"].shape
-        codes, scales = int4_names(stem)
-        return (
-            self._add(
-                graph,
-                PlannedTensor(codes, "U8", (count, rows, blocks * width)),
-                lambda: self._int4_codes(stem),
-            ),
-            self._add(
-                graph,
-                PlannedTensor(scales, "F32", (count, rows, blocks)),
-                lambda: self._int4_scales(stem),
-            ),
-        )
-
-    def mxfp4_by_column(self, graph: ir.Graph, name: str) -> ir.Value:
-        """Return an initializer with MXFP4 blocks (E, R, C/32, 16) in another order, (E, C, R/2):
-        `mxfp4_by_column`.
-        """
-        count, rows, blocks, _ = self._checkpoint.tensors[name].shape
-        planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * BLOCK, rows // 2))
-        return self._add(graph, planned, lambda: map(mxfp4_by_column, self._checkpoint.load(name)))
-
-    def write(self, path: Path, progress: Progress) -> None:
-        """Write the file, and make every initializer a byte range of it; `progress` hears of the
-        bytes.
+        Args:
+            path: the file, in the package.
+            what: the weights, for the message that says how much room they need.
+            doing: what `progress` is told; it then hears of the bytes written.
+            alignment: of the first tensor, in bytes.
+            progress: see `doing`.
 
         Raises:
-            PackageError: there is no room for it.
-            CheckpointError: a file of the checkpoint has become shorter.
+            PackageError: there is a file of that name, or no room for one.
+            CheckpointError: a file of the checkpoint has changed, or a conversion refuses a weight.
         """
-        # as write_safetensors does
-        ordered = sorted(self._planned.values(), key=lambda tensor: -tensor.itemsize)
-        head, offsets = safetensors_head(ordered, _ALIGNMENT)
-        size = len(head) + sum(tensor.nbytes for tensor in ordered)
-        require_room(path.parent, size, "the weights of target ort need")
-        progress.begin("writing the weights of target ort", size - len(head))
-        write_safetensors(path, ordered, lambda tensor: self._counted(tensor.name, progress))
-        for name, value in self._values.items():
-            value.const_value = byte_range(
-                self._planned[name], path.name, offsets[name], value.dtype
-            )
+        planned = [tensor for entry in self._conversions for tensor in entry.tensors]
+        planned.sort(key=lambda tensor: -tensor.itemsize)
+        head, offsets = safetensors_head(planned, alignment)
+        size = sum(tensor.nbytes for tensor in planned)
+        require_room(path.parent, len(head) + size, f"{what} need")
+        progress.begin(doing, size)
+        try:
+            file = path.open("xb", buffering=0)  # a link of that name leads into the checkpoint
+        except FileExistsError:
+            raise PackageError(
+                f"{path.name}: the checkpoint has a file of this name; rename it and export again"
+            ) from None
+        with file:
+            file.write(head)
+            file.truncate(len(head) + size)
+            for written in _in_threads(list(self._spans(file.fileno(), offsets))):
+                progress.advance(written)
+        for tensor in planned:
+            value = self._values[tensor.name]
+            value.const_value = byte_range(tensor, path.name, offsets[tensor.name], value.dtype)
 
-    def _add(self, graph: ir.Graph, tensor: PlannedTensor, pieces: Pieces) -> ir.Value:
-        """Return the initializer of this name, a new one unless another node has asked for it
-        before.
-        """
-        name = tensor.name
-        if name not in self._values:
-            element = ir.TensorType(ELEMENT_TYPES[tensor.dtype])
-            value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=element)
-            graph.initializers[name] = value
-            self._planned[name], self._pieces[name], self._values[name] = tensor, pieces, value
-        return self._values[name]
-
-    def _counted(self, name: str, progress: Progress) -> Iterator[memoryview]:
-        """Yield the bytes of a tensor piece by piece; `progress` hears of each when the next is
-        asked for.
-        """
-        for piece in map(_bytes_of, self._pieces[name]()):
-            yield piece
-            progress.advance(piece.nbytes)
-
-    def _widened(self, name: str) -> Iterator[Tensor]:
-        return (piece.float() for piece in self._load_pieces(name))
-
-    def _transposed(self, name: str) -> Iterator[Tensor]:
-        return (expert.T.contiguous().float() for expert in self._checkpoint.load(name))
-
-    def _int4_codes(self, stem: str) -> Iterator[Tensor]:
-        return (mxfp4_as_int4(blocks)[0] for blocks in self._load_pieces(f"{stem}_blocks"))
-
-    def _int4_scales(self, stem: str) -> Iterator[Tensor]:
-        left = self._checkpoint.load(f"{stem}_scales").reshape(-1)
-        for blocks in self._load_pieces(f"{stem}_blocks"):
-            scales, left = left[: len(blocks)], left[len(blocks) :]
-            yield mxfp4_int4_scales(mxfp4_as_int4(blocks)[1], scales)
-
-    def _load_pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield a tensor in runs of its last axis: (…, C) as (n, C) each."""
-        rows = self._checkpoint.load(name)
-        rows = rows.reshape(-1, rows.shape[-1])
-        yield from rows.split(max(1, PIECE // rows.shape[-1]))
+    def _spans(self, file: int, offsets: dict[str, int]) -> Iterator["_Span"]:
+        for entry in self._conversions:
+            begins = [offsets[tensor.name] for tensor in entry.tensors]
+            for first in range(0, entry.rows, SPAN * entry.step):
+                yield _Span(entry, first, file, begins)
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+@dataclass(frozen=True)
+class _Span:
+    """Some rows of a conversion, and where in which file its tensors begin."""
+
+    conversion: Conversion
+    first: int
+    file: int
+    begins: Sequence[int]
+
+    def write(self) -> int:
+        """Convert and write the rows, a piece at a time; returns how many bytes they have."""
+        entry, written = self.conversion, 0
+        end = min(self.first + SPAN * entry.step, entry.rows)
+        for first in range(self.first, end, entry.step):
+            pieces = entry.convert(first, min(first + entry.step, end))
+            for tensor, begin, piece in zip(entry.tensors, self.begins, pieces, strict=True):
+                row_bytes = tensor.nbytes // entry.rows
+                content = piece.contiguous().reshape(-1).view(torch.uint8).numpy().data
+                assert content.nbytes == row_bytes * (min(first + entry.step, end) - first)
+                _write(self.file, content, begin + first * row_bytes)
+                written += content.nbytes
+        return written
+
+
+def _in_threads(spans: Sequence[_Span]) -> Iterator[int]:
+    """Write all spans, one to a thread: threads within an operation would not overlap files."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    executor = ThreadPoolExecutor(min(threads, MOST_THREADS))
+    try:
+        yield from executor.map(_Span.write, spans)
+    finally:
+        executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _write(file: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(file, content, offset)
+        content, offset = content[written:], offset + written
+
+
+def _initializer(graph: ir.Graph, tensor: PlannedTensor) -> ir.Value:
+    element = ir.TensorType(ELEMENT_TYPES[tensor.dtype])
+    value = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=element)
+    graph.initializers[tensor.name] = value
+    return value

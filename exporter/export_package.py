@@ -13,21 +13,18 @@ import torch
 
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
+from gptoss_onnx.choices import ExpertForm, KvDtype, ProjectionForm, Provider, Target, WeightMode
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.exporter.check import check_graph
-from gptoss_onnx.exporter.dense_int8 import convert_dense
+from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
+from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.golden import write_golden
-from gptoss_onnx.exporter.options import Dense, Experts, KvDtype, Options, WeightMode
+from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
-from gptoss_onnx.exporter.ort.lower import (
-    check_cuda_checkpoint,
-    check_int4_checkpoint,
-    check_ort_config,
-    lower_to_ort,
-)
+from gptoss_onnx.exporter.ort.lower import lower_to_ort
 from gptoss_onnx.exporter.replicate import replicate
 from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
@@ -36,7 +33,7 @@ from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.exporter.weights import (
     attach_weights,
-    describe_own_weights,
+    describe_computed_weights,
     describe_weights,
     name_weights,
     place_weights,
@@ -47,9 +44,7 @@ from gptoss_onnx.manifest import (
     CacheLayer,
     Manifest,
     OpUse,
-    Provider,
     RoundedWeights,
-    Target,
     TensorSpec,
     Weights,
 )
@@ -72,8 +67,8 @@ def export(
     target: Target = "portable",
     provider: Provider = "cpu",
     weights: WeightMode | None = None,
-    dense: Dense = "checkpoint",
-    experts: Experts = "checkpoint",
+    dense: ProjectionForm = "checkpoint",
+    experts: ExpertForm = "checkpoint",
     kv_dtype: KvDtype | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -92,10 +87,10 @@ def export(
         provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
             compute in bfloat16 (lossy), and the experts stay MXFP4.
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
-            where they are; None is `link`, and for target `ort`, which always has a weight file of
-            its own, `copy`.
-        dense: `checkpoint`, or `int8`: q, k, v, o and lm_head in 8 bits, in a file of the package's
-            own (lossy).
+            where they are; None is `link`, and for target `ort`, which always has a computed
+            weight file, `copy`.
+        dense: `checkpoint`, or `int8`: the projections of attention and dense feed-forward layers
+            and lm_head in 8 bits, in a computed weight file (lossy).
         experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half
             the bytes of the 8-bit ones that hold it (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
@@ -109,17 +104,18 @@ def export(
         PackageError: the output cannot be written; nothing is left behind.
         InputError: an option has no such value, or two do not go together.
     """
-    options = Options.choose(target, provider, weights, dense, experts, kv_dtype)
+    options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype)
     progress = progress or LoggedProgress(logger)
     output = Path(output).absolute()
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
+        options.check_checkpoint(opened)
         _check_finite(opened, options, progress)
         make = _make_ort if target == "ort" else _make_portable
         made = make(opened, folder, options, progress)
         progress.begin("checking and writing the graph")
         proto = ir.to_proto(made.graph)
-        check_graph(proto)
+        check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = copy_side_files(opened, folder)
         settings = write_generation_config(opened, folder)
@@ -145,31 +141,33 @@ class _Made:
 
 
 def _make_portable(
-    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> _Made:
+    assembled = assembled_parameters(checkpoint, options.weights)
     # Placed first: what may be refused comes before what is slow.
-    placement = place_weights(checkpoint, folder, options.weights, progress)
+    placement = place_weights(checkpoint, folder, options.weights, assembled, progress)
     graph = _trace(checkpoint, options.kv_dtype, progress)
-    lossy = _lossy_cache(options.kv_dtype)
+    rounded = _lossy_weights(checkpoint)
+    computed: tuple[str, ...] = ()
     if options.dense == "int8":
-        lossy += (convert_dense(graph, checkpoint, folder, progress),)
+        rounded += (convert_projections(graph, checkpoint, folder, progress),)
+        computed = (INT8_FILE,)
+    computed = assemble(graph, checkpoint, assembled, folder, progress) + computed
     attach_weights(graph, checkpoint, placement)
-    computed = INT8_FILE if options.dense == "int8" else None
-    return _Made(graph, describe_weights(checkpoint, placement, folder, computed), lossy)
+    weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
+    return _Made(graph, weights, _lossy_cache(options.kv_dtype) + rounded)
 
 
-def _make_ort(checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress) -> _Made:
-    check_ort_config(checkpoint.config)
-    if options.provider == "cuda":
-        check_cuda_checkpoint(checkpoint)
-    if options.experts == "int4":
-        check_int4_checkpoint(checkpoint)
+def _make_ort(
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
+) -> _Made:
     graph = _trace(checkpoint, options.kv_dtype, progress)
     lower_to_ort(graph, checkpoint, folder, options.provider, options.experts, progress)
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
-    lossy += (EXPERTS_INT4,) if options.experts == "int4" else ()
-    exact = options.experts == "checkpoint"
-    return _Made(graph, describe_own_weights(checkpoint, folder, ORT_WEIGHTS, exact), lossy)
+    rounded = _lossy_weights(checkpoint)
+    rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
+    weights = describe_computed_weights(checkpoint, folder, ORT_WEIGHTS, exact=not rounded)
+    return _Made(graph, weights, lossy + rounded)
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
@@ -184,7 +182,7 @@ def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.
     return graph
 
 
-def _check_finite(checkpoint: Checkpoint, options: Options, progress: Progress) -> None:
+def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
     """Refuse weights that are not numbers, if this export reads the weights anyway.
 
     It reads none of a large checkpoint that it links or refers to; `validate` checks these.
@@ -209,8 +207,14 @@ def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
     return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
 
 
+def _lossy_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what is lost of weights before any option rounds them."""
+    in_fp8 = any(parameter.scales for parameter in checkpoint.parameters.values())
+    return (FP8_LOSS,) if in_fp8 else ()
+
+
 def _write_golden_if_small(
-    checkpoint: Checkpoint, folder: Path, options: Options, progress: Progress
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> None:
     size = _size(checkpoint)
     if size >= GOLDEN_LIMIT:
@@ -231,7 +235,7 @@ def _describe(
     settings: Mapping[str, Any],
     proto: onnx.ModelProto,
     made: _Made,
-    options: Options,
+    options: ExportOptions,
     tokenizer_files: tuple[str, ...],
 ) -> Manifest:
     versions = {entry.domain: entry.version for entry in proto.opset_import}
@@ -262,7 +266,7 @@ def _describe(
     )
 
 
-def _rounded(options: Options) -> tuple[RoundedWeights, ...]:
+def _rounded(options: ExportOptions) -> tuple[RoundedWeights, ...]:
     dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
     experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
     return ((dense,) if options.dense == "int8" else ()) + (

@@ -1,26 +1,36 @@
-"""The choices of an export: their values, what stands for none, and which go together."""
+"""The options of an export: what stands for None, which go together, and for which checkpoints."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Self
 
+from gptoss_onnx.choices import (
+    ExpertForm,
+    KvDtype,
+    ProjectionForm,
+    Provider,
+    Target,
+    WeightMode,
+    check_choice,
+)
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Provider, Target
+from gptoss_onnx.exporter.ort.refused import not_lowered
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
-WeightMode = Literal["link", "copy", "reference"]
-Dense = Literal["checkpoint", "int8"]
-Experts = Literal["checkpoint", "int4"]
-KvDtype = Literal["float32", "float16", "bfloat16"]
+MXFP4 = "hf-mxfp4"
+# What attention and experts read in bfloat16 on CUDA.
+IN_BFLOAT16 = ("self_attn.sinks", "experts.gate_up_proj_bias", "experts.down_proj_bias")
 
 
 @dataclass(frozen=True)
-class Options:
-    """Choices that go together; see `export` for what each means."""
+class ExportOptions:
+    """Options that go together; see `export` for what each means."""
 
     target: Target
     provider: Provider
     weights: WeightMode
-    dense: Dense
-    experts: Experts
+    dense: ProjectionForm
+    experts: ExpertForm
     kv_dtype: KvDtype
 
     @classmethod
@@ -29,86 +39,109 @@ class Options:
         target: Target,
         provider: Provider,
         weights: WeightMode | None,
-        dense: Dense,
-        experts: Experts,
+        dense: ProjectionForm,
+        experts: ExpertForm,
         kv_dtype: KvDtype | None,
     ) -> Self:
-        """Return the choices, with what None stands for put in its place.
+        """Return the options, with what None stands for put in its place.
 
         Raises InputError for a value that is not offered, and for values that do not go together.
         """
-        _check_choice("target", target, Target)
-        _check_choice("provider", provider, Provider)
         weights = weights or ("copy" if target == "ort" else "link")
-        kv_dtype = kv_dtype or ("float32" if provider == "cpu" else "bfloat16")
-        _check_choice("weights", weights, WeightMode)
-        _check_choice("dense", dense, Dense)
-        _check_choice("experts", experts, Experts)
-        _check_choice("kv_dtype", kv_dtype, KvDtype)
+        kv_dtype = kv_dtype or ("bfloat16" if provider == "cuda" else "float32")
         options = cls(target, provider, weights, dense, experts, kv_dtype)
-        if target == "ort":
-            _check_ort(options)
-        else:
-            _check_portable(options)
+        options.check()
         return options
 
+    def check(self) -> None:
+        """Raise InputError for a value that is not offered, and for values that do not go
+        together, with what to do instead.
+        """
+        check_choice("target", self.target, Target)
+        check_choice("provider", self.provider, Provider)
+        check_choice("weights", self.weights, WeightMode)
+        check_choice("dense", self.dense, ProjectionForm)
+        check_choice("experts", self.experts, ExpertForm)
+        check_choice("kv_dtype", self.kv_dtype, KvDtype)
+        refused = self._not_with_ort() if self.target == "ort" else self._not_with_portable()
+        for message in refused:
+            raise InputError(message)
 
-def _check_portable(options: Options) -> None:
-    """Refuse options that do not go with target portable, each with what to do instead."""
-    if options.dense == "int8" and options.weights == "reference":
-        raise InputError(
-            "--dense int8 writes weights into the package, and --weights reference makes ONNX "
-            "Runtime look for all of "
-            "them below the checkpoint's folder: choose --weights link or copy"
-        )
-    if options.experts != "checkpoint":
-        raise InputError(
-            f"--experts {options.experts}: found with --target {options.target}, which runs the "
-            "checkpoint's own: "
-            "leave --experts out, or choose --target ort"
-        )
-    if options.provider != "cpu":
-        raise InputError(
-            f"--provider {options.provider}: found with --target {options.target}, which runs on "
-            "every provider: "
-            "leave --provider out"
-        )
+    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Raise InputError for a checkpoint that the ops of these options cannot compute."""
+        for message in self._not_with(checkpoint):
+            raise InputError(message)
 
+    def _not_with_portable(self) -> Iterator[str]:
+        if self.dense == "int8" and self.weights == "reference":
+            yield (
+                "--dense int8 writes weights into the package, and --weights reference makes ONNX "
+                "Runtime look for all of them below the checkpoint's folder: choose --weights link "
+                "or copy"
+            )
+        if self.experts != "checkpoint":
+            yield (
+                f"--experts {self.experts}: found with --target portable, which runs the "
+                "checkpoint's own: leave --experts out, or choose --target ort"
+            )
+        if self.provider != "cpu":
+            yield (
+                f"--provider {self.provider}: found with --target portable, which runs on every "
+                "provider: leave --provider out"
+            )
 
-def _check_ort(options: Options) -> None:
-    """Refuse options that do not go with target ort, each with what to do instead."""
-    if options.weights != "copy":
-        raise InputError(
-            f"--weights {options.weights}: found with --target ort, whose weights are always a "
-            "file of the package's "
-            "own: leave --weights out"
-        )
-    if options.dense != "checkpoint":
-        raise InputError(
-            f"--dense {options.dense}: found with --target ort, expected checkpoint; export with "
-            "--target portable"
-        )
-    if options.provider == "cuda" and options.experts != "checkpoint":
-        raise InputError(
-            f"--experts {options.experts}: found with --provider cuda, which runs the checkpoint's "
-            "own MXFP4: leave "
-            "--experts out"
-        )
-    if options.provider == "cuda" and options.kv_dtype != "bfloat16":
-        raise InputError(
-            f"--kv-dtype {options.kv_dtype}: found with --target ort --provider cuda, expected "
-            "bfloat16 (what "
-            "attention computes in there): leave --kv-dtype out"
-        )
-    if options.provider == "cpu" and options.kv_dtype == "bfloat16":
-        raise InputError(
-            "--kv-dtype bfloat16: found with --target ort, expected float32 or float16 "
-            "(GroupQueryAttention has no "
-            "bfloat16 on the CPU)"
-        )
+    def _not_with_ort(self) -> Iterator[str]:
+        if self.weights != "copy":
+            yield (
+                f"--weights {self.weights}: found with --target ort, whose weights are always a "
+                "file of the package's own: leave --weights out"
+            )
+        if self.dense != "checkpoint":
+            yield (
+                f"--dense {self.dense}: found with --target ort, expected checkpoint; export with "
+                "--target portable"
+            )
+        if self.provider == "cuda" and self.experts != "checkpoint":
+            yield (
+                f"--experts {self.experts}: found with --provider cuda, which runs the "
+                "checkpoint's own MXFP4: leave --experts out"
+            )
+        if self.provider == "cuda" and self.kv_dtype != "bfloat16":
+            yield (
+                f"--kv-dtype {self.kv_dtype}: found with --target ort --provider cuda, expected "
+                "bfloat16 (what attention computes in there): leave --kv-dtype out"
+            )
+        if self.provider == "cpu" and self.kv_dtype == "bfloat16":
+            yield (
+                "--kv-dtype bfloat16: found with --target ort, expected float32 or float16 "
+                "(GroupQueryAttention has no bfloat16 on the CPU)"
+            )
 
-
-def _check_choice(name: str, value: str, choices: object) -> None:
-    allowed = get_args(choices)
-    if value not in allowed:
-        raise InputError(f"{name}: found {value!r}, expected one of {', '.join(allowed)}")
+    def _not_with(self, checkpoint: Checkpoint) -> Iterator[str]:
+        config = checkpoint.config
+        is_mxfp4 = config.layout == MXFP4
+        views = all(parameter.view for parameter in checkpoint.parameters.values())
+        if self.weights == "reference" and not views:
+            yield (
+                "--weights reference: found experts stored one by one, or FP8, which the package "
+                "holds in another form, and ONNX Runtime looks for all weights below the "
+                "checkpoint's folder: choose --weights link or copy"
+            )
+        if self.target == "ort":
+            yield from not_lowered(config)
+        if self.provider == "cuda" and not is_mxfp4:
+            yield (
+                "--provider cuda: found no MXFP4 experts, expected them (the only ones that this "
+                "export has for CUDA): export with --provider cpu"
+            )
+        if self.experts == "int4" and not is_mxfp4:
+            yield (
+                "--experts int4: found no MXFP4 experts, expected them (what its rounding is made "
+                "for): leave --experts out"
+            )
+        for name, tensor in checkpoint.tensors.items() if self.provider == "cuda" else ():
+            if name.endswith(IN_BFLOAT16) and tensor.dtype != "BF16":
+                yield (
+                    f"--provider cuda: {name}: found {tensor.dtype}, expected BF16 (what attention "
+                    "and experts compute in there): export with --provider cpu"
+                )

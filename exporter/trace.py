@@ -22,7 +22,7 @@ from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.reference.decoder import Decoder
 
-# The ops that the reference calls; LinearInt8 takes the place of a Linear later (dense_int8.py).
+# The ops that the reference calls; int8_projections.py puts LinearInt8 in the place of a Linear.
 _TORCH_NAMES = {
     "SinkAttention": "sink_attention",
     "MoEDispatch": "moe_dispatch",
@@ -70,9 +70,8 @@ def trace(model: Decoder, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
         assert program is not None
         traced = program.model
         for name, value in traced.graph.initializers.items():
-            constant = constants.get(name)
-            known = constant is not None
-            value.const_value = ir.tensor(constant.numpy(), name=name) if known else None
+            known = name in constants
+            value.const_value = ir.tensor(constants[name].numpy(), name=name) if known else None
         onnxscript.optimizer.optimize_ir(traced)
     for name, constant in constants.items():
         setattr(model, name, constant)

@@ -12,14 +12,13 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.choices import WeightMode
 from gptoss_onnx.errors import CheckpointError, PackageError
 from gptoss_onnx.exporter.external_data import byte_range, require_room
-from gptoss_onnx.exporter.options import WeightMode
 from gptoss_onnx.files import header_sha256, open_regular
 from gptoss_onnx.manifest import WeightFile, Weights
 from gptoss_onnx.progress import Progress
-from gptoss_onnx.reference.config import DecoderConfig
+from gptoss_onnx.reference.checkpoint import Checkpoint
 
 COPIED_AT_ONCE = 8 << 20  # bytes
 _SHA256_DIGITS = 64
@@ -37,25 +36,38 @@ class Placement:
 
 
 def place_weights(
-    checkpoint: Checkpoint, folder: Path, mode: WeightMode, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    mode: WeightMode,
+    assembled: frozenset[str],
+    progress: Progress,
 ) -> Placement:
     """Bring the checkpoint's weight files into `folder`, or only note where they are.
+
+    Files of which the graph will use nothing are left out.
 
     Args:
         checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to
             the real files.
         folder: the package being written.
         mode: `link` (hard links), `copy`, or `reference` (nothing is placed).
+        assembled: names of the parameters that are written into another file.
         progress: hears how many bytes are copied.
 
     Raises:
         PackageError: the file system refuses hard links, or has no room for a copy.
     """
-    files = checkpoint.file_names
+    used = {
+        source.file
+        for name, parameter in checkpoint.named.items()
+        if name not in assembled
+        for source in parameter.sources
+    }
+    files = {path: name for path, name in checkpoint.file_names.items() if path in used}
     if mode == "reference":
         root = Path(os.path.commonpath([path.parent for path in files]))
         return Placement(mode, root, {path: path.relative_to(root).as_posix() for path in files})
-    if mode == "copy":
+    if mode == "copy" and files:
         size = sum(map(checkpoint.size_of, files))
         remedy = "free some space, or choose --weights link or reference"
         require_room(folder, size, "copying the weights needs", remedy)
@@ -65,10 +77,10 @@ def place_weights(
             _link(path, folder / name)
         else:
             _copy(path, folder / name, progress)
-    return Placement(mode, None, dict(files))
+    return Placement(mode, None, files)
 
 
-def name_weights(model: ir.Model, checkpoint: Checkpoint[DecoderConfig]) -> None:
+def name_weights(model: ir.Model, checkpoint: Checkpoint) -> None:
     """Give every weight, in place, its name in the checkpoint in place of the decoder's."""
     initializers = model.graph.initializers
     for canonical, parameter in checkpoint.parameters.items():
@@ -82,15 +94,19 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
         if value.const_value is not None:
             continue
         view = checkpoint.named[name].view
-        assert view is not None, f"{name} is put together"
+        assert view is not None, f"{name} is no view"
         value.const_value = byte_range(view, placement.locations[view.file], view.offset)
 
 
 def describe_weights(
-    checkpoint: Checkpoint, placement: Placement, folder: Path, computed: str | None
+    checkpoint: Checkpoint,
+    placement: Placement,
+    folder: Path,
+    computed: tuple[str, ...],
+    exact: bool,
 ) -> Weights:
-    """Return the manifest's record of the weights, as they lie now: the placed files, then a
-    computed one.
+    """Return the manifest's record of the weights, as they lie now: the placed files, then the
+    `computed` ones; `exact` if nothing in these was rounded.
     """
     root = placement.root or folder
     placed = sorted(placement.locations.items(), key=lambda item: item[1])
@@ -98,18 +114,17 @@ def describe_weights(
         _describe_file(root, location, "checkpoint", _known_sha256(path))
         for path, location in placed
     ]
-    if computed is not None:
-        files.append(_describe_file(folder, computed, "export", None))
+    files += [_describe_file(folder, name, "export", None) for name in computed]
     return Weights(
         mode=placement.mode,
         root=None if placement.root is None else str(placement.root),
         layout=checkpoint.config.layout,
-        bit_identical=computed is None,
+        bit_identical=exact,
         files=tuple(files),
     )
 
 
-def describe_own_weights(
+def describe_computed_weights(
     checkpoint: Checkpoint, folder: Path, computed: str, exact: bool
 ) -> Weights:
     """Return the manifest's record of weights that all lie in one computed file, `exact` where none

@@ -1,7 +1,6 @@
-"""The PyTorch side: a checkpoint's configuration and weights, and the model that defines the numbers."""
+"""The PyTorch side: a checkpoint's configuration, and the model that defines the numbers."""
 
-from gptoss_onnx.checkpoint.open import Checkpoint
-from gptoss_onnx.reference.checkpoint import open_checkpoint
+from gptoss_onnx.reference.checkpoint import Checkpoint, open_checkpoint
 from gptoss_onnx.reference.config import DecoderConfig, RopeConfig
 from gptoss_onnx.reference.decoder import Decoder
 

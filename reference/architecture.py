@@ -38,6 +38,10 @@ class StoredNames:
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a tensor has exactly this name."""
+        return name in self._names
+
     def has(self, ending: str) -> bool:
         """Whether some tensor's name ends so."""
         return any(name.endswith(ending) for name in self._names)
@@ -57,13 +61,14 @@ class Architecture:
         read: config.json and the names of the stored tensors → configuration; notes problems.
         tiny: config.json of a small model that has every feature, no two sizes alike.
         presets: config.json of published shapes, by name.
+        aliases: shorter names of presets, alias → name.
         modules: canonical module path → stored one, where they differ; paths within a layer are
             relative to it, and the longest path that fits counts.
         prefix: the beginning of stored names that a checkpoint of the bare model leaves out.
         experts: for experts that are stored one by one, parameter → the tensors of one expert whose
             rows, one behind the other, are it.
         ignored: patterns (`re.fullmatch`) of stored tensors that hold no weight.
-        genai: `model.type` of onnxruntime-genai; None where it has no such model.
+        genai: `model.type` of onnxruntime-genai; `decoder` is its name for any.
         refusals: what a checkpoint of this type may ask for and is refused, with the reason.
     """
 
@@ -72,11 +77,12 @@ class Architecture:
     read: Callable[[Fields, StoredNames], DecoderConfig]
     tiny: Mapping[str, Any]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
-    genai: str | None = None
+    genai: str = "decoder"
     refusals: tuple[str, ...] = ()
 
     def stored_name(self, canonical: str, names: StoredNames) -> str:

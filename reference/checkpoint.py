@@ -3,14 +3,15 @@
 import os
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from gptoss_onnx.checkpoint.fields import Fields, Problems, shown
+from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import CONFIG
 from gptoss_onnx.checkpoint.locate import locate
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.shards import read_shards
 from gptoss_onnx.checkpoint.tensors import compare
 from gptoss_onnx.errors import CheckpointError
@@ -18,12 +19,11 @@ from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
+from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
 
-# Keys that quantization tools have written.
-QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")
+Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
 # Why a tensor is not expected, by the end of its name.
 _REASONS = {
-    "lm_head.weight": " although config.json says tie_word_embeddings",
     "q_proj.bias": " although config.json says attention_bias: false",
     "k_proj.bias": " although config.json says attention_bias: false",
     "v_proj.bias": " although config.json says attention_bias: false",
@@ -31,10 +31,8 @@ _REASONS = {
 }
 
 
-def open_checkpoint(
-    source: str | os.PathLike[str], cache_dir: Path | None = None
-) -> Checkpoint[DecoderConfig]:
-    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local cache.
+def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
+    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
 
     Reads `config.json` and the safetensors headers, no weights.
 
@@ -56,27 +54,30 @@ def open_checkpoint(
         problems.check(str(path))
     refuse_openai_names(promised, str(path))  # before its config.json, which has other keys as well
     document = folder.read_json(CONFIG)
-    _refuse_unreadable(document, folder.path / CONFIG)
+    refuse_quantization(document, str(folder.path / CONFIG))
+    _refuse_code(document, folder.path / CONFIG)
     names = StoredNames(promised)
     architecture, fields, config = read_config(document, names, str(folder.path / CONFIG))
+    fp8_block = read_fp8_block(fields)
+    fields.problems.check(str(folder.path / CONFIG))
     for name in [name for name in shards.tensors if architecture.is_ignored(name)]:
         del shards.tensors[name]
-    plan = ParameterPlan(architecture, config, names)
+    plan = ParameterPlan(architecture, config, names, fp8_block)
     compare(shards.tensors, shards.files, plan.expected, shards.promised, problems, _REASONS)
     for line in plan.unlike(shards.tensors):
         problems.add(line)
     problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    return Checkpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
+    return StoredCheckpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
 
 
 def read_config(
     document: Mapping[str, Any], names: StoredNames, where: str
 ) -> tuple[Architecture, Fields, DecoderConfig]:
-    """Return the architecture of a `config.json`, its fields as they were read, and the configuration.
+    """Return the architecture of a `config.json`, its fields as read, and the configuration.
 
-    `where` names the document in the message. Raises CheckpointError with every missing key, wrong
-    type and unsupported value at once.
+    `names` are those of the stored tensors. `where` names the document in the message. Raises
+    CheckpointError with every missing key, wrong type and unsupported value at once.
     """
     problems = Problems()
     fields = Fields(document, problems)
@@ -86,6 +87,8 @@ def read_config(
     problems.check(where)
     architecture = ARCHITECTURES[model_type]
     config = architecture.read(fields, names)
+    if config.tied and names.has("lm_head.weight"):
+        config = replace(config, tied=False)  # what is stored counts, as for transformers 5
     problems.check(where)
     return architecture, fields, config
 
@@ -94,24 +97,14 @@ def refuse_openai_names(names: Collection[str], where: str) -> None:
     """Raise CheckpointError when the tensors are named as in OpenAI's original checkpoints."""
     if any(re.match(r"block\.\d+\.", name) for name in names):
         raise CheckpointError(
-            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original layout "
-            "is not read yet, expected the Hugging Face layout (the folder above original/, with "
-            "model.layers.0.* tensors)"
+            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original "
+            "layout is not read yet, expected the Hugging Face layout (the folder above original/, "
+            "with model.layers.0.* tensors)"
         )
 
 
-def _refuse_unreadable(document: Mapping[str, Any], path: Path) -> None:
-    """Refuse quantizations that are not read, and code of the checkpoint's own."""
-    for key in QUANTIZATIONS:
-        quantization = document.get(key)
-        if quantization is not None:
-            is_object = isinstance(quantization, dict)
-            method = quantization.get("quant_method") if is_object else quantization
-            if method != "mxfp4":
-                raise CheckpointError(
-                    f"{path}: found quantization method {shown(method)} in {key}, expected 'mxfp4' "
-                    f"or no {key}"
-                )
+def _refuse_code(document: Mapping[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that brings code of its own."""
     if document.get("auto_map") is not None:
         raise CheckpointError(
             f"{path}: found auto_map, which names Python code of the checkpoint's own: it is never "

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from gptoss_onnx.checkpoint.fields import Fields
+from gptoss_onnx.reference.architecture import StoredNames
 from gptoss_onnx.reference.config import (
     AttentionConfig,
     DecoderConfig,
@@ -13,6 +14,7 @@ from gptoss_onnx.reference.config import (
     NormConfig,
     RopeConfig,
 )
+from gptoss_onnx.reference.rope_fields import THETA, read_rope
 
 
 def expect_constants(fields: Fields, class_name: str, **constants: object) -> None:
@@ -33,8 +35,8 @@ def expect_constants(fields: Fields, class_name: str, **constants: object) -> No
 def read_heads(fields: Fields, hidden_size: int | None = None) -> tuple[int, int, int]:
     """Return (heads, kv heads, head dim).
 
-    Where `hidden_size` is given, a missing head_dim is hidden_size / heads, and missing kv heads are
-    as many as the heads; else both must be there.
+    If `hidden_size` is given, a missing head_dim is hidden_size / heads, and missing kv heads are
+    as many as the heads. If it is not, both must be there.
     """
     heads = fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", absent=None if hidden_size is None else heads)
@@ -46,6 +48,29 @@ def read_heads(fields: Fields, hidden_size: int | None = None) -> tuple[int, int
     if head_dim % 2:
         fields.wrong("head_dim", "an even number (RoPE rotates halves)")
     return heads, kv_heads, head_dim
+
+
+def read_attention(fields: Fields, theta: float = THETA) -> tuple[AttentionConfig, int]:
+    """Return attention as Llama's config.json states it, without bias, and the most tokens.
+
+    `theta` is what a missing rope_theta means.
+    """
+    hidden, longest = fields.integer("hidden_size"), fields.integer("max_position_embeddings")
+    heads, kv_heads, head_dim = read_heads(fields, hidden)
+    rope = read_rope(fields, head_dim, longest, theta=theta)
+    return plain_attention(heads, kv_heads, head_dim, rope), longest
+
+
+def with_bias(attention: AttentionConfig, fields: Fields, names: StoredNames) -> AttentionConfig:
+    """Return attention whose projections have the biases that config.json says.
+
+    Where it has no attention_bias, the stored tensors say it.
+    """
+    bias, output_bias = (
+        fields.boolean("attention_bias", absent=names.has(f".self_attn.{projection}.bias"))
+        for projection in ("q_proj", "o_proj")
+    )
+    return replace(attention, bias=bias, output_bias=output_bias)
 
 
 def check_multiple(fields: Fields, key: str, size: int, of: str, unit: int) -> None:
@@ -100,10 +125,12 @@ def plain_experts(count: int, top_k: int, width: int) -> ExpertsConfig:
     )
 
 
-def swiglu_experts(
-    fields: Fields, count_key: str, width_key: str, *, normalize: bool
-) -> ExpertsConfig:
-    """Return experts of plain SwiGLU without biases, which are stored one by one."""
+def swiglu_experts(fields: Fields, width_key: str, *, normalize: bool = True) -> ExpertsConfig:
+    """Return experts of plain SwiGLU without biases.
+
+    Files of transformers 4 count Qwen3-MoE's as num_experts, all others as num_local_experts.
+    """
+    count_key = "num_experts" if fields.has("num_experts") else "num_local_experts"
     count, top_k = fields.integer(count_key), fields.integer("num_experts_per_tok")
     experts = replace(plain_experts(count, top_k, fields.integer(width_key)), normalize=normalize)
     check_top_k(fields, experts, count_key)

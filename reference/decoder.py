@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gptoss_onnx.checkpoint.open import Checkpoint
+from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig, LayerConfig
 from gptoss_onnx.reference.layers import (
     Attention,
@@ -123,7 +123,7 @@ class Decoder(nn.Module):
     @classmethod
     def from_checkpoint(
         cls,
-        checkpoint: Checkpoint[DecoderConfig],
+        checkpoint: StoredCheckpoint[DecoderConfig],
         compute: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> Self:

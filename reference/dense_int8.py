@@ -16,7 +16,6 @@ from gptoss_onnx.custom_ops.linear_int8 import BLOCK
 from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.layers import Linear
 
-INT8_FILE = "dense-int8.safetensors"
 # a projection of its own in that file, also where the checkpoint ties it to the embedding
 LM_HEAD = "lm_head"
 _WEIGHT, _SCALES = "weight_int8", "weight_scales"
@@ -66,6 +65,8 @@ def use_dense_int8(model: Decoder, file: Path) -> Decoder:
         shape = tuple(
             (replaced if isinstance(replaced, Linear) else model.model.embed_tokens).weight.shape
         )
+        if isinstance(replaced, Linear) and replaced.transposed:
+            shape = shape[::-1]
         weight_name, scales_name = int8_names(projection)
         module = LinearInt8(
             stored.tensor(weight_name, torch.int8, shape),

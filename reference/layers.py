@@ -15,6 +15,7 @@ from torch import Tensor, nn
 # Importing them defines the ops.
 from gptoss_onnx.custom_ops import linear, moe_dispatch, sink_attention  # noqa: F401
 from gptoss_onnx.custom_ops.moe_attributes import MoEAttributes
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK, BYTES_PER_BLOCK
 from gptoss_onnx.reference.config import (
     AttentionConfig,
     ExpertsConfig,
@@ -23,7 +24,6 @@ from gptoss_onnx.reference.config import (
 )
 
 KeyValue = tuple[Tensor, Tensor]
-MXFP4_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ class FeedForward(nn.Module):
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.config.activation == "swiglu":
-            gate, up = (
-                self.gate_up_proj(x).chunk(2, dim=-1)
-                if self.config.fused
-                else (self.gate_proj(x), self.up_proj(x))
-            )
-            return F.silu(gate) * up
+            gate: Tensor
+            if self.config.fused:
+                gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            else:
+                gate, up = self.gate_proj(x), self.up_proj(x)
+            return F.silu(gate) * up  # type: ignore[no-any-return]
         wide: Tensor = self.up_proj(x)
         match self.config.activation:
             case "silu":
@@ -202,11 +202,11 @@ class ExpertWeights(nn.Module):
         count, width = config.count, config.width
         rows = 2 * width if config.activation == "swiglu" else width
         if config.storage == "mxfp4":
-            byte, groups = torch.uint8, hidden // MXFP4_BLOCK
-            self.gate_up_proj_blocks = parameter(count, rows, groups, 16, dtype=byte)
-            self.gate_up_proj_scales = parameter(count, rows, groups, dtype=byte)
-            self.down_proj_blocks = parameter(count, hidden, width // MXFP4_BLOCK, 16, dtype=byte)
-            self.down_proj_scales = parameter(count, hidden, width // MXFP4_BLOCK, dtype=byte)
+            gate_up, down = (count, rows, hidden // BLOCK), (count, hidden, width // BLOCK)
+            self.gate_up_proj_blocks = parameter(*gate_up, BYTES_PER_BLOCK, dtype=torch.uint8)
+            self.gate_up_proj_scales = parameter(*gate_up, dtype=torch.uint8)
+            self.down_proj_blocks = parameter(*down, BYTES_PER_BLOCK, dtype=torch.uint8)
+            self.down_proj_scales = parameter(*down, dtype=torch.uint8)
         elif config.storage == "columns":
             self.gate_up_proj = parameter(count, hidden, rows)
             self.down_proj = parameter(count, width, hidden)

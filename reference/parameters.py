@@ -7,6 +7,9 @@ import torch
 from gptoss_onnx.checkpoint.tensors import (
     BYTES,
     FLOATS,
+    FP8,
+    Block,
+    BlockScales,
     ExpectedTensor,
     Parameter,
     TensorInfo,
@@ -15,6 +18,7 @@ from gptoss_onnx.checkpoint.tensors import (
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.decoder import Decoder
+from gptoss_onnx.reference.quantization import FP8_SCALE
 
 
 class ParameterPlan:
@@ -26,8 +30,14 @@ class ParameterPlan:
     """
 
     def __init__(
-        self, architecture: Architecture, config: DecoderConfig, names: StoredNames
+        self,
+        architecture: Architecture,
+        config: DecoderConfig,
+        names: StoredNames,
+        fp8_block: Block | None = None,
     ) -> None:
+        self._fp8_block = fp8_block
+        self._scaled: set[str] = set()
         with torch.device("meta"):
             state = Decoder(config).state_dict()
         self._shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -43,6 +53,14 @@ class ParameterPlan:
                 shape = (rows * count // len(sources), columns)
             dtypes = BYTES if tensor.dtype == torch.uint8 else FLOATS
             self._sources[name] = sources
+            in_fp8 = fp8_block and any(source + FP8_SCALE in names for source in sources)
+            if fp8_block and in_fp8 and len(shape) == len(fp8_block):
+                self._scaled.add(name)
+                dtypes = (FP8,)
+                grid = tuple(-(-size // part) for size, part in zip(shape, fp8_block, strict=True))
+                scales = [source + FP8_SCALE for source in sources]
+                self.expected |= dict.fromkeys(scales, ExpectedTensor(grid, ("F32", "BF16")))
+                self.owners |= dict.fromkeys(scales, name)
             self.expected |= dict.fromkeys(sources, ExpectedTensor(shape, dtypes))
             self.owners |= dict.fromkeys(sources, name)
 
@@ -51,8 +69,13 @@ class ParameterPlan:
         return {name: self._parameter(name, tensors) for name in self._shapes}
 
     def _parameter(self, name: str, tensors: Mapping[str, TensorInfo]) -> Parameter:
+        stored, shape = self._names[name], self._shapes[name]
         sources = tuple(tensors[source] for source in self._sources[name])
-        return Parameter(self._names[name], sources[0].dtype, self._shapes[name], sources)
+        if name not in self._scaled:
+            return Parameter(stored, sources[0].dtype, shape, sources)
+        assert self._fp8_block is not None
+        scales = tuple(tensors[source.name + FP8_SCALE] for source in sources)
+        return Parameter(stored, "BF16", shape, sources, BlockScales(scales, self._fp8_block))
 
     def unlike(self, tensors: Mapping[str, TensorInfo]) -> list[str]:
         """Return a line for each parameter whose tensors are of several dtypes."""
@@ -67,7 +90,7 @@ class ParameterPlan:
 
 
 def parameter_count(config: DecoderConfig) -> int:
-    """Return how many numbers a decoder has, those of MXFP4 counted as numbers, scales not at all."""
+    """Return how many numbers a decoder has; a byte of MXFP4 is two, and scales do not count."""
     with torch.device("meta"):
         state = Decoder(config).state_dict()
     total = 0

@@ -1,5 +1,4 @@
-"""Seeded random weights with which a gpt-oss of any shape computes something: activations stay
-O(1).
+"""Seeded random weights with which any decoder computes something: activations stay O(1).
 
 A tensor's values depend on the seed, its name and its shape alone, so a slice of the layers agrees
 with the whole model.
@@ -16,8 +15,8 @@ import numpy.typing as npt
 
 from gptoss_onnx.checkpoint.tensors import element_count
 from gptoss_onnx.checkpoint.writer import PlannedTensor
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
-from gptoss_onnx.reference.layers import MXFP4_BLOCK
 
 CHUNK = 1 << 20  # elements drawn together; the values do not depend on it
 E8M0_BIAS = 127
@@ -84,7 +83,7 @@ def _scales(
     """E8M0 exponents within a factor of two of the one that gives the weights a spread of
     1/√fan_in.
     """
-    fan_in = tensor.shape[-1] * MXFP4_BLOCK
+    fan_in = tensor.shape[-1] * BLOCK
     centre = E8M0_BIAS + round(math.log2(1 / (math.sqrt(fan_in) * E2M1_RMS)))
     # Whole random bytes: a narrower range would draw again now and then, and so depend on the size
     # of the pieces.

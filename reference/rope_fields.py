@@ -1,9 +1,9 @@
-"""Read the rotary embedding's settings out of a `config.json`, in every spelling transformers wrote.
+"""Read the rotary embedding's settings out of a `config.json`, in every spelling of transformers.
 
 Files of transformers 4 say `rope_theta` and `rope_scaling: {rope_type, factor, …}` at top level,
 older ones `type` for `rope_type`; transformers 5 writes `rope_parameters: {rope_theta, rope_type,
-factor, …}`. What a missing key means follows `standardize_rope_params` and the `_compute_*_parameters`
-in `transformers/modeling_rope_utils.py` (5.23).
+factor, …}`. What a missing key means follows `standardize_rope_params` and the
+`_compute_*_parameters` in `transformers/modeling_rope_utils.py` (5.23).
 """
 
 import math
@@ -29,6 +29,7 @@ def read_rope(
     *,
     kinds: tuple[RopeKind, ...] = KINDS,
     required: bool = False,
+    theta: float = THETA,
     partial: float | None = None,
     interleaved: bool = False,
 ) -> RopeConfig:
@@ -43,6 +44,7 @@ def read_rope(
         kinds: what this architecture may say.
         required: neither key is an error (transformers 4 and 5 read that differently for gpt-oss);
             else it means plain frequencies.
+        theta: what a missing rope_theta means, unless the settings are `required`.
         partial: share of a head's dimensions that rotate where the file does not say it; None: this
             architecture rotates all of them.
         interleaved: dimension 2i pairs with 2i + 1.
@@ -57,9 +59,9 @@ def read_rope(
         return _plain({"theta": 1.0, "width": head_dim, "interleaved": interleaved}, longest)
     rope = Fields(fields.object(key) if given else {}, fields.problems, f"{key}.")
     holder = rope if "rope_theta" in rope.document else fields
-    theta = holder.number("rope_theta", None if required else THETA, above=1.0)
+    base = holder.number("rope_theta", None if required else theta, above=1.0)
     width = _read_width(fields, rope, head_dim, partial)
-    settings = {"theta": theta, "width": width, "interleaved": interleaved}
+    settings: dict[str, Any] = {"theta": base, "width": width, "interleaved": interleaved}
     if rope.document.keys() & {"sliding_attention", "full_attention"}:
         fields.problems.add(
             f"{key}: found settings per layer type, expected one set for all layers"

@@ -21,7 +21,13 @@ from gptoss_onnx.checkpoint.writer import (
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.architecture import StoredNames
-from gptoss_onnx.reference.architectures import ARCHITECTURES, DEFAULT, PRESETS
+from gptoss_onnx.reference.architectures import (
+    ALIASES,
+    ARCHITECTURES,
+    DEFAULT,
+    PRESETS,
+    TINY,
+)
 from gptoss_onnx.reference.checkpoint import read_config
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
@@ -29,6 +35,10 @@ from gptoss_onnx.reference.random_weights import distribution_of, random_weights
 
 SyntheticLayout = Literal["hf-mxfp4", "hf-bf16"]
 Document = Mapping[str, Any]
+NO_NAMES = StoredNames([])  # nothing is stored yet, so config.json alone says how
+LAYERS_KEYS = ("num_hidden_layers", "n_layer")  # under which a config.json counts its layers
+INDICES_KEYS = ("moe_layers", "mlp_only_layers")  # whose values are lists of layers
+QUANTIZATION = "quantization_config"
 SHARD_BYTES = 4_800_000_000  # what the published shards hold
 
 
@@ -36,19 +46,22 @@ def make_checkpoint(
     out: Path,
     document: Document,
     *,
-    layout: SyntheticLayout = "hf-mxfp4",
+    layout: SyntheticLayout | None = None,
     seed: int = 0,
     sparse: bool = False,
     dtype: str = "BF16",
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
-) -> None:
+) -> DecoderConfig:
     """Write a checkpoint into the folder `out`, which must not exist or be empty.
+
+    Returns its configuration.
 
     Args:
         out: folder to create; what was written is removed again on any failure.
         document: its `config.json`; see `tiny_document` and `preset_document`.
-        layout: `hf-mxfp4`, experts packed where the document says so, or `hf-bf16`, all dense.
+        layout: `hf-bf16` stores every tensor as it is computed with, `hf-mxfp4` packs the experts
+            as the document must say; None: as the document says.
         seed: of the random values; each tensor's also depend on its name.
         sparse: leave holes instead of values: all weights are zero, the disk holds headers only.
         dtype: of every tensor that is not packed: BF16 as published, F16 or F32.
@@ -89,22 +102,27 @@ def make_checkpoint(
                 (out / name).unlink(missing_ok=True)
             if created:
                 out.rmdir()
+    return config
 
 
-def tiny_document(model_type: str = DEFAULT, **changes: Any) -> dict[str, Any]:
+def tiny_document(
+    model_type: str = DEFAULT, layers: int | None = None, **changes: Any
+) -> dict[str, Any]:
     """Return the config.json of a small model that has every feature of its architecture.
 
-    Any key can be changed. Raises InputError for a key that the architecture does not read, and for
-    values that contradict each other.
+    `layers` changes how many there are, `changes` any key; None takes a key out. Raises InputError
+    for a key that the architecture does not read, and for values that contradict each other.
     """
-    document = dict(ARCHITECTURES[model_type].tiny) | changes
+    tiny = ARCHITECTURES[model_type].tiny
+    changed = {**tiny, **_with_layers(tiny, layers), **changes}
+    document = {key: value for key, value in changed.items() if value is not None}
     try:
-        _, fields, _ = read_config(document, _names_of(document), "tiny configuration")
+        _, fields, _ = read_config(document, NO_NAMES, "tiny configuration")
     except CheckpointError as error:
         raise InputError(str(error)) from error
-    unknown = sorted(changes.keys() - fields.read.keys())
+    unknown = sorted((changes.keys() & document.keys()) - set(fields.asked))
     if unknown:
-        known = ", ".join(sorted(fields.read))
+        known = ", ".join(fields.asked)
         raise InputError(f"{', '.join(unknown)}: no such key, expected some of {known}")
     return document
 
@@ -115,41 +133,70 @@ def tiny_config(model_type: str = DEFAULT, **changes: Any) -> DecoderConfig:
 
 
 def preset_document(name: str, layers: int | None = None) -> dict[str, Any]:
-    """Return the config.json of a published shape, cut to its first `layers` where given."""
-    if name not in PRESETS:
-        raise InputError(f"{name}: no such model, expected one of {', '.join(PRESETS)}")
-    document = dict(PRESETS[name])
-    if layers is not None:
-        key = next(key for key in ("num_hidden_layers", "n_layer") if key in document)
-        if not 1 <= layers <= document[key]:
-            raise InputError(f"layers: found {layers}, {name} has 1 to {document[key]}")
-        document[key] = layers
-    return document
+    """Return the config.json of a published shape, cut to its first `layers` where given.
+
+    Raises InputError for a name that is neither a preset nor an alias of one, and for more layers
+    than it has.
+    """
+    full_name = ALIASES.get(name, name)
+    if full_name not in PRESETS:
+        known = ", ".join([*PRESETS, *ALIASES])
+        raise InputError(f"{name}: no such model, expected one of {known}")
+    document = PRESETS[full_name]
+    count = document[_layers_key(document)]
+    if layers is not None and not 1 <= layers <= count:
+        raise InputError(f"layers: found {layers}, {full_name} has 1 to {count}")
+    return {**document, **_with_layers(document, layers)}
+
+
+def tiny_type(name: str) -> str | None:
+    """Return the model type whose small model a name means (`tiny`, `tiny-gpt-oss`).
+
+    None for the name of a preset. Raises InputError for a name that is neither.
+    """
+    model_type = TINY.get(name.replace("_", "-"))
+    if model_type is None and name not in PRESETS and name not in ALIASES:
+        known = ", ".join([*TINY, *PRESETS, *ALIASES])
+        raise InputError(f"{name}: no such model, expected one of {known}")
+    return model_type
+
+
+def _with_layers(document: Document, layers: int | None) -> dict[str, Any]:
+    """Return what changes in a config.json that gets the first `layers` of its layers."""
+    if layers is None:
+        return {}
+    changed: dict[str, Any] = {_layers_key(document): layers}
+    if document.get("layer_types"):
+        changed["layer_types"] = document["layer_types"][:layers]
+    for key in INDICES_KEYS:
+        if document.get(key):
+            changed[key] = [index for index in document[key] if index < layers]
+    return changed
+
+
+def _layers_key(document: Document) -> str:
+    return next(key for key in LAYERS_KEYS if key in document)
 
 
 def config_of(document: Document) -> DecoderConfig:
     """Return the configuration that a config.json describes; raises CheckpointError."""
-    return read_config(document, _names_of(document), "config.json")[2]
+    return read_config(document, NO_NAMES, "config.json")[2]
 
 
-def _names_of(document: Document) -> StoredNames:
-    """Return the names that tell how a checkpoint of this config.json stores its experts."""
-    packed = document.get("quantization_config") is not None
-    stem = "model.layers.0.mlp.experts.gate_up_proj"
-    return StoredNames([f"{stem}_blocks" if packed else stem])
-
-
-def _in_layout(document: Document, layout: str) -> dict[str, Any]:
+def _in_layout(document: Document, layout: str | None) -> Document:
     """Return a config.json that says how its experts are stored."""
-    if layout not in ("hf-mxfp4", "hf-bf16"):
+    if layout not in (None, "hf-mxfp4", "hf-bf16"):
         raise InputError(f"layout: found {layout!r}, expected one of hf-mxfp4, hf-bf16")
-    dropped = () if layout == "hf-mxfp4" else ("quantization_config",)
-    return {key: value for key, value in document.items() if key not in dropped}
+    if layout == "hf-mxfp4" and QUANTIZATION not in document:
+        raise InputError(
+            f"layout: found hf-mxfp4, expected hf-bf16: config.json has no {QUANTIZATION}"
+        )
+    dropped = QUANTIZATION if layout == "hf-bf16" else None
+    return {key: value for key, value in document.items() if key != dropped}
 
 
 def _plan(document: Document) -> tuple[DecoderConfig, ParameterPlan]:
-    names = _names_of(document)
-    architecture, _, config = read_config(document, names, "config.json")
+    architecture, _, config = read_config(document, NO_NAMES, "config.json")
     # Names in full, as transformers writes them.
     named = StoredNames([architecture.prefix])
     return config, ParameterPlan(architecture, config, named)

@@ -4,19 +4,15 @@ carries, else ORT's.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.arguments import shown
 from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
 
-Kernels = Literal["auto", "native", "portable"]
-Activations = Literal["exact", "bf16", "int8"]
-
 DOMAIN = "ai.gptoss"
-KERNELS = ("auto", "native", "portable")
-ACTIVATIONS = ("exact", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -41,8 +37,8 @@ def choose_kernels(
     to load.
     """
     for name, value, known in (
-        ("kernels", kernels, KERNELS),
-        ("activations", activations, ACTIVATIONS),
+        ("kernels", kernels, get_args(Kernels)),
+        ("activations", activations, get_args(Activations)),
     ):
         if not isinstance(value, str) or value not in known:
             raise InputError(f"{name}: found {shown(value)}, expected one of {', '.join(known)}")

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any, Self
 from weakref import WeakSet
 
+from gptoss_onnx.choices import Activations, Provider
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Provider
 from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.closing import Closing
@@ -19,7 +19,7 @@ from gptoss_onnx.runtime.environment import (
     load_onnxruntime,
 )
 from gptoss_onnx.runtime.graph import check_interface, load_graph
-from gptoss_onnx.runtime.kernels import Activations, KernelChoice
+from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.target import CONTRACTS
 from gptoss_onnx.runtime.weight_watch import WeightWatch

@@ -11,15 +11,16 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Manifest, Provider
+from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
 from gptoss_onnx.runtime.calls import run_request
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.generation import Generation
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta
-from gptoss_onnx.runtime.kernels import Activations, Kernels, choose_kernels
+from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gptoss_onnx.manifest import Target
+from gptoss_onnx.choices import Target
 from gptoss_onnx.runtime.cache_layout import CacheLayout, RingLayout
 from gptoss_onnx.runtime.contrib_layout import ContribLayout
 

@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 
 from gptoss_onnx.errors import PackageError
-from gptoss_onnx.exporter.check import check_graph
+from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.runtime import Sampling
@@ -92,7 +92,7 @@ def load(setting: Setting) -> Outcome:
     """Check the graph that the session has opened."""
     try:
         path = setting.drive.session.package.graph
-        check_graph(onnx.load(path, load_external_data=False))
+        check_onnx(onnx.load(path, load_external_data=False))
     except PackageError as error:
         return Outcome(None, False, str(error))
     return Outcome(None, True, _other_files(setting))

@@ -16,7 +16,7 @@ class Difference:
 
     `max_abs` and `mean_abs` are in logits; `kl` is the mean KL divergence from the reference's
     distribution to the other, in nats; `top1` is the share of positions whose largest logit is the
-    same token. None where only some of the logits are known, as from a client.
+    same token. None if only some of the logits are known, as from a client.
     """
 
     positions: int

@@ -5,11 +5,12 @@ import os
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.package import GOLDEN_FILE
@@ -38,8 +39,8 @@ def validate(
     reference: str | Path,
     *,
     suite: Suite = "quick",
-    kernels: Literal["auto", "native", "portable"] = "auto",
-    activations: Literal["exact", "bf16", "int8"] = "exact",
+    kernels: Kernels = "auto",
+    activations: Activations = "exact",
     progress: Progress | None = None,
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.

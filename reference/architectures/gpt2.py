@@ -8,11 +8,16 @@ from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Fields
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
-from gptoss_onnx.reference.config import DecoderConfig
+from gptoss_onnx.reference.config import Activation, DecoderConfig
 from gptoss_onnx.reference.gpt_parts import gpt_decoder
 
 CLASS = "GPT2LMHeadModel"
-_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu", "silu": "silu"}
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu_new": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+}
 
 
 def read(fields: Fields, names: StoredNames) -> DecoderConfig:
@@ -22,15 +27,10 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
         if fields.boolean(key, absent=False):
             fields.wrong(key, "false")
-    activation = _ACTIVATIONS.get(
-        fields.one_of("activation_function", tuple(_ACTIVATIONS))
-        if fields.has("activation_function")
-        else "gelu_new",
-        "gelu",
-    )
-    return gpt_decoder(
-        fields, "gpt2", activation, scaled=fields.boolean("scale_attn_weights", absent=True)
-    )
+    key = "activation_function"
+    name = fields.one_of(key, tuple(_ACTIVATIONS)) if fields.has(key) else "gelu_new"
+    scaled = fields.boolean("scale_attn_weights", absent=True)
+    return gpt_decoder(fields, "gpt2", _ACTIVATIONS.get(name, "gelu"), scaled=scaled)
 
 
 _TINY = {
@@ -78,7 +78,6 @@ GPT2 = Architecture(
     },
     prefix="transformer.",
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
-    genai="gpt2",
     refusals=(
         "`scale_attn_by_inverse_layer_idx`: no published checkpoint has it",
         "`add_cross_attention`: this is a decoder alone",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Fields
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig, LayerConfig
 from gptoss_onnx.reference.config_parts import (
@@ -21,14 +22,17 @@ from gptoss_onnx.reference.layer_types import read_windows
 from gptoss_onnx.reference.rope_fields import read_rope
 
 CLASS = "GptOssForCausalLM"
-MXFP4_BLOCK = 32  # values that share one scale, along the reduction axis
-# Constants of the architecture that the published config.json leaves out; transformers has the same.
+_GATE_UP = ".mlp.experts.gate_up_proj"
+# Constants that the published config.json leaves out; transformers has the same.
 ALPHA = 1.702
 LIMIT = 7.0
 
 
 def read(fields: Fields, names: StoredNames) -> DecoderConfig:
-    """Return the configuration; experts are MXFP4 where the checkpoint stores them so."""
+    """Return the configuration.
+
+    Experts are as the checkpoint stores them; if it stores none, as quantization_config says.
+    """
     expect_constants(fields, CLASS, hidden_act="silu")
     longest = fields.integer("max_position_embeddings")
     heads, kv_heads, head_dim = read_heads(fields)
@@ -37,6 +41,7 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     attention = replace(
         plain_attention(heads, kv_heads, head_dim, rope), bias=bias, output_bias=bias, sinks=True
     )
+    packed = names.has(f"{_GATE_UP}_blocks") or (_says_mxfp4(fields) and not names.has(_GATE_UP))
     experts = ExpertsConfig(
         count=fields.integer("num_local_experts"),
         top_k=fields.integer("num_experts_per_tok"),
@@ -48,25 +53,27 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
         normalize=True,
         router_bias=True,
         bias=True,
-        storage="mxfp4" if names.has(".mlp.experts.gate_up_proj_blocks") else "columns",
+        storage="mxfp4" if packed else "columns",
         interleaved=True,
     )
     check_top_k(fields, experts, "num_local_experts")
-    _check_blocks(fields, experts)
+    if packed or _says_mxfp4(fields):
+        _check_blocks(fields)
     windows = read_windows(fields, slides=lambda layer: layer % 2 == 0)
     layers = (LayerConfig(replace(attention, window=window), experts) for window in windows)
     return pre_norm_decoder(fields, "gpt_oss", longest, tuple(layers))
 
 
-def _check_blocks(fields: Fields, experts: ExpertsConfig) -> None:
+def _says_mxfp4(fields: Fields) -> bool:
     quantization = fields.value("quantization_config")
-    says_mxfp4 = isinstance(quantization, Mapping) and quantization.get("quant_method") == "mxfp4"
-    if experts.storage != "mxfp4" and not says_mxfp4:
-        return
+    return isinstance(quantization, Mapping) and quantization.get("quant_method") == "mxfp4"
+
+
+def _check_blocks(fields: Fields) -> None:
     for key in ("hidden_size", "intermediate_size"):
         size = fields.value(key)
-        if isinstance(size, int) and size % MXFP4_BLOCK:
-            fields.wrong(key, f"a multiple of {MXFP4_BLOCK} (the block length of MXFP4)")
+        if isinstance(size, int) and size % BLOCK:
+            fields.wrong(key, f"a multiple of {BLOCK} (the block length of MXFP4)")
 
 
 _QUANTIZATION = {
@@ -141,5 +148,6 @@ GPT_OSS = Architecture(
         "rope_scaling": _yarn(64),
     },
     presets={"gpt-oss-20b": _published(24, 32), "gpt-oss-120b": _published(36, 128)},
+    aliases={"20b": "gpt-oss-20b", "120b": "gpt-oss-120b"},
     genai="gptoss",
 )

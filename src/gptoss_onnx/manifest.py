@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from gptoss_onnx.choices import Provider, Target, WeightMode
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import printable, read_json_object
@@ -24,8 +25,6 @@ FORMAT_VERSION = 2  # what is written; format 1 is read as well
 # of a folder an export is still writing, or was when it was interrupted
 STAGING_SUFFIX = ".partial"
 
-Target = Literal["portable", "ort"]
-Provider = Literal["cpu", "cuda"]
 RoundedKind = Literal["dense-int8", "experts-int4"]
 # What a target cannot do, as `Manifest.unsupported` lists it; sessions refuse it.
 NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
@@ -132,7 +131,7 @@ class Weights:
     false, `Manifest.lossy` names the weights that are not, and all others are.
     """
 
-    mode: Literal["link", "copy", "reference"]
+    mode: WeightMode
     root: str | None
     layout: str
     bit_identical: bool

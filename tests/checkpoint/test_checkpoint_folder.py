@@ -264,7 +264,6 @@ REFUSED = {
     "quanto_qmap.json": "another quantization",
     "modelopt_state.pth": "another quantization",
     "model-00001-of-00002.safetensors": "a second set of weights",
-    "consolidated.safetensors": "a second set of weights",
     "model.fp16.safetensors": "a second set of weights",
     "mtp.safetensors": "a second set of weights",
     "model.fp16.safetensors.index.json": "a second set of weights",
@@ -310,6 +309,9 @@ IGNORED = (
     ".gitattributes",
     "original/model.safetensors",
     "metal/model.bin",
+    "consolidated.safetensors",
+    "consolidated-00001-of-00002.safetensors",
+    "consolidated.safetensors.index.json",
     "checkpoint-100/adapter_config.json",
 )
 
@@ -331,7 +333,7 @@ def test_what_changes_nothing_is_ignored(folder: Path) -> None:
             {"quant_method": "compressed-tensors"},
             "'compressed-tensors' in compression_config",
         ),
-        ("quantization", {"group_size": 64, "bits": 4}, "expected 'mxfp4' or no quantization"),
+        ("quantization", {"group_size": 64, "bits": 4}, "'fp8' or no quantization"),
         ("quantization_config", {"quant_method": "bitsandbytes"}, "'bitsandbytes'"),
         ("quantization_config", ["mxfp4"], "['mxfp4']"),
     ],

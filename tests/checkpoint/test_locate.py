@@ -185,6 +185,7 @@ def test_only_what_an_export_reads_is_asked_for(
         "original/model.safetensors",
         "original/config.json",
         "metal/model.bin",
+        "consolidated.safetensors",
         "pytorch_model.bin",
         "README.md",
     ]

@@ -36,8 +36,8 @@ def _shard(desk: Desk) -> None:
 
 CHECKPOINTS: dict[str, tuple[Callable[[Desk], object], Words]] = {
     "another model": (
-        lambda desk: desk.edit_config(model_type="llama"),
-        ("model_type: found 'llama'", "'gpt_oss'"),
+        lambda desk: desk.edit_config(model_type="t5"),
+        ("model_type: found 't5'", "'gpt_oss'"),
     ),
     "a missing key": (
         lambda desk: desk.edit_config(head_dim=None),
@@ -177,7 +177,14 @@ def test_writing_to_a_disk_that_is_too_small(desk: Desk, monkeypatch: pytest.Mon
 
 
 MADE: dict[str, tuple[tuple[object, ...], Words]] = {
-    "of an unknown model": (("7b",), "'7b' is not one of"),
+    "of an unknown model": (
+        ("7b",),
+        ("7b: no such model", "expected one of tiny, tiny-gpt-oss", "gpt-oss-20b"),
+    ),
+    "of an odd head": (
+        ("tiny", "--layout", "hf-bf16", "--layers", 2, "--hidden-size", 40, "--head-dim", 15),
+        "head_dim: found 15",
+    ),
     "of too many layers": (("20b", "--layers", 25), "gpt-oss-20b has 1 to 24"),
     "of a real model with a shape": (
         ("120b", "--heads", 8, "--tied"),

@@ -52,7 +52,7 @@ def heard(checkpoint: Path, output: Path, **options: str) -> HeardProgress:
 @pytest.mark.parametrize(
     ("options", "stage"),
     [
-        ({}, "tracing 2 layers"),
+        ({}, "tracing 2 of 2 layers"),
         ({"weights": "copy"}, "copying the weights"),
         ({"dense": "int8"}, "quantizing the dense weights to int8"),
         ({"target": "ort"}, "writing the weights of target ort"),
@@ -162,7 +162,7 @@ def test_nothing_is_shown_off_a_terminal_unless_verbose(checkpoint: Path, tmp_pa
     assert [line.partition(":")[0] for line in timed] == [
         "loading PyTorch",
         "checking that the weights are finite",
-        "tracing 2 layers",
+        "tracing 2 of 2 layers",
         "checking and writing the graph",
         "computing golden vectors with the reference",
     ]

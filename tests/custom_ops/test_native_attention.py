@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from gptoss_onnx.custom_ops.cache_slots import slots_of
 from support.attention_cases import (
     Case,
     Inputs,
@@ -54,12 +55,13 @@ CACHED = (
 )
 
 
-def slots_without_padding(inputs: Inputs) -> torch.Tensor:
+def slots_without_padding(case: Case, inputs: Inputs) -> torch.Tensor:
     """Return the slots that no padding token of the call falls into, bool (B, C): padding need not
     be written.
     """
     columns, capacity = inputs["query"].shape[1], inputs["past_key"].shape[2]
-    slots = (inputs["past_lengths"].unsqueeze(1) + torch.arange(columns)) % capacity  # (B, S)
+    positions = inputs["past_lengths"].unsqueeze(1) + torch.arange(columns)
+    slots = slots_of(positions, capacity, case.options.kept)  # (B, S)
     padding = ~real_tokens(columns, inputs["new_lengths"])
     return torch.ones(len(slots), capacity, dtype=torch.bool).scatter(1, slots, ~padding)
 
@@ -74,7 +76,7 @@ def test_kernel_equals_definition(dtype: torch.dtype) -> None:
             session = session or native_session(model_of(case, inputs))
             output, *present = run_ort(session, inputs)
             assert_output(output, expected, inputs["new_lengths"], TOLERANCES[dtype])
-            kept = slots_without_padding(inputs)
+            kept = slots_without_padding(case, inputs)
             for found, defined in zip(present, define(case, inputs)[1:], strict=True):
                 found, defined = (x.transpose(1, 2)[kept].float() for x in (found, defined))
                 torch.testing.assert_close(found, defined, atol=TOLERANCES[dtype], rtol=0)

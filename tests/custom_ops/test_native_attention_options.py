@@ -59,17 +59,25 @@ def test_every_level_with_narrow_activations(level: str, tmp_path: Path) -> None
     compare(level, torch.bfloat16, config, tmp_path, NATIVE_ATTENTION_BF16_PRODUCTS)
 
 
-def blind(options: Options) -> tuple[Case, Inputs]:
+def blind(case: Case, past: tuple[int, ...], capacity: int) -> Inputs:
     """Return a call whose first head sees nothing: it has a bias of −∞ at every distance."""
-    case = layer(2, 3, 8, 40, (30, 2), 31, options)
-    inputs = cached_call(case, (700, 0), 75, torch.float32)
+    inputs = cached_call(case, past, capacity, torch.float32)
     inputs["distance_bias"][0] = -torch.inf
-    return case, inputs
+    return inputs
 
 
-@pytest.mark.parametrize("options", [T5, Options(sinks=False, distances=2, kept=3)])
-def test_a_query_that_sees_nothing_gives_zeros(options: Options) -> None:
-    case, inputs = blind(options)
+BLIND = (
+    (layer(2, 3, 8, 40, (30, 2), 31, T5), (700, 0), 75),
+    (layer(2, 3, 8, 40, (30, 2), 31, Options(sinks=False, distances=2, kept=3)), (700, 0), 75),
+    (layer(2, 3, 8, 0, (1,), 1, T5), (9,), 10),  # every slot is visible
+)
+
+
+@pytest.mark.parametrize(("case", "past", "capacity"), BLIND)
+def test_a_query_that_sees_nothing_gives_zeros(
+    case: Case, past: tuple[int, ...], capacity: int
+) -> None:
+    inputs = blind(case, past, capacity)
     model = op_model("SinkAttention", inputs, case.attributes)
     outputs = [
         define(case, inputs)[0],
@@ -83,16 +91,19 @@ def test_a_query_that_sees_nothing_gives_zeros(options: Options) -> None:
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_a_query_that_sees_nothing_gives_zeros_at_every_level(level: str, tmp_path: Path) -> None:
-    case, inputs = blind(T5)
-    found = run_at_level(level, [NativeCase(model_of(case, inputs), inputs)], tmp_path)[0][0]
-    assert_output(found, define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+    calls = [(case, blind(case, past, capacity)) for case, past, capacity in BLIND]
+    natives = [NativeCase(model_of(case, inputs), inputs) for case, inputs in calls]
+    for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
+        expected = define(case, inputs)[0]
+        assert_output(found[0], expected, inputs["new_lengths"], NATIVE_ATTENTION)
 
 
 @pytest.mark.parametrize("bias", [3e38, -3e38])
 def test_extreme_bias_of_kept_tokens(bias: float) -> None:
     """Kept tokens take everything or nothing; the kernel scales the bias, which must stay finite.
 
-    The definition adds it to the scores, which are lost in it: a bias of 500 weighs as much.
+    The definition adds it to the scores, which are lost in it: a bias of 500 weighs as much, and
+    leaves them their digits in float64.
     """
     outputs = []
     for size in (bias, math.copysign(500.0, bias)):
@@ -100,6 +111,10 @@ def test_extreme_bias_of_kept_tokens(bias: float) -> None:
         case = layer(2, 3, 8, 40, (30, 2), 31, options)
         inputs = cached_call(case, (700, 1), 75, torch.float32)
         outputs.append(run_ort(native_session(model_of(case, inputs)), inputs)[0])
-    expected = define(case, inputs)[0]
+    wide = {
+        name: x.double() if x is not None and x.is_floating_point() else x
+        for name, x in inputs.items()
+    }
+    expected = define(case, wide)[0].float()
     for found in outputs:
         assert_output(found, expected, inputs["new_lengths"], NATIVE_ATTENTION)

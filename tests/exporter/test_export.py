@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.exporter.check import check_graph
-from gptoss_onnx.exporter.options import Options
+from gptoss_onnx.exporter.check import check_onnx
+from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
@@ -112,14 +112,14 @@ def test_copy_passes_the_checker_by_path(demo_package: Package) -> None:
 
 
 def test_link_passes_the_checker_with_weights_as_inputs(tiny_package: Package) -> None:
-    check_graph(onnx.load(tiny_package.folder / "model.onnx", load_external_data=False))
+    check_onnx(onnx.load(tiny_package.folder / "model.onnx", load_external_data=False))
 
 
 def test_checker_finds_a_broken_graph(tiny_package: Package) -> None:
     graph = onnx.load(tiny_package.folder / "model.onnx", load_external_data=False)
     graph.graph.node[3].input[0] = "nothing_of_this_name"
     with pytest.raises(PackageError, match="nothing_of_this_name"):
-        check_graph(graph)
+        check_onnx(graph)
 
 
 def test_reference_mode_places_nothing_and_runs(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_manifest_describes_the_package(demo_package: Package, demo_checkpoint: 
     with open_checkpoint(demo_checkpoint) as checkpoint:
         config = checkpoint.config
     assert [layer.window for layer in manifest.cache] == [
-        config.window_of(i) for i in range(config.num_layers)
+        layer.attention.window for layer in config.layers
     ]
     assert {use.name: use.count for use in manifest.ops} == {
         "SinkAttention": config.num_layers,
@@ -272,7 +272,7 @@ def test_the_help_says_which_options_go_together() -> None:
     for choices in itertools.product(*CHOICES.values()):
         arguments = dict(zip(CHOICES, choices, strict=True))
         if _said_to_go_together(**arguments):
-            assert Options.choose(**arguments).target == arguments["target"]
+            assert ExportOptions.choose(**arguments).target == arguments["target"]
         else:
             with pytest.raises(InputError):
-                Options.choose(**arguments)
+                ExportOptions.choose(**arguments)

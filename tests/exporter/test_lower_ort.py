@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.manifest import NOT_OFFERED
 from gptoss_onnx.package import ORT_WEIGHTS
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config, tiny_document
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -175,10 +173,8 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
 
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
-    make_checkpoint(
-        tmp_path / "checkpoint",
-        tiny_document(layer_types=("full_attention",) * 2, num_hidden_layers=2),
-    )
+    document = tiny_document(layer_types=["full_attention"] * 2, num_hidden_layers=2)
+    make_checkpoint(tmp_path / "checkpoint", document)
     package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
@@ -215,70 +211,3 @@ def test_no_room_is_said_before_anything_is_written(
     with pytest.raises(PackageError, match=r"the weights of target ort need .* are free"):
         export(tiny_checkpoint, tmp_path / "package", target="ort")
     assert not list(tmp_path.iterdir())
-
-
-# bytes: half of what the weights take; pieces of 2 M values need less
-STREAMING_LIMIT = 160_000_000
-STREAMING = """
-import logging
-import sys
-from pathlib import Path
-import onnx_ir as ir
-import torch
-from gptoss_onnx.exporter import computed_weights as own_weights
-from gptoss_onnx.progress import LoggedProgress
-from gptoss_onnx.reference import open_checkpoint
-
-def anonymous():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
-
-_, checkpoint, output, tensor, method, converter = sys.argv
-peak = 0
-convert = getattr(own_weights, converter)
-def watched(blocks):
-    global peak
-    converted = convert(blocks)
-    peak = max(peak, anonymous())
-    return converted
-
-convert(torch.zeros(2, 1, 16, dtype=torch.uint8))  # what torch allocates once
-setattr(own_weights, converter, watched)
-with open_checkpoint(checkpoint) as opened:
-    weights = own_weights.OwnWeights(opened)
-    getattr(weights, method)(ir.Graph([], [], nodes=[]), tensor)
-    before = anonymous()
-    weights.write(Path(output), LoggedProgress(logging.getLogger()))
-print(peak - before)
-"""
-
-
-@pytest.mark.parametrize(
-    ("experts", "suffix", "method", "converter"),
-    [
-        (16, "", "mxfp4_uint8", "mxfp4_as_uint8"),
-        (32, "", "mxfp4_int4", "mxfp4_as_int4"),
-        (32, "_blocks", "mxfp4_by_column", "mxfp4_by_column"),
-    ],
-    ids=["8-bit integers", "4-bit integers", "MXFP4 for CUDA"],
-)
-def test_converting_streams(
-    tmp_path: Path, experts: int, suffix: str, method: str, converter: str
-) -> None:
-    """Experts of 265 MB are written in less anonymous memory than they take."""
-    config = tiny_config(
-        num_hidden_layers=1, hidden_size=2880, intermediate_size=2880, num_local_experts=experts
-    )
-    make_checkpoint(tmp_path / "checkpoint", config, sparse=True)
-    tensor = f"model.layers.0.mlp.experts.gate_up_proj{suffix}"
-    script = [sys.executable, "-c", STREAMING]
-    command = [
-        *script,
-        str(tmp_path / "checkpoint"),
-        str(tmp_path / "own"),
-        tensor,
-        method,
-        converter,
-    ]
-    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert (tmp_path / "own").stat().st_size > 260_000_000
-    assert 0 < grown < STREAMING_LIMIT

@@ -14,6 +14,14 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRotaryEmbedding
 
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference import DecoderConfig, RopeConfig
+from gptoss_onnx.reference.architecture import StoredNames
+from gptoss_onnx.reference.checkpoint import read_config
+from gptoss_onnx.reference.config import (
+    AttentionConfig,
+    ExpertsConfig,
+    LayerConfig,
+    NormConfig,
+)
 from gptoss_onnx.reference.rope import inverse_frequencies
 
 # The published config.json of gpt-oss-20b, cut to four layers.
@@ -82,32 +90,71 @@ def with_yarn(**changes: Any) -> dict[str, Any]:
 
 
 def read(document: dict[str, Any]) -> DecoderConfig:
-    return DecoderConfig.from_json(document, "config.json")
+    return read_config(document, StoredNames([]), "config.json")[2]
 
 
 def test_published_file_gives_its_values() -> None:
-    config = read(PUBLISHED)
-    assert config == DecoderConfig(
-        num_layers=4,
-        hidden_size=2880,
-        intermediate_size=2880,
-        vocab_size=201088,
-        num_heads=64,
-        num_kv_heads=8,
+    attention = AttentionConfig(
+        heads=64,
+        kv_heads=8,
         head_dim=64,
-        num_experts=32,
-        top_k=4,
+        projections="separate",
+        bias=True,
+        output_bias=True,
+        transposed=False,
+        sinks=True,
+        qk_norm=False,
         window=128,
-        layer_types=("sliding_attention", "full_attention") * 2,
-        rms_norm_eps=1e-5,
-        swiglu_alpha=1.702,
-        swiglu_limit=7.0,
-        attention_bias=True,
-        tie_word_embeddings=False,
-        max_position_embeddings=131072,
-        rope=RopeConfig(150000.0, "yarn", 32.0, 32.0, 1.0, 4096, False, None),
+        sink_tokens=0,
+        sink_bias=0.0,
+        rope=RopeConfig(150000.0, "yarn", 64, False, 32.0, 32.0, 1.0, 4096, False, None),
+        alibi=False,
+        scale=0.125,
     )
-    assert [config.window_of(layer) for layer in range(4)] == [128, 0, 128, 0]
+    experts = ExpertsConfig(
+        count=32,
+        top_k=4,
+        width=2880,
+        activation="swiglu",
+        alpha=1.702,
+        limit=7.0,
+        beta=1.0,
+        normalize=True,
+        router_bias=True,
+        bias=True,
+        storage="mxfp4",
+        interleaved=True,
+    )
+    sliding = LayerConfig(attention, experts)
+    full = LayerConfig(dataclasses.replace(attention, window=0), experts)
+    assert read(PUBLISHED) == DecoderConfig(
+        model_type="gpt_oss",
+        vocab_size=201088,
+        hidden_size=2880,
+        longest=131072,
+        norm=NormConfig("rms", 1e-5),
+        placement="pre",
+        embedding_norm=False,
+        final_norm=True,
+        positions=None,
+        tied=False,
+        layers=(sliding, full) * 2,
+    )
+
+
+def test_the_stored_tensors_say_whether_experts_are_packed() -> None:
+    """transformers keeps quantization_config in memory when it has dequantized the experts."""
+    stem = "model.layers.0.mlp.experts.gate_up_proj"
+
+    def storage(document: dict[str, Any], name: str) -> str:
+        config = read_config(document, StoredNames([name]), "config.json")[2]
+        return config.layers[0].feed_forward.storage
+
+    plain = changed(quantization_config=MISSING)
+    assert storage(PUBLISHED, f"{stem}_blocks") == storage(plain, f"{stem}_blocks") == "mxfp4"
+    assert storage(PUBLISHED, stem) == storage(plain, stem) == "columns"
+    assert storage(PUBLISHED, "x") == "mxfp4"
+    assert storage(plain, "x") == "columns"
 
 
 @pytest.mark.parametrize(
@@ -120,9 +167,12 @@ def test_published_file_gives_its_values() -> None:
         changed(swiglu_alpha=1.5, tie_word_embeddings=True, attention_bias=False),
     ],
 )
-def test_to_json_and_back_is_the_same(document: dict[str, Any]) -> None:
-    config = read(document)
-    assert read(json.loads(json.dumps(config.to_json()))) == config
+def test_the_keys_that_were_read_give_the_same_configuration(document: dict[str, Any]) -> None:
+    """They are what a manifest keeps of a config.json."""
+    _, fields, config = read_config(document, StoredNames([]), "config.json")
+    kept = json.loads(json.dumps(fields.read))
+    assert read(kept) == config
+    assert "router_aux_loss_coef" not in kept
 
 
 def test_transformers_5_spelling_gives_the_same() -> None:
@@ -134,12 +184,15 @@ def test_transformers_5_spelling_gives_the_same() -> None:
 
 def test_missing_layer_types_alternate_as_in_transformers() -> None:
     document = changed(layer_types=MISSING, num_hidden_layers=5)
-    assert list(read(document).layer_types) == GptOssConfig(**copy.deepcopy(document)).layer_types
+    windows = [layer.attention.window for layer in read(document).layers]
+    theirs = GptOssConfig(**copy.deepcopy(document)).layer_types
+    assert windows == [128 if kind == "sliding_attention" else 0 for kind in theirs]
 
 
 def test_alpha_is_read_where_it_is_given() -> None:
-    assert read(changed(swiglu_alpha=1.703125)).swiglu_alpha == 1.703125
-    assert read(changed(swiglu_limit=MISSING)).swiglu_limit == GptOssConfig().swiglu_limit
+    assert read(changed(swiglu_alpha=1.703125)).layers[0].feed_forward.alpha == 1.703125
+    limit = read(changed(swiglu_limit=MISSING)).layers[0].feed_forward.limit
+    assert limit == GptOssConfig().swiglu_limit
 
 
 @pytest.mark.parametrize(
@@ -150,7 +203,7 @@ def test_alpha_is_read_where_it_is_given() -> None:
         (changed(vocab_size=True), "vocab_size: found True, expected an integer"),
         (changed(head_dim=None), "head_dim: found null, expected an integer"),
         (changed(num_local_experts="32"), "num_local_experts: found '32', expected an integer"),
-        (changed(model_type="llama"), "model_type: found 'llama', expected 'gpt_oss'"),
+        (changed(model_type="t5"), "model_type: found 't5', expected 'gpt_oss'"),
         (changed(architectures=["LlamaForCausalLM"]), "architectures: found ['LlamaForCausalLM']"),
         (changed(hidden_act="gelu"), "hidden_act: found 'gelu', expected 'silu'"),
         (
@@ -280,16 +333,13 @@ def test_frequencies_equal_those_of_transformers_for_any_values(
 
 def assert_same_frequencies(document: dict[str, Any]) -> None:
     theirs = GptOssRotaryEmbedding(GptOssConfig(**copy.deepcopy(document)))
-    config = read(document)
-    frequencies, factor = inverse_frequencies(config)
+    frequencies, factor = inverse_frequencies(read(document).rope)
     assert frequencies.dtype == torch.float32
     assert torch.equal(frequencies, theirs.inv_freq)
     assert factor == theirs.attention_scaling
-    again, _ = inverse_frequencies(read(config.to_json()))
-    assert torch.equal(again, frequencies)
 
 
 def test_truncate_changes_the_frequencies() -> None:
-    config = read(PUBLISHED)
-    truncated = dataclasses.replace(config, rope=dataclasses.replace(config.rope, truncate=True))
-    assert not torch.equal(inverse_frequencies(config)[0], inverse_frequencies(truncated)[0])
+    rope = read(PUBLISHED).rope
+    truncated = dataclasses.replace(rope, truncate=True)
+    assert not torch.equal(inverse_frequencies(rope)[0], inverse_frequencies(truncated)[0])

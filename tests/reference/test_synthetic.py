@@ -18,19 +18,21 @@ from transformers.utils.quantization_config import Mxfp4Config
 
 from gptoss_onnx.checkpoint.writer import PlannedTensor, plan_files
 from gptoss_onnx.errors import CheckpointError, InputError
-from gptoss_onnx.reference import DecoderConfig, RopeConfig, open_checkpoint
-from gptoss_onnx.reference.random_weights import random_weights
+from gptoss_onnx.reference import open_checkpoint, synthetic
+from gptoss_onnx.reference.architectures import PRESETS
+from gptoss_onnx.reference.random_weights import Distribution, random_weights
 from gptoss_onnx.reference.synthetic import (
-    RealName,
     SyntheticLayout,
-    config_document,
+    config_of,
     make_checkpoint,
-    real_config,
+    preset_document,
     tiny_config,
+    tiny_document,
 )
 from support.heard_progress import HeardProgress
 
 SINGLE = "model.safetensors"
+NORMAL = Distribution(0.0, 1.0)
 
 
 def load_in_transformers(folder: Path, **options: Any) -> Any:
@@ -66,19 +68,21 @@ def test_transformers_loads_every_tensor_and_computes(
 def test_options_of_the_architecture_load_in_transformers(
     tmp_path: Path, tie_word_embeddings: bool
 ) -> None:
-    config = tiny_config(
-        num_hidden_layers=3,
-        layer_types=("full_attention",) * 3,
-        sliding_window=0,
+    document = tiny_document(
+        layers=3,
+        layer_types=["full_attention"] * 3,
+        sliding_window=None,
         attention_bias=False,
         tie_word_embeddings=tie_word_embeddings,
         swiglu_alpha=1.5,
-        rope=RopeConfig(10000.0, "default", 1.0, 1.0, 1.0, 2048, False, None),
+        rope_theta=10000.0,
+        rope_scaling={"rope_type": "default"},
+        quantization_config=None,
     )
-    make_checkpoint(tmp_path / "c", config, layout="hf-bf16", dtype="F32")
+    make_checkpoint(tmp_path / "c", document, dtype="F32")
     load_in_transformers(tmp_path / "c")
     with open_checkpoint(tmp_path / "c") as checkpoint:
-        assert checkpoint.config == config
+        assert checkpoint.config == config_of(document)
         assert {tensor.dtype for tensor in checkpoint.tensors.values()} == {"F32"}
 
 
@@ -101,8 +105,8 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     tensor = PlannedTensor("model.norm.weight", "F32", (5000,))
-    (wide,) = random_weights(tensor, seed=0)
-    (narrow,) = random_weights(dataclasses.replace(tensor, dtype="BF16"), seed=0)
+    (wide,) = random_weights(tensor, NORMAL, seed=0)
+    (narrow,) = random_weights(dataclasses.replace(tensor, dtype="BF16"), NORMAL, seed=0)
     expected = torch.from_numpy(np.frombuffer(wide, "<f4").copy()).bfloat16()
     assert torch.equal(
         torch.from_numpy(np.frombuffer(narrow, "<i2").copy()).view(torch.bfloat16), expected
@@ -114,9 +118,9 @@ def test_pieces_do_not_change_the_values(monkeypatch: pytest.MonkeyPatch) -> Non
         PlannedTensor(name, dtype, (4, 3, 32))
         for name, dtype in (("a_blocks", "U8"), ("b_scales", "U8"), ("c", "F32"))
     ]
-    whole = [b"".join(random_weights(tensor, 0)) for tensor in tensors]
+    whole = [b"".join(random_weights(tensor, NORMAL, 0)) for tensor in tensors]
     monkeypatch.setattr("gptoss_onnx.reference.random_weights.CHUNK", 64)
-    assert [b"".join(random_weights(tensor, 0)) for tensor in tensors] == whole
+    assert [b"".join(random_weights(tensor, NORMAL, 0)) for tensor in tensors] == whole
 
 
 @pytest.mark.parametrize(
@@ -124,11 +128,14 @@ def test_pieces_do_not_change_the_values(monkeypatch: pytest.MonkeyPatch) -> Non
     [("20b", "hf-mxfp4", 3, 13.76), ("20b", "hf-bf16", 10, 41.83), ("120b", "hf-mxfp4", 15, 65.25)],
 )
 def test_sparse_real_shapes_take_no_disk(
-    tmp_path: Path, name: RealName, layout: SyntheticLayout, shards: int, gigabytes: float
+    tmp_path: Path, name: str, layout: SyntheticLayout, shards: int, gigabytes: float
 ) -> None:
-    make_checkpoint(tmp_path / "c", preset_document(name), layout=layout, sparse=True)
+    document = preset_document(name)
+    make_checkpoint(tmp_path / "c", document, layout=layout, sparse=True)
+    if layout == "hf-bf16":
+        del document["quantization_config"]
     with open_checkpoint(tmp_path / "c") as checkpoint:
-        assert checkpoint.config == real_config(name)
+        assert checkpoint.config == config_of(document)
         assert len(checkpoint.files) == shards
         assert checkpoint.files[0].name == f"model-00000-of-{shards - 1:05d}.safetensors"
         assert sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / 1e9 == pytest.approx(
@@ -143,9 +150,9 @@ def test_sparse_real_shapes_take_no_disk(
 
 @pytest.mark.parametrize(("name", "layers", "experts"), [("20b", 24, 32), ("120b", 36, 128)])
 def test_real_config_is_the_published_one(
-    name: RealName, layers: int, experts: int, tmp_path: Path
+    name: str, layers: int, experts: int, tmp_path: Path
 ) -> None:
-    document = config_document(real_config(name), "hf-mxfp4")
+    document = preset_document(name)
     assert document["num_hidden_layers"] == layers
     assert document["num_local_experts"] == experts
     assert document["rope_scaling"] == {
@@ -159,19 +166,27 @@ def test_real_config_is_the_published_one(
     assert document["eos_token_id"] == 200002
     assert document["quantization_config"]["quant_method"] == "mxfp4"
     assert "swiglu_alpha" not in document
-    assert DecoderConfig.from_json(document, "") == real_config(name)
     (tmp_path / "config.json").write_text(json.dumps(document))
     theirs = AutoConfig.from_pretrained(tmp_path)
-    assert DecoderConfig.from_json(theirs.to_dict(), "") == real_config(name)
+    assert config_of(theirs.to_dict()) == config_of(document)
 
 
 def test_a_slice_of_a_real_model_keeps_its_first_layers() -> None:
-    config = real_config("20b", layers=3)
-    assert config.layer_types == real_config("20b").layer_types[:3]
-    assert (
-        dataclasses.replace(real_config("20b"), num_layers=3, layer_types=config.layer_types)
-        == config
-    )
+    whole, part = (config_of(preset_document("20b", layers)) for layers in (None, 3))
+    assert part == dataclasses.replace(whole, layers=whole.layers[:3])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_published_shape_can_be_sliced(name: str) -> None:
+    whole, part = (config_of(preset_document(name, layers)) for layers in (None, 1))
+    assert part == dataclasses.replace(whole, layers=whole.layers[:1])
+
+
+def test_a_slice_cuts_the_list_of_layer_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ["full_attention"] * 20 + ["sliding_attention"] * 4
+    listed = preset_document("20b") | {"layer_types": kinds}
+    monkeypatch.setitem(synthetic.PRESETS, "gpt-oss-20b", listed)
+    assert preset_document("20b", layers=21)["layer_types"] == kinds[:21]
 
 
 def test_files_are_filled_in_order() -> None:
@@ -241,20 +256,22 @@ def test_full_disk_is_noticed_before_writing(
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="heads: no such field, expected some of attention_bias, "):
+    with pytest.raises(InputError, match="heads: no such key, expected some of architectures, "):
         tiny_config(heads=3)
     with pytest.raises(InputError, match="head_dim: found 15, expected an even number"):
         tiny_config(head_dim=15)
     with pytest.raises(InputError, match="layers: found 25, gpt-oss-20b has 1 to 24"):
-        real_config("20b", layers=25)
-    with pytest.raises(InputError, match="7b: no such model"):
-        real_config("7b")  # type: ignore[arg-type]  # what the test is about
+        preset_document("20b", layers=25)
+    with pytest.raises(InputError, match="7b: no such model, expected one of gpt-oss-20b, "):
+        preset_document("7b")
+    plain = tiny_document(quantization_config=None, hidden_size=40)
+    with pytest.raises(InputError, match="layout: found hf-mxfp4, expected hf-bf16"):
+        make_checkpoint(tmp_path / "c", plain, layout="hf-mxfp4")
     with pytest.raises(InputError, match="layout: found 'gguf', expected one of hf-mxfp4, hf-bf16"):
         make_checkpoint(tmp_path / "c", tiny_document(), layout="gguf")  # type: ignore[arg-type]  # as above
     with pytest.raises(InputError, match="dtype: found 'F64', expected one of BF16, F16, F32"):
         make_checkpoint(tmp_path / "c", tiny_document(), dtype="F64")
-    with pytest.raises(
-        CheckpointError, match="hidden_size: found 40, MXFP4 expects a multiple of 32"
-    ):
-        make_checkpoint(tmp_path / "c", tiny_document(hidden_size=40))
-    make_checkpoint(tmp_path / "c", tiny_document(hidden_size=40), layout="hf-bf16")
+    packed = plain | {"quantization_config": tiny_document()["quantization_config"]}
+    with pytest.raises(CheckpointError, match="hidden_size: found 40, expected a multiple of 32"):
+        make_checkpoint(tmp_path / "c", packed)
+    make_checkpoint(tmp_path / "c", packed, layout="hf-bf16")

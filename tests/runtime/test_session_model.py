@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from transformers import GptOssForCausalLM
 
 from gptoss_onnx.exporter import export
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_config
+from gptoss_onnx.reference.synthetic import config_of, make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Sampling, Session
 from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
 from support.tolerances import PACKAGE_LOGITS
 
-CONFIG = tiny_config()
+DOCUMENT = tiny_document()
+CONFIG = config_of(DOCUMENT)
 LENGTH = 3 * CONFIG.window + 5
 TOKENS = random_tokens(CONFIG, LENGTH, seed=1)
 
@@ -25,7 +26,7 @@ TOKENS = random_tokens(CONFIG, LENGTH, seed=1)
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    make_checkpoint(folder, CONFIG)
+    make_checkpoint(folder, DOCUMENT)
     return folder
 
 

@@ -22,10 +22,8 @@ def tiny_checkpoint(factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint's folder; not to be written to."""
     folder = factory.getbasetemp() / "tiny-checkpoint"
     if not folder.exists():
-        make_checkpoint(
-            folder,
-            tiny_document(num_hidden_layers=2, max_position_embeddings=LONGEST, vocab_size=VOCAB),
-        )
+        sizes = {"max_position_embeddings": LONGEST, "vocab_size": VOCAB}
+        make_checkpoint(folder, tiny_document(num_hidden_layers=2, **sizes))
         _byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     return folder

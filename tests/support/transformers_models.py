@@ -1,5 +1,6 @@
-"""Tiny models of transformers: the judges of every architecture, and checkpoints that they write."""
+"""Tiny models of transformers: the judges of all architectures, and checkpoints they write."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,3 +92,19 @@ def write_by_transformers(
     model.tie_weights()
     model.save_pretrained(folder, max_shard_size=SHARD if sharded else "1GB")
     return Judged(model, folder, config.vocab_size)
+
+
+def as_version_4(folder: Path) -> None:
+    """Rewrite a config.json as transformers 4 left it on the hub, with the keys of that time."""
+    path = folder / "config.json"
+    document = json.loads(path.read_text())
+    rope = document.pop("rope_parameters")
+    document["rope_theta"] = rope.pop("rope_theta")
+    document["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    if "num_local_experts" in document and document["model_type"] == "qwen3_moe":
+        document["num_experts"] = document.pop("num_local_experts")
+    for key in ("layer_types", "attention_bias", "mlp_bias"):
+        document.pop(key, None)
+    if document.get("head_dim") == document["hidden_size"] // document["num_attention_heads"]:
+        del document["head_dim"]
+    path.write_text(json.dumps(document))

@@ -18,9 +18,9 @@ from support.tolerances import PACKAGE_LOGITS
 
 RANDOM = {
     "mxfp4": ("hf-mxfp4", "BF16", {}),
-    "dense bf16": ("hf-bf16", "BF16", {"num_heads": 6, "num_kv_heads": 2}),
-    "dense fp16": ("hf-bf16", "F16", {"window": 1, "tie_word_embeddings": True}),
-    "dense fp32": ("hf-bf16", "F32", {"num_experts": 3, "top_k": 3, "attention_bias": False}),
+    "dense bf16": ("hf-bf16", "BF16", {"num_attention_heads": 6}),
+    "dense fp16": ("hf-bf16", "F16", {"sliding_window": 1, "tie_word_embeddings": True}),
+    "dense fp32": ("hf-bf16", "F32", {"num_local_experts": 3, "attention_bias": False}),
 }
 
 
@@ -82,7 +82,7 @@ def test_batch_of_three_rows_of_one_length(pair) -> None:
 def test_past_the_original_context(pair) -> None:
     """Where YaRN's ramp and attention factor show."""
     session, theirs, config, _ = pair
-    length = config.rope.original_max_position_embeddings + 40
+    length = config.rope.original_longest + 40
     tokens = random_tokens(config, length, seed=9)
     assert_equal(session.score(tokens, chunk=100)[-40:], theirs, tokens, slice(-40, None))
 

@@ -29,9 +29,9 @@ from support.tolerances import PACKAGE_LOGITS, PACKAGE_LOGITS_NATIVE
 
 RANDOM = {
     "mxfp4": ("hf-mxfp4", "BF16", {}),
-    "dense bf16": ("hf-bf16", "BF16", {"num_heads": 6, "num_kv_heads": 2}),
-    "dense fp16": ("hf-bf16", "F16", {"window": 1, "tie_word_embeddings": True}),
-    "dense fp32": ("hf-bf16", "F32", {"num_experts": 3, "top_k": 3, "attention_bias": False}),
+    "dense bf16": ("hf-bf16", "BF16", {"num_attention_heads": 6}),
+    "dense fp16": ("hf-bf16", "F16", {"sliding_window": 1, "tie_word_embeddings": True}),
+    "dense fp32": ("hf-bf16", "F32", {"num_local_experts": 3, "attention_bias": False}),
 }
 
 

@@ -23,10 +23,21 @@ constexpr float kMinusLog2E = -1.44269504f;
 
 __mmask16 first(size_t count) { return static_cast<__mmask16>(count >= kLanes ? 0xffff : (1u << count) - 1); }
 
-// Products and their biases, which may be null, added.
-__m512 biased(const float* products, const std::byte* bias, size_t index, __mmask16 mask) {
+// The first `left` products from `index` on and their biases, which may be null, added.
+__m512 biased(const float* products, const std::byte* bias, size_t index, size_t left) {
+  if (left >= kLanes) {
+    const __m512 x = _mm512_loadu_ps(products + index);
+    return bias == nullptr ? x : _mm512_add_ps(x, _mm512_loadu_ps(bias + index * sizeof(float)));
+  }
+  const __mmask16 mask = first(left);
   const __m512 x = _mm512_maskz_loadu_ps(mask, products + index);
   return bias == nullptr ? x : _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, bias + index * sizeof(float)));
+}
+
+// Without a mask where all lanes are meant, which is quicker to read back.
+void store(float* out, size_t left, __m512 x) {
+  if (left >= kLanes) return _mm512_storeu_ps(out, x);
+  _mm512_mask_storeu_ps(out, first(left), x);
 }
 
 struct Pairs {
@@ -34,9 +45,8 @@ struct Pairs {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     const size_t left = 2 * (products.count - i);
-    const __mmask16 last = left > kLanes ? first(left - kLanes) : 0;
-    const __m512 a = biased(products.gate, products.gate_bias, 2 * i, first(left));
-    const __m512 b = biased(products.gate, products.gate_bias, 2 * i + kLanes, last);
+    const __m512 a = biased(products.gate, products.gate_bias, 2 * i, left);
+    const __m512 b = biased(products.gate, products.gate_bias, 2 * i + kLanes, left > kLanes ? left - kLanes : 0);
     gate = _mm512_permutex2var_ps(a, even, b);
     up = _mm512_permutex2var_ps(a, odd, b);
   }
@@ -44,9 +54,8 @@ struct Pairs {
 
 struct Halves {
   static void load(const GateUp& products, size_t i, __m512& gate, __m512& up) {
-    const __mmask16 mask = first(products.count - i);
-    gate = biased(products.gate, products.gate_bias, i, mask);
-    up = biased(products.up, products.up_bias, i, mask);
+    gate = biased(products.gate, products.gate_bias, i, products.count - i);
+    up = biased(products.up, products.up_bias, i, products.count - i);
   }
 };
 
@@ -62,7 +71,7 @@ void swiglu(const GateUp& products, const ExpertActivation& activation) {
     up = _mm512_max_ps(bottom, _mm512_min_ps(top, up));
     const __m512 below = _mm512_add_ps(_mm512_set1_ps(1), exp2(_mm512_mul_ps(gain, gate)));
     const __m512 result = _mm512_div_ps(_mm512_mul_ps(_mm512_add_ps(up, beta), gate), below);
-    _mm512_mask_storeu_ps(products.gate + i, first(products.count - i), result);
+    store(products.gate + i, products.count - i, result);
   }
 }
 
@@ -109,9 +118,8 @@ __m512 silu(__m512 x) { return times_sigmoid(x, _mm512_mul_ps(x, _mm512_set1_ps(
 template <__m512 (*function)(__m512)>
 void ungated(const GateUp& products, const ExpertActivation&) {
   for (size_t i = 0; i < products.count; i += kLanes) {
-    const __mmask16 mask = first(products.count - i);
-    const __m512 x = biased(products.gate, products.gate_bias, i, mask);
-    _mm512_mask_storeu_ps(products.gate + i, mask, function(x));
+    const __m512 x = biased(products.gate, products.gate_bias, i, products.count - i);
+    store(products.gate + i, products.count - i, function(x));
   }
 }
 

@@ -101,9 +101,11 @@ class Run {
       const size_t gates = apart ? first : rows_each * first, ups = layer_.width + first;
       multiply(gates, apart ? count : rows_each * count, y);
       if (apart) multiply(ups, count, y + slice);
+      const std::byte* gate_bias = bias(gates);
+      const std::byte* up_bias = bias(ups);
       for (size_t i = 0; i < group.count; ++i) {
         float* values = y + i * stride;
-        activate_({values, values + slice, bias(gates), bias(ups), count}, activation);
+        activate_({values, values + slice, gate_bias, up_bias, count}, activation);
         layer_.down.pack(values, first, count, {activated_places_.first[g], i, group.count}, activated_.data());
       }
     });

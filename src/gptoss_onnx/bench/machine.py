@@ -25,9 +25,9 @@ CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine and what it can do with `threads` threads; a peak is None where it lacks the
-    instruction.
+    """The machine and what it can do with `threads` threads.
 
+    A peak is None if the machine lacks the instruction.
     Peaks count a multiplication and an addition each as one operation, in units of 10⁹ a second.
     """
 
@@ -46,7 +46,7 @@ class Machine:
 def measure(threads: int) -> Machine:
     """Return the machine's description with freshly measured figures.
 
-    Holds 512 MiB meanwhile. Raises RuntimeUnavailable where the native library is not to be had.
+    Holds 512 MiB meanwhile. Raises RuntimeUnavailable if the native library is not available.
     """
     return Machine(
         cpu=_cpu_name(),
@@ -80,11 +80,10 @@ def read_seconds(address: int, count: int, threads: int) -> float:
 
 
 def last_level_cache() -> int | None:
-    """Return the bytes of the last level of the CPU caches that this process can use, or None where
-    Linux is silent.
+    """Return the bytes of the last level of the CPU caches that this process can use, or None if
+    Linux does not say.
 
-    What is read again and again and fits in there is not read from memory, and is not bound by its
-    bandwidth.
+    Data that fit in there and are read again and again are not bound by the memory's bandwidth.
     """
     sizes: dict[str, int] = {}  # by the cores that share the cache
     for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
@@ -119,7 +118,7 @@ def read_rate(threads: int) -> float:
 
 
 def _peak(unit: str, threads: int) -> float | None:
-    """Return the best of some rounds: whatever disturbs a loop without memory only slows it."""
+    """Return the best of some rounds, because a disturbance only slows this loop."""
     run = _functions().gptoss_machine_compute
     best: float = max(_measured(run(unit.encode(), threads), threads) for _ in range(ROUNDS))
     return best / 1e9 or None

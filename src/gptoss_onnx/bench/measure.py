@@ -1,6 +1,5 @@
 """Time a package, and measure in the same run what the machine can do."""
 
-import os
 import time
 from collections.abc import Callable
 
@@ -9,11 +8,11 @@ from gptoss_onnx.bench import machine
 from gptoss_onnx.bench.footprint import cache_bytes, weight_bytes
 from gptoss_onnx.bench.speed import Settings, Speed
 from gptoss_onnx.bench.stopwatch import Plan, Stopwatch, WeightReader
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.runtime import Package, Session
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.runtime.graph_file import GraphFile
-from gptoss_onnx.runtime.kernels import Activations, Kernels
 
 
 def measure_speed(

@@ -108,7 +108,7 @@ class Settings:
 class Speed:
     """The whole answer; `unmeasured` says why `floor` is None.
 
-    `machine` is None where the native library cannot measure it.
+    `machine` is None if the native library is not available.
     """
 
     settings: Settings

@@ -16,7 +16,7 @@ from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime import KVCache, Package, Session
 
 STEPS = 4  # decoded between two reads
-# of one measurement: the fastest counts, as what disturbs a read only slows it
+# of one measurement; the fastest counts, because a disturbance only slows a read
 LEAST_READS, LEAST_BYTES = 3, 64 << 20
 # ONNX Runtime's threads spin for tens of milliseconds after a run, on cores that the read needs
 SETTLE_SECONDS = 0.1
@@ -138,8 +138,8 @@ class Stopwatch:
         return Timing(1, plan.context, tuple(seconds))
 
     def _wake(self, cache: KVCache) -> None:
-        """Run a token and take it back: a step of a running generation finds no thread asleep, nor
-        foreign caches.
+        """Run a token and take it back, because a step of a running generation finds all threads
+        awake and its own data in the caches.
         """
         if not cache.layout.rewinds:
             with cache.fork() as twin:
@@ -157,8 +157,8 @@ class Stopwatch:
 
 
 def anonymous_bytes() -> int | None:
-    """Return the memory of this process that is no file's, or None where the system does not
-    tell.
+    """Return the memory of this process that belongs to no file, or None if the system does not
+    say.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The command group, and what becomes of an error: one line on stderr and an exit code.
+"""The command group. An error becomes one line on stderr and an exit code.
 
 Exit codes: 0 done; 1 the check ran and failed; 2 wrong input or environment; 130 interrupted; 141
 the reader of stdout went away; 143 terminated; the last three as for a program that the signal
@@ -69,9 +69,7 @@ class Application(click.Group):
         return sys.exit(code) if standalone_mode else code
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; click itself would end with 1 where the reader of stdout goes
-        away.
-        """
+        """Run the subcommand. If the reader of stdout goes away, click alone would exit with 1."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -112,13 +110,13 @@ for command in (export, inspect, generate, chat, validate, bench, plan, make_che
 
 
 def _exit_code(run: Callable[[], Any], invocation: Invocation) -> int:
-    """Run a command and return its exit code, after one line on stderr where it failed."""
+    """Run a command and return its exit code; if it fails, print one line on stderr."""
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows what it can
         code = run()
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a full disk or a closed pipe still can be told
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be reported
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):
         return _tell("interrupted", INTERRUPTED, invocation)
@@ -143,9 +141,7 @@ def _exit_code(run: Callable[[], Any], invocation: Invocation) -> int:
 
 
 def _tell(text: str, code: int, invocation: Invocation) -> int:
-    """Print the line (a message may quote text of several), below its traceback where that is
-    wanted.
-    """
+    """Print the text on one line, with --verbose below its traceback."""
     if invocation.verbose:
         traceback.print_exc()
     print(one_line(text), file=sys.stderr)  # noqa: T201 - the terminal is what this is for

@@ -4,10 +4,10 @@ do.
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.cli.console import (
     extra,
     is_verbose,
@@ -57,8 +57,8 @@ def bench(
     decode: int,
     context: int,
     rounds: int,
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
+    kernels: Kernels,
+    activations: Activations,
     threads: int | None,
     as_json: bool,
 ) -> None:

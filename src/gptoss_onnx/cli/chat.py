@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, say, verbose_option
 from gptoss_onnx.cli.text_options import (
     reasoning_options,
@@ -50,9 +51,9 @@ def chat(
     reasoning_effort: str | None,
     show_reasoning: bool,
     max_new_tokens: int | None,
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
-    provider: Literal["cpu", "cuda"],
+    kernels: Kernels,
+    activations: Activations,
+    provider: Provider,
     threads: int | None,
     **options: Any,
 ) -> None:
@@ -67,7 +68,7 @@ def chat(
 
     opened = open_package(package)
     tokenizer = Tokenizer.open(opened.folder)
-    tokenizer.chat_template  # noqa: B018 - what is wrong with it is told before the graph is loaded
+    tokenizer.chat_template  # noqa: B018 - a broken template is reported before the graph is loaded
     settings = sampling(
         options, tokenizer, end_tokens(opened, tokenizer, True, opened.manifest.vocab_size)
     )
@@ -181,7 +182,7 @@ def _note(text: str) -> None:
 
 
 def _load_line_editing() -> None:
-    """Let the lines be edited and found again, where Python has what it takes."""
+    """Give the lines editing and a history, if Python has readline."""
     try:
         import readline  # noqa: F401 - importing it is all
     except ImportError:

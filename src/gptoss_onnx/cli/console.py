@@ -8,10 +8,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.extras import install_command
 from gptoss_onnx.json_text import dump_json, printable
@@ -103,14 +104,14 @@ def kernel_options(command: Command) -> Command:
     """Add `--kernels` and `--activations`, what runs the custom ops and what it multiplies."""
     kernels = click.option(
         "--kernels",
-        type=click.Choice(["auto", "native", "portable"]),
+        type=click.Choice(get_args(Kernels)),
         default="auto",
         show_default=True,
         help="What runs the ai.gptoss ops; auto takes native where every op has a kernel.",
     )
     activations = click.option(
         "--activations",
-        type=click.Choice(["exact", "bf16", "int8"]),
+        type=click.Choice(get_args(Activations)),
         default="exact",
         show_default=True,
         help="What native kernels multiply the weights by: float32, or less for speed.",

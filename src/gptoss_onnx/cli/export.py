@@ -4,18 +4,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from gptoss_onnx.amounts import count_of, file_size
+from gptoss_onnx.choices import ExpertForm, KvDtype, ProjectionForm, Provider, Target, WeightMode
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import Command, extra, let_threads_sleep, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
 
 if TYPE_CHECKING:
-    from gptoss_onnx.manifest import Manifest, Provider, Target
+    from gptoss_onnx.manifest import Manifest
 
 
 GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
@@ -37,14 +38,14 @@ What a line does not name keeps its default.
 
 
 def choice(
-    group: str, flag: str, values: tuple[str, ...], text: str, default: str | None = None
+    group: str, flag: str, values: object, text: str, default: str | None = None
 ) -> Callable[[Command], Command]:
-    """Return a decorator that adds an option of `group`, which takes one of `values`."""
+    """Return a decorator that adds an option of `group`, one of the literals `values`."""
     return click.option(
         flag,
         cls=GroupedOption,
         group=group,
-        type=click.Choice(values),
+        type=click.Choice(get_args(values)),
         default=default,
         show_default=default is not None,
         help=text,
@@ -71,7 +72,7 @@ def choice(
 @choice(
     GRAPH,
     "--target",
-    ("portable", "ort"),
+    Target,
     "The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, "
     "the ops of stock "
     "ONNX Runtime builds, for onnxruntime-genai and the web.",
@@ -80,7 +81,7 @@ def choice(
 @choice(
     GRAPH,
     "--provider",
-    ("cpu", "cuda"),
+    Provider,
     "What a graph of target ort is to run on. cuda: experts stay MXFP4, attention and experts "
     "compute in bfloat16. "
     "Lossy; never run so far, for lack of a GPU.",
@@ -89,13 +90,13 @@ def choice(
 @choice(
     GRAPH,
     "--kv-dtype",
-    ("float32", "float16", "bfloat16"),
+    KvDtype,
     "Element type of the KV cache (default float32; with --provider cuda bfloat16).",
 )
 @choice(
     WEIGHTS,
     "--weights",
-    ("link", "copy", "reference"),
+    WeightMode,
     "link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort "
     "always); reference: "
     "they stay there.",
@@ -103,14 +104,14 @@ def choice(
 @choice(
     WEIGHTS,
     "--dense",
-    ("checkpoint", "int8"),
-    "int8: q, k, v, o and lm_head in 8 bits, in a file of the package's own. Lossy.",
+    ProjectionForm,
+    "int8: projections and lm_head in 8 bits, in a file of the package's own. Lossy.",
     default="checkpoint",
 )
 @choice(
     WEIGHTS,
     "--experts",
-    ("checkpoint", "int4"),
+    ExpertForm,
     "int4, with target ort: MXFP4 rounded to 4-bit integers, for two thirds of the size. Lossy.",
     default="checkpoint",
 )
@@ -119,12 +120,12 @@ def choice(
 def export(
     checkpoint: str,
     output: Path,
-    target: "Target",
-    provider: "Provider",
-    weights: Literal["link", "copy", "reference"] | None,
-    dense: Literal["checkpoint", "int8"],
-    experts: Literal["checkpoint", "int4"],
-    kv_dtype: Literal["float32", "float16", "bfloat16"] | None,
+    target: Target,
+    provider: Provider,
+    weights: WeightMode | None,
+    dense: ProjectionForm,
+    experts: ExpertForm,
+    kv_dtype: KvDtype | None,
     force: bool,
     download: bool,
     revision: str | None,

@@ -6,10 +6,11 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
 from gptoss_onnx.cli.text_options import (
     read_prompt,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         Tokenizer,
     )
 
-NEW_TOKENS = 128  # of a text; an answer that begins with thoughts has more room
+NEW_TOKENS = 128  # of a text; an answer that begins with thoughts gets more
 
 
 def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -90,9 +91,9 @@ def generate(
     reasoning_effort: str | None,
     show_reasoning: bool,
     max_new_tokens: int | None,
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
-    provider: Literal["cpu", "cuda"],
+    kernels: Kernels,
+    activations: Activations,
+    provider: Provider,
     threads: int | None,
     as_json: bool,
     **options: Any,
@@ -100,7 +101,7 @@ def generate(
     """Continue a prompt with PACKAGE and print what comes.
 
     The text goes to stdout, token by token. With --chat only the answer does; what the model thinks
-    goes to stderr. Timings go to stderr where that is a terminal, or with --verbose.
+    goes to stderr. Timings go to stderr if it is a terminal, or with --verbose.
     """
     if prompt_file is not None:
         _check_one(prompt, prompt_tokens, prompt_file)
@@ -110,7 +111,7 @@ def generate(
         from gptoss_onnx.runtime import Session, open_package
         from gptoss_onnx.runtime.stops import end_tokens
 
-    # every mistake that shows without the graph is told before it is loaded
+    # mistakes that show without the graph are reported before it is loaded
     opened = open_package(package)
     tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
     continued = _prompt(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
@@ -216,7 +217,7 @@ def _check_flags(
 
 
 def _open_tokenizer(package: "Package", needed: bool) -> "Tokenizer | None":
-    """Return the package's tokenizer; None where it has none and none is needed."""
+    """Return the package's tokenizer, or None if it has no tokenizer and needs none."""
     from gptoss_onnx.package import TOKENIZER_FILE
     from gptoss_onnx.runtime import Tokenizer
 

@@ -1,6 +1,4 @@
-"""`gptoss-onnx make-checkpoint`: random checkpoints, tiny ones of any shape and the two real
-shapes.
-"""
+"""`gptoss-onnx make-checkpoint`: random checkpoints, tiny ones and published shapes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,40 +10,37 @@ from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.cli.console import extra, say, verbose_option
 from gptoss_onnx.cli.progress import progress_on_stderr
 
-SHAPE_OPTIONS = {  # flag: field of DecoderConfig, and what it counts
+SHAPE_OPTIONS = {  # flag: key of config.json, and what it counts
     "--hidden-size": ("hidden_size", "Width of the residual stream."),
-    "--intermediate-size": ("intermediate_size", "Width of one expert."),
+    "--intermediate-size": ("intermediate_size", "Width of a feed-forward layer or of an expert."),
     "--vocab-size": ("vocab_size", "Token ids."),
-    "--heads": ("num_heads", "Query heads."),
-    "--kv-heads": ("num_kv_heads", "Key and value heads."),
+    "--heads": ("num_attention_heads", "Query heads."),
+    "--kv-heads": ("num_key_value_heads", "Key and value heads."),
     "--head-dim": ("head_dim", "Width of one head."),
-    "--experts": ("num_experts", "Experts a layer."),
-    "--top-k": ("top_k", "Experts a token."),
-    "--window": ("window", "Tokens that a sliding layer sees."),
+    "--experts": ("num_local_experts", "Experts a layer."),
+    "--top-k": ("num_experts_per_tok", "Experts a token."),
+    "--window": ("sliding_window", "Tokens that a sliding layer sees."),
     "--max-position-embeddings": ("max_position_embeddings", "Longest sequence."),
 }
+TIED = "--tied/--untied"
 
 
 def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for flag, (field, text) in reversed(SHAPE_OPTIONS.items()):
-        command = click.option(flag, field, type=click.IntRange(min=1), help=f"tiny: {text}")(
-            command
-        )
+    for flag, (key, text) in reversed(SHAPE_OPTIONS.items()):
+        command = click.option(flag, key, type=click.IntRange(min=1), help=f"tiny: {text}")(command)
     return command
 
 
 @click.command("make-checkpoint", short_help="Write a checkpoint of random weights.")
-@click.argument("model", type=click.Choice(["tiny", "20b", "120b"]))
+@click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--layers", type=click.IntRange(min=1), help="Layers; of 20b and 120b the first so many."
+    "--layers", type=click.IntRange(min=1), help="Layers; of a published shape the first so many."
 )
 @click.option(
     "--layout",
     type=click.Choice(["hf-mxfp4", "hf-bf16"]),
-    default="hf-mxfp4",
-    show_default=True,
-    help="hf-mxfp4 packs the experts, as published; hf-bf16 stores them dense.",
+    help="hf-mxfp4 packs the experts, hf-bf16 stores them dense; as published where left out.",
 )
 @click.option(
     "--sparse",
@@ -57,51 +52,52 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_shape_options
 @click.option(
-    "--tied/--untied",
-    "tie_word_embeddings",
-    default=None,
-    help="tiny: lm_head is the embedding matrix.",
+    TIED, "tie_word_embeddings", default=None, help="tiny: lm_head is the embedding matrix."
 )
 @verbose_option
 def make_checkpoint(
-    model: Literal["tiny", "20b", "120b"],
+    model: str,
     out: Path,
     layers: int | None,
-    layout: Literal["hf-mxfp4", "hf-bf16"],
+    layout: Literal["hf-mxfp4", "hf-bf16"] | None,
     sparse: bool,
     seed: int,
     **shape: int | bool | None,
 ) -> None:
-    """Write a checkpoint of random weights, without a tokenizer, into the new folder OUT."""
-    given = {field: value for field, value in shape.items() if value is not None}
-    if model != "tiny" and given:
-        flags = {field: flag for flag, (field, _) in SHAPE_OPTIONS.items()} | {
-            "tie_word_embeddings": "--tied/--untied"
-        }
-        raise click.UsageError(
-            f"{', '.join(flags[field] for field in given)}: only for tiny; the shape of {model} is "
-            "fixed "
-            "(--layers shortens it)"
-        )
+    """Write a checkpoint of random weights, without a tokenizer, into the new folder OUT.
+
+    MODEL is a small model (tiny, or tiny- and a model type) or a published shape such as
+    gpt-oss-20b; an unknown one lists them all.
+    """
+    given: dict[str, Any] = {key: value for key, value in shape.items() if value is not None}
     with progress_on_stderr() as display:
         display.begin("loading PyTorch")
         with extra("export"):
             from gptoss_onnx.reference import synthetic
 
-        if model == "tiny":
-            config = synthetic.tiny_config(
-                **given, **({} if layers is None else {"num_layers": layers})
+        model_type = synthetic.tiny_type(model)
+        if given and model_type is None:
+            flags = {key: flag for flag, (key, _) in SHAPE_OPTIONS.items()}
+            named = ", ".join((flags | {"tie_word_embeddings": TIED})[key] for key in given)
+            raise click.UsageError(
+                f"{named}: only for tiny; the shape of {model} is fixed (--layers shortens it)"
             )
-        else:
-            config = synthetic.real_config(model, layers)
-        synthetic.make_checkpoint(
-            out, config, layout=layout, seed=seed, sparse=sparse, progress=display
+        if layout == "hf-bf16":
+            given["quantization_config"] = None
+        document = (
+            synthetic.preset_document(model, layers)
+            if model_type is None
+            else synthetic.tiny_document(model_type, layers, **given)
+        )
+        config = synthetic.make_checkpoint(
+            out, document, layout=layout, seed=seed, sparse=sparse, progress=display
         )
     files = sorted(out.glob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)
     holes = ", all holes" if sparse else ""
     layers_made, files_made = count_of(config.num_layers, "layer"), count_of(len(files), "file")
+    layout_made = "hf-mxfp4" if config.layout == "hf-mxfp4" else "hf-bf16"
     say(
-        f"{out}: {model}, {layers_made}, {layout}, {files_made} of weights "
+        f"{out}: {model}, {layers_made}, {layout_made}, {files_made} of weights "
         f"({file_size(size)}{holes})"
     )

@@ -49,8 +49,8 @@ def plan(
 ) -> None:
     """Say what a model costs. Reads no weights.
 
-    NAME is a published shape such as gpt-oss-20b (`make-checkpoint --help` lists them), CHECKPOINT a
-    folder or hub id, PACKAGE what `export` wrote.
+    NAME is a published shape such as gpt-oss-20b (`make-checkpoint --help` lists them), CHECKPOINT
+    a folder or hub id, PACKAGE what `export` wrote.
     """
     with extra("export"):
         from gptoss_onnx.reference.budget import Budget
@@ -84,7 +84,8 @@ def _config_of(model: str) -> "DecoderConfig":
     if (Path(model) / MANIFEST_NAME).exists():
         return config_of(Manifest.read(model).model)
     with open_checkpoint(model) as checkpoint:
-        return checkpoint.config
+        config: DecoderConfig = checkpoint.config
+        return config
 
 
 def _measured() -> tuple[float | None, str]:

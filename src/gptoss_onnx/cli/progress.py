@@ -24,8 +24,8 @@ _ERASE = "\r\x1b[K"
 class Display:
     """Shows the stages of one command; see `gptoss_onnx.progress.Progress`.
 
-    A context manager that erases its line when it ends. A thread draws the line, so that time is
-    seen to pass also in stages that tell nothing.
+    A context manager that erases its line when it ends. A thread draws the line, so that users see
+    the time pass even in stages that report nothing.
     """
 
     def __init__(self, stream: TextIO, live: bool, verbose: bool) -> None:
@@ -116,7 +116,7 @@ def status(done: int, total: int | None, unit: Unit, elapsed: float) -> str:
 
 @contextmanager
 def progress_on_stderr() -> Iterator[Display]:
-    """Yield the Display of the running command, which log records and warnings make room for."""
+    """Yield the Display of the running command; log records and warnings clear its line first."""
     invocation: Any = click.get_current_context().find_object(Invocation)
     with Display(
         sys.stderr, sys.stderr.isatty(), invocation is not None and invocation.verbose

@@ -6,10 +6,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 import click
 
+from gptoss_onnx.choices import Provider
 from gptoss_onnx.cli.console import Command, kernel_options
 from gptoss_onnx.errors import InputError
 
@@ -96,7 +97,7 @@ def reasoning_options(command: Command) -> Command:
 def session_options(command: Command) -> Command:
     """Add what runs the package, and on how many threads."""
     provider = click.option(
-        "--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
+        "--provider", type=click.Choice(get_args(Provider)), default="cpu", show_default=True
     )
     threads = click.option(
         "--threads", type=click.IntRange(min=1), help="Threads; without it one a core."
@@ -123,8 +124,8 @@ def sampling(
 
 
 def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> dict[str, str]:
-    """Return what the chat template is given; raises InputError for an effort that it would pass
-    over.
+    """Return the variables for the chat template; raises InputError if the template does not read
+    the effort.
     """
     if reasoning_effort is None:
         return {}
@@ -136,10 +137,10 @@ def template_variables(tokenizer: "Tokenizer", reasoning_effort: str | None) -> 
 
 
 def read_prompt(path: Path) -> str:
-    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError for what is no
-    text in UTF-8.
+    """Return the text of a file, of a pipe, or of stdin for `-`; raises InputError if that is not
+    UTF-8.
 
-    A pipe, such as bash's `<(command)`, is waited for: the user who names it also writes it.
+    This waits for a pipe, such as bash's `<(command)`, because its user also writes it.
     """
     from gptoss_onnx.files import read_file
 

@@ -1,5 +1,5 @@
-"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 when it does
-not hold.
+"""`gptoss-onnx validate`: compare a package with the PyTorch reference; exit code 1 if a case
+fails.
 """
 
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import (
     extra,
@@ -49,7 +50,9 @@ FAILED = 1
     help="What runs the package; a client in another language is held to the golden vectors.",
 )
 @click.option(
-    "--client", metavar="COMMAND", help="What starts that client; omitted, its program on the PATH."
+    "--client",
+    metavar="COMMAND",
+    help="Command that starts that client; if omitted, its program on the PATH.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
 @click.option(
@@ -66,8 +69,8 @@ def validate(
     package: Path,
     reference: str,
     suite: Literal["quick", "full"],
-    kernels: Literal["auto", "native", "portable"],
-    activations: Literal["exact", "bf16", "int8"],
+    kernels: Kernels,
+    activations: Activations,
     runtime: Literal["python", "cpp", "node", "browser"],
     client: str | None,
     report: Path | None,
@@ -118,8 +121,8 @@ def validate(
 def _check_runtime(
     runtime: str, client: str | None, suite: str, kernels: str, activations: str
 ) -> None:
-    """Refuse options that would be without effect: a client runs the golden cases, with the kernels
-    it has.
+    """Refuse options that would have no effect, because a client runs the golden cases with its
+    own kernels.
     """
     if runtime == "python" and client is not None:
         raise InputError(
@@ -129,16 +132,13 @@ def _check_runtime(
     for name, value in {"suite": suite, "kernels": kernels, "activations": activations}.items():
         if runtime != "python" and value != defaults[name]:
             raise InputError(
-                f"--{name} {value}: found with --runtime {runtime}, which runs the golden cases "
-                "with what the client "
-                f"chooses; leave it out"
+                f"--{name} {value}: found with --runtime {runtime}, whose client chooses how it "
+                "runs the golden cases; leave it out"
             )
 
 
 def _write(found: "Report", folder: Path, name: str, required: bool) -> None:
-    """Write the report; a package that is read-only keeps the one it has, which is said on
-    stderr.
-    """
+    """Write the report. If the folder is read-only and not `required`, say so on stderr."""
     try:
         found.write(folder, name)
     except OSError as error:

@@ -67,7 +67,7 @@ class Findings:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Look at a package folder; raises PackageError where it is none."""
+        """Look at a package folder; raises PackageError if it is not a package."""
         manifest = Manifest.read(folder)
         package = Package(folder, manifest)
         graph = package.graph

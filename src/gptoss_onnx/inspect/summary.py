@@ -7,7 +7,7 @@ from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.inspect.findings import Findings
 from gptoss_onnx.manifest import TensorSpec
 
-# long, told elsewhere, or always alike
+# long, shown elsewhere, or always alike
 HIDDEN = ("layer_types", "rope_scaling", "architectures", "hidden_act")
 
 
@@ -67,9 +67,7 @@ def _cache(findings: Findings) -> Iterator[str]:
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> Iterator[str]:
-    """Yield one line for each input or output; those of the cache are told by the first of each
-    shape.
-    """
+    """Yield one line for each dtype and shape; of many names, the first and the last."""
     seen: defaultdict[tuple[str, tuple[int | str, ...]], list[str]] = defaultdict(list)
     for spec in specs:
         seen[spec.dtype, spec.shape].append(spec.name)

@@ -1,0 +1,73 @@
+"""Weights that no single tensor of the checkpoint is: experts stored one by one, and FP8.
+
+Experts are stacked and FP8 is decoded to bfloat16, into a weight file of the package's own, some
+rows at a time.
+"""
+
+from pathlib import Path
+
+import onnx_ir as ir
+from torch import Tensor
+
+from gptoss_onnx.checkpoint.tensors import Parameter
+from gptoss_onnx.checkpoint.writer import PlannedTensor
+from gptoss_onnx.choices import WeightMode
+from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.package import ASSEMBLED
+from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference.checkpoint import Checkpoint
+
+FP8_LOSS = "FP8 weights times their scales rounded to bfloat16"
+_ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
+
+
+def assembled_parameters(checkpoint: Checkpoint, mode: WeightMode) -> frozenset[str]:
+    """Return the parameters, by the graph's names, that go into the package's own weight file.
+
+    These are the ones that are no view of the checkpoint. For mode `copy` they are all parameters
+    if there is such a one, so that no weight is copied in two forms.
+    """
+    parameters = checkpoint.parameters.values()
+    computed = frozenset(entry.name for entry in parameters if entry.view is None)
+    return frozenset(checkpoint.named) if computed and mode == "copy" else computed
+
+
+def assemble(
+    model: ir.Model,
+    checkpoint: Checkpoint,
+    names: frozenset[str],
+    folder: Path,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """Write the weights of these names that the graph has; returns the name of the file, if any.
+
+    Raises PackageError and CheckpointError as `ComputedWeights.write`.
+    """
+    values = [
+        value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is None and name in names
+    ]
+    if not values:
+        return ()
+    weights = ComputedWeights()
+    for value in values:
+        assert value.name is not None
+        weights.give([value], _conversion(checkpoint, checkpoint.named[value.name]))
+    weights.write(
+        folder / ASSEMBLED,
+        what="the weights that are put together",
+        doing="putting weights together",
+        alignment=_ALIGNMENT,
+        progress=progress,
+    )
+    return (ASSEMBLED,)
+
+
+def _conversion(checkpoint: Checkpoint, parameter: Parameter) -> Conversion:
+    planned = PlannedTensor(parameter.name, parameter.dtype, parameter.shape)
+
+    def convert(first: int, end: int) -> list[Tensor]:
+        return [checkpoint.load_rows(parameter, first, end)]
+
+    return Conversion((planned,), parameter.rows, parameter.shape[-1], convert)

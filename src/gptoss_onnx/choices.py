@@ -1,0 +1,21 @@
+"""The values that options offer: the same for the command line and for the functions behind it."""
+
+from typing import Literal, get_args
+
+from gptoss_onnx.errors import InputError
+
+Target = Literal["portable", "ort"]
+Provider = Literal["cpu", "cuda"]
+WeightMode = Literal["link", "copy", "reference"]
+ProjectionForm = Literal["checkpoint", "int8"]  # of projections and lm_head: --dense
+ExpertForm = Literal["checkpoint", "int4"]
+KvDtype = Literal["float32", "float16", "bfloat16"]
+Kernels = Literal["auto", "native", "portable"]
+Activations = Literal["exact", "bf16", "int8"]
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Raise InputError unless `value` is one of the literals that `choices` offers."""
+    offered = get_args(choices)
+    if value not in offered:
+        raise InputError(f"{name}: found {value!r}, expected one of {', '.join(offered)}")
