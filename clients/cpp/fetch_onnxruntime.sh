@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Puts ONNX Runtime where clients/cpp/CMakeLists.txt looks for it, for those who have no release archive:
+# Puts ONNX Runtime where clients/cpp/CMakeLists.txt looks for it, for those who have no release
+# archive:
 #   clients/cpp/fetch_onnxruntime.sh [FOLDER]          default: build/onnxruntime of this repository
-# The shared library is that of the Python package `onnxruntime` (installed for $PYTHON, default python3, or else
-# downloaded with pip). Python packages ship no headers: those are the official ones inside an npm package.
+# The shared library is that of the Python package `onnxruntime` (installed for $PYTHON, default
+# python3, or else downloaded with pip). Python packages ship no headers: those are the official
+# ones inside an npm package.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=${1:-$root/build/onnxruntime}
 python=${PYTHON:-python3}
-headers_package=com.github.asus4.onnxruntime@0.4.9 # an archive for Android with the headers of ONNX Runtime 1.29
+# An archive for Android with the headers of ONNX Runtime 1.29.
+headers_package=com.github.asus4.onnxruntime@0.4.9
 
 fail() { echo "fetch_onnxruntime.sh: $1" >&2; exit 2; }
 for tool in npm tar "$python"; do
@@ -18,7 +21,9 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 library_below() { find "$1" -path '*capi/libonnxruntime.so.*' | head -n 1; }
-find='import importlib.util as u; s = u.find_spec("onnxruntime"); print(s.submodule_search_locations[0] if s else "")'
+find='import importlib.util
+found = importlib.util.find_spec("onnxruntime")
+print(found.submodule_search_locations[0] if found else "")'
 installed=$("$python" -c "$find")
 library=${installed:+$(library_below "$installed")}
 if [ -z "$library" ]; then
@@ -32,9 +37,11 @@ version=${library##*.so.}
 (cd "$scratch" && npm pack --silent "$headers_package" >/dev/null)
 tar -xzf "$scratch"/*.tgz -C "$scratch" package/Plugins/Android/onnxruntime.aar
 "$python" -m zipfile -e "$scratch/package/Plugins/Android/onnxruntime.aar" "$scratch/aar"
-api=$(sed -n 's/^#define ORT_API_VERSION \([0-9]*\)$/\1/p' "$scratch/aar/headers/onnxruntime_c_api.h")
+header=$scratch/aar/headers/onnxruntime_c_api.h
+api=$(sed -n 's/^#define ORT_API_VERSION \([0-9]*\)$/\1/p' "$header")
 minor=$(echo "$version" | cut -d . -f 2)
-[ "$minor" -ge "$api" ] || fail "libonnxruntime.so.$version: older than the headers, expected 1.$api or newer"
+[ "$minor" -ge "$api" ] ||
+  fail "libonnxruntime.so.$version: older than the headers, expected 1.$api or newer"
 
 rm -rf "$folder"
 mkdir -p "$folder/lib"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests of the clients need beyond the project itself: npm packages, ONNX Runtime for the C++ client,
-# onnxruntime-genai in an environment of its own, the published tokenizer, and a Chromium. Says what it does, and what it
-# cannot.
+# Installs what the tests of the clients need beyond the project itself: npm packages, ONNX Runtime
+# for the C++ client, onnxruntime-genai in an environment of its own, the published tokenizer, and a
+# Chromium. Says what it does, and what it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
@@ -19,7 +19,8 @@ tests/clients/genai_venv.sh
 tests/clients/published.sh
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
   echo "chromium: not found on the PATH, installing Debian's"
-  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "chromium: not found, and apt-get needs root: install it"
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+    fail "chromium: not found, and apt-get needs root: install it"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 fi

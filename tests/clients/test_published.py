@@ -24,10 +24,8 @@ from support.said_package import write_said_package
 PUBLISHED = Path(__file__).parents[2] / "build" / "published"
 VOCAB = 201_088
 USER = {"role": "user", "content": "What is the tide in Brest? 为什么"}
-CALL = {
-    "type": "function",
-    "function": {"name": "tide", "arguments": {"place": "Brest", "days": [1, 2]}},
-}
+ARGUMENTS = {"place": "Brest", "days": [1, 2]}
+CALL = {"type": "function", "function": {"name": "tide", "arguments": ARGUMENTS}}
 RESULT = {"role": "tool", "content": '{"height": 3.5}'}
 TOOLS = [
     {
@@ -124,7 +122,7 @@ def test_what_transformers_gets_wrong(tokenizer: Tokenizer, theirs: Any) -> None
     assert tokenizer.encode_chat(empty) == theirs.apply_chat_template(
         without, add_generation_prompt=True, return_dict=False
     )
-    written = {"function": {"name": "tide", "arguments": json.dumps(CALL["function"]["arguments"])}}  # type: ignore[index]  # a mapping
+    written = {"function": {"name": "tide", "arguments": json.dumps(ARGUMENTS)}}
     as_text = [USER, {"role": "assistant", "tool_calls": [written]}, RESULT]
     as_object = [USER, {"role": "assistant", "tool_calls": [CALL]}, RESULT]
     assert tokenizer.encode_chat(as_text) == theirs.apply_chat_template(
