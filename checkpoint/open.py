@@ -1,4 +1,4 @@
-"""StoredCheckpoint: the opened files of a checkpoint, whose tensors are mapped when they are asked for."""
+"""StoredCheckpoint: the opened files of a checkpoint. A tensor is mapped when it is asked for."""
 
 import mmap
 from collections.abc import Iterator, Mapping
@@ -26,8 +26,8 @@ class StoredCheckpoint(Generic[Config]):
     """An opened checkpoint, whose names, shapes, dtypes and extents were checked.
 
     A context manager that owns the file handles. Tensors it gave out stay valid after it is closed:
-    each holds its own mapping of its part of the file, private and copy-on-write, so that writing to
-    one never reaches the disk.
+    each holds its own mapping of its part of the file, private and copy-on-write, so that writing
+    to one never reaches the disk.
 
     Attributes:
         folder: the checkpoint's.
@@ -124,16 +124,19 @@ class StoredCheckpoint(Generic[Config]):
     def path_of(self, filename: str) -> Path | None:
         """Return the path of a side file such as `tokenizer.json`; None if the checkpoint has none.
 
-        Raises CheckpointError for what a checkpoint's files may not be: see `CheckpointFolder.find`.
+        Raises CheckpointError for what a checkpoint's files may not be, as `CheckpointFolder.find`.
         """
         return None if self._source.find(filename) is None else self.folder / filename
 
     def read(self, filename: str, limit: int) -> bytes | None:
-        """Return the bytes of a side file of at most `limit` bytes; None if there is no such file."""
+        """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
         return self._source.read(filename, limit)
 
     def read_json(self, filename: str) -> dict[str, Any]:
-        """Return the JSON object in a file such as `config.json`; raises CheckpointError if it is not there."""
+        """Return the JSON object in a file such as `config.json`.
+
+        Raises CheckpointError if the file is not there or holds something else.
+        """
         return self._source.read_json(filename)
 
     def size_of(self, file: Path) -> int:

@@ -30,7 +30,7 @@ TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one stored tensor lies: `nbytes` bytes from `offset` (absolute) in the real file `file`.
+    """Where one stored tensor lies: `nbytes` bytes from `offset` on in the real file `file`.
 
     `dtype` is in safetensors' spelling: BF16, F16, F32, F8_E4M3 or U8.
     """

@@ -1,5 +1,5 @@
-"""Small steps that the lowering passes share: put nodes in the place of one, and name them after
-it.
+"""Small steps that the lowering passes share: put nodes in the place of one, named after it, or
+before one.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,33 @@ def make_node(
 ) -> ir.Node:
     """Return a node that computes something in the place of `old`, named after it: its scope, the
     op, the suffix.
+
+    Inputs left out at the end (None) are not stated.
     """
     assert old.name is not None
+    inputs = list(inputs)
+    while inputs[-1] is None:
+        inputs.pop()
     name = old.name.replace(old.op_type, op) + suffix
     node = ir.node(op, inputs, attributes or {}, domain=domain, num_outputs=outputs, name=name)
     for output in node.outputs:
         output.name = f"{name}.output" if outputs == 1 else f"{name}.output_{output.index()}"
     return node
+
+
+def insert_node(
+    graph: ir.Graph,
+    before: ir.Node,
+    op: str,
+    inputs: Sequence[ir.Value],
+    name: str,
+    attributes: dict[str, Any] | None = None,
+) -> ir.Value:
+    """Put a new node before another; returns its output."""
+    node = ir.node(op, inputs, attributes or {}, name=name)
+    node.outputs[0].name = f"{name}.output"
+    graph.insert_before(before, node)
+    return node.outputs[0]
 
 
 def replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:

@@ -14,9 +14,9 @@ from gptoss_onnx.choices import (
     check_choice,
 )
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.exporter.ort.refused import not_lowered
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
-HEAD_DIM_MULTIPLE = 8  # GroupQueryAttention takes no other
 MXFP4 = "hf-mxfp4"
 # What attention and experts read in bfloat16 on CUDA.
 IN_BFLOAT16 = ("self_attn.sinks", "experts.gate_up_proj_bias", "experts.down_proj_bias")
@@ -119,7 +119,7 @@ class ExportOptions:
 
     def _not_with(self, checkpoint: Checkpoint) -> Iterator[str]:
         config = checkpoint.config
-        head_dim, is_mxfp4 = config.layers[0].attention.head_dim, config.layout == MXFP4
+        is_mxfp4 = config.layout == MXFP4
         views = all(parameter.view for parameter in checkpoint.parameters.values())
         if self.weights == "reference" and not views:
             yield (
@@ -127,21 +127,17 @@ class ExportOptions:
                 "holds in another form, and ONNX Runtime looks for all weights below the "
                 "checkpoint's folder: choose --weights link or copy"
             )
-        if self.target == "ort" and head_dim % HEAD_DIM_MULTIPLE:
-            yield (
-                f"--target ort: found head_dim {head_dim}, expected a multiple of "
-                f"{HEAD_DIM_MULTIPLE} (GroupQueryAttention takes no other): export with --target "
-                "portable"
-            )
+        if self.target == "ort":
+            yield from not_lowered(config)
         if self.provider == "cuda" and not is_mxfp4:
             yield (
-                "--provider cuda: found unquantized experts, expected MXFP4 (QMoE on CUDA has no "
-                "other lossless form): export with --provider cpu"
+                "--provider cuda: found no MXFP4 experts, expected them (the only ones that this "
+                "export has for CUDA): export with --provider cpu"
             )
         if self.experts == "int4" and not is_mxfp4:
             yield (
-                "--experts int4: found unquantized experts, expected MXFP4 (what its rounding is "
-                "made for): leave --experts out"
+                "--experts int4: found no MXFP4 experts, expected them (what its rounding is made "
+                "for): leave --experts out"
             )
         for name, tensor in checkpoint.tensors.items() if self.provider == "cuda" else ():
             if name.endswith(IN_BFLOAT16) and tensor.dtype != "BF16":

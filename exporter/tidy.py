@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 import onnx_ir as ir
 
-GRAPH_NAME = "gpt_oss"
+GRAPH_NAME = "decoder"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 

@@ -1,4 +1,4 @@
-"""The PyTorch side: a checkpoint's configuration and weights, and the model that defines the numbers."""
+"""The PyTorch side: a checkpoint's configuration, and the model that defines the numbers."""
 
 from gptoss_onnx.reference.checkpoint import Checkpoint, open_checkpoint
 from gptoss_onnx.reference.config import DecoderConfig, RopeConfig

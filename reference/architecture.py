@@ -68,7 +68,7 @@ class Architecture:
         experts: for experts that are stored one by one, parameter → the tensors of one expert whose
             rows, one behind the other, are it.
         ignored: patterns (`re.fullmatch`) of stored tensors that hold no weight.
-        genai: `model.type` of onnxruntime-genai; None where it has no such model.
+        genai: `model.type` of onnxruntime-genai; `decoder` is its name for any.
         refusals: what a checkpoint of this type may ask for and is refused, with the reason.
     """
 
@@ -82,7 +82,7 @@ class Architecture:
     prefix: str = ""
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
-    genai: str | None = None
+    genai: str = "decoder"
     refusals: tuple[str, ...] = ()
 
     def stored_name(self, canonical: str, names: StoredNames) -> str:

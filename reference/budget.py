@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
+from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 from gptoss_onnx.reference.decoder import Decoder
 
@@ -36,7 +37,8 @@ class Piece:
     """One parameter: its kind, how many numbers it has, their bytes, and what a token needs of it.
 
     `share` is the part that one token multiplies with: k/E of experts, 1/V of an embedding that is
-    only looked up, else 1. `projection`: it is a matrix that `--dense int8` would round.
+    only looked up, else 1. `projection`: it is a matrix that `--dense int8` would round. `packed`:
+    MXFP4. `split`: the checkpoint stores it expert by expert, and a package in one piece.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Piece:
     share: float
     projection: bool
     packed: bool
+    split: bool
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ class Budget:
     def tokens_per_second(self, choice: str, bandwidth: float) -> float:
         """Return the most tokens a second of one sequence that reading memory allows.
 
-        `bandwidth` is in 10⁹ bytes a second. All weights that a token needs and all of the cache are
-        read once.
+        `bandwidth` is in 10⁹ bytes a second. All weights that a token needs and all of the cache
+        are read once.
         """
         return bandwidth * 1e9 / (self.choices[choice].read + self.cache_bytes / self.batch)
 
@@ -144,6 +147,7 @@ def _taken(piece: Piece) -> float:
 def _pieces(config: DecoderConfig) -> Iterator[Piece]:
     with torch.device("meta"):
         state = Decoder(config).state_dict()
+    split = ARCHITECTURES[config.model_type].experts
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
         numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
@@ -155,6 +159,7 @@ def _pieces(config: DecoderConfig) -> Iterator[Piece]:
             share=_share(config, name),
             projection=_is_projection(name, kind, tuple(tensor.shape)),
             packed=packed,
+            split=name.rpartition(".")[2] in split,
         )
 
 
@@ -197,10 +202,13 @@ def _choices(pieces: list[Piece]) -> dict[str, Choice]:
     read = sum(piece.stored * piece.share for piece in pieces)
     rounded = sum(piece.numbers * _UINT8_BLOCK for piece in pieces if piece.projection)
     replaced = sum(piece.stored for piece in pieces if piece.projection)
+    stacked = sum(piece.stored for piece in pieces if piece.split)
     choices = {
-        "portable, linked": Choice(0, round(read)),
+        "portable, linked": Choice(round(stacked), round(read)),
         "portable, copied": Choice(round(stored), round(read)),
-        "portable, --dense int8": Choice(round(rounded), round(read - replaced + rounded)),
+        "portable, --dense int8": Choice(
+            round(stacked + rounded), round(read - replaced + rounded)
+        ),
     }
     wide = [_widened(piece, _UINT8_BLOCK) for piece in pieces]
     choices["ort"] = _choice(pieces, wide)

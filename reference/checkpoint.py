@@ -32,7 +32,7 @@ _REASONS = {
 
 
 def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
-    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id found in the local cache.
+    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
 
     Reads `config.json` and the safetensors headers, no weights.
 
@@ -74,10 +74,10 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
 def read_config(
     document: Mapping[str, Any], names: StoredNames, where: str
 ) -> tuple[Architecture, Fields, DecoderConfig]:
-    """Return the architecture of a `config.json`, its fields as they were read, and the configuration.
+    """Return the architecture of a `config.json`, its fields as read, and the configuration.
 
-    `where` names the document in the message. Raises CheckpointError with every missing key, wrong
-    type and unsupported value at once.
+    `names` are those of the stored tensors. `where` names the document in the message. Raises
+    CheckpointError with every missing key, wrong type and unsupported value at once.
     """
     problems = Problems()
     fields = Fields(document, problems)
@@ -97,9 +97,9 @@ def refuse_openai_names(names: Collection[str], where: str) -> None:
     """Raise CheckpointError when the tensors are named as in OpenAI's original checkpoints."""
     if any(re.match(r"block\.\d+\.", name) for name in names):
         raise CheckpointError(
-            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original layout "
-            "is not read yet, expected the Hugging Face layout (the folder above original/, with "
-            "model.layers.0.* tensors)"
+            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original "
+            "layout is not read yet, expected the Hugging Face layout (the folder above original/, "
+            "with model.layers.0.* tensors)"
         )
 
 

@@ -1,8 +1,8 @@
 """DecoderConfig: every number and every choice that fixes one decoder, frozen and complete.
 
-An architecture (`reference/architectures/`) reads it from a checkpoint's `config.json`. Nothing here
-has a default: what an architecture does not have is said with None, False or 0. A choice exists only
-where two architectures need it.
+An architecture (`reference/architectures/`) reads it from a checkpoint's `config.json`. Nothing
+here has a default: what an architecture does not have is said with None, False or 0. A choice
+exists only where two architectures need it.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ Storage = Literal["mxfp4", "columns", "rows"]
 class RopeConfig:
     """Rotary position embedding, plain (`default`) or with scaled frequencies.
 
-    The first `width` dimensions of a head rotate; `interleaved` pairs dimension 2i with 2i + 1, else
-    i pairs with i + width/2. `factor` stretches the context of `original_longest` tokens. For `yarn`,
-    `beta_fast` and `beta_slow` are rotations over that context, `truncate` rounds the ends of the
-    ramp to whole dimensions (gpt-oss does not), and `attention_factor` multiplies cos and sin (None:
-    0.1·ln(factor) + 1). For `llama3` the betas are `high_freq_factor` and `low_freq_factor`. What a
-    kind does not use is 1, False or None.
+    The first `width` dimensions of a head rotate; `interleaved` pairs dimension 2i with 2i + 1,
+    else i pairs with i + width/2. `factor` stretches the context of `original_longest` tokens. For
+    `yarn`, `beta_fast` and `beta_slow` are rotations over that context, `truncate` rounds the ends
+    of the ramp to whole dimensions (gpt-oss does not), and `attention_factor` multiplies cos and
+    sin (None: 0.1·ln(factor) + 1). For `llama3` the betas are `high_freq_factor` and
+    `low_freq_factor`. What a kind does not use is 1, False or None.
     """
 
     theta: float
@@ -52,8 +52,9 @@ class AttentionConfig:
     `projections` says how the checkpoint stores query, key and value: as three matrices, `stacked`
     in one (all queries, then keys, then values), or one triple after the other `by_head`. `scale`
     multiplies the scores. `window` is in tokens, the query's own included; 0 sees everything. Of a
-    window, the first `sink_tokens` tokens of the sequence stay visible (StreamingLLM), with `sink_bias`
-    added to their scores. `qk_norm` normalises each head of query and key before the rotation.
+    window, the first `sink_tokens` tokens of the sequence stay visible (StreamingLLM), with
+    `sink_bias` added to their scores. `sinks` is another thing: a learned logit per head that joins
+    the softmax. `qk_norm` normalises each head of query and key before the rotation.
     """
 
     heads: int
@@ -92,10 +93,11 @@ class FeedForwardConfig:
 class ExpertsConfig:
     """A mixture of `count` experts of `width`, of which each token takes `top_k`.
 
-    For `swiglu` the expert is (up + beta) · gate · σ(alpha · gate), gate clamped above and up on both
-    sides by `limit`; plain SwiGLU is alpha 1, limit ∞, beta 0. `interleaved` gate and up alternate,
-    else gate comes first. `normalize`: the shares are the softmax over the chosen experts, else over
-    all of them. `storage`: `mxfp4`, or dense as `columns` (E, in, out) or `rows` (E, out, in).
+    For `swiglu` the expert is (up + beta) · gate · σ(alpha · gate), gate clamped above and up on
+    both sides by `limit`; plain SwiGLU is alpha 1, limit ∞, beta 0. `interleaved` gate and up
+    alternate, else gate comes first. `normalize`: the shares are the softmax over the chosen
+    experts, else over all of them. `storage`: `mxfp4`, or dense as `columns` (E, in, out) or `rows`
+    (E, out, in).
     """
 
     count: int
@@ -124,9 +126,9 @@ class LayerConfig:
 class DecoderConfig:
     """A whole decoder.
 
-    `longest` is the most tokens of a sequence. Norms stand before attention and feed-forward (`pre`)
-    or behind their residual sum (`post`). `positions` are added to the embedding: learned vectors,
-    or sines and cosines. `tied`: lm_head is the embedding matrix.
+    `longest` is the most tokens of a sequence. Norms stand before attention and feed-forward
+    (`pre`) or behind their residual sum (`post`). `positions` are added to the embedding: learned
+    vectors, or sines and cosines. `tied`: lm_head is the embedding matrix.
     """
 
     model_type: str

@@ -35,8 +35,8 @@ def expect_constants(fields: Fields, class_name: str, **constants: object) -> No
 def read_heads(fields: Fields, hidden_size: int | None = None) -> tuple[int, int, int]:
     """Return (heads, kv heads, head dim).
 
-    Where `hidden_size` is given, a missing head_dim is hidden_size / heads, and missing kv heads are
-    as many as the heads; else both must be there.
+    If `hidden_size` is given, a missing head_dim is hidden_size / heads, and missing kv heads are
+    as many as the heads. If it is not, both must be there.
     """
     heads = fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", absent=None if hidden_size is None else heads)

@@ -32,9 +32,10 @@ def read_window(fields: Fields) -> int:
 
 
 def read_late_windows(fields: Fields) -> tuple[int, ...]:
-    """Return the window of each layer as Qwen states it: the layers from max_window_layers on slide.
+    """Return the window of each layer as Qwen states it.
 
-    They do if use_sliding_window is true; otherwise a sliding_window says nothing.
+    If use_sliding_window is true, the layers from max_window_layers on slide, or those that
+    layer_types names. Otherwise none does, whatever sliding_window says.
     """
     if fields.boolean("use_sliding_window", absent=False):
         first = 0 if fields.value("max_window_layers") == 0 else fields.integer("max_window_layers")

@@ -90,7 +90,7 @@ class ParameterPlan:
 
 
 def parameter_count(config: DecoderConfig) -> int:
-    """Return how many numbers a decoder has, those of MXFP4 counted as numbers, scales not at all."""
+    """Return how many numbers a decoder has; a byte of MXFP4 is two, and scales do not count."""
     with torch.device("meta"):
         state = Decoder(config).state_dict()
     total = 0

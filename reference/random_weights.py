@@ -1,5 +1,4 @@
-"""Seeded random weights with which a gpt-oss of any shape computes something: activations stay
-O(1).
+"""Seeded random weights with which any decoder computes something: activations stay O(1).
 
 A tensor's values depend on the seed, its name and its shape alone, so a slice of the layers agrees
 with the whole model.

@@ -1,9 +1,9 @@
-"""Read the rotary embedding's settings out of a `config.json`, in every spelling transformers wrote.
+"""Read the rotary embedding's settings out of a `config.json`, in every spelling of transformers.
 
 Files of transformers 4 say `rope_theta` and `rope_scaling: {rope_type, factor, …}` at top level,
 older ones `type` for `rope_type`; transformers 5 writes `rope_parameters: {rope_theta, rope_type,
-factor, …}`. What a missing key means follows `standardize_rope_params` and the `_compute_*_parameters`
-in `transformers/modeling_rope_utils.py` (5.23).
+factor, …}`. What a missing key means follows `standardize_rope_params` and the
+`_compute_*_parameters` in `transformers/modeling_rope_utils.py` (5.23).
 """
 
 import math

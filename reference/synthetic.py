@@ -37,6 +37,7 @@ SyntheticLayout = Literal["hf-mxfp4", "hf-bf16"]
 Document = Mapping[str, Any]
 NO_NAMES = StoredNames([])  # nothing is stored yet, so config.json alone says how
 LAYERS_KEYS = ("num_hidden_layers", "n_layer")  # under which a config.json counts its layers
+INDICES_KEYS = ("moe_layers", "mlp_only_layers")  # whose values are lists of layers
 QUANTIZATION = "quantization_config"
 SHARD_BYTES = 4_800_000_000  # what the published shards hold
 
@@ -164,9 +165,13 @@ def _with_layers(document: Document, layers: int | None) -> dict[str, Any]:
     """Return what changes in a config.json that gets the first `layers` of its layers."""
     if layers is None:
         return {}
-    kinds = document.get("layer_types")
-    cut = {} if kinds is None else {"layer_types": kinds[:layers]}
-    return {_layers_key(document): layers, **cut}
+    changed: dict[str, Any] = {_layers_key(document): layers}
+    if document.get("layer_types"):
+        changed["layer_types"] = document["layer_types"][:layers]
+    for key in INDICES_KEYS:
+        if document.get(key):
+            changed[key] = [index for index in document[key] if index < layers]
+    return changed
 
 
 def _layers_key(document: Document) -> str:

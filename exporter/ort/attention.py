@@ -1,47 +1,77 @@
 """Graph pass of the ort target: attention becomes RotaryEmbedding and GroupQueryAttention.
 
-Matches every SinkAttention. Query and key are rotated by the standard op with the cosines and sines
-that the graph computes for the call, YaRN's attention factor included, so no table limits the
-context. GroupQueryAttention then writes the cache and attends, with the sinks as `head_sink`;
-window layers keep their last positions themselves (`sliding_window_cache`). Leaves alone:
-projections and the computation of cosines and sines.
+Matches every SinkAttention. Where query and key rotate, the standard op does it with the cosines
+and sines that the graph computes for the call, YaRN's attention factor included, so no table limits
+the context. GroupQueryAttention then writes the cache and attends, with the sinks as `head_sink`
+and ALiBi as `attention_bias`; window layers keep their last positions themselves
+(`sliding_window_cache`). Leaves alone: projections and the computation of cosines and sines.
 """
 
 import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.custom_ops.schemas import SINK_ATTENTION
 from gptoss_onnx.exporter.nodes import CONTRIB, make_node, replace
+from gptoss_onnx.exporter.ort.alibi import insert_alibi
+from gptoss_onnx.exporter.ort.interface import Lengths
 
-_OMITTED_BEFORE_SINK = 4  # cos_cache, sin_cache, position_ids, attention_bias
+_OMITTED_BEFORE_BIAS = 3  # cos_cache, sin_cache, position_ids
 
 
-def lower_attention(model: ir.Model, last_positions: ir.Value, total_length: ir.Value) -> None:
-    """Replace every SinkAttention of `model` in place.
-
-    Args:
-        model: the graph.
-        last_positions: int32 (B), each row's tokens less one, those of this call included:
-            GroupQueryAttention's `seqlens_k`.
-        total_length: int32 scalar or (1), the most tokens of a row.
-    """
-    for node in [
-        node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "SinkAttention")
-    ]:
-        query, key, value, past_key, past_value, _, _, sinks, cos, sin = node.inputs
+def lower_attention(model: ir.Model, lengths: Lengths) -> None:
+    """Replace every SinkAttention of `model`, none with kept first tokens, in place."""
+    graph = model.graph
+    nodes = [node for node in graph if (node.domain, node.op_type) == (DOMAIN, "SinkAttention")]
+    biases: dict[ir.Value, ir.Value] = {}
+    for node in nodes:
+        names = (operand.name for operand in SINK_ATTENTION.inputs)
+        given = dict(zip(names, node.inputs, strict=False))  # the last ones may be left out
+        slopes = given.get("alibi_slopes")
+        if slopes is not None and slopes not in biases:
+            biases[slopes] = insert_alibi(graph, nodes[0], slopes, lengths)
+        assert given.get("distance_bias") is None
+        assert "sink_tokens" not in node.attributes
         heads, kv_heads = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
-        rotated_query = make_node(
-            node, "RotaryEmbedding", [query, cos, sin], {"num_heads": heads}, suffix="_query"
-        )
-        rotated_key = make_node(
-            node, "RotaryEmbedding", [key, cos, sin], {"num_heads": kv_heads}, suffix="_key"
-        )
-        operands = [rotated_query.outputs[0], rotated_key.outputs[0], value, past_key, past_value]
-        operands += [last_positions, total_length, *[None] * _OMITTED_BEFORE_SINK, sinks]
+        query, key = given["query"], given["key"]
+        rotations = []
+        if given.get("cos") is not None:
+            cos_sin, width = [given["cos"], given["sin"]], _rotary_width(given)
+            rotations = [
+                _rotation(node, [query, *cos_sin], heads, width, "_query"),
+                _rotation(node, [key, *cos_sin], kv_heads, width, "_key"),
+            ]
+            query, key = (rotation.outputs[0] for rotation in rotations)
+        operands = [query, key, given["value"], given["past_key"], given["past_value"]]
+        operands += [lengths.last_positions, lengths.total, *[None] * _OMITTED_BEFORE_BIAS]
+        operands += [None if slopes is None else biases[slopes], given.get("sinks")]
         attributes = _attributes(node, heads, kv_heads)
         attention = make_node(
             node, "GroupQueryAttention", operands, attributes, domain=CONTRIB, outputs=3
         )
-        replace(model.graph, node, [rotated_query, rotated_key, attention])
+        replace(graph, node, [*rotations, attention])
+
+
+def _rotary_width(given: dict[str, ir.Value | None]) -> int:
+    """Return how many dimensions of a head rotate; 0 stands for all of them."""
+    cos, cache = given["cos"], given["past_key"]
+    assert cos is not None
+    assert cos.shape is not None
+    assert cache is not None
+    assert cache.shape is not None
+    half, head_dim = cos.shape[-1], cache.shape[-1]
+    assert isinstance(half, int)
+    return 0 if 2 * half == head_dim else 2 * half
+
+
+def _rotation(
+    old: ir.Node, inputs: list[ir.Value | None], heads: int, width: int, suffix: str
+) -> ir.Node:
+    attributes = {"num_heads": heads}
+    if width:
+        attributes["rotary_embedding_dim"] = width
+    if "interleaved" in old.attributes:
+        attributes["interleaved"] = 1
+    return make_node(old, "RotaryEmbedding", inputs, attributes, suffix=suffix)
 
 
 def _attributes(node: ir.Node, heads: int, kv_heads: int) -> dict[str, int | float]:

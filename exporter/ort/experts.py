@@ -3,12 +3,15 @@ float32.
 
 Matches every MoEDispatchMXFP4, whose weights 8-bit integers in blocks of 32 hold exactly and QMoE
 on CUDA takes as they are, in another order, and every MoEDispatch, whose weights are widened to
-float32 and transposed. Both ops of ONNX Runtime choose the experts themselves and give ties to the
-higher index; ours go to the lower. So the graph chooses first, by TopK, and hands them logits that
-are −∞ but for the chosen: their choice has then no tie to break that matters, and their softmax
-over the chosen is ours. Leaves alone: the router and the biases.
+float32 and put in the one order that MoE knows on the CPU: (E, out, in), gate and up interleaved.
+Both ops of ONNX Runtime choose the experts themselves and give ties to the higher index; ours go to
+the lower. So the graph chooses first, by TopK, and hands them logits that are −∞ but for the
+chosen: their choice has then no tie to break that matters, and their softmax over the chosen is
+ours. Where shares are those of a softmax over all experts, the result is multiplied by what the
+chosen have of it. Leaves alone: the router.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -21,6 +24,8 @@ from gptoss_onnx.exporter.nodes import CONTRIB, constant, make_node, replace
 from gptoss_onnx.exporter.ort.weights import OrtWeights
 
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
+# What MoE on the CPU calls the activations that it has: its gelu is the approximation with tanh.
+ACTIVATIONS = {"swiglu": "swiglu", "silu": "silu", "relu": "relu", "gelu_tanh": "gelu"}
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
@@ -38,7 +43,8 @@ def lower_experts(
             lowered = _qmoe_mxfp4(model.graph, node, chosen[-1], weights)
         else:
             lowered = _qmoe(model.graph, node, chosen[-1], weights, 4 if experts == "int4" else 8)
-        replace(model.graph, node, [*chosen, lowered])
+        shared = _share(model.graph, node, chosen[0], lowered[-1]) if _is_over_all(node) else []
+        replace(model.graph, node, [*chosen, *lowered, *shared])
 
 
 def _choose(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
@@ -68,19 +74,20 @@ def _shift(graph: ir.Graph, old: ir.Node, routed: ir.Node) -> list[ir.Node]:
 
 def _qmoe(
     graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights, bits: Literal[4, 8]
-) -> ir.Node:
+) -> list[ir.Node]:
     hidden, _, gate_up_blocks, _, gate_up_bias, down_blocks, _, down_bias = old.inputs
     convert = weights.mxfp4_uint8 if bits == 8 else weights.mxfp4_int4
     gate_up, gate_up_scales = convert(graph, _stem(gate_up_blocks))
     down, down_scales = convert(graph, _stem(down_blocks))
-    operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
+    operands = [hidden, routed.outputs[0], gate_up, gate_up_scales, gate_up_bias]
+    operands += [down, down_scales, down_bias]
     attributes = _attributes(old) | {"expert_weight_bits": bits, "block_size": BLOCK}
-    return make_node(
-        old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB
-    )
+    return [make_node(old, "QMoE", operands, attributes, domain=CONTRIB)]
 
 
-def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) -> ir.Node:
+def _qmoe_mxfp4(
+    graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights
+) -> list[ir.Node]:
     hidden, _, gate_up_blocks, gate_up_scales, gate_up_bias, down_blocks, down_scales, down_bias = (
         old.inputs
     )
@@ -92,40 +99,82 @@ def _qmoe_mxfp4(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeig
         scales.type = ir.TensorType(ir.DataType.FLOAT8E8M0)
     assert gate_up.shape is not None
     ones = constant(graph, "experts.global_scale", np.ones(gate_up.shape.numpy()[0], np.float32))
-    operands = [gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias]
+    operands = [hidden, routed.outputs[0], gate_up, gate_up_scales, gate_up_bias]
+    operands += [down, down_scales, down_bias]
     operands += [*[None] * _OMITTED_BEFORE_GLOBAL_SCALES, ones, ones]
     attributes = _attributes(old) | {
         "expert_weight_bits": 4,
         "quant_type": "fp4",
         "block_size": BLOCK,
     }
-    return make_node(
-        old, "QMoE", [hidden, routed.outputs[0], *operands], attributes, domain=CONTRIB
-    )
+    return [make_node(old, "QMoE", operands, attributes, domain=CONTRIB)]
 
 
-def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) -> ir.Node:
-    hidden, _, gate_up, gate_up_bias, down, down_bias = old.inputs
-    rows, columns = (weights.transposed_float32(graph, _name(value)) for value in (gate_up, down))
-    operands = [rows, gate_up_bias, columns, down_bias]
-    return make_node(
-        old, "MoE", [hidden, routed.outputs[0], *operands], _attributes(old), domain=CONTRIB
-    )
+def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) -> list[ir.Node]:
+    hidden, _, gate_up, gate_up_bias, down, down_bias, *_ = *old.inputs, None
+    assert gate_up is not None
+    assert down is not None
+    as_rows = "transposed" in old.attributes
+    in_halves = "interleaved" in old.attributes and _activation(old) == "swiglu"
+    reorder: list[ir.Node] = []
+    if in_halves:
+        assert as_rows
+        rows = weights.interleaved_float32(graph, gate_up)
+        if gate_up_bias is not None:
+            reorder = _interleave(graph, old, gate_up_bias)
+            gate_up_bias = reorder[-1].outputs[0]
+    else:
+        rows = (weights.float32 if as_rows else weights.transposed_float32)(graph, gate_up)
+    columns = (weights.float32 if as_rows else weights.transposed_float32)(graph, down)
+    operands = [hidden, routed.outputs[0], rows, gate_up_bias, columns, down_bias]
+    return [*reorder, make_node(old, "MoE", operands, _attributes(old), domain=CONTRIB)]
+
+
+def _interleave(graph: ir.Graph, old: ir.Node, bias: ir.Value) -> list[ir.Node]:
+    """Return nodes, the last of which gives biases (E, 2I) of gates, then ups, alternating."""
+    halves = constant(graph, "experts.halves", np.array([0, 2, -1], np.int64))
+    joined = constant(graph, "experts.joined", np.array([0, -1], np.int64))
+    split = make_node(old, "Reshape", [bias, halves], suffix="_halves")  # (E, 2, I)
+    turned = make_node(old, "Transpose", [split.outputs[0]], {"perm": [0, 2, 1]})
+    return [split, turned, make_node(old, "Reshape", [turned.outputs[0], joined])]
+
+
+def _share(graph: ir.Graph, old: ir.Node, top: ir.Node, lowered: ir.Node) -> list[ir.Node]:
+    """Return nodes, the last of which gives the result times what the chosen experts have of the
+    softmax over all, (N, 1).
+    """
+    axis = constant(graph, "experts.axis", np.array([1], np.int64))
+    all_shares = make_node(old, "Softmax", [old.inputs[1]])
+    shares = make_node(old, "GatherElements", [all_shares.outputs[0], top.outputs[1]], {"axis": 1})
+    chosen = make_node(old, "ReduceSum", [shares.outputs[0], axis])
+    return [all_shares, shares, chosen, make_node(old, "Mul", [*lowered.outputs, *chosen.outputs])]
 
 
 def _attributes(old: ir.Node) -> dict[str, int | float | str]:
-    """Return the attributes that QMoE and MoE share: gpt-oss's clamped SwiGLU on interleaved
-    rows.
-    """
-    return {
+    """Return the attributes that QMoE and MoE share, of gate and up on interleaved rows."""
+    activation = _activation(old)
+    attributes: dict[str, int | float | str] = {
         "k": old.attributes["top_k"].as_int(),
-        "activation_type": "swiglu",
-        "swiglu_fusion": 1,  # gate and up interleaved
-        "activation_alpha": old.attributes["alpha"].as_float(),
-        "activation_beta": 1.0,  # up + 1
-        "swiglu_limit": old.attributes["limit"].as_float(),
-        "normalize_routing_weights": 1,  # softmax over the chosen alone
+        "activation_type": ACTIVATIONS[activation],
     }
+    if activation == "swiglu":
+        beta = old.attributes["beta"].as_float() if "beta" in old.attributes else 1.0
+        attributes |= {
+            "swiglu_fusion": 1,  # gate and up interleaved
+            "activation_alpha": old.attributes["alpha"].as_float(),
+            "activation_beta": beta,  # up + beta
+        }
+        limit = old.attributes["limit"].as_float()
+        attributes |= {"swiglu_limit": limit} if math.isfinite(limit) else {}
+    return attributes | {"normalize_routing_weights": 1}  # softmax over the chosen alone
+
+
+def _activation(old: ir.Node) -> str:
+    return old.attributes["activation"].as_string() if "activation" in old.attributes else "swiglu"
+
+
+def _is_over_all(old: ir.Node) -> bool:
+    return "normalize" in old.attributes  # which states it only where it is 0
 
 
 def _name(value: ir.Value | None) -> str:

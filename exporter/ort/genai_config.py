@@ -11,11 +11,10 @@ from typing import Any
 
 from gptoss_onnx.choices import Provider
 from gptoss_onnx.package import GENAI_CONFIG
+from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 
-MODEL_TYPE = "gptoss"  # what onnxruntime-genai calls this architecture
-LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and who needs more says so
-
+LONGEST = 4096  # tokens: it allocates the cache for max_length at once, and callers can raise it
 
 # TF32 would round what float32 projections multiply to 11 bits.
 _PROVIDER_OPTIONS: Mapping[Provider, list[dict[str, Any]]] = {
@@ -31,7 +30,7 @@ def write_genai_config(
     folder: Path,
     provider: Provider,
 ) -> None:
-    """Write the file into `folder`.
+    """Write the file into `folder`, unless onnxruntime-genai has no such model.
 
     Args:
         config: the model's.
@@ -40,7 +39,11 @@ def write_genai_config(
         folder: the package.
         provider: what the graph runs on.
     """
-    document = {"model": _model(config, special_ids, graph, provider), "search": _search(config)}
+    genai = ARCHITECTURES[config.model_type].genai
+    if genai is None:
+        return
+    model = {"type": genai, **_model(config, special_ids, graph, provider)}
+    document = {"model": model, "search": _search(config)}
     (folder / GENAI_CONFIG).write_text(
         json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
@@ -51,7 +54,6 @@ def _model(
 ) -> dict[str, Any]:
     attention = config.layers[0].attention
     return {
-        "type": MODEL_TYPE,
         **special_ids,
         "context_length": config.longest,
         "vocab_size": config.vocab_size,

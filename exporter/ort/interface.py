@@ -14,19 +14,28 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from gptoss_onnx.exporter.nodes import constant
+from gptoss_onnx.exporter.nodes import constant, insert_node
 
 MASK = "attention_mask"
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """What GroupQueryAttention needs to know of a call: int32 (B), tokens of each row less one;
-    int32 (1), the most.
+    """What attention needs to know of a call.
+
+    Attributes:
+        last_positions: int32 (B), each row's tokens less one, those of this call included.
+        total: int32 (1), the most tokens of a row.
+        width: the same in int64.
+        sequence: int64 (1), the tokens of this call.
+        past: int64 (B), each row's tokens before this call.
     """
 
     last_positions: ir.Value
     total: ir.Value
+    width: ir.Value
+    sequence: ir.Value
+    past: ir.Value
 
 
 def lower_interface(model: ir.Model) -> Lengths:
@@ -38,23 +47,30 @@ def lower_interface(model: ir.Model) -> Lengths:
     mask = _input(graph, MASK, ("batch", "total"))
     first = next(iter(graph))
     one = constant(graph, "lengths.one", np.array([1], np.int64))
-    lengths = _node(graph, first, "ReduceSum", [mask, one], "lengths", {"keepdims": 0})  # (B)
-    before = _node(graph, first, "Sub", [lengths, one], "lengths.last")
-    last = _node(graph, first, "Cast", [before], "lengths.last_int32", {"to": ir.DataType.INT32})
-    width = _node(graph, first, "Shape", [mask], "lengths.total", {"start": 1, "end": 2})  # (1)
-    total = _node(graph, first, "Cast", [width], "lengths.total_int32", {"to": ir.DataType.INT32})
-    sequence = _node(
+    lengths = insert_node(graph, first, "ReduceSum", [mask, one], "lengths", {"keepdims": 0})  # (B)
+    before = insert_node(graph, first, "Sub", [lengths, one], "lengths.last")
+    last = insert_node(
+        graph, first, "Cast", [before], "lengths.last_int32", {"to": ir.DataType.INT32}
+    )
+    width = insert_node(
+        graph, first, "Shape", [mask], "lengths.total", {"start": 1, "end": 2}
+    )  # (1)
+    total = insert_node(
+        graph, first, "Cast", [width], "lengths.total_int32", {"to": ir.DataType.INT32}
+    )
+    sequence = insert_node(
         graph, first, "Shape", [inputs["input_ids"]], "lengths.sequence", {"start": 1, "end": 2}
     )
-    past = _node(graph, first, "Sub", [lengths, sequence], "lengths.past")
+    past = insert_node(graph, first, "Sub", [lengths, sequence], "lengths.past")
     ir.convenience.replace_all_uses_with(inputs["past_lengths"], past)
+    ir.convenience.replace_all_uses_with(inputs["new_lengths"], sequence)
     _optional_positions(graph, inputs["logit_positions"], first, sequence)
     _declare_shapes(graph)
-    return Lengths(last, total)
+    return Lengths(last, total, width, sequence, past)
 
 
 def drop_unused_inputs(model: ir.Model) -> None:
-    """Remove the inputs that nothing reads any more: `past_lengths` and `new_lengths`."""
+    """Remove the inputs that nothing reads: `past_lengths` and `new_lengths`."""
     for value in list(model.graph.inputs):
         if not value.uses():
             model.graph.inputs.remove(value)
@@ -65,7 +81,7 @@ def _optional_positions(
 ) -> None:
     """Give `logit_positions` its default, and count negative positions from the end."""
     users = list(positions.uses())
-    counted = _node(graph, first, "Mod", [positions, sequence], "logit_positions.counted")
+    counted = insert_node(graph, first, "Mod", [positions, sequence], "logit_positions.counted")
     for node, index in users:
         node.replace_input_with(index, counted)
     default = ir.tensor(np.array([[-1]], np.int64), name=positions.name)
@@ -95,17 +111,3 @@ def _input(graph: ir.Graph, name: str, shape: tuple[str, ...]) -> ir.Value:
     value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.insert(1, value)
     return value
-
-
-def _node(
-    graph: ir.Graph,
-    before: ir.Node,
-    op: str,
-    inputs: list[ir.Value],
-    name: str,
-    attributes: dict[str, int] | None = None,
-) -> ir.Value:
-    node = ir.node(op, inputs, attributes or {}, name=name)
-    node.outputs[0].name = f"{name}.output"
-    graph.insert_before(before, node)
-    return node.outputs[0]

@@ -2,8 +2,8 @@
 
 Matches every Linear. Its weight is widened to float32, which loses nothing; ONNX Runtime's CPU
 provider has no matrix product in bfloat16, and a Cast in the graph would be folded into a copy in
-anonymous memory, where a float32 file stays mapped. Leaves alone: the bias, which the graph casts
-already.
+anonymous memory, where a float32 file stays mapped. A transposed weight stays so. Leaves alone: the
+bias, which the graph casts already.
 """
 
 import onnx_ir as ir
@@ -18,6 +18,6 @@ def lower_linear(model: ir.Model, weights: OrtWeights) -> None:
     for node in [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]:
         hidden, weight, *bias = node.inputs
         assert weight is not None
-        assert weight.name is not None
-        wide = weights.float32(model.graph, weight.name)
-        replace(model.graph, node, [make_node(node, "Gemm", [hidden, wide, *bias], {"transB": 1})])
+        wide = weights.float32(model.graph, weight)
+        attributes = {} if "transposed" in node.attributes else {"transB": 1}
+        replace(model.graph, node, [make_node(node, "Gemm", [hidden, wide, *bias], attributes)])

@@ -54,7 +54,7 @@ def lower_to_ort(
     graph = model.graph
     weights = OrtWeights(checkpoint)
     lengths = lower_interface(model)
-    lower_attention(model, lengths.last_positions, lengths.total)
+    lower_attention(model, lengths)
     lower_experts(model, weights, provider, experts)
     lower_linear(model, weights)
     drop_unused_inputs(model)
@@ -64,7 +64,7 @@ def lower_to_ort(
     left = sorted({node.op_type for node in graph if node.domain == DOMAIN})
     assert not left, f"not lowered: {left}"
     for name, value in graph.initializers.items():
-        if name in checkpoint.tensors:
+        if name in checkpoint.named:
             weights.as_stored(name, value)
     model.functions.clear()
     graph.opset_imports.pop(DOMAIN)

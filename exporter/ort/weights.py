@@ -30,29 +30,57 @@ class OrtWeights:
         self._computed = ComputedWeights()
 
     def as_stored(self, name: str, value: ir.Value) -> None:
-        """Take a tensor of the checkpoint byte for byte, for the initializer `value` of whatever
-        type it has.
-        """
-        info = self._checkpoint.tensors[name]
-        planned = PlannedTensor(name, info.dtype, info.shape)
+        """Take a parameter byte for byte, for the initializer `value` of whatever type it has."""
+        parameter = self._checkpoint.named[name]
+        planned = PlannedTensor(name, parameter.dtype, parameter.shape)
         self._computed.give([value], self._by_rows(name, planned, lambda rows: rows))
 
-    def float32(self, graph: ir.Graph, name: str) -> ir.Value:
-        """Return an initializer with a tensor of the checkpoint widened to float32, which loses
-        nothing.
+    def float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
+        """Return an initializer with the parameter `value` widened to float32, which loses nothing;
+        itself, where it is that already.
         """
-        planned = PlannedTensor(f"{name}_float32", "F32", self._checkpoint.tensors[name].shape)
+        name = _name(value)
+        parameter = self._checkpoint.named[name]
+        if parameter.dtype == "F32":
+            return value
+        planned = PlannedTensor(f"{name}_float32", "F32", parameter.shape)
         return self._add(graph, self._by_rows(name, planned, Tensor.float))[0]
 
-    def transposed_float32(self, graph: ir.Graph, name: str) -> ir.Value:
-        """Return an initializer with each matrix of (E, R, C) transposed to (E, C, R), in
-        float32.
+    def interleaved_float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
+        """Return an initializer with the parameter `value` (E, 2R, C) in float32, the rows of its
+        first half at even places and those of its second at odd ones.
         """
-        count, rows, columns = self._checkpoint.tensors[name].shape
+        name = _name(value)
+        parameter = self._checkpoint.named[name]
+        count, rows, columns = parameter.shape
+        half = rows // 2
+        planned = PlannedTensor(f"{name}_interleaved_float32", "F32", parameter.shape)
+
+        def convert(first: int, end: int) -> list[Tensor]:
+            """Return some of the E·R pairs of rows, which may belong to several experts."""
+            pieces = []
+            while first < end:
+                expert, at = divmod(first, half)
+                many = min(half - at, end - first)
+                begin = expert * rows + at
+                halves = [self._rows(name, row, row + many) for row in (begin, begin + half)]
+                pieces.append(torch.stack(halves, dim=1).float())
+                first += many
+            return [torch.cat(pieces)]
+
+        return self._add(graph, Conversion((planned,), count * half, 2 * columns, convert))[0]
+
+    def transposed_float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
+        """Return an initializer with each matrix of the parameter `value` (E, R, C) transposed to
+        (E, C, R), in float32.
+        """
+        name = _name(value)
+        count, rows, columns = self._checkpoint.named[name].shape
         planned = PlannedTensor(f"{name}_transposed_float32", "F32", (count, columns, rows))
 
         def convert(first: int, end: int) -> list[Tensor]:
-            return [self._load(name)[first:end].mT.float()]
+            experts = self._rows(name, first * rows, end * rows)
+            return [experts.reshape(-1, rows, columns).mT.float()]
 
         return self._add(graph, Conversion((planned,), count, rows * columns, convert))[0]
 
@@ -63,7 +91,7 @@ class OrtWeights:
         Both are exact, see `mxfp4_as_uint8`; `stem` is the tensors' name without `_blocks` and
         `_scales`.
         """
-        count, rows, blocks, _ = self._checkpoint.tensors[f"{stem}_blocks"].shape
+        count, rows, blocks, _ = self._checkpoint.named[f"{stem}_blocks"].shape
         weight = PlannedTensor(f"{stem}_uint8", "U8", (count, rows, blocks * BLOCK))
         scales = PlannedTensor(f"{stem}_uint8_scales", "F32", (count, rows, blocks))
         (codes,) = self._add(graph, self._by_rows(f"{stem}_blocks", weight, mxfp4_as_uint8))
@@ -76,13 +104,13 @@ class OrtWeights:
 
         See `mxfp4_as_int4`; `stem` as for `mxfp4_uint8`.
         """
-        count, rows, blocks, width = self._checkpoint.tensors[f"{stem}_blocks"].shape
+        count, rows, blocks, width = self._checkpoint.named[f"{stem}_blocks"].shape
         codes_name, scales_name = int4_names(stem)
         codes = PlannedTensor(codes_name, "U8", (count, rows, blocks * width))
         scales = PlannedTensor(scales_name, "F32", (count, rows, blocks))
 
         def convert(first: int, end: int) -> list[Tensor]:
-            rounded, steps = mxfp4_as_int4(self._rows(f"{stem}_blocks")[first:end])
+            rounded, steps = mxfp4_as_int4(self._rows(f"{stem}_blocks", first, end))
             stored = self._load(f"{stem}_scales").reshape(-1)[first:end]
             return [rounded, mxfp4_int4_scales(steps, stored)]
 
@@ -94,7 +122,7 @@ class OrtWeights:
         """Return an initializer with MXFP4 blocks (E, R, C/32, 16) in another order, (E, C, R/2):
         `mxfp4_by_column`.
         """
-        count, rows, blocks, width = self._checkpoint.tensors[name].shape
+        count, rows, blocks, width = self._checkpoint.named[name].shape
         planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * BLOCK, rows // 2))
 
         def convert(first: int, end: int) -> list[Tensor]:
@@ -123,21 +151,28 @@ class OrtWeights:
     def _by_rows(
         self, name: str, planned: PlannedTensor, convert: Callable[[Tensor], Tensor]
     ) -> Conversion:
-        """Return a conversion of each run of a tensor's last axis by itself."""
-        shape = self._checkpoint.tensors[name].shape
+        """Return a conversion of each row of a parameter by itself."""
+        parameter = self._checkpoint.named[name]
 
         def rows(first: int, end: int) -> list[Tensor]:
-            return [convert(self._rows(name)[first:end])]
+            return [convert(self._rows(name, first, end))]
 
-        return Conversion((planned,), prod(shape[:-1]), prod(shape[-1:]), rows)
+        return Conversion((planned,), parameter.rows, prod(parameter.shape[-1:]), rows)
 
     def _add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
         return self._computed.add(graph, conversion)
 
     def _load(self, name: str) -> Tensor:
-        return self._checkpoint.load(name)
+        """Return a parameter that is one tensor, MXFP4's for instance."""
+        view = self._checkpoint.named[name].view
+        assert view is not None
+        return self._checkpoint.load(view.name)
 
-    def _rows(self, name: str) -> Tensor:
-        """Return a tensor (…, C) as (n, C)."""
-        tensor = self._load(name)
-        return tensor.reshape(-1, *tensor.shape[-1:])
+    def _rows(self, name: str, first: int, end: int) -> Tensor:
+        """Return some rows of a parameter (…, C) as (n, C)."""
+        return self._checkpoint.load_rows(self._checkpoint.named[name], first, end)
+
+
+def _name(value: ir.Value) -> str:
+    assert value.name is not None
+    return value.name

@@ -78,7 +78,6 @@ GPT2 = Architecture(
     },
     prefix="transformer.",
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
-    genai="gpt2",
     refusals=(
         "`scale_attn_by_inverse_layer_idx`: no published checkpoint has it",
         "`add_cross_attention`: this is a decoder alone",

@@ -23,7 +23,7 @@ from gptoss_onnx.reference.rope_fields import read_rope
 
 CLASS = "GptOssForCausalLM"
 _GATE_UP = ".mlp.experts.gate_up_proj"
-# Constants of the architecture that the published config.json leaves out; transformers has the same.
+# Constants that the published config.json leaves out; transformers has the same.
 ALPHA = 1.702
 LIMIT = 7.0
 

@@ -1,6 +1,7 @@
-"""Llama: RMS norms before each part, rotary positions, SwiGLU; the shape that most models took over.
+"""Llama: RMS norms before each part, rotary positions, SwiGLU: the shape that most models share.
 
-The judge is `transformers/models/llama`; the published files are meta-llama/Meta-Llama-3-8B and -70B.
+The judge is `transformers/models/llama`; the published files are those of meta-llama's
+Meta-Llama-3-8B and -70B.
 """
 
 from typing import Any

@@ -22,3 +22,4 @@ def test_the_reference(changes: dict[str, object], tmp_path: Path) -> None:
 def test_packages(tmp_path: Path) -> None:
     case = Case.write("glm", {}, tmp_path / "checkpoint")
     case.check_package(tmp_path / "portable", "portable", "portable")
+    case.check_package(tmp_path / "ort", "ort", "auto")

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.choices import Kernels
+from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import config_of, make_checkpoint, tiny_document
@@ -33,6 +34,9 @@ CASES: dict[str, dict[str, Any]] = {
     "sinusoidal": {"positions": "sinusoidal"},
     "alibi": {"positions": "alibi"},
     "none": {"positions": "none"},
+    "layer norm, GELU, no experts": {"use_rms_norm": False, "use_swiglu": False, "moe_layers": []},
+    "biases": {"bias": True},
+    "alibi, window, sinks": {"positions": "alibi", "sliding_window": 9, "sinks": True},
     "kept first tokens": {"sliding_window": 9, "sink_tokens": 3, "sink_bias": 0.7},
 }  # fmt: skip
 # Those whose graphs hold what no other test of packages has.
@@ -42,6 +46,17 @@ PACKAGED = (
     "kv heads, sinks, window",
     "kept first tokens",
 )
+# The same for ONNX Runtime's own ops, which do not have the rest.
+LOWERED = {
+    "as is",
+    "layer norm, GELU, no experts",
+    "biases",
+    "kv heads, sinks, window",
+    "learned",
+    "sinusoidal",
+    "alibi",
+    "alibi, window, sinks",
+}
 
 
 class Judge:
@@ -151,16 +166,40 @@ def test_the_reference_and_a_package(name: str, tmp_path: Path) -> None:
         found = Decoder.from_checkpoint(checkpoint).score(tokens)
     torch.testing.assert_close(found, expected, atol=REFERENCE_LOGITS, rtol=0)
     if name in PACKAGED:
-        check_package(tmp_path, tokens, expected)
+        export(tmp_path / "c", tmp_path / "package")
+        check_package(tmp_path / "package", ("native", "portable"), tokens, expected)
+    if name in LOWERED:
+        export(tmp_path / "c", tmp_path / "ort", target="ort")
+        check_package(tmp_path / "ort", ("auto",), tokens, expected)
 
 
-def check_package(folder: Path, tokens: list[int], expected: torch.Tensor) -> None:
-    export(folder / "c", folder / "package")
-    for kernels in ("native", "portable"):
-        with Session.open(folder / "package", kernels=kernels, threads=1) as session:
+def check_package(
+    folder: Path, choices: tuple[Kernels, ...], tokens: list[int], expected: torch.Tensor
+) -> None:
+    for kernels in choices:
+        with Session.open(folder, kernels=kernels, threads=1) as session:
             for chunk in (40, 7, 1):
                 logits = torch.from_numpy(session.score(tokens, chunk=chunk))
                 torch.testing.assert_close(logits, expected, atol=PACKAGE_LOGITS, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (CASES["kept first tokens"], "sink_tokens 3, expected 0"),
+        ({"use_swiglu": False}, "experts with gelu, expected swiglu, silu, relu, gelu_tanh"),
+        ({"n_embd": 48}, "head_dim 12, expected a multiple of 8"),
+    ],
+    ids=["kept first tokens", "gelu", "head_dim"],
+)
+def test_what_onnx_runtime_lacks_is_refused_first(
+    changes: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    make_checkpoint(tmp_path / "c", BASE | changes, seed=5)
+    portable = ".*: export with --target portable$"
+    with pytest.raises(InputError, match=f"^--target ort: found {named}{portable}"):
+        export(tmp_path / "c", tmp_path / "package", target="ort")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_keys_that_nobody_defines_are_refused() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.architecture_judge import Case
+from support.refusals import refusal
 from support.transformers_models import as_version_4
 
 CASES = {
@@ -14,6 +15,15 @@ CASES = {
     "all heads": {"num_key_value_heads": 4},
     "one kv head": {"num_key_value_heads": 1},
 }
+
+REFUSED = [
+    ({"hidden_act": "gelu"}, "hidden_act: found 'gelu', expected 'silu'"),
+    (
+        {"sliding_window": ...},
+        "sliding_window: missing, expected an integer of at least 1, or null for no window",
+    ),
+    ({"layer_types": ["full_attention"] * 3}, "all layers of Mistral have the same window"),
+]
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
@@ -28,3 +38,9 @@ def test_packages(tmp_path: Path) -> None:
     case = Case.write("mistral", {}, tmp_path / "checkpoint")
     case.check_package(tmp_path / "portable", "portable", "auto")
     case.check_package(tmp_path / "portable", "portable", "portable")
+    case.check_package(tmp_path / "ort", "ort", "auto")
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED)
+def test_what_is_refused(changes: dict[str, object], words: str) -> None:
+    assert words in refusal("mistral", changes)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.architecture_judge import Case
+from support.refusals import refusal
 from support.transformers_models import as_version_4
 
 CASES = {
@@ -15,6 +16,16 @@ CASES = {
     "all heads": {"num_key_value_heads": 6},
     "one kv head": {"num_key_value_heads": 1},
 }
+
+REFUSED = [
+    ({"hidden_act": "gelu"}, "hidden_act: found 'gelu', expected 'silu'"),
+    ({"max_window_layers": ...}, "max_window_layers: missing, expected an integer of at least 1"),
+    (
+        {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 3},
+        "expected 'full_attention' alone, since use_sliding_window is false",
+    ),
+    ({"use_sliding_window": "no"}, "use_sliding_window: found 'no', expected true or false"),
+]
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
@@ -34,3 +45,9 @@ def test_packages(tmp_path: Path) -> None:
     case = Case.write("qwen2", {}, tmp_path / "checkpoint")
     case.check_package(tmp_path / "portable", "portable", "auto")
     case.check_package(tmp_path / "portable", "portable", "portable")
+    case.check_package(tmp_path / "ort", "ort", "auto")
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED)
+def test_what_is_refused(changes: dict[str, object], words: str) -> None:
+    assert words in refusal("qwen2", changes)

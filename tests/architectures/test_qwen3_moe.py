@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.architecture_judge import Case
+from support.refusals import refusal
 from support.transformers_models import as_version_4
 
 CASES = {
@@ -16,6 +17,17 @@ CASES = {
     "tied": {"tie_word_embeddings": True},
     "one kv head": {"num_key_value_heads": 1},
 }
+
+REFUSED = [
+    ({"hidden_act": "gelu"}, "hidden_act: found 'gelu', expected 'silu'"),
+    ({"mlp_only_layers": 1}, "mlp_only_layers: found 1, expected a list of layers"),
+    ({"decoder_sparse_step": 0}, "decoder_sparse_step: found 0, expected an integer of at least 1"),
+    ({"num_experts_per_tok": 9}, "num_experts_per_tok: found 9, expected at most num_experts = 8"),
+    (
+        {"moe_intermediate_size": ...},
+        "moe_intermediate_size: missing, expected an integer of at least 1",
+    ),
+]
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
@@ -30,3 +42,9 @@ def test_packages(tmp_path: Path) -> None:
     case = Case.write("qwen3_moe", {}, tmp_path / "checkpoint")
     case.check_package(tmp_path / "portable", "portable", "auto")
     case.check_package(tmp_path / "portable", "portable", "portable")
+    case.check_package(tmp_path / "ort", "ort", "auto")
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED)
+def test_what_is_refused(changes: dict[str, object], words: str) -> None:
+    assert words in refusal("qwen3_moe", changes)

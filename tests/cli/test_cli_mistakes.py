@@ -36,8 +36,8 @@ def _shard(desk: Desk) -> None:
 
 CHECKPOINTS: dict[str, tuple[Callable[[Desk], object], Words]] = {
     "another model": (
-        lambda desk: desk.edit_config(model_type="llama"),
-        ("model_type: found 'llama'", "'gpt_oss'"),
+        lambda desk: desk.edit_config(model_type="t5"),
+        ("model_type: found 't5'", "'gpt_oss'"),
     ),
     "a missing key": (
         lambda desk: desk.edit_config(head_dim=None),

@@ -4,6 +4,10 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from gptoss_onnx.cli.make_checkpoint import SHAPE_OPTIONS
+from gptoss_onnx.reference.synthetic import tiny_document
 from support.command_line import done, run
 from support.tiny_package import clone
 
@@ -45,6 +49,16 @@ def test_make_checkpoint_real_is_sparse_where_asked(tmp_path: Path) -> None:
     files = list((tmp_path / "big").glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) > 2_000_000_000
     assert sum(file.stat().st_blocks * 512 for file in files) < 10_000_000
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-gpt-oss", "tiny-gpt_oss"])
+def test_make_checkpoint_takes_every_name_of_a_small_model(tmp_path: Path, name: str) -> None:
+    text = done("make-checkpoint", name, tmp_path / "made", "--sparse")
+    assert text.startswith(f"{tmp_path / 'made'}: {name}, 4 layers, hf-mxfp4, 1 file")
+
+
+def test_shape_flags_are_keys_of_the_small_model() -> None:
+    assert {key for key, _ in SHAPE_OPTIONS.values()} <= tiny_document().keys()
 
 
 def test_make_checkpoint_seeds_give_other_weights(tmp_path: Path) -> None:

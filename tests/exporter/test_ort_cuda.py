@@ -320,7 +320,7 @@ def test_options_that_do_not_go_together_are_refused(
 @pytest.mark.parametrize(
     ("layout", "dtype", "found"),
     [
-        ("hf-bf16", "BF16", "found unquantized experts, expected MXFP4"),
+        ("hf-bf16", "BF16", "found no MXFP4 experts, expected them"),
         ("hf-mxfp4", "F32", "found F32, expected BF16"),
     ],
 )

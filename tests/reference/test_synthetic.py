@@ -19,6 +19,7 @@ from transformers.utils.quantization_config import Mxfp4Config
 from gptoss_onnx.checkpoint.writer import PlannedTensor, plan_files
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.reference import open_checkpoint, synthetic
+from gptoss_onnx.reference.architectures import PRESETS
 from gptoss_onnx.reference.random_weights import Distribution, random_weights
 from gptoss_onnx.reference.synthetic import (
     SyntheticLayout,
@@ -173,6 +174,12 @@ def test_real_config_is_the_published_one(
 def test_a_slice_of_a_real_model_keeps_its_first_layers() -> None:
     whole, part = (config_of(preset_document("20b", layers)) for layers in (None, 3))
     assert part == dataclasses.replace(whole, layers=whole.layers[:3])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_published_shape_can_be_sliced(name: str) -> None:
+    whole, part = (config_of(preset_document(name, layers)) for layers in (None, 1))
+    assert part == dataclasses.replace(whole, layers=whole.layers[:1])
 
 
 def test_a_slice_cuts_the_list_of_layer_types(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tiny models of transformers: the judges of every architecture, and checkpoints that they write."""
+"""Tiny models of transformers: the judges of all architectures, and checkpoints they write."""
 
 import json
 import math

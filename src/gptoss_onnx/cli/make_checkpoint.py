@@ -1,4 +1,4 @@
-"""`gptoss-onnx make-checkpoint`: random checkpoints, tiny ones of any shape and published shapes."""
+"""`gptoss-onnx make-checkpoint`: random checkpoints, tiny ones and published shapes."""
 
 from collections.abc import Callable
 from pathlib import Path
