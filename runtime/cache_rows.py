@@ -56,6 +56,25 @@ class CacheRows:
         """Return the smallest length above what window layers keep that each row can go back to."""
         return np.where(self.wrapped, np.clip(self.start - reserve, 0, self.lengths), 0)
 
+    def check_room(self, new_lengths: Integers, capacity: int, longest: int) -> None:
+        """Refuse new tokens (B) that do not fit.
+
+        Raises InputError naming the first row that would have more than `longest`, the most that
+        the model takes, or else more than the cache's `capacity`.
+        """
+        for limit, exceeded in (
+            (longest, f"{longest}, the longest sequence that this model takes; rewind the cache"),
+            (
+                capacity,
+                f"the cache capacity of {capacity}; make the cache larger, grow it, or rewind it",
+            ),
+        ):
+            for row in np.flatnonzero(self.lengths + new_lengths > limit):
+                raise InputError(
+                    f"row {row}: {self.lengths[row]} cached + {new_lengths[row]} new tokens exceed "
+                    f"{exceeded}"
+                )
+
     def mark_writing(self, columns: int, smallest_ring: int | None) -> None:
         """Record that a call is about to write `columns` columns on every row."""
         self.start = np.maximum(self.start, self.lengths)

@@ -63,7 +63,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
 
     A stop token is the last id of its row, and so is the token that completes a stop string. The
     last id of a row has not been run: a caller who keeps the cache passes it first when going on. A
-    row that reaches the capacity of the caller's cache finishes with `length`.
+    row that reaches the model's longest sequence, or the capacity of the caller's cache, finishes
+    with `length`.
 
     One thread at a time: while it is in a step, another one gets InputError from `next` and
     `close`. An error in a step ends the iteration, save InputError: that was raised before anything
@@ -73,8 +74,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         cache: the caller's or an own one; None before the first step, and after an own one is
             freed.
         stop_tokens: ids that end a row.
-        endless: nothing but `max_new_tokens` and the cache's capacity ends a row: there are neither
-            stop tokens nor stop strings.
+        endless: nothing but a greatest number of tokens ends a row: there are neither stop tokens
+            nor stop strings.
         prefill_seconds: running the prompts, to the first logits.
         decode_seconds: all later runs of the graph and the sampling; the consumer's time between
             steps is not in it.
@@ -132,6 +133,11 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
                 raise InputError(
                     f"row {index}: found token ids {prompt.min()} to {prompt.max()}, expected 0 to "
                     f"{session.vocab - 1}"
+                )
+            if prompt.size > session.manifest.longest:
+                raise InputError(
+                    f"row {index}: found {prompt.size} tokens, expected at most "
+                    f"{session.manifest.longest}, the longest this model takes"
                 )
         whole = [prompt.astype(np.int64) for prompt in prompts]
         return cls(session, whole, sampling, most, cache, several)
@@ -218,8 +224,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         for row, prompt in zip(padded, self._prompts, strict=True):
             row[: prompt.size] = prompt
         if self.cache is None:
-            room = min(self._max_new_tokens, FIRST_ROOM)
-            self.cache = self._session.new_cache(lengths.size, int(lengths.max()) + room)
+            capacity = min(self._most_tokens(), int(lengths.max()) + FIRST_ROOM)
+            self.cache = self._session.new_cache(lengths.size, capacity)
         return self._session.forward(padded, self.cache, lengths)[:, 0]  # (B, 1, V) → (B, V)
 
     def _decode(self) -> NDArray[np.float32]:
@@ -227,8 +233,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         assert cache is not None
         goes_on = np.array([row.finish_reason is None for row in self._rows])
         if self._own and (cache.lengths[goes_on] == cache.capacity).any():
-            most = max(prompt.size for prompt in self._prompts) + self._max_new_tokens
-            cache.grow(min(2 * cache.capacity, most))
+            cache.grow(min(2 * cache.capacity, self._most_tokens()))
         last = np.array([[row.tokens[-1]] for row in self._rows])  # (B, 1)
         # Rows of target ort cannot part: those that have finished run their last token again, for
         # nothing.
@@ -237,12 +242,19 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
 
     def _finish_full_rows(self) -> None:
         assert self.cache is not None
-        lengths, longest = self.cache.lengths, self._session.manifest.longest
+        longest = self._session.manifest.longest
         most = longest if self._own else min(longest, self.cache.capacity)
+        full = self.cache.lengths >= most
         for index, row in enumerate(self._rows):
-            full = lengths[index] >= most
-            if row.finish_reason is None and (full or len(row.tokens) >= self._max_new_tokens):
+            if row.finish_reason is None and (
+                full[index] or len(row.tokens) >= self._max_new_tokens
+            ):
                 row.finish_reason = "length"
+
+    def _most_tokens(self) -> int:
+        """Return the most tokens that a row of an own cache can come to hold."""
+        most = max(prompt.size for prompt in self._prompts) + self._max_new_tokens
+        return min(most, self._session.manifest.longest)
 
 
 def _prompts(token_ids: Any) -> tuple[list[NDArray[Any]], bool]:

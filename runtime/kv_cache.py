@@ -182,24 +182,15 @@ class KVCache(Closing):
             self._buffers, self.binding = None, None
             self._rows.drop_tokens()
 
-    def check_room(self, new_lengths: NDArray[np.int64], longest: int) -> None:
-        """Refuse new tokens (B) that a row has no room for (padding never counts), that would pass
-        the `longest` sequence of the model, or that cannot run.
+    def check_call(self, new_lengths: NDArray[np.int64], longest: int) -> None:
+        """Refuse new tokens (B) that cannot run, or that a row has no room for.
+
+        Padding never counts. No row may have more than `longest` tokens, whatever the capacity.
         """
         if self._damage is not None:
             raise InputError(f"cache: {self._damage}; reset it, or make another")
-        lengths = self._rows.lengths
-        self.layout.check_call(lengths, new_lengths)
-        for row in np.flatnonzero(lengths + new_lengths > self.capacity):
-            raise InputError(
-                f"row {row}: {lengths[row]} cached + {new_lengths[row]} new tokens exceed the "
-                f"cache capacity of {self.capacity}; make the cache larger, grow it, or rewind it"
-            )
-        for row in np.flatnonzero(lengths + new_lengths > longest):
-            raise InputError(
-                f"row {row}: {lengths[row]} cached + {new_lengths[row]} new tokens exceed {longest}, "
-                "the longest sequence this model takes; rewind the row or reset it"
-            )
+        self.layout.check_call(self._rows.lengths, new_lengths)
+        self._rows.check_room(new_lengths, self.capacity, longest)
 
     def columns(self, remaining: int) -> int:
         """Return how many of `remaining` columns the next call of the graph may write, at least

@@ -34,9 +34,8 @@ from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_t
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
-MOST_THREADS = (
-    1024  # ONNX Runtime starts as many as it is asked for, and hangs on a hundred thousand
-)
+# ONNX Runtime starts as many as it is asked for, and hangs on a hundred thousand
+MOST_THREADS = 1024
 
 
 class Session(Closing):
@@ -146,9 +145,8 @@ class Session(Closing):
             new token.
 
         Raises:
-            InputError: a shape, length, token id or position is out of range, a row would pass
-                the capacity or the model's longest sequence, or another call uses the cache; the
-                cache is unchanged then.
+            InputError: something is out of range, a row would exceed the capacity or the model's
+                longest sequence, or another call uses the cache; the cache is unchanged then.
             PackageError: weights have changed since the session opened them (looked at when the
                 cache is empty), or a float16 cache overflowed.
             RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks
@@ -158,7 +156,7 @@ class Session(Closing):
         request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
         with cache.use:
             binding = self._graph.binding(cache)
-            cache.check_room(request.new_lengths, self.manifest.longest)
+            cache.check_call(request.new_lengths, self.manifest.longest)
             if not cache.lengths.any():
                 self.check_weights()
             return run_request(binding, cache, request, self.vocab)

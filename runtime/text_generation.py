@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime.arguments import integer
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.generation import FinishReason, Generation
 from gptoss_onnx.runtime.harmony import HarmonyParser
@@ -191,8 +190,9 @@ def stream_text(
         max_new_tokens = CHAT_TOKENS if is_thinking else text_tokens
     # Stop texts are the reader's: in a chat they must not be looked for in thoughts and headers.
     settings = replace(sampling, stop=(), stop_tokens=ends)
-    count = _at_most(session, len(prompt.ids), max_new_tokens)
-    generation = session.generate(prompt.ids[cached:], settings, max_new_tokens=count, cache=cache)
+    generation = session.generate(
+        prompt.ids[cached:], settings, max_new_tokens=max_new_tokens, cache=cache
+    )
     return TextGeneration(generation, reader, len(prompt.ids))
 
 
@@ -210,14 +210,6 @@ def check_prompt(prompt: Prompt, vocab: int, longest: int) -> None:
             f"prompt: found {len(prompt.ids)} tokens, expected at most {longest}, the longest this "
             "model takes"
         )
-
-
-def _at_most(session: "Session", prompt_tokens: int, wanted: int) -> int:
-    """Return how many tokens to generate: what is wanted, but never more than the model can still
-    take.
-    """
-    # The last token is generated but not run.
-    return min(integer("max_new_tokens", wanted, 0), session.manifest.longest + 1 - prompt_tokens)
 
 
 class _TextReader:

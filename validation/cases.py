@@ -71,7 +71,8 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
         length = min(original + LAST, sizes.longest)
         description = "past the length from which on a rotary embedding is scaled"
         yield _driven("long context", description, driving.last_of(length))
-    count = min(GREEDY_TOKENS[suite], sizes.longest - greedy_prompt(setting))
+    # the last token is chosen but not run
+    count = min(GREEDY_TOKENS[suite], sizes.longest + 1 - greedy_prompt(setting))
     yield Case("greedy", f"{count} tokens, chosen one by one", partial(greedy, count))
     for rounded in setting.drive.session.manifest.rounded:
         rounding = ROUNDINGS[rounded.kind]

@@ -111,15 +111,17 @@ def rewind(drive: Drive) -> Pair:
     """Tokens that prove wrong are taken back, again and again, down to the last position the
     reserve allows.
     """
-    tokens, reserve = drive.sequence, min(drive.sizes.window, RESERVE)
-    stride, found, kept = max(1, drive.sizes.window // 2), [], []
-    with drive.session.new_cache(1, len(tokens) + reserve + 1, reserve=reserve) as cache:
+    tokens, sizes = drive.sequence, drive.sizes
+    count = min(min(sizes.window, RESERVE) + 1, sizes.longest - len(tokens))  # wrong ones
+    reserve = max(0, count - 1)
+    stride, found, kept = max(1, sizes.window // 2), [], []
+    with drive.session.new_cache(1, len(tokens) + count, reserve=reserve) as cache:
         for begin in range(0, len(tokens), stride):
             piece = tokens[begin : begin + stride]
             found.append(drive.session.forward([piece], cache)[0])
             kept.append(begin + len(piece) - 1)
             # the last call begins `reserve` after the right ones
-            for wrong in drive.expected.draw(reserve + 1):
+            for wrong in drive.expected.draw(count):
                 drive.session.forward([[wrong]], cache)
             cache.rewind([begin + len(piece)])
     return np.concatenate(found), drive.expected.score(tokens)[kept]

@@ -27,6 +27,7 @@ BUILT = {"node_modules", "build", "dist", "__pycache__", "package"}
 MOST_LINES = 300
 MOST_COLUMNS = 100
 
+
 def sources(*kinds: str) -> Iterable[Path]:
     """Yield the source files of the project, of some kinds of files or of all."""
     for room in ROOMS:

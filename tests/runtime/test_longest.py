@@ -1,62 +1,98 @@
-"""No row passes the longest sequence of its model: GPT-2's learned positions end there."""
+"""The longest sequence: every call up to it runs, and what would go beyond is refused in one line."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from gptoss_onnx.cli import main
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.exporter import export
+from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Sampling, Session
+from support.command_line import run
+from support.tiny_package import byte_tokenizer
+from support.tolerances import PACKAGE_LOGITS
 
-LONGEST = 24
-TOKENS = list(range(1, LONGEST + 1))
+LONGEST = 24  # learned positions: the graph has no vector for a 25th
+TOKENS = list(range(40, 40 + LONGEST))
+BEYOND = f"exceed {LONGEST}, the longest sequence that this model takes"
 ENDLESS = Sampling(stop_tokens=())
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    folder = tmp_path_factory.mktemp("longest")
-    make_checkpoint(folder / "checkpoint", tiny_document("gpt2", n_positions=LONGEST), seed=3)
-    return export(folder / "checkpoint", folder / "package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("gpt2")
+    make_checkpoint(root / "checkpoint", tiny_document("gpt2", n_positions=LONGEST))
+    byte_tokenizer().save(str(root / "checkpoint" / "tokenizer.json"))
+    export(root / "checkpoint", root / "package")
+    return root
 
 
-@pytest.fixture(params=["native", "portable"])
-def session(package: Package, request: pytest.FixtureRequest) -> Iterator[Session]:
-    with Session.open(package.folder, kernels=request.param, threads=1) as opened:
+@pytest.fixture(scope="module")
+def session(folder: Path) -> Iterator[Session]:
+    with Session.open(folder / "package", threads=1) as opened:
         yield opened
 
 
-def test_the_last_position_runs_and_the_next_is_refused(session: Session) -> None:
-    with session.new_cache(1, 2 * LONGEST) as cache:
-        assert np.isfinite(session.forward([TOKENS], cache)).all()
-        with pytest.raises(InputError, match=f"24 cached \\+ 1 new tokens exceed {LONGEST}"):
+def test_a_larger_cache_makes_no_longer_sequence(session: Session) -> None:
+    with session.new_cache(1, LONGEST + 9) as cache:
+        with pytest.raises(InputError, match=rf"row 0: 0 cached \+ 25 new tokens {BEYOND}"):
+            session.forward([[*TOKENS, 1]], cache)
+        assert cache.lengths.tolist() == [0]
+        whole = session.forward([TOKENS], cache)
+        with pytest.raises(InputError, match=rf"row 0: 24 cached \+ 1 new tokens {BEYOND}"):
             session.forward([[1]], cache)
-        assert cache.lengths.tolist() == [LONGEST]
+        cache.rewind(LONGEST - 1)
+        again = session.forward([TOKENS[-1:]], cache)
+    np.testing.assert_allclose(again, whole, atol=PACKAGE_LOGITS, rtol=0)
 
 
-def test_padding_beyond_the_last_position_does_no_harm(session: Session) -> None:
-    """The second row's padding would lie behind the table of positions."""
-    alone = session.score([*TOKENS[:20], 5])[-1]
-    with session.new_cache(2, 2 * LONGEST, chunk=8) as cache:
-        session.forward([TOKENS[:16], TOKENS[:16]], cache)
-        session.forward([TOKENS[16:20], TOKENS[16:20]], cache)
-        padded = [[*TOKENS[20:24], 0, 0], [5, 0, 0, 0, 0, 0]]
-        found = session.forward(padded, cache, new_lengths=[4, 1])
-    assert np.abs(found[1, 0] - alone).max() < 1e-4
+def test_padding_may_lie_beyond(session: Session, folder: Path) -> None:
+    new = [1, 6, 2]
+    with session.new_cache(3, LONGEST) as cache:
+        held = [TOKENS[: LONGEST - 1], TOKENS[:3], TOKENS[:10]]
+        padded = [row + [0] * (LONGEST - len(row)) for row in held]
+        session.forward(padded, cache, [len(row) for row in held])
+        with pytest.raises(InputError, match=rf"row 0: 23 cached \+ 2 new tokens {BEYOND}"):
+            session.forward([[7] * 6] * 3, cache, [2, 6, 2])
+        found = session.forward([[7] * 6] * 3, cache, new)  # columns up to position 28 on row 0
+        assert cache.lengths.tolist() == [24, 9, 12]
+    with open_checkpoint(folder / "checkpoint") as checkpoint:
+        model = Decoder.from_checkpoint(checkpoint)
+        for row, logits in enumerate(found):
+            expected = model.score(held[row] + [7] * new[row])[-1:]
+            np.testing.assert_allclose(logits, expected, atol=PACKAGE_LOGITS, rtol=0)
 
 
-def test_generation_ends_there(session: Session) -> None:
-    generation = session.generate(TOKENS[:20], ENDLESS, max_new_tokens=99)
-    assert len(list(generation)) == LONGEST - 20 + 1  # the last one is not run
-    assert generation.finish_reason == "length"
+@pytest.mark.parametrize("own", [True, False])
+def test_generation_ends_there(session: Session, own: bool) -> None:
+    cache = None if own else session.new_cache(2, 2 * LONGEST)
+    prompts = [TOKENS[:20], TOKENS]
+    generation = session.generate(prompts, ENDLESS, max_new_tokens=99, cache=cache)
+    list(generation)
+    # the last token is chosen but not run
+    assert [len(row) for row in generation.tokens] == [5, 1]
+    assert generation.finish_reasons == ("length", "length")
+    with pytest.raises(InputError, match=r"row 1: found 25 tokens, expected at most 24"):
+        session.generate([TOKENS, [*TOKENS, 1]], ENDLESS)
 
 
-def test_the_command_line_says_so(package: Package) -> None:
-    prompt = ",".join(map(str, [*TOKENS, 1]))
-    done = CliRunner().invoke(main, ["generate", str(package.folder), "--prompt-tokens", prompt])
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert f"found {LONGEST + 1} tokens, expected at most {LONGEST}" in done.stderr
+def test_so_does_text(session: Session) -> None:
+    text = session.stream_text(TOKENS[:20], ENDLESS)
+    list(text)
+    assert (text.finish_reason, len(text.tokens)) == ("length", 5)
+    with pytest.raises(InputError, match="found 25 tokens, expected at most 24"):
+        session.stream_text([*TOKENS, 1])
+
+
+def test_so_does_the_command_line(folder: Path) -> None:
+    command = ("generate", str(folder / "package"), "--prompt-tokens")
+    said = run(*command, ",".join(map(str, TOKENS[:20])), "--json")
+    answer = json.loads(said.stdout)
+    assert (answer["finish_reason"], len(answer["tokens"])) == ("length", 5)
+    refused = run(*command, ",".join(map(str, [*TOKENS, 1])))
+    assert refused.exit_code == 2
+    assert "found 25 tokens, expected at most 24, the longest this model takes" in refused.stderr

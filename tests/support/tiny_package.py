@@ -24,7 +24,7 @@ def tiny_checkpoint(factory: pytest.TempPathFactory) -> Path:
     if not folder.exists():
         sizes = {"max_position_embeddings": LONGEST, "vocab_size": VOCAB}
         make_checkpoint(folder, tiny_document(num_hidden_layers=2, **sizes))
-        _byte_tokenizer().save(str(folder / "tokenizer.json"))
+        byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     return folder
 
@@ -43,7 +43,7 @@ def clone(folder: Path, to: Path) -> Path:
     return to
 
 
-def _byte_tokenizer() -> tokenizers.Tokenizer:
+def byte_tokenizer() -> tokenizers.Tokenizer:
     """Return a tokenizer that gives every byte of a text an id of its own."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(

@@ -174,9 +174,7 @@ def _print_ids(
     """Print the ids of a package that has no tokenizer."""
     from gptoss_onnx.runtime.stops import warn_endless
 
-    longest = session.manifest.longest
-    # the last one is not run
-    count = min(max_new_tokens or NEW_TOKENS, longest + 1 - len(prompt.ids))
+    count = max_new_tokens or NEW_TOKENS
     with session.generate(prompt.ids, settings, max_new_tokens=count) as generation:
         if generation.endless and max_new_tokens is None:
             warn_endless(session.package.folder)
