@@ -73,10 +73,17 @@ class Fields {
         field.value = varint();
         field.is_number = true;
         break;
-      case 1: field.bytes = take(8); break;
-      case 2: field.bytes = take(varint()); break;
-      case 5: field.bytes = take(4); break;
-      default: throw Error("wire type " + std::to_string(key & 7));
+      case 1:
+        field.bytes = take(8);
+        break;
+      case 2:
+        field.bytes = take(varint());
+        break;
+      case 5:
+        field.bytes = take(4);
+        break;
+      default:
+        throw Error("wire type " + std::to_string(key & 7));
     }
     return true;
   }

@@ -25,6 +25,7 @@ KINDS = {".py", ".cc", ".h", ".ts", ".mjs", ".sh", ".css", ".html"}
 BUILT = {"node_modules", "build", "dist", "__pycache__", "package"}
 
 MOST_LINES = 300
+PRAGMA = re.compile(r"# (noqa|type: ignore)")  # stands at the end of a line and cannot move
 MOST_COLUMNS = 100
 
 
@@ -56,7 +57,7 @@ def test_lines_are_narrow() -> None:
         f"{path.relative_to(ROOT)}:{number}"
         for path in sources()
         for number, line in enumerate(lines(path), 1)
-        if len(line) > MOST_COLUMNS and "noqa: E501" not in line
+        if len(line) > MOST_COLUMNS and not PRAGMA.search(line)
     ]
     assert wide == []
 

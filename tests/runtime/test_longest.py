@@ -1,4 +1,4 @@
-"""The longest sequence: every call up to it runs, and what would go beyond is refused in one line."""
+"""The longest sequence: calls up to it run, and what would go beyond is refused in one line."""
 
 import json
 from collections.abc import Iterator

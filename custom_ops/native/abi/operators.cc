@@ -16,9 +16,12 @@ const OrtCustomOp* op(Activations activations) {
   static const CustomOp<Kernel> exact(Activations::exact), bf16(Activations::bf16),
       int8(Activations::int8);
   switch (activations) {
-    case Activations::bf16: return &bf16;
-    case Activations::int8: return &int8;
-    default: return &exact;
+    case Activations::bf16:
+      return &bf16;
+    case Activations::int8:
+      return &int8;
+    default:
+      return &exact;
   }
 }
 
@@ -47,9 +50,12 @@ const std::vector<Domain>& domains(Activations activations) {
   static const std::vector<Domain> bf16 = table(Activations::bf16);
   static const std::vector<Domain> int8 = table(Activations::int8);
   switch (activations) {
-    case Activations::bf16: return bf16;
-    case Activations::int8: return int8;
-    default: return exact;
+    case Activations::bf16:
+      return bf16;
+    case Activations::int8:
+      return int8;
+    default:
+      return exact;
   }
 }
 

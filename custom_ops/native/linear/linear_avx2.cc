@@ -38,9 +38,12 @@ struct Widened {
 
 LinearKernels linear_avx2(WeightType type) {
   switch (type) {
-    case WeightType::float32: return kKernels<Widened<WeightType::float32>>;
-    case WeightType::float16: return kKernels<Widened<WeightType::float16>>;
-    case WeightType::bfloat16: return kKernels<Widened<WeightType::bfloat16>>;
+    case WeightType::float32:
+      return kKernels<Widened<WeightType::float32>>;
+    case WeightType::float16:
+      return kKernels<Widened<WeightType::float16>>;
+    case WeightType::bfloat16:
+      return kKernels<Widened<WeightType::bfloat16>>;
   }
   return {};
 }

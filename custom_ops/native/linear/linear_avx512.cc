@@ -44,9 +44,12 @@ constexpr LinearKernels kKernels{matrix_vector<Arithmetic>,   TokenFormat::float
 
 LinearKernels linear_avx512(WeightType type) {
   switch (type) {
-    case WeightType::float32: return kKernels<Float32>;
-    case WeightType::float16: return kKernels<Widened<Float16>>;
-    case WeightType::bfloat16: return kKernels<Widened<BFloat16>>;
+    case WeightType::float32:
+      return kKernels<Float32>;
+    case WeightType::float16:
+      return kKernels<Widened<Float16>>;
+    case WeightType::bfloat16:
+      return kKernels<Widened<BFloat16>>;
   }
   return {};
 }

@@ -105,14 +105,22 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
 template <class Arithmetic, class Weights, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t n, size_t tokens) {
   switch (tokens) {
-    case 1: return rows_times_tokens<Arithmetic, Weights, 1, kRows>(call, m, step, n);
-    case 2: return rows_times_tokens<Arithmetic, Weights, 2, kRows>(call, m, step, n);
-    case 3: return rows_times_tokens<Arithmetic, Weights, 3, kRows>(call, m, step, n);
-    case 4: return rows_times_tokens<Arithmetic, Weights, 4, kRows>(call, m, step, n);
-    case 5: return rows_times_tokens<Arithmetic, Weights, 5, kRows>(call, m, step, n);
-    case 6: return rows_times_tokens<Arithmetic, Weights, 6, kRows>(call, m, step, n);
-    case 7: return rows_times_tokens<Arithmetic, Weights, 7, kRows>(call, m, step, n);
-    case 8: return rows_times_tokens<Arithmetic, Weights, 8, kRows>(call, m, step, n);
+    case 1:
+      return rows_times_tokens<Arithmetic, Weights, 1, kRows>(call, m, step, n);
+    case 2:
+      return rows_times_tokens<Arithmetic, Weights, 2, kRows>(call, m, step, n);
+    case 3:
+      return rows_times_tokens<Arithmetic, Weights, 3, kRows>(call, m, step, n);
+    case 4:
+      return rows_times_tokens<Arithmetic, Weights, 4, kRows>(call, m, step, n);
+    case 5:
+      return rows_times_tokens<Arithmetic, Weights, 5, kRows>(call, m, step, n);
+    case 6:
+      return rows_times_tokens<Arithmetic, Weights, 6, kRows>(call, m, step, n);
+    case 7:
+      return rows_times_tokens<Arithmetic, Weights, 7, kRows>(call, m, step, n);
+    case 8:
+      return rows_times_tokens<Arithmetic, Weights, 8, kRows>(call, m, step, n);
   }
 }
 

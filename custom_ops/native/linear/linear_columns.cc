@@ -33,9 +33,12 @@ void multiply(const WeightColumns& columns, const TokenRows& tokens, float* out,
 
 MultiplyColumns columns_scalar(WeightType type) {
   switch (type) {
-    case WeightType::float32: return multiply<float>;
-    case WeightType::float16: return multiply<Float16>;
-    case WeightType::bfloat16: return multiply<BFloat16>;
+    case WeightType::float32:
+      return multiply<float>;
+    case WeightType::float16:
+      return multiply<Float16>;
+    case WeightType::bfloat16:
+      return multiply<BFloat16>;
   }
   return nullptr;
 }

@@ -32,15 +32,24 @@ struct ColumnTiles {
     out += t * stride;
     static_assert(V::kTokens <= kFewColumnTokens + 1, "what is left of the tokens is few");
     switch (tokens.count - t) {
-      case 0: return;
-      case 1: return sum_rows<1>(columns, x, tokens.stride, out, stride);
-      case 2: return sum_rows<2>(columns, x, tokens.stride, out, stride);
-      case 3: return sum_rows<3>(columns, x, tokens.stride, out, stride);
-      case 4: return sum_rows<4>(columns, x, tokens.stride, out, stride);
-      case 5: return sum_rows<5>(columns, x, tokens.stride, out, stride);
-      case 6: return sum_rows<6>(columns, x, tokens.stride, out, stride);
-      case 7: return sum_rows<7>(columns, x, tokens.stride, out, stride);
-      default: return sum_rows<8>(columns, x, tokens.stride, out, stride);
+      case 0:
+        return;
+      case 1:
+        return sum_rows<1>(columns, x, tokens.stride, out, stride);
+      case 2:
+        return sum_rows<2>(columns, x, tokens.stride, out, stride);
+      case 3:
+        return sum_rows<3>(columns, x, tokens.stride, out, stride);
+      case 4:
+        return sum_rows<4>(columns, x, tokens.stride, out, stride);
+      case 5:
+        return sum_rows<5>(columns, x, tokens.stride, out, stride);
+      case 6:
+        return sum_rows<6>(columns, x, tokens.stride, out, stride);
+      case 7:
+        return sum_rows<7>(columns, x, tokens.stride, out, stride);
+      default:
+        return sum_rows<8>(columns, x, tokens.stride, out, stride);
     }
   }
 
@@ -168,9 +177,12 @@ struct ColumnTiles {
 template <class V>
 MultiplyColumns columns_of(WeightType type) {
   switch (type) {
-    case WeightType::float32: return ColumnTiles<V, float>::multiply;
-    case WeightType::float16: return ColumnTiles<V, Float16>::multiply;
-    case WeightType::bfloat16: return ColumnTiles<V, BFloat16>::multiply;
+    case WeightType::float32:
+      return ColumnTiles<V, float>::multiply;
+    case WeightType::float16:
+      return ColumnTiles<V, Float16>::multiply;
+    case WeightType::bfloat16:
+      return ColumnTiles<V, BFloat16>::multiply;
   }
   return nullptr;
 }

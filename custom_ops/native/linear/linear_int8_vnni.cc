@@ -204,9 +204,12 @@ void rows_times_all_tokens(const LinearCall& call, size_t m, size_t step) {
   for (; n + kTokens <= call.tokens; n += kTokens)
     rows_times_tokens<digits, kTokens, kRows>(call, m, step, n);
   switch (call.tokens - n) {
-    case 3: return rows_times_tokens<digits, 3, kRows>(call, m, step, n);
-    case 2: return rows_times_tokens<digits, 2, kRows>(call, m, step, n);
-    case 1: return rows_times_tokens<digits, 1, kRows>(call, m, step, n);
+    case 3:
+      return rows_times_tokens<digits, 3, kRows>(call, m, step, n);
+    case 2:
+      return rows_times_tokens<digits, 2, kRows>(call, m, step, n);
+    case 1:
+      return rows_times_tokens<digits, 1, kRows>(call, m, step, n);
   }
 }
 
@@ -240,9 +243,12 @@ LinearKernels kernels() {
 
 LinearKernels linear_int8_vnni(Activations activations) {
   switch (activations) {
-    case Activations::bf16: return kernels<2>();
-    case Activations::int8: return kernels<1>();
-    default: return kernels<3>();
+    case Activations::bf16:
+      return kernels<2>();
+    case Activations::int8:
+      return kernels<1>();
+    default:
+      return kernels<3>();
   }
 }
 

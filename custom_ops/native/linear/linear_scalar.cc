@@ -63,9 +63,12 @@ constexpr LinearKernels kKernels{
 
 LinearKernels linear_scalar(WeightType type) {
   switch (type) {
-    case WeightType::float32: return kKernels<WeightType::float32>;
-    case WeightType::float16: return kKernels<WeightType::float16>;
-    case WeightType::bfloat16: return kKernels<WeightType::bfloat16>;
+    case WeightType::float32:
+      return kKernels<WeightType::float32>;
+    case WeightType::float16:
+      return kKernels<WeightType::float16>;
+    case WeightType::bfloat16:
+      return kKernels<WeightType::bfloat16>;
   }
   return {};
 }

@@ -44,10 +44,14 @@ size_t lanes_of(TokenFormat format, size_t depth) {
   constexpr size_t kTileLanes = 16;
   const size_t pairs = ceil_div(depth, 2);
   switch (format) {
-    case TokenFormat::pairs: return pairs;
-    case TokenFormat::tile_pairs: return kTileLanes * ceil_div(pairs, kTileLanes);
-    case TokenFormat::tile_pairs_of_two_terms: return 2 * kTileLanes * ceil_div(pairs, kTileLanes);
-    default: return depth;
+    case TokenFormat::pairs:
+      return pairs;
+    case TokenFormat::tile_pairs:
+      return kTileLanes * ceil_div(pairs, kTileLanes);
+    case TokenFormat::tile_pairs_of_two_terms:
+      return 2 * kTileLanes * ceil_div(pairs, kTileLanes);
+    default:
+      return depth;
   }
 }
 

@@ -44,9 +44,12 @@ void round_to_int8(const float* x, size_t count, float* out) {
 
 const char* name_of(Activations activations) noexcept {
   switch (activations) {
-    case Activations::exact: return "exact";
-    case Activations::bf16: return "bf16";
-    case Activations::int8: return "int8";
+    case Activations::exact:
+      return "exact";
+    case Activations::bf16:
+      return "bf16";
+    case Activations::int8:
+      return "int8";
   }
   return "";
 }
@@ -76,7 +79,9 @@ Activations session_activations(const OrtApi& api, const OrtSessionOptions& opti
 void round_activations(Activations activations, const float* x, size_t count, float* out) noexcept {
   constexpr size_t kBlock = 32;
   switch (activations) {
-    case Activations::exact: std::copy(x, x + count, out); break;
+    case Activations::exact:
+      std::copy(x, x + count, out);
+      break;
     case Activations::bf16:
       for (size_t i = 0; i < count; ++i) out[i] = round_to_bf16(x[i]);
       break;

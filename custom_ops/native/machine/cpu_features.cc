@@ -58,13 +58,20 @@ bool may_use_tiles() noexcept {
 
 const char* name_of(CpuLevel level) noexcept {
   switch (level) {
-    case CpuLevel::scalar: return "scalar";
-    case CpuLevel::avx2: return "avx2";
-    case CpuLevel::avx512: return "avx512";
-    case CpuLevel::avx512_vnni: return "avx512_vnni";
-    case CpuLevel::avx512_vbmi: return "avx512_vbmi";
-    case CpuLevel::avx512_bf16: return "avx512_bf16";
-    case CpuLevel::amx: return "amx";
+    case CpuLevel::scalar:
+      return "scalar";
+    case CpuLevel::avx2:
+      return "avx2";
+    case CpuLevel::avx512:
+      return "avx512";
+    case CpuLevel::avx512_vnni:
+      return "avx512_vnni";
+    case CpuLevel::avx512_vbmi:
+      return "avx512_vbmi";
+    case CpuLevel::avx512_bf16:
+      return "avx512_bf16";
+    case CpuLevel::amx:
+      return "amx";
   }
   return "";
 }

@@ -58,11 +58,16 @@ void ungated(const GateUp& products, const ExpertActivation&) {
 
 Activate activation_scalar(const ExpertActivation& activation) {
   switch (activation.function) {
-    case ExpertFunction::swiglu: return activation.interleaved ? swiglu_of_pairs : swiglu_of_halves;
-    case ExpertFunction::gelu: return ungated<gelu>;
-    case ExpertFunction::gelu_tanh: return ungated<gelu_tanh>;
-    case ExpertFunction::relu: return ungated<relu>;
-    case ExpertFunction::silu: return ungated<silu>;
+    case ExpertFunction::swiglu:
+      return activation.interleaved ? swiglu_of_pairs : swiglu_of_halves;
+    case ExpertFunction::gelu:
+      return ungated<gelu>;
+    case ExpertFunction::gelu_tanh:
+      return ungated<gelu_tanh>;
+    case ExpertFunction::relu:
+      return ungated<relu>;
+    case ExpertFunction::silu:
+      return ungated<silu>;
   }
   return nullptr;
 }

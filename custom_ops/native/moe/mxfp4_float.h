@@ -45,11 +45,16 @@ struct Mxfp4Float {
                        float* out, size_t stride) {
     const float* x = reinterpret_cast<const float*>(tokens.data) + tokens.first * rows.width;
     switch (tokens.count) {
-      case 0: return;
-      case 1: return multiply_few<1>(rows, x, out, stride);
-      case 2: return multiply_few<2>(rows, x, out, stride);
-      case 3: return multiply_few<3>(rows, x, out, stride);
-      case kFew: return multiply_few<kFew>(rows, x, out, stride);
+      case 0:
+        return;
+      case 1:
+        return multiply_few<1>(rows, x, out, stride);
+      case 2:
+        return multiply_few<2>(rows, x, out, stride);
+      case 3:
+        return multiply_few<3>(rows, x, out, stride);
+      case kFew:
+        return multiply_few<kFew>(rows, x, out, stride);
       default:
         return multiply_many(rows, x, tokens.count, reinterpret_cast<float*>(scratch), out, stride);
     }
@@ -137,9 +142,12 @@ struct Mxfp4Float {
 
   static const Mxfp4Kernel& kernel(Activations activations) {
     switch (activations) {
-      case Activations::bf16: return kKernel<Activations::bf16>;
-      case Activations::int8: return kKernel<Activations::int8>;
-      default: return kKernel<Activations::exact>;
+      case Activations::bf16:
+        return kKernel<Activations::bf16>;
+      case Activations::int8:
+        return kKernel<Activations::int8>;
+      default:
+        return kKernel<Activations::exact>;
     }
   }
 };

@@ -48,9 +48,12 @@ constexpr Mxfp4Kernel kKernel = {1, packed_bytes, pack<mode>, scratch_bytes, mul
 
 const Mxfp4Kernel& mxfp4_scalar(Activations activations) {
   switch (activations) {
-    case Activations::bf16: return kKernel<Activations::bf16>;
-    case Activations::int8: return kKernel<Activations::int8>;
-    default: return kKernel<Activations::exact>;
+    case Activations::bf16:
+      return kKernel<Activations::bf16>;
+    case Activations::int8:
+      return kKernel<Activations::int8>;
+    default:
+      return kKernel<Activations::exact>;
   }
 }
 

@@ -15,11 +15,16 @@ void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scra
   const auto* quads =
       reinterpret_cast<const Quad<digits>*>(tokens.data) + tokens.first * quads_of(rows.width);
   switch (tokens.count) {
-    case 0: return;
-    case 1: return multiply_few<Decode, digits, 1>(rows, quads, out, stride);
-    case 2: return multiply_few<Decode, digits, 2>(rows, quads, out, stride);
-    case 3: return multiply_few<Decode, digits, 3>(rows, quads, out, stride);
-    case 4: return multiply_few<Decode, digits, 4>(rows, quads, out, stride);
+    case 0:
+      return;
+    case 1:
+      return multiply_few<Decode, digits, 1>(rows, quads, out, stride);
+    case 2:
+      return multiply_few<Decode, digits, 2>(rows, quads, out, stride);
+    case 3:
+      return multiply_few<Decode, digits, 3>(rows, quads, out, stride);
+    case 4:
+      return multiply_few<Decode, digits, 4>(rows, quads, out, stride);
     default:
       return multiply_many<Decode>(rows, quads, tokens.count,
                                    reinterpret_cast<PanelBlock*>(scratch), out, stride);
@@ -33,9 +38,12 @@ constexpr Mxfp4Kernel kKernel = {1, packed_bytes<digits>, pack<digits>, scratch_
 template <class Decode>
 const Mxfp4Kernel& kernel(Activations activations) {
   switch (activations) {
-    case Activations::bf16: return kKernel<Decode, 2>;
-    case Activations::int8: return kKernel<Decode, 1>;
-    default: return kKernel<Decode, 3>;
+    case Activations::bf16:
+      return kKernel<Decode, 2>;
+    case Activations::int8:
+      return kKernel<Decode, 1>;
+    default:
+      return kKernel<Decode, 3>;
   }
 }
 
