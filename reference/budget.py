@@ -9,12 +9,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Self
 
-import torch
-
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
-from gptoss_onnx.reference.decoder import Decoder
 
 KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KINDS = (

@@ -13,12 +13,16 @@ from gptoss_onnx.checkpoint.tensors import (
     ExpectedTensor,
     Parameter,
     TensorInfo,
-    element_count,
 )
+from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
-from gptoss_onnx.reference.config import DecoderConfig
+from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.quantization import FP8_SCALE
+
+MOST_TENSORS = (
+    1 << 18
+)  # of experts stored one by one: a stranger must not ask for billions of names
 
 
 class ParameterPlan:
@@ -38,8 +42,8 @@ class ParameterPlan:
     ) -> None:
         self._fp8_block = fp8_block
         self._scaled: set[str] = set()
-        with torch.device("meta"):
-            state = Decoder(config).state_dict()
+        _refuse_too_many(architecture, config)
+        state = meta_state(config)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         self._names = {name: architecture.stored_name(name, names) for name in state}
         self._sources: dict[str, tuple[str, ...]] = {}
@@ -89,13 +93,25 @@ class ParameterPlan:
         return lines
 
 
-def parameter_count(config: DecoderConfig) -> int:
-    """Return how many numbers a decoder has; a byte of MXFP4 is two, and scales do not count."""
-    with torch.device("meta"):
-        state = Decoder(config).state_dict()
-    total = 0
-    for name, tensor in state.items():
-        if not name.endswith("_scales"):
-            per_element = 2 if name.endswith("_blocks") else 1
-            total += per_element * element_count(tuple(tensor.shape))
-    return total
+def _refuse_too_many(architecture: Architecture, config: DecoderConfig) -> None:
+    """Raise CheckpointError where experts that are stored one by one would be too many tensors."""
+    each = sum(map(len, architecture.experts.values()))
+    mixtures = [part.feed_forward for part in config.layers]
+    total = sum(each * part.count for part in mixtures if isinstance(part, ExpertsConfig))
+    if total > MOST_TENSORS:
+        raise CheckpointError(
+            f"config.json: found layers and experts that are {total} tensors, expected at most "
+            f"{MOST_TENSORS}"
+        )
+
+
+def meta_state(config: DecoderConfig) -> dict[str, torch.Tensor]:
+    """Return the decoder's parameters without memory; raises CheckpointError if they pass 2^63."""
+    try:
+        with torch.device("meta"):
+            return Decoder(config).state_dict()
+    except RuntimeError as error:  # what PyTorch says where a size overflows
+        raise CheckpointError(
+            "config.json: found sizes whose product is beyond any memory, expected those of the "
+            "stored tensors"
+        ) from error

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import HEADER_LIMIT
 from gptoss_onnx.json_text import JSON_LIMIT
+from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from support.checkpoints import INDEX, SINGLE, Q, edit_json, failure
 from support.tiny_package import clone, tiny_checkpoint
 
@@ -253,3 +255,23 @@ def test_what_is_large_takes_neither_long_nor_much(
     assert seconds < SECONDS
     assert peak < PEAK_BYTES
     assert letters < LINE
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_size": 2**30, "vocab_size": 2**31 - 1}, "expected"),
+        ({"num_hidden_layers": 1024, "hidden_size": 2**30}, "expected"),
+    ],
+)
+def test_sizes_that_no_memory_holds(folder: Path, changes: dict[str, int], words: str) -> None:
+    edit_json(folder / "config.json", lambda document: document.update(changes))
+    assert words in refusal(folder)
+
+
+def test_more_experts_one_by_one_than_any_model_has() -> None:
+    document = tiny_document("mixtral", num_local_experts=2**31 - 1)
+    begin = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"^config.json: found layers and experts that are"):
+        make_checkpoint(Path("never"), document, sparse=True)
+    assert time.perf_counter() - begin < SECONDS
