@@ -142,8 +142,7 @@ def _taken(piece: Piece) -> float:
 
 
 def _pieces(config: DecoderConfig) -> Iterator[Piece]:
-    with torch.device("meta"):
-        state = Decoder(config).state_dict()
+    state = meta_state(config)
     split = ARCHITECTURES[config.model_type].experts
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
