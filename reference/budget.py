@@ -12,6 +12,7 @@ from typing import Any, Self
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
+from gptoss_onnx.reference.parameters import meta_state
 
 KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KINDS = (
