@@ -130,7 +130,7 @@ def _prompts(
 
 def _continued(most: int) -> int:
     """Return how many tokens follow a prompt in a model that takes `most` positions."""
-    return min(GREEDY_TOKENS, most // 2)
+    return min(GREEDY_TOKENS, max(1, most // 2))
 
 
 def _encode_texts(tokenizer_file: Path) -> dict[str, list[int]]:

@@ -1,5 +1,6 @@
 """Tiny models of transformers: the judges of all architectures, and checkpoints they write."""
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,8 @@ def write_by_transformers(
 ) -> Judged:
     """Return a random model of an architecture's tiny shape, with `changes` to its config.json.
 
-    It is saved by transformers into `folder`, in one file or in `sharded` ones.
+    It is saved by transformers into `folder`, in one file or in `sharded` ones, as bfloat16, which
+    its float32 weights are exactly.
     """
     document = dict(ARCHITECTURES[model_type].tiny) | dict(changes)
     settings = {key: value for key, value in document.items() if key != "quantization_config"}
@@ -85,12 +87,14 @@ def write_by_transformers(
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if parameter.dim() > 1:
-            parameter.data = noise * SPREAD / math.sqrt(parameter.shape[-1])
+            values = noise * SPREAD / math.sqrt(parameter.shape[-1])
         else:
             mean = 0.0 if name.endswith(("bias", "sinks")) else 1.0
-            parameter.data = mean + 0.3 * noise
+            values = mean + 0.3 * noise
+        parameter.data = values.bfloat16().float()
     model.tie_weights()
-    model.save_pretrained(folder, max_shard_size=SHARD if sharded else "1GB")
+    saved = copy.deepcopy(model).bfloat16()
+    saved.save_pretrained(folder, max_shard_size=SHARD if sharded else "1GB")
     return Judged(model, folder, config.vocab_size)
 
 
