@@ -45,9 +45,8 @@ class Tokenizer:
             text = read_own_file(folder, TOKENIZER_FILE, TOKENIZER_LIMIT)
         except FileNotFoundError:
             raise PackageError(
-                f"{folder}: found no {TOKENIZER_FILE}; give token ids (--prompt-tokens), or put it "
-                "into the "
-                "checkpoint and export again"
+                f"{folder}: found no {TOKENIZER_FILE}; give token ids (generate --prompt-tokens), "
+                "or put it into the checkpoint and export again"
             ) from None
         return cls(load_tokenizer(text, path, "export the package again", PackageError), folder)
 

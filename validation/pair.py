@@ -25,10 +25,13 @@ def check_pair(package: Package, checkpoint: Checkpoint, progress: Progress) -> 
     if config != checkpoint.config:
         keys = ours.keys() | theirs.keys()
         differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
+        if "model_type" in differing:  # which explains all others
+            differing = ["model_type"]
         key = differing[0]
+        verb = "differ" if len(differing) > 1 else "differs"
         raise ParityError(
             f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} "
-            f"differ ({key}: {ours.get(key)} and {theirs.get(key)})"
+            f"{verb} ({key}: {ours.get(key)} and {theirs.get(key)})"
         )
     progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
     broken = first_non_finite(checkpoint, progress)

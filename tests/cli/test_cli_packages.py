@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from gptoss_onnx.cli.make_checkpoint import SHAPE_OPTIONS
 from gptoss_onnx.reference.synthetic import tiny_document
 from support.command_line import done, run
+from support.fake_package import write_fake_package
 from support.tiny_package import clone
 
 
@@ -109,6 +111,7 @@ def test_inspect_describes_a_package(package: Path) -> None:
         "num_local_experts 6",
         "1 layer (1), full: 256 bytes a token",
         "1 layer (0), window 8: a ring of 519 slots of 256 bytes",
+        "float32; one sequence of up to 160 tokens takes 256 bytes a token and 132.9 kB of rings",
         "input_ids: int64 (batch, sequence)",
         "ai.gptoss.SinkAttention version 1: 2 nodes",
         "link, hf-mxfp4",
@@ -119,6 +122,14 @@ def test_inspect_describes_a_package(package: Path) -> None:
         "chat template: yes",
     ):
         assert words in text
+
+
+def test_inspect_describes_windows_only_where_there_are_some(tmp_path: Path) -> None:
+    text = done("inspect", write_fake_package(tmp_path / "full", windows=(0, 0, 0)))
+    assert re.search(r"one sequence of up to 1048576 tokens takes \d+ bytes a token$", text, re.M)
+    text = done("inspect", write_fake_package(tmp_path / "kept", sinks=(0, 1, 3)))
+    assert "window 3 with 1 first token kept: a ring of " in text
+    assert "window 8 with 3 first tokens kept: a ring of " in text
 
 
 def test_inspect_json_is_the_manifest_and_what_was_computed(package: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_template_can_refuse_and_cannot_escape(
 
 def test_what_is_missing_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(
-        PackageError, match=r"found no tokenizer\.json; give token ids \(--prompt-tokens\)"
+        PackageError, match=r"found no tokenizer\.json; give token ids \(generate --prompt-tokens\)"
     ):
         Tokenizer.open(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")

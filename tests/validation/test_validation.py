@@ -90,6 +90,9 @@ def test_another_model_is_refused(tiny_package: Package, tmp_path: Path) -> None
     make_checkpoint(tmp_path / "other", tiny_document(sliding_window=16))
     with pytest.raises(ParityError, match="sliding_window: 8 and 16"):
         validate(tiny_package.folder, tmp_path / "other")
+    make_checkpoint(tmp_path / "third", tiny_document("gpt2"))
+    with pytest.raises(ParityError, match=r": model_type differs \(model_type: gpt_oss and gpt2\)"):
+        validate(tiny_package.folder, tmp_path / "third")
 
 
 def test_weights_that_are_not_finite_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from gptoss_onnx.inspect.findings import Findings
 from gptoss_onnx.manifest import TensorSpec
 
 # long, shown elsewhere, or always alike
-HIDDEN = ("layer_types", "rope_scaling", "architectures", "hidden_act")
+HIDDEN = ("layer_types", "architectures", "hidden_act")
 
 
 def summarize(findings: Findings) -> str:
@@ -41,29 +41,34 @@ def _package(findings: Findings) -> Iterator[str]:
 
 def _model(findings: Findings) -> Iterator[str]:
     for key, value in findings.manifest.model.items():
-        if key not in HIDDEN:
+        if isinstance(value, dict):  # rope_scaling, for instance
+            parts = (f"{name} {part}" for name, part in value.items() if not isinstance(part, list))
+            yield f"{key} {', '.join(parts)}"
+        elif key not in HIDDEN:
             yield f"{key} {value}"
-    rope = findings.manifest.model.get("rope_scaling")
-    if isinstance(rope, dict):
-        yield "rope_scaling " + ", ".join(f"{key} {value}" for key, value in rope.items())
 
 
 def _cache(findings: Findings) -> Iterator[str]:
     """Yield one line for each kind of layer, then the sums of one sequence."""
-    kinds: defaultdict[tuple[int, int, int | None], list[int]] = defaultdict(list)
-    for layer in findings.cache:
-        kinds[layer.window, layer.bytes_per_slot, layer.ring_slots].append(layer.layer)
-    for (window, slot, ring), layers in kinds.items():
+    manifest = findings.manifest
+    kinds: defaultdict[tuple[int, int, int, int | None], list[int]] = defaultdict(list)
+    for layer, cache in zip(findings.cache, manifest.cache, strict=True):
+        kind = (layer.window, cache.sink_tokens, layer.bytes_per_slot, layer.ring_slots)
+        kinds[kind].append(layer.layer)
+    for (window, kept, slot, ring), layers in kinds.items():
         if ring is None:
             text = f"full: {slot} bytes a token"
         else:
-            text = f"window {window}: a ring of {ring} slots of {slot} bytes"
+            first = f" with {count_of(kept, 'first token')} kept" if kept else ""
+            text = f"window {window}{first}: a ring of {ring} slots of {slot} bytes"
         yield f"{count_of(len(layers), 'layer')} ({_ranges(layers)}), {text}"
-    yield (
-        f"{findings.manifest.kv_dtype}; one sequence takes {findings.bytes_per_token} bytes a "
-        "token and "
-        f"{file_size(findings.ring_bytes)} of rings"
+    parts = (
+        f"{findings.bytes_per_token} bytes a token",
+        f"{file_size(findings.ring_bytes)} of rings",
     )
+    held = (findings.bytes_per_token, findings.ring_bytes)
+    takes = " and ".join(part for part, size in zip(parts, held, strict=True) if size)
+    yield f"{manifest.kv_dtype}; one sequence of up to {manifest.longest} tokens takes {takes}"
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> Iterator[str]:
