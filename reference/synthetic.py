@@ -4,6 +4,7 @@ They are complete Hugging Face checkpoints without a tokenizer: `config.json` in
 spelling and safetensors files, sharded like the published ones where they are as large.
 """
 
+import copy
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -115,7 +116,7 @@ def tiny_document(
     """
     tiny = ARCHITECTURES[model_type].tiny
     changed = {**tiny, **_with_layers(tiny, layers), **changes}
-    document = {key: value for key, value in changed.items() if value is not None}
+    document = copy.deepcopy({key: it for key, it in changed.items() if it is not None})
     try:
         _, fields, _ = read_config(document, NO_NAMES, "tiny configuration")
     except CheckpointError as error:
@@ -146,7 +147,7 @@ def preset_document(name: str, layers: int | None = None) -> dict[str, Any]:
     count = document[_layers_key(document)]
     if layers is not None and not 1 <= layers <= count:
         raise InputError(f"layers: found {layers}, {full_name} has 1 to {count}")
-    return {**document, **_with_layers(document, layers)}
+    return copy.deepcopy({**document, **_with_layers(document, layers)})
 
 
 def tiny_type(name: str) -> str | None:

@@ -13,7 +13,7 @@ from gptoss_onnx.cli import main
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.exporter import Package
 from gptoss_onnx.reference.architectures import PRESETS
-from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
+from gptoss_onnx.reference.synthetic import make_checkpoint, preset_document, tiny_document
 
 FOREIGN = [name for name, document in PRESETS.items() if "lab" not in name]
 # Figures that the issue of this command states, and that the published models have.
@@ -37,7 +37,8 @@ def test_the_published_figures(name: str) -> None:
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_parameters_are_those_of_transformers(name: str) -> None:
-    document = {key: value for key, value in PRESETS[name].items() if key != "quantization_config"}
+    document = preset_document(name)
+    document.pop("quantization_config", None)
     config = AutoConfig.for_model(document.pop("model_type"), **document)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

@@ -6,7 +6,6 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from hypothesis import settings
 
 from gptoss_onnx.cli import main
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
@@ -30,7 +29,6 @@ def model(package: Package) -> onnx.ModelProto:
     return onnx.load(package.folder / "model.onnx", load_external_data=False)
 
 
-@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize(
     ("options", "found"),
     [

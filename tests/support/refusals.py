@@ -1,5 +1,6 @@
 """What a config.json of an architecture is refused for."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ def refusal(model_type: str, changes: Mapping[str, Any]) -> str:
 
     A value of `...` takes the key out.
     """
-    document = dict(ARCHITECTURES[model_type].tiny) | changes
+    document = copy.deepcopy({**ARCHITECTURES[model_type].tiny, **changes})
     with pytest.raises(CheckpointError) as caught:
         config_of({key: value for key, value in document.items() if value is not ...})
     return str(caught.value).removeprefix("config.json: ")

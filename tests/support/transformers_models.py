@@ -76,7 +76,7 @@ def write_by_transformers(
     It is saved by transformers into `folder`, in one file or in `sharded` ones, as bfloat16, which
     its float32 weights are exactly.
     """
-    document = dict(ARCHITECTURES[model_type].tiny) | dict(changes)
+    document = copy.deepcopy({**ARCHITECTURES[model_type].tiny, **changes})
     settings = {key: value for key, value in document.items() if key != "quantization_config"}
     settings.pop("model_type")
     config = AutoConfig.for_model(model_type, **settings)
