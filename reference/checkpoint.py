@@ -22,14 +22,6 @@ from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
 
 Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
-# Why a tensor is not expected, by the end of its name.
-_REASONS = {
-    "q_proj.bias": " although config.json says attention_bias: false",
-    "k_proj.bias": " although config.json says attention_bias: false",
-    "v_proj.bias": " although config.json says attention_bias: false",
-    "o_proj.bias": " although config.json says attention_bias: false",
-}
-
 
 def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
     """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
@@ -63,7 +55,8 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
     for name in [name for name in shards.tensors if architecture.is_ignored(name)]:
         del shards.tensors[name]
     plan = ParameterPlan(architecture, config, names, fp8_block)
-    compare(shards.tensors, shards.files, plan.expected, shards.promised, problems, _REASONS)
+    reasons = _reasons(fields.read)
+    compare(shards.tensors, shards.files, plan.expected, shards.promised, problems, reasons)
     for line in plan.unlike(shards.tensors):
         problems.add(line)
     problems.check(str(path))
@@ -91,6 +84,15 @@ def read_config(
         config = replace(config, tied=False)  # what is stored counts, as for transformers 5
     problems.check(where)
     return architecture, fields, config
+
+
+def _reasons(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return why a tensor is not expected, by the end of its name.
+
+    Whatever the architecture calls the keys, those that end in "bias" switch biases off.
+    """
+    off = [f"{key}: false" for key, value in settings.items() if value is False and key.endswith("bias")]
+    return {".bias": f" although config.json says {', '.join(off)}"} if off else {}
 
 
 def refuse_openai_names(names: Collection[str], where: str) -> None:
