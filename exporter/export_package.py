@@ -2,10 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -123,7 +121,7 @@ def export(
         if target == "ort":
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
-        manifest = _describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
+        manifest = _describe(opened, proto, made, options, tokenizer_files, settings.eos_tokens)
         opened.check_unchanged()
         manifest.write(folder)
     for warning in settings.warnings:
@@ -232,21 +230,23 @@ def _write_golden_if_small(
 
 
 def _describe(
-    config: DecoderConfig,
-    settings: Mapping[str, Any],
+    checkpoint: Checkpoint,
     proto: onnx.ModelProto,
     made: _Made,
     options: ExportOptions,
     tokenizer_files: tuple[str, ...],
+    eos_tokens: tuple[int, ...],
 ) -> Manifest:
+    config = checkpoint.config
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
-        model=dict(settings),
+        model=dict(checkpoint.settings),
         vocab_size=config.vocab_size,
         longest=config.longest,
+        eos_tokens=eos_tokens,
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),

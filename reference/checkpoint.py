@@ -91,8 +91,9 @@ def _reasons(settings: Mapping[str, Any]) -> dict[str, str]:
 
     Whatever the architecture calls the keys, those that end in "bias" switch biases off.
     """
-    off = [f"{key}: false" for key, value in settings.items() if value is False and key.endswith("bias")]
-    return {".bias": f" although config.json says {', '.join(off)}"} if off else {}
+    keys = [key for key, value in settings.items() if key.endswith("bias") and value is False]
+    said = ", ".join(f"{key}: false" for key in keys)
+    return {".bias": f" although config.json says {said}"} if keys else {}
 
 
 def refuse_openai_names(names: Collection[str], where: str) -> None:

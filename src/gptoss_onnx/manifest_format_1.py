@@ -1,14 +1,14 @@
 """Read a manifest of format 1, which packages written before format 2 have, as one of format 2.
 
-Format 1 had no `vocab_size`, `longest` and `rounded` of its own: the sizes stood in the model's
-configuration, and rounded weights were told by a file's name or by a sentence. No cache layer kept
-its first tokens.
+Format 1 had no `vocab_size`, `longest`, `eos_tokens` and `rounded` of its own. The first three
+stood in the model's configuration, and a file's name or a sentence told of rounded weights. No
+cache layer kept its first tokens.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-_NEW = ("vocab_size", "longest", "rounded")
+_NEW = ("vocab_size", "longest", "eos_tokens", "rounded")
 _INT8_FILE = "dense-int8.safetensors"
 _INT4_FILE = "weights.safetensors"
 _INT4_SENTENCE = "experts in int4 (block 32)"
@@ -29,7 +29,10 @@ def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
         "longest": _expect(model, "max_position_embeddings", int, "model."),
     }
     cache = [_upgraded_layer(index, layer) for index, layer in _objects(document, "cache")]
-    return {**document, **sizes, "cache": cache, "rounded": _rounded(document)}
+    eos = model.get("eos_token_id")
+    tokens = [] if eos is None else eos if isinstance(eos, list) else [eos]
+    added = {**sizes, "eos_tokens": tokens, "cache": cache, "rounded": _rounded(document)}
+    return {**document, **added}
 
 
 def _upgraded_layer(index: int, layer: dict[str, Any]) -> dict[str, Any]:
