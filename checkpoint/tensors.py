@@ -105,7 +105,7 @@ class ExpectedTensor:
     dtypes: tuple[str, ...]
 
 
-def compare(
+def note_differences(
     found: Mapping[str, TensorInfo],
     files: Mapping[Path, str],
     expected: Mapping[str, ExpectedTensor],
@@ -113,7 +113,7 @@ def compare(
     problems: Problems,
     reasons: Mapping[str, str],
 ) -> None:
-    """Note every missing, unexpected or unlike tensor.
+    """Note every tensor that is missing, unexpected, or of another shape or dtype than expected.
 
     Args:
         found: tensors by name.

@@ -13,7 +13,7 @@ from gptoss_onnx.checkpoint.folder_kinds import CONFIG
 from gptoss_onnx.checkpoint.locate import locate
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.shards import read_shards
-from gptoss_onnx.checkpoint.tensors import compare
+from gptoss_onnx.checkpoint.tensors import note_differences
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.architectures import ARCHITECTURES
@@ -22,6 +22,7 @@ from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
 
 Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
+
 
 def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
     """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
@@ -56,7 +57,9 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
         del shards.tensors[name]
     plan = ParameterPlan(architecture, config, names, fp8_block)
     reasons = _reasons(fields.read)
-    compare(shards.tensors, shards.files, plan.expected, shards.promised, problems, reasons)
+    note_differences(
+        shards.tensors, shards.files, plan.expected, shards.promised, problems, reasons
+    )
     for line in plan.unlike(shards.tensors):
         problems.add(line)
     problems.check(str(path))

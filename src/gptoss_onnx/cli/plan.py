@@ -65,14 +65,14 @@ def plan(
     tokens = context or min(CONTEXT, config.longest)
     budget = Budget.of(config, tokens, batch, kv_dtype, parameters)
     speed, source = (bandwidth, "given") if bandwidth else _measured()
-    floors = {} if speed is None else {
+    most = {} if speed is None else {
         name: budget.tokens_per_second(name, speed) for name in budget.choices
     }  # fmt: skip
     if as_json:
-        limits = {"bandwidth_gb_s": speed, "bandwidth_source": source, "tokens_per_second": floors}
+        limits = {"bandwidth_gb_s": speed, "bandwidth_source": source, "tokens_per_second": most}
         print_json({"model": model, **budget.to_json(), **limits})
     else:
-        say(_lines(model, config, budget, floors, speed, source))
+        say(_lines(model, config, budget, most, speed, source))
 
 
 def _model_of(model: str) -> "tuple[DecoderConfig, Mapping[str, Parameter] | None]":
@@ -108,7 +108,7 @@ def _lines(
     model: str,
     config: "DecoderConfig",
     budget: "Budget",
-    floors: dict[str, float],
+    most: dict[str, float],
     speed: float | None,
     source: str,
 ) -> str:
@@ -133,9 +133,9 @@ def _lines(
     lines += ["", f"{'export':<24}{'writes':>10}{'memory':>10}{'tokens/s at most':>18}"]
     for name, choice in budget.choices.items():
         memory = max(choice.written, budget.exported_bytes if name.startswith("portable") else 0)
-        floor = f"{floors[name]:.1f}" if name in floors else "unknown"
+        rate = f"{most[name]:.1f}" if name in most else "unknown"
         lines.append(
             f"{name:<24}{file_size(choice.written):>10}"
-            f"{file_size(memory + budget.cache_bytes):>10}{floor:>18}"
+            f"{file_size(memory + budget.cache_bytes):>10}{rate:>18}"
         )
     return "\n".join(lines)
