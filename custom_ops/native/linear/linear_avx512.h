@@ -1,11 +1,9 @@
 // Linear with AVX-512, for any Arithmetic, which says what one of the 16 lanes of a register holds:
 //
-//   static constexpr size_t kLaneBytes;
-//       Weight bytes that become one lane.
-//   static __m512 load(const unsigned char* address);
-//       16 lanes of weights, from any address.
+//   static constexpr size_t kLaneBytes;  weight bytes that become one lane
+//   static __m512 load(const unsigned char* address);  16 lanes of weights, from any address
 //   static __m512 load(const unsigned char* address, size_t bytes);
-//       The same of `bytes` bytes, then zeros.
+//       the same of `bytes` bytes, then zeros
 //   static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
 //
 // Weights come from Stored<Arithmetic>, or from a class that has the same members and makes its
