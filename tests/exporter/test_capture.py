@@ -1,4 +1,4 @@
-"""What is captured for translation gives the graph that torch's own exporter gives, byte for byte."""
+"""What is captured gives the graph that torch's own exporter makes of the model, byte for byte."""
 
 from pathlib import Path
 from typing import Any
