@@ -58,7 +58,7 @@ def lower_to_ort(
     lengths = lower_interface(model)
     lower_attention(model, lengths)
     lower_experts(model, weights, options)
-    lower_linear(model, weights)
+    lower_linear(model, weights, options.provider)
     drop_unused_inputs(model)
     if options.provider == "cuda":
         lower_to_bfloat16(model)
@@ -69,15 +69,17 @@ def lower_to_ort(
     model.functions.clear()
     graph.opset_imports.pop(DOMAIN)
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
-    kept = {name for name in graph.initializers if name in checkpoint.named}
+    whole = {name for name in graph.initializers if name in checkpoint.named}
+    kept = whole | weights.kept
     linked = {name for name in kept if checkpoint.named[name].view is not None}
     linked &= kept if options.weights == "link" else set()
-    for name in sorted(kept - linked):
+    for name in sorted(whole - linked):
         weights.as_stored(name, graph.initializers[name])
     placement = None
     if linked:
         others = frozenset(checkpoint.named.keys() - linked)
         placement = place_weights(checkpoint, folder, options.weights, others, progress)
+    weights.keep(placement, linked)
     weights.write(folder / ORT_WEIGHTS, progress)
     if placement is not None:
         attach_weights(model, checkpoint, placement)

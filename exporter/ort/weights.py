@@ -3,7 +3,8 @@
 Legend: E experts, R rows, C columns of a matrix.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -15,11 +16,32 @@ from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
 from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.exporter.external_data import byte_range
+from gptoss_onnx.exporter.weights import Placement
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names
 
 _ALIGNMENT = 8  # bytes, of the first tensor
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a parameter that are an initializer (C, R, K)."""
+
+    value: ir.Value
+    parameter: str
+    first: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        return _name(self.value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        assert self.value.shape is not None
+        return self.value.shape.numpy()
 
 
 class OrtWeights:
@@ -28,12 +50,52 @@ class OrtWeights:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._computed = ComputedWeights()
+        self._rows_kept: list[_Rows] = []
 
     def as_stored(self, name: str, value: ir.Value) -> None:
         """Take a parameter byte for byte, for the initializer `value` of whatever type it has."""
         parameter = self._checkpoint.named[name]
         planned = PlannedTensor(name, parameter.dtype, parameter.shape)
         self._computed.give([value], self._by_rows(name, planned, lambda rows: rows))
+
+    def rows(
+        self, graph: ir.Graph, value: ir.Value, first: int, end: int, size: int
+    ) -> ir.Value:
+        """Return an initializer (C, R, K) with rows of the parameter `value` (M, K) byte for byte,
+        in chunks of `size` rows, the last of which may not be smaller unless it is the only one.
+
+        `keep` gives it its bytes.
+        """
+        name = _name(value)
+        size = min(size, end - first)
+        shape = ir.Shape([(end - first) // size, size, self._checkpoint.named[name].shape[1]])
+        chunks = ir.Value(name=f"{name}.rows_{first}", shape=shape, type=value.type)
+        assert chunks.name is not None
+        if chunks.name not in graph.initializers:
+            graph.initializers[chunks.name] = chunks
+            self._rows_kept.append(_Rows(chunks, name, first, end))
+        return graph.initializers[chunks.name]
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The parameters of which `rows` were asked for."""
+        return frozenset(rows.parameter for rows in self._rows_kept)
+
+    def keep(self, placement: Placement | None, linked: Collection[str]) -> None:
+        """Give `rows` their bytes: those of the parameters `linked` where `placement` has them, the
+        others in the file that `write` writes.
+        """
+        for rows in self._rows_kept:
+            parameter = self._checkpoint.named[rows.parameter]
+            planned = PlannedTensor(rows.name, parameter.dtype, rows.shape)
+            if rows.parameter in linked:
+                assert placement is not None
+                assert parameter.view is not None
+                offset = parameter.view.offset + rows.first * (parameter.nbytes // parameter.rows)
+                location = placement.locations[parameter.view.file]
+                rows.value.const_value = byte_range(planned, location, offset)
+                continue
+            self._computed.give([rows.value], self._some_rows(rows, planned))
 
     def float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
         """Return an initializer with the parameter `value` widened to float32, which loses nothing;
@@ -160,6 +222,12 @@ class OrtWeights:
             return [convert(self._rows(name, first, end))]
 
         return Conversion((planned,), parameter.rows, prod(parameter.shape[-1:]), rows)
+
+    def _some_rows(self, rows: _Rows, planned: PlannedTensor) -> Conversion:
+        def convert(first: int, end: int) -> list[Tensor]:
+            return [self._rows(rows.parameter, rows.first + first, rows.first + end)]
+
+        return Conversion((planned,), rows.end - rows.first, planned.shape[-1], convert)
 
     def _add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
         return self._computed.add(graph, conversion)
