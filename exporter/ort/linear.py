@@ -64,8 +64,9 @@ def _in_chunks(graph: ir.Graph, old: ir.Node, weights: OrtWeights) -> list[ir.No
     for first, end in ((0, even), (even, rows)):
         if first == end:
             continue
-        suffix = "" if end - first == rows else f".rows_{first}"
-        nodes = _scan(graph, old, weights.rows(graph, weight, first, end, size), suffix)
+        length = min(size, end - first)
+        chunks = weights.chunks(graph, weight, first, ((end - first) // length, length, columns))
+        nodes = _scan(graph, old, chunks, "" if end - first == rows else f".rows_{first}")
         new += nodes
         parts.append(nodes[-1].outputs[0])
     if len(parts) > 1:

@@ -2,8 +2,8 @@
 ONNX Runtime has.
 
 Interface, attention, experts and projections are a pass each, in a file of this folder, and
-bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, and experts that
-ONNX Runtime multiplies as MXFP4, keeps the checkpoint's tensors byte for byte. All others go into
+bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, experts that ONNX
+Runtime multiplies as MXFP4, and projections that it casts in chunks, keeps the checkpoint's tensors byte for byte. All others go into
 one computed file. With `--weights link` those kept are byte ranges of the checkpoint's files,
 otherwise they are in that file too.
 """
@@ -69,18 +69,17 @@ def lower_to_ort(
     model.functions.clear()
     graph.opset_imports.pop(DOMAIN)
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
-    whole = {name for name in graph.initializers if name in checkpoint.named}
-    kept = whole | weights.kept
+    kept = {name for name in graph.initializers if name in checkpoint.named} | weights.chunked
     linked = {name for name in kept if checkpoint.named[name].view is not None}
     linked &= kept if options.weights == "link" else set()
-    for name in sorted(whole - linked):
-        weights.as_stored(name, graph.initializers[name])
+    for name in sorted(kept - linked):
+        weights.as_stored(name, graph.initializers.get(name))
     placement = None
     if linked:
         others = frozenset(checkpoint.named.keys() - linked)
         placement = place_weights(checkpoint, folder, options.weights, others, progress)
-    weights.keep(placement, linked)
     weights.write(folder / ORT_WEIGHTS, progress)
+    weights.attach_chunks(placement)
     if placement is not None:
         attach_weights(model, checkpoint, placement)
     return placement

@@ -3,7 +3,7 @@
 Legend: E experts, R rows, C columns of a matrix.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -27,21 +27,11 @@ _ALIGNMENT = 8  # bytes, of the first tensor
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of a parameter that are an initializer (C, R, K)."""
+    """Rows of a parameter, from `first` on, that are an initializer (C, R, K)."""
 
     value: ir.Value
     parameter: str
     first: int
-    end: int
-
-    @property
-    def name(self) -> str:
-        return _name(self.value)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        assert self.value.shape is not None
-        return self.value.shape.numpy()
 
 
 class OrtWeights:
@@ -50,52 +40,60 @@ class OrtWeights:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._computed = ComputedWeights()
-        self._rows_kept: list[_Rows] = []
+        self._stored: dict[str, ir.Value] = {}
+        self._chunks: list[_Rows] = []
 
-    def as_stored(self, name: str, value: ir.Value) -> None:
-        """Take a parameter byte for byte, for the initializer `value` of whatever type it has."""
+    def as_stored(self, name: str, value: ir.Value | None) -> None:
+        """Take a parameter byte for byte, for the initializer `value` of whatever type it has, or
+        for `chunks` alone.
+        """
         parameter = self._checkpoint.named[name]
         planned = PlannedTensor(name, parameter.dtype, parameter.shape)
-        self._computed.give([value], self._by_rows(name, planned, lambda rows: rows))
+        self._stored[name] = ir.Value(name=name) if value is None else value
+        conversion = self._by_rows(name, planned, lambda rows: rows)
+        self._computed.give([self._stored[name]], conversion)
 
-    def rows(
-        self, graph: ir.Graph, value: ir.Value, first: int, end: int, size: int
+    def chunks(
+        self, graph: ir.Graph, value: ir.Value, first: int, shape: tuple[int, int, int]
     ) -> ir.Value:
-        """Return an initializer (C, R, K) with rows of the parameter `value` (M, K) byte for byte,
-        in chunks of `size` rows, the last of which may not be smaller unless it is the only one.
+        """Return an initializer of this shape (C, R, K): C chunks of R rows each of the parameter
+        `value` (M, K), one behind the other, the first of them at row `first`.
 
-        `keep` gives it its bytes.
+        They are no copy, and have no bytes before `attach_chunks`.
         """
-        name = _name(value)
-        size = min(size, end - first)
-        shape = ir.Shape([(end - first) // size, size, self._checkpoint.named[name].shape[1]])
-        chunks = ir.Value(name=f"{name}.rows_{first}", shape=shape, type=value.type)
-        assert chunks.name is not None
-        if chunks.name not in graph.initializers:
-            graph.initializers[chunks.name] = chunks
-            self._rows_kept.append(_Rows(chunks, name, first, end))
-        return graph.initializers[chunks.name]
+        parameter = _name(value)
+        name = f"{parameter}.rows_{first}"
+        if name not in graph.initializers:
+            chunks = ir.Value(name=name, shape=ir.Shape(shape), type=value.type)
+            graph.initializers[name] = chunks
+            self._chunks.append(_Rows(chunks, parameter, first))
+        return graph.initializers[name]
 
     @property
-    def kept(self) -> frozenset[str]:
-        """The parameters of which `rows` were asked for."""
-        return frozenset(rows.parameter for rows in self._rows_kept)
+    def chunked(self) -> frozenset[str]:
+        """The parameters that have `chunks`."""
+        return frozenset(rows.parameter for rows in self._chunks)
 
-    def keep(self, placement: Placement | None, linked: Collection[str]) -> None:
-        """Give `rows` their bytes: those of the parameters `linked` where `placement` has them, the
-        others in the file that `write` writes.
+    def attach_chunks(self, placement: Placement | None) -> None:
+        """Make every one of `chunks` a byte range: of the file that `write` wrote, where it has the
+        parameter, otherwise of the checkpoint's in `placement`.
         """
-        for rows in self._rows_kept:
+        for rows in self._chunks:
             parameter = self._checkpoint.named[rows.parameter]
-            planned = PlannedTensor(rows.name, parameter.dtype, rows.shape)
-            if rows.parameter in linked:
-                assert placement is not None
+            shape = rows.value.shape
+            assert shape is not None
+            if rows.parameter in self._stored:
+                whole = self._stored[rows.parameter].const_value
+                assert isinstance(whole, ir.ExternalTensor)
+                assert whole.offset is not None
+                location, offset = str(whole.location), whole.offset
+            else:
                 assert parameter.view is not None
-                offset = parameter.view.offset + rows.first * (parameter.nbytes // parameter.rows)
-                location = placement.locations[parameter.view.file]
-                rows.value.const_value = byte_range(planned, location, offset)
-                continue
-            self._computed.give([rows.value], self._some_rows(rows, planned))
+                assert placement is not None
+                location, offset = placement.locations[parameter.view.file], parameter.view.offset
+            offset += rows.first * (parameter.nbytes // parameter.rows)
+            planned = PlannedTensor(_name(rows.value), parameter.dtype, shape.numpy())
+            rows.value.const_value = byte_range(planned, location, offset)
 
     def float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
         """Return an initializer with the parameter `value` widened to float32, which loses nothing;
@@ -222,12 +220,6 @@ class OrtWeights:
             return [convert(self._rows(name, first, end))]
 
         return Conversion((planned,), parameter.rows, prod(parameter.shape[-1:]), rows)
-
-    def _some_rows(self, rows: _Rows, planned: PlannedTensor) -> Conversion:
-        def convert(first: int, end: int) -> list[Tensor]:
-            return [self._rows(rows.parameter, rows.first + first, rows.first + end)]
-
-        return Conversion((planned,), rows.end - rows.first, planned.shape[-1], convert)
 
     def _add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
         return self._computed.add(graph, conversion)
