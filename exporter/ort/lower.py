@@ -2,10 +2,10 @@
 ONNX Runtime has.
 
 Interface, attention, experts and projections are a pass each, in a file of this folder, and
-bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, experts that ONNX
-Runtime multiplies as MXFP4, and projections that it casts in chunks, keeps the checkpoint's tensors byte for byte. All others go into
-one computed file. With `--weights link` those kept are byte ranges of the checkpoint's files,
-otherwise they are in that file too.
+bfloat16 for CUDA is one more. What they leave as it is keeps the checkpoint's tensors byte for
+byte: embedding, norms and biases, experts that ONNX Runtime multiplies as MXFP4, and projections
+that it casts in chunks. All others go into one computed file. With `--weights link` those kept are
+byte ranges of the checkpoint's files, otherwise they are in that file too.
 """
 
 from pathlib import Path

@@ -4,7 +4,6 @@ Legend: E experts, R rows, C columns of a matrix.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -25,15 +24,6 @@ from gptoss_onnx.reference.experts_int4 import int4_names
 _ALIGNMENT = 8  # bytes, of the first tensor
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of a parameter, from `first` on, that are an initializer (C, R, K)."""
-
-    value: ir.Value
-    parameter: str
-    first: int
-
-
 class OrtWeights:
     """All weights of a package of target ort, in one file."""
 
@@ -41,7 +31,7 @@ class OrtWeights:
         self._checkpoint = checkpoint
         self._computed = ComputedWeights()
         self._stored: dict[str, ir.Value] = {}
-        self._chunks: list[_Rows] = []
+        self._chunks: dict[str, ir.Value] = {}
 
     def as_stored(self, name: str, value: ir.Value | None) -> None:
         """Take a parameter byte for byte, for the initializer `value` of whatever type it has, or
@@ -53,47 +43,44 @@ class OrtWeights:
         conversion = self._by_rows(name, planned, lambda rows: rows)
         self._computed.give([self._stored[name]], conversion)
 
-    def chunks(
-        self, graph: ir.Graph, value: ir.Value, first: int, shape: tuple[int, int, int]
-    ) -> ir.Value:
-        """Return an initializer of this shape (C, R, K): C chunks of R rows each of the parameter
-        `value` (M, K), one behind the other, the first of them at row `first`.
+    def chunks(self, graph: ir.Graph, value: ir.Value, size: int) -> ir.Value:
+        """Return an initializer (M/R, R, K), the bytes of the parameter `value` (M, K) in chunks of
+        R = `size` rows.
 
-        They are no copy, and have no bytes before `attach_chunks`.
+        It is no copy, and has no bytes before `attach_chunks`.
         """
         parameter = _name(value)
-        name = f"{parameter}.rows_{first}"
-        if name not in graph.initializers:
-            chunks = ir.Value(name=name, shape=ir.Shape(shape), type=value.type)
-            graph.initializers[name] = chunks
-            self._chunks.append(_Rows(chunks, parameter, first))
-        return graph.initializers[name]
+        if parameter not in self._chunks:
+            rows, columns = self._checkpoint.named[parameter].shape
+            shape = ir.Shape([rows // size, size, columns])
+            name = f"{parameter}.chunks"
+            self._chunks[parameter] = ir.Value(name=name, shape=shape, type=value.type)
+            graph.initializers[name] = self._chunks[parameter]
+        return self._chunks[parameter]
 
     @property
     def chunked(self) -> frozenset[str]:
         """The parameters that have `chunks`."""
-        return frozenset(rows.parameter for rows in self._chunks)
+        return frozenset(self._chunks)
 
     def attach_chunks(self, placement: Placement | None) -> None:
         """Make every one of `chunks` a byte range: of the file that `write` wrote, where it has the
         parameter, otherwise of the checkpoint's in `placement`.
         """
-        for rows in self._chunks:
-            parameter = self._checkpoint.named[rows.parameter]
-            shape = rows.value.shape
-            assert shape is not None
-            if rows.parameter in self._stored:
-                whole = self._stored[rows.parameter].const_value
+        for name, chunks in self._chunks.items():
+            if name in self._stored:
+                whole = self._stored[name].const_value
                 assert isinstance(whole, ir.ExternalTensor)
                 assert whole.offset is not None
                 location, offset = str(whole.location), whole.offset
             else:
-                assert parameter.view is not None
+                view = self._checkpoint.named[name].view
+                assert view is not None
                 assert placement is not None
-                location, offset = placement.locations[parameter.view.file], parameter.view.offset
-            offset += rows.first * (parameter.nbytes // parameter.rows)
-            planned = PlannedTensor(_name(rows.value), parameter.dtype, shape.numpy())
-            rows.value.const_value = byte_range(planned, location, offset)
+                location, offset = placement.locations[view.file], view.offset
+            parameter = self._checkpoint.named[name]
+            planned = PlannedTensor(name, parameter.dtype, parameter.shape)
+            chunks.const_value = byte_range(planned, location, offset, shape=chunks.shape)
 
     def float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
         """Return an initializer with the parameter `value` widened to float32, which loses nothing;

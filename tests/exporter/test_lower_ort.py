@@ -133,13 +133,13 @@ def test_weights_are_the_checkpoints_own_bytes(
     assert not (ort_package.folder / ORT_WEIGHTS).exists()
     theirs = load_file(linked)
     external = [tensor for tensor in graph.initializer if tensor.data_location == EXTERNAL]
-    assert {tensor.name.removesuffix(".rows_0") for tensor in external} == theirs.keys()
+    assert {tensor.name.removesuffix(".chunks") for tensor in external} == theirs.keys()
     content = linked.read_bytes()
     for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         assert entries["location"] == "model.safetensors"
         begin, length = int(entries["offset"]), int(entries["length"])
-        stored = theirs[tensor.name.removesuffix(".rows_0")].reshape(-1).view(torch.uint8)
+        stored = theirs[tensor.name.removesuffix(".chunks")].reshape(-1).view(torch.uint8)
         assert content[begin : begin + length] == stored.numpy().tobytes()
 
 
@@ -184,14 +184,14 @@ def test_external_data_covers_the_file(
     stored = load_file(ort_int8_package.folder / ORT_WEIGHTS)
     content = (ort_int8_package.folder / ORT_WEIGHTS).read_bytes()
     external = [tensor for tensor in int8_graph.initializer if tensor.data_location == EXTERNAL]
-    assert {tensor.name.removesuffix(".rows_0") for tensor in external} == stored.keys()
+    assert {tensor.name.removesuffix(".chunks") for tensor in external} == stored.keys()
     for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         begin, length = int(entries["offset"]), int(entries["length"])
         assert entries["location"] == ORT_WEIGHTS
         assert (
             content[begin : begin + length]
-            == stored[tensor.name.removesuffix(".rows_0")]
+            == stored[tensor.name.removesuffix(".chunks")]
             .reshape(-1)
             .view(torch.uint8)
             .numpy()
