@@ -17,6 +17,8 @@
 //   probe changed PACKAGE LIBRARY FILE HOW IDS…   what a session says once FILE was changed:
 //                                                 HOW: cut, touched or replaced
 //   probe forward PACKAGE LIBRARY POSITIONS IDS…  what forward() says to these positions
+//   probe runtime PACKAGE VERSION                 what it says to ONNX Runtime of this version
+// LIBRARY is - for a package of target ort, whose kernels are ONNX Runtime's.
 #include <unistd.h>
 
 #include <fstream>
@@ -74,8 +76,10 @@ static void candidates(char** words) {
 
 static Session open(char** words) {
   Options options;
-  options.kernels = "native";
-  options.library = words[1];
+  if (words[1] != std::string("-")) {
+    options.kernels = "native";
+    options.library = words[1];
+  }
   options.threads = 1;
   return Session(Package(words[0]), options);
 }
@@ -259,6 +263,11 @@ static void forward(char** words) {
   print_refusal([&] { session.forward(cache, tokens, positions); });
 }
 
+static void runtime(char** words) {
+  const Package package(words[0]);
+  print_refusal([&] { package.check_runtime(words[1]); });
+}
+
 static void print_text(const std::string& file) {
   const std::string text = read_file(file, 1 << 20);
   std::cout << printable(text) << "\n" << json_string(text) << "\n";
@@ -286,6 +295,8 @@ int main(int, char** words) try {
     changed(words + 2);
   else if (what == "forward")
     forward(words + 2);
+  else if (what == "runtime")
+    runtime(words + 2);
   else
     throw Error("probe: found " + what + ", expected one of those above");
 } catch (const std::exception& error) {
