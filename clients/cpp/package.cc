@@ -61,12 +61,14 @@ static std::string graph_name(const JsonPlace& place) {
 
 // What every package ran on before the manifest said it.
 static constexpr const char* kFirstVersion = "1.28";
+// What has another form for older ones, if it is of target ort.
+static constexpr Version kNewVersion = {1, 32};
 
 void Package::read_needs(const JsonPlace& manifest) {
   const auto least = manifest.find("onnxruntime");
   onnxruntime = least ? least->text() : kFirstVersion;
-  expect(version_of(onnxruntime).has_value(), manifest.where + "/onnxruntime",
-         "'" + onnxruntime + "'", "a version such as 1.32");
+  expect(version_of(onnxruntime).has_value(), least ? least->where : "", "'" + onnxruntime + "'",
+         "a version such as 1.32");
   const JsonPlace features = manifest.at("unsupported");
   for (size_t i = 0; i < features.size(); ++i) unsupported.push_back(features.at(i).text());
   expect(runs("provider cpu"), manifest.where, "a package for CUDA",
@@ -82,7 +84,7 @@ void Package::check_runtime(const std::string& found) const {
   const auto is_qmoe = [](const std::string& op) { return op == "QMoE"; };
   const bool has_qmoe = std::any_of(ops.begin(), ops.end(), is_qmoe);
   const std::string older = has_qmoe ? "--experts int8" : "--onnxruntime 1.28";
-  const bool has_older = target == "ort" && onnxruntime != kFirstVersion;
+  const bool has_older = target == "ort" && version_of(onnxruntime) >= kNewVersion;
   throw Error(folder.string() + ": this package needs ONNX Runtime " + onnxruntime + ", found " +
               found + ": " +
               (has_older ? "export it with --target ort " + older : "use that or a newer one"));

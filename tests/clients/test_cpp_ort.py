@@ -103,9 +103,7 @@ def test_chunks_and_calls_may_be_cut_anywhere(
 
 
 def test_a_cache_in_float16(client: Client, demo_checkpoint: Path, tmp_path: Path) -> None:
-    folder = export(
-        demo_checkpoint, tmp_path / "package", target="ort", kv_dtype="float16"
-    ).folder
+    folder = export(demo_checkpoint, tmp_path / "package", target="ort", kv_dtype="float16").folder
     found = client.generate(folder, PROMPT, "--max-new-tokens", str(GREEDY))
     with Session.open(folder, threads=1) as session:
         assert found["tokens"] == list(session.generate(PROMPT, max_new_tokens=GREEDY))
@@ -183,7 +181,7 @@ def test_a_graph_without_logit_positions_is_refused(client: Client, copy: Path) 
 
 
 def _another_input(model: onnx.ModelProto) -> None:
-    """Give the graph an input that a caller need not know, which has an effect where it is given."""
+    """Give the graph an input that a caller need not know; the logits depend on it."""
     graph = model.graph
     graph.input.append(helper.make_tensor_value_info("spare", TensorProto.FLOAT, [1]))
     graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "spare"))

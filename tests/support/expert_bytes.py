@@ -28,7 +28,9 @@ def shifted(scales: Bytes) -> Bytes:
     return np.roll(scales, -1, axis=-1)
 
 
-def change_experts(package: Path, folder: Path, kind: str, change: Callable[[Bytes], Bytes]) -> Path:
+def change_experts(
+    package: Path, folder: Path, kind: str, change: Callable[[Bytes], Bytes]
+) -> Path:
     """Copy a package to `folder`, with all tensors of the experts changed whose names end in `kind`
     (`blocks` or `scales`).
     """

@@ -3,6 +3,8 @@ import { ClientError } from "./errors.mjs";
 
 /** What every package ran on before the manifest said it. */
 const FIRST_VERSION = "1.28";
+/** What has another form for older ones, if it is of target ort. */
+const NEW_VERSION = "1.32";
 
 /**
  * Throw a ClientError where a package needs a newer ONNX Runtime than this one.
@@ -15,7 +17,7 @@ export function checkRuntime({ onnxruntime: least = FIRST_VERSION, target, ops }
     ? "--experts int8"
     : `--onnxruntime ${FIRST_VERSION}`;
   const cure =
-    target === "ort" && least !== FIRST_VERSION
+    target === "ort" && !isOlder(least, NEW_VERSION)
       ? `export it with --target ort ${older}`
       : "use that or a newer one";
   throw new ClientError(`this package needs ONNX Runtime ${least}, found ${found}: ${cure}`);

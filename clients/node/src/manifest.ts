@@ -5,7 +5,7 @@ import { isPlainName } from "./files.js";
 import { upgraded } from "./manifest-format-1.js";
 
 /** What every package ran on before the manifest said it. */
-export const FIRST_VERSION = "1.28";
+const FIRST_VERSION = "1.28";
 const MOST_LAYERS = 4096;
 const MOST_SLOTS = 2 ** 31 - 1; // of a window, tokens of a sequence, tokens of a vocabulary
 const MOST_WIDTH = 1 << 16; // of heads and of their elements

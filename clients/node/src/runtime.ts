@@ -1,6 +1,9 @@
 import { createRequire } from "node:module";
 import { GptossError } from "./errors.js";
-import { FIRST_VERSION, type Manifest } from "./manifest.js";
+import type { Manifest } from "./manifest.js";
+
+// What has another form for older ones, if it is of target ort.
+const NEW_VERSION: [number, number] = [1, 32];
 
 /** The version of ONNX Runtime that onnxruntime-node brings, and that the addon runs in too. */
 export const RUNTIME_VERSION = (
@@ -13,9 +16,9 @@ export function checkRuntime(folder: string, manifest: Manifest, found: string):
   if (compare(numbers(found), numbers(least)) >= 0) return;
   const older = ops.some(({ name }) => name === "QMoE")
     ? "--experts int8"
-    : `--onnxruntime ${FIRST_VERSION}`;
+    : "--onnxruntime 1.28";
   const cure =
-    target === "ort" && least !== FIRST_VERSION
+    target === "ort" && compare(numbers(least), NEW_VERSION) >= 0
       ? `export it with --target ort ${older}`
       : "use that or a newer one";
   throw new GptossError(
