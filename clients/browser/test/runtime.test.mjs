@@ -7,7 +7,7 @@ import { manifestOf, manifestOfFormat1 } from "./small-package.mjs";
 const QMOE = { target: "ort", ops: [{ domain: "com.microsoft", name: "QMoE" }] };
 const OTHER = { target: "ort", ops: [null, { domain: "com.microsoft", name: "MoE" }] };
 
-test("a runtime that is new enough is taken, also for packages that do not say what they need", () => {
+test("a new runtime is taken, also for packages that do not say what they need", () => {
   for (const [least, found] of [
     ["1.28", "1.28.0"],
     ["1.32", "1.32.0-dev.20261101"],

@@ -23,56 +23,14 @@
 
 #include <fstream>
 #include <iostream>
-#include <iterator>
-#include <sstream>
 #include <thread>
 
+#include "draw.h"
 #include "gptoss.h"
 #include "print_json.h"
 
 using namespace gptoss;
 namespace fs = std::filesystem;
-
-static Tokens ids_of(const std::string& text) {
-  Tokens ids;
-  std::istringstream words(text);
-  for (std::string id; std::getline(words, id, ',');) ids.push_back(std::stoll(id));
-  return ids;
-}
-
-static std::string read_input() {
-  return std::string(std::istreambuf_iterator<char>(std::cin), {});
-}
-
-// A sampler of the settings SEED T K P MIN R SEEN.
-static Sampler sampler_of(char** words, int64_t vocab) {
-  Sampling sampling;
-  sampling.seed = std::stoull(words[0]);
-  sampling.temperature = std::strtod(words[1], nullptr);  // subnormal ones too
-  sampling.top_k = std::stoll(words[2]);
-  sampling.top_p = std::stod(words[3]);
-  sampling.min_p = std::stod(words[4]);
-  sampling.repetition_penalty = std::strtod(words[5], nullptr);
-  return Sampler(sampling, words[6] == std::string("-") ? Tokens() : ids_of(words[6]), vocab);
-}
-
-static void draw(char** words) {
-  const std::string bytes = read_input();
-  const auto* logits = reinterpret_cast<const float*>(bytes.data());
-  Sampler sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
-  for (int left = std::stoi(words[7]); left > 0; --left) {
-    std::cout << sampler.choose(logits) << "\n";
-  }
-}
-
-static void candidates(char** words) {
-  const std::string bytes = read_input();
-  const auto* logits = reinterpret_cast<const float*>(bytes.data());
-  const auto sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
-  for (const Candidate& each : sampler.candidates(logits)) {
-    std::cout << each.token << " " << JsonText(each.weight).text << "\n";
-  }
-}
 
 static Session open(char** words) {
   Options options;
