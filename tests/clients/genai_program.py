@@ -41,7 +41,7 @@ class Run:
             parameters = og.GeneratorParams(model)
             parameters.set_search_options(do_sample=False, **asked["search"])
             self._generator = og.Generator(model, parameters)
-        except Exception as error:  # whatever it raises is the answer
+        except RuntimeError as error:
             self._error = str(error)
 
     def step(self) -> bool:
@@ -51,7 +51,7 @@ class Run:
         name, *arguments = self._steps.pop(0)
         try:
             getattr(self, f"_{name}")(*arguments)
-        except Exception as error:  # whatever it raises is the answer
+        except RuntimeError as error:
             self._error = str(error)
         return True
 
@@ -104,7 +104,7 @@ def tokenize(model: og.Model, asked: dict[str, Any]) -> dict[str, Any]:
 def _render(tokenizer: og.Tokenizer, chat: dict[str, Any]) -> Any:
     try:
         return tokenizer.apply_chat_template(**chat)
-    except Exception as error:  # whatever it raises is the answer
+    except RuntimeError as error:
         return {"error": str(error)}
 
 
@@ -114,9 +114,9 @@ def _streamed(tokenizer: og.Tokenizer, ids: list[int]) -> str:
 
 
 def serve(model: og.Model, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give {"prompts": [ids], "tokens": count, "session": most tokens of each} to an Engine at once.
+    """Give {"prompts": [ids], "tokens": count, "session": most tokens of each} to an Engine.
 
-    Gives for each prompt its tokens, why it ended with the code of the error, and the error raised.
+    Gives for each prompt its tokens, why it ended with the error's code, and what was raised.
     """
     engine = og.Engine(model)
     buffer = engine.create_event_buffer(len(asked["prompts"]) * 2)
@@ -141,7 +141,7 @@ def serve(model: og.Model, asked: dict[str, Any]) -> list[dict[str, Any]]:
                 if event.finish_reason != og.FinishReason.NONE:
                     answer["ended"] = [event.finish_reason.name, event.error_code.name]
         error = None
-    except Exception as raised:  # whatever it raises is the answer
+    except RuntimeError as raised:
         error = str(raised)
     return [answer | {"error": error} for answer in answers]
 

@@ -61,8 +61,8 @@ def test_prompts_in_pieces_give_the_same_tokens(
 def test_a_text_goes_on_after_what_was_generated(
     package: tuple[Path, dict[str, Any]], generated: int
 ) -> None:
-    """`get_logits` before `append_tokens` runs the last generated token: without it 0.18 leaves that
-    token's keys and values out, and says nothing.
+    """`get_logits` before `append_tokens` runs the last generated token: without it 0.18 leaves
+    that token's keys and values out, and says nothing.
     """
     folder, settings = package
     cases = list(golden(folder).values())

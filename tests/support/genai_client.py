@@ -1,4 +1,4 @@
-"""Ask onnxruntime-genai, which has an environment of its own, through tests/clients/genai_program.py."""
+"""Ask onnxruntime-genai in its own environment, through tests/clients/genai_program.py."""
 
 import json
 import subprocess
@@ -48,9 +48,8 @@ def continuations(
     package: Path, prompts: Sequence[Sequence[int]], count: int, **asked: Any
 ) -> list[list[int]]:
     """Return `count` greedy tokens after each prompt, each from a generator of its own."""
-    steps = [(("append", [ids]), ("generate", count)) for ids in prompts]
     runs = [
-        run(max(ROOM, len(ids) + count), *taken) for ids, taken in zip(prompts, steps, strict=True)
+        run(max(ROOM, len(ids) + count), ("append", [ids]), ("generate", count)) for ids in prompts
     ]
     return [tokens_of(answer) for answer in ask("generate", package, runs=runs, **asked)]
 
