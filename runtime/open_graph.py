@@ -15,6 +15,7 @@ from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.environment import (
     check_active_provider,
+    check_version,
     execution_providers,
     load_onnxruntime,
 )
@@ -58,6 +59,7 @@ class OpenGraph(Closing):
     ) -> Self:
         """Load a package's graph; raises PackageError and RuntimeUnavailable as `Session.open`."""
         onnxruntime = load_onnxruntime()
+        check_version(onnxruntime, package)
         providers = execution_providers(onnxruntime, provider)
         entries = package.manifest.weights.files
         weights = WeightWatch(package.weight_path(entry) for entry in entries)
