@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.exporter import Package
 from support.browser_client import BrowserClient, build_browser
 from support.cpp_client import Client, build_client
 
@@ -28,10 +28,3 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> BrowserClient:
 def spoilt(demo_package: Package, tmp_path: Path) -> Path:
     """A copy of the demo package for a test to change."""
     return Path(shutil.copytree(demo_package.folder, tmp_path / "package"))
-
-
-@pytest.fixture(scope="session")
-def int8_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """The demo checkpoint exported for ONNX Runtime's own ops, its experts as 8-bit integers."""
-    folder = tmp_path_factory.mktemp("demo-int8") / "package"
-    return export(demo_checkpoint, folder, target="ort", experts="int8")

@@ -29,12 +29,12 @@ ROWS = ["gpt_oss", "mistral", "qwen2", "qwen3", "llama", "gpt2"]
 
 @pytest.fixture(params=["fp4", "int8"])
 def package(
-    request: pytest.FixtureRequest, ort_package: Package, int8_package: Package
+    request: pytest.FixtureRequest, ort_package: Package, ort_int8_package: Package
 ) -> tuple[Path, dict[str, Any]]:
     """A package of the demo checkpoint, and the settings under which its arithmetic is exact."""
     if request.param == "fp4":
         return ort_package.folder, {}
-    return int8_package.folder, {"overlay": EXACT}
+    return ort_int8_package.folder, {"overlay": EXACT}
 
 
 def golden(package: Path) -> dict[str, dict[str, Any]]:
