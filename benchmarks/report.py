@@ -30,18 +30,18 @@ the JSON files beside it; the scripts in `benchmarks/` say how each figure is ta
 llama.cpp is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX,
 because its AMX product of Q8_0 weights crashes there (`benchmarks/peers.sh`). It runs with its
 defaults: MXFP4 experts repacked, Q8_0 elsewhere, a 16-bit cache. It was not run at 8k with 24
-layers: filling that context takes it a quarter of an hour. Each
-section names the processor and the version of ONNX Runtime.
+layers: filling that context takes it a quarter of an hour.
 
 Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole model. *bf16 dense*
 multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
 and int8 are the activations. The first token of a process that finds its weights on disk includes
-reading them. *stock ONNX Runtime 1.32 fp4* is `export --target ort`: ONNX Runtime's own ops,
-nothing registered, on the checkpoint's MXFP4 and float32 elsewhere, exact; onnxruntime-genai 0.18 runs that
-package at its default settings. Its own int4 is what its model builder makes of the checkpoint
-(`-p int4 -e cpu`, experts and projections rounded to 4 bits), without an accuracy level and with 4.
-In older runs *onnxruntime-genai* is a package with experts in 8 bits. *New MB* are bytes on disk
-that are no links to the checkpoint.
+reading them. *New MB* are bytes on disk that are no links to the checkpoint.
+
+*stock ONNX Runtime 1.32 fp4* is `export --target ort`: ONNX Runtime's own ops, nothing registered,
+on the checkpoint's MXFP4 and float32 elsewhere, exact. onnxruntime-genai 0.18 runs that package at
+its default settings. Its own int4 is what its model builder makes of the checkpoint (`-p int4 -e
+cpu`: experts and projections rounded to 4 bits), without an accuracy level and with 4. In runs of
+1.31.1 *onnxruntime-genai* is a package with experts in 8 bits and their default arithmetic.
 """
 PEER, STOCK = "llama.cpp", "stock ONNX Runtime 1.32 fp4"
 # Key of the times, tokens of each, title.
