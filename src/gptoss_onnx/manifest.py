@@ -151,15 +151,10 @@ class RoundedWeights:
 class Manifest:
     """The whole document; see `manifest.schema.json`.
 
-    <<<<<<< HEAD
-        `model` is what config.json said, for people to read: no program takes a size from it.
-        `longest` is how many positions a sequence may have. `onnxruntime` is the least version of ONNX
-        Runtime that runs the graph, as `major.minor`.
-    =======
-        `model` is what config.json said, for people to read: sessions and clients take nothing from it.
-        `longest` is how many positions a sequence may have. `eos_tokens` end a text, unless
-        `generation_config.json` names others.
-    >>>>>>> h-left
+    `model` is what config.json said, for people to read: sessions and clients take nothing from it.
+    `longest` is how many positions a sequence may have. `eos_tokens` end a text, unless
+    `generation_config.json` names others. `onnxruntime` is the least version of ONNX Runtime that
+    runs the graph, as `major.minor`.
     """
 
     exporter: str

@@ -1,8 +1,8 @@
 """Read a manifest of format 1, which packages written before format 2 have, as one of format 2.
 
 Format 1 had no `vocab_size`, `longest`, `eos_tokens`, `rounded` and `onnxruntime` of its own. The
-first three stood in the model's configuration. A file's name or a sentence said which weights were rounded. No cache
-layer kept its first tokens, and every package ran on ONNX Runtime 1.28.
+first three stood in the model's configuration. A file's name or a sentence said which weights were
+rounded. No cache layer kept its first tokens, and every package ran on ONNX Runtime 1.28.
 """
 
 from collections.abc import Mapping
