@@ -146,18 +146,15 @@ class ExpertNode:
 
 def _is_mxfp4(reader: Reader, node: memoryview) -> bool:
     fields = list(reader.fields(node))
-    if (NodeField.OP_TYPE, b"QMoE") not in fields:
+    if not any(number == NodeField.OP_TYPE and value == b"QMoE" for number, value in fields):
         return False
-    attributes = (
-        dict(reader.fields(as_bytes(value)))
-        for number, value in fields
-        if number == NodeField.ATTRIBUTE
-    )
-    return any(
-        (attribute.get(AttributeField.NAME), attribute.get(AttributeField.TEXT))
-        == (b"quant_type", b"fp4")
-        for attribute in attributes
-    )
+    for number, value in fields:
+        if number == NodeField.ATTRIBUTE:
+            attribute = dict(reader.fields(as_bytes(value)))
+            name = attribute.get(AttributeField.NAME)
+            if name == b"quant_type" and attribute.get(AttributeField.TEXT) == b"fp4":
+                return True
+    return False
 
 
 def _attributes(reader: Reader, node: memoryview) -> dict[str, int]:

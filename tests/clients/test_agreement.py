@@ -90,7 +90,7 @@ def client_tokens(command: str, package: Path, prompt: list[int], *words: str) -
 def genai_tokens(package: Path) -> list[int]:
     script = Path(__file__).with_name("genai_greedy.py")
     done = subprocess.run(
-        [GENAI, script, package, "exact"], capture_output=True, text=True, check=True
+        [GENAI, script, package, "default"], capture_output=True, text=True, check=True
     )
     tokens: list[int] = json.loads(done.stdout)["short"]
     return tokens
