@@ -72,6 +72,12 @@ class CacheBuffer:
         enlarged[:, :, :used] = held[:, :, :used]
         return enlarged
 
+    def drop(self, row: int, count: int, held: int) -> None:
+        """Move what a row has in slots `count` to `held` (not included) to slot 0; on the CPU."""
+        assert self.array is not None
+        # numpy copies first where the two overlap
+        self.array[row, :, : held - count] = self.array[row, :, count:held]
+
     def overflow(self) -> tuple[int, int, int] | None:
         """Return row, head and slot of the first number of a float16 buffer that is not finite,
         None without one.

@@ -82,6 +82,11 @@ class KVCache(Closing):
         return self._rows.start.copy()
 
     @property
+    def window_starts(self) -> NDArray[np.int64]:
+        """First tokens of each row that window layers hold no more, (B); a copy. 0 for rings."""
+        return self._rows.window_starts.copy()
+
+    @property
     def kept(self) -> int:
         """First tokens that every window layer keeps: a row can always be rewound to so few."""
         return min((layer.sink_tokens for layer in self.layers if layer.window > 0), default=0)
@@ -98,8 +103,8 @@ class KVCache(Closing):
         """The token ids each row holds, oldest first; copies, one array for each row.
 
         They are what the next token attends to, so the repetition penalty counts them. A batch of
-        target `ort` runs the last token of a finished row again with each step: its row shows it
-        again, too.
+        target `ort` for ONNX Runtime 1.28 runs the last token of a finished row again with each
+        step: its row shows it again, too.
         """
         return [self.row_tokens(row).copy() for row in range(self.batch)]
 
@@ -135,7 +140,7 @@ class KVCache(Closing):
         slots are reused and a row goes back to `start - reserve` at most, `start` being the largest
         position at which any call on it began: repeated small rewinds would otherwise eat the
         window. 0 to `kept` is always possible, since nothing that the rings hold is left to be
-        seen. In target `ort` 0 is the only length, for all rows together.
+        seen. In target `ort` for ONNX Runtime 1.28, 0 is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
@@ -200,8 +205,16 @@ class KVCache(Closing):
 
     def mark_writing(self, columns: int) -> None:
         """Record that a call is about to write `columns` columns on every row."""
-        rings = [self.slots(layer) for layer in self.layers if layer.window > 0]
-        self._rows.mark_writing(columns, min(rings, default=None))
+        rows = self._rows
+        slots = min((self.slots(layer) for layer in self.layers if layer.window > 0), default=None)
+        if slots is None:
+            rows.mark_writing(np.zeros(self.batch, np.bool_))
+            return
+        lengths, starts = rows.lengths, rows.window_starts
+        moved = self.layout.window_starts(lengths, starts, columns, slots, self.reserve)
+        if (moved != starts).any():
+            self._drop(moved)
+        rows.mark_writing(self.layout.wraps(lengths, moved, columns, slots))
 
     def advance(self, new_lengths: NDArray[np.int64], input_ids: NDArray[np.int64]) -> None:
         """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
@@ -249,6 +262,22 @@ class KVCache(Closing):
             # Zero times such a number is not finite either: it must not stay, not even unseen.
             self._buffers, self.binding = self._zeros(), None
             self._damage = None
+
+    def _drop(self, starts: NDArray[np.int64]) -> None:
+        """Forget each row's tokens before `starts` (B) in window layers, where they are not seen
+        any more.
+        """
+        rows = self._rows
+        windows = [
+            pair for layer, pair in zip(self.layers, self.buffers, strict=True) if layer.window
+        ]
+        gone, held = starts - rows.window_starts, rows.lengths - rows.window_starts
+        self._damage = "a call was cut off while it moved the windows of target ort"
+        for row in np.flatnonzero(gone):
+            for key, value in windows:
+                key.drop(row, gone[row], held[row])
+                value.drop(row, gone[row], held[row])
+        rows.window_starts, self._damage = starts, None
 
     def _zeros(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
         def buffer(layer: CacheLayer) -> CacheBuffer:
