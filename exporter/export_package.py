@@ -23,6 +23,7 @@ from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.describe import Made, describe, rounded_by
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.known_answer import check_known_answer
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
@@ -94,6 +95,8 @@ def export(
     Raises:
         CheckpointError: the checkpoint cannot be read, has changed meanwhile, or holds weights that
             are not finite.
+        RuntimeUnavailable: ONNX Runtime is installed and multiplies MXFP4 in another order than
+            the checkpoint's.
         PackageError: the output cannot be written; nothing is left behind.
         InputError: an option has no such value, two do not go together, or `target` lacks what the
             checkpoint asks for.
@@ -117,6 +120,9 @@ def export(
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
         manifest = describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
+        if options.needs_fp4(opened.config):
+            progress.begin("comparing experts with ONNX Runtime's")
+            check_known_answer(Package(folder, manifest), opened)
         opened.check_unchanged()
         manifest.write(folder)
     for warning in settings.warnings:
