@@ -70,8 +70,12 @@ def check_interface(graph: Any, manifest: Manifest) -> None:
         *(layer.present_key for layer in caches),
         *(layer.present_value for layer in caches),
     }
+    given = {value.name for value in graph.get_inputs()}
+    # Those with a default that we do not know leave everything as it is.
+    defaults = {value.name for value in graph.get_overridable_initializers()}
     for what, expected, found in (
-        ("inputs", inputs, {value.name for value in graph.get_inputs()}),
+        ("inputs", inputs, given),
+        ("optional inputs", contract.optional_inputs, contract.optional_inputs & defaults),
         ("outputs", outputs, {value.name for value in graph.get_outputs()}),
     ):
         if expected != found:

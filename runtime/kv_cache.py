@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.arguments import integer_array, within_int64
-from gptoss_onnx.runtime.cache_buffer import CacheBuffer
+from gptoss_onnx.runtime.arguments import row_integers
+from gptoss_onnx.runtime.cache_buffer import CacheBuffer, drop_first, find_overflow
 from gptoss_onnx.runtime.cache_layout import CacheLayout
 from gptoss_onnx.runtime.cache_rows import CacheRows
 from gptoss_onnx.runtime.closing import Closing
@@ -238,16 +238,7 @@ class KVCache(Closing):
         """Say where a float16 cache first holds a number that is not finite; None where it holds
         none.
         """
-        for index, buffers in enumerate(self.buffers):
-            for side, buffer in zip(("key", "value"), buffers, strict=True):
-                place = buffer.overflow()
-                if place is not None:
-                    row, head, slot = place
-                    return (
-                        f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not "
-                        "finite"
-                    )
-        return None
+        return find_overflow(self.buffers)
 
     def mark_overflow(self, where: str) -> None:
         """Record that the buffers hold numbers that are not finite; `reset` zeroes them."""
@@ -255,7 +246,7 @@ class KVCache(Closing):
 
     def _rewind(self, lengths: ArrayLike) -> None:
         self.buffers  # noqa: B018 - refuses a closed cache
-        wanted = _row_integers(lengths, "rewind lengths", self.batch)
+        wanted = row_integers(lengths, "rewind lengths", self.batch)
         self.layout.check_rewind(self._rows.lengths, wanted)
         self._rows.rewind(wanted, self.kept, self.reserve)
         if self._damage is not None and not wanted.any():
@@ -268,15 +259,11 @@ class KVCache(Closing):
         any more.
         """
         rows = self._rows
-        windows = [
-            pair for layer, pair in zip(self.layers, self.buffers, strict=True) if layer.window
-        ]
+        pairs = zip(self.layers, self.buffers, strict=True)
+        windows = [pair for layer, pair in pairs if layer.window > 0]
         gone, held = starts - rows.window_starts, rows.lengths - rows.window_starts
         self._damage = "a call was cut off while it moved the windows of target ort"
-        for row in np.flatnonzero(gone):
-            for key, value in windows:
-                key.drop(row, gone[row], held[row])
-                value.drop(row, gone[row], held[row])
+        drop_first(windows, gone, held)
         rows.window_starts, self._damage = starts, None
 
     def _zeros(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
@@ -311,13 +298,3 @@ def expect_cache(cache: object, optional: bool = False) -> None:
 
 def _exclusive() -> Exclusive:
     return Exclusive("cache", "give each thread a cache of its own")
-
-
-def _row_integers(values: ArrayLike, what: str, batch: int) -> NDArray[np.int64]:
-    array = integer_array(what, values)
-    if array.shape not in ((), (batch,)) or array.size == 0:
-        raise InputError(
-            f"{what}: found {array.dtype} of shape {array.shape}, expected one integer, or {batch} "
-            "(one a row)"
-        )
-    return np.broadcast_to(within_int64(what, array), (batch,)).copy()
