@@ -103,7 +103,8 @@ def ragged_chunks(drive: Drive) -> Pair:
         (length, length, length),
     )
     rows = [drive.expected.tokens(length) for _ in range(3)]
-    done, found = [0, 0, 0], [[], [], []]
+    done = [0, 0, 0]
+    found: list[list[Logits]] = [[], [], []]
     with drive.session.new_cache(3, length) as cache:
         for call in calls:
             new = [min(count, length - held) for count, held in zip(call, done, strict=True)]

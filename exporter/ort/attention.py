@@ -69,7 +69,9 @@ def lower_attention(model: ir.Model, lengths: Lengths) -> None:
             zero = constant(graph, "columns.blank", np.array(0, np.float32))
             blank_padding(attention, rows.real, zero)
     if rows.in_windows is not lengths and not rows.in_windows.past.uses():  # ALiBi alone reads it
-        graph.remove(rows.in_windows.past.producer())
+        unread = rows.in_windows.past.producer()
+        assert unread is not None
+        graph.remove(unread)
 
 
 @dataclass(frozen=True)

@@ -109,23 +109,6 @@ def test_inputs_and_outputs_are_those_of_onnxruntime_genai(
     ]
 
 
-def test_attention_is_told_the_tokens_of_each_row_from_1_32_on(
-    graph: onnx.GraphProto, int8_graph: onnx.GraphProto
-) -> None:
-    nodes = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
-    assert {(len(node.input), node.input[16]) for node in nodes} == {
-        (17, "lengths.new_int32.output")
-    }
-    last = ["window.last.output", "lengths.last_int32.output"]
-    assert [node.input[5] for node in nodes] == 3 * last
-    blanked = {node.input[1]: node.name for node in graph.node if node.op_type == "Where"}
-    for node in nodes:
-        assert blanked[node.output[0]] == f"{node.name}_tokens"
-    assert {
-        len(node.input) for node in int8_graph.node if node.op_type == "GroupQueryAttention"
-    } == {12}
-
-
 def test_manifest_says_what_was_done(ort_package: Package) -> None:
     manifest = ort_package.manifest
     assert (manifest.target, manifest.lossy, manifest.unsupported) == (
