@@ -1,5 +1,5 @@
-"""What graphs of target ort for ONNX Runtime 1.32 have so that rows of a batch may differ, and those
-for 1.28 have not.
+"""What graphs of target ort for ONNX Runtime 1.32 have so that rows of a batch may differ, and
+those for 1.28 have not.
 """
 
 import onnx
