@@ -61,7 +61,7 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
         yield _driven(f"chunks of {size}", description, driving.chunked(size))
     description = "three rows of one length, decoding beyond the window"
     yield _driven("even batch", description, driving.even)
-    description = "three rows of unlike length, right-padded, decoding in turns"
+    description = "three rows of different lengths, right-padded, decoding in turns"
     yield _driven("ragged batch", description, driving.ragged, RAGGED)
     description = "three rows that take turns with calls of several tokens"
     yield _driven("ragged chunks", description, driving.ragged_chunks, SEVERAL)

@@ -47,7 +47,7 @@ def test_every_op_of_ours_is_lowered(ort_package: Package, graph: onnx.GraphProt
     layers = 6
     assert ops["com.microsoft", "GroupQueryAttention"] == ops["com.microsoft", "QMoE"] == layers
     assert ops["", "RotaryEmbedding"] == 2 * layers
-    assert ops["", "Gemm"] == 5 * layers + 1  # q, k, v, o, router; lm_head
+    assert ops["", "Scan"] == 5 * layers + 1  # q, k, v, o, router; lm_head
     assert len({node.name for node in graph.node}) == len(graph.node)
     assert "model.layers.3.self_attn.GroupQueryAttention" in {node.name for node in graph.node}
 
@@ -119,7 +119,7 @@ def test_manifest_says_what_was_done(ort_package: Package) -> None:
     assert {use.name: use.count for use in manifest.ops} == {"GroupQueryAttention": 6, "QMoE": 6}
     assert {use.domain for use in manifest.ops} == {"com.microsoft"}
     files = [(file.name, file.origin) for file in manifest.weights.files]
-    assert files == [("model.safetensors", "checkpoint"), (ORT_WEIGHTS, "export")]
+    assert files == [("model.safetensors", "checkpoint")]
     assert manifest.weights.mode == "link" and manifest.weights.bit_identical
     assert manifest.onnxruntime == "1.32"
 
@@ -134,27 +134,23 @@ def test_manifest_of_8_bit_experts(ort_int8_package: Package) -> None:
     assert manifest.onnxruntime == "1.28"
 
 
-def test_experts_are_the_checkpoints_own_bytes(
+def test_weights_are_the_checkpoints_own_bytes(
     demo_checkpoint: Path, ort_package: Package, graph: onnx.GraphProto
 ) -> None:
-    """Nothing of them is written: they are byte ranges of a hard link to the checkpoint's file."""
+    """Nothing is written: they are byte ranges of a hard link to the checkpoint's file."""
     linked = ort_package.folder / "model.safetensors"
     assert linked.samefile(demo_checkpoint / "model.safetensors")
-    ours = load_file(ort_package.folder / ORT_WEIGHTS)
-    assert all(name.endswith("_float32") for name in ours)
+    assert not (ort_package.folder / ORT_WEIGHTS).exists()
     theirs = load_file(linked)
-    experts = [tensor for tensor in graph.initializer if "_blocks" in tensor.name]
-    experts += [tensor for tensor in graph.initializer if "_scales" in tensor.name]
-    assert len(experts) == 4 * 6
+    external = [tensor for tensor in graph.initializer if tensor.data_location == EXTERNAL]
+    assert {tensor.name.removesuffix(".chunks") for tensor in external} == theirs.keys()
     content = linked.read_bytes()
-    for tensor in experts:
+    for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         assert entries["location"] == "model.safetensors"
         begin, length = int(entries["offset"]), int(entries["length"])
-        assert content[begin : begin + length] == theirs[tensor.name].numpy().tobytes()
-    assert {name.removesuffix("_float32") for name in ours} == {
-        name for name in theirs if re.search(r"(proj|router|lm_head)\.weight$", name)
-    }
+        stored = theirs[tensor.name.removesuffix(".chunks")].reshape(-1).view(torch.uint8)
+        assert content[begin : begin + length] == stored.numpy().tobytes()
 
 
 def test_a_copy_is_one_file(demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -163,8 +159,7 @@ def test_a_copy_is_one_file(demo_checkpoint: Path, tmp_path: Path) -> None:
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     theirs = load_file(demo_checkpoint / "model.safetensors")
     for name, tensor in load_file(package.folder / ORT_WEIGHTS).items():
-        stored = theirs[name.removesuffix("_float32")]
-        assert torch.equal(tensor, stored.float() if name.endswith("_float32") else stored)
+        assert torch.equal(tensor, theirs[name])
     with Session.open(package.folder) as session:
         assert np.isfinite(session.score([1, 2, 3])).all()
 
@@ -187,9 +182,6 @@ def test_weights_are_the_checkpoints_exactly(
             expected = decode_mxfp4(theirs[f"{stem}_blocks"], theirs[f"{stem}_scales"])
             assert torch.equal((tensor.float() - 128) * scales, expected)
             seen |= {f"{stem}_blocks", f"{stem}_scales"}
-        elif name.endswith("_float32"):
-            assert torch.equal(tensor, theirs[name.removesuffix("_float32")].float())
-            seen.add(name.removesuffix("_float32"))
         elif not name.endswith("_uint8_scales"):
             assert tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name])
             seen.add(name)
@@ -202,14 +194,18 @@ def test_external_data_covers_the_file(
     stored = load_file(ort_int8_package.folder / ORT_WEIGHTS)
     content = (ort_int8_package.folder / ORT_WEIGHTS).read_bytes()
     external = [tensor for tensor in int8_graph.initializer if tensor.data_location == EXTERNAL]
-    assert {tensor.name for tensor in external} == stored.keys()
+    assert {tensor.name.removesuffix(".chunks") for tensor in external} == stored.keys()
     for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         begin, length = int(entries["offset"]), int(entries["length"])
         assert entries["location"] == ORT_WEIGHTS
         assert (
             content[begin : begin + length]
-            == stored[tensor.name].reshape(-1).view(torch.uint8).numpy().tobytes()
+            == stored[tensor.name.removesuffix(".chunks")]
+            .reshape(-1)
+            .view(torch.uint8)
+            .numpy()
+            .tobytes()
         )
 
 
@@ -295,5 +291,5 @@ def test_no_room_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PackageError, match=r"the weights of target ort need .* are free"):
-        export(tiny_checkpoint, tmp_path / "package", target="ort")
+        export(tiny_checkpoint, tmp_path / "package", target="ort", weights="copy")
     assert not list(tmp_path.iterdir())

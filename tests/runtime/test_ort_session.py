@@ -187,7 +187,7 @@ def test_the_command_line_exports_and_generates(tiny_checkpoint: Path, tmp_path:
         main, ["export", str(tiny_checkpoint), "--output", str(out), "--target", "ort"]
     )
     assert done.exit_code == 0, done.stderr
-    assert "weights.safetensors computed" in done.stdout
+    assert "1 file hard-linked, no byte copied" in done.stdout
     command = ["generate", str(out), "--prompt-tokens", "1,2,3", "--max-new-tokens", "4", "--json"]
     generated = CliRunner().invoke(main, command)
     assert generated.exit_code == 0, generated.stderr

@@ -28,12 +28,15 @@ import { upgraded } from "./manifest-format-1.mjs";
  *
  * @typedef {object} Manifest
  * @property {"portable" | "ort"} target
+ * @property {string} [onnxruntime]  the least version that runs the graph, major and minor; 1.28
+ *   where there is none
+ * @property {({name?: unknown} | null)[]} ops  that the graph uses
  * @property {string} graph
  * @property {CacheLayer[]} cache
  * @property {"float32" | "float16"} kv_dtype
  * @property {number} vocab_size
  * @property {number} longest  most tokens of a sequence
- * @property {Record<string, unknown>} model  what config.json said
+ * @property {number[]} eos_tokens  end a text, unless generation_config.json names others
  * @property {{mode: "link" | "copy" | "reference", root: string | null, files: WeightFile[]}}
  *   weights
  * @property {string[]} tokenizer_files
@@ -54,6 +57,8 @@ export const MOST_BYTES = {
   weights: 2 ** 30,
 };
 
+const VERSION = /^[0-9]{1,3}\.[0-9]{1,3}$/;
+const MOST_OPS = 1000; // kinds of them
 const MOST_LAYERS = 1024;
 const MOST_VOCABULARY = 2 ** 24; // tokens; today's models have up to 2 ** 18
 const LONGEST = 2 ** 31 - 1; // tokens of a sequence or of a window
@@ -81,6 +86,10 @@ export function checkManifest(value) {
     dtype === "float32" || dtype === "float16",
     "float32 or float16 in a browser",
   );
+  const least = manifest.onnxruntime;
+  const isVersion = least === undefined || (typeof least === "string" && VERSION.test(least));
+  check("onnxruntime", least, isVersion, "a version such as 1.32");
+  list("ops", manifest.ops, 0, MOST_OPS);
   object("model", manifest.model, "an object");
   integer("vocab_size", manifest.vocab_size, 1, MOST_VOCABULARY);
   integer("longest", manifest.longest, 1, LONGEST);
@@ -125,14 +134,14 @@ export function outerRoot(weights, file) {
 export const weightBytes = ({ weights }) => weights.files.reduce((sum, file) => sum + file.size, 0);
 
 /**
- * Return the tokens that end a text: those of `generation_config.json`, else the model's, if any.
+ * Return the tokens that end a text: those of `generation_config.json`, else the manifest's.
  * @param {any} config  of generation_config.json, {} where there is none
  * @param {Manifest} manifest
  */
-export function stopTokens(config, { model, vocab_size: vocab }) {
+export function stopTokens(config, { eos_tokens, vocab_size: vocab }) {
   const where =
     config?.eos_token_id == null
-      ? `${MANIFEST}: model.eos_token_id`
+      ? `${MANIFEST}: eos_tokens`
       : `${GENERATION_CONFIG}: eos_token_id`;
   expect(
     GENERATION_CONFIG,
@@ -140,7 +149,7 @@ export function stopTokens(config, { model, vocab_size: vocab }) {
     typeof config === "object" && config !== null && !Array.isArray(config),
     "an object",
   );
-  const value = config.eos_token_id ?? model.eos_token_id ?? [];
+  const value = config.eos_token_id ?? eos_tokens ?? [];
   const tokens = Array.isArray(value) ? value : [value];
   expect(where, value, tokens.length <= MOST_STOPS, `at most ${MOST_STOPS} token ids`);
   for (const token of tokens) {

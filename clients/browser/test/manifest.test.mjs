@@ -39,8 +39,9 @@ test("a manifest that fits is taken as it is", () => {
 test("format 1 is read as format 2, where the model's sizes count for nothing", () => {
   assert.equal("sink_tokens" in manifestOfFormat1().cache[0], false);
   const found = checkManifest(manifestOfFormat1());
-  const { vocab_size, longest, cache } = manifestOf();
-  assert.deepEqual([found.vocab_size, found.longest, found.cache], [vocab_size, longest, cache]);
+  const { vocab_size, longest, eos_tokens, cache } = manifestOf();
+  const sizes = [found.vocab_size, found.longest, found.eos_tokens, found.cache];
+  assert.deepEqual(sizes, [vocab_size, longest, eos_tokens, cache]);
   const model = { vocab_size: 2 ** 53, max_position_embeddings: "many" };
   assert.equal(checkManifest(manifestOf({ model })).vocab_size, vocab_size);
 });
@@ -74,6 +75,10 @@ const REFUSED = [
   [{ ...manifestOfFormat1(), cache: [null] }, /cache\[0\]: found nothing, expected an object/],
   [{ ...manifestOfFormat1(), cache: 7 }, /cache: found 7, expected a list/],
   [{ ...manifestOfFormat1(), format_version: 2 }, /vocab_size: found nothing, expected/],
+  [manifestOf({ onnxruntime: 1.32 }), /onnxruntime: found 1.32, expected a version such as 1.32/],
+  [manifestOf({ onnxruntime: "1.32.0" }), /onnxruntime: found 1.32.0, expected a version/],
+  [manifestOf({ onnxruntime: null }), /onnxruntime: found nothing, expected a version/],
+  [manifestOf({ ops: {} }), /ops: found an object, expected a list/],
   [manifestOf({ target: "cuda" }), /target: found cuda, expected portable or ort/],
   [manifestOf({ target: "\u001b[2J\n" }), /target: found \\u001b\[2J\\u000a, expected/],
   [
@@ -204,12 +209,12 @@ test("a mutated manifest is taken, or refused with our error", () => {
   assert.ok(refused > 500 && refused < 3000, `${refused} were refused`);
 });
 
-test("stop tokens are those of the generation config, else the model's, else none", () => {
-  const model = { eos_token_id: 7 };
-  assert.deepEqual(stopTokens({ eos_token_id: [1, 2] }, manifestOf({ model })), [1, 2]);
-  assert.deepEqual(stopTokens({ eos_token_id: 0 }, manifestOf({ model })), [0]);
-  assert.deepEqual(stopTokens({ eos_token_id: null }, manifestOf({ model })), [7]);
-  assert.deepEqual(stopTokens({}, manifestOf({ model })), [7]);
+test("stop tokens are those of the generation config, else the manifest's", () => {
+  const named = { eos_tokens: [7] };
+  assert.deepEqual(stopTokens({ eos_token_id: [1, 2] }, manifestOf(named)), [1, 2]);
+  assert.deepEqual(stopTokens({ eos_token_id: 0 }, manifestOf(named)), [0]);
+  assert.deepEqual(stopTokens({ eos_token_id: null }, manifestOf(named)), [7]);
+  assert.deepEqual(stopTokens({}, manifestOf(named)), [7]);
   assert.deepEqual(stopTokens({}, manifestOf()), []);
 });
 
@@ -220,12 +225,12 @@ test("stop tokens that are no token ids are refused, and it is said where they s
       message: /^generation_config.json: eos_token_id: found .*, expected token ids, 0 to 15/,
     };
     assert.throws(() => stopTokens({ eos_token_id: wrong }, manifestOf()), inConfig);
-    const inModel = {
+    const inManifest = {
       name: "ClientError",
-      message: /^manifest.json: model.eos_token_id: found .*, expected token ids/,
+      message: /^manifest.json: eos_tokens: found .*, expected token ids/,
     };
-    const manifest = manifestOf({ model: { eos_token_id: wrong } });
-    assert.throws(() => stopTokens({}, manifest), inModel);
+    const manifest = manifestOf({ eos_tokens: wrong });
+    assert.throws(() => stopTokens({}, manifest), inManifest);
   }
   for (const config of [null, [], 7, "x"])
     assert.throws(() => stopTokens(config, manifestOf()), {

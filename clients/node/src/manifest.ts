@@ -4,6 +4,8 @@ import { Fields } from "./fields.js";
 import { isPlainName } from "./files.js";
 import { upgraded } from "./manifest-format-1.js";
 
+/** What every package ran on before the manifest said it. */
+const FIRST_VERSION = "1.28";
 const MOST_LAYERS = 4096;
 const MOST_SLOTS = 2 ** 31 - 1; // of a window, tokens of a sequence, tokens of a vocabulary
 const MOST_WIDTH = 1 << 16; // of heads and of their elements
@@ -35,11 +37,12 @@ export interface WeightFile {
 /** What this client reads of `manifest.json`; `manifest.schema.json` describes all of it. */
 export interface Manifest {
   target: "portable" | "ort";
+  onnxruntime: string; // the least version that runs the graph, major and minor
   graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
   vocab_size: number;
   longest: number; // most tokens of a sequence
-  model: { eos_token_id: number[] };
+  eos_tokens: number[]; // end a text, unless generation_config.json names others
   cache: CacheLayer[];
   ops: { domain: string; name: string }[];
   weights: { mode: "link" | "copy" | "reference"; root: string | null; files: WeightFile[] };
@@ -56,14 +59,14 @@ export function parseManifest(document: unknown, where: string): Manifest {
   const graph = fields.fileName("graph");
   // ONNX Runtime reads names that end in .ort as another format, which this client does not check.
   check(graph.endsWith(".onnx"), fields.name("graph"), graph, "a name that ends in .onnx");
-  const model = fields.object("model");
   const manifest: Manifest = {
     target,
+    onnxruntime: leastVersion(fields),
     graph,
     kv_dtype: fields.oneOf("kv_dtype", ["float32", "float16", "bfloat16"] as const),
     vocab_size: fields.integer("vocab_size", 1, MOST_SLOTS),
     longest: fields.integer("longest", 1, MOST_SLOTS),
-    model: { eos_token_id: model.tokenIds("eos_token_id") ?? [] },
+    eos_tokens: fields.tokenIds("eos_tokens") ?? [],
     cache: fields.objects("cache", (layer) => cacheLayer(layer, target), 1, MOST_LAYERS),
     ops: fields.objects("ops", (op) => ({ domain: op.text("domain"), name: op.text("name") })),
     weights: parseWeights(fields.object("weights")),
@@ -79,6 +82,14 @@ export function parseManifest(document: unknown, where: string): Manifest {
   const presents = manifest.cache.flatMap((layer) => [layer.present_key, layer.present_value]);
   checkDistinct(fields.name("cache: names"), presents);
   return manifest;
+}
+
+function leastVersion(fields: Fields): string {
+  if (fields.get("onnxruntime") === undefined) return FIRST_VERSION;
+  const version = fields.text("onnxruntime");
+  const isVersion = /^[0-9]{1,3}\.[0-9]{1,3}$/.test(version);
+  check(isVersion, fields.name("onnxruntime"), version, "a version such as 1.32");
+  return version;
 }
 
 function cacheLayer(layer: Fields, target: Manifest["target"]): CacheLayer {
