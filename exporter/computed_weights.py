@@ -57,6 +57,10 @@ class ComputedWeights:
         self._conversions: list[Conversion] = []
         self._values: dict[str, ir.Value] = {}
 
+    def __bool__(self) -> bool:
+        """Say whether there is anything to write."""
+        return bool(self._conversions)
+
     def add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
         """Return an initializer for each tensor; the same ones where they are asked for again."""
         if conversion.tensors[0].name not in self._values:
@@ -107,7 +111,8 @@ class ComputedWeights:
                 progress.advance(written)
         for tensor in planned:
             value = self._values[tensor.name]
-            value.const_value = byte_range(tensor, path.name, offsets[tensor.name], value.dtype)
+            offset = offsets[tensor.name]
+            value.const_value = byte_range(tensor, path.name, offset, value.dtype, value.shape)
 
     def _spans(self, file: int, offsets: dict[str, int]) -> Iterator["_Span"]:
         for entry in self._conversions:

@@ -1,27 +1,29 @@
 """`export`: from a checkpoint to a package folder, whole or not at all."""
 
 import logging
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
-from gptoss_onnx.choices import ExpertForm, KvDtype, ProjectionForm, Provider, Target, WeightMode
-from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
-from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
-from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
+from gptoss_onnx.choices import (
+    ExpertForm,
+    KvDtype,
+    OnnxRuntime,
+    ProjectionForm,
+    Provider,
+    Target,
+    WeightMode,
+)
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
 from gptoss_onnx.exporter.check import check_onnx
+from gptoss_onnx.exporter.describe import Made, describe, rounded_by
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.known_answer import check_known_answer
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
@@ -34,24 +36,13 @@ from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.exporter.weights import (
     attach_weights,
-    describe_computed_weights,
     describe_weights,
     name_weights,
     place_weights,
 )
-from gptoss_onnx.manifest import (
-    NOT_OFFERED,
-    NOT_OFFERED_ON_CUDA,
-    CacheLayer,
-    Manifest,
-    OpUse,
-    RoundedWeights,
-    TensorSpec,
-    Weights,
-)
 from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS, Package
 from gptoss_onnx.progress import LoggedProgress, Progress
-from gptoss_onnx.reference import Checkpoint, Decoder, DecoderConfig, open_checkpoint
+from gptoss_onnx.reference import Checkpoint, Decoder, open_checkpoint
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
 from gptoss_onnx.reference.rounded import apply
 
@@ -71,6 +62,7 @@ def export(
     dense: ProjectionForm = "checkpoint",
     experts: ExpertForm = "checkpoint",
     kv_dtype: KvDtype | None = None,
+    onnxruntime: OnnxRuntime | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Package:
@@ -88,25 +80,29 @@ def export(
         provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
             compute in bfloat16 (lossy), and the experts stay MXFP4.
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
-            where they are; None is `link`, and for target `ort`, which always has a computed
-            weight file, `copy`.
+            where they are, which target `ort` cannot. None is `link`, and for target `ort` on ONNX
+            Runtime 1.28 `copy`: one file of all weights.
         dense: `checkpoint`, or `int8`: the projections of attention and dense feed-forward layers
             and lm_head in 8 bits, in a computed weight file (lossy).
-        experts: `checkpoint`, or with target `ort` `int4`: MXFP4 rounded to 4-bit integers, half
-            the bytes of the 8-bit ones that hold it (lossy).
+        experts: `checkpoint`, or with target `ort` a form of MXFP4 for ONNX Runtime older than
+            1.32: `int8`, 8-bit integers of the same values, or `int4`, 4-bit integers (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
             which takes no other.
+        onnxruntime: the least version of ONNX Runtime that a package of target `ort` is to run on.
+            None is `1.32` for the checkpoint's experts on the CPU, and otherwise `1.28`.
         force: replace an existing package.
         progress: hears of the stages; None writes them to the log.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, has changed meanwhile, or holds weights that
             are not finite.
+        RuntimeUnavailable: ONNX Runtime is installed and multiplies MXFP4 in another order than
+            the checkpoint's.
         PackageError: the output cannot be written; nothing is left behind.
         InputError: an option has no such value, two do not go together, or `target` lacks what the
             checkpoint asks for.
     """
-    options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype)
+    options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype, onnxruntime)
     progress = progress or LoggedProgress(logger)
     output = Path(output).absolute()
     check_output(output, force)
@@ -124,7 +120,10 @@ def export(
         if target == "ort":
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
-        manifest = _describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
+        manifest = describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
+        if options.needs_fp4(opened.config):
+            progress.begin("comparing experts with ONNX Runtime's")
+            check_known_answer(Package(folder, manifest), opened)
         opened.check_unchanged()
         manifest.write(folder)
     for warning in settings.warnings:
@@ -133,18 +132,9 @@ def export(
     return Package(output, manifest)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A graph whose weights lie in the folder, their record, and what was lost on the way."""
-
-    graph: ir.Model
-    weights: Weights
-    lossy: tuple[str, ...]
-
-
 def _make_portable(
     checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
-) -> _Made:
+) -> Made:
     separate = separate_parameters(checkpoint)
     assembled = assembled_parameters(checkpoint, options.weights, separate)
     # Placed first: what may be refused comes before what is slow.
@@ -159,19 +149,20 @@ def _make_portable(
     computed = assemble(graph, checkpoint, assembled, folder, progress) + computed
     attach_weights(graph, checkpoint, placement)
     weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
-    return _Made(graph, weights, _lossy_cache(options.kv_dtype) + rounded)
+    return Made(graph, weights, _lossy_cache(options.kv_dtype) + rounded)
 
 
 def _make_ort(
     checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
-) -> _Made:
+) -> Made:
     graph = _trace(checkpoint, options.kv_dtype, progress)
-    lower_to_ort(graph, checkpoint, folder, options.provider, options.experts, progress)
+    placement = lower_to_ort(graph, checkpoint, folder, options, progress)
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
     rounded = _lossy_weights(checkpoint)
     rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
-    weights = describe_computed_weights(checkpoint, folder, ORT_WEIGHTS, exact=not rounded)
-    return _Made(graph, weights, lossy + rounded)
+    computed = (ORT_WEIGHTS,) if (folder / ORT_WEIGHTS).exists() else ()
+    weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
+    return Made(graph, weights, lossy + rounded)
 
 
 def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
@@ -230,72 +221,5 @@ def _write_golden_if_small(
         return
     progress.begin("computing golden vectors with the reference")
     # with the weights that every client of this package multiplies
-    model = apply(Decoder.from_checkpoint(checkpoint), folder, _rounded(options))
+    model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded_by(options))
     write_golden(model, folder, checkpoint.path_of(TOKENIZER))
-
-
-def _describe(
-    config: DecoderConfig,
-    settings: Mapping[str, Any],
-    proto: onnx.ModelProto,
-    made: _Made,
-    options: ExportOptions,
-    tokenizer_files: tuple[str, ...],
-) -> Manifest:
-    versions = {entry.domain: entry.version for entry in proto.opset_import}
-    ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
-    return Manifest(
-        exporter=f"{proto.producer_name} {proto.producer_version}",
-        target=options.target,
-        model=dict(settings),
-        vocab_size=config.vocab_size,
-        longest=config.longest,
-        graph=GRAPH_FILE,
-        opset=OPSET_VERSION,
-        inputs=tuple(_spec(value) for value in proto.graph.input),
-        outputs=tuple(_spec(value) for value in proto.graph.output),
-        kv_dtype=options.kv_dtype,
-        cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
-        ops=tuple(
-            OpUse(domain, name, versions[domain], count)
-            for (domain, name), count in sorted(ops.items())
-        ),
-        weights=made.weights,
-        rounded=_rounded(options),
-        tokenizer_files=tokenizer_files,
-        lossy=made.lossy,
-        unsupported=NOT_OFFERED[options.target]
-        if options.provider == "cpu"
-        else NOT_OFFERED_ON_CUDA,
-    )
-
-
-def _rounded(options: ExportOptions) -> tuple[RoundedWeights, ...]:
-    dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
-    experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
-    return ((dense,) if options.dense == "int8" else ()) + (
-        (experts,) if options.experts == "int4" else ()
-    )
-
-
-def _cache_layer(config: DecoderConfig, layer: int) -> CacheLayer:
-    past, present = f"past_key_values.{layer}", f"present.{layer}"
-    part = config.layers[layer].attention
-    return CacheLayer(
-        window=part.window,
-        sink_tokens=part.sink_tokens,
-        kv_heads=part.kv_heads,
-        head_dim=part.head_dim,
-        past_key=f"{past}.key",
-        past_value=f"{past}.value",
-        present_key=f"{present}.key",
-        present_value=f"{present}.value",
-    )
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dtype = ir.DataType(tensor.elem_type).name.lower()
-    names = {"float": "float32"}
-    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
-    return TensorSpec(value.name, names.get(dtype, dtype), shape)

@@ -25,6 +25,7 @@ def byte_range(
     location: str,
     offset: int,
     element: ir.DataType | None = None,
+    shape: ir.Shape | None = None,
 ) -> ir.ExternalTensor:
     """Return a graph's name for a tensor that lies `offset` bytes into a file.
 
@@ -33,9 +34,10 @@ def byte_range(
         location: of the file, relative to the graph's folder.
         offset: in bytes.
         element: what the graph reads the bytes as; None is the tensor's own dtype.
+        shape: of as many elements; None is the tensor's own.
     """
     element = element or ELEMENT_TYPES[tensor.dtype]
-    shape = ir.Shape(tensor.shape)
+    shape = ir.Shape(tensor.shape) if shape is None else shape
     return ir.ExternalTensor(
         location, offset, tensor.nbytes, element, shape=shape, name=tensor.name, base_dir=""
     )

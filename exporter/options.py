@@ -7,6 +7,7 @@ from typing import Self
 from gptoss_onnx.choices import (
     ExpertForm,
     KvDtype,
+    OnnxRuntime,
     ProjectionForm,
     Provider,
     Target,
@@ -17,6 +18,7 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.ort.refused import not_lowered
 from gptoss_onnx.exporter.separate_experts import separate_parameters
 from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.reference.config import DecoderConfig
 
 MXFP4 = "hf-mxfp4"
 # What attention and experts read in bfloat16 on CUDA.
@@ -33,6 +35,7 @@ class ExportOptions:
     dense: ProjectionForm
     experts: ExpertForm
     kv_dtype: KvDtype
+    onnxruntime: OnnxRuntime
 
     @classmethod
     def choose(
@@ -43,14 +46,18 @@ class ExportOptions:
         dense: ProjectionForm,
         experts: ExpertForm,
         kv_dtype: KvDtype | None,
+        onnxruntime: OnnxRuntime | None,
     ) -> Self:
         """Return the options, with what None stands for put in its place.
 
         Raises InputError for a value that is not offered, and for values that do not go together.
         """
-        weights = weights or ("copy" if target == "ort" else "link")
+        newest = target == "ort" and provider == "cpu" and experts == "checkpoint"
+        onnxruntime = onnxruntime or ("1.32" if newest else "1.28")
+        in_own_file = target == "ort" and (onnxruntime == "1.28" or experts != "checkpoint")
+        weights = weights or ("copy" if in_own_file else "link")
         kv_dtype = kv_dtype or ("bfloat16" if provider == "cuda" else "float32")
-        options = cls(target, provider, weights, dense, experts, kv_dtype)
+        options = cls(target, provider, weights, dense, experts, kv_dtype, onnxruntime)
         options.check()
         return options
 
@@ -64,9 +71,15 @@ class ExportOptions:
         check_choice("dense", self.dense, ProjectionForm)
         check_choice("experts", self.experts, ExpertForm)
         check_choice("kv_dtype", self.kv_dtype, KvDtype)
+        check_choice("onnxruntime", self.onnxruntime, OnnxRuntime)
         refused = self._not_with_ort() if self.target == "ort" else self._not_with_portable()
         for message in refused:
             raise InputError(message)
+
+    def needs_fp4(self, config: DecoderConfig) -> bool:
+        """Say whether ONNX Runtime's own op multiplies the checkpoint's MXFP4 on the CPU."""
+        on_cpu = self.target == "ort" and self.provider == "cpu"
+        return on_cpu and self.experts == "checkpoint" and config.layout == MXFP4
 
     def check_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Raise InputError for a checkpoint that the ops of these options cannot compute."""
@@ -90,12 +103,32 @@ class ExportOptions:
                 f"--provider {self.provider}: found with --target portable, which runs on every "
                 "provider: leave --provider out"
             )
+        if self.onnxruntime != "1.28":
+            yield (
+                f"--onnxruntime {self.onnxruntime}: found with --target portable, which runs on "
+                "1.28 and later: leave --onnxruntime out"
+            )
 
     def _not_with_ort(self) -> Iterator[str]:
-        if self.weights != "copy":
+        if self.weights == "reference":
             yield (
-                f"--weights {self.weights}: found with --target ort, whose weights are always a "
-                "file of the package's own: leave --weights out"
+                "--weights reference: found with --target ort, which writes weights into the "
+                "package: leave --weights out"
+            )
+        if self.weights == "link" and self.experts != "checkpoint":
+            yield (
+                f"--weights link: found with --experts {self.experts}, which leaves nothing of the "
+                "checkpoint's files that is worth a link: leave --weights out"
+            )
+        if self.weights == "link" and self.provider == "cuda":
+            yield (
+                "--weights link: found with --provider cuda, which needs the experts in another "
+                "order: leave --weights out"
+            )
+        if self.provider == "cuda" and self.onnxruntime != "1.28":
+            yield (
+                f"--onnxruntime {self.onnxruntime}: found with --provider cuda, expected 1.28 (no "
+                "later one is needed): leave --onnxruntime out"
             )
         if self.dense != "checkpoint":
             yield (
@@ -125,8 +158,8 @@ class ExportOptions:
         views = all(entry.view or entry.name in apart for entry in checkpoint.parameters.values())
         if self.weights == "reference" and not views:
             yield (
-                "--weights reference: found FP8, or experts of another kind, which the package holds "
-                "in another form, and ONNX Runtime looks for all weights below the "
+                "--weights reference: found FP8, or experts of another kind, which the package "
+                "holds in another form, and ONNX Runtime looks for all weights below the "
                 "checkpoint's folder: choose --weights link or copy"
             )
         if self.target == "ort":
@@ -136,10 +169,16 @@ class ExportOptions:
                 "--provider cuda: found no MXFP4 experts, expected them (the only ones that this "
                 "export has for CUDA): export with --provider cpu"
             )
-        if self.experts == "int4" and not is_mxfp4:
+        if self.experts != "checkpoint" and not is_mxfp4:
             yield (
-                "--experts int4: found no MXFP4 experts, expected them (what its rounding is made "
+                f"--experts {self.experts}: found no MXFP4 experts, expected them (what it is made "
                 "for): leave --experts out"
+            )
+        if self.needs_fp4(config) and self.onnxruntime == "1.28":
+            yield (
+                "--onnxruntime 1.28: found MXFP4 experts, which ONNX Runtime runs on the CPU from "
+                "1.32 on: add --experts int8, which holds the same values, or leave --onnxruntime "
+                "out"
             )
         for name, tensor in checkpoint.tensors.items() if self.provider == "cuda" else ():
             if name.endswith(IN_BFLOAT16) and tensor.dtype != "BF16":

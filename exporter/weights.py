@@ -95,19 +95,21 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
             continue
         view = checkpoint.named[name].view
         assert view is not None, f"{name} is no view"
-        value.const_value = byte_range(view, placement.locations[view.file], view.offset)
+        location = placement.locations[view.file]
+        value.const_value = byte_range(view, location, view.offset, value.dtype, value.shape)
 
 
 def describe_weights(
     checkpoint: Checkpoint,
-    placement: Placement,
+    placement: Placement | None,
     folder: Path,
     computed: tuple[str, ...],
     exact: bool,
 ) -> Weights:
-    """Return the manifest's record of the weights, as they lie now: the placed files, then the
-    `computed` ones; `exact` if nothing in these was rounded.
+    """Return the manifest's record of the weights, as they lie now: the placed files, if any, then
+    the `computed` ones; `exact` if nothing in these was rounded.
     """
+    placement = placement or Placement("copy", None, {})
     root = placement.root or folder
     placed = sorted(placement.locations.items(), key=lambda item: item[1])
     files = [
@@ -121,18 +123,6 @@ def describe_weights(
         layout=checkpoint.config.layout,
         bit_identical=exact,
         files=tuple(files),
-    )
-
-
-def describe_computed_weights(
-    checkpoint: Checkpoint, folder: Path, computed: str, exact: bool
-) -> Weights:
-    """Return the manifest's record of weights that all lie in one computed file, `exact` where none
-    was rounded.
-    """
-    file = _describe_file(folder, computed, "export", None)
-    return Weights(
-        mode="copy", root=None, layout=checkpoint.config.layout, bit_identical=exact, files=(file,)
     )
 
 

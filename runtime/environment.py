@@ -1,6 +1,7 @@
 """What this machine offers: ONNX Runtime, whole and alone, and the execution provider asked for."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module, metadata
@@ -10,6 +11,7 @@ import numpy as np
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.extras import install_command
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import shown
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
@@ -49,6 +51,23 @@ def load_onnxruntime() -> ModuleType:
         raise RuntimeUnavailable(
             f"ONNX Runtime: {found}; {install_command('cpu')}  (or [gpu])"
         ) from error
+
+
+def check_version(onnxruntime: ModuleType, package: Package) -> None:
+    """Raise RuntimeUnavailable for an ONNX Runtime that is too old for a package."""
+    least, found = package.manifest.onnxruntime, str(onnxruntime.__version__)
+    if _numbers(found) < _numbers(least):
+        older = "--experts int8" if package.manifest.has_op("QMoE") else "--onnxruntime 1.28"
+        raise RuntimeUnavailable(
+            f"{package.folder}: this package needs ONNX Runtime {least}, found {found}: "
+            f'pip install --upgrade "onnxruntime>={least}", or export it with --target ort {older}'
+        )
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    """Return major and minor of a version, compared as numbers: 1.9 is older than 1.28."""
+    major, minor = (*re.findall(r"[0-9]+", version), "0", "0")[:2]
+    return int(major), int(minor)
 
 
 def execution_providers(onnxruntime: ModuleType, provider: str) -> list[tuple[str, dict[str, str]]]:

@@ -75,7 +75,11 @@ def _contrib(manifest: Manifest, kernels: str, activations: str, provider: str) 
         (
             "activations",
             activations,
-            ("exact", "int8") if on_cpu else ("exact",),
+            tuple(
+                name
+                for name in get_args(Activations)
+                if f"activations {name}" not in manifest.unsupported
+            ),
             "--target portable",
         ),
     ):

@@ -7,25 +7,26 @@ Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 class ModelField:
     """Of ModelProto."""
 
-    GRAPH, TRAINING_INFO, FUNCTIONS = 7, 20, 25
+    IR_VERSION, GRAPH, OPSET_IMPORT, TRAINING_INFO, FUNCTIONS = 1, 7, 8, 20, 25
 
 
 class GraphField:
     """Of GraphProto."""
 
-    NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
+    NODE, NAME, INITIALIZER, INPUT, OUTPUT, SPARSE_INITIALIZER = 1, 2, 5, 11, 12, 15
 
 
 class NodeField:
     """Of NodeProto."""
 
-    INPUT, OUTPUT, OP_TYPE, ATTRIBUTE, DOMAIN = 1, 2, 4, 5, 7
+    INPUT, OUTPUT, NAME, OP_TYPE, ATTRIBUTE, DOMAIN = 1, 2, 3, 4, 5, 7
 
 
 class AttributeField:
     """Of AttributeProto."""
 
-    NAME, INTEGER, TENSOR, GRAPH, TENSORS, GRAPHS, SPARSE, SPARSES = 1, 3, 5, 6, 10, 11, 22, 23
+    NAME, INTEGER, TEXT, TENSOR, GRAPH, TENSORS, GRAPHS = 1, 3, 4, 5, 6, 10, 11
+    SPARSE, SPARSES = 22, 23
 
 
 class TensorField:

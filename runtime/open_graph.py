@@ -15,9 +15,11 @@ from gptoss_onnx.runtime.binding import Binding
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.environment import (
     check_active_provider,
+    check_version,
     execution_providers,
     load_onnxruntime,
 )
+from gptoss_onnx.runtime.expert_check import check_experts
 from gptoss_onnx.runtime.graph import check_interface, load_graph
 from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.kv_cache import KVCache
@@ -58,6 +60,8 @@ class OpenGraph(Closing):
     ) -> Self:
         """Load a package's graph; raises PackageError and RuntimeUnavailable as `Session.open`."""
         onnxruntime = load_onnxruntime()
+        check_version(onnxruntime, package)
+        check_experts(onnxruntime, package)
         providers = execution_providers(onnxruntime, provider)
         entries = package.manifest.weights.files
         weights = WeightWatch(package.weight_path(entry) for entry in entries)

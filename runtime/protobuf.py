@@ -1,4 +1,4 @@
-"""Protocol buffers as they lie in a file, read field by field and with limits.
+"""Protocol buffers as they lie in a file, read field by field and with limits; and fields written.
 
 A message is a sequence of fields, each with a number and a value:
 https://protobuf.dev/programming-guides/encoding. What this reader refuses is stricter than the
@@ -99,6 +99,26 @@ def packed(values: memoryview) -> list[int]:
         number, place = _varint(values, place)
         numbers.append(number)
     return numbers
+
+
+def number_field(number: int, value: int) -> bytes:
+    """Return an encoded field that is an unsigned number."""
+    return _encoded(number << 3 | _VARINT) + _encoded(value)
+
+
+def bytes_field(number: int, content: bytes | memoryview) -> bytes:
+    """Return an encoded field of bytes, a text or a message."""
+    return _encoded(number << 3 | _BYTES) + _encoded(len(content)) + bytes(content)
+
+
+def _encoded(number: int) -> bytes:
+    """Return a number, seven bits a byte from the lowest on."""
+    pieces = bytearray()
+    while number > 0x7F:
+        pieces.append(number & 0x7F | 0x80)
+        number >>= 7
+    pieces.append(number)
+    return bytes(pieces)
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:

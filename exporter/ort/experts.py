@@ -1,8 +1,9 @@
 """Graph pass of the ort target: experts become QMoE on 8-bit or 4-bit integers or MXFP4, or MoE on
 float32.
 
-Matches every MoEDispatchMXFP4, whose weights 8-bit integers in blocks of 32 hold exactly and QMoE
-on CUDA takes as they are, in another order, and every MoEDispatch, whose weights are widened to
+Matches every MoEDispatchMXFP4. QMoE of ONNX Runtime 1.32 multiplies its weights on the CPU as they
+lie in the checkpoint, and on CUDA in another order; for older versions 8-bit integers in blocks of
+32 hold them exactly. Matches every MoEDispatch too, whose weights are widened to
 float32 and put in the one order that MoE knows on the CPU: (E, out, in), gate and up interleaved.
 Both ops of ONNX Runtime choose the experts themselves and give ties to the higher index; ours go to
 the lower. So the graph chooses first, by TopK, and hands them logits that are −∞ but for the
@@ -17,32 +18,33 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.exporter.nodes import CONTRIB, constant, make_node, replace
+from gptoss_onnx.exporter.options import ExportOptions
+from gptoss_onnx.exporter.ort.refused import ACTIVATIONS
 from gptoss_onnx.exporter.ort.weights import OrtWeights
 
 OPS = ("MoEDispatch", "MoEDispatchMXFP4")
-# What MoE on the CPU calls the activations that it has: its gelu is the approximation with tanh.
-ACTIVATIONS = {"swiglu": "swiglu", "silu": "silu", "relu": "relu", "gelu_tanh": "gelu"}
+FP4 = {"expert_weight_bits": 4, "quant_type": "fp4", "block_size": BLOCK}
 _OMITTED_BEFORE_GLOBAL_SCALES = 7  # fc3 with scales and bias, three zero points, router_weights
 
 
-def lower_experts(
-    model: ir.Model, weights: OrtWeights, provider: Provider, experts: ExpertForm
-) -> None:
+def lower_experts(model: ir.Model, weights: OrtWeights, options: ExportOptions) -> None:
     """Replace every mixture of experts of `model` in place; the weights are added to `weights`."""
     for node in [node for node in model.graph if node.domain == DOMAIN and node.op_type in OPS]:
         chosen = _choose(model.graph, node)
-        if provider == "cuda":
+        if options.provider == "cuda":
             chosen += _shift(model.graph, node, chosen[-1])
         if node.op_type == "MoEDispatch":
             lowered = _moe(model.graph, node, chosen[-1], weights)
-        elif provider == "cuda":
-            lowered = _qmoe_mxfp4(model.graph, node, chosen[-1], weights)
+        elif options.provider == "cuda":
+            lowered = _qmoe_by_column(model.graph, node, chosen[-1], weights)
+        elif options.experts == "checkpoint":
+            lowered = _qmoe_as_stored(node, chosen[-1])
         else:
-            lowered = _qmoe(model.graph, node, chosen[-1], weights, 4 if experts == "int4" else 8)
+            bits: Literal[4, 8] = 4 if options.experts == "int4" else 8
+            lowered = _qmoe(model.graph, node, chosen[-1], weights, bits)
         shared = _share(model.graph, node, chosen[0], lowered[-1]) if _is_over_all(node) else []
         replace(model.graph, node, [*chosen, *lowered, *shared])
 
@@ -85,29 +87,51 @@ def _qmoe(
     return [make_node(old, "QMoE", operands, attributes, domain=CONTRIB)]
 
 
-def _qmoe_mxfp4(
+def _qmoe_as_stored(old: ir.Node, routed: ir.Node) -> list[ir.Node]:
+    """Return QMoE on the checkpoint's own bytes: uint8 (E, rows, columns/2), two columns a byte.
+
+    `weights_prepacked` 1 says so to ONNX Runtime on the CPU. Its documents do not: that is why
+    `runtime.expert_check` compares results.
+    """
+    hidden, _, gate_up_blocks, gate_up_scales, gate_up_bias, down_blocks, down_scales, down_bias = (
+        old.inputs
+    )
+    for blocks in (gate_up_blocks, down_blocks):
+        assert blocks is not None
+        assert blocks.shape is not None
+        experts, rows, count, width = blocks.shape.numpy()
+        blocks.shape = ir.Shape((experts, rows, count * width))
+    _name_scales(gate_up_scales, down_scales)
+    operands = [hidden, routed.outputs[0], gate_up_blocks, gate_up_scales, gate_up_bias]
+    operands += [down_blocks, down_scales, down_bias]
+    attributes = _attributes(old) | FP4 | {"weights_prepacked": 1}
+    return [make_node(old, "QMoE", operands, attributes, domain=CONTRIB)]
+
+
+def _name_scales(*scales: ir.Value | None) -> None:
+    """Give the checkpoint's scales, which are bytes, their proper element type."""
+    for value in scales:
+        assert value is not None
+        value.type = ir.TensorType(ir.DataType.FLOAT8E8M0)
+
+
+def _qmoe_by_column(
     graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights
 ) -> list[ir.Node]:
+    """Return QMoE as CUDA takes it."""
     hidden, _, gate_up_blocks, gate_up_scales, gate_up_bias, down_blocks, down_scales, down_bias = (
         old.inputs
     )
     gate_up, down = (
         weights.mxfp4_by_column(graph, _name(value)) for value in (gate_up_blocks, down_blocks)
     )
-    for scales in (gate_up_scales, down_scales):  # the checkpoint's bytes, under their proper name
-        assert scales is not None
-        scales.type = ir.TensorType(ir.DataType.FLOAT8E8M0)
+    _name_scales(gate_up_scales, down_scales)
     assert gate_up.shape is not None
     ones = constant(graph, "experts.global_scale", np.ones(gate_up.shape.numpy()[0], np.float32))
     operands = [hidden, routed.outputs[0], gate_up, gate_up_scales, gate_up_bias]
     operands += [down, down_scales, down_bias]
     operands += [*[None] * _OMITTED_BEFORE_GLOBAL_SCALES, ones, ones]
-    attributes = _attributes(old) | {
-        "expert_weight_bits": 4,
-        "quant_type": "fp4",
-        "block_size": BLOCK,
-    }
-    return [make_node(old, "QMoE", operands, attributes, domain=CONTRIB)]
+    return [make_node(old, "QMoE", operands, _attributes(old) | FP4, domain=CONTRIB)]
 
 
 def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) -> list[ir.Node]:

@@ -2,24 +2,26 @@
 ONNX Runtime has.
 
 Interface, attention, experts and projections are a pass each, in a file of this folder, and
-bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, keeps the
-checkpoint's tensors byte for byte. All weights go into one computed file: the experts of the
-checkpoint's files would be dead weight in it.
+bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, and experts that
+ONNX Runtime multiplies as MXFP4, keeps the checkpoint's tensors byte for byte. All others go into
+one computed file. With `--weights link` those kept are byte ranges of the checkpoint's files,
+otherwise they are in that file too.
 """
 
 from pathlib import Path
 
 import onnx_ir as ir
 
-from gptoss_onnx.choices import ExpertForm, Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.nodes import CONTRIB
+from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.attention import lower_attention
 from gptoss_onnx.exporter.ort.bfloat16 import lower_to_bfloat16
 from gptoss_onnx.exporter.ort.experts import lower_experts
 from gptoss_onnx.exporter.ort.interface import drop_unused_inputs, lower_interface
 from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.exporter.ort.weights import OrtWeights
+from gptoss_onnx.exporter.weights import Placement, attach_weights, place_weights
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
@@ -32,41 +34,51 @@ def lower_to_ort(
     model: ir.Model,
     checkpoint: Checkpoint,
     folder: Path,
-    provider: Provider,
-    experts: ExpertForm,
+    options: ExportOptions,
     progress: Progress,
-) -> None:
+) -> Placement | None:
     """Rewrite `model` in place and write its weights into `folder`.
+
+    Returns where the checkpoint's own files lie, None if the graph reads nothing of them.
 
     Args:
         model: the traced graph, with caches in float32 or float16 for `cpu` and in bfloat16 for
             `cuda`.
         checkpoint: where the weights are read.
         folder: the package.
-        provider: what the graph is to run on.
-        experts: `checkpoint`, in a form that loses nothing, or `int4`, which only `cpu` takes.
+        options: of the export; those of the weights, of the provider and of the experts count here.
         progress: hears how many bytes of weights are written.
 
     Raises:
-        PackageError: there is no room for the weights.
+        PackageError: there is no room for the weights, or the file system refuses hard links.
         CheckpointError: a file of the checkpoint has become shorter.
     """
     graph = model.graph
     weights = OrtWeights(checkpoint)
     lengths = lower_interface(model)
     lower_attention(model, lengths)
-    lower_experts(model, weights, provider, experts)
+    lower_experts(model, weights, options)
     lower_linear(model, weights)
     drop_unused_inputs(model)
-    if provider == "cuda":
+    if options.provider == "cuda":
         lower_to_bfloat16(model)
+    if any(value.dtype == ir.DataType.FLOAT8E8M0 for value in graph.initializers.values()):
         model.ir_version = max(model.ir_version, E8M0_IR_VERSION)
     left = sorted({node.op_type for node in graph if node.domain == DOMAIN})
     assert not left, f"not lowered: {left}"
-    for name, value in graph.initializers.items():
-        if name in checkpoint.named:
-            weights.as_stored(name, value)
     model.functions.clear()
     graph.opset_imports.pop(DOMAIN)
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
+    kept = {name for name in graph.initializers if name in checkpoint.named}
+    linked = {name for name in kept if checkpoint.named[name].view is not None}
+    linked &= kept if options.weights == "link" else set()
+    for name in sorted(kept - linked):
+        weights.as_stored(name, graph.initializers[name])
+    placement = None
+    if linked:
+        others = frozenset(checkpoint.named.keys() - linked)
+        placement = place_weights(checkpoint, folder, options.weights, others, progress)
     weights.write(folder / ORT_WEIGHTS, progress)
+    if placement is not None:
+        attach_weights(model, checkpoint, placement)
+    return placement

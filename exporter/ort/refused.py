@@ -4,9 +4,10 @@ written.
 
 from collections.abc import Iterator
 
-from gptoss_onnx.exporter.ort.experts import ACTIVATIONS
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 
+# What MoE on the CPU calls the activations that it has: its gelu is the approximation with tanh.
+ACTIVATIONS = {"swiglu": "swiglu", "silu": "silu", "relu": "relu", "gelu_tanh": "gelu"}
 HEAD_DIM_MULTIPLE = 8  # GroupQueryAttention takes no other
 
 

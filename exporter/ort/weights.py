@@ -133,13 +133,15 @@ class OrtWeights:
         return self._add(graph, Conversion((planned,), count * blocks, rows * width, convert))[0]
 
     def write(self, path: Path, progress: Progress) -> None:
-        """Write the file, and make every initializer a byte range of it; `progress` hears of the
-        bytes.
+        """Write the file, if it has any weights, and make every initializer a byte range of it;
+        `progress` hears of the bytes.
 
         Raises:
             PackageError: there is no room for it.
             CheckpointError: a file of the checkpoint has changed.
         """
+        if not self._computed:
+            return
         self._computed.write(
             path,
             what="the weights of target ort",

@@ -152,11 +152,13 @@ class Manifest:
     """The whole document; see `manifest.schema.json`.
 
     `model` is what config.json said, for people to read: no program takes a size from it.
-    `longest` is how many positions a sequence may have.
+    `longest` is how many positions a sequence may have. `onnxruntime` is the least version of ONNX
+    Runtime that runs the graph, as `major.minor`.
     """
 
     exporter: str
     target: Target
+    onnxruntime: str
     model: Mapping[str, Any]
     vocab_size: int
     longest: int

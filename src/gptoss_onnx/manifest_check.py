@@ -6,6 +6,7 @@ so both are bounded here, once, before anything is opened or allocated. All func
 ValueError.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ _SIZE_LIMIT = 1 << 50  # bytes of a file: a petabyte
 _LAYERS_LIMIT = 10_000
 _NAME_LIMIT = 1000  # letters
 _DIMENSIONS_LIMIT = 8
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 _SHA256_DIGITS = frozenset("0123456789abcdef")
 
 
@@ -35,6 +37,8 @@ def check_manifest(manifest: "Manifest") -> None:
     for index, name in enumerate(manifest.tokenizer_files):
         _expect(f"tokenizer_files[{index}]", name, is_plain_name(name), "a plain file name")
     _check_name("exporter", manifest.exporter)
+    least = manifest.onnxruntime
+    _expect("onnxruntime", least, _VERSION.fullmatch(least) is not None, "a version such as 1.32")
     _range("opset", manifest.opset, 1)
     for index, use in enumerate(manifest.ops):
         _check_name(f"ops[{index}].domain", use.domain)

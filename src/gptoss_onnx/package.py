@@ -23,6 +23,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_CONFIG = "generation_config.json"
 GENAI_CONFIG = "genai_config.json"
+EXPERT_CHECK_FILE = "expert_check.json"  # what one node on MXFP4 gives, in target ort
 GOLDEN_FILE = "golden/golden.json"
 PARITY_FILE = "parity.json"
 

@@ -35,12 +35,13 @@ def read(document: dict[str, Any], folder: Path) -> Manifest:
 def test_what_format_1_says_is_kept_and_what_it_lacks_is_found(tmp_path: Path) -> None:
     manifest = read(OLD, tmp_path)
     assert (manifest.vocab_size, manifest.longest) == (320, 160)
+    assert manifest.onnxruntime == "1.28"
     assert [layer.sink_tokens for layer in manifest.cache] == [0, 0]
     assert manifest.rounded == (INT8,)
     found = json.loads(json.dumps(asdict(manifest)))
     for layer in found["cache"]:
         del layer["sink_tokens"]
-    for key in ("vocab_size", "longest", "rounded"):
+    for key in ("vocab_size", "longest", "rounded", "onnxruntime"):
         del found[key]
     assert {"format": "gptoss-onnx", "format_version": 1, **found} == OLD
 

@@ -248,24 +248,38 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "provider": ("cpu", "cuda"),
     "weights": (None, "link", "copy", "reference"),
     "dense": ("checkpoint", "int8"),
-    "experts": ("checkpoint", "int4"),
+    "experts": ("checkpoint", "int8", "int4"),
     "kv_dtype": (None, "float32", "float16", "bfloat16"),
+    "onnxruntime": (None, "1.28", "1.32"),
 }
 
 
 def _said_to_go_together(
-    target: str, provider: str, weights: str, dense: str, experts: str, kv_dtype: str
+    target: str,
+    provider: str,
+    weights: str,
+    dense: str,
+    experts: str,
+    kv_dtype: str,
+    onnxruntime: str,
 ) -> bool:
     """What the help of `export` says, in the order of its lines."""
     if target == "portable":
-        return (provider, experts) == ("cpu", "checkpoint") and (
-            dense == "checkpoint" or weights in (None, "link", "copy")
+        return (
+            (provider, experts) == ("cpu", "checkpoint")
+            and (dense == "checkpoint" or weights in (None, "link", "copy"))
+            and onnxruntime in (None, "1.28")
         )
-    if weights not in (None, "copy") or dense != "checkpoint":
+    may_link = provider == "cpu" and experts == "checkpoint"
+    if weights not in ((None, "link", "copy") if may_link else (None, "copy")):
+        return False
+    if dense != "checkpoint":
         return False
     if provider == "cpu":
         return kv_dtype in (None, "float32", "float16")
-    return experts == "checkpoint" and kv_dtype in (None, "bfloat16")
+    return (
+        experts == "checkpoint" and kv_dtype in (None, "bfloat16") and onnxruntime in (None, "1.28")
+    )
 
 
 def test_the_help_says_which_options_go_together() -> None:

@@ -20,6 +20,7 @@ from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.manifest import NOT_OFFERED
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
+from gptoss_onnx.runtime import Session
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -65,10 +66,21 @@ def test_attention_keeps_windows_sinks_and_scale(graph: onnx.GraphProto) -> None
         assert list(node.output[1:]) == [f"present.{layer}.key", f"present.{layer}.value"]
 
 
-def test_experts_are_blocks_of_32_with_gpt_oss_swiglu(graph: onnx.GraphProto) -> None:
+@pytest.fixture(scope="module")
+def int8_graph(ort_int8_package: Package) -> onnx.GraphProto:
+    return onnx.load(ort_int8_package.folder / "model.onnx", load_external_data=False).graph
+
+
+@pytest.mark.parametrize(("fixture", "bits"), [("graph", 4), ("int8_graph", 8)])
+def test_experts_are_blocks_of_32_with_gpt_oss_swiglu(
+    request: pytest.FixtureRequest, fixture: str, bits: int
+) -> None:
+    graph: onnx.GraphProto = request.getfixturevalue(fixture)
     for node in (node for node in graph.node if node.op_type == "QMoE"):
         found = attributes(node)
-        assert (found["expert_weight_bits"], found["block_size"], found["k"]) == (8, 32, 4)
+        assert (found["expert_weight_bits"], found["block_size"], found["k"]) == (bits, 32, 4)
+        assert found.get("weights_prepacked") == (1 if bits == 4 else None)
+        assert found.get("quant_type") == (b"fp4" if bits == 4 else None)
         assert (found["activation_type"], found["swiglu_fusion"]) == (b"swiglu", 1)
         assert found["activation_alpha"] == pytest.approx(1.702) and found["activation_beta"] == 1
         assert found["swiglu_limit"] == 7 and found["normalize_routing_weights"] == 1
@@ -93,21 +105,68 @@ def test_manifest_says_what_was_done(ort_package: Package) -> None:
     assert (manifest.target, manifest.lossy, manifest.unsupported) == (
         "ort",
         (),
-        NOT_OFFERED["ort"],
+        (*NOT_OFFERED["ort"], "activations int8"),
     )
     assert {use.name: use.count for use in manifest.ops} == {"GroupQueryAttention": 6, "QMoE": 6}
     assert {use.domain for use in manifest.ops} == {"com.microsoft"}
+    files = [(file.name, file.origin) for file in manifest.weights.files]
+    assert files == [("model.safetensors", "checkpoint"), (ORT_WEIGHTS, "export")]
+    assert manifest.weights.mode == "link" and manifest.weights.bit_identical
+    assert manifest.onnxruntime == "1.32"
+
+
+def test_manifest_of_8_bit_experts(ort_int8_package: Package) -> None:
+    manifest = ort_int8_package.manifest
+    assert (manifest.lossy, manifest.unsupported) == ((), NOT_OFFERED["ort"])
     (file,) = manifest.weights.files
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     assert manifest.weights.mode == "copy" and manifest.weights.bit_identical
+    assert manifest.onnxruntime == "1.28"
 
 
-def test_weights_are_the_checkpoints_exactly(demo_checkpoint: Path, ort_package: Package) -> None:
+def test_experts_are_the_checkpoints_own_bytes(
+    demo_checkpoint: Path, ort_package: Package, graph: onnx.GraphProto
+) -> None:
+    """Nothing of them is written: they are byte ranges of a hard link to the checkpoint's file."""
+    linked = ort_package.folder / "model.safetensors"
+    assert linked.samefile(demo_checkpoint / "model.safetensors")
+    ours = load_file(ort_package.folder / ORT_WEIGHTS)
+    assert all(name.endswith("_float32") for name in ours)
+    theirs = load_file(linked)
+    experts = [tensor for tensor in graph.initializer if "_blocks" in tensor.name]
+    experts += [tensor for tensor in graph.initializer if "_scales" in tensor.name]
+    assert len(experts) == 4 * 6
+    content = linked.read_bytes()
+    for tensor in experts:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        assert entries["location"] == "model.safetensors"
+        begin, length = int(entries["offset"]), int(entries["length"])
+        assert content[begin : begin + length] == theirs[tensor.name].numpy().tobytes()
+    assert {name.removesuffix("_float32") for name in ours} == {
+        name for name in theirs if re.search(r"(proj|router|lm_head)\.weight$", name)
+    }
+
+
+def test_a_copy_is_one_file(demo_checkpoint: Path, tmp_path: Path) -> None:
+    package = export(demo_checkpoint, tmp_path / "package", target="ort", weights="copy")
+    (file,) = package.manifest.weights.files
+    assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
+    theirs = load_file(demo_checkpoint / "model.safetensors")
+    for name, tensor in load_file(package.folder / ORT_WEIGHTS).items():
+        stored = theirs[name.removesuffix("_float32")]
+        assert torch.equal(tensor, stored.float() if name.endswith("_float32") else stored)
+    with Session.open(package.folder) as session:
+        assert np.isfinite(session.score([1, 2, 3])).all()
+
+
+def test_weights_are_the_checkpoints_exactly(
+    demo_checkpoint: Path, ort_int8_package: Package
+) -> None:
     """Every tensor of the file, turned back into numbers, is the checkpoint's; and none is
     missing.
     """
     ours, theirs = (
-        load_file(ort_package.folder / ORT_WEIGHTS),
+        load_file(ort_int8_package.folder / ORT_WEIGHTS),
         load_file(demo_checkpoint / "model.safetensors"),
     )
     seen = set()
@@ -127,10 +186,12 @@ def test_weights_are_the_checkpoints_exactly(demo_checkpoint: Path, ort_package:
     assert seen == theirs.keys()
 
 
-def test_external_data_covers_the_file(ort_package: Package, graph: onnx.GraphProto) -> None:
-    stored = load_file(ort_package.folder / ORT_WEIGHTS)
-    content = (ort_package.folder / ORT_WEIGHTS).read_bytes()
-    external = [tensor for tensor in graph.initializer if tensor.data_location == EXTERNAL]
+def test_external_data_covers_the_file(
+    ort_int8_package: Package, int8_graph: onnx.GraphProto
+) -> None:
+    stored = load_file(ort_int8_package.folder / ORT_WEIGHTS)
+    content = (ort_int8_package.folder / ORT_WEIGHTS).read_bytes()
+    external = [tensor for tensor in int8_graph.initializer if tensor.data_location == EXTERNAL]
     assert {tensor.name for tensor in external} == stored.keys()
     for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -182,7 +243,6 @@ def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"weights": "link"}, "--weights link"),
         ({"weights": "reference"}, "--weights reference"),
         ({"dense": "int8"}, "--dense int8"),
         ({"kv_dtype": "bfloat16"}, "--kv-dtype bfloat16"),
@@ -192,6 +252,22 @@ def test_options_that_do_not_go_together_are_refused(
     demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], named: str
 ) -> None:
     with pytest.raises(InputError, match=f"^{named}: found with --target ort, [^\n]*$"):
+        export(demo_checkpoint, tmp_path / "package", target="ort", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"experts": "int8", "weights": "link"}, "--weights link: found with --experts int8, "),
+        ({"onnxruntime": "1.28"}, "--onnxruntime 1.28: found MXFP4 experts, "),
+        ({"onnxruntime": "1.31"}, "onnxruntime: found '1.31', expected one of 1.28, 1.32"),
+    ],
+)
+def test_what_an_older_onnxruntime_cannot_is_refused(
+    demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{message}[^\n]*$"):
         export(demo_checkpoint, tmp_path / "package", target="ort", **options)
     assert not list(tmp_path.iterdir())
 

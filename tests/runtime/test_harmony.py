@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
 from gptoss_onnx.runtime import HarmonyDelta, HarmonyMessage, HarmonyParser, Tokenizer
-from support.harmony_tokenizer import SPECIAL, write_harmony_tokenizer
+from support.harmony_tokenizer import SPECIAL, is_text_of, write_harmony_tokenizer
 
 VOCAB = 330
 
@@ -205,23 +205,6 @@ def test_a_control_token_may_break_a_character(tokenizer: Tokenizer) -> None:
     (message,) = parse(tokenizer, [first, begin, second])
     assert message.text == "\ufffd"
     assert is_text_of(message.text, tokenizer.decode(message.tokens))
-
-
-def is_text_of(text: str, decoded: str) -> bool:
-    """Say whether `text` lies within `decoded`, or its pieces in order where a character is broken.
-
-    A control token may stand between the bytes of one character. The parser reads
-    two broken characters there, where `decode`, which leaves the control token out, reads a whole.
-    """
-    if "\ufffd" not in text:
-        return text in decoded
-    at = 0
-    for piece in text.split("\ufffd"):
-        at = decoded.find(piece, at)
-        if at < 0:
-            return False
-        at += len(piece)
-    return True
 
 
 @settings(deadline=None, max_examples=400)

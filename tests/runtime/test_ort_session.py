@@ -39,7 +39,13 @@ def test_kernels_are_named(session: Session) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"kernels": "native"}, {"kernels": "portable"}, {"activations": "bf16"}, {"provider": "cuda"}],
+    [
+        {"kernels": "native"},
+        {"kernels": "portable"},
+        {"activations": "bf16"},
+        {"activations": "int8"},
+        {"provider": "cuda"},
+    ],
     ids=str,
 )
 def test_what_only_the_portable_target_has_is_refused(

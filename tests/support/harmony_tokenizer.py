@@ -77,3 +77,20 @@ def write_harmony_tokenizer(folder: Path, template: str = TEMPLATE, vocab: int =
     config = {"eos_token": "<|return|>", "pad_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def is_text_of(text: str, decoded: str) -> bool:
+    """Say whether `text` lies within `decoded`, or its pieces in order where a character is broken.
+
+    A control token may stand between the bytes of one character. The parser reads
+    two broken characters there, where `decode`, which leaves the control token out, reads a whole.
+    """
+    if "\ufffd" not in text:
+        return text in decoded
+    at = 0
+    for piece in text.split("\ufffd"):
+        at = decoded.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True

@@ -16,7 +16,7 @@ from gptoss_onnx.validation import validate
 from support.hugging_face import hugging_face_logits, load_hugging_face, random_tokens
 from support.tolerances import PACKAGE_LOGITS
 
-RANDOM = {
+RANDOM: dict[str, tuple[str, str, dict[str, object]]] = {
     "mxfp4": ("hf-mxfp4", "BF16", {}),
     "dense bf16": ("hf-bf16", "BF16", {"num_attention_heads": 6}),
     "dense fp16": ("hf-bf16", "F16", {"sliding_window": 1, "tie_word_embeddings": True}),
@@ -125,8 +125,8 @@ def test_a_float16_cache_is_lossy_and_passes_its_own_limits(
     assert prefill.difference.max_abs > 1e-5  # measured, and really narrower
 
 
-def test_int8_activations_pass_their_own_limits(ort_package, demo_checkpoint: Path) -> None:
-    report = validate(ort_package.folder, demo_checkpoint, activations="int8")
+def test_int8_activations_pass_their_own_limits(ort_int8_package, demo_checkpoint: Path) -> None:
+    report = validate(ort_int8_package.folder, demo_checkpoint, activations="int8")
     assert report.passed, report.table()
     prefill = next(case for case in report.cases if case.name == "prefill")
     assert prefill.difference.max_abs > 1e-3  # measured, and really narrower

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from gptoss_onnx.amounts import count_of, file_size
-from gptoss_onnx.choices import ExpertForm, KvDtype, ProjectionForm, Provider, Target, WeightMode
+from gptoss_onnx.choices import (
+    ExpertForm,
+    KvDtype,
+    OnnxRuntime,
+    ProjectionForm,
+    Provider,
+    Target,
+    WeightMode,
+)
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import Command, extra, let_threads_sleep, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
@@ -28,11 +36,12 @@ Which options go together:
       --dense checkpoint | int8
       --kv-dtype float32 | float16 | bfloat16
   --target ort --provider cpu
-      --experts checkpoint | int4
+      --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
+          MXFP4 takes 1.32
+      --experts int8 | int4, with --weights copy and --onnxruntime 1.28 | 1.32
       --kv-dtype float32 | float16
   --target ort --provider cuda
-      --kv-dtype bfloat16, which may be left out
-  --target ort, either way, writes a weight file of its own: --weights copy, which may be left out.
+      --kv-dtype bfloat16, --weights copy and --onnxruntime 1.28, which may be left out
 What a line does not name keeps its default.
 """
 
@@ -94,12 +103,18 @@ def choice(
     "Element type of the KV cache (default float32; with --provider cuda bfloat16).",
 )
 @choice(
+    GRAPH,
+    "--onnxruntime",
+    OnnxRuntime,
+    "The least version of ONNX Runtime that a graph of target ort is to run on (default 1.32; with "
+    "--experts int8 or int4, and for cuda, 1.28).",
+)
+@choice(
     WEIGHTS,
     "--weights",
     WeightMode,
-    "link: hard links to the checkpoint's files (default); copy: a folder of its own (target ort "
-    "always); reference: "
-    "they stay there.",
+    "link: hard links to the checkpoint's files (default); copy: a folder of its own (the default "
+    "of target ort on ONNX Runtime 1.28); reference: they stay there.",
 )
 @choice(
     WEIGHTS,
@@ -112,7 +127,8 @@ def choice(
     WEIGHTS,
     "--experts",
     ExpertForm,
-    "int4, with target ort: MXFP4 rounded to 4-bit integers, for two thirds of the size. Lossy.",
+    "What target ort makes of MXFP4. checkpoint: ONNX Runtime multiplies it as it is. int8: 8-bit "
+    "integers of the same values, for ONNX Runtime before 1.32. int4: 4-bit integers. Lossy.",
     default="checkpoint",
 )
 @hub_options
@@ -126,6 +142,7 @@ def export(
     dense: ProjectionForm,
     experts: ExpertForm,
     kv_dtype: KvDtype | None,
+    onnxruntime: OnnxRuntime | None,
     force: bool,
     download: bool,
     revision: str | None,
@@ -152,6 +169,7 @@ def export(
             dense=dense,
             experts=experts,
             kv_dtype=kv_dtype,
+            onnxruntime=onnxruntime,
             force=force,
             progress=display,
         )

@@ -1,0 +1,120 @@
+"""The manifest of a package that an export has made."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
+from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
+from gptoss_onnx.exporter.options import ExportOptions
+from gptoss_onnx.manifest import (
+    NOT_OFFERED,
+    NOT_OFFERED_ON_CUDA,
+    CacheLayer,
+    Manifest,
+    OpUse,
+    RoundedWeights,
+    TensorSpec,
+    Weights,
+)
+from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
+from gptoss_onnx.reference import DecoderConfig
+
+
+@dataclass(frozen=True)
+class Made:
+    """A graph whose weights lie in the folder, their record, and what was lost on the way."""
+
+    graph: ir.Model
+    weights: Weights
+    lossy: tuple[str, ...]
+
+
+def describe(
+    config: DecoderConfig,
+    settings: Mapping[str, Any],
+    proto: onnx.ModelProto,
+    made: Made,
+    options: ExportOptions,
+    tokenizer_files: tuple[str, ...],
+) -> Manifest:
+    """Return the manifest of an export.
+
+    Args:
+        config: the decoder.
+        settings: what config.json said.
+        proto: the graph as it is written.
+        made: the graph's weights, and what was lost.
+        options: of the export.
+        tokenizer_files: names of the side files in the package.
+    """
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
+    return Manifest(
+        exporter=f"{proto.producer_name} {proto.producer_version}",
+        target=options.target,
+        onnxruntime=options.onnxruntime,
+        model=dict(settings),
+        vocab_size=config.vocab_size,
+        longest=config.longest,
+        graph=GRAPH_FILE,
+        opset=OPSET_VERSION,
+        inputs=tuple(_spec(value) for value in proto.graph.input),
+        outputs=tuple(_spec(value) for value in proto.graph.output),
+        kv_dtype=options.kv_dtype,
+        cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
+        ops=tuple(
+            OpUse(domain, name, versions[domain], count)
+            for (domain, name), count in sorted(ops.items())
+        ),
+        weights=made.weights,
+        rounded=rounded_by(options),
+        tokenizer_files=tokenizer_files,
+        lossy=made.lossy,
+        unsupported=_not_offered(options),
+    )
+
+
+def _not_offered(options: ExportOptions) -> tuple[str, ...]:
+    """Return what the package cannot do. Only experts in integers may have integer activations."""
+    if options.provider == "cuda":
+        return NOT_OFFERED_ON_CUDA
+    floats = options.target == "ort" and options.experts == "checkpoint"
+    return NOT_OFFERED[options.target] + (("activations int8",) if floats else ())
+
+
+def rounded_by(options: ExportOptions) -> tuple[RoundedWeights, ...]:
+    """Return the weights that an export with these options rounds."""
+    dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
+    experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
+    return ((dense,) if options.dense == "int8" else ()) + (
+        (experts,) if options.experts == "int4" else ()
+    )
+
+
+def _cache_layer(config: DecoderConfig, layer: int) -> CacheLayer:
+    past, present = f"past_key_values.{layer}", f"present.{layer}"
+    part = config.layers[layer].attention
+    return CacheLayer(
+        window=part.window,
+        sink_tokens=part.sink_tokens,
+        kv_heads=part.kv_heads,
+        head_dim=part.head_dim,
+        past_key=f"{past}.key",
+        past_value=f"{past}.value",
+        present_key=f"{present}.key",
+        present_value=f"{present}.value",
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = ir.DataType(tensor.elem_type).name.lower()
+    names = {"float": "float32"}
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(value.name, names.get(dtype, dtype), shape)
