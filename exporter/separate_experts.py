@@ -37,26 +37,32 @@ def separate_parameters(checkpoint: Checkpoint) -> frozenset[str]:
         for index, layer in enumerate(checkpoint.config.layers)
         if isinstance(part := layer.feed_forward, ExpertsConfig)
     ]
-    counts = {part.count for _, part in layers}
+    if len({part.count for _, part in layers}) != 1 or not all(_is_taken(p) for _, p in layers):
+        return frozenset()
     pairs = [
         [checkpoint.parameters[f"model.layers.{index}.mlp.experts.{name}"] for name in _NAMES]
         for index, _ in layers
     ]
-    matrices = sum(len(parameter.sources) for pair in pairs for parameter in pair)
-    fit = len(counts) == 1 and matrices <= MOST_MATRICES
-    if not fit or not all(
-        _lie_apart(part, *pair) for (_, part), pair in zip(layers, pairs, strict=True)
-    ):
+    parts = [part for _, part in layers]
+    if not all(_lie_apart(part, *pair) for part, pair in zip(parts, pairs, strict=True)):
         return frozenset()
-    return frozenset(parameter.name for pair in pairs for parameter in pair)
+    parameters = [parameter for pair in pairs for parameter in pair]
+    if sum(len(parameter.sources) for parameter in parameters) > MOST_MATRICES:
+        return frozenset()
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def _is_taken(part: ExpertsConfig) -> bool:
+    """Say whether the op computes what these experts do."""
+    gated = part.activation == "swiglu" and not part.interleaved
+    return gated and part.storage == "rows" and not part.bias
 
 
 def _lie_apart(part: ExpertsConfig, gate_up: Parameter, down: Parameter) -> bool:
-    """Say whether a layer's experts are what the op takes: three matrices each, of one dtype."""
-    gated = part.activation == "swiglu" and not part.interleaved and not part.bias
+    """Say whether a layer's experts are stored as three matrices each, all of one dtype."""
     stored = (len(gate_up.sources), len(down.sources)) == (2 * part.count, part.count)
     computed = gate_up.scales is not None or down.scales is not None
-    return gated and stored and not computed and gate_up.dtype == down.dtype
+    return stored and not computed and gate_up.dtype == down.dtype
 
 
 def separate_experts(
