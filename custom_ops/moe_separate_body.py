@@ -12,13 +12,12 @@ Legend: N tokens, E experts, Hd hidden size, I expert width.
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnxscript import FLOAT, INT64, script
 from onnxscript.onnx_opset import opset24 as op
 from onnxscript.values import OnnxFunction
-
-import numpy as np
 
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.moe_bodies import (

@@ -20,10 +20,8 @@ from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.exporter.weights import Placement
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ExpertsConfig
+from gptoss_onnx.reference.parameters import MOST_MATRICES
 
-# The readers of packages take a graph of at most 8 MB and a million fields: 200 bytes and 34 fields
-# a matrix. ONNX Runtime maps each, and Linux allows a process 65,530 mappings.
-MOST_MATRICES = 24_000
 _NAMES = ("gate_up_proj", "down_proj")
 
 
@@ -81,7 +79,8 @@ def separate_experts(
     graph = model.graph
     for node in [node for node in graph if node.op_type == "MoEDispatch"]:
         hidden, logits, gate_up, _, down, *_ = node.inputs
-        assert gate_up is not None and down is not None
+        assert gate_up is not None
+        assert down is not None
         both = checkpoint.named[str(gate_up.name)].sources  # gate and up of each expert
         matrices = [*both[0::2], *both[1::2], *checkpoint.named[str(down.name)].sources]
         weights = _initializers(graph, matrices, placement)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
-from gptoss_onnx.reference.parameters import meta_state
+from gptoss_onnx.reference.parameters import MOST_MATRICES, matrices_of, meta_state
 
 KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KINDS = (
@@ -36,7 +36,8 @@ class Piece:
 
     `share` is the part that one token multiplies with: k/E of experts, 1/V of an embedding that is
     only looked up, else 1. `projection`: it is a matrix that `--dense int8` would round. `packed`:
-    MXFP4. `split`: the checkpoint stores it expert by expert, and a package in one piece.
+    MXFP4. `stacked`: the checkpoint stores it expert by expert, in so many matrices that a package
+    has it in one piece.
     """
 
     kind: str
@@ -45,7 +46,7 @@ class Piece:
     share: float
     projection: bool
     packed: bool
-    split: bool
+    stacked: bool
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def _taken(piece: Piece) -> float:
 
 def _pieces(config: DecoderConfig) -> Iterator[Piece]:
     state = meta_state(config)
-    split = ARCHITECTURES[config.model_type].experts
+    architecture = ARCHITECTURES[config.model_type]
+    stacked = architecture.experts if matrices_of(architecture, config) > MOST_MATRICES else ()
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
         numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
@@ -156,7 +158,7 @@ def _pieces(config: DecoderConfig) -> Iterator[Piece]:
             share=_share(config, name),
             projection=_is_projection(name, kind, tuple(tensor.shape)),
             packed=packed,
-            split=name.rpartition(".")[2] in split,
+            stacked=name.rpartition(".")[2] in stacked,
         )
 
 
@@ -199,7 +201,7 @@ def _choices(pieces: list[Piece]) -> dict[str, Choice]:
     read = sum(piece.stored * piece.share for piece in pieces)
     rounded = sum(piece.numbers * _UINT8_BLOCK for piece in pieces if piece.projection)
     replaced = sum(piece.stored for piece in pieces if piece.projection)
-    stacked = sum(piece.stored for piece in pieces if piece.split)
+    stacked = sum(piece.stored for piece in pieces if piece.stacked)
     choices = {
         "portable, linked": Choice(round(stacked), round(read)),
         "portable, copied": Choice(round(stored), round(read)),
