@@ -20,9 +20,9 @@ from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.quantization import FP8_SCALE
 
-# Of experts stored one by one, those that a graph reads where they lie; more are stacked. Readers of
-# packages take a graph of at most 8 MB and a million fields, and a matrix takes 200 bytes and 34
-# fields. And ONNX Runtime maps each, of which Linux allows a process 65,530.
+# Of experts stored one by one, those that a graph reads where they lie; more are stacked. A graph
+# that packages may have is 8 MB and a million fields, and a matrix takes 200 bytes and 34 fields.
+# And ONNX Runtime maps each, of which Linux allows a process 65,530.
 MOST_MATRICES = 24_000
 MOST_TENSORS = (
     1 << 18
