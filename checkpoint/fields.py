@@ -30,7 +30,7 @@ class Problems:
         self._lines.append(printable(shown))
 
     def check(self, where: str) -> None:
-        """Raise `error(where)` unless there is no problem."""
+        """Raise `error(where)` if there is any problem."""
         if self._lines:
             raise self.error(where)
 
@@ -61,7 +61,7 @@ class Fields:
 
     @property
     def read(self) -> dict[str, Any]:
-        """Those of the keys asked for that are there, with their values, sorted by name."""
+        """The keys that were asked for and are there, with their values, sorted by name."""
         return {key: self.document[key] for key in self.asked if key in self.document}
 
     def value(self, key: str) -> Any:
@@ -87,7 +87,7 @@ class Fields:
     ) -> int:
         """A whole number from 1 to `most`; booleans and floats such as 24.0 are refused.
 
-        `absent`, where given, stands in for a missing or null key. 0 when wrong.
+        A missing or null key reads as `absent`, if that is given. A wrong value reads as 0.
         """
         if absent is not None and not self.has(key):
             return absent
@@ -99,8 +99,8 @@ class Fields:
         return 0
 
     def number(self, key: str, absent: float | None = None, *, above: float = 0.0) -> float:
-        """A finite number > `above` as float; `absent`, where given, stands in for a missing or
-        null key.
+        """A finite number > `above` as float; a missing or null key reads as `absent`, if that is
+        given.
         """
         if absent is not None and not self.has(key):
             return absent
@@ -116,7 +116,7 @@ class Fields:
         return 1.0
 
     def boolean(self, key: str, absent: bool | None = None) -> bool:
-        """`true` or `false`; `absent` stands in for a missing key where it is given."""
+        """`true` or `false`; a missing key reads as `absent`, if that is given."""
         value = self.value(key)
         if absent is not None and key not in self.document:
             return absent

@@ -51,7 +51,7 @@ class CheckpointFolder:
         self._seen: dict[str, FileState | None] = {}
 
     def find(self, name: str) -> Path | None:
-        """Return the real path of the file of this name, or None where the folder has none.
+        """Return the real path of the file of this name, or None if there is no such file.
 
         Raises CheckpointError for a name that is not a plain file name, for a link that is dangling
         or leads outside of `root`, for what is not a regular file or cannot be opened, and for a
@@ -64,8 +64,8 @@ class CheckpointFolder:
         return real
 
     def require(self, name: str) -> Path:
-        """Return the real path of a file that a checkpoint cannot do without; raises as `find`, and
-        for none.
+        """Return the real path of a file that every checkpoint has; raises as `find`, and if it is
+        missing.
         """
         real = self.find(name)
         if real is None:
@@ -75,7 +75,7 @@ class CheckpointFolder:
         return real
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """Return the bytes of a file of at most `limit` bytes, or None where there is none; raises
+        """Return the bytes of a file of at most `limit` bytes, or None if it is missing; raises
         as `find`.
         """
         return (

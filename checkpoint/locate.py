@@ -1,6 +1,6 @@
 """Find the folder of a checkpoint: a path as given, or a hub id in the Hugging Face cache.
 
-Nothing here imports torch, so that a checkpoint that is not there is told at once.
+Nothing here imports torch, so that a missing checkpoint is reported at once.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Read the weights that a package has of its own, which are those of whoever made the package."""
+"""Read a weight file that an export computed; its maker may be a stranger."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ class StoredFile:
         return tuple(self._tensors)
 
     def tensor(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor; raises PackageError where there is none of this type and shape."""
+        """Return a tensor; raises PackageError if the file has no such tensor."""
         found = self._tensors.get(name)
         if found is None:
             raise self.error(f"found no tensor {name}")

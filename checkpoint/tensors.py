@@ -83,8 +83,14 @@ class Parameter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole parameter."""
+        """Bytes of the whole parameter; if it is stored in FP8, of what that decodes to."""
         return element_count(self.shape) * TORCH_DTYPES[self.dtype].itemsize
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Bytes that it takes in the checkpoint's files, those of its FP8 scales included."""
+        scales = () if self.scales is None else self.scales.tensors
+        return sum(tensor.nbytes for tensor in (*self.sources, *scales))
 
     def meta(self) -> Tensor:
         """Return an empty tensor of this shape and dtype on the meta device."""
@@ -99,7 +105,7 @@ class ExpectedTensor:
     dtypes: tuple[str, ...]
 
 
-def compare(
+def note_differences(
     found: Mapping[str, TensorInfo],
     files: Mapping[Path, str],
     expected: Mapping[str, ExpectedTensor],
@@ -107,7 +113,7 @@ def compare(
     problems: Problems,
     reasons: Mapping[str, str],
 ) -> None:
-    """Note every missing, unexpected or unlike tensor.
+    """Note every tensor that is missing, unexpected, or of another shape or dtype than expected.
 
     Args:
         found: tensors by name.

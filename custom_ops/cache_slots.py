@@ -40,7 +40,8 @@ def check_capacity(capacity: int, past_lengths: torch.Tensor, new: int, window: 
 
 def slots_of(positions: torch.Tensor, capacity: int, kept: int = 0) -> torch.Tensor:
     """Return the slot of each position, both int64 of any shape."""
-    ring = max(1, capacity - kept)  # where all C slots are kept tokens', none is asked for the rest
+    # If the kept tokens fill all C slots, no position is in the ring, and 1 avoids a division by 0.
+    ring = max(1, capacity - kept)
     return torch.where(positions < kept, positions, kept + torch.remainder(positions - kept, ring))
 
 

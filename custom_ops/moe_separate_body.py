@@ -49,8 +49,8 @@ def chosen(use):
 
 @script(gptoss, default_opset=op)
 def ExpertMatrices(expert: INT64, gates, ups, downs):  # noqa: N802
-    """Return an expert's matrices, of one expert: `ChoiceOf` is what bodies have in its place."""
-    return op.Identity(gates), op.Identity(ups), op.Identity(downs)
+    """Return an expert's gate_up and down, of one: `ChoiceOf` is what bodies have in its place."""
+    return op.Concat(gates, ups, axis=0), op.Identity(downs)
 
 
 @script(gptoss, default_opset=op)
@@ -73,14 +73,14 @@ def MoEDispatchSeparate(  # noqa: N802
     output = op.Sub(hidden, hidden)
     for step in range(op.Size(visited)):
         expert = op.Gather(visited, step)
-        gate, up, down = ExpertMatrices(expert, gates, ups, downs)
+        gate_up, down = ExpertMatrices(expert, gates, ups, downs)
         output = WithExpert(
             output,
             hidden,
             experts,
             shares,
             expert,
-            op.Cast(op.Concat(gate, up, axis=0), to=1),
+            op.Cast(gate_up, to=1),
             no_bias,
             op.Cast(down, to=1),
             no_bias,
@@ -94,10 +94,10 @@ def MoEDispatchSeparate(  # noqa: N802
 
 @dataclass(frozen=True)
 class ChoiceOf:
-    """The function that takes one expert's matrices (I, Hd), (I, Hd), (Hd, I) from those of all.
+    """The function that takes one expert's gate_up (2I, Hd) and down (Hd, I) from those of all.
 
     Each matrix is sliced, to all of its rows if it is the expert's and else to none, and the slices
-    are put together: so one expert is copied. A tree of `If` copies no more and is faster by token,
+    are put together, gates before ups: so one expert is copied. A tree of `If` copies no more and is faster by token,
     but has two graphs a node, which ONNX Runtime takes long to open (docs/adr/0013). The ends of
     the slices come from `expert`, which no runtime can compute while it opens.
     """
@@ -117,21 +117,22 @@ class ChoiceOf:
                 "Split", ["ends"], self._names("end"), axis=0, num_outputs=self.experts
             ),
         ]
-        for name in _LISTS.values():
-            slices = self._names(f"{name}_rows")
+        rows = {name: self._names(f"{name}_rows") for name in _LISTS.values()}
+        for name, slices in rows.items():
             nodes += [
-                helper.make_node("Slice", [matrix, "first", end, "first"], [rows])
-                for matrix, end, rows in zip(
+                helper.make_node("Slice", [matrix, "first", end, "first"], [part])
+                for matrix, end, part in zip(
                     self._names(name), self._names("end"), slices, strict=True
                 )
             ]
-            nodes.append(helper.make_node("Concat", slices, [name], axis=0))
+        nodes.append(helper.make_node("Concat", rows["gate"] + rows["up"], ["gate_up"], axis=0))
+        nodes.append(helper.make_node("Concat", rows["down"], ["down"], axis=0))
         inputs = [matrix for name in _LISTS.values() for matrix in self._names(name)]
         return helper.make_function(
             DOMAIN,
             ExpertMatrices.name,
             ["expert", *inputs],
-            list(_LISTS.values()),
+            ["gate_up", "down"],
             nodes,
             [helper.make_opsetid("", _OPSET)],
         )

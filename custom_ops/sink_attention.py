@@ -65,12 +65,12 @@ def sink_attention(
         new_lengths: int64 (B), real tokens of this call, 0 ≤ new ≤ S.
         sinks: (H), added to the softmax denominator as exp(sink).
         cos: (B, S, R/2), of each token's angles, times the YaRN attention factor; R ≤ D, and
-            dimensions from R on are not rotated. Without cos and sin none is.
+            dimensions from R on are not rotated. Without cos and sin nothing is rotated.
         sin: (B, S, R/2).
         alibi_slopes: (H), slope · distance is taken off a score.
         distance_bias: (H, N), [distance] is added to a score, the last column to all farther ones.
         sink_cos: (B, S, R/2), of the angles that a query has for the kept first tokens: those of
-            position min(p, W − 1). Given where `cos` is and `sink_tokens` > 0, and only there.
+            position min(p, W − 1). Needed if `cos` is given and `sink_tokens` > 0, else refused.
         sink_sin: (B, S, R/2).
         num_heads: H.
         kv_num_heads: K.
@@ -154,8 +154,8 @@ def _(
 def rotate(
     x: torch.Tensor, cos: torch.Tensor | None, sin: torch.Tensor | None, interleaved: int = 0
 ) -> torch.Tensor:
-    """Rotate the first R dimensions of each head (B, n, S, D) by angles (B, S, R/2); by none, give
-    back `x`.
+    """Rotate the first R dimensions of each head (B, n, S, D) by angles (B, S, R/2); without
+    angles, return `x`.
     """
     if cos is None or sin is None:
         return x

@@ -1,9 +1,7 @@
 """The manifest of a package that an export has made."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -23,7 +21,7 @@ from gptoss_onnx.manifest import (
     Weights,
 )
 from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
-from gptoss_onnx.reference import DecoderConfig
+from gptoss_onnx.reference import Checkpoint, DecoderConfig
 
 
 @dataclass(frozen=True)
@@ -36,32 +34,34 @@ class Made:
 
 
 def describe(
-    config: DecoderConfig,
-    settings: Mapping[str, Any],
+    checkpoint: Checkpoint,
     proto: onnx.ModelProto,
     made: Made,
     options: ExportOptions,
     tokenizer_files: tuple[str, ...],
+    eos_tokens: tuple[int, ...],
 ) -> Manifest:
     """Return the manifest of an export.
 
     Args:
-        config: the decoder.
-        settings: what config.json said.
+        checkpoint: what was exported.
         proto: the graph as it is written.
         made: the graph's weights, and what was lost.
         options: of the export.
         tokenizer_files: names of the side files in the package.
+        eos_tokens: ids that end a text.
     """
+    config = checkpoint.config
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
         onnxruntime=options.onnxruntime,
-        model=dict(settings),
+        model=dict(checkpoint.settings),
         vocab_size=config.vocab_size,
         longest=config.longest,
+        eos_tokens=eos_tokens,
         graph=GRAPH_FILE,
         opset=OPSET_VERSION,
         inputs=tuple(_spec(value) for value in proto.graph.input),

@@ -120,7 +120,7 @@ def export(
         if target == "ort":
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
-        manifest = describe(opened.config, opened.settings, proto, made, options, tokenizer_files)
+        manifest = describe(opened, proto, made, options, tokenizer_files, settings.eos_tokens)
         if options.needs_fp4(opened.config):
             progress.begin("comparing experts with ONNX Runtime's")
             check_known_answer(Package(folder, manifest), opened)

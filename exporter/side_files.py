@@ -38,11 +38,16 @@ def copy_side_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """The special ids that a package's generation_config.json holds, and what its user should know
-    of them.
+    """The special ids of a package.
+
+    Attributes:
+        special_ids: those that its generation_config.json holds.
+        eos_tokens: end a text; where generation_config.json names none, config.json's.
+        warnings: what the user should know of them.
     """
 
     special_ids: Mapping[str, Any]
+    eos_tokens: tuple[int, ...]
     warnings: tuple[str, ...]
 
 
@@ -80,14 +85,18 @@ def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
                 "that list and "
                 "export again"
             )
-    if has_added and ids.get(EOS) is None:
+    eos = _as_list(ids.get(EOS))
+    if EOS not in ids:
+        document = {EOS: checkpoint.read_json(CONFIG).get(EOS)}
+        eos = _as_list(_special_ids(document, checkpoint.folder / CONFIG).get(EOS))
+    if has_added and not eos:
         warnings.append(
             f"{checkpoint.folder}: neither {GENERATION_CONFIG} nor {CONFIG} has {EOS}: nothing "
             "ends a text before its "
             "length does"
         )
     (folder / GENERATION_CONFIG).write_bytes(content)
-    return Settings(ids, tuple(warnings))
+    return Settings(ids, tuple(eos), tuple(warnings))
 
 
 def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:

@@ -20,6 +20,7 @@ from torch.export import Dim
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
+from gptoss_onnx.exporter.capture import capture
 from gptoss_onnx.reference.decoder import Decoder
 
 # The ops that the reference calls; int8_projections.py puts LinearInt8 in the place of a Linear.
@@ -56,7 +57,7 @@ def trace(model: Decoder, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
         # about deprecations inside the exporter, nothing a user can act on
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model,
+            capture(model, example, shapes),
             example,
             dynamic_shapes=shapes,
             input_names=[*inputs, *_cache_names("past_key_values", layers)],

@@ -4,15 +4,10 @@ from gptoss_onnx.reference.checkpoint import Checkpoint, open_checkpoint
 from gptoss_onnx.reference.config import DecoderConfig, RopeConfig
 from gptoss_onnx.reference.decoder import Decoder
 
-# The names of the time when gpt-oss was the only architecture.
-GptOss, ModelConfig = Decoder, DecoderConfig
-
 __all__ = [
     "Checkpoint",
     "Decoder",
     "DecoderConfig",
-    "GptOss",
-    "ModelConfig",
     "RopeConfig",
     "open_checkpoint",
 ]

@@ -101,7 +101,7 @@ class Architecture:
 
         Args:
             canonical: the parameter's name.
-            count: its experts, where it is one of experts stored one by one.
+            count: how many experts it holds; it matters only if they are stored one by one.
             names: of the stored tensors.
         """
         stored = self.stored_name(canonical, names)

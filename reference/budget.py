@@ -1,6 +1,8 @@
 """What a model costs before anybody has built it: numbers, bytes, operations.
 
 Parameters come from the decoder on the meta device, so they are those that a checkpoint must hold.
+Their bytes are those of an opened checkpoint. Without one they are the published ones: MXFP4 as it
+is, and bfloat16.
 Legend: V vocabulary, E experts, K kv heads, D head dim, H query heads, N context in tokens.
 """
 
@@ -9,6 +11,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Self
 
+from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
@@ -34,19 +37,27 @@ _INT4_BLOCK = 0.5 + 4 / 32
 class Piece:
     """One parameter: its kind, how many numbers it has, their bytes, and what a token needs of it.
 
-    `share` is the part that one token multiplies with: k/E of experts, 1/V of an embedding that is
-    only looked up, else 1. `projection`: it is a matrix that `--dense int8` would round. `packed`:
-    MXFP4. `stacked`: the checkpoint stores it expert by expert, in so many matrices that a package
-    has it in one piece.
+    Attributes:
+        kind: one of KINDS.
+        numbers: how many.
+        stored: bytes in the checkpoint; of FP8 weights, their scales too.
+        exported: bytes in a package of target portable; FP8 is bfloat16 there.
+        share: the part that one token multiplies with: k/E of experts, 1/V of an embedding that is
+            only looked up, else 1.
+        projection: whether it is a matrix that `--dense int8` would round.
+        packed: whether it is MXFP4.
+        computed: whether a package cannot link it, because the checkpoint stores it in FP8, or in
+            more matrices than a graph can have.
     """
 
     kind: str
     numbers: int
-    stored: float
+    stored: int
+    exported: int
     share: float
     projection: bool
     packed: bool
-    stacked: bool
+    computed: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Budget:
         active: those that a token needs: all but the experts that it is not sent to.
         active_without_embedding: the same less the embedding table.
         weight_bytes: by kind, as the checkpoint stores them.
+        exported_bytes: of all weights in a package of target portable that rounds none.
         choices: by the options of `export`.
         cache_bytes_per_token: what one more token adds while no window is full.
         cache_bytes: at the context; a window layer holds no more than its window.
@@ -79,15 +91,31 @@ class Budget:
     active: int
     active_without_embedding: int
     weight_bytes: Mapping[str, int]
+    exported_bytes: int
     choices: Mapping[str, Choice]
     cache_bytes_per_token: int
     cache_bytes: int
     operations: int
 
     @classmethod
-    def of(cls, config: DecoderConfig, context: int, batch: int, kv_dtype: str) -> Self:
-        """Return the figures; `context` in tokens, `kv_dtype` one of KV_BYTES."""
-        pieces = list(_pieces(config))
+    def of(
+        cls,
+        config: DecoderConfig,
+        context: int,
+        batch: int,
+        kv_dtype: str,
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> Self:
+        """Return the figures.
+
+        Args:
+            config: of the model.
+            context: tokens in the cache.
+            batch: sequences.
+            kv_dtype: one of KV_BYTES.
+            parameters: of an opened checkpoint, by the decoder's names; None if there is none.
+        """
+        pieces = list(_pieces(config, parameters))
         active = sum(piece.numbers * _taken(piece) for piece in pieces)
         table = config.vocab_size * config.hidden_size
         slots = [
@@ -107,9 +135,9 @@ class Budget:
             active=round(active),
             active_without_embedding=round(active) - table,
             weight_bytes={
-                kind: round(sum(piece.stored for piece in pieces if piece.kind == kind))
-                for kind in KINDS
+                kind: sum(piece.stored for piece in pieces if piece.kind == kind) for kind in KINDS
             },
+            exported_bytes=sum(piece.exported for piece in pieces),
             choices=_choices(pieces),
             cache_bytes_per_token=sum(slots),
             cache_bytes=batch * sum(a * b for a, b in zip(slots, held, strict=True)),
@@ -143,22 +171,30 @@ def _taken(piece: Piece) -> float:
     return 1.0 if piece.kind == "embedding" else piece.share
 
 
-def _pieces(config: DecoderConfig) -> Iterator[Piece]:
+def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -> Iterator[Piece]:
     state = meta_state(config)
     architecture = ARCHITECTURES[config.model_type]
-    stacked = architecture.experts if matrices_of(architecture, config) > MOST_MATRICES else ()
+    stacked = matrices_of(architecture, config) > MOST_MATRICES
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
         numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
-        stored = prod(tensor.shape) * (1 if packed else _BFLOAT16)
+        if parameters is None:
+            exported = stored = prod(tensor.shape) * (1 if packed else _BFLOAT16)
+            computed = stacked and name.rpartition(".")[2] in architecture.experts
+        else:
+            parameter = parameters[name]
+            exported, stored = parameter.nbytes, parameter.stored_nbytes
+            apart = len(parameter.sources) > 1 and parameter.scales is None
+            computed = stacked if apart else parameter.view is None
         yield Piece(
             kind=kind,
             numbers=0 if name.endswith("_scales") else numbers,
             stored=stored,
+            exported=exported,
             share=_share(config, name),
             projection=_is_projection(name, kind, tuple(tensor.shape)),
             packed=packed,
-            stacked=name.rpartition(".")[2] in stacked,
+            computed=computed,
         )
 
 
@@ -197,17 +233,16 @@ def _is_projection(name: str, kind: str, shape: tuple[int, ...]) -> bool:
 
 def _choices(pieces: list[Piece]) -> dict[str, Choice]:
     """Return what each choice of `export` writes beside the checkpoint, and what a token reads."""
-    stored = sum(piece.stored for piece in pieces)
-    read = sum(piece.stored * piece.share for piece in pieces)
+    exported = sum(piece.exported for piece in pieces)
+    read = sum(piece.exported * piece.share for piece in pieces)
     rounded = sum(piece.numbers * _UINT8_BLOCK for piece in pieces if piece.projection)
-    replaced = sum(piece.stored for piece in pieces if piece.projection)
-    stacked = sum(piece.stored for piece in pieces if piece.stacked)
+    replaced = sum(piece.exported for piece in pieces if piece.projection)
+    computed = [piece for piece in pieces if piece.computed]
+    kept = sum(piece.exported for piece in computed if not piece.projection)
     choices = {
-        "portable, linked": Choice(round(stacked), round(read)),
-        "portable, copied": Choice(round(stored), round(read)),
-        "portable, --dense int8": Choice(
-            round(stacked + rounded), round(read - replaced + rounded)
-        ),
+        "portable, linked": Choice(sum(piece.exported for piece in computed), round(read)),
+        "portable, copied": Choice(exported, round(read)),
+        "portable, --dense int8": Choice(round(kept + rounded), round(read - replaced + rounded)),
     }
     wide = [_widened(piece, _UINT8_BLOCK) for piece in pieces]
     choices["ort"] = _choice(pieces, wide)
@@ -227,4 +262,4 @@ def _widened(piece: Piece, packed: float) -> float:
     """Bytes of a parameter in target ort: matrices in float32, packed experts in blocks of 32."""
     if piece.packed:
         return piece.numbers * packed
-    return piece.stored if piece.kind in ("embedding", "norms") else piece.numbers * _FLOAT32
+    return piece.exported if piece.kind in ("embedding", "norms") else piece.numbers * _FLOAT32

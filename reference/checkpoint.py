@@ -13,7 +13,7 @@ from gptoss_onnx.checkpoint.folder_kinds import CONFIG
 from gptoss_onnx.checkpoint.locate import locate
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.shards import read_shards
-from gptoss_onnx.checkpoint.tensors import compare
+from gptoss_onnx.checkpoint.tensors import note_differences
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.architectures import ARCHITECTURES
@@ -22,13 +22,6 @@ from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
 
 Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
-# Why a tensor is not expected, by the end of its name.
-_REASONS = {
-    "q_proj.bias": " although config.json says attention_bias: false",
-    "k_proj.bias": " although config.json says attention_bias: false",
-    "v_proj.bias": " although config.json says attention_bias: false",
-    "o_proj.bias": " although config.json says attention_bias: false",
-}
 
 
 def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
@@ -63,7 +56,10 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
     for name in [name for name in shards.tensors if architecture.is_ignored(name)]:
         del shards.tensors[name]
     plan = ParameterPlan(architecture, config, names, fp8_block)
-    compare(shards.tensors, shards.files, plan.expected, shards.promised, problems, _REASONS)
+    reasons = _reasons(fields.read)
+    note_differences(
+        shards.tensors, shards.files, plan.expected, shards.promised, problems, reasons
+    )
     for line in plan.unlike(shards.tensors):
         problems.add(line)
     problems.check(str(path))
@@ -91,6 +87,16 @@ def read_config(
         config = replace(config, tied=False)  # what is stored counts, as for transformers 5
     problems.check(where)
     return architecture, fields, config
+
+
+def _reasons(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return why a tensor is not expected, by the end of its name.
+
+    Whatever the architecture calls the keys, those that end in "bias" switch biases off.
+    """
+    keys = [key for key, value in settings.items() if key.endswith("bias") and value is False]
+    said = ", ".join(f"{key}: false" for key in keys)
+    return {".bias": f" although config.json says {said}"} if keys else {}
 
 
 def refuse_openai_names(names: Collection[str], where: str) -> None:

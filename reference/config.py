@@ -96,8 +96,8 @@ class ExpertsConfig:
     For `swiglu` the expert is (up + beta) · gate · σ(alpha · gate), gate clamped above and up on
     both sides by `limit`; plain SwiGLU is alpha 1, limit ∞, beta 0. `interleaved` gate and up
     alternate, else gate comes first. `normalize`: the shares are the softmax over the chosen
-    experts, else over all of them. `storage`: `mxfp4`, or dense as `columns` (E, in, out) or `rows`
-    (E, out, in).
+    experts, else over all of them. `storage`: `mxfp4`, or numbers as `columns` (E, in, out) or as
+    `rows` (E, out, in).
     """
 
     count: int

@@ -23,7 +23,7 @@ def expect_constants(fields: Fields, class_name: str, **constants: object) -> No
     Args:
         fields: of `config.json`.
         class_name: the only entry that `architectures` may have, if it is there.
-        constants: key and value, which a missing key has too.
+        constants: the value that each key must have, if it is there.
     """
     if fields.has("architectures") and fields.value("architectures") != [class_name]:
         fields.wrong("architectures", f"['{class_name}']")
@@ -64,7 +64,7 @@ def read_attention(fields: Fields, theta: float = THETA) -> tuple[AttentionConfi
 def with_bias(attention: AttentionConfig, fields: Fields, names: StoredNames) -> AttentionConfig:
     """Return attention whose projections have the biases that config.json says.
 
-    Where it has no attention_bias, the stored tensors say it.
+    If it has no attention_bias, the stored tensors decide.
     """
     bias, output_bias = (
         fields.boolean("attention_bias", absent=names.has(f".self_attn.{projection}.bias"))
@@ -155,7 +155,7 @@ def pre_norm_decoder(
 ) -> DecoderConfig:
     """Return a decoder of RMS norms before each part and one at the end, as Llama began it.
 
-    `eps` stands in for a missing rms_norm_eps, where it is given.
+    A missing rms_norm_eps reads as `eps`, if that is given.
     """
     return DecoderConfig(
         model_type=model_type,

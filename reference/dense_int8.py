@@ -1,5 +1,4 @@
-"""The reference with 8-bit projections, as a package of `export --dense int8` has them, in the same
-words.
+"""The reference with the very 8-bit projections that a package of `export --dense int8` has.
 
 Such a package keeps the projections' weights in one safetensors file of its own: `weight_int8` (M,
 K) and `weight_scales` (M, K/32) behind the name of each projection. Legend: N tokens, K input

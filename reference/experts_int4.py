@@ -1,5 +1,4 @@
-"""The reference with experts rounded to 4 bits, as a package of `export --experts int4` has them,
-in the same words.
+"""The reference with the very 4-bit experts that a package of `export --experts int4` has.
 
 Such a package keeps them in its weight file: `…_int4` (E, R, C/2) and `…_int4_scales` (E, R, C/32)
 behind the name that the checkpoint's tensors have before `_blocks`. Legend: N tokens, E experts, R
@@ -82,7 +81,7 @@ def use_experts_int4(model: Decoder, file: Path) -> Decoder:
         if isinstance(mlp, MixtureOfExperts):
             if mlp.config.storage != "mxfp4":
                 raise stored.error(
-                    "experts in 4 bits are made from MXFP4, and this checkpoint's are dense"
+                    "experts in 4 bits are made from MXFP4, and this checkpoint's are not"
                 )
             gate_up = matrix(f"{name}.experts.gate_up_proj", mlp.experts.gate_up_proj_blocks)
             down = matrix(f"{name}.experts.down_proj", mlp.experts.down_proj_blocks)

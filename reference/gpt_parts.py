@@ -27,7 +27,8 @@ def gpt_decoder(
     Args:
         fields: of `config.json`.
         model_type: as `config.json` says it.
-        activation: of the feed-forward part, which is four times as wide unless n_inner says other.
+        activation: of the feed-forward part, which is four times as wide unless n_inner says
+            otherwise.
         post_norm: norms behind the residual sums, and none at the end.
         scaled: scores are divided by the root of the head dim.
     """

@@ -42,11 +42,11 @@ def read_rope(
         head_dim: dimensions of a head.
         longest: the model's `max_position_embeddings`.
         kinds: what this architecture may say.
-        required: neither key is an error (transformers 4 and 5 read that differently for gpt-oss);
-            else it means plain frequencies.
+        required: one of the two keys must be there, because transformers 4 and 5 disagree on what
+            their absence means for gpt-oss. Otherwise it means plain frequencies.
         theta: what a missing rope_theta means, unless the settings are `required`.
-        partial: share of a head's dimensions that rotate where the file does not say it; None: this
-            architecture rotates all of them.
+        partial: share of a head's dimensions that rotate if the file does not say how many; None if
+            this architecture always rotates all of them.
         interleaved: dimension 2i pairs with 2i + 1.
     """
     key = "rope_scaling" if fields.value("rope_scaling") else "rope_parameters"

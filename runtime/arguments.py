@@ -46,8 +46,7 @@ def number(name: str, value: object, expected: str) -> float:
 
 
 def integer_array(name: str, values: object) -> NDArray[Any]:
-    """Return an array of integers, signed or unsigned as it came; raises InputError for anything
-    else.
+    """Return an array of integers of the type that it has; raises InputError for anything else.
 
     The caller checks the range before it casts: uint64 values above 2^63 would turn negative.
     """

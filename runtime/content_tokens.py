@@ -42,8 +42,7 @@ def encode_content(
     """Return the token ids of a conversation; special tokens in its messages and variables are
     plain text.
 
-    Raises InputError where that cannot be told for sure, because the template changes what messages
-    say.
+    Raises InputError if that is not certain, because the template changes what messages say.
     """
     plain = plain_input(messages, variables)
     text = template.render_plain(*plain, add_generation_prompt)

@@ -30,12 +30,11 @@ RESERVE = 2048
 class Conversation(Closing):
     """A chat with a model; a context manager that frees its cache.
 
-    Each turn the whole conversation is rendered anew, because templates treat earlier turns
-    otherwise than the
-    last: harmony's leaves out the thoughts of answers that were given. The cache is rewound to
-        where the new
-    tokens part from those it holds. Where it cannot be (target `ort`, or window layers that have
-    forgotten more than `RESERVE` tokens), it is read again from the beginning.
+    Each turn the whole conversation is rendered anew, because templates treat earlier turns and the
+    last one differently: harmony's leaves out the thoughts of answers that were given. The cache is
+    rewound to where the new tokens part from those it holds. If that is impossible (target `ort`,
+    or window layers that have forgotten more than `RESERVE` tokens), the conversation is read again
+    from its beginning.
 
     Attributes:
         reused: tokens of the last turn's prompt that the cache held already.
@@ -95,8 +94,8 @@ class Conversation(Closing):
         return self._answer(self._messages[: self._last_question() + 1])
 
     def undo(self) -> str:
-        """Forget the last message and its answer, and return that message; raises InputError where
-        there is none.
+        """Forget the last message and its answer, and return that message; raises InputError if
+        there is no message.
         """
         self._settle()
         place = self._last_question()

@@ -20,18 +20,16 @@ _PROVIDERS: dict[str, tuple[str, ...]] = {
     # CUDA takes every node it can; ONNX Runtime itself keeps shape arithmetic on the CPU.
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
-# float32 is to mean float32: by default CUDA multiplies it as TF32, with 11 bits of mantissa.
+# Exact float32: by default CUDA multiplies it as TF32, with 11 bits of mantissa.
 _OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 def load_onnxruntime() -> ModuleType:
     """Import ONNX Runtime.
 
-    Raises RuntimeUnavailable when it is not installed, cannot be imported, or when both of its
-    builds are
-    installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later one leaves a
-        mixture
-    that pip takes for sound.
+    Raises RuntimeUnavailable if it is not installed, if it cannot be imported, or if both of its
+    builds are installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later
+    one leaves a mixture that pip takes for sound.
     """
     installed = [name for name in _BUILDS if _is_installed(name)]
     if len(installed) == len(_BUILDS):

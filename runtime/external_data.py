@@ -1,4 +1,4 @@
-"""External data of an ONNX file: where they lie, and that nothing but an initializer has any.
+"""External data of an ONNX file: where they lie. Only initializers may have any.
 
 All functions raise ValueError, in words that say what is wrong with the file.
 """

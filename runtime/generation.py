@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length"]
 Step = TypeVar("Step")
 
-# tokens after the prompt an own cache begins with; it doubles when they are used up
+# tokens after the prompt that a temporary cache begins with; it doubles when they are used up
 FIRST_ROOM = 256
 
 
@@ -71,10 +71,10 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
     ran, and once its cause is mended the step may be tried again.
 
     Attributes:
-        cache: the caller's or an own one; None before the first step, and after an own one is
-            freed.
+        cache: the caller's or a temporary one; None before the first step, and after a temporary
+            one was freed.
         stop_tokens: ids that end a row.
-        endless: nothing but a greatest number of tokens ends a row: there are neither stop tokens
+        endless: only the limit on new tokens ends a row: there are neither stop tokens
             nor stop strings.
         prefill_seconds: running the prompts, to the first logits.
         decode_seconds: all later runs of the graph and the sampling; the consumer's time between
@@ -178,7 +178,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
                 raise
 
     def close(self) -> None:
-        """End the iteration and free an own cache; the caller's stays. Called at the end by itself.
+        """End the iteration and free a temporary cache. The end of the iteration calls it too.
 
         Raises InputError while another thread is in a step.
         """
@@ -252,7 +252,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
                 row.finish_reason = "length"
 
     def _most_tokens(self) -> int:
-        """Return the most tokens that a row of an own cache can come to hold."""
+        """Return the most tokens that a row of a temporary cache can come to hold."""
         most = max(prompt.size for prompt in self._prompts) + self._max_new_tokens
         return min(most, self._session.manifest.longest)
 

@@ -1,5 +1,5 @@
-"""Choose which kernels run a graph: for `ai.gptoss` ops the native library's or the bodies it
-carries, else ORT's.
+"""Choose which kernels run a graph: for `ai.gptoss` ops the native library's or the bodies in the
+graph, for all others ONNX Runtime's.
 """
 
 from dataclasses import dataclass
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import get_args
 
 from gptoss_onnx.choices import Activations, Kernels
+from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.arguments import shown
 from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
-
-DOMAIN = "ai.gptoss"
 
 
 @dataclass(frozen=True)

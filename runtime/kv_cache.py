@@ -1,7 +1,7 @@
 """KVCache: the key and value buffers of a batch of sequences, and what each row of them holds.
 
-B batch, K kv heads, C slots of a layer, D head dim. How many slots there are and what lies in them
-is the layout's to say, see `gptoss_onnx.runtime.cache_layout`.
+B batch, K kv heads, C slots of a layer, D head dim. The layout says how many slots there are
+and what lies in them, see `gptoss_onnx.runtime.cache_layout`.
 """
 
 import copy
@@ -131,11 +131,11 @@ class KVCache(Closing):
     def rewind(self, lengths: ArrayLike) -> None:
         """Forget each row's tokens from position `lengths` on; one integer, or one a row.
 
-        While no window layer has wrapped on a row, nothing is lost and any length goes. Afterwards
-        slots are reused and a row goes back to `start - reserve` at most, `start` being the largest
-        position at which any call on it began: repeated small rewinds would otherwise eat the
-        window. 0 to `kept` is always possible, since nothing that the rings hold is left to be
-        seen. In target `ort` 0 is the only length, for all rows together.
+        While no window layer has wrapped on a row, nothing is lost and any length is allowed.
+        Afterwards slots are reused and a row goes back to `start - reserve` at most, `start` being
+        the largest position at which any call on it began: repeated small rewinds would otherwise
+        eat the window. 0 to `kept` is always possible, since a row so short sees nothing of the
+        rings. In target `ort` 0 is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
@@ -160,7 +160,7 @@ class KVCache(Closing):
 
         A window layer's ring changes size only while capacity limits it, and such a ring has never
         wrapped: slot p holds position p before and after. Old and new buffers exist together until
-            the copy is done.
+        the copy is done.
         """
         self.layout.check_sizes(self.batch, capacity, self.reserve, self.chunk)
         capacity = int(capacity)

@@ -28,8 +28,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return messages out of nothing but dict, list, str, int, float, bool and None, fit for a
-    template.
+    """Return messages made of dict, list, str, int, float, bool and None alone, for a template.
 
     Templates are a stranger's: they could call the methods of any other object. Raises InputError
     naming the place of what has no such form, and for content that is no text.
@@ -46,9 +45,7 @@ def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def plain_data(value: Any, where: str) -> Plain:
-    """Return a copy of a value out of nothing but JSON's types; raises InputError where it has
-    another.
-    """
+    """Return a copy of a value, made of JSON's types alone; raises InputError if it has another."""
     return _Copy().of(value, where, 0)
 
 
@@ -182,5 +179,8 @@ def _read_arguments(call: Any) -> None:
         value = json.loads(arguments)
         if isinstance(value, dict):
             function["arguments"] = plain_data(value, "arguments")
-    except (ValueError, RecursionError):  # models write such, and their conversation goes on
+    except (
+        ValueError,
+        RecursionError,
+    ):  # a model wrote no JSON; its conversation goes on
         return

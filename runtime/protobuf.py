@@ -3,7 +3,7 @@
 A message is a sequence of fields, each with a number and a value:
 https://protobuf.dev/programming-guides/encoding. What this reader refuses is stricter than the
 encoding: a key or a number that is longer than any writer makes it, groups, and a field that goes
-    beyond its message.
+beyond its message.
 """
 
 from collections.abc import Iterator

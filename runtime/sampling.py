@@ -124,8 +124,8 @@ class RowSampler:
 def penalize(
     logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], penalty: float
 ) -> NDArray[Any]:
-    """Return logits (V) with the repetition penalty on the tokens `seen`: float64, or as they came
-    without one.
+    """Return logits (V) with the repetition penalty on the tokens `seen`, in float64; without a
+    penalty, as they are.
 
     A score that leaves the range of float64 becomes its largest or least number, so that none is
     infinite.
@@ -232,7 +232,7 @@ def _number(
 
 
 def _several(name: str, values: object, what: str) -> list[Any]:
-    """Return the items of a list, tuple, set or one-dimensional array; a text is none of them."""
+    """Return the items of a list, tuple, set or one-dimensional array; refuses a text."""
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return list(values.tolist())
     if not isinstance(values, (Sequence, Set)) or isinstance(values, (str, bytes)):

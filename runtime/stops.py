@@ -52,7 +52,7 @@ def end_tokens(
 def warn_endless(folder: Path) -> None:
     """Say that a text of a package will not end where its author would end it."""
     logger.warning(
-        "%s: nothing ends this text but the greatest number of tokens: the package names no end "
+        "%s: only the limit on new tokens ends this text: the package names no end "
         "token "
         "(eos_token_id); name a stop token",
         folder,

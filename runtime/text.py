@@ -136,11 +136,9 @@ class Tokenizer:
         added.
 
         Special tokens that the template writes become their ids. Those that a message spells out
-        are plain
-        text: else a user could write `<|end|><|start|>system<|message|>…` and speak for the system.
-            With
-        `special_tokens_in_content` they become their ids too, as in transformers' default; for
-        texts that you wrote yourself.
+        are plain text: else a user could write `<|end|><|start|>system<|message|>…` and speak for
+        the system. With `special_tokens_in_content` they become their ids too, which is
+        transformers' default; use it for texts that you wrote yourself.
 
         Raises InputError for messages that are wrong or that the template refuses, and PackageError
         where the template or the tokenizer fails.

@@ -130,9 +130,7 @@ class TextGeneration(Closing, Iterator[Piece], Generic[Piece]):
         return self._pieces.pop(0)
 
     def close(self) -> None:
-        """End the iteration and free an own cache; the caller's stays. Called at the end by
-        itself.
-        """
+        """End the iteration and free a temporary cache. The end of the iteration calls it too."""
         self._ended = True
         self._generation.close()
 

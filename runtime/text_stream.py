@@ -114,21 +114,20 @@ class _Characters:
         return self._decode(context + tokens)[len(self._decode(context)) :]
 
     def _shows_nothing(self, token: int) -> bool:
-        """Say whether a token is no part of a text, as special tokens are not; the window need not
-        keep it.
+        """Say whether a token shows nothing, as special tokens do; the window need not keep it.
 
-        Twice, because a decoder that strips the first space shows nothing for one space. A byte
-        that is no character reads U+FFFD.
+        It is decoded twice, because a decoder that strips the first space shows nothing for one
+        space. A byte that is no character shows U+FFFD.
         """
         return not self._decode([token, token])
 
     def _shorten(self, fresh: str) -> str:
-        """Move on where nothing later can change what was said, in bytes that never become a
-        character.
+        """Cut the window where no later token can change the text before the cut; the bytes never
+        become a character.
 
-        Of four tokens in a row one ends where a character, or what is none, ends: the text is then
-        the same whether it is decoded in one piece or in two. The tokens behind it hold enough
-        bytes for a difference to show.
+        Of four tokens in a row one ends where a character ends, or a byte that is part of none. If
+        the window is cut there, both parts decode to the same text as the whole. The tokens behind
+        the cut hold enough bytes for a difference to show.
         """
         last = len(self._waiting) - _LONGEST_CHARACTER
         for count in range(last, last - _LONGEST_CHARACTER, -1):
@@ -136,8 +135,7 @@ class _Characters:
             begin = self._text(self._context, first)
             if begin + self._text(first, second) == fresh:
                 break
-        # A decoder that joins neither here nor there is none of those known; it is cut at the last
-        # place.
+        # No known decoder fits nowhere; one that did would be cut at the last place.
         text = begin[self._sent :]
         self._move(count, len(begin))
         return text

@@ -60,7 +60,7 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
         yield _driven(f"chunks of {size}", description, driving.chunked(size))
     description = "three rows of one length, decoding beyond the window"
     yield _driven("even batch", description, driving.even)
-    description = "three rows of unlike length, right-padded, decoding in turns"
+    description = "three rows of different lengths, right-padded, decoding in turns"
     yield _driven("ragged batch", description, driving.ragged, "ragged batches")
     description = "wrong tokens taken back within the reserve, again and again"
     yield _driven("rewind", description, driving.rewind, "rewinding")

@@ -60,9 +60,7 @@ def chunked(size: int) -> Callable[[Drive], Pair]:
 
 
 def ragged(drive: Drive) -> Pair:
-    """Three rows of unlike length in one right-padded call, then decode steps in which rows take
-    turns.
-    """
+    """Three rows of different lengths in one right-padded call, then some rows a step."""
     steps = drive.sizes.steps
     lengths = (drive.sizes.length - steps, max(1, drive.sizes.window // 2), 1)
     whole = [drive.expected.tokens(length + steps) for length in lengths]

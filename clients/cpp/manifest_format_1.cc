@@ -29,6 +29,7 @@ Json upgraded(const JsonPlace& manifest) {
   Json result = manifest.value;
   set(result, "vocab_size", model.at("vocab_size").value);
   set(result, "longest", model.at("max_position_embeddings").value);
+  if (const auto eos = model.find("eos_token_id")) set(result, "eos_tokens", eos->value);
   set(result, "cache", {std::move(layers)});
   return result;
 }

@@ -164,7 +164,7 @@ void Package::read_eos_tokens(const JsonPlace& manifest) {
   const JsonPlace config(document, folder / name);
   if (const auto place = config.find("eos_token_id")) {
     eos_tokens = tokens_at(*place);
-  } else if (const auto own = manifest.at("model").find("eos_token_id")) {
+  } else if (const auto own = manifest.find("eos_tokens")) {
     eos_tokens = tokens_at(*own);
   }
 }

@@ -20,7 +20,7 @@ from gptoss_onnx.reference.layer_types import MOST_LAYERS
 from gptoss_onnx.reference.rope_fields import read_rope
 
 CLASS = "GlmForCausalLM"
-PARTIAL = 0.5  # of a head's dimensions rotate where config.json does not say it
+PARTIAL = 0.5  # of a head's dimensions rotate, if config.json does not say how many
 
 
 def read(fields: Fields, names: StoredNames) -> DecoderConfig:

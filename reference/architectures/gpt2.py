@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def read(fields: Fields, names: StoredNames) -> DecoderConfig:
-    """Return the configuration; every size but the vocabulary's goes by GPT's own keys."""
+    """Return the configuration; every size but the vocabulary's has GPT's own key."""
     if fields.has("architectures") and fields.value("architectures") != [CLASS]:
         fields.wrong("architectures", f"['{CLASS}']")
     for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):

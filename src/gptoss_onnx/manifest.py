@@ -151,9 +151,10 @@ class RoundedWeights:
 class Manifest:
     """The whole document; see `manifest.schema.json`.
 
-    `model` is what config.json said, for people to read: no program takes a size from it.
-    `longest` is how many positions a sequence may have. `onnxruntime` is the least version of ONNX
-    Runtime that runs the graph, as `major.minor`.
+    `model` is what config.json said, for people to read: sessions and clients take nothing from it.
+    `longest` is how many positions a sequence may have. `eos_tokens` end a text, unless
+    `generation_config.json` names others. `onnxruntime` is the least version of ONNX Runtime that
+    runs the graph, as `major.minor`.
     """
 
     exporter: str
@@ -162,6 +163,7 @@ class Manifest:
     model: Mapping[str, Any]
     vocab_size: int
     longest: int
+    eos_tokens: tuple[int, ...]
     graph: str
     opset: int
     inputs: tuple[TensorSpec, ...]

@@ -47,6 +47,8 @@ def check_manifest(manifest: "Manifest") -> None:
         _range(f"ops[{index}].version", use.version, 1)
     _range("vocab_size", manifest.vocab_size, 1)
     _range("longest", manifest.longest, 1)
+    for index, token in enumerate(manifest.eos_tokens):
+        _range(f"eos_tokens[{index}]", token, 0)
     _check_tensors("inputs", manifest.inputs)
     _check_tensors("outputs", manifest.outputs)
     _check_cache(manifest)

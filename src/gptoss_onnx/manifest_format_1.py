@@ -1,14 +1,14 @@
 """Read a manifest of format 1, which packages written before format 2 have, as one of format 2.
 
-Format 1 had no `vocab_size`, `longest`, `rounded` and `onnxruntime` of its own. The sizes stood in
-the model's configuration. A file's name or a sentence said which weights were rounded. No cache
-layer kept its first tokens, and every package ran on ONNX Runtime 1.28.
+Format 1 had no `vocab_size`, `longest`, `eos_tokens`, `rounded` and `onnxruntime` of its own. The
+first three stood in the model's configuration. A file's name or a sentence said which weights were
+rounded. No cache layer kept its first tokens, and every package ran on ONNX Runtime 1.28.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-_NEW = ("vocab_size", "longest", "rounded", "onnxruntime")
+_NEW = ("vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime")
 _INT8_FILE = "dense-int8.safetensors"
 _INT4_FILE = "weights.safetensors"
 _INT4_SENTENCE = "experts in int4 (block 32)"
@@ -24,9 +24,12 @@ def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     _refuse_new("", document, _NEW)
     model = _expect(document, "model", dict)
+    eos = model.get("eos_token_id")
+    tokens = [] if eos is None else eos if isinstance(eos, list) else [eos]
     added = {
         "vocab_size": _expect(model, "vocab_size", int, "model."),
         "longest": _expect(model, "max_position_embeddings", int, "model."),
+        "eos_tokens": tokens,
         "onnxruntime": "1.28",
     }
     cache = [_upgraded_layer(index, layer) for index, layer in _objects(document, "cache")]

@@ -53,19 +53,19 @@ class Package:
 
     @property
     def eos_tokens(self) -> tuple[int, ...]:
-        """Token ids that end a text, none or more: of `generation_config.json`, else of the model.
+        """Token ids that end a text, none or more.
 
-        Raises PackageError if the value is neither a token id nor a list of them.
+        They are those of `generation_config.json`, which people edit, else of the manifest. Raises
+        PackageError if the value is neither a token id nor a list of them.
         """
-        config = read_own_json(self.folder, GENERATION_CONFIG)
-        value, source = config.get(_EOS), GENERATION_CONFIG
+        value = read_own_json(self.folder, GENERATION_CONFIG).get(_EOS)
         if value is None:
-            value, source = self.manifest.model.get(_EOS), "the model configuration"
-        ids = [] if value is None else value if isinstance(value, list) else [value]
+            return self.manifest.eos_tokens
+        ids = value if isinstance(value, list) else [value]
         if not all(type(token) is int and 0 <= token < 1 << 31 for token in ids):
             raise PackageError(
-                f"{self.folder}: {_EOS} in {source} is {value!r:.60}; expected a token id or a "
-                "list of token ids"
+                f"{self.folder}: {_EOS} in {GENERATION_CONFIG} is {value!r:.60}; expected a token "
+                "id or a list of token ids"
             )
         return tuple(ids)
 

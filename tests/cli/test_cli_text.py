@@ -120,7 +120,7 @@ def test_special_tokens_stop_a_text(package: Path) -> None:
 
 
 def test_a_text_that_nothing_ends_is_told(package: Path, tmp_path: Path) -> None:
-    warning = "nothing ends this text but the greatest number of tokens"
+    warning = "only the limit on new tokens ends this text"
     result = run("generate", package, "-p", "Read")
     assert warning in result.stderr
     assert len(result.stderr.splitlines()) == 1

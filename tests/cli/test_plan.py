@@ -2,18 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gptoss_onnx.bench import machine
 from gptoss_onnx.cli import main
 from gptoss_onnx.errors import RuntimeUnavailable
-from gptoss_onnx.exporter import Package
+from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.package import ASSEMBLED, INT8_FILE
 from gptoss_onnx.reference.architectures import PRESETS
 from gptoss_onnx.reference.synthetic import make_checkpoint, preset_document, tiny_document
+from support.fp8_checkpoint import write_fp8
+from support.transformers_models import write_by_transformers
 
 FOREIGN = [name for name, document in PRESETS.items() if "lab" not in name]
 # Figures that the issue of this command states, and that the published models have.
@@ -53,11 +58,11 @@ def test_a_window_holds_no_more_than_its_tokens() -> None:
     assert long["cache_bytes"] == 12 * (128 + 131072) * each
 
 
-def test_the_floor_is_bandwidth_over_what_a_token_reads() -> None:
+def test_the_most_tokens_a_second_are_bandwidth_over_what_a_token_reads() -> None:
     found = run("20b", "--context", 1, "--bandwidth", 30)
     choice = found["choices"]["portable, linked"]  # type: ignore[index]
-    floor = found["tokens_per_second"]["portable, linked"]  # type: ignore[index]
-    assert floor == pytest.approx(30e9 / (choice["read"] + found["cache_bytes"]))
+    most = found["tokens_per_second"]["portable, linked"]  # type: ignore[index]
+    assert most == pytest.approx(30e9 / (choice["read"] + found["cache_bytes"]))
     # the experts of four of 32, the dense matrices and lm_head: as measured on the real package
     assert choice["read"] == pytest.approx(1.269e9 + 1.274e9 + 1.158e9, rel=0.01)
 
@@ -74,6 +79,42 @@ def test_a_checkpoint_and_its_package(tiny_checkpoint: Path, demo_package: Packa
         **run(Path("demo/checkpoint").resolve(), "--bandwidth", 1),
         "model": str(demo_package.folder),
     }
+
+
+@pytest.fixture(scope="module")
+def fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen3-MoE whose projections are in FP8, experts one by one, and all else in float32."""
+    root = tmp_path_factory.mktemp("fp8")
+    write_by_transformers("qwen3_moe", {"num_hidden_layers": 1}, root / "float32", sharded=False)
+    write_fp8(root / "float32", root / "fp8", root / "decoded", (16, 32))
+    return root / "fp8"
+
+
+def test_fp8_counts_as_it_is_stored(fp8: Path) -> None:
+    found = run(fp8, "--bandwidth", 1)
+    assert found["total_bytes"] == _payload(fp8 / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [
+        ("portable, linked", {}),
+        ("portable, copied", {"weights": "copy"}),
+        ("portable, --dense int8", {"dense": "int8"}),
+    ],
+)
+def test_fp8_counts_as_the_export_writes_it(
+    fp8: Path, tmp_path: Path, choice: str, options: dict[str, Any]
+) -> None:
+    found = run(fp8, "--bandwidth", 1)
+    folder = export(fp8, tmp_path / "package", **options).folder
+    written = sum(map(_payload, (folder / name for name in (ASSEMBLED, INT8_FILE))))
+    assert found["choices"][choice]["written"] == written  # type: ignore[index]
+
+
+def _payload(file: Path) -> int:
+    """Bytes of the tensors in a safetensors file; 0 if there is no such file."""
+    return sum(x.nbytes for x in load_file(file).values()) if file.exists() else 0
 
 
 def _stored(folder: Path) -> dict[str, int]:

@@ -114,14 +114,14 @@ def test_stop_tokens_are_token_ids(client: Client, spoilt: Path, value: Any) -> 
     (spoilt / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
     assert "eos_token_id" in client.refused(spoilt)
     (spoilt / "generation_config.json").unlink()
-    change_manifest(spoilt, "model", "eos_token_id", value=value)
-    assert "model/eos_token_id" in client.refused(spoilt)
+    change_manifest(spoilt, "eos_tokens", value=value)
+    assert "eos_tokens" in client.refused(spoilt)
 
 
-def test_a_config_of_null_leaves_the_models_stop_tokens(client: Client, spoilt: Path) -> None:
+def test_a_config_of_null_leaves_the_manifests_stop_tokens(client: Client, spoilt: Path) -> None:
     tokens = client.generate(spoilt, [1428, 304, 258], "--max-new-tokens", "8")["tokens"]
     (spoilt / "generation_config.json").write_text('{"eos_token_id": null}')
-    change_manifest(spoilt, "model", "eos_token_id", value=tokens[3])
+    change_manifest(spoilt, "eos_tokens", value=[tokens[3]])
     found = client.generate(spoilt, [1428, 304, 258], "--max-new-tokens", "8")
     assert (found["tokens"], found["finish_reason"]) == (
         tokens[: tokens.index(tokens[3]) + 1],
@@ -131,6 +131,7 @@ def test_a_config_of_null_leaves_the_models_stop_tokens(client: Client, spoilt: 
 
 def test_a_package_without_a_stop_token_is_told(client: Client, spoilt: Path) -> None:
     (spoilt / "generation_config.json").unlink()
+    change_manifest(spoilt, "eos_tokens", value=[])
     result = client.run(spoilt, "--prompt-tokens", "1", "--max-new-tokens", "2")
     assert "names no token that ends a text: only --max-new-tokens or --stop-token do" in result.err
     assert (
@@ -144,6 +145,7 @@ def make_old(package: Path) -> None:
     manifest = json.loads(file.read_text())
     manifest["model"]["vocab_size"] = manifest.pop("vocab_size")
     manifest["model"]["max_position_embeddings"] = manifest.pop("longest")
+    del manifest["eos_tokens"]
     for layer in manifest["cache"]:
         del layer["sink_tokens"]
     del manifest["rounded"]

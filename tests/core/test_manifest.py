@@ -86,6 +86,7 @@ SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "negative dimension": lambda document: document["outputs"][0].update(shape=[-1]),
     "no vocabulary": lambda document: document.update(vocab_size=0),
     "no position": lambda document: document.update(longest=0),
+    "an end token below 0": lambda document: document.update(eos_tokens=[1, -1]),
     "a model that is no object": lambda document: document.update(model=[]),
     "rounded in a way that nobody knows": lambda document: document.update(
         rounded=[{"kind": "dense-int3", "file": "model.safetensors", "block": 32}]

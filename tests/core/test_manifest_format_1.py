@@ -41,7 +41,7 @@ def test_what_format_1_says_is_kept_and_what_it_lacks_is_found(tmp_path: Path) -
     found = json.loads(json.dumps(asdict(manifest)))
     for layer in found["cache"]:
         del layer["sink_tokens"]
-    for key in ("vocab_size", "longest", "rounded", "onnxruntime"):
+    for key in ("vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime"):
         del found[key]
     assert {"format": "gptoss-onnx", "format_version": 1, **found} == OLD
 
@@ -70,10 +70,22 @@ def test_rounded_weights_are_told_by_file_or_sentence(
     assert read(changed(change), tmp_path).rounded == rounded
 
 
+@pytest.mark.parametrize(("found", "tokens"), [(7, (7,)), ([7, 8], (7, 8)), ([], ()), (None, ())])
+def test_the_models_end_tokens_become_the_packages(
+    found: object, tokens: tuple[int, ...], tmp_path: Path
+) -> None:
+    document = changed(lambda it: it["model"].update(eos_token_id=found))
+    assert read(document, tmp_path).eos_tokens == tokens
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda it: it.pop("model"), "missing model"),
+        (
+            lambda it: it["model"].update(eos_token_id="end"),
+            r"eos_tokens\[0\]: found 'end', expected int",
+        ),
         (lambda it: it["model"].pop("vocab_size"), "missing model.vocab_size"),
         (
             lambda it: it["model"].update(max_position_embeddings="9"),

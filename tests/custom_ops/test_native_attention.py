@@ -17,7 +17,7 @@ from support.attention_cases import (
     real_tokens,
     run_definition,
 )
-from support.native_attention import assert_output, define, layer, model_of
+from support.native_attention import assert_output, define, defined_calls, layer, model_of
 from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
 from support.op_models import ort_value, run_ort
 from support.tolerances import (
@@ -119,27 +119,25 @@ def test_cache_in_place_is_carried_along(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("level", cpu_levels())
 def test_every_level_equals_definition(level: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    calls = [(case, cached_call(case, past, capacity, dtype)) for case, past, capacity in CACHED]
+    calls = defined_calls(CACHED, dtype)
     natives = [
         NativeCase(model_of(case, inputs), inputs, threads=1 + i % 3)
-        for i, (case, inputs) in enumerate(calls)
+        for i, (case, inputs, _) in enumerate(calls)
     ]
-    for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
-        assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION)
+    outputs = run_at_level(level, natives, tmp_path)
+    for (_, inputs, expected), found in zip(calls, outputs, strict=True):
+        assert_output(found[0], expected, inputs["new_lengths"], NATIVE_ATTENTION)
 
 
 @pytest.mark.parametrize("activations", ["bf16", "int8"])
 @pytest.mark.parametrize("level", cpu_levels())
 def test_every_level_with_narrow_activations(level: str, activations: str, tmp_path: Path) -> None:
-    calls = [
-        (case, cached_call(case, past, capacity, torch.bfloat16)) for case, past, capacity in CACHED
-    ]
+    calls = defined_calls(CACHED, torch.bfloat16)
     config = {"gptoss.activations": activations}
-    natives = [NativeCase(model_of(case, inputs), inputs, config) for case, inputs in calls]
-    for (case, inputs), found in zip(calls, run_at_level(level, natives, tmp_path), strict=True):
-        assert_output(
-            found[0], define(case, inputs)[0], inputs["new_lengths"], NATIVE_ATTENTION_BF16_PRODUCTS
-        )
+    natives = [NativeCase(model_of(case, inputs), inputs, config) for case, inputs, _ in calls]
+    outputs = run_at_level(level, natives, tmp_path)
+    for (_, inputs, expected), found in zip(calls, outputs, strict=True):
+        assert_output(found[0], expected, inputs["new_lengths"], NATIVE_ATTENTION_BF16_PRODUCTS)
 
 
 @pytest.mark.parametrize("window", [0, 128])

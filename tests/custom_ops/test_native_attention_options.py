@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support.attention_cases import Case, Inputs, Options, cached_call
-from support.native_attention import assert_output, define, layer, model_of
+from support.native_attention import assert_output, define, defined_calls, layer, model_of
 from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
 from support.op_models import op_model, run_ort, session_of
 from support.tolerances import NATIVE_ATTENTION, NATIVE_ATTENTION_BF16_PRODUCTS
@@ -41,10 +41,11 @@ CACHED = (
 def compare(
     level: str, dtype: torch.dtype, config: dict[str, str], folder: Path, tolerance: float
 ) -> None:
-    calls = [(case, cached_call(case, past, capacity, dtype)) for case, past, capacity in CACHED]
-    natives = [NativeCase(model_of(case, inputs), inputs, config) for case, inputs in calls]
-    for (case, inputs), found in zip(calls, run_at_level(level, natives, folder), strict=True):
-        assert_output(found[0], define(case, inputs)[0], inputs["new_lengths"], tolerance)
+    calls = defined_calls(CACHED, dtype)
+    natives = [NativeCase(model_of(case, inputs), inputs, config) for case, inputs, _ in calls]
+    outputs = run_at_level(level, natives, folder)
+    for (_, inputs, expected), found in zip(calls, outputs, strict=True):
+        assert_output(found[0], expected, inputs["new_lengths"], tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

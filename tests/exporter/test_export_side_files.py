@@ -12,7 +12,7 @@ import pytest
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT, added_tokens, harmony_stops
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter import export
-from gptoss_onnx.runtime import Tokenizer
+from gptoss_onnx.runtime import Tokenizer, open_package
 from support.checkpoints import edit_json
 from support.tiny_package import VOCAB, clone, tiny_checkpoint
 
@@ -93,6 +93,17 @@ def test_special_tokens_none_of_which_ends_a_text(
     assert "nothing ends a text" in warnings[0]
     edit_json(folder / "config.json", lambda document: document.update(eos_token_id=300))
     assert exported(folder, caplog) == ({"eos_token_id": 300}, [])
+
+
+def test_settings_without_an_end_leave_config_jsons(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is copied as it is, and the manifest says what config.json does."""
+    add_tokens(folder, {"<|endoftext|>": 300})
+    (folder / "generation_config.json").write_text('{"temperature": 0.7}')
+    edit_json(folder / "config.json", lambda document: document.update(eos_token_id=300))
+    assert exported(folder, caplog) == ({"temperature": 0.7}, [])
+    assert open_package(folder.parent / "package").eos_tokens == (300,)
 
 
 def test_the_end_of_a_text_is_no_end_of_an_answer(

@@ -18,7 +18,7 @@ from gptoss_onnx.custom_ops import (
     moe_dispatch_separate,  # noqa: F401
     moe_routing,
 )
-from support.int8_inputs import allowed_error, in_float64
+from support.int8_inputs import allowed_error, in_float64, largest_weight
 from support.moe_inputs import listed
 from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_INT8, NATIVE_LINEAR
 
@@ -76,21 +76,28 @@ def _tiny(x: torch.Tensor) -> torch.Tensor:
 
 
 class LinearInt8Expectation:
-    """Each output within what its activation mode may round."""
+    """Each output within what its activation mode may round.
+
+    A row with a weight that overflows float32 is left out: the definition in float32 is infinite
+    or NaN there, and only some kernels multiply in another order.
+    """
 
     def __init__(self, case: Case) -> None:
         self._case = case
         inputs = torch_inputs(case)
         self._expected = torch.ops.gptoss.linear_int8(*in_float64(inputs).values())
         self._allowed = allowed_error(inputs, case.mode)
+        self._comparable = (
+            self._expected.isfinite()
+            & (self._allowed < NATIVE_INT8[case.mode] * OVERFLOWS)
+            & (largest_weight(inputs) < OVERFLOWS)
+        )
 
     def check(self, arrays: list[np.ndarray]) -> None:
         """Compare one level's outputs."""
         (found,) = torch_outputs(self._case, arrays)
-        comparable = self._expected.isfinite() & (
-            self._allowed < NATIVE_INT8[self._case.mode] * OVERFLOWS
-        )
-        wrong = comparable & ~((found - self._expected).abs() <= self._allowed + UNDERFLOW)
+        close = (found - self._expected).abs() <= self._allowed + UNDERFLOW
+        wrong = self._comparable & ~close
         assert not wrong.any(), f"{int(wrong.sum())} outputs differ from the definition"
         assert not (found.isfinite() & ~self._expected.isfinite()).any(), (
             "an infinity or NaN got lost"

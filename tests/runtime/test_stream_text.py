@@ -151,7 +151,7 @@ def test_stops(session: Session) -> None:
 def test_nothing_that_ends_a_text_is_told(
     session: Session, tokenizer: Tokenizer, tmp_path: Path, caplog: Any
 ) -> None:
-    warning = "nothing ends this text but the greatest number of tokens"
+    warning = "only the limit on new tokens ends this text"
     with caplog.at_level(logging.WARNING):
         list(session.stream_text(WHY))  # harmony's tokens end it
         list(session.stream_text("Read 你", Sampling(stop=("the",))))

@@ -99,9 +99,10 @@ def manifest(
     return Manifest(
         exporter="test",
         target="portable",
-        model={"eos_token_id": 5},
+        model={},
         vocab_size=VOCAB,
         longest=LONGEST,
+        eos_tokens=(5,),
         graph="model.onnx",
         opset=24,
         inputs=(),

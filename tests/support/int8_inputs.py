@@ -48,3 +48,13 @@ def allowed_error(inputs: Inputs, mode: str) -> torch.Tensor:
     terms = torch.ops.gptoss.linear_int8(x, weight, scales, bias)
     steps = torch.ops.gptoss.linear_int8(largest, weight, scales, None)
     return NATIVE_INT8[mode] * terms + NATIVE_INT8_STEP[mode] * steps
+
+
+def largest_weight(inputs: Inputs) -> torch.Tensor:
+    """Return each row's largest |weight · scale| in float64, (M); 0 where K is 0."""
+    weight, scales = inputs["weight"], inputs["scales"].double().abs()
+    blocks = (
+        weight.double().abs().unflatten(1, (-1, BLOCK)) if weight.numel() else scales[..., None]
+    )
+    largest = (blocks * scales.unsqueeze(2)).flatten(1)
+    return torch.nn.functional.pad(largest, (0, 1)).amax(1)

@@ -6,8 +6,10 @@ parameters' names, types and shapes, and the cache's type; golden vectors on the
 weights and the tokenizer. They are kept in files, which the processes of a parallel run share.
 """
 
+import copy
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from filelock import FileLock
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from gptoss_onnx.exporter import export_package
 from gptoss_onnx.exporter.golden import write_golden
@@ -58,9 +61,26 @@ def made_once(folder: Path) -> Iterator[None]:
                 _appear(path, written.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ONNXRegistry, "from_torchlib", staticmethod(_read_once(ONNXRegistry.from_torchlib))
+        )
         patch.setattr(export_package, "trace", kept_trace)
         patch.setattr(export_package, "write_golden", kept_golden)
         yield
+
+
+def _read_once(read: Callable[[int], ONNXRegistry]) -> Callable[[int], ONNXRegistry]:
+    """Return `read`, which parses the sources of hundreds of translations, so that it does so once
+    in a process; each caller gets a registry of its own, to add to.
+    """
+    known = functools.cache(read)
+
+    def registry(opset_version: int) -> ONNXRegistry:
+        own = copy.copy(known(opset_version))
+        own.functions = {op: list(found) for op, found in own.functions.items()}
+        return own
+
+    return registry
 
 
 def _save(model: ir.Model, path: Path) -> None:

@@ -1,8 +1,10 @@
 """What the tests of the native SinkAttention share: layers, models without a body, comparison."""
 
+from functools import cache
+
 import torch
 
-from support.attention_cases import Case, Inputs, Options, real_tokens
+from support.attention_cases import Case, Inputs, Options, cached_call, real_tokens
 from support.op_models import op_model
 
 GPT_OSS = Options()
@@ -31,6 +33,22 @@ def model_of(case: Case, inputs: Inputs) -> bytes:
 
 def define(case: Case, inputs: Inputs) -> list[torch.Tensor]:
     return list(torch.ops.gptoss.sink_attention(*inputs.values(), *case.attributes.values()))
+
+
+@cache
+def defined_calls(
+    layers: tuple[tuple[Case, tuple[int, ...], int], ...], dtype: torch.dtype
+) -> list[tuple[Case, Inputs, torch.Tensor]]:
+    """Return each layer, the inputs of its cached call and the output that the definition gives.
+
+    Computed once for all levels; not to be changed.
+
+    Args:
+        layers: layer and call, cached tokens a row, capacity.
+        dtype: of the caches.
+    """
+    calls = [(case, cached_call(case, past, capacity, dtype)) for case, past, capacity in layers]
+    return [(case, inputs, define(case, inputs)[0]) for case, inputs in calls]
 
 
 def assert_output(

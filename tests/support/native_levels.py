@@ -2,7 +2,7 @@
 machine has.
 
 The library reads GPTOSS_CPU_LEVEL once, so each level has a process of its own, started once for a
-test run:
+test run and forked from one that has imported torch for all of them:
 
     cases = [NativeCase(op_model("Linear", inputs, {}).SerializeToString(), inputs) for inputs in
     ...] for level in cpu_levels():
@@ -10,12 +10,14 @@ test run:
 """
 
 import ctypes
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import onnxruntime
@@ -33,7 +35,6 @@ LIBRARY = (
 )
 # Each includes the ones before it.
 LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx")
-_DONE = "done\n"
 
 needs_native = pytest.mark.skipif(
     LIBRARY is None, reason="the native library was not built (GPTOSS_SKIP_NATIVE)"
@@ -86,14 +87,13 @@ def run_at_level(level: str, cases: Sequence[NativeCase], folder: Path) -> list[
     """Return the outputs of each case, computed in the process of `level`; files go to `folder`."""
     given, found = folder / f"{level}.cases.pt", folder / f"{level}.outputs.pt"
     torch.save([vars(case) for case in cases], given)
-    process = _process(level)
-    assert process.stdin and process.stdout
-    process.stdin.write(f"{given}\t{found}\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    assert answer == _DONE, (
-        f"level {level}: its process ended with {process.wait()}; stderr says why"
-    )
+    process, connection = _process(level)
+    try:
+        connection.send((given, found))
+        connection.recv()
+    except (EOFError, ConnectionError):
+        process.join()
+        pytest.fail(f"level {level}: its process ended with {process.exitcode}; stderr says why")
     outputs: list[list[torch.Tensor]] = torch.load(found)
     return outputs
 
@@ -106,31 +106,29 @@ def _session(
 
 
 @cache
-def _process(level: str) -> subprocess.Popen[str]:
-    """Start the process of `level`; it ends when the test run does, which closes its standard
-    input.
+def _process(level: str) -> tuple[BaseProcess, Connection]:
+    """Start the process of `level`, a fork of one that has imported all of this, and return it with
+    the connection to it; it ends when the test run does.
     """
-    environment = {
-        **os.environ,
-        "GPTOSS_CPU_LEVEL": level,
-        "GPTOSS_TEST_LIBRARY": str(LIBRARY),
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }
-    command = [sys.executable, "-m", "support.native_levels"]
-    return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__])
+    ours, theirs = forks.Pipe()
+    process = forks.Process(target=_serve, args=(level, theirs), daemon=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # what is to be imported before the forks is looked for here, and missed in silence
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+        process.start()
+    theirs.close()
+    return process, ours
 
 
-def _serve() -> None:
-    """Run the cases of each line's first file and write their outputs to its second."""
+def _serve(level: str, connection: Connection) -> None:
+    """Run the cases of each file that is named, and write their outputs to the file beside it."""
+    os.environ["GPTOSS_CPU_LEVEL"] = level  # the library is loaded with the first session
+    assert cpu_levels()[-1] == level
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        given, found = line.rstrip("\n").split("\t")
-        torch.save([run_case(NativeCase(**case)) for case in torch.load(given)], found)
-        sys.stdout.write(_DONE)
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _serve()
+    with suppress(EOFError):
+        while True:
+            given, found = connection.recv()
+            torch.save([run_case(NativeCase(**case)) for case in torch.load(given)], found)
+            connection.send(None)

@@ -42,7 +42,7 @@ def write_said_package(
     """Write a package with the tokenizer files of a folder, which answers each prompt by what its
     script says.
 
-    `scripts` are prompts and answers as token ids; `ends` is the `eos_token_id` of the model,
+    `scripts` are prompts and answers as token ids; `ends` are the tokens that end a text,
     `lost` what comes after a script's end and everywhere else.
     """
     folder.mkdir(parents=True)
@@ -64,7 +64,7 @@ def write_said_package(
     logits = TensorSpec("logits", "float32", ("batch", "kept", vocab))
     replace(
         plain,
-        model={"eos_token_id": ends},
+        eos_tokens=() if ends is None else tuple(ends) if isinstance(ends, list) else (ends,),
         vocab_size=vocab,
         longest=LONGEST,
         outputs=(logits,),

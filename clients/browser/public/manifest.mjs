@@ -33,7 +33,7 @@ import { upgraded } from "./manifest-format-1.mjs";
  * @property {"float32" | "float16"} kv_dtype
  * @property {number} vocab_size
  * @property {number} longest  most tokens of a sequence
- * @property {Record<string, unknown>} model  what config.json said
+ * @property {number[]} eos_tokens  end a text, unless generation_config.json names others
  * @property {{mode: "link" | "copy" | "reference", root: string | null, files: WeightFile[]}}
  *   weights
  * @property {string[]} tokenizer_files
@@ -125,14 +125,14 @@ export function outerRoot(weights, file) {
 export const weightBytes = ({ weights }) => weights.files.reduce((sum, file) => sum + file.size, 0);
 
 /**
- * Return the tokens that end a text: those of `generation_config.json`, else the model's, if any.
+ * Return the tokens that end a text: those of `generation_config.json`, else the manifest's.
  * @param {any} config  of generation_config.json, {} where there is none
  * @param {Manifest} manifest
  */
-export function stopTokens(config, { model, vocab_size: vocab }) {
+export function stopTokens(config, { eos_tokens, vocab_size: vocab }) {
   const where =
     config?.eos_token_id == null
-      ? `${MANIFEST}: model.eos_token_id`
+      ? `${MANIFEST}: eos_tokens`
       : `${GENERATION_CONFIG}: eos_token_id`;
   expect(
     GENERATION_CONFIG,
@@ -140,7 +140,7 @@ export function stopTokens(config, { model, vocab_size: vocab }) {
     typeof config === "object" && config !== null && !Array.isArray(config),
     "an object",
   );
-  const value = config.eos_token_id ?? model.eos_token_id ?? [];
+  const value = config.eos_token_id ?? eos_tokens ?? [];
   const tokens = Array.isArray(value) ? value : [value];
   expect(where, value, tokens.length <= MOST_STOPS, `at most ${MOST_STOPS} token ids`);
   for (const token of tokens) {

@@ -39,8 +39,9 @@ test("a manifest that fits is taken as it is", () => {
 test("format 1 is read as format 2, where the model's sizes count for nothing", () => {
   assert.equal("sink_tokens" in manifestOfFormat1().cache[0], false);
   const found = checkManifest(manifestOfFormat1());
-  const { vocab_size, longest, cache } = manifestOf();
-  assert.deepEqual([found.vocab_size, found.longest, found.cache], [vocab_size, longest, cache]);
+  const { vocab_size, longest, eos_tokens, cache } = manifestOf();
+  const sizes = [found.vocab_size, found.longest, found.eos_tokens, found.cache];
+  assert.deepEqual(sizes, [vocab_size, longest, eos_tokens, cache]);
   const model = { vocab_size: 2 ** 53, max_position_embeddings: "many" };
   assert.equal(checkManifest(manifestOf({ model })).vocab_size, vocab_size);
 });
@@ -204,12 +205,12 @@ test("a mutated manifest is taken, or refused with our error", () => {
   assert.ok(refused > 500 && refused < 3000, `${refused} were refused`);
 });
 
-test("stop tokens are those of the generation config, else the model's, else none", () => {
-  const model = { eos_token_id: 7 };
-  assert.deepEqual(stopTokens({ eos_token_id: [1, 2] }, manifestOf({ model })), [1, 2]);
-  assert.deepEqual(stopTokens({ eos_token_id: 0 }, manifestOf({ model })), [0]);
-  assert.deepEqual(stopTokens({ eos_token_id: null }, manifestOf({ model })), [7]);
-  assert.deepEqual(stopTokens({}, manifestOf({ model })), [7]);
+test("stop tokens are those of the generation config, else the manifest's", () => {
+  const named = { eos_tokens: [7] };
+  assert.deepEqual(stopTokens({ eos_token_id: [1, 2] }, manifestOf(named)), [1, 2]);
+  assert.deepEqual(stopTokens({ eos_token_id: 0 }, manifestOf(named)), [0]);
+  assert.deepEqual(stopTokens({ eos_token_id: null }, manifestOf(named)), [7]);
+  assert.deepEqual(stopTokens({}, manifestOf(named)), [7]);
   assert.deepEqual(stopTokens({}, manifestOf()), []);
 });
 
@@ -220,12 +221,12 @@ test("stop tokens that are no token ids are refused, and it is said where they s
       message: /^generation_config.json: eos_token_id: found .*, expected token ids, 0 to 15/,
     };
     assert.throws(() => stopTokens({ eos_token_id: wrong }, manifestOf()), inConfig);
-    const inModel = {
+    const inManifest = {
       name: "ClientError",
-      message: /^manifest.json: model.eos_token_id: found .*, expected token ids/,
+      message: /^manifest.json: eos_tokens: found .*, expected token ids/,
     };
-    const manifest = manifestOf({ model: { eos_token_id: wrong } });
-    assert.throws(() => stopTokens({}, manifest), inModel);
+    const manifest = manifestOf({ eos_tokens: wrong });
+    assert.throws(() => stopTokens({}, manifest), inManifest);
   }
   for (const config of [null, [], 7, "x"])
     assert.throws(() => stopTokens(config, manifestOf()), {

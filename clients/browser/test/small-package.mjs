@@ -141,6 +141,7 @@ export const manifestOf = (changes = {}) => ({
   model: {},
   vocab_size: 16,
   longest: 64,
+  eos_tokens: [],
   graph: "model.onnx",
   kv_dtype: "float32",
   cache: [
@@ -173,9 +174,9 @@ export const manifestOf = (changes = {}) => ({
 
 /** Return the same in format 1. @returns {any} */
 export function manifestOfFormat1() {
-  const { vocab_size, longest, cache, ...rest } = manifestOf();
+  const { vocab_size, longest, eos_tokens, cache, ...rest } = manifestOf();
   const [{ sink_tokens: _, ...layer }] = cache;
-  const model = { vocab_size, max_position_embeddings: longest };
+  const model = { vocab_size, max_position_embeddings: longest, eos_token_id: eos_tokens };
   return { ...rest, format_version: 1, model, cache: [layer] };
 }
 

@@ -1,7 +1,8 @@
 /**
  * Returns a document of format 1, which packages had before format 2, as one of format 2: its sizes
- * stood in the model's configuration, and no layer of its cache kept its first tokens. What has
- * another type than it should stays as it is, for the reader of format 2 to refuse.
+ * and the tokens that end a text stood in the model's configuration, and no layer of its cache kept
+ * its first tokens. What has another type than it should stays as it is, for the reader of format 2
+ * to refuse.
  */
 export function upgraded(document: object): object {
   const { model, cache } = document as Record<string, unknown>;
@@ -10,6 +11,7 @@ export function upgraded(document: object): object {
     ...document,
     vocab_size: sizes.vocab_size,
     longest: sizes.max_position_embeddings,
+    eos_tokens: sizes.eos_token_id,
     cache: Array.isArray(cache) ? cache.map(upgradedLayer) : cache,
   };
 }

@@ -39,7 +39,7 @@ export interface Manifest {
   kv_dtype: "float32" | "float16" | "bfloat16";
   vocab_size: number;
   longest: number; // most tokens of a sequence
-  model: { eos_token_id: number[] };
+  eos_tokens: number[]; // end a text, unless generation_config.json names others
   cache: CacheLayer[];
   ops: { domain: string; name: string }[];
   weights: { mode: "link" | "copy" | "reference"; root: string | null; files: WeightFile[] };
@@ -56,14 +56,13 @@ export function parseManifest(document: unknown, where: string): Manifest {
   const graph = fields.fileName("graph");
   // ONNX Runtime reads names that end in .ort as another format, which this client does not check.
   check(graph.endsWith(".onnx"), fields.name("graph"), graph, "a name that ends in .onnx");
-  const model = fields.object("model");
   const manifest: Manifest = {
     target,
     graph,
     kv_dtype: fields.oneOf("kv_dtype", ["float32", "float16", "bfloat16"] as const),
     vocab_size: fields.integer("vocab_size", 1, MOST_SLOTS),
     longest: fields.integer("longest", 1, MOST_SLOTS),
-    model: { eos_token_id: model.tokenIds("eos_token_id") ?? [] },
+    eos_tokens: fields.tokenIds("eos_tokens") ?? [],
     cache: fields.objects("cache", (layer) => cacheLayer(layer, target), 1, MOST_LAYERS),
     ops: fields.objects("ops", (op) => ({ domain: op.text("domain"), name: op.text("name") })),
     weights: parseWeights(fields.object("weights")),

@@ -87,7 +87,7 @@ function readStopTokens(folder: string, manifest: Manifest): readonly number[] {
   const document = readJson(path);
   const found =
     document === undefined ? undefined : new Fields(document, path).tokenIds("eos_token_id");
-  return found ?? manifest.model.eos_token_id;
+  return found ?? manifest.eos_tokens;
 }
 
 /** Opens one weight file and compares it with what the manifest says of it. */

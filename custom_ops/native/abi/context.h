@@ -63,7 +63,7 @@ class Context {
     return value == nullptr ? Shape{} : shape_of(*value);
   }
 
-  // The address alone, which is much quicker to have than the shape.
+  // The address alone, which takes far less time to get than the shape.
   template <class T>
   const T* data(size_t index) const {
     const OrtValue* value = value_of(index);

@@ -15,7 +15,7 @@ OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base)
 // The package version that the library was built from, for instance "0.1.0".
 const char* gptoss_ops_version();
 
-// Operators of domain ai.gptoss with a native kernel, comma-separated; "" when there is none.
+// Operators of domain ai.gptoss with a native kernel, comma-separated; "" if it has none.
 const char* gptoss_ops_kernels();
 
 // The CPU level in use, for instance "avx512_vnni"; "" when GPTOSS_CPU_LEVEL cannot be honoured.

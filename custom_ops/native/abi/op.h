@@ -1,13 +1,15 @@
 // Makes an OrtCustomOp out of a kernel class, which states:
 //
-//   static constexpr const char* kName;         the operator's name
-//   static constexpr Port kInputs[], kOutputs[];  its schema
-//   Kernel(const OrtApi&, const OrtKernelInfo&);  reads attributes and constant inputs; may throw
-//   Error
-//     or, where the session's activation mode matters: Kernel(const OrtApi&, const OrtKernelInfo&,
-//     Activations);
-//   void compute(const Context&) const;           computes one call; may throw Error, may run
-//   concurrently
+//   static constexpr const char* kName;
+//       The operator's name.
+//   static constexpr Port kInputs[], kOutputs[];
+//       Its schema.
+//   Kernel(const OrtApi&, const OrtKernelInfo&);
+//   Kernel(const OrtApi&, const OrtKernelInfo&, Activations);
+//       One of the two, the second if the session's activation mode matters. Reads attributes and
+//       constant inputs; may throw Error.
+//   void compute(const Context&) const;
+//       Computes one call; may throw Error. Several threads may be in it.
 #pragma once
 
 #include <iterator>

@@ -78,8 +78,8 @@ struct AmxPairs : Bf16Pairs {
 
   static void pack_keys(const BFloat16* rows, int64_t count, int64_t head_dim, float* keys) {
     Bf16Pairs::pack_keys(rows, count, head_dim, keys);
-    // A tile takes 16 words at a time: what follows the last must be zero, for a NaN times zero is
-    // none.
+    // A tile takes 16 words at a time. What follows the last must be zero: the queries are zero
+    // there, but zero times NaN is NaN.
     const int64_t words = head_dim / kDims;
     for (int64_t i = words * kKeys; i < round_up(words, kTile) * kKeys; ++i) keys[i] = 0.0f;
   }

@@ -5,13 +5,11 @@
 // nothing of std:: is called (CMakeLists.txt says why). Two template parameters carry what differs:
 //
 //   V       a vector of 32-bit lanes: F, kLanes, kRows (rows of a register tile), load, store,
-//   zero, set, broadcast,
-//           max, highest, add_up, exp2, transpose.
+//           zero, set, broadcast, max, highest, add_up, exp2, transpose.
 //   Format  how cached numbers become lanes, and how they are multiplied: kDims (numbers in one
-//   lane: 1 fp32, or 2
-//           bfloat16), kRows (rows of its largest tile), pack_queries, pack_keys, pack_values,
-//           store_weights, and score and add_values, which are score_tile and value_tile with its
-//           add_product, or better.
+//           lane: 1 fp32, or 2 bfloat16), kRows (rows of its largest tile), pack_queries,
+//           pack_keys, pack_values, store_weights, score and add_values. The last two are
+//           score_tile and value_tile with its add_product, or something faster.
 #pragma once
 
 #include <math.h>

@@ -226,8 +226,8 @@ class Run {
     }
   }
 
-  // Divides by the sum of all weights, the sink's included; where there is none, no key was seen
-  // and the sums are zero.
+  // Divides by the sum of all weights, the sink's included. If that is 0, the row saw no key and
+  // has no sink: its sums are zeros, and stay so.
   void write_output(const Block& block, const float* sums, const float* peaks,
                     const float* totals) noexcept {
     for (int64_t r = 0; r < block.tokens * group_; ++r) {

@@ -1,9 +1,11 @@
 // Linear with AVX2 and FMA, for any Weights, which says how 8 weights of a row become float32:
 //
-//   static constexpr size_t kBytes;                                    of one weight
-//   static __m256 load(const LinearCall& call, size_t row, size_t k);  8 weights from column k on
-//   static __m256 load(const LinearCall& call, size_t row, size_t k, size_t count);  `count` < 8,
-//   then zeros
+//   static constexpr size_t kBytes;
+//       Of one weight.
+//   static __m256 load(const LinearCall& call, size_t row, size_t k);
+//       8 weights from column k on.
+//   static __m256 load(const LinearCall& call, size_t row, size_t k, size_t count);
+//       `count` < 8 weights, then zeros.
 //
 // Included by files that are compiled with AVX2 alone: everything is in an anonymous namespace
 // (CMakeLists.txt says why).

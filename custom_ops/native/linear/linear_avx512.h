@@ -1,9 +1,10 @@
 // Linear with AVX-512, for any Arithmetic, which says what one of the 16 lanes of a register holds:
 //
-//   static constexpr size_t kLaneBytes;                        weight bytes that become one lane
-//   static __m512 load(const unsigned char* address);          16 lanes of weights, from any
-//   address static __m512 load(const unsigned char* address, size_t bytes);  the same of `bytes`
-//   bytes, then zeros static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
+//   static constexpr size_t kLaneBytes;  weight bytes that become one lane
+//   static __m512 load(const unsigned char* address);  16 lanes of weights, from any address
+//   static __m512 load(const unsigned char* address, size_t bytes);
+//       the same of `bytes` bytes, then zeros
+//   static __m512 multiply_add(__m512 weights, __m512 tokens, __m512 sum);
 //
 // Weights come from Stored<Arithmetic>, or from a class that has the same members and makes its
 // lanes otherwise.
@@ -276,7 +277,7 @@ template <class Arithmetic, class Weights = Stored<Arithmetic>>
 void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t begin, size_t end,
                      float* panels) noexcept {
   for (size_t lane = 0; lane < call.lanes || lane == 0;
-       lane += kBlockLanes) {  // once even where there is none
+       lane += kBlockLanes) {  // once even if there are no lanes: y becomes the bias
     const size_t lanes = least(kBlockLanes, call.lanes - lane);
     for (size_t m = begin; m < end; m += kPanel) {
       pack<Weights>(call, m, end, lane, lanes, panels + (m - begin) * kBlockLanes);

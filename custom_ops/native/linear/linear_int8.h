@@ -3,9 +3,9 @@
 // neighbours of a row.
 //
 // The weight is read where it lies. Activation mode exact keeps float32's 24 bits, bf16 rounds x to
-// bfloat16, int8 to 8 bits with one scale for each 32 values. Where AMX multiplies many tokens, its
-// operands are bfloat16: mode exact gives weight times scale two terms as it does x, the others
-// one, and int8 is there the same as bf16.
+// bfloat16, int8 to 8 bits with one scale for each 32 values. AMX multiplies many tokens in
+// bfloat16. There, mode exact splits x, and weight times scale, into two bfloat16 terms each; modes
+// bf16 and int8 both round them to one.
 #pragma once
 
 #include "machine/activations.h"

@@ -155,7 +155,7 @@ void int8_blocked_product(const LinearCall& call, const TokenTiles& tiles, size_
   const size_t blocks = call.depth / kScaleBlock;
   configure(tiles.width);
   for (size_t first = 0; first < blocks || first == 0;
-       first += kPanelBlocks<terms>) {  // once even where there is none
+       first += kPanelBlocks<terms>) {  // once even if K is 0: y becomes the bias
     const size_t count = least(kPanelBlocks<terms>, blocks - first);
     pack_rows<terms>(call, begin, end, first, count, panel);
     settle_memory();

@@ -1,5 +1,5 @@
-// LinearInt8 without vector instructions: the oracle of the other versions, and what runs where
-// there is none.
+// LinearInt8 without vector instructions: the oracle of the other versions, and what runs on a
+// machine that has none.
 #include <cstring>
 
 #include "linear/linear_kernels.h"

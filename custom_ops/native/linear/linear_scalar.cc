@@ -1,5 +1,5 @@
-// Linear without vector instructions: the oracle of the other versions, and what runs where there
-// is none.
+// Linear without vector instructions: the oracle of the other versions, and what runs on a
+// machine that has none.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

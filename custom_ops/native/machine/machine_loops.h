@@ -11,8 +11,8 @@ namespace gptoss {
 
 using ReadLoop = uint64_t (*)(const unsigned char* bytes, size_t count) noexcept;
 
-// One kind of instruction: null `run` where there is none. A step is `operations` multiplications
-// and additions.
+// One kind of instruction; `run` is null if this machine lacks it. A step is `operations`
+// multiplications and additions.
 struct ComputeLoop {
   uint64_t (*run)(uint64_t steps) noexcept;
   uint64_t operations, steps;  // enough steps for some ten milliseconds

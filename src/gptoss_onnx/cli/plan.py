@@ -1,5 +1,6 @@
 """`gptoss-onnx plan`: what a model costs, before it is downloaded, exported or opened."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ from gptoss_onnx.cli.console import extra, print_json, say, verbose_option
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
+    from gptoss_onnx.checkpoint.tensors import Parameter
     from gptoss_onnx.reference.budget import Budget
     from gptoss_onnx.reference.config import DecoderConfig
 
@@ -55,37 +57,40 @@ def plan(
     with extra("export"):
         from gptoss_onnx.reference.budget import Budget
 
-    config = _config_of(model)
+    config, parameters = _model_of(model)
     if context is not None and context > config.longest:
         raise InputError(
             f"--context {context}: expected at most {config.longest}, the longest this model takes"
         )
-    budget = Budget.of(config, context or min(CONTEXT, config.longest), batch, kv_dtype)
+    tokens = context or min(CONTEXT, config.longest)
+    budget = Budget.of(config, tokens, batch, kv_dtype, parameters)
     speed, source = (bandwidth, "given") if bandwidth else _measured()
-    floors = {} if speed is None else {
+    most = {} if speed is None else {
         name: budget.tokens_per_second(name, speed) for name in budget.choices
     }  # fmt: skip
     if as_json:
-        limits = {"bandwidth_gb_s": speed, "bandwidth_source": source, "tokens_per_second": floors}
+        limits = {"bandwidth_gb_s": speed, "bandwidth_source": source, "tokens_per_second": most}
         print_json({"model": model, **budget.to_json(), **limits})
     else:
-        say(_lines(model, config, budget, floors, speed, source))
+        say(_lines(model, config, budget, most, speed, source))
 
 
-def _config_of(model: str) -> "DecoderConfig":
-    """Return the configuration of a preset, a package or a checkpoint."""
+def _model_of(model: str) -> "tuple[DecoderConfig, Mapping[str, Parameter] | None]":
+    """Return the configuration of a preset, a package or a checkpoint, and its parameters.
+
+    Only a checkpoint says in which bytes they lie; for the others they are None.
+    """
     from gptoss_onnx.manifest import MANIFEST_NAME, Manifest
     from gptoss_onnx.reference import open_checkpoint
     from gptoss_onnx.reference.architectures import ALIASES, PRESETS
     from gptoss_onnx.reference.synthetic import config_of, preset_document
 
     if model in (*PRESETS, *ALIASES) and not Path(model).exists():
-        return config_of(preset_document(model))
+        return config_of(preset_document(model)), None
     if (Path(model) / MANIFEST_NAME).exists():
-        return config_of(Manifest.read(model).model)
+        return config_of(Manifest.read(model).model), None
     with open_checkpoint(model) as checkpoint:
-        config: DecoderConfig = checkpoint.config
-        return config
+        return checkpoint.config, checkpoint.parameters
 
 
 def _measured() -> tuple[float | None, str]:
@@ -103,7 +108,7 @@ def _lines(
     model: str,
     config: "DecoderConfig",
     budget: "Budget",
-    floors: dict[str, float],
+    most: dict[str, float],
     speed: float | None,
     source: str,
 ) -> str:
@@ -127,10 +132,10 @@ def _lines(
     lines = [f"{name:<11} {value}" for name, value in rows.items()]
     lines += ["", f"{'export':<24}{'writes':>10}{'memory':>10}{'tokens/s at most':>18}"]
     for name, choice in budget.choices.items():
-        memory = max(choice.written, budget.total_bytes if name.startswith("portable") else 0)
-        floor = f"{floors[name]:.1f}" if name in floors else "unknown"
+        memory = max(choice.written, budget.exported_bytes if name.startswith("portable") else 0)
+        rate = f"{most[name]:.1f}" if name in most else "unknown"
         lines.append(
             f"{name:<24}{file_size(choice.written):>10}"
-            f"{file_size(memory + budget.cache_bytes):>10}{floor:>18}"
+            f"{file_size(memory + budget.cache_bytes):>10}{rate:>18}"
         )
     return "\n".join(lines)
