@@ -97,9 +97,9 @@ class ChoiceOf:
     """The function that takes one expert's gate_up (2I, Hd) and down (Hd, I) from those of all.
 
     Each matrix is sliced, to all of its rows if it is the expert's and else to none, and the slices
-    are put together, gates before ups: so one expert is copied. A tree of `If` copies no more and is faster by token,
-    but has two graphs a node, which ONNX Runtime takes long to open (docs/adr/0013). The ends of
-    the slices come from `expert`, which no runtime can compute while it opens.
+    are put together, gates before ups: so one expert is copied. A tree of `If` copies no more, but
+    has two graphs a node, which ONNX Runtime takes long to open (docs/adr/0013). The ends of the
+    slices come from `expert`, so no runtime can make them while it opens.
     """
 
     experts: int
