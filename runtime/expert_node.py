@@ -146,14 +146,14 @@ class ExpertNode:
 
 def _is_mxfp4(reader: Reader, node: memoryview) -> bool:
     fields = list(reader.fields(node))
-    if not any(number == NodeField.OP_TYPE and value == b"QMoE" for number, value in fields):
+    if [as_text(value) for number, value in fields if number == NodeField.OP_TYPE] != ["QMoE"]:
         return False
     for number, value in fields:
         if number == NodeField.ATTRIBUTE:
             attribute = dict(reader.fields(as_bytes(value)))
-            name = attribute.get(AttributeField.NAME)
-            if name == b"quant_type" and attribute.get(AttributeField.TEXT) == b"fp4":
-                return True
+            is_text = AttributeField.TEXT in attribute
+            if is_text and as_text(attribute[AttributeField.NAME]) == "quant_type":
+                return as_text(attribute[AttributeField.TEXT]) == "fp4"
     return False
 
 

@@ -55,7 +55,7 @@ def lower_to_ort(
     """
     graph = model.graph
     weights = OrtWeights(checkpoint)
-    lengths = lower_interface(model)
+    lengths = lower_interface(model, by_row=options.onnxruntime != "1.28")
     lower_attention(model, lengths)
     lower_experts(model, weights, options)
     lower_linear(model, weights, options.provider)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_as_uint8, mxfp4_uint8_scales
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.offered import BY_ROW
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
@@ -86,12 +86,21 @@ def test_experts_are_blocks_of_32_with_gpt_oss_swiglu(
         assert found["swiglu_limit"] == 7 and found["normalize_routing_weights"] == 1
 
 
-def test_inputs_and_outputs_are_those_of_onnxruntime_genai(graph: onnx.GraphProto) -> None:
+def defaults_of(graph: onnx.GraphProto) -> dict[str, list[object]]:
+    """Return the inputs after the caches, and what they are when they are left out."""
     names = [value.name for value in graph.input]
     caches = [f"past_key_values.{layer}.{part}" for layer in range(6) for part in ("key", "value")]
-    assert names == ["input_ids", "attention_mask", *caches, "logit_positions"]
-    default = next(tensor for tensor in graph.initializer if tensor.name == "logit_positions")
-    assert onnx.numpy_helper.to_array(default).tolist() == [[-1]]
+    assert names[:14] == ["input_ids", "attention_mask", *caches]
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    return {name: onnx.numpy_helper.to_array(stored[name]).tolist() for name in names[14:]}
+
+
+def test_inputs_and_outputs_are_those_of_onnxruntime_genai(
+    graph: onnx.GraphProto, int8_graph: onnx.GraphProto
+) -> None:
+    assert defaults_of(int8_graph) == {"logit_positions": [[-1]]}
+    by_row = {"new_lengths": [-1], "window_starts": [0]}
+    assert defaults_of(graph) == {"logit_positions": [[-1]], **by_row}
     logits = next(value for value in graph.output if value.name == "logits")
     assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == [
         "batch",
@@ -105,7 +114,7 @@ def test_manifest_says_what_was_done(ort_package: Package) -> None:
     assert (manifest.target, manifest.lossy, manifest.unsupported) == (
         "ort",
         (),
-        (*NOT_OFFERED["ort"], "activations int8"),
+        ("kv cache in bfloat16", "activations bf16", "provider cuda", "activations int8"),
     )
     assert {use.name: use.count for use in manifest.ops} == {"GroupQueryAttention": 6, "QMoE": 6}
     assert {use.domain for use in manifest.ops} == {"com.microsoft"}
@@ -117,7 +126,8 @@ def test_manifest_says_what_was_done(ort_package: Package) -> None:
 
 def test_manifest_of_8_bit_experts(ort_int8_package: Package) -> None:
     manifest = ort_int8_package.manifest
-    assert (manifest.lossy, manifest.unsupported) == ((), NOT_OFFERED["ort"])
+    other = ("kv cache in bfloat16", "activations bf16", "provider cuda")
+    assert (manifest.lossy, manifest.unsupported) == ((), (*BY_ROW, *other))
     (file,) = manifest.weights.files
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     assert manifest.weights.mode == "copy" and manifest.weights.bit_identical

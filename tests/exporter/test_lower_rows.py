@@ -1,0 +1,43 @@
+"""What graphs of target ort for ONNX Runtime 1.32 have so that rows of a batch may differ, and
+those for 1.28 have not.
+"""
+
+import onnx
+import pytest
+
+from gptoss_onnx.exporter import Package
+
+
+@pytest.fixture(scope="module")
+def graph(ort_package: Package) -> onnx.GraphProto:
+    return onnx.load(ort_package.folder / "model.onnx", load_external_data=False).graph
+
+
+@pytest.fixture(scope="module")
+def int8_graph(ort_int8_package: Package) -> onnx.GraphProto:
+    return onnx.load(ort_int8_package.folder / "model.onnx", load_external_data=False).graph
+
+
+def test_attention_is_told_the_tokens_of_each_row_from_1_32_on(
+    graph: onnx.GraphProto, int8_graph: onnx.GraphProto
+) -> None:
+    nodes = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+    assert {(len(node.input), node.input[16]) for node in nodes} == {
+        (17, "lengths.new_int32.output")
+    }
+    last = ["window.last.output", "lengths.last_int32.output"]
+    assert [node.input[5] for node in nodes] == 3 * last
+    blanked = {node.input[1]: node.name for node in graph.node if node.op_type == "Where"}
+    for node in nodes:
+        assert blanked[node.output[0]] == f"{node.name}_tokens"
+    assert {
+        len(node.input) for node in int8_graph.node if node.op_type == "GroupQueryAttention"
+    } == {12}
+
+
+def test_every_node_for_rows_is_of_use(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input}
+    added = ("lengths", "logit_positions", "window", "columns")
+    nodes = [node for node in graph.node if node.name.startswith(added)]
+    assert len(nodes) > len(added)
+    assert [node.name for node in nodes if node.output[0] not in read] == []
