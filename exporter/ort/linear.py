@@ -5,10 +5,11 @@ Matches every Linear. ONNX Runtime's CPU provider has no matrix product in bfloa
 weight would be folded into a copy in anonymous memory. So a Scan runs over chunks of the weight, as
 the checkpoint has it: its body casts a chunk to float32 and multiplies with that. What a Scan runs
 over is no constant to ONNX Runtime, which neither folds the Cast nor packs the weight; and the cast
-chunk is small enough to stay in the cache. Three become Gemm on the weight widened to float32, in a
+chunk is small enough to stay in the cache. These become Gemm on the weight widened to float32, in a
 file of the package's own, which loses nothing either: a transposed weight (K, M), whose rows are no
-outputs; one with a number of rows that has no fit divisor; and all of CUDA, which gets its own
-types in a later pass. Leaves alone: the bias, which the graph casts already.
+outputs; one with a number of rows that has no fit divisor; and all of them where that is asked for
+(`--dense float32`: ONNX Runtime casts on one core, which many cores outrun) or on CUDA, which gets
+its own types in a later pass. Leaves alone: the bias, which the graph casts already.
 
 Legend: N tokens, K input width, M output width, C chunks of R rows each.
 """
@@ -16,23 +17,24 @@ Legend: N tokens, K input width, M output width, C chunks of R rows each.
 import numpy as np
 import onnx_ir as ir
 
-from gptoss_onnx.choices import Provider
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.nodes import constant, make_node, replace
+from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.weights import OrtWeights
 
 CHUNK = 4 << 20  # bytes of float32, the best of 1 to 16 MiB: docs/adr/0014
 
 
-def lower_linear(model: ir.Model, weights: OrtWeights, provider: Provider) -> None:
+def lower_linear(model: ir.Model, weights: OrtWeights, options: ExportOptions) -> None:
     """Replace every Linear of `model` in place; the weights are added to `weights`."""
+    in_chunks = options.provider == "cpu" and options.dense != "float32"
     for node in [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]:
         hidden, weight, *bias = node.inputs
         assert weight is not None
         assert weight.shape is not None
         transposed = "transposed" in node.attributes
         rows, columns = weight.shape.numpy()
-        size = None if transposed or provider == "cuda" else chunk_rows(rows, columns)
+        size = chunk_rows(rows, columns) if in_chunks and not transposed else None
         if size is None:
             wide = weights.float32(model.graph, weight)
             attributes = {} if transposed else {"transB": 1}

@@ -58,7 +58,7 @@ def lower_to_ort(
     lengths = lower_interface(model, by_row=options.onnxruntime != "1.28")
     lower_attention(model, lengths)
     lower_experts(model, weights, options)
-    lower_linear(model, weights, options.provider)
+    lower_linear(model, weights, options)
     drop_unused_inputs(model)
     if options.provider == "cuda":
         lower_to_bfloat16(model)

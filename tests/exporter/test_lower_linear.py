@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -75,6 +76,20 @@ def test_rows_without_a_divisor_are_widened(
     assert list(load_file(package.folder / ORT_WEIGHTS)) == ["lm_head.weight_float32"]
     assert lm_head(package).data_type == onnx.TensorProto.FLOAT
     assert np.isfinite(scores(package)).all()
+
+
+def test_projections_are_widened_where_that_is_asked_for(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "checkpoint", tiny_document())
+    own = export(tmp_path / "checkpoint", tmp_path / "own", target="ort")
+    wide = export(tmp_path / "checkpoint", tmp_path / "wide", target="ort", dense="float32")
+    assert not (own.folder / ORT_WEIGHTS).exists()
+    written = load_file(wide.folder / ORT_WEIGHTS)
+    stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    assert "lm_head.weight_float32" in written and not any("experts" in name for name in written)
+    for name, tensor in written.items():
+        assert torch.equal(tensor, stored[name.removesuffix("_float32")].float())
+    assert wide.manifest.weights.bit_identical and wide.manifest.lossy == ()
+    np.testing.assert_allclose(scores(wide), scores(own), rtol=0, atol=1e-5)
 
 
 def test_a_tied_head_is_read_where_the_embedding_lies(tmp_path: Path) -> None:

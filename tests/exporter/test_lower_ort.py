@@ -256,31 +256,21 @@ def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"weights": "reference"}, "--weights reference"),
-        ({"dense": "int8"}, "--dense int8"),
-        ({"kv_dtype": "bfloat16"}, "--kv-dtype bfloat16"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(
-    demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], named: str
-) -> None:
-    with pytest.raises(InputError, match=f"^{named}: found with --target ort, [^\n]*$"):
-        export(demo_checkpoint, tmp_path / "package", target="ort", **options)
-    assert not list(tmp_path.iterdir())
+FOUND = "found with --target ort, "
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"weights": "reference"}, f"--weights reference: {FOUND}"),
+        ({"dense": "int8"}, f"--dense int8: {FOUND}"),
+        ({"kv_dtype": "bfloat16"}, f"--kv-dtype bfloat16: {FOUND}"),
         ({"experts": "int8", "weights": "link"}, "--weights link: found with --experts int8, "),
         ({"onnxruntime": "1.28"}, "--onnxruntime 1.28: found MXFP4 experts, "),
         ({"onnxruntime": "1.31"}, "onnxruntime: found '1.31', expected one of 1.28, 1.32"),
     ],
 )
-def test_what_an_older_onnxruntime_cannot_is_refused(
+def test_options_that_do_not_go_together_are_refused(
     demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=f"^{message}[^\n]*$"):

@@ -38,6 +38,7 @@ Which options go together:
   --target ort --provider cpu
       --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
           MXFP4 takes 1.32
+      --dense checkpoint | float32
       --experts int8 | int4, with --weights copy and --onnxruntime 1.28 | 1.32
       --kv-dtype float32 | float16
   --target ort --provider cuda
