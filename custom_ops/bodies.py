@@ -16,7 +16,13 @@ from onnxscript import FLOAT, script
 from onnxscript.onnx_opset import opset24 as op
 from onnxscript.values import Opset
 
-from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION, attention_bodies, moe_bodies
+from gptoss_onnx.custom_ops import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    attention_bodies,
+    moe_bodies,
+    moe_separate_body,
+)
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.errors import InputError
 
@@ -68,6 +74,7 @@ class Use:
     # of each input that the node has; None where a dimension, or the whole shape, is not known
     shapes: Mapping[str, tuple[int | None, ...] | None]
     attributes: Mapping[str, int | float | str]  # those that the node states
+    inputs: int = 0  # how many the node has, which an op with a variadic input asks
 
     def has(self, name: str) -> bool:
         """Say whether the node has this input."""
@@ -85,6 +92,7 @@ BODIES = {
     "SinkAttention": attention_bodies.chosen,
     "MoEDispatch": moe_bodies.chosen,
     "MoEDispatchMXFP4": moe_bodies.chosen,
+    "MoEDispatchSeparate": moe_separate_body.chosen,
     "Linear": lambda use: {"Linear": EitherLinear if use.attribute("transposed") else Linear},
     "LinearInt8": lambda use: {"LinearInt8": LinearInt8},
 }

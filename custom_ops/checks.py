@@ -5,6 +5,8 @@ PyTorch would broadcast some of the shapes and slice with some of the attributes
 that mean nothing.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from gptoss_onnx.errors import InputError
@@ -29,6 +31,16 @@ def expect_rank(op: str, name: str, tensor: torch.Tensor, rank: int, legend: str
         raise InputError(
             f"{op}: input '{name}': found shape {tuple(tensor.shape)}, expected rank {rank} "
             f"{legend}"
+        )
+
+
+def expect_count(
+    op: str, name: str, tensors: Sequence[torch.Tensor], expected: int, legend: str
+) -> None:
+    """Raise InputError unless an input that is several matrices has `expected` of them."""
+    if len(tensors) != expected:
+        raise InputError(
+            f"{op}: input '{name}': found {len(tensors)} matrices, expected {expected} = {legend}"
         )
 
 

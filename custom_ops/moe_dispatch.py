@@ -69,7 +69,7 @@ def moe_dispatch(
     up_legend = f"(E, {rows}, Hd)" if transposed else f"(E, Hd, {rows})"
     down_legend = "(E, Hd, I)" if transposed else "(E, I, Hd)"
     expect_rank(op, "gate_up", gate_up, 3, up_legend)
-    experts, size, width = _sizes(
+    experts, size, width = sizes_of(
         op, hidden, router_logits, gate_up.shape[1 if transposed else 2], attributes
     )
     wide = attributes.rows_each * width
@@ -129,7 +129,7 @@ def moe_dispatch_mxfp4(
     rows, each = attributes.rows_legend, attributes.rows_each
     scales_legend = f"(E, {rows}, Hd/32)"
     expect_rank(op, "gate_up_scales", gate_up_scales, 3, scales_legend)
-    experts, size, width = _sizes(op, hidden, router_logits, gate_up_scales.shape[1], attributes)
+    experts, size, width = sizes_of(op, hidden, router_logits, gate_up_scales.shape[1], attributes)
     expect_multiple(op, "hidden", hidden, 1, BLOCK, "(N, Hd) with Hd a multiple of 32")
     blocks_legend = f"(E, {rows}, Hd/32, 16)"
     multiple = f"{scales_legend} with I a multiple of 32"
@@ -162,7 +162,7 @@ def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(hidden)
 
 
-def _sizes(
+def sizes_of(
     op: str,
     hidden: torch.Tensor,
     router_logits: torch.Tensor,

@@ -35,6 +35,7 @@ class Operand:
     types: tuple[str, ...]
     group: str
     optional: bool = False
+    variadic: bool = False  # the last input: one or more, all of one type
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,11 @@ def _formal(operand: Operand) -> OpSchema.FormalParameter:
     return OpSchema.FormalParameter(
         operand.name,
         operand.group,
-        param_option=option.Optional if operand.optional else option.Single,
+        param_option=option.Variadic
+        if operand.variadic
+        else option.Optional
+        if operand.optional
+        else option.Single,
     )
 
 
@@ -165,6 +170,16 @@ MOE_DISPATCH_MXFP4 = Signature(
     outputs=_floats("output"),
     attributes=MOE_ATTRIBUTES,
 )
+# `weights` are E gates, E ups, E downs: matrices that lie apart.
+MOE_DISPATCH_SEPARATE = Signature(
+    "MoEDispatchSeparate",
+    inputs=(
+        *_floats("hidden", "router_logits"),
+        Operand("weights", WEIGHT, "W", variadic=True),
+    ),
+    outputs=_floats("output"),
+    attributes=tuple(a for a in MOE_ATTRIBUTES if a.name != "activation"),
+)
 LINEAR = Signature(
     "Linear",
     inputs=(
@@ -187,5 +202,13 @@ LINEAR_INT8 = Signature(
     attributes=(),
 )
 SIGNATURES = {
-    s.name: s for s in (SINK_ATTENTION, MOE_DISPATCH, MOE_DISPATCH_MXFP4, LINEAR, LINEAR_INT8)
+    signature.name: signature
+    for signature in (
+        SINK_ATTENTION,
+        MOE_DISPATCH,
+        MOE_DISPATCH_MXFP4,
+        MOE_DISPATCH_SEPARATE,
+        LINEAR,
+        LINEAR_INT8,
+    )
 }

@@ -1,4 +1,5 @@
-"""Weights that no single tensor of the checkpoint is: experts stored one by one, and FP8.
+"""Weights that no tensors of the checkpoint are: FP8, and experts stored one by one where the graph
+wants them stacked.
 
 Experts are stacked and FP8 is decoded to bfloat16, into a weight file of the package's own, some
 rows at a time.
@@ -21,14 +22,17 @@ FP8_LOSS = "FP8 weights times their scales rounded to bfloat16"
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
 
 
-def assembled_parameters(checkpoint: Checkpoint, mode: WeightMode) -> frozenset[str]:
+def assembled_parameters(
+    checkpoint: Checkpoint, mode: WeightMode, separate: frozenset[str]
+) -> frozenset[str]:
     """Return the parameters, by the graph's names, that go into the package's own weight file.
 
-    These are the ones that are no view of the checkpoint. For mode `copy` they are all parameters
-    if there is such a one, so that no weight is copied in two forms.
+    These are the ones that are no view of the checkpoint, but for the `separate` ones, which are
+    several. For mode `copy` they are all parameters if there is such a one, so that no weight is
+    copied in two forms.
     """
     parameters = checkpoint.parameters.values()
-    computed = frozenset(entry.name for entry in parameters if entry.view is None)
+    computed = frozenset(entry.name for entry in parameters if entry.view is None) - separate
     return frozenset(checkpoint.named) if computed and mode == "copy" else computed
 
 

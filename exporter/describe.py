@@ -56,7 +56,7 @@ def describe(
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
-        onnxruntime=options.onnxruntime,
+        onnxruntime=_least(options, config),
         model=dict(checkpoint.settings),
         vocab_size=config.vocab_size,
         longest=config.longest,
@@ -79,6 +79,14 @@ def describe(
             options.target, options.provider, options.onnxruntime, options.experts
         ),
     )
+
+
+def _least(options: ExportOptions, config: DecoderConfig) -> str:
+    """Return the least ONNX Runtime that runs the graph. GroupQueryAttention keeps a window by
+    itself (`sliding_window_cache`) since 1.29.
+    """
+    keeps_window = options.target == "ort" and any(config.windows)
+    return "1.29" if keeps_window and options.onnxruntime == "1.28" else options.onnxruntime
 
 
 def rounded_by(options: ExportOptions) -> tuple[RoundedWeights, ...]:

@@ -28,6 +28,7 @@ from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
 from gptoss_onnx.exporter.replicate import replicate
+from gptoss_onnx.exporter.separate_experts import separate_experts, separate_parameters
 from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
 from gptoss_onnx.exporter.staging import check_output, staged_folder
@@ -134,10 +135,12 @@ def export(
 def _make_portable(
     checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> Made:
-    assembled = assembled_parameters(checkpoint, options.weights)
+    separate = separate_parameters(checkpoint)
+    assembled = assembled_parameters(checkpoint, options.weights, separate)
     # Placed first: what may be refused comes before what is slow.
     placement = place_weights(checkpoint, folder, options.weights, assembled, progress)
     graph = _trace(checkpoint, options.kv_dtype, progress)
+    separate_experts(graph, checkpoint, placement, separate)
     rounded = _lossy_weights(checkpoint)
     computed: tuple[str, ...] = ()
     if options.dense == "int8":

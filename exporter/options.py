@@ -16,6 +16,7 @@ from gptoss_onnx.choices import (
 )
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.ort.refused import not_lowered
+from gptoss_onnx.exporter.separate_experts import separate_parameters
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import DecoderConfig
 
@@ -153,10 +154,11 @@ class ExportOptions:
     def _not_with(self, checkpoint: Checkpoint) -> Iterator[str]:
         config = checkpoint.config
         is_mxfp4 = config.layout == MXFP4
-        views = all(parameter.view for parameter in checkpoint.parameters.values())
+        apart = separate_parameters(checkpoint)
+        views = all(entry.view or entry.name in apart for entry in checkpoint.parameters.values())
         if self.weights == "reference" and not views:
             yield (
-                "--weights reference: found experts stored one by one, or FP8, which the package "
+                "--weights reference: found FP8, or experts of another kind, which the package "
                 "holds in another form, and ONNX Runtime looks for all weights below the "
                 "checkpoint's folder: choose --weights link or copy"
             )

@@ -158,7 +158,7 @@ def _use_of(node: ir.Node) -> Use:
         operand.name: _known_shape(value.shape) for operand, value in inputs if value is not None
     }
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    return Use(node.op_type, shapes, attributes)
+    return Use(node.op_type, shapes, attributes, len(node.inputs))
 
 
 def _known_shape(shape: ir.Shape | None) -> tuple[int | None, ...] | None:

@@ -15,7 +15,7 @@ from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
-from gptoss_onnx.reference.parameters import meta_state
+from gptoss_onnx.reference.parameters import MOST_MATRICES, matrices_of, meta_state
 
 KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KINDS = (
@@ -46,8 +46,8 @@ class Piece:
             only looked up, else 1.
         projection: whether it is a matrix that `--dense int8` would round.
         packed: whether it is MXFP4.
-        computed: whether a package cannot link it, because the checkpoint stores it expert by
-            expert or in FP8.
+        computed: whether a package cannot link it, because the checkpoint stores it in FP8, or in
+            more matrices than a graph can have.
     """
 
     kind: str
@@ -173,17 +173,19 @@ def _taken(piece: Piece) -> float:
 
 def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -> Iterator[Piece]:
     state = meta_state(config)
-    split = ARCHITECTURES[config.model_type].experts
+    architecture = ARCHITECTURES[config.model_type]
+    stacked = matrices_of(architecture, config) > MOST_MATRICES
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
         numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
         if parameters is None:
             exported = stored = prod(tensor.shape) * (1 if packed else _BFLOAT16)
-            computed = name.rpartition(".")[2] in split
+            computed = stacked and name.rpartition(".")[2] in architecture.experts
         else:
             parameter = parameters[name]
             exported, stored = parameter.nbytes, parameter.stored_nbytes
-            computed = parameter.view is None
+            apart = len(parameter.sources) > 1 and parameter.scales is None
+            computed = stacked if apart else parameter.view is None
         yield Piece(
             kind=kind,
             numbers=0 if name.endswith("_scales") else numbers,

@@ -20,6 +20,10 @@ from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.quantization import FP8_SCALE
 
+# Of experts stored one by one, those that a graph reads where they lie; more are stacked. A graph
+# that packages may have is 8 MB and a million fields, and a matrix takes 200 bytes and 34 fields.
+# And ONNX Runtime maps each, of which Linux allows a process 65,530.
+MOST_MATRICES = 24_000
 MOST_TENSORS = (
     1 << 18
 )  # of experts stored one by one: a stranger must not ask for billions of names
@@ -95,14 +99,19 @@ class ParameterPlan:
 
 def _refuse_too_many(architecture: Architecture, config: DecoderConfig) -> None:
     """Raise CheckpointError where experts that are stored one by one would be too many tensors."""
-    each = sum(map(len, architecture.experts.values()))
-    mixtures = [part.feed_forward for part in config.layers]
-    total = sum(each * part.count for part in mixtures if isinstance(part, ExpertsConfig))
+    total = matrices_of(architecture, config)
     if total > MOST_TENSORS:
         raise CheckpointError(
             f"config.json: found layers and experts that are {total} tensors, expected at most "
             f"{MOST_TENSORS}"
         )
+
+
+def matrices_of(architecture: Architecture, config: DecoderConfig) -> int:
+    """Return how many matrices the experts are that an architecture stores one by one."""
+    each = sum(map(len, architecture.experts.values()))
+    mixtures = [part.feed_forward for part in config.layers]
+    return sum(each * part.count for part in mixtures if isinstance(part, ExpertsConfig))
 
 
 def meta_state(config: DecoderConfig) -> dict[str, torch.Tensor]:

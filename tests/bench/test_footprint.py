@@ -62,6 +62,15 @@ def test_each_kind_of_weight_counts_what_a_token_reads_of_it() -> None:
     assert weight_bytes(found).total == dense + experts + 128
 
 
+def test_of_experts_that_lie_apart_a_token_reads_those_it_takes() -> None:
+    matrices = [Initializer(f"{name}_{e}", (48, 64), 16) for name in "gud" for e in range(8)]
+    names = [matrix.name for matrix in matrices]
+    use = node("MoEDispatchSeparate", "x", "r", *names, domain="ai.gptoss", top_k=2)
+    found = graph(use, initializers=tuple(matrices))
+    assert weight_bytes(found) == WeightBytes(0, 2 * 3 * 48 * 64 * 2, 0)
+    assert mixtures(found) == {(8, 2): 1}
+
+
 def test_a_tied_embedding_is_read_in_full_and_once() -> None:
     uses = (
         node("Gather", "embedding", "ids"),

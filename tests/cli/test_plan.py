@@ -67,6 +67,12 @@ def test_the_most_tokens_a_second_are_bandwidth_over_what_a_token_reads() -> Non
     assert choice["read"] == pytest.approx(1.269e9 + 1.274e9 + 1.158e9, rel=0.01)
 
 
+def test_experts_that_are_stored_one_by_one_are_not_written_again() -> None:
+    for name in ("qwen3-30b-a3b", "mixtral-8x7b"):
+        found = run(name, "--bandwidth", 1)
+        assert found["choices"]["portable, linked"]["written"] == 0  # type: ignore[index]
+
+
 def test_a_checkpoint_and_its_package(tiny_checkpoint: Path, demo_package: Package) -> None:
     assert run(tiny_checkpoint, "--bandwidth", 1)["weight_bytes"] == _stored(tiny_checkpoint)
     assert run(demo_package.folder, "--bandwidth", 1) == {

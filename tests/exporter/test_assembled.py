@@ -1,4 +1,6 @@
-"""Weights that are no view of the checkpoint: stacked experts and decoded FP8, in every mode."""
+"""Weights that are no view of the checkpoint, stacked experts and decoded FP8, in every mode; and
+experts that are several views.
+"""
 
 import json
 import subprocess
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gptoss_onnx.errors import InputError, PackageError
-from gptoss_onnx.exporter import export
+from gptoss_onnx.exporter import export, separate_experts
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import ASSEMBLED, INT8_FILE
 from gptoss_onnx.reference import Decoder, open_checkpoint
@@ -49,8 +51,43 @@ def fp8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "fp8", root / "decoded"
 
 
+@pytest.fixture
+def too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the matrices of a small checkpoint for more than a graph can have."""
+    monkeypatch.setattr(separate_experts, "MOST_MATRICES", 3 * 8 - 1)
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "reference"])
+def test_experts_stay_where_they_lie(mixtral: Path, tmp_path: Path, mode: Any) -> None:
+    folder = tmp_path / "package"
+    export(mixtral, folder, weights=mode)
+    weights = Manifest.read(folder).weights
+    places, values = _initializers(folder, mixtral if mode == "reference" else folder)
+    for file in mixtral.glob("*.safetensors"):
+        for name, tensor in load_file(file).items():
+            assert places.pop(name) == file.name
+            found = torch.from_numpy(values[name].view(np.int16)).view(torch.bfloat16)
+            assert torch.equal(found, tensor), name
+    assert not places
+    assert weights.bit_identical
+    assert {entry.origin for entry in weights.files} == {"checkpoint"}
+    assert not (folder / ASSEMBLED).exists()
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    (mixture,) = (node for node in graph.node if node.op_type.startswith("MoE"))
+    assert mixture.op_type == "MoEDispatchSeparate"
+    matrices = [f"{MOE}.{e}.{name}.weight" for name in ("w1", "w3", "w2") for e in range(8)]
+    assert list(mixture.input)[2:] == matrices
+
+
+def test_a_referred_checkpoint_of_separate_experts_runs(mixtral: Path, tmp_path: Path) -> None:
+    export(mixtral, tmp_path / "package", weights="reference")
+    report = validate(tmp_path / "package", mixtral)
+    assert report.passed, report.table()
+
+
+@pytest.mark.usefixtures("too_many")
 @pytest.mark.parametrize("mode", ["link", "copy"])
-def test_experts_are_stacked_and_all_else_is_the_checkpoints(
+def test_experts_beyond_a_number_are_stacked_and_all_else_is_the_checkpoints(
     mixtral: Path, tmp_path: Path, mode: Any
 ) -> None:
     folder = tmp_path / "package"
@@ -84,10 +121,11 @@ def test_experts_are_stacked_and_all_else_is_the_checkpoints(
     assert files == set(places.values()), "no file of which the graph uses nothing"
 
 
+@pytest.mark.usefixtures("too_many")
 def test_a_checkpoint_of_which_a_part_is_rewritten_cannot_be_referred_to(
     mixtral: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="--weights reference: found experts stored one by one"):
+    with pytest.raises(InputError, match="--weights reference: found FP8, or experts of another"):
         export(mixtral, tmp_path / "package", weights="reference")
     assert not list(tmp_path.iterdir())
 
@@ -170,7 +208,8 @@ def watched(*arguments):
     return load_rows(*arguments)
 
 Checkpoint.load_rows = watched
-from gptoss_onnx.exporter import export_package
+from gptoss_onnx.exporter import export_package, separate_experts
+separate_experts.MOST_MATRICES = 0
 export_package._write_golden_if_small = lambda *_: None
 export(Path(sys.argv[1]), Path(sys.argv[2]))
 print(peak - first)
@@ -182,8 +221,12 @@ print(peak - first)
     assert (tmp_path / "package" / ASSEMBLED).stat().st_size > 190 << 20
 
 
-def _initializers(folder: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray[Any, Any]]]:
-    """Return the file and the value of every initializer that lies outside the graph."""
+def _initializers(
+    folder: Path, root: Path | None = None
+) -> tuple[dict[str, str], Mapping[str, np.ndarray[Any, Any]]]:
+    """Return the file and the value of every initializer that lies outside the graph; `root` is
+    where the files are if it is not the package.
+    """
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     places, values = {}, {}
     for tensor in graph.initializer:
@@ -191,7 +234,7 @@ def _initializers(folder: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndar
             entries = {entry.key: entry.value for entry in tensor.external_data}
             places[tensor.name] = entries["location"]
             begin, size = int(entries["offset"]), int(entries["length"])
-            content = (folder / entries["location"]).read_bytes()[begin : begin + size]
+            content = ((root or folder) / entries["location"]).read_bytes()[begin : begin + size]
             tensor.raw_data, tensor.data_location = content, onnx.TensorProto.DEFAULT
             values[tensor.name] = onnx.numpy_helper.to_array(tensor)
     return places, values

@@ -131,7 +131,7 @@ def test_manifest_of_8_bit_experts(ort_int8_package: Package) -> None:
     (file,) = manifest.weights.files
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     assert manifest.weights.mode == "copy" and manifest.weights.bit_identical
-    assert manifest.onnxruntime == "1.28"
+    assert manifest.onnxruntime == "1.29"  # it has window layers
 
 
 def test_weights_are_the_checkpoints_own_bytes(
@@ -237,6 +237,16 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
         < document["search"]["max_length"]
         <= config["max_position_embeddings"]
     )
+
+
+def test_a_pad_token_that_there_is_not_stays_out_of_genai_config(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "checkpoint", tiny_document())
+    ids = {"eos_token_id": [7, 9], "pad_token_id": -1}
+    (tmp_path / "checkpoint" / "generation_config.json").write_text(json.dumps(ids))
+    package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    model = json.loads((package.folder / "genai_config.json").read_text())["model"]
+    assert model["eos_token_id"] == [7, 9]
+    assert "pad_token_id" not in model
 
 
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from gptoss_onnx.custom_ops import (
     linear,  # noqa: F401 - it defines an op, as the next two
     linear_int8,  # noqa: F401
     moe_dispatch,  # noqa: F401
+    moe_dispatch_separate,  # noqa: F401
     moe_routing,
 )
 from support.int8_inputs import allowed_error, in_float64, largest_weight
+from support.moe_inputs import listed
 from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_INT8, NATIVE_LINEAR
 
 
@@ -102,6 +104,19 @@ class LinearInt8Expectation:
         )
 
 
+def _experts(case: Case, inputs: dict[str, torch.Tensor | None]) -> torch.Tensor:
+    """Return what the definition of the case's op makes of these inputs."""
+    ops, attributes = torch.ops.gptoss, case.attributes
+    found: torch.Tensor
+    if case.op == "MoEDispatchSeparate":
+        found = ops.moe_dispatch_separate(*listed(inputs), **attributes)
+    elif case.op == "MoEDispatchMXFP4":
+        found = ops.moe_dispatch_mxfp4(*inputs.values(), **attributes)
+    else:
+        found = ops.moe_dispatch(*inputs.values(), **attributes)
+    return found
+
+
 class MoEExpectation:
     """All outputs together within a share of their norm; tokens and experts with wild numbers are
     left out.
@@ -112,18 +127,15 @@ class MoEExpectation:
         self._scalar: torch.Tensor | None = None
         inputs = torch_inputs(case)
         inputs["hidden"] = inputs["hidden"].double()
-        op = getattr(
-            torch.ops.gptoss, "moe_dispatch_mxfp4" if "gate_up_blocks" in inputs else "moe_dispatch"
-        )
-        self._expected = op(*inputs.values(), **case.attributes)
+        self._expected = _experts(case, inputs)
         # An output that cancels out says nothing of its rounding: the same with positive down
         # weights does.
-        for name in ("down", "down_bias"):
-            if inputs.get(name) is not None:
-                inputs[name] = inputs[name].abs()
+        for name, tensor in inputs.items():
+            if name.startswith("down") and tensor is not None and tensor.is_floating_point():
+                inputs[name] = tensor.abs()
         if "down_blocks" in inputs:
             inputs["down_blocks"] = inputs["down_blocks"] & 0x77  # without the signs
-        self._size = op(*inputs.values(), **case.attributes)
+        self._size = _experts(case, inputs)
         chosen, _ = moe_routing.route(
             inputs["router_logits"].double(), int(case.attributes["top_k"])
         )

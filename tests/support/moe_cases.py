@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
-from gptoss_onnx.custom_ops import moe_dispatch  # noqa: F401 - it defines the ops
-from support.moe_inputs import relative_error
+# Importing them defines the ops.
+from gptoss_onnx.custom_ops import moe_dispatch, moe_dispatch_separate  # noqa: F401
+from support.moe_inputs import listed, relative_error
 from support.native_levels import NativeCase
 from support.op_models import op_model
 
@@ -17,6 +18,8 @@ Inputs = Mapping[str, torch.Tensor | None]
 
 def name_of(inputs: Inputs) -> str:
     """Return the op that has these inputs."""
+    if "gate_0" in inputs:
+        return "MoEDispatchSeparate"
     return "MoEDispatchMXFP4" if "gate_up_blocks" in inputs else "MoEDispatch"
 
 
@@ -30,13 +33,16 @@ def native_case(
 
 def definition(inputs: Inputs, **attributes: float | str) -> torch.Tensor:
     """Return what the definition computes in float64."""
-    mxfp4 = "gate_up_blocks" in inputs
-    op = torch.ops.gptoss.moe_dispatch_mxfp4 if mxfp4 else torch.ops.gptoss.moe_dispatch
     hidden = inputs["hidden"]
     assert hidden is not None
-    result: torch.Tensor = op(
-        *{**inputs, "hidden": hidden.double()}.values(), **{**ATTRIBUTES, **attributes}
-    )
+    inputs, attributes = {**inputs, "hidden": hidden.double()}, {**ATTRIBUTES, **attributes}
+    result: torch.Tensor
+    if "gate_0" in inputs:
+        result = torch.ops.gptoss.moe_dispatch_separate(*listed(inputs), **attributes)
+    elif "gate_up_blocks" in inputs:
+        result = torch.ops.gptoss.moe_dispatch_mxfp4(*inputs.values(), **attributes)
+    else:
+        result = torch.ops.gptoss.moe_dispatch(*inputs.values(), **attributes)
     return result
 
 

@@ -1,5 +1,7 @@
 """Random inputs of the MoE ops."""
 
+from collections.abc import Mapping
+
 import torch
 
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
@@ -74,6 +76,29 @@ def laid_out(
         weights = {name: weight.transpose(1, 2) for name, weight in weights.items()}
     weights = {name: weight.contiguous() for name, weight in weights.items()}
     return {**dense, **weights, "gate_up_bias": dense["gate_up_bias"][:, order]}
+
+
+def separated(halves: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the inputs of MoEDispatchSeparate in their order, for experts that `laid_out` gives
+    with `interleaved` 0 and `transposed` 1; their biases are left out.
+    """
+    gates, ups = halves["gate_up"].chunk(2, dim=1)
+    parts = {"gate": gates, "up": ups, "down": halves["down"]}
+    return {name: halves[name] for name in ("hidden", "router_logits")} | {
+        f"{name}_{expert}": matrix.contiguous()
+        for name, stacked in parts.items()
+        for expert, matrix in enumerate(stacked)
+    }
+
+
+def listed(
+    inputs: Mapping[str, torch.Tensor | None],
+) -> tuple[torch.Tensor | list[torch.Tensor], ...]:
+    """Return the arguments of `moe_dispatch_separate`: its matrices in three lists."""
+    hidden, router_logits, *matrices = (x for x in inputs.values() if x is not None)
+    count = len(matrices) // 3
+    lists = [matrices[first : first + count] for first in range(0, len(matrices), count)]
+    return (hidden, router_logits, *lists)
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -1,6 +1,7 @@
 """One-node ONNX models of the `ai.gptoss` ops, run through their portable bodies."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
-from gptoss_onnx.custom_ops.schemas import SIGNATURES
+from gptoss_onnx.custom_ops.schemas import SIGNATURES, Operand
 
 IR_VERSION = 11
 _ELEMENT_TYPES = {
@@ -27,6 +28,7 @@ _OUTPUT_RANKS = {
     "SinkAttention": (3, 4, 4),
     "MoEDispatch": (2,),
     "MoEDispatchMXFP4": (2,),
+    "MoEDispatchSeparate": (2,),
     "Linear": (2,),
     "LinearInt8": (2,),
 }
@@ -42,20 +44,22 @@ def op_model(
     None is omitted. Without its body it runs natively or not at all.
     """
     signature = SIGNATURES[name]
+    operands = operands_of(name, inputs)
     stated = signature.stated(attributes)
-    use = Use(name, {n: tuple(t.shape) for n, t in inputs.items() if t is not None}, stated)
+    shapes = {n: tuple(t.shape) for n, t in inputs.items() if t is not None}
+    use = Use(name, shapes, stated, len(operands))
     functions = function_protos([use])
     # onnx.reference wants as many names as the function has inputs
     names = [
         operand.name if use.has(operand.name) else ""
-        for operand in signature.inputs[: len(functions[-1].input)]
+        for operand in operands[: len(functions[-1].input)]
     ]
     node = helper.make_node(
         name, names, [operand.name for operand in signature.outputs], domain=DOMAIN, **stated
     )
     types = {
         operand.group: _ELEMENT_TYPES[tensor.dtype]
-        for operand in signature.inputs
+        for operand in operands
         if (tensor := inputs.get(operand.name)) is not None
     }
     graph = helper.make_graph(
@@ -65,7 +69,7 @@ def op_model(
             helper.make_tensor_value_info(
                 operand.name, types[operand.group], [None] * inputs[operand.name].dim()
             )
-            for operand in signature.inputs
+            for operand in operands
             if operand.name in names
         ],
         [
@@ -81,6 +85,15 @@ def op_model(
     return model
 
 
+def operands_of(name: str, inputs: Mapping[str, torch.Tensor | None]) -> list[Operand]:
+    """Return the op's inputs; a variadic one as often as there are tensors, under their names."""
+    declared = SIGNATURES[name].inputs
+    if not declared[-1].variadic:
+        return list(declared)
+    *others, last = declared
+    return others + [replace(last, name=key) for key in list(inputs)[len(others) :]]
+
+
 def bare_model(
     name: str, inputs: Mapping[str, torch.Tensor | None], attributes: Mapping[str, Any]
 ) -> onnx.ModelProto:
@@ -89,7 +102,8 @@ def bare_model(
     """
     signature = SIGNATURES[name]
     there = {key: tensor for key, tensor in inputs.items() if tensor is not None}
-    names = [operand.name if operand.name in there else "" for operand in signature.inputs]
+    operands = operands_of(name, inputs)
+    names = [operand.name if operand.name in there else "" for operand in operands]
     outputs = [operand.name for operand in signature.outputs]
     node = helper.make_node(name, names, outputs, domain=DOMAIN, **attributes)
     graph = helper.make_graph(

@@ -47,6 +47,13 @@ class Context {
     return {shape(index), data<T>(index)};
   }
 
+  // How many inputs the node has; those of a variadic operand, the last one, count one by one.
+  size_t input_count() const {
+    size_t count = 0;
+    check(api_, api_.KernelContext_GetInputCount(&context_, &count));
+    return count;
+  }
+
   // Whether the node has this input. An empty tensor is one, though it may have no address.
   bool has(size_t index) const { return value_of(index) != nullptr; }
 
@@ -85,8 +92,14 @@ class Context {
   // Says which op, which input, what was found and what was expected.
   [[noreturn]] void reject(size_t index, const std::string& found,
                            const std::string& expected) const {
-    throw Error(ORT_INVALID_ARGUMENT, std::string(op_) + ": input '" + inputs_[index].name +
-                                          "': found " + found + ", expected " + expected);
+    reject_named(inputs_[index].name, found, expected);
+  }
+
+  // The same for an input of a variadic operand, which has a name of its own.
+  [[noreturn]] void reject_named(const std::string& name, const std::string& found,
+                                 const std::string& expected) const {
+    throw Error(ORT_INVALID_ARGUMENT, std::string(op_) + ": input '" + name + "': found " + found +
+                                          ", expected " + expected);
   }
 
  private:

@@ -42,8 +42,9 @@ class CustomOp final : public OrtCustomOp {
     GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
       return Kernel::kOutputs[index].presence;
     };
-    GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+    // Of a variadic last input, which few kernels have: all of one type.
+    GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
+    GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
     GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
     GetStartVersion = [](const OrtCustomOp*) { return 1; };

@@ -4,6 +4,7 @@
 #include "linear/linear_int8.h"
 #include "moe/moe_dispatch.h"
 #include "moe/moe_dispatch_mxfp4.h"
+#include "moe/moe_dispatch_separate.h"
 #include "abi/op.h"
 #include "abi/self_check.h"
 #include "attention/sink_attention.h"
@@ -32,6 +33,9 @@ std::vector<Domain> table(Activations mode) {
       op<MoEDispatchFloat16>(mode),
       op<MoEDispatchBFloat16>(mode),
       op<MoEDispatchMXFP4>(mode),
+      op<MoEDispatchSeparateFloat32>(mode),
+      op<MoEDispatchSeparateFloat16>(mode),
+      op<MoEDispatchSeparateBFloat16>(mode),
       op<SinkAttention<float>>(mode),
       op<SinkAttention<Float16>>(mode),
       op<SinkAttention<BFloat16>>(mode),

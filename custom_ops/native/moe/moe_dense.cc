@@ -4,8 +4,20 @@
 
 #include "linear/linear_tokens.h"
 #include "machine/activations.h"
+#include "machine/tasks.h"
 
 namespace gptoss {
+
+size_t rows_per_task(const DenseWeights& weights, bool few, size_t groups) {
+  constexpr size_t kUnit = 64, kRunsACore = 8;
+  if (!few) return kUnit;
+  return rows_of_run(groups * weights.outputs, weights.width * bytes_of(weights.type), kUnit,
+                     kRunsACore);
+}
+
+Activations mode_of_rows(Activations activations) {
+  return activations == Activations::exact ? Activations::exact : Activations::bf16;
+}
 
 void DenseColumns::pack(const float* x, size_t first, size_t count, const TokenPlace& place,
                         std::byte* packed) const noexcept {
@@ -65,9 +77,7 @@ void DenseRows::multiply(size_t expert, size_t first, size_t outputs, const Pack
                          std::byte* scratch, float* out, size_t stride) const noexcept {
   LinearCall call{};
   call.row_bytes = weights_.width * bytes_of(weights_.type);
-  const std::byte* row =
-      weights_.first + expert * weights_.bytes_of_expert() + first * call.row_bytes;
-  call.weight = reinterpret_cast<const unsigned char*>(row);
+  call.weight = reinterpret_cast<const unsigned char*>(weights_.row(expert, first));
   call.x = reinterpret_cast<const float*>(tokens.data) + tokens.first * lanes_;
   call.y = out;
   call.tokens = tokens.count;

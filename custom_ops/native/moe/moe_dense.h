@@ -7,14 +7,34 @@
 
 namespace gptoss {
 
-// One of the two weights of every expert.
+// One of the two weights of every expert. Addresses in mapped files are of any alignment.
 struct DenseWeights {
-  const std::byte* first;  // in the mapped file: at any address
+  const std::byte* first;  // of stacked experts
   WeightType type;
   size_t outputs, width;
+  // Or the matrices of each expert, `apart` of them with equally many rows, one expert behind the
+  // other.
+  const std::byte* const* matrices = nullptr;
+  size_t apart = 1;
 
   size_t bytes_of_expert() const noexcept { return outputs * width * bytes_of(type); }
+
+  // Where an output's row begins, in a layout by rows.
+  const std::byte* row(size_t expert, size_t output) const noexcept {
+    const size_t row_bytes = width * bytes_of(type);
+    if (matrices == nullptr) return first + expert * bytes_of_expert() + output * row_bytes;
+    const size_t rows = outputs / apart;
+    return matrices[expert * apart + output / rows] + output % rows * row_bytes;
+  }
 };
+
+// Rows of weights that a task takes: as many as are read fast in one run while few tokens, in
+// `groups` of experts, wait for memory.
+size_t rows_per_task(const DenseWeights& weights, bool few, size_t groups);
+
+// The mode in which Linear's kernels multiply: they know two, and 8 bits would be no faster on
+// weights of 16.
+Activations mode_of_rows(Activations activations);
 
 // (E, width, outputs), as Hugging Face stores gpt-oss's.
 class DenseColumns final : public Projection {
@@ -44,7 +64,7 @@ class DenseColumns final : public Projection {
   size_t outputs_per_task_;
 };
 
-// (E, outputs, width), as a Linear stores its weight: by Linear's own kernels.
+// (E, outputs, width), as a Linear stores its weight, stacked or apart: by Linear's own kernels.
 class DenseRows final : public Projection {
  public:
   // The kernels are those of `activations`, exact or bf16.

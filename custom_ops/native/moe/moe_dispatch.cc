@@ -51,14 +51,6 @@ Sizes checked_sizes(const Context& context, const MoEAttributes& moe, bool trans
   return s;
 }
 
-// Rows of weights: as many as are read fast in one run while few tokens wait for memory.
-size_t rows_per_task(const DenseWeights& weights, bool few, size_t groups) {
-  constexpr size_t kUnit = 64, kRunsACore = 8;
-  if (!few) return kUnit;
-  return rows_of_run(groups * weights.outputs, weights.width * bytes_of(weights.type), kUnit,
-                     kRunsACore);
-}
-
 // Columns of weights: pieces of rows are read the faster the longer they are, but all cores want
 // some.
 size_t columns_per_task(const DenseWeights& weights, bool few, size_t groups) {
@@ -66,11 +58,6 @@ size_t columns_per_task(const DenseWeights& weights, bool few, size_t groups) {
   if (!few) return kLeast;
   const size_t share = groups * weights.outputs / (kTasksACore * processors());
   return std::max(kLeast, share / kLeast * kLeast);
-}
-
-// Linear's kernels know two modes: 8 bits would be no faster on weights of 16.
-Activations mode_of_rows(Activations activations) {
-  return activations == Activations::exact ? Activations::exact : Activations::bf16;
 }
 
 }  // namespace

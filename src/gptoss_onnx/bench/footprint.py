@@ -19,9 +19,16 @@ from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.runtime.graph_file import GraphFile, Initializer, Node
 
-# The attribute of a mixture of experts that says how many a token takes; its initializers all have
-# shape (E, …).
-_TOP_K = {"MoEDispatch": "top_k", "MoEDispatchMXFP4": "top_k", "QMoE": "k", "MoE": "k"}
+# The attribute of a mixture of experts that says how many a token takes. Its initializers all have
+# shape (E, …), but for those of the op whose matrices lie apart: three for each expert.
+_SEPARATE = "MoEDispatchSeparate"
+_TOP_K = {
+    "MoEDispatch": "top_k",
+    "MoEDispatchMXFP4": "top_k",
+    _SEPARATE: "top_k",
+    "QMoE": "k",
+    "MoE": "k",
+}
 _KEEP_SHAPE = ("Cast", "Identity")
 
 
@@ -73,9 +80,13 @@ def mixtures(graph: GraphFile) -> Counter[tuple[int, int]]:
     found: Counter[tuple[int, int]] = Counter()
     for node in graph.nodes:
         if node.op in _TOP_K:
-            first = next(stands_for[name] for name in node.inputs if name in stands_for)
-            found[first.shape[0], node.attributes[_TOP_K[node.op]]] += 1
+            found[_experts_of(node, stands_for), node.attributes[_TOP_K[node.op]]] += 1
     return found
+
+
+def _experts_of(node: Node, stands_for: Mapping[str, Initializer]) -> int:
+    weights = [stands_for[name] for name in node.inputs if name in stands_for]
+    return len(weights) // 3 if node.op == _SEPARATE else weights[0].shape[0]
 
 
 def _uses(graph: GraphFile) -> Iterator[tuple[str, tuple[int, str]]]:
@@ -89,19 +100,23 @@ def _uses(graph: GraphFile) -> Iterator[tuple[str, tuple[int, str]]]:
         for place, value in enumerate(node.inputs):
             if value in stands_for:
                 source = stands_for[value]
-                yield source.name, _share(node, place, source)
+                yield source.name, _share(node, place, source, stands_for)
 
 
-def _share(node: Node, place: int, initializer: Initializer) -> tuple[int, str]:
+def _share(
+    node: Node, place: int, initializer: Initializer, stands_for: Mapping[str, Initializer]
+) -> tuple[int, str]:
     first = initializer.shape[0] if initializer.shape else 0
     if node.op in _TOP_K:
         taken = node.attributes[_TOP_K[node.op]]
-        if first < taken:
+        experts = _experts_of(node, stands_for) if node.op == _SEPARATE else first
+        if experts < taken:
             raise PackageError(
                 f"{initializer.name}: found shape {initializer.shape}, expected an expert axis of "
                 f"at least {taken} first; export the package again"
             )
-        return initializer.nbytes * taken // first, "experts"
+        # Of matrices that lie apart each counts with its expert's chance to be chosen.
+        return initializer.nbytes * taken // experts, "experts"
     if node.op == "Gather" and place == 0 and first > 0 and node.attributes.get("axis", 0) == 0:
         return initializer.nbytes // first, "embedding"
     return initializer.nbytes, "dense"

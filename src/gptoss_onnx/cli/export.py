@@ -107,7 +107,7 @@ def choice(
     "--onnxruntime",
     OnnxRuntime,
     "The least version of ONNX Runtime that a graph of target ort is to run on (default 1.32; with "
-    "--experts int8 or int4, and for cuda, 1.28).",
+    "--experts int8 or int4, and for cuda, 1.28, which is 1.29 for a model with window layers).",
 )
 @choice(
     WEIGHTS,

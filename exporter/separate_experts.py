@@ -1,0 +1,111 @@
+"""Graph pass of the portable target: experts that the checkpoint stores one by one stay where they
+lie.
+
+Matches every MoEDispatch whose weights are the rows of one gate, one up and one down matrix for
+each expert, and makes it MoEDispatchSeparate on these matrices: none is copied. Does so for all of
+a graph or for none, since its layers share one body: `separate_parameters` says what for. Leaves
+alone: stacked experts, and those that have to be computed, as FP8.
+"""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo
+from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.custom_ops.schemas import MOE_DISPATCH_SEPARATE
+from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range
+from gptoss_onnx.exporter.nodes import make_node, replace
+from gptoss_onnx.exporter.trace import attach_bodies
+from gptoss_onnx.exporter.weights import Placement
+from gptoss_onnx.reference.checkpoint import Checkpoint
+from gptoss_onnx.reference.config import ExpertsConfig
+from gptoss_onnx.reference.parameters import MOST_MATRICES
+
+_NAMES = ("gate_up_proj", "down_proj")
+
+
+def separate_parameters(checkpoint: Checkpoint) -> frozenset[str]:
+    """Return the parameters, by the graph's names, whose matrices the graph will read one by one.
+
+    These are the weights of all experts of a checkpoint or of none.
+    """
+    layers = [
+        (index, part)
+        for index, layer in enumerate(checkpoint.config.layers)
+        if isinstance(part := layer.feed_forward, ExpertsConfig)
+    ]
+    if len({part.count for _, part in layers}) != 1 or not all(_is_taken(p) for _, p in layers):
+        return frozenset()
+    pairs = [
+        [checkpoint.parameters[f"model.layers.{index}.mlp.experts.{name}"] for name in _NAMES]
+        for index, _ in layers
+    ]
+    parts = [part for _, part in layers]
+    if not all(_lie_apart(part, *pair) for part, pair in zip(parts, pairs, strict=True)):
+        return frozenset()
+    parameters = [parameter for pair in pairs for parameter in pair]
+    if sum(len(parameter.sources) for parameter in parameters) > MOST_MATRICES:
+        return frozenset()
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def _is_taken(part: ExpertsConfig) -> bool:
+    """Say whether the op computes what these experts do."""
+    gated = part.activation == "swiglu" and not part.interleaved
+    return gated and part.storage == "rows" and not part.bias
+
+
+def _lie_apart(part: ExpertsConfig, gate_up: Parameter, down: Parameter) -> bool:
+    """Say whether a layer's experts are stored as three matrices each, all of one dtype."""
+    stored = (len(gate_up.sources), len(down.sources)) == (2 * part.count, part.count)
+    computed = gate_up.scales is not None or down.scales is not None
+    return stored and not computed and gate_up.dtype == down.dtype
+
+
+def separate_experts(
+    model: ir.Model, checkpoint: Checkpoint, placement: Placement, names: frozenset[str]
+) -> None:
+    """Rewrite `model`, in place, to read the matrices of these parameters where they lie.
+
+    Args:
+        model: the graph, with the checkpoint's names.
+        checkpoint: where the matrices are.
+        placement: where the package has the checkpoint's files.
+        names: what `separate_parameters` returns.
+    """
+    if not names:
+        return
+    graph = model.graph
+    for node in [node for node in graph if node.op_type == "MoEDispatch"]:
+        hidden, logits, gate_up, _, down, *_ = node.inputs
+        assert gate_up is not None
+        assert down is not None
+        both = checkpoint.named[str(gate_up.name)].sources  # gate and up of each expert
+        matrices = [*both[0::2], *both[1::2], *checkpoint.named[str(down.name)].sources]
+        weights = _initializers(graph, matrices, placement)
+        kept = {a.name for a in MOE_DISPATCH_SEPARATE.attributes}
+        attributes = {
+            name: attribute.value for name, attribute in node.attributes.items() if name in kept
+        }
+        inputs = [hidden, logits, *weights]
+        new = make_node(node, "MoEDispatchSeparate", inputs, attributes, domain=DOMAIN)
+        replace(graph, node, [new])
+    attach_bodies(model)
+
+
+def _initializers(
+    graph: ir.Graph, matrices: Sequence[TensorInfo], placement: Placement
+) -> list[ir.Value]:
+    """Add the matrices to the graph, each as a range of bytes of its file."""
+    values = []
+    for matrix in matrices:
+        value = ir.Value(
+            name=matrix.name,
+            shape=ir.Shape(matrix.shape),
+            type=ir.TensorType(ELEMENT_TYPES[matrix.dtype]),
+            const_value=byte_range(matrix, placement.locations[matrix.file], matrix.offset),
+        )
+        graph.initializers[matrix.name] = value
+        values.append(value)
+    return values
