@@ -79,7 +79,7 @@ def lower_interface(model: ir.Model, by_row: bool) -> Lengths:
     )
     new = None
     if by_row:
-        new = read_new_lengths(graph, first, inputs["new_lengths"], lengths, sequence)
+        new = read_new_lengths(graph, first, inputs["new_lengths"], mask, sequence)
     else:
         ir.convenience.replace_all_uses_with(inputs["new_lengths"], sequence)
     past = insert_node(graph, first, "Sub", [lengths, new or sequence], "lengths.past")

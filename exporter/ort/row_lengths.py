@@ -2,10 +2,11 @@
 of a batch may differ.
 
 `new_lengths` (rows) says how many of a call's columns are tokens, in each row; the others, at the
-end, are padding. `window_starts` (rows) says how many of a row's first tokens are gone from the
-buffers of window layers: slot 0 holds the token after them. Who keeps these buffers himself can
-take tokens back; for everybody else the op evicts. Both are optional inputs, by default −1, all
-columns, and 0. One number serves all rows.
+end, are padding. By default it is −1: the ones that `attention_mask` has in these columns count,
+which is how onnxruntime-genai gives batches. `window_starts` (rows) says how many of a row's first
+tokens are gone from the buffers of window layers: slot 0 holds the token after them. Who keeps
+these buffers himself can take tokens back; for everybody else the op evicts. It is optional as
+well, by default 0. One number serves all rows.
 """
 
 from dataclasses import replace
@@ -39,7 +40,7 @@ def make_optional(
 
 
 def read_new_lengths(
-    graph: ir.Graph, first: ir.Node, given: ir.Value, lengths: ir.Value, sequence: ir.Value
+    graph: ir.Graph, first: ir.Node, given: ir.Value, mask: ir.Value, sequence: ir.Value
 ) -> ir.Value:
     """Return the tokens of each row, int64 (B), in which the graph's input `new_lengths` is
     negative where it is left out.
@@ -48,20 +49,28 @@ def read_new_lengths(
         graph: the graph.
         first: its first node; new ones come before it.
         given: the input, whose users get the result instead.
-        lengths: int64 (B), each row's tokens, those of this call included.
+        mask: int64 (B, total), ones for tokens; its last columns are those of this call.
         sequence: int64 (1), the columns.
     """
     users = list(given.uses())
     zero = constant(graph, "lengths.zero", np.array([0], np.int64))
     left_out = insert_node(graph, first, "Less", [given, zero], "lengths.new_left_out")
-    one_for_all = insert_node(
-        graph, first, "Where", [left_out, sequence, given], "lengths.new_rows"
-    )
-    batch = insert_node(graph, first, "Shape", [lengths], "lengths.batch")
-    new = insert_node(graph, first, "Expand", [one_for_all, batch], "lengths.new")  # (B)
+    masked = _masked_columns(graph, first, mask, sequence)
+    new = insert_node(graph, first, "Where", [left_out, masked, given], "lengths.new")  # (B)
     for node, index in users:
         node.replace_input_with(index, new)
     return new
+
+
+def _masked_columns(
+    graph: ir.Graph, first: ir.Node, mask: ir.Value, sequence: ir.Value
+) -> ir.Value:
+    """Return how many of the last `sequence` columns of each row are ones, int64 (B)."""
+    one = constant(graph, "lengths.one", np.array([1], np.int64))
+    width = insert_node(graph, first, "Shape", [mask], "lengths.mask", {"start": 1, "end": 2})
+    start = insert_node(graph, first, "Sub", [width, sequence], "lengths.mask_start")
+    columns = insert_node(graph, first, "Slice", [mask, start, width, one], "lengths.mask_columns")
+    return insert_node(graph, first, "ReduceSum", [columns, one], "lengths.masked", {"keepdims": 0})
 
 
 def count_from_row_end(

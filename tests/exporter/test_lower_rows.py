@@ -2,10 +2,14 @@
 those for 1.28 have not.
 """
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
 from gptoss_onnx.exporter import Package
+from support.tolerances import PACKAGE_LOGITS
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +45,47 @@ def test_every_node_for_rows_is_of_use(graph: onnx.GraphProto) -> None:
     nodes = [node for node in graph.node if node.name.startswith(added)]
     assert len(nodes) > len(added)
     assert [node.name for node in nodes if node.output[0] not in read] == []
+
+
+def test_masks_padded_on_the_right_say_the_tokens_of_each_row(ort_package: Package) -> None:
+    """As onnxruntime-genai gives batches: zeros after the shorter prompt, ones from then on."""
+    rows = [[5, 300, 17, 64, 9], [1200, 7]]
+    padded = [rows[0], [*rows[1], 0, 0, 0]]
+    first = [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    more = [[3], [8]]
+    session = onnxruntime.InferenceSession(str(ort_package.folder / "model.onnx"))
+    together = _two_calls(session, ort_package, padded, first, more)
+    for row, ids in enumerate(rows):
+        alone = _two_calls(session, ort_package, [ids], [[1] * len(ids)], [more[row]])
+        for found, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(found[row], expected[0], atol=PACKAGE_LOGITS, rtol=0)
+
+
+def _two_calls(
+    session: onnxruntime.InferenceSession,
+    package: Package,
+    ids: list[list[int]],
+    mask: list[list[int]],
+    more: list[list[int]],
+) -> list[NDArray[np.float32]]:
+    """Return the logits after a prompt, and after one more token a row."""
+    layers = package.manifest.cache
+    caches = {}
+    for layer in layers:
+        shape = (len(ids), layer.kv_heads, layer.window or 64, layer.head_dim)
+        caches |= {name: np.zeros(shape, np.float32) for name in (layer.past_key, layer.past_value)}
+    grown = [[*row, 1] for row in mask]
+    found = []
+    for tokens, ones in ((ids, mask), (more, grown)):
+        feeds = {"input_ids": np.array(tokens), "attention_mask": np.array(ones), **caches}
+        outputs = dict(
+            zip(
+                [value.name for value in session.get_outputs()],
+                session.run(None, feeds),
+                strict=True,
+            )
+        )
+        found.append(outputs["logits"])
+        caches = {layer.past_key: outputs[layer.present_key] for layer in layers}
+        caches |= {layer.past_value: outputs[layer.present_value] for layer in layers}
+    return found
