@@ -6,7 +6,7 @@ is, and bfloat16.
 Legend: V vocabulary, E experts, K kv heads, D head dim, H query heads, N context in tokens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Self
@@ -282,7 +282,7 @@ def _ort_choices(pieces: list[Piece]) -> dict[str, Choice]:
     return choices
 
 
-def _choice(written: list[tuple[Piece, float]], held: list[tuple[Piece, float]]) -> Choice:
+def _choice(written: Sequence[tuple[Piece, float]], held: Sequence[tuple[Piece, float]]) -> Choice:
     """Return the choice that writes and holds these pieces, each with its bytes."""
     return Choice(
         written=round(sum(size for _, size in written)),
