@@ -3,7 +3,9 @@ ONNX Runtime.
 
     python benchmarks/attention.py --threads 2 --json attention.json
 
-Decode of one token and prefill of 512, on full layers and on window layers of 128. Each model holds
+Decode of one token and prefill of 512, on full layers and on window layers of 128; decode once more
+with GLM's rotation of half a head in neighbouring pairs. Kept first tokens and ALiBi are not timed:
+the peer has neither. Each model holds
 as many layers of one kind as make the caches larger than the processor's own, so that every cached
 key comes from memory, as in a whole model. The peer is com.microsoft GroupQueryAttention with
 `head_sink`, float32, the only cache it knows on CPU that this model can use. All variants of a case
@@ -51,6 +53,7 @@ CASES = (
     Case("decode 1k", 1023, 1, 0),
     Case("decode 8k", 8191, 1, 0),
     Case("decode 8k window", 8191, 1, WINDOW),
+    Case("decode 8k half pairs", 8191, 1, 0, HEAD_DIM // 2),
     Case("prefill 512", 0, 512, 0),
     Case("prefill 512 at 8k", 8192, 512, 0),
     Case("prefill 512 window", 0, 512, WINDOW),

@@ -30,6 +30,12 @@ class Case:
     past: int
     new: int
     window: int  # 0: a full layer
+    rotary: int = HEAD_DIM  # dimensions of a head that rotate; fewer do in neighbouring pairs
+
+    @property
+    def interleaved(self) -> int:
+        """1 if dimension 2i pairs with 2i + 1."""
+        return int(self.rotary < HEAD_DIM)
 
     @property
     def capacity(self) -> int:
@@ -57,7 +63,8 @@ class Inputs:
         self.value = random.standard_normal((*columns, KV_HEADS * HEAD_DIM), np.float32)
         self.sinks = random.standard_normal(HEADS, np.float32)
         positions = np.arange(case.past + case.new)[:, None]
-        angles = positions / 150000.0 ** (np.arange(HEAD_DIM // 2) / (HEAD_DIM // 2))
+        pairs = case.rotary // 2
+        angles = positions / 150000.0 ** (np.arange(pairs) / pairs)
         self.cos, self.sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         # Of the tokens before this call, the last `capacity`, in order of their positions.
         self.past = random.standard_normal((2, 1, KV_HEADS, case.capacity, HEAD_DIM), np.float32)
@@ -158,6 +165,7 @@ def sink_model(case: Case, cache: str) -> bytes:
         "kv_num_heads": KV_HEADS,
         "scale": SCALE,
         "window": case.window,
+        "interleaved": case.interleaved,
     }
     return _model(case, "SinkAttention", "ai.gptoss", names, attributes, TYPES[cache])
 
@@ -178,7 +186,13 @@ def gqa_model(case: Case) -> bytes:
         "",
         "sinks",
     ]
-    attributes = {"num_heads": HEADS, "kv_num_heads": KV_HEADS, "scale": SCALE, "do_rotary": 1}
+    attributes = {
+        "num_heads": HEADS,
+        "kv_num_heads": KV_HEADS,
+        "scale": SCALE,
+        "do_rotary": 1,
+        "rotary_interleaved": case.interleaved,
+    }
     if case.window:
         attributes |= {"local_window_size": case.window, "sliding_window_cache": 1}
     return _model(case, PEER, "com.microsoft", names, attributes, TensorProto.FLOAT)

@@ -1,9 +1,9 @@
-"""Serve a package of target ort with onnxruntime-genai to worker.py's commands.
+"""Serve a package of target ort, or of its own builder, with onnxruntime-genai to worker.py's
+commands.
 
     python benchmarks/genai_worker.py PACKAGE THREADS
 
-Runs in the environment that peers.sh makes. Arithmetic is onnxruntime-genai's own choice, 8-bit
-activations in QMoE.
+Runs in the environment that peers.sh makes. All settings but the threads are those of the package.
 """
 
 import argparse
@@ -21,7 +21,8 @@ class Genai(Peer):
     """One sequence in a loaded model."""
 
     def __init__(self, folder: str, threads: int) -> None:
-        super().__init__(json.loads((Path(folder) / "manifest.json").read_text())["vocab_size"])
+        settings = json.loads((Path(folder) / "genai_config.json").read_text())
+        super().__init__(settings["model"]["vocab_size"])
         config = og.Config(folder)
         options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
         config.overlay(json.dumps(options))

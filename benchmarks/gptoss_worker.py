@@ -1,5 +1,8 @@
 """Serve a package of ours to worker.py's commands: python benchmarks/gptoss_worker.py PACKAGE
-ACTIVATIONS THREADS.
+ARITHMETIC THREADS.
+
+ARITHMETIC is the activations of the native kernels, or `stock`: ONNX Runtime's own, for a package
+of target ort.
 """
 
 import argparse
@@ -15,10 +18,13 @@ CAPACITY = 8192 + 512 + 256
 class Package:
     """One sequence in an open package."""
 
-    def __init__(self, folder: str, activations: str, threads: int) -> None:
-        self._session = Session.open(
-            folder, kernels="native", activations=activations, threads=threads
-        )
+    def __init__(self, folder: str, arithmetic: str, threads: int) -> None:
+        if arithmetic == "stock":
+            self._session = Session.open(folder, threads=threads)
+        else:
+            self._session = Session.open(
+                folder, kernels="native", activations=arithmetic, threads=threads
+            )
         self._cache = self._session.new_cache(1, CAPACITY)
         self._random = np.random.default_rng(0)
 
@@ -48,7 +54,7 @@ class Package:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package")
-    parser.add_argument("activations", choices=("exact", "bf16", "int8"))
+    parser.add_argument("arithmetic", choices=("exact", "bf16", "int8", "stock"))
     parser.add_argument("threads", type=int)
     arguments = parser.parse_args()
-    serve(Package(arguments.package, arguments.activations, arguments.threads))
+    serve(Package(arguments.package, arguments.arithmetic, arguments.threads))

@@ -8,10 +8,10 @@ Random weights of several layers lie in one memory-mapped file, an order of magn
 caches. Decode: every run sends its tokens to other experts of every layer, and alternates with a
 plain read of other experts' bytes. Prefill: 512 tokens through one layer after the other. The peers
 run interleaved: ggml on the same weights, as llama.cpp stores them and as it repacks them (its
-default), and stock ONNX Runtime's QMoE on weights requantised to 4 bits and on the same weights in
-8 bits, both at accuracy level 4, and transformers' eager experts in bfloat16. Times are medians for
-one layer; shares and speedups are medians of ratios within one round. `error` is the root mean
-square difference from mode exact, relative to its output.
+default), stock ONNX Runtime's QMoE on the same bytes (fp4), on weights requantised to 4 bits and on
+the same weights in 8 bits, both at accuracy level 4, and transformers' eager experts in bfloat16.
+Times are medians for one layer; shares and speedups are medians of ratios within one round. `error`
+is the root mean square difference from mode exact, relative to its output.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from moe_models import (
     expert_ranges,
     ggml_experts,
     mxfp4_model,
+    qmoe_fp4_model,
     qmoe_model,
     transformers_experts,
     write_model,
@@ -49,8 +50,9 @@ from gptoss_onnx.custom_ops.library import library_path
 MODES = ("exact", "bf16", "int8")
 QMOE_BITS = {"qmoe_int4": 4, "qmoe_int8": 8}
 LLAMA_REPACKS = {"llama.cpp": True, "llama.cpp as stored": False}
+STOCK = "stock ONNX Runtime 1.32 fp4"
 TRANSFORMERS = "transformers bf16"
-PEERS = (*LLAMA_REPACKS, *QMOE_BITS, TRANSFORMERS)
+PEERS = (*LLAMA_REPACKS, STOCK, *QMOE_BITS, TRANSFORMERS)
 READ = "read"
 OPERATIONS_A_TOKEN = 2 * 3 * HIDDEN * WIDTH * TOP_K
 # seconds after each run: idle threads of one contender stop spinning before the next one runs
@@ -97,7 +99,7 @@ def main() -> None:
     machine = measure(arguments.threads)
     print(json.dumps(asdict(machine), indent=2))
     print(
-        f"{'contender':20} {'tokens':>6} {'ms/layer':>9} {'GB/s':>6} {'GFLOP/s':>8} {'of read':>8} "
+        f"{'contender':28} {'tokens':>6} {'ms/layer':>9} {'GB/s':>6} {'GFLOP/s':>8} {'of read':>8} "
         f"{'error':>8}"
         "  speedup over peers"
     )
@@ -127,7 +129,7 @@ def _row(result: Result) -> str:
     error = f"{result.error:.1e}" if result.error is not None else ""
     peers = ", ".join(f"{name} {ratio:.2f}" for name, ratio in result.speedup_over.items())
     return (
-        f"{result.contender:20} {result.tokens:6} {result.milliseconds:9.3f} {bandwidth:>6} "
+        f"{result.contender:28} {result.tokens:6} {result.milliseconds:9.3f} {bandwidth:>6} "
         f"{result.gigaflops:8.0f}"
         f" {share:>8} {error:>8}  {peers}"
     )
@@ -144,11 +146,12 @@ class Bench:
         self._random = np.random.default_rng(0)
         ours = write_model(folder / "mxfp4", layers, mxfp4_model())
         self._sessions = {mode: open_session(ours, threads, library, mode) for mode in MODES}
-        for peer, bits in QMOE_BITS.items():
+        models = {STOCK: qmoe_fp4_model()}
+        models |= {peer: qmoe_model(bits) for peer, bits in QMOE_BITS.items()}
+        for number, (peer, model) in enumerate(models.items()):
             if peer in peers:
-                self._sessions[peer] = open_session(
-                    write_model(folder / peer, layers, qmoe_model(bits)), threads
-                )
+                path = write_model(folder / f"peer{number}", layers, model)
+                self._sessions[peer] = open_session(path, threads)
         self._ggml = {
             peer: ggml_experts(layers, threads, repack)
             for peer, repack in LLAMA_REPACKS.items()
@@ -232,7 +235,7 @@ class Bench:
         self, name: str, tokens: int, times: dict[str, list[float]], errors: dict[str, float]
     ) -> Result:
         seconds = statistics.median(times[name])
-        reads = name == READ or (tokens == 1 and (name in MODES or name in LLAMA_REPACKS))
+        reads = name == READ or (tokens == 1 and name in (*MODES, *LLAMA_REPACKS, STOCK))
         return Result(
             name,
             tokens,

@@ -4,11 +4,13 @@ all from one draw.
 Legend: E experts, Hd hidden size, I expert width, G blocks of 32 in a row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ggml_layer
+import ml_dtypes
 import numpy as np
 import onnx
 import transformers_layer
@@ -93,30 +95,46 @@ def mxfp4_model() -> OnnxModel:
     return OnnxModel(node, lambda weights: weights)
 
 
+def qmoe_fp4_model() -> OnnxModel:
+    """Return ONNX Runtime's QMoE on the weights as they are, which 1.32 runs on the CPU."""
+    attributes = {"expert_weight_bits": 4, "quant_type": "fp4", "weights_prepacked": 1}
+
+    def convert(weights: Tensors) -> Tensors:
+        converted: Tensors = {}
+        for name in ("gate_up", "down"):
+            blocks, scales = weights[f"{name}_blocks"], weights[f"{name}_scales"]
+            converted[name] = blocks.reshape(*blocks.shape[:2], -1)
+            converted[f"{name}_steps"] = scales.view(ml_dtypes.float8_e8m0fnu)
+        return converted
+
+    return OnnxModel(lambda i: _qmoe(i, attributes), convert)
+
+
+def _qmoe(i: int, attributes: Mapping[str, Any]) -> onnx.NodeProto:
+    inputs = ["hidden", f"router{i}", f"gate_up{i}", f"gate_up_steps{i}", "gate_up_bias"]
+    inputs += [f"down{i}", f"down_steps{i}", "down_bias"]
+    return helper.make_node(
+        "QMoE",
+        inputs,
+        [f"output{i}"],
+        domain="com.microsoft",
+        k=TOP_K,
+        activation_type="swiglu",
+        swiglu_fusion=1,
+        activation_alpha=ALPHA,
+        activation_beta=1.0,
+        swiglu_limit=LIMIT,
+        normalize_routing_weights=1,
+        block_size=BLOCK,
+        **attributes,
+    )
+
+
 def qmoe_model(bits: int) -> OnnxModel:
     """Return ONNX Runtime's QMoE: in 8 bits on the same weights, in 4 on the nearest it can
     hold.
     """
-
-    def node(i: int) -> onnx.NodeProto:
-        inputs = ["hidden", f"router{i}", f"gate_up{i}", f"gate_up_steps{i}", "gate_up_bias"]
-        inputs += [f"down{i}", f"down_steps{i}", "down_bias"]
-        return helper.make_node(
-            "QMoE",
-            inputs,
-            [f"output{i}"],
-            domain="com.microsoft",
-            k=TOP_K,
-            activation_type="swiglu",
-            swiglu_fusion=1,
-            activation_alpha=ALPHA,
-            activation_beta=1.0,
-            swiglu_limit=LIMIT,
-            normalize_routing_weights=1,
-            expert_weight_bits=bits,
-            block_size=BLOCK,
-            accuracy_level=4,
-        )
+    attributes = {"expert_weight_bits": bits, "accuracy_level": 4}
 
     def convert(weights: Tensors) -> Tensors:
         converted: Tensors = {}
@@ -136,7 +154,7 @@ def qmoe_model(bits: int) -> OnnxModel:
             converted[f"{name}_steps"] = steps
         return converted
 
-    return OnnxModel(node, convert)
+    return OnnxModel(lambda i: _qmoe(i, attributes), convert)
 
 
 def write_model(path: Path, layers: int, kind: OnnxModel) -> Path:

@@ -13,7 +13,10 @@ mkdir -p build/peers
 cd build/peers
 
 [[ -x venv/bin/python ]] || "${PYTHON:-python3}" -m venv venv
-venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" matplotlib "onnxruntime-genai==$GENAI"
+# ONNX Runtime is the one that this project is pinned to.
+onnxruntime=$(grep '^onnxruntime==' ../../constraints.txt)
+venv/bin/pip install --quiet cmake ninja "gguf==$GGUF" matplotlib "onnxruntime-genai==$GENAI" \
+  "$onnxruntime"
 
 # The sources of llama.cpp and of its Python bindings come in one source package.
 if [[ ! -d source ]]; then

@@ -30,23 +30,27 @@ the JSON files beside it; the scripts in `benchmarks/` say how each figure is ta
 llama.cpp is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX,
 because its AMX product of Q8_0 weights crashes there (`benchmarks/peers.sh`). It runs with its
 defaults: MXFP4 experts repacked, Q8_0 elsewhere, a 16-bit cache. It was not run at 8k with 24
-layers: filling that context takes it a quarter of an hour. ONNX Runtime is 1.31.1.
+layers: filling that context takes it a quarter of an hour.
 
 Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole model. *bf16 dense*
 multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
 and int8 are the activations. The first token of a process that finds its weights on disk includes
-reading them. onnxruntime-genai 0.18 runs a package of `export --target ort`, experts in 8 bits and
-float32 elsewhere, with the 8-bit activations that it takes by default; four layers of that fit the
-memory beside the others.
+reading them. *New MB* are bytes on disk that are no links to the checkpoint.
+
+*stock ONNX Runtime 1.32 fp4* is `export --target ort`: ONNX Runtime's own ops, nothing registered,
+on the checkpoint's MXFP4 and float32 elsewhere, exact. onnxruntime-genai 0.18 runs that package at
+its default settings. Its own int4 is what its model builder makes of the checkpoint (`-p int4 -e
+cpu`: experts and projections rounded to 4 bits), without an accuracy level and with 4. In runs of
+1.31.1 *onnxruntime-genai* is a package with experts in 8 bits and their default arithmetic.
 """
-PEER = "llama.cpp"
+PEER, STOCK = "llama.cpp", "stock ONNX Runtime 1.32 fp4"
 # Key of the times, tokens of each, title.
 CASES = (
     ("prefill", 512, "prefill of 512"),
     ("decode", 1, "decode"),
     ("decode_8k", 1, "decode at 8k"),
 )
-COLOURS = {PEER: "#9a9a9a"}
+COLOURS = {PEER: "#9a9a9a", STOCK: "#c9a04a"}
 OURS = "#2a6fb0"
 
 
@@ -82,20 +86,27 @@ def main() -> None:
 def whole_model(document: dict[str, Any]) -> str:
     """Return the section of one whole_model.py run."""
     times = document["times"]
-    peer = times.get(PEER)
+    peers = [name for name in (PEER, STOCK) if name in times]
     cases = [case for case in CASES if all(entry[case[0]] for entry in times.values())]
+    written = document.get("new_bytes")
     rows = []
     for name, entry in times.items():
         row = [name, _seconds(entry["opened_in"], 1), _seconds(entry["first_token"], 2)]
+        if written:
+            row.append(f"{written[name] / 1e6:,.0f}")
+            row.append(f"{statistics.median(entry['anonymous_at_open']) / 1e6:,.0f}")
         row.append(f"{statistics.median(entry['anonymous']) / 1e6:,.0f}")
         for key, unit, _ in cases:
             row.append(f"{unit / statistics.median(entry[key]):.1f}")
-            row.append(_ratio(peer[key], entry[key]) if peer and name != PEER else "")
+            for peer in peers:
+                row.append(_ratio(times[peer][key], entry[key]) if peer != name else "")
         rows.append(row)
     layers = document["layers"]
-    header = ["", "open s", "first token s", "anonymous MB"]
+    header = ["", "open s", "first token s"]
+    header += ["new MB", "anonymous MB at open"] if written else []
+    header.append("anonymous MB")
     for _, _, title in cases:
-        header += [f"{title}, tokens/s", "× llama.cpp"]
+        header += [f"{title}, tokens/s", *(f"× {peer}" for peer in peers)]
     title = f"## Whole model, {layers} layers, {document['arrangement']}"
     return _section(title, document, _table(header, rows))
 
@@ -220,7 +231,8 @@ def _section(title: str, document: dict[str, Any], table: str) -> str:
     peaks = (
         f"reads {machine['read_gb_s']:.1f} GB/s, float32 FMA {machine['fma_gflops']:.0f} GFLOP/s"
     )
-    where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}. `{document['command']}`"
+    where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}. "
+    where += f"ONNX Runtime {document.get('onnxruntime', '1.31.1')}. `{document['command']}`"
     return f"{title}\n\n{where}\n\n{table}"
 
 

@@ -3,6 +3,7 @@ run.
 """
 
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def write_document(path: Path, machine: Machine, **found: Any) -> None:
     version.
     """
     head = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "machine": asdict(machine),
         "onnxruntime": onnxruntime.__version__,
     }

@@ -5,19 +5,18 @@ a long context.
     python benchmarks/whole_model.py --folder build/whole --layers 12
     python benchmarks/whole_model.py --folder build/whole --layers 24 --rounds 3 --alternate
 
-Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`;
-both with a 16-bit cache) and a GGUF file of the same shapes. All contenders are loaded at once and
-take single steps in turn; 12 layers of all of them fit into 24 GiB. With `--alternate`, which 24
-layers need, one process after the other loads, runs until a step takes no major page fault, and is
-measured. With
-`--genai` onnxruntime-genai runs a package of target ort as well, whose weights take twice the
-memory and are copied when it is opened: four layers are what 24 GiB allow then. Ratios compare what
-ran in one round, and are medians over rounds.
+Prepares in --folder, once, a checkpoint, its packages (weights as they are, and `--dense int8`,
+both with a 16-bit cache; target ort, which stock ONNX Runtime runs on the checkpoint's MXFP4) and a
+GGUF file of the same shapes. All contenders are loaded at once and take single steps in turn; 12
+layers of all of them fit into 24 GiB. With `--alternate`, which 24 layers need, one process after
+the other loads, runs until a step takes no major page fault, and is measured. With `--genai`
+onnxruntime-genai runs the package of target ort as well, at its default settings, and two packages
+of its own model builder, with the accuracy level that it takes by default and with 4: four layers
+are what 24 GiB allow then. Ratios compare what ran in one round, and are medians over rounds.
 """
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,19 +25,17 @@ from pathlib import Path
 
 import numpy as np
 from results import write_document
-from whole_model_times import PEER, PREFILL, Contender, Times, table
+from whole_model_contenders import Contender, contenders_in, new_bytes, prepare
+from whole_model_times import PREFILL, Times, table
 from worker import Worker
 
 from gptoss_onnx.bench.machine import measure, read_seconds
 
-HERE = Path(__file__).resolve().parent
-PEERS = HERE.parent / "build" / "peers"
 PARTS = ("prefill", "decode", "long")
 CONTEXT = 8192
 READ_BYTES = 1 << 29
 # seconds after each measurement: the idle threads of one contender spin for tens of milliseconds
 PAUSE = 0.15
-CACHE_DTYPE = "bfloat16"
 FEW_FAULTS = 8  # in a step; beyond, weights are still being read from disk
 WARM_STEPS = 5
 WARM_ATTEMPTS = 8
@@ -59,15 +56,19 @@ def main() -> None:
     parser.add_argument("--alternate", action="store_true", help="one process after the other")
     parser.add_argument("--genai", action="store_true", help="with onnxruntime-genai")
     parser.add_argument("--only", nargs="+", help="names of contenders")
+    parser.add_argument("--prepare", action="store_true", help="write the files, measure nothing")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    prepare(arguments.folder, arguments.layers, arguments.genai)
     contenders = contenders_in(
         arguments.folder, arguments.layers, arguments.threads, arguments.genai
     )
     if arguments.only:
         contenders = [contender for contender in contenders if contender.name in arguments.only]
+    for contender in contenders:
+        prepare(contender.model, arguments.folder, arguments.layers)
+    if arguments.prepare:
+        return
     bench = Bench(arguments.threads, arguments.rounds, arguments.steps, arguments.parts)
     times = (bench.alternate if arguments.alternate else bench.interleave)(contenders)
     machine = measure(arguments.threads)
@@ -77,75 +78,10 @@ def main() -> None:
             arguments.json,
             machine,
             layers=arguments.layers,
+            new_bytes={contender.name: new_bytes(contender.model) for contender in contenders},
             arrangement="alternating processes" if arguments.alternate else "interleaved steps",
             times={name: asdict(entry) for name, entry in times.items()},
         )
-
-
-def prepare(folder: Path, layers: int, genai: bool) -> None:
-    """Write the checkpoint, the packages and the GGUF file that are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tool = [str(Path(sys.executable).with_name("gptoss-onnx"))]
-    checkpoint = folder / f"checkpoint-{layers}"
-    if not checkpoint.exists():
-        subprocess.run(
-            [*tool, "make-checkpoint", "20b", str(checkpoint), "--layers", str(layers)], check=True
-        )
-    packages = {
-        dense: ["--dense", dense, "--kv-dtype", CACHE_DTYPE] for dense in ("checkpoint", "int8")
-    }
-    if genai:
-        packages["ort"] = ["--target", "ort"]
-    for kind, options in packages.items():
-        package = package_of(folder, layers, kind)
-        if not package.exists():
-            subprocess.run(
-                [*tool, "export", str(checkpoint), "--output", str(package), *options], check=True
-            )
-    gguf = folder / f"model-{layers}.gguf"
-    if not gguf.exists():
-        script = [str(PEERS / "venv" / "bin" / "python"), str(HERE / "random_gguf.py")]
-        partial = gguf.with_suffix(".partial")
-        subprocess.run([*script, str(partial), "--layers", str(layers)], check=True)
-        partial.rename(gguf)
-
-
-def package_of(folder: Path, layers: int, kind: str) -> Path:
-    """Return where the package with these dense weights, or of target ort, lies."""
-    return folder / f"package-{layers}-{kind}"
-
-
-def contenders_in(folder: Path, layers: int, threads: int, genai: bool) -> list[Contender]:
-    """List what is compared: llama.cpp first."""
-    python = str(PEERS / "venv" / "bin" / "python")
-    llama = (python, str(HERE / "llama_worker.py"))
-    environment = {
-        "LLAMA_CPP_LIB_PATH": str(PEERS / "llama.cpp" / "bin"),
-        "PYTHONPATH": str(PEERS / "bindings"),
-    }
-    found = [
-        Contender(PEER, (*llama, str(folder / f"model-{layers}.gguf"), str(threads)), environment)
-    ]
-    if genai:
-        command = (
-            python,
-            str(HERE / "genai_worker.py"),
-            str(package_of(folder, layers, "ort")),
-            str(threads),
-        )
-        found.append(Contender("onnxruntime-genai", command))
-    for dense, label in (("checkpoint", "bf16 dense"), ("int8", "int8 dense")):
-        for activations in ("exact", "bf16", "int8"):
-            package = str(package_of(folder, layers, dense))
-            command = (
-                sys.executable,
-                str(HERE / "gptoss_worker.py"),
-                package,
-                activations,
-                str(threads),
-            )
-            found.append(Contender(f"{label}, {activations}", command))
-    return found
 
 
 class Bench:
@@ -185,6 +121,7 @@ class Bench:
     def _start(self, contender: Contender, times: Times) -> Worker:
         worker = contender.start()
         times.opened_in.append(worker.opened_in)
+        times.anonymous_at_open.append(worker.anonymous_bytes())
         times.first_token.append(worker.do("prefill", tokens=1)[0])
         self._warm(contender.name, worker)
         return worker

@@ -11,8 +11,6 @@ from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.manifest import (
-    NOT_OFFERED,
-    NOT_OFFERED_ON_CUDA,
     CacheLayer,
     Manifest,
     OpUse,
@@ -20,6 +18,7 @@ from gptoss_onnx.manifest import (
     TensorSpec,
     Weights,
 )
+from gptoss_onnx.offered import not_offered
 from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
 from gptoss_onnx.reference import Checkpoint, DecoderConfig
 
@@ -57,7 +56,7 @@ def describe(
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
-        onnxruntime=options.onnxruntime,
+        onnxruntime=_least(options, config),
         model=dict(checkpoint.settings),
         vocab_size=config.vocab_size,
         longest=config.longest,
@@ -76,16 +75,18 @@ def describe(
         rounded=rounded_by(options),
         tokenizer_files=tokenizer_files,
         lossy=made.lossy,
-        unsupported=_not_offered(options),
+        unsupported=not_offered(
+            options.target, options.provider, options.onnxruntime, options.experts
+        ),
     )
 
 
-def _not_offered(options: ExportOptions) -> tuple[str, ...]:
-    """Return what the package cannot do. Only experts in integers may have integer activations."""
-    if options.provider == "cuda":
-        return NOT_OFFERED_ON_CUDA
-    floats = options.target == "ort" and options.experts == "checkpoint"
-    return NOT_OFFERED[options.target] + (("activations int8",) if floats else ())
+def _least(options: ExportOptions, config: DecoderConfig) -> str:
+    """Return the least ONNX Runtime that runs the graph. GroupQueryAttention keeps a window by
+    itself (`sliding_window_cache`) since 1.29.
+    """
+    keeps_window = options.target == "ort" and any(config.windows)
+    return "1.29" if keeps_window and options.onnxruntime == "1.28" else options.onnxruntime
 
 
 def rounded_by(options: ExportOptions) -> tuple[RoundedWeights, ...]:

@@ -82,8 +82,9 @@ def export(
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
             where they are, which target `ort` cannot. None is `link`, and for target `ort` on ONNX
             Runtime 1.28 `copy`: one file of all weights.
-        dense: `checkpoint`, or `int8`: the projections of attention and dense feed-forward layers
-            and lm_head in 8 bits, in a computed weight file (lossy).
+        dense: `checkpoint`; `int8`: the projections of attention and dense feed-forward layers and
+            lm_head in 8 bits, in a computed weight file (lossy); `float32`, with target `ort`: the
+            same values widened, in a computed file, for machines of many cores.
         experts: `checkpoint`, or with target `ort` a form of MXFP4 for ONNX Runtime older than
             1.32: `int8`, 8-bit integers of the same values, or `int4`, 4-bit integers (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,

@@ -93,6 +93,11 @@ class ExportOptions:
                 "Runtime look for all of them below the checkpoint's folder: choose --weights link "
                 "or copy"
             )
+        if self.dense == "float32":
+            yield (
+                "--dense float32: found with --target portable, which multiplies with the "
+                "checkpoint's own: leave --dense out, or choose --target ort"
+            )
         if self.experts != "checkpoint":
             yield (
                 f"--experts {self.experts}: found with --target portable, which runs the "
@@ -130,10 +135,15 @@ class ExportOptions:
                 f"--onnxruntime {self.onnxruntime}: found with --provider cuda, expected 1.28 (no "
                 "later one is needed): leave --onnxruntime out"
             )
-        if self.dense != "checkpoint":
+        if self.dense == "float32" and self.provider == "cuda":
             yield (
-                f"--dense {self.dense}: found with --target ort, expected checkpoint; export with "
-                "--target portable"
+                "--dense float32: found with --provider cuda, whose projections are float32 "
+                "anyway: leave --dense out"
+            )
+        if self.dense == "int8":
+            yield (
+                "--dense int8: found with --target ort, expected checkpoint or float32; export "
+                "with --target portable"
             )
         if self.provider == "cuda" and self.experts != "checkpoint":
             yield (

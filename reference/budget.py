@@ -27,6 +27,7 @@ KINDS = (
     "norms",
     "lm_head",
 )
+_MULTIPLIED = ("attention", "router", "feed-forward", "lm_head")
 _BFLOAT16 = 2  # bytes a number, as checkpoints are published
 _FLOAT32 = 4
 _UINT8_BLOCK = 1 + 4 / 32  # bytes a number: eight bits, and a float32 scale for 32 of them
@@ -46,6 +47,7 @@ class Piece:
             only looked up, else 1.
         projection: whether it is a matrix that `--dense int8` would round.
         packed: whether it is MXFP4.
+        matrix: whether it has rows and columns, unlike biases and norms.
         computed: whether a package cannot link it, because the checkpoint stores it in FP8, or in
             more matrices than a graph can have.
     """
@@ -57,14 +59,18 @@ class Piece:
     share: float
     projection: bool
     packed: bool
+    matrix: bool
     computed: bool
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What one way to export writes, and what a token then reads, in bytes."""
+    """One way to export, in bytes: what it writes, what its graph multiplies with in all, and what
+    of that a token reads.
+    """
 
     written: int
+    memory: int
     read: int
 
 
@@ -194,6 +200,7 @@ def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -
             share=_share(config, name),
             projection=_is_projection(name, kind, tuple(tensor.shape)),
             packed=packed,
+            matrix=tensor.ndim > 1 and not name.endswith("bias"),
             computed=computed,
         )
 
@@ -232,34 +239,53 @@ def _is_projection(name: str, kind: str, shape: tuple[int, ...]) -> bool:
 
 
 def _choices(pieces: list[Piece]) -> dict[str, Choice]:
-    """Return what each choice of `export` writes beside the checkpoint, and what a token reads."""
-    exported = sum(piece.exported for piece in pieces)
-    read = sum(piece.exported * piece.share for piece in pieces)
-    rounded = sum(piece.numbers * _UINT8_BLOCK for piece in pieces if piece.projection)
-    replaced = sum(piece.exported for piece in pieces if piece.projection)
+    """Return what each choice of `export` writes beside the checkpoint, holds and reads."""
     computed = [piece for piece in pieces if piece.computed]
-    kept = sum(piece.exported for piece in computed if not piece.projection)
+    projections = [piece for piece in pieces if piece.projection]
+    kept = [piece for piece in pieces if not piece.projection]
+    rounded = [(piece, piece.numbers * _UINT8_BLOCK) for piece in projections]
+    own = rounded + [(piece, piece.exported) for piece in computed if not piece.projection]
+    whole = [(piece, piece.exported) for piece in pieces]
     choices = {
-        "portable, linked": Choice(sum(piece.exported for piece in computed), round(read)),
-        "portable, copied": Choice(exported, round(read)),
-        "portable, --dense int8": Choice(round(kept + rounded), round(read - replaced + rounded)),
+        "portable, linked": _choice([(piece, piece.exported) for piece in computed], whole),
+        "portable, copied": _choice(whole, whole),
+        "portable, --dense int8": _choice(
+            own, rounded + [(piece, piece.exported) for piece in kept]
+        ),
     }
-    wide = [_widened(piece, _UINT8_BLOCK) for piece in pieces]
-    choices["ort"] = _choice(pieces, wide)
+    return choices | _ort_choices(pieces)
+
+
+def _ort_choices(pieces: list[Piece]) -> dict[str, Choice]:
+    """Return the choices of target ort on the CPU. Its MoE multiplies dense experts in float32."""
+    wide = [piece for piece in pieces if piece.kind == "experts" and piece.matrix]
+    wide = [piece for piece in wide if not piece.packed]
+    others = [piece for piece in pieces if piece not in wide]
+    matrices = [piece for piece in others if piece.matrix and piece.kind in _MULTIPLIED]
+    left = [piece for piece in others if piece not in matrices]
+    experts, widened = (
+        [(piece, piece.numbers * _FLOAT32) for piece in group] for group in (wide, matrices)
+    )
+    as_stored = experts + [(piece, piece.exported) for piece in others]
+    own = experts + [(piece, piece.exported) for piece in others if piece.computed]
+    own_left = experts + [(piece, piece.exported) for piece in left if piece.computed]
+    choices = {
+        "ort": _choice(own, as_stored),
+        "ort, --dense float32": _choice(
+            own_left + widened, experts + widened + [(piece, piece.exported) for piece in left]
+        ),
+    }
     if any(piece.packed for piece in pieces):
-        choices["ort, --experts int4"] = _choice(
-            pieces, [_widened(piece, _INT4_BLOCK) for piece in pieces]
-        )
+        for name, size in (("int8", _UINT8_BLOCK), ("int4", _INT4_BLOCK)):
+            held = [(p, p.numbers * size if p.packed else p.exported) for p in pieces]
+            choices[f"ort, --experts {name}"] = _choice(held, held)
     return choices
 
 
-def _choice(pieces: list[Piece], sizes: list[float]) -> Choice:
-    read = sum(size * piece.share for size, piece in zip(sizes, pieces, strict=True))
-    return Choice(round(sum(sizes)), round(read))
-
-
-def _widened(piece: Piece, packed: float) -> float:
-    """Bytes of a parameter in target ort: matrices in float32, packed experts in blocks of 32."""
-    if piece.packed:
-        return piece.numbers * packed
-    return piece.exported if piece.kind in ("embedding", "norms") else piece.numbers * _FLOAT32
+def _choice(written: list[tuple[Piece, float]], held: list[tuple[Piece, float]]) -> Choice:
+    """Return the choice that writes and holds these pieces, each with its bytes."""
+    return Choice(
+        written=round(sum(size for _, size in written)),
+        memory=round(sum(size for _, size in held)),
+        read=round(sum(size * piece.share for piece, size in held)),
+    )

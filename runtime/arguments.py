@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 
@@ -113,3 +113,14 @@ def _index(value: object) -> int | None:
         return operator.index(value)  # type: ignore[arg-type]  # what is no integer raises TypeError
     except TypeError:
         return None
+
+
+def row_integers(values: ArrayLike, what: str, batch: int) -> NDArray[np.int64]:
+    """Return an integer for each row (B), given as such or as one for all; raises InputError."""
+    array = integer_array(what, values)
+    if array.shape not in ((), (batch,)) or array.size == 0:
+        raise InputError(
+            f"{what}: found {array.dtype} of shape {array.shape}, expected one integer, or {batch} "
+            "(one a row)"
+        )
+    return np.broadcast_to(within_int64(what, array), (batch,)).copy()

@@ -3,7 +3,9 @@
 B batch, K kv heads, C slots, D head dim.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import ModuleType
 from typing import Any, Self
 
@@ -83,6 +85,33 @@ class CacheBuffer:
             return None
         row, head, slot = np.argwhere(found)[0]
         return int(row), int(head), int(slot)
+
+
+BufferPair = tuple[CacheBuffer, CacheBuffer]  # of keys and of values
+
+
+def drop_first(layers: Sequence[BufferPair], gone: NDArray[Any], held: NDArray[Any]) -> None:
+    """Move what rows have in slots `gone` (B) to `held` (B, not included) to slot 0; on the CPU."""
+    for row in np.flatnonzero(gone):
+        for buffer in chain.from_iterable(layers):
+            assert buffer.array is not None
+            # numpy copies first where the two overlap
+            slots = buffer.array[row]  # (K, C, D)
+            slots[:, : held[row] - gone[row]] = slots[:, gone[row] : held[row]]
+
+
+def find_overflow(layers: Sequence[BufferPair]) -> str | None:
+    """Say where float16 buffers first hold a number that is not finite; None where they hold
+    none.
+    """
+    for index, buffers in enumerate(layers):
+        for side, buffer in zip(("key", "value"), buffers, strict=True):
+            place = buffer.overflow()
+            if place is not None:
+                row, head, slot = place
+                where = f"row {row}, head {head}, slot {slot}"
+                return f"layer {index}: the {side} of {where} is not finite"
+    return None
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike, what: str) -> NDArray[Any]:

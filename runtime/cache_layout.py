@@ -1,7 +1,8 @@
 """How many slots each layer's KV buffer needs: the arithmetic behind the cache contract, without
 any buffer.
 
-This page is about `RingLayout`, that of target `portable`; target `ort` has `ContribLayout`.
+This page is about `RingLayout`, that of target `portable`; target `ort` has `WindowLayout`, and on
+older versions of ONNX Runtime `ContribLayout`.
 
 B batch, S columns (new tokens a row, padding included), C slots of a layer's buffer, K kv heads, D
 head dim.
@@ -80,6 +81,23 @@ class CacheLayout(Protocol):
     def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
         """Refuse to shorten rows of `lengths` (B) to `wanted` (B); raises InputError."""
 
+    def window_starts(
+        self,
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        columns: int,
+        slots: int,
+        reserve: int,
+    ) -> NDArray[np.int64]:
+        """Return how many first tokens of each row (B) window layers, of `slots`, are to hold no
+        more while a call writes `columns` after `lengths`; `starts` are gone already.
+        """
+
+    def wraps(
+        self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
+    ) -> NDArray[np.bool_]:
+        """Say of which rows (B) a window layer of `slots` has lost tokens after such a call."""
+
 
 @dataclass(frozen=True)
 class RingLayout:
@@ -107,6 +125,23 @@ class RingLayout:
 
     def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
         """How far a row goes back is the cache's to know."""
+
+    def window_starts(
+        self,
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        columns: int,
+        slots: int,
+        reserve: int,
+    ) -> NDArray[np.int64]:
+        """A ring drops nothing: later tokens take the slots."""
+        return starts
+
+    def wraps(
+        self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
+    ) -> NDArray[np.bool_]:
+        """Whether any column, padding included, lands in a slot for the second time."""
+        return lengths + columns > slots
 
 
 def check_sizes(batch: int, capacity: int, reserve: int, chunk: int) -> None:

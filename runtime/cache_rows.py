@@ -21,13 +21,15 @@ class CacheRows:
     Attributes:
         lengths: tokens cached, (B).
         start: largest position at which a call began on each row since its reset, (B).
-        wrapped: whether a window layer has overwritten tokens of a row, (B).
+        wrapped: whether a window layer has lost tokens of a row, (B).
+        window_starts: first tokens that window layers hold no more, (B); 0 where these are rings.
     """
 
     def __init__(self, batch: int, capacity: int) -> None:
         self.lengths = np.zeros(batch, np.int64)
         self.start = np.zeros(batch, np.int64)
         self.wrapped = np.zeros(batch, np.bool_)
+        self.window_starts = np.zeros(batch, np.int64)
         self._tokens = _token_store(batch, capacity)
 
     def tokens(self, row: int) -> Integers:
@@ -39,6 +41,7 @@ class CacheRows:
         twin = copy.copy(self)
         twin.lengths, twin.start = self.lengths.copy(), self.start.copy()
         twin.wrapped, twin._tokens = self.wrapped.copy(), self._tokens.copy()
+        twin.window_starts = self.window_starts.copy()
         return twin
 
     def grown(self, capacity: int) -> Self:
@@ -75,11 +78,10 @@ class CacheRows:
                     f"{exceeded}"
                 )
 
-    def mark_writing(self, columns: int, smallest_ring: int | None) -> None:
-        """Record that a call is about to write `columns` columns on every row."""
+    def mark_writing(self, wraps: NDArray[np.bool_]) -> None:
+        """Record that a call is about to write, and in which rows (B) window layers lose tokens."""
         self.start = np.maximum(self.start, self.lengths)
-        if smallest_ring is not None:
-            self.wrapped |= self.lengths + columns > smallest_ring
+        self.wrapped |= wraps
 
     def advance(self, new_lengths: Integers, input_ids: Integers) -> None:
         """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
@@ -111,6 +113,7 @@ class CacheRows:
         lossless = ~self.wrapped | (wanted <= kept)
         self.start = np.where(lossless, np.minimum(self.start, wanted), self.start)
         self.wrapped = self.wrapped & (wanted > kept)
+        self.window_starts = np.where(self.wrapped, self.window_starts, 0)
         self.lengths = wanted
 
 

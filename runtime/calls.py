@@ -48,8 +48,10 @@ def run_call(binding: Binding, cache: KVCache, call: GraphCall) -> NDArray[np.fl
         PackageError: the cache is float16 and holds numbers that are not finite, which is why the
             graph failed or its logits are not finite either.
     """
-    inputs = CallInputs(call.input_ids, cache.lengths, call.new_lengths, call.logit_positions)
     cache.mark_writing(call.input_ids.shape[1])
+    inputs = CallInputs(
+        call.input_ids, cache.lengths, call.new_lengths, call.logit_positions, cache.window_starts
+    )
     try:
         logits = binding.run(inputs)
     except BaseException as error:  # an interrupt cuts a call off as well

@@ -1,4 +1,5 @@
-"""ContribLayout: the KV cache of target `ort`, as com.microsoft's GroupQueryAttention keeps it.
+"""ContribLayout: the KV cache of target `ort` for ONNX Runtime 1.28, as com.microsoft's
+GroupQueryAttention keeps it.
 
 B batch, C slots of a layer's buffer.
 
@@ -18,13 +19,16 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime.cache_layout import check_sizes
 
-_INSTEAD = "export with --target portable for that"
-
 
 @dataclass(frozen=True)
 class ContribLayout:
-    """Layout of target `ort`: all rows of a batch have the same length at any time."""
+    """Layout of target `ort`: all rows of a batch have the same length at any time.
 
+    Attributes:
+        instead: what export offers that.
+    """
+
+    instead: str
     rewinds: bool = False
     ragged: bool = False
 
@@ -45,7 +49,7 @@ class ContribLayout:
         check_sizes(batch, capacity, reserve, chunk)
         if reserve:
             raise InputError(
-                f"cache reserve: found {reserve}, but target ort cannot rewind; {_INSTEAD}"
+                f"cache reserve: found {reserve}, but target ort cannot rewind; {self.instead}"
             )
 
     def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
@@ -56,13 +60,13 @@ class ContribLayout:
             raise InputError(
                 f"new_lengths: found {new_lengths.tolist()}, but target ort takes one number for "
                 "all rows; "
-                f"{_INSTEAD}, or give each row a cache of its own"
+                f"{self.instead}, or give each row a cache of its own"
             )
         if lengths.size > 1 and lengths[0] > 0 and new_lengths[0] > 1:
             raise InputError(
                 f"input_ids: found {new_lengths[0]} new tokens a row after {lengths[0]}, but "
                 "target ort takes one a "
-                f"row and call after the first call of a batch; {_INSTEAD}, or give each row a "
+                f"row and call after the first call of a batch; {self.instead}, or give each row a "
                 "cache of its own"
             )
 
@@ -72,5 +76,22 @@ class ContribLayout:
             raise InputError(
                 f"rewind lengths: found {wanted.tolist()} for rows of {lengths.tolist()} tokens, "
                 "but target ort "
-                f"rewinds only to 0, all rows together; {_INSTEAD}"
+                f"rewinds only to 0, all rows together; {self.instead}"
             )
+
+    def window_starts(
+        self,
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        columns: int,
+        slots: int,
+        reserve: int,
+    ) -> NDArray[np.int64]:
+        """The op evicts by itself."""
+        return starts
+
+    def wraps(
+        self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
+    ) -> NDArray[np.bool_]:
+        """Whether the op evicts."""
+        return lengths + columns > slots

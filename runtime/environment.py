@@ -56,9 +56,11 @@ def check_version(onnxruntime: ModuleType, package: Package) -> None:
     least, found = package.manifest.onnxruntime, str(onnxruntime.__version__)
     if _numbers(found) < _numbers(least):
         older = "--experts int8" if package.manifest.has_op("QMoE") else "--onnxruntime 1.28"
+        has_older = package.manifest.target == "ort" and _numbers(least) >= (1, 32)
+        otherwise = f", or export it with --target ort {older}" if has_older else ""
         raise RuntimeUnavailable(
-            f"{package.folder}: this package needs ONNX Runtime {least}, found {found}: "
-            f'pip install --upgrade "onnxruntime>={least}", or export it with --target ort {older}'
+            f"this package needs ONNX Runtime {least}, found {found}: "
+            f'pip install --upgrade "onnxruntime>={least}"{otherwise}'
         )
 
 

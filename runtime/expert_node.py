@@ -146,18 +146,15 @@ class ExpertNode:
 
 def _is_mxfp4(reader: Reader, node: memoryview) -> bool:
     fields = list(reader.fields(node))
-    if (NodeField.OP_TYPE, b"QMoE") not in fields:
+    if [as_text(value) for number, value in fields if number == NodeField.OP_TYPE] != ["QMoE"]:
         return False
-    attributes = (
-        dict(reader.fields(as_bytes(value)))
-        for number, value in fields
-        if number == NodeField.ATTRIBUTE
-    )
-    return any(
-        (attribute.get(AttributeField.NAME), attribute.get(AttributeField.TEXT))
-        == (b"quant_type", b"fp4")
-        for attribute in attributes
-    )
+    for number, value in fields:
+        if number == NodeField.ATTRIBUTE:
+            attribute = dict(reader.fields(as_bytes(value)))
+            is_text = AttributeField.TEXT in attribute
+            if is_text and as_text(attribute[AttributeField.NAME]) == "quant_type":
+                return as_text(attribute[AttributeField.TEXT]) == "fp4"
+    return False
 
 
 def _attributes(reader: Reader, node: memoryview) -> dict[str, int]:

@@ -11,7 +11,7 @@ from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.binding import LOGITS
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kernels import KernelChoice
-from gptoss_onnx.runtime.target import CONTRACTS
+from gptoss_onnx.runtime.target import contract_of
 
 
 def load_graph(
@@ -59,7 +59,7 @@ def check_interface(graph: Any, manifest: Manifest) -> None:
     """Compare the graph's inputs and outputs with the manifest and the contract; raises
     PackageError.
     """
-    caches, contract = manifest.cache, CONTRACTS[manifest.target]
+    caches, contract = manifest.cache, contract_of(manifest)
     inputs = {
         *(name for name in contract.call_inputs if name not in contract.optional_inputs),
         *(layer.past_key for layer in caches),
@@ -70,8 +70,12 @@ def check_interface(graph: Any, manifest: Manifest) -> None:
         *(layer.present_key for layer in caches),
         *(layer.present_value for layer in caches),
     }
+    given = {value.name for value in graph.get_inputs()}
+    # Those with a default that we do not know leave everything as it is.
+    defaults = {value.name for value in graph.get_overridable_initializers()}
     for what, expected, found in (
-        ("inputs", inputs, {value.name for value in graph.get_inputs()}),
+        ("inputs", inputs, given),
+        ("optional inputs", contract.optional_inputs, contract.optional_inputs & defaults),
         ("outputs", outputs, {value.name for value in graph.get_outputs()}),
     ):
         if expected != found:

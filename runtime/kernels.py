@@ -11,7 +11,7 @@ from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.runtime.arguments import shown
-from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
+from gptoss_onnx.runtime.target import RunningKernels, contract_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def choose_kernels(
     ):
         if not isinstance(value, str) or value not in known:
             raise InputError(f"{name}: found {shown(value)}, expected one of {', '.join(known)}")
-    if CONTRACTS[manifest.target].kernels == ("contrib",):
+    if contract_of(manifest).kernels == ("contrib",):
         return _contrib(manifest, kernels, activations, provider)
     if kernels == "portable":
         if activations != "exact":

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.arguments import integer_array, within_int64
-from gptoss_onnx.runtime.cache_buffer import CacheBuffer
+from gptoss_onnx.runtime.arguments import row_integers
+from gptoss_onnx.runtime.cache_buffer import CacheBuffer, drop_first, find_overflow
 from gptoss_onnx.runtime.cache_layout import CacheLayout
 from gptoss_onnx.runtime.cache_rows import CacheRows
 from gptoss_onnx.runtime.closing import Closing
@@ -82,6 +82,11 @@ class KVCache(Closing):
         return self._rows.start.copy()
 
     @property
+    def window_starts(self) -> NDArray[np.int64]:
+        """First tokens of each row that window layers hold no more, (B); a copy. 0 for rings."""
+        return self._rows.window_starts.copy()
+
+    @property
     def kept(self) -> int:
         """First tokens that every window layer keeps: a row can always be rewound to so few."""
         return min((layer.sink_tokens for layer in self.layers if layer.window > 0), default=0)
@@ -98,8 +103,8 @@ class KVCache(Closing):
         """The token ids each row holds, oldest first; copies, one array for each row.
 
         They are what the next token attends to, so the repetition penalty counts them. A batch of
-        target `ort` runs the last token of a finished row again with each step: its row shows it
-        again, too.
+        target `ort` for ONNX Runtime 1.28 runs the last token of a finished row again with each
+        step: its row shows it again, too.
         """
         return [self.row_tokens(row).copy() for row in range(self.batch)]
 
@@ -134,8 +139,8 @@ class KVCache(Closing):
         While no window layer has wrapped on a row, nothing is lost and any length is allowed.
         Afterwards slots are reused and a row goes back to `start - reserve` at most, `start` being
         the largest position at which any call on it began: repeated small rewinds would otherwise
-        eat the window. 0 to `kept` is always possible, since a row so short sees nothing of the
-        rings. In target `ort` 0 is the only length, for all rows together.
+        eat the window. 0 to `kept` is always possible: so short a row sees nothing of the rings. In
+        target `ort` for ONNX Runtime 1.28, 0 is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
@@ -200,8 +205,16 @@ class KVCache(Closing):
 
     def mark_writing(self, columns: int) -> None:
         """Record that a call is about to write `columns` columns on every row."""
-        rings = [self.slots(layer) for layer in self.layers if layer.window > 0]
-        self._rows.mark_writing(columns, min(rings, default=None))
+        rows = self._rows
+        slots = min((self.slots(layer) for layer in self.layers if layer.window > 0), default=None)
+        if slots is None:
+            rows.mark_writing(np.zeros(self.batch, np.bool_))
+            return
+        lengths, starts = rows.lengths, rows.window_starts
+        moved = self.layout.window_starts(lengths, starts, columns, slots, self.reserve)
+        if (moved != starts).any():
+            self._drop(moved)
+        rows.mark_writing(self.layout.wraps(lengths, moved, columns, slots))
 
     def advance(self, new_lengths: NDArray[np.int64], input_ids: NDArray[np.int64]) -> None:
         """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
@@ -225,16 +238,7 @@ class KVCache(Closing):
         """Say where a float16 cache first holds a number that is not finite; None where it holds
         none.
         """
-        for index, buffers in enumerate(self.buffers):
-            for side, buffer in zip(("key", "value"), buffers, strict=True):
-                place = buffer.overflow()
-                if place is not None:
-                    row, head, slot = place
-                    return (
-                        f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not "
-                        "finite"
-                    )
-        return None
+        return find_overflow(self.buffers)
 
     def mark_overflow(self, where: str) -> None:
         """Record that the buffers hold numbers that are not finite; `reset` zeroes them."""
@@ -242,13 +246,25 @@ class KVCache(Closing):
 
     def _rewind(self, lengths: ArrayLike) -> None:
         self.buffers  # noqa: B018 - refuses a closed cache
-        wanted = _row_integers(lengths, "rewind lengths", self.batch)
+        wanted = row_integers(lengths, "rewind lengths", self.batch)
         self.layout.check_rewind(self._rows.lengths, wanted)
         self._rows.rewind(wanted, self.kept, self.reserve)
         if self._damage is not None and not wanted.any():
             # Zero times such a number is not finite either: it must not stay, not even unseen.
             self._buffers, self.binding = self._zeros(), None
             self._damage = None
+
+    def _drop(self, starts: NDArray[np.int64]) -> None:
+        """Forget each row's tokens before `starts` (B) in window layers, where they are not seen
+        any more.
+        """
+        rows = self._rows
+        pairs = zip(self.layers, self.buffers, strict=True)
+        windows = [pair for layer, pair in pairs if layer.window > 0]
+        gone, held = starts - rows.window_starts, rows.lengths - rows.window_starts
+        self._damage = "a call was cut off while it moved the windows of target ort"
+        drop_first(windows, gone, held)
+        rows.window_starts, self._damage = starts, None
 
     def _zeros(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
         def buffer(layer: CacheLayer) -> CacheBuffer:
@@ -282,13 +298,3 @@ def expect_cache(cache: object, optional: bool = False) -> None:
 
 def _exclusive() -> Exclusive:
     return Exclusive("cache", "give each thread a cache of its own")
-
-
-def _row_integers(values: ArrayLike, what: str, batch: int) -> NDArray[np.int64]:
-    array = integer_array(what, values)
-    if array.shape not in ((), (batch,)) or array.size == 0:
-        raise InputError(
-            f"{what}: found {array.dtype} of shape {array.shape}, expected one integer, or {batch} "
-            "(one a row)"
-        )
-    return np.broadcast_to(within_int64(what, array), (batch,)).copy()

@@ -23,7 +23,7 @@ from gptoss_onnx.runtime.expert_check import check_experts
 from gptoss_onnx.runtime.graph import check_interface, load_graph
 from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import CONTRACTS
+from gptoss_onnx.runtime.target import contract_of
 from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 
@@ -45,7 +45,7 @@ class OpenGraph(Closing):
         self._onnxruntime = onnxruntime
         self._inference: Any | None = inference
         self._manifest, self._provider, self._weights = package.manifest, provider, weights
-        self._contract = CONTRACTS[package.manifest.target]
+        self._contract = contract_of(package.manifest)
         self._lock = threading.Lock()
         self._bound: WeakSet[KVCache] = WeakSet()
 

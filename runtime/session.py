@@ -27,7 +27,7 @@ from gptoss_onnx.runtime.open_graph import OpenGraph
 from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.sampling import Sampling, chosen
-from gptoss_onnx.runtime.target import CONTRACTS, RunningKernels
+from gptoss_onnx.runtime.target import RunningKernels, contract_of
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
 
@@ -60,7 +60,7 @@ class Session(Closing):
     ) -> None:
         self.package, self.kernels = package, kernels
         self.activations, self.provider = activations, provider
-        self.contract = CONTRACTS[package.manifest.target]
+        self.contract = contract_of(package.manifest)
         self.vocab = package.manifest.vocab_size
         self._graph = graph
         self._tokenizer: Tokenizer | None = None

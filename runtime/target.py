@@ -1,21 +1,22 @@
 """TargetContract: what the runtime must know of a target's graphs, in one value per target.
 
-What a target cannot do at all is listed where the exporter finds it too, in
-`gptoss_onnx.manifest.NOT_OFFERED`; the cache's layout and the choice of kernels refuse it.
+What a package cannot do at all its manifest lists, in the words of `gptoss_onnx.offered`; the
+cache's layout and the choice of kernels refuse it.
 
 B batch, S columns of a call, T tokens of a row after it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptoss_onnx.choices import Target
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.offered import BY_ROW
 from gptoss_onnx.runtime.cache_layout import CacheLayout, RingLayout
 from gptoss_onnx.runtime.contrib_layout import ContribLayout
+from gptoss_onnx.runtime.window_layout import WindowLayout
 
 RunningKernels = Literal["native", "portable", "contrib"]
 
@@ -28,12 +29,13 @@ class CallInputs:
     past_lengths: NDArray[np.int64]  # (B)
     new_lengths: NDArray[np.int64]  # (B)
     logit_positions: NDArray[np.int64]  # (B, kept)
+    window_starts: NDArray[np.int64]  # (B)
 
     @property
     def attention_mask(self) -> NDArray[np.int64]:
-        """Ones (B, T): every row is as long as the first, see ContribLayout."""
-        batch, columns = self.input_ids.shape
-        return np.ones((batch, int(self.past_lengths[0]) + columns), np.int64)
+        """(B, T of the longest row): a one for each token of a row, zeros after them."""
+        totals = self.past_lengths + self.new_lengths
+        return (np.arange(totals.max()) < totals[:, None]).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,34 @@ class TargetContract:
     allocates_logits: bool
 
 
-CONTRACTS: Mapping[Target, TargetContract] = {
-    "portable": TargetContract(
-        call_inputs=("input_ids", "past_lengths", "new_lengths", "logit_positions"),
-        optional_inputs=frozenset(),
-        layout=RingLayout(),
-        kernels=("native", "portable"),
-        allocates_logits=False,
-    ),
-    "ort": TargetContract(
-        call_inputs=("input_ids", "attention_mask", "logit_positions"),
-        optional_inputs=frozenset({"logit_positions"}),
-        layout=ContribLayout(),
+_PORTABLE = TargetContract(
+    call_inputs=("input_ids", "past_lengths", "new_lengths", "logit_positions"),
+    optional_inputs=frozenset(),
+    layout=RingLayout(),
+    kernels=("native", "portable"),
+    allocates_logits=False,
+)
+
+
+def contract_of(manifest: Manifest) -> TargetContract:
+    """Return what the graph of a package takes and gives."""
+    if manifest.target == "portable":
+        return _PORTABLE
+    optional, layout = ("logit_positions",), _layout(manifest)
+    if layout.ragged:
+        windows = any(layer.window for layer in manifest.cache)
+        optional += ("new_lengths", *(("window_starts",) if windows else ()))
+    return TargetContract(
+        call_inputs=("input_ids", "attention_mask", *optional),
+        optional_inputs=frozenset(optional),
+        layout=layout,
         kernels=("contrib",),
         allocates_logits=True,
-    ),
-}
+    )
+
+
+def _layout(manifest: Manifest) -> CacheLayout:
+    if all(map(manifest.offers, BY_ROW)):
+        return WindowLayout(max(layer.window for layer in manifest.cache))
+    newer = ", or with --onnxruntime 1.32," if manifest.runs_on("cpu") else ""
+    return ContribLayout(f"export with --target portable{newer} for that")

@@ -9,6 +9,7 @@ import onnx
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.check import check_onnx
+from gptoss_onnx.offered import RAGGED, REWINDING, SEVERAL
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.runtime import Sampling
@@ -61,9 +62,11 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     description = "three rows of one length, decoding beyond the window"
     yield _driven("even batch", description, driving.even)
     description = "three rows of different lengths, right-padded, decoding in turns"
-    yield _driven("ragged batch", description, driving.ragged, "ragged batches")
+    yield _driven("ragged batch", description, driving.ragged, RAGGED)
+    description = "three rows that take turns with calls of several tokens"
+    yield _driven("ragged chunks", description, driving.ragged_chunks, SEVERAL)
     description = "wrong tokens taken back within the reserve, again and again"
-    yield _driven("rewind", description, driving.rewind, "rewinding")
+    yield _driven("rewind", description, driving.rewind, REWINDING)
     yield _driven("empty past", "one token with nothing cached", driving.empty_past)
     sizes = setting.drive.sizes
     original = setting.checkpoint.config.scaled_beyond

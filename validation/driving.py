@@ -90,6 +90,36 @@ def ragged(drive: Drive) -> Pair:
     return np.concatenate([logits for _, _, logits in found]), Scored.join(expected)
 
 
+def ragged_chunks(drive: Drive) -> Pair:
+    """Three rows of unlike length that go on by several tokens, of which some have none: more than
+    the window and fewer.
+    """
+    window, length = drive.sizes.window, drive.sizes.length
+    calls = (
+        (1, min(window + 3, length - 1), 0),
+        (max(1, window // 2), 0, 1),
+        (length, length, length),
+    )
+    rows = [drive.expected.tokens(length) for _ in range(3)]
+    done = [0, 0, 0]
+    found: list[list[Logits]] = [[], [], []]
+    with drive.session.new_cache(3, length) as cache:
+        for call in calls:
+            new = [min(count, length - held) for count, held in zip(call, done, strict=True)]
+            columns = np.arange(max(new))
+            ids = [
+                np.resize(tokens[held : held + count] or [0], columns.size)
+                for tokens, held, count in zip(rows, done, new, strict=True)
+            ]
+            positions = np.tile(columns, (3, 1))
+            logits = drive.session.forward(ids, cache, new, positions)
+            for row, count in enumerate(new):
+                found[row].append(logits[row, :count])
+                done[row] += count
+    expected = Scored.join([drive.expected.score(row) for row in rows])
+    return np.concatenate([piece for pieces in found for piece in pieces]), expected
+
+
 def even(drive: Drive) -> Pair:
     """Three rows of one length in one call, then a token a row and call, beyond the window."""
     steps = drive.sizes.steps

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # Puts ONNX Runtime where clients/cpp/CMakeLists.txt looks for it, for those who have no release
 # archive:
-#   clients/cpp/fetch_onnxruntime.sh [FOLDER]          default: build/onnxruntime of this repository
-# The shared library is that of the Python package `onnxruntime` (installed for $PYTHON, default
-# python3, or else downloaded with pip). Python packages ship no headers: those are the official
-# ones inside an npm package.
+#   clients/cpp/fetch_onnxruntime.sh [FOLDER [VERSION]]
+#   FOLDER   build/onnxruntime of this repository, if it is left out
+#   VERSION  such as 1.32.0; left out: the one that is installed, or else the newest
+# The shared library is that of the Python package `onnxruntime`: the installed one of $PYTHON
+# (default python3), or else one that pip downloads. Python packages ship no headers: those are the
+# official ones inside an npm package.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=${1:-$root/build/onnxruntime}
 python=${PYTHON:-python3}
-# An archive for Android with the headers of ONNX Runtime 1.29.
-headers_package=com.github.asus4.onnxruntime@0.4.9
+wanted=${2:-}
+# An archive for Android with the headers of ONNX Runtime 1.26, which every newer one serves.
+headers_package=com.github.asus4.onnxruntime@0.4.8
 
 fail() { echo "fetch_onnxruntime.sh: $1" >&2; exit 2; }
 for tool in npm tar "$python"; do
@@ -26,8 +29,9 @@ found = importlib.util.find_spec("onnxruntime")
 print(found.submodule_search_locations[0] if found else "")'
 installed=$("$python" -c "$find")
 library=${installed:+$(library_below "$installed")}
-if [ -z "$library" ]; then
-  "$python" -m pip download --quiet --no-deps --dest "$scratch" onnxruntime >&2
+if [ -z "$library" ] || [ "${library##*.so.}" != "${wanted:-${library##*.so.}}" ]; then
+  "$python" -m pip download --quiet --no-deps --dest "$scratch" \
+    "onnxruntime${wanted:+==$wanted}" >&2
   "$python" -m zipfile -e "$scratch"/onnxruntime-*.whl "$scratch/wheel"
   library=$(library_below "$scratch/wheel")
 fi

@@ -22,19 +22,32 @@ KVCache::KVCache(const Session& session, int64_t capacity_, int64_t chunk_)
       chunk(checked_chunk(chunk_, capacity)),
       graph_(session.graph_),
       binding_(session.graph_) {
-  const ONNXTensorElementDataType type = kv_type(session.package);
-  const size_t element_bytes = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT ? 4 : 2;
-  for (const CacheLayer& layer : session.package.layers) bind(layer, type, element_bytes);
-  binding_.BindInput("past_lengths", tensor(&past_, {1}));
-  binding_.BindInput("new_lengths", tensor(&new_, {1}));
+  const bool is_ort = session.package.target == "ort";
+  for (const CacheLayer& layer : session.package.layers) {
+    // A ring of so many slots overwrites nothing that a query of the same run still sees, and has
+    // one beside the tokens that it keeps. ONNX Runtime's own op makes room by itself.
+    const int64_t ring = std::min(capacity, layer.window + chunk - 1);
+    const int64_t window = is_ort ? layer.window : std::max(layer.sink_tokens + 1, ring);
+    bind(layer, layer.window > 0 ? window : capacity, kv_type(session.package));
+  }
+  if (is_ort) {
+    ones_.assign(capacity, 1);
+  } else {
+    binding_.BindInput("past_lengths", tensor(&past_, {1}));
+    binding_.BindInput("new_lengths", tensor(&new_, {1}));
+  }
 }
 
-void KVCache::bind(const CacheLayer& layer, ONNXTensorElementDataType type, size_t element_bytes) {
-  // A ring of so many slots overwrites nothing that a query of the same run still sees, and has one
-  // beside the tokens that it keeps.
-  const int64_t ring = std::min(capacity, layer.window + chunk - 1);
-  const bool is_ring = layer.window > 0;
-  const int64_t slots = is_ring ? std::max(layer.sink_tokens + 1, ring) : capacity;
+void KVCache::bind_lengths(int64_t count) {
+  past_ = length_;
+  new_ = count;
+  if (!ones_.empty()) {
+    binding_.BindInput("attention_mask", tensor(ones_.data(), {1, past_ + new_}));
+  }
+}
+
+void KVCache::bind(const CacheLayer& layer, int64_t slots, ONNXTensorElementDataType type) {
+  const size_t element_bytes = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT ? 4 : 2;
   const Tokens shape = {1, layer.kv_heads, slots, layer.head_dim};
   const size_t elements = layer.kv_heads * slots * layer.head_dim;
   const std::pair<std::string, std::string> names[] = {{layer.past_key, layer.present_key},

@@ -6,6 +6,7 @@
 #include "manifest_format_1.h"
 #include "safetensors.h"
 #include "text.h"
+#include "version.h"
 
 namespace gptoss {
 
@@ -36,9 +37,8 @@ Package::Package(const fs::path& path) : folder(path) {
   file_in(folder, "manifest.json");
   const Json document = read_manifest(file);
   const JsonPlace manifest(document, file);
-  const JsonPlace target = manifest.at("target");
-  expect(target.text() == "portable", target.where, target.text(),
-         "portable: export again without --target");
+  target = manifest.at("target").one_of({"portable", "ort"});
+  read_needs(manifest);
   read_model(manifest);
   read_cache(manifest);
   read_weights(manifest);
@@ -59,6 +59,37 @@ static std::string graph_name(const JsonPlace& place) {
   return name;
 }
 
+// What every package ran on before the manifest said it.
+static constexpr const char* kFirstVersion = "1.28";
+// What has another form for older ones, if it is of target ort.
+static constexpr Version kNewVersion = {1, 32};
+
+void Package::read_needs(const JsonPlace& manifest) {
+  const auto least = manifest.find("onnxruntime");
+  onnxruntime = least ? least->text() : kFirstVersion;
+  expect(version_of(onnxruntime).has_value(), least ? least->where : "", "'" + onnxruntime + "'",
+         "a version such as 1.32");
+  const JsonPlace features = manifest.at("unsupported");
+  for (size_t i = 0; i < features.size(); ++i) unsupported.push_back(features.at(i).text());
+  expect(runs("provider cpu"), manifest.where, "a package for CUDA",
+         "one for the CPU: export again with --provider cpu");
+}
+
+bool Package::runs(const std::string& feature) const {
+  return std::find(unsupported.begin(), unsupported.end(), feature) == unsupported.end();
+}
+
+void Package::check_runtime(const std::string& found) const {
+  if (version_of(found) >= version_of(onnxruntime)) return;
+  const auto is_qmoe = [](const std::string& op) { return op == "QMoE"; };
+  const bool has_qmoe = std::any_of(ops.begin(), ops.end(), is_qmoe);
+  const std::string older = has_qmoe ? "--experts int8" : "--onnxruntime 1.28";
+  const bool has_older = target == "ort" && version_of(onnxruntime) >= kNewVersion;
+  throw Error(folder.string() + ": this package needs ONNX Runtime " + onnxruntime + ", found " +
+              found + ": " +
+              (has_older ? "export it with --target ort " + older : "use that or a newer one"));
+}
+
 void Package::read_model(const JsonPlace& manifest) {
   graph = file_in(folder, graph_name(manifest.at("graph")));
   vocab = manifest.at("vocab_size").integer(1, kVocabLimit);
@@ -72,7 +103,9 @@ void Package::read_model(const JsonPlace& manifest) {
 }
 
 void Package::read_cache(const JsonPlace& manifest) {
-  kv_dtype = manifest.at("kv_dtype").one_of({"float32", "float16", "bfloat16"});
+  const JsonPlace dtype = manifest.at("kv_dtype");
+  kv_dtype = target == "ort" ? dtype.one_of({"float32", "float16"})
+                             : dtype.one_of({"float32", "float16", "bfloat16"});
   const JsonPlace cache = manifest.at("cache");
   expect(cache.size() >= 1 && cache.size() <= kLayersLimit, cache.where,
          std::to_string(cache.size()) + " layers", "1 to " + std::to_string(kLayersLimit));
@@ -81,8 +114,9 @@ void Package::read_cache(const JsonPlace& manifest) {
     const JsonPlace place = cache.at(i);
     CacheLayer layer;
     layer.window = place.at("window").integer(0, kLongestLimit);
-    // A window sees a token that it does not keep; a full layer keeps all.
-    const int64_t most_kept = std::max<int64_t>(layer.window - 1, 0);
+    // A window sees a token that it does not keep; a full layer keeps all; target ort has no op
+    // that keeps some.
+    const int64_t most_kept = target == "ort" ? 0 : std::max<int64_t>(layer.window - 1, 0);
     layer.sink_tokens = place.at("sink_tokens").integer(0, most_kept);
     layer.kv_heads = place.at("kv_heads").integer(1, kHeadsLimit);
     layer.head_dim = place.at("head_dim").integer(1, kHeadsLimit);

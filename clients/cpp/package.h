@@ -52,23 +52,31 @@ class Package {
   void check_unchanged() const;
   // Throws if other files lie there now; a session asks once it has mapped them.
   void check_mapped() const;
+  // Whether it can do what other packages can, such as `activations bf16`.
+  bool runs(const std::string& feature) const;
+  // Throws where an ONNX Runtime of version `found`, such as 1.32.0, is too old for the graph.
+  void check_runtime(const std::string& found) const;
   // The bytes of the ONNX file. Throws unless each of its external tensors is exactly one tensor of
   // a weight file.
   std::string read_graph() const;
 
   const std::filesystem::path folder;
+  std::string target;       // portable: ops with a body; ort: ONNX Runtime's own
+  std::string onnxruntime;  // the least version that runs the graph, such as 1.28
   std::filesystem::path graph;
   std::filesystem::path weights_root;  // the folder of the weight files
   std::vector<WeightFile> weights;
   std::string kv_dtype;  // float32, float16 or bfloat16
   std::vector<CacheLayer> layers;
-  std::vector<std::string> ops;  // that the graph needs kernels for
+  std::vector<std::string> ops;          // that the graph needs kernels for
+  std::vector<std::string> unsupported;  // what the graph cannot do, such as `activations bf16`
   int64_t vocab = 0;
   int64_t longest = 0;  // the most tokens of a sequence
   Tokens eos_tokens;    // each ends a text
   std::vector<std::string> tokenizer_files;
 
  private:
+  void read_needs(const JsonPlace& manifest);
   void read_model(const JsonPlace& manifest);
   void read_cache(const JsonPlace& manifest);
   void read_weights(const JsonPlace& manifest);

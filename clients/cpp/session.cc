@@ -1,166 +1,26 @@
 #include "session.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <chrono>
-#include <map>
-#include <thread>
 
+#include "graph.h"
 #include "kv_cache.h"
 #include "text.h"
 
 namespace gptoss {
-
-namespace fs = std::filesystem;
-
-// More than the machine has cores only wait for each other: thousands of them for minutes.
-static int threads_limit() {
-  return std::max<int>(256, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 // Seconds of a clock that only goes forward.
 static double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Why the library cannot run the graph's ops; empty where it can. It stays loaded: threads of
-// ONNX Runtime's pool hold pointers into it.
-static std::string missing_kernels(const fs::path& path, const std::vector<std::string>& ops) {
-  // dlopen would wait for the other end of a FIFO.
-  if (fs::exists(path) && !fs::is_regular_file(path)) return path.string() + " is no file";
-  void* library = dlopen(path.c_str(), RTLD_NOW);
-  if (library == nullptr) return dlerror();
-  const auto ask = [&](const char* question) -> std::string {
-    const auto function = reinterpret_cast<const char* (*)()>(dlsym(library, question));
-    return function == nullptr ? "" : function();
-  };
-  std::string missing = ask("gptoss_ops_error");
-  const std::string kernels = "," + ask("gptoss_ops_kernels") + ",";
-  for (const std::string& op : ops) {
-    if (kernels.find("," + op + ",") != kernels.npos) continue;
-    missing = path.string() + " has no kernel for " + op;
-  }
-  return missing;
-}
-
-static void check_options(const Options& options) {
-  const auto& [kernels, activations, library, threads] = options;
-  const bool known = kernels == "auto" || kernels == "native" || kernels == "portable";
-  expect(known, "kernels", kernels, "auto, native or portable");
-  const bool is_kind = activations == "exact" || activations == "bf16" || activations == "int8";
-  expect(is_kind, "activations", activations, "exact, bf16 or int8");
-  expect(threads >= 0 && threads <= threads_limit(), "threads", std::to_string(threads),
-         "1 to " + std::to_string(threads_limit()) + ", or 0 for one a core");
-}
-
-// What ONNX Runtime says of a graph, in one line that names the file.
-static Error refusal(const Package& package, const Ort::Exception& error) {
-  std::string said = error.what();
-  while (!said.empty() && said.back() == '\n') said.pop_back();
-  return Error(package.graph.string() + ": found a graph that ONNX Runtime refuses, expected one " +
-               "that it runs; export the package again. It says: " + said);
-}
-
-// Throws where the library of ONNX Runtime is older than the headers. Without its functions no
-// object of it could even be destroyed, so this comes before the first.
-static const Package& after_version_check(const Package& package) {
-  const OrtApiBase* base = OrtGetApiBase();
-  expect(base->GetApi(ORT_API_VERSION) != nullptr, "libonnxruntime", base->GetVersionString(),
-         "1." + std::to_string(ORT_API_VERSION) + " or newer, as the headers this was built with");
-  return package;
-}
-
 Session::Session(const Package& opened, const Options& given)
     : package(after_version_check(opened)), options(given) {
-  check_options(options);
-  const auto& [choice, activations, path, threads] = options;
-  const auto beside = fs::read_symlink("/proc/self/exe").replace_filename("libgptoss_ops.so");
-  const fs::path library = path.empty() ? beside : path;
-  reason = choice == "portable" ? "asked for" : missing_kernels(library, package.ops);
-  kernels = reason.empty() ? "native" : "portable";
-  const bool may_be_portable = activations == "exact" && choice != "native";
-  expect(kernels == "native" || may_be_portable,
-         "--kernels " + choice + " --activations " + activations,
-         "portable kernels (" + reason + ")", "native ones");
-
-  // What goes wrong is thrown; ONNX Runtime's own lines about it would come before ours.
-  Ort::SessionOptions settings;
-  settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
-  settings.SetInterOpNumThreads(1);
-  settings.SetIntraOpNumThreads(threads);
-  // What was checked is what runs: the bytes, as an ONNX model, with weights below this folder.
-  settings.AddConfigEntry("session.load_model_format", "ONNX");
-  settings.AddConfigEntry("session.model_external_initializers_file_folder_path",
-                          package.weights_root.c_str());
-  if (kernels == "native") {
-    reason = library;
-    // The library reads the activations while it registers.
-    settings.AddConfigEntry("gptoss.activations", activations.c_str());
-    settings.RegisterCustomOpsLibrary(library.c_str());
-  }
+  const Kernels chosen = choose_kernels(package, options);
+  kernels = chosen.name;
+  reason = chosen.reason;
   env_ = Ort::Env(ORT_LOGGING_LEVEL_FATAL, "gptoss");
-  const std::string model = package.read_graph();
-  try {
-    graph_ = Ort::Session(env_, model.data(), model.size(), settings);
-  } catch (const Ort::Exception& error) {
-    throw refusal(package, error);
-  }
-  package.check_mapped();
-  check_graph();
-}
-
-// Type and shape of an input or output; empty for what is no tensor.
-using Interface = std::map<std::string, std::pair<ONNXTensorElementDataType, Tokens>>;
-
-static std::pair<ONNXTensorElementDataType, Tokens> kind_of(const Ort::TypeInfo& info) {
-  if (info.GetONNXType() != ONNX_TYPE_TENSOR) return {};
-  const auto tensor_info = info.GetTensorTypeAndShapeInfo();
-  return {tensor_info.GetElementType(), tensor_info.GetShape()};
-}
-
-static void check_tensor(const Interface& interface, const std::string& name,
-                         ONNXTensorElementDataType type, const Tokens& shape) {
-  const auto found = interface.find(name);
-  expect(found != interface.end(), "graph", "no '" + name + "'", "one, as the manifest says");
-  const auto& [found_type, found_shape] = found->second;
-  bool fits = found_type == type && found_shape.size() == shape.size();
-  for (size_t i = 0; fits && i < shape.size(); ++i) {
-    const bool is_any = shape[i] < 0 || found_shape[i] < 0;
-    fits = is_any || shape[i] == found_shape[i];
-  }
-  expect(fits, "graph: '" + name + "'", "another type or shape", "what the manifest says");
-}
-
-// Throws unless the graph's inputs and outputs are those of the manifest: the buffers that are
-// bound to them have the manifest's shapes.
-void Session::check_graph() const {
-  Interface inputs;
-  Interface outputs;
-  const auto input_names = graph_.GetInputNames();
-  const auto output_names = graph_.GetOutputNames();
-  for (size_t i = 0; i < input_names.size(); ++i) {
-    inputs[input_names[i]] = kind_of(graph_.GetInputTypeInfo(i));
-  }
-  for (size_t i = 0; i < output_names.size(); ++i) {
-    outputs[output_names[i]] = kind_of(graph_.GetOutputTypeInfo(i));
-  }
-  constexpr auto kInteger = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  constexpr int64_t kAny = -1;
-  check_tensor(inputs, "input_ids", kInteger, {1, kAny});
-  check_tensor(inputs, "past_lengths", kInteger, {1});
-  check_tensor(inputs, "new_lengths", kInteger, {1});
-  check_tensor(inputs, "logit_positions", kInteger, {1, kAny});
-  check_tensor(outputs, "logits", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {1, kAny, package.vocab});
-  for (const CacheLayer& layer : package.layers) {
-    const Tokens shape = {1, layer.kv_heads, kAny, layer.head_dim};
-    for (const std::string& name : {layer.past_key, layer.past_value}) {
-      check_tensor(inputs, name, kv_type(package), shape);
-    }
-    for (const std::string& name : {layer.present_key, layer.present_value}) {
-      check_tensor(outputs, name, kv_type(package), shape);
-    }
-  }
+  graph_ = open_graph(env_, package, options, chosen);
 }
 
 std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
@@ -178,6 +38,35 @@ std::vector<float> Session::forward(KVCache& cache, const Tokens& tokens,
   return run(cache, tokens, positions);
 }
 
+// The logits are written into the caller's memory. Those of several positions have another shape
+// than target ort declares, for onnxruntime-genai's sake: then ONNX Runtime must allocate them.
+void Session::call(KVCache& cache, Tokens& ids, Tokens& kept, float* into) const {
+  const int64_t ids_size = ids.size();
+  const int64_t kept_size = kept.size();
+  Ort::IoBinding& binding = cache.binding_;
+  binding.BindInput("input_ids", tensor(ids.data(), {1, ids_size}));
+  binding.BindInput("logit_positions", tensor(kept.data(), {1, kept_size}));
+  cache.bind_lengths(ids_size);
+  const bool allocates = package.target == "ort" && kept_size > 1;
+  if (allocates) {
+    binding.BindOutput("logits", Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault));
+  } else {
+    binding.BindOutput("logits", tensor(into, {1, kept_size, package.vocab}, sizeof(float),
+                                        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+  }
+  try {
+    graph_.Run(Ort::RunOptions{nullptr}, binding);
+    if (!allocates) return;
+    const Ort::Value logits = std::move(binding.GetOutputValues().back());  // bound last
+    const size_t found = logits.GetTensorTypeAndShapeInfo().GetElementCount();
+    expect(found == static_cast<size_t>(kept_size * package.vocab), "graph: 'logits'",
+           std::to_string(found) + " numbers", "those of every position asked for");
+    std::copy_n(logits.GetTensorData<float>(), found, into);
+  } catch (const Ort::Exception& error) {
+    throw refusal(package, error);
+  }
+}
+
 std::vector<float> Session::run(KVCache& cache, const Tokens& tokens,
                                 const Tokens& positions) const {
   // And room for chunks in which no position lies: some runtimes fail on an empty lm_head.
@@ -192,20 +81,7 @@ std::vector<float> Session::run(KVCache& cache, const Tokens& tokens,
     for (; next != positions.end() && *next < end; ++next) kept.push_back(*next - begin);
     if (kept.empty()) kept = {0};
 
-    const int64_t ids_size = ids.size();
-    const int64_t kept_size = kept.size();
-    const auto output = tensor(into, {1, kept_size, package.vocab}, sizeof(float),
-                               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
-    cache.past_ = cache.length();
-    cache.new_ = ids_size;
-    cache.binding_.BindInput("input_ids", tensor(ids.data(), {1, ids_size}));
-    cache.binding_.BindInput("logit_positions", tensor(kept.data(), {1, kept_size}));
-    cache.binding_.BindOutput("logits", output);
-    try {
-      graph_.Run(Ort::RunOptions{nullptr}, cache.binding_);
-    } catch (const Ort::Exception& error) {
-      throw refusal(package, error);
-    }
+    call(cache, ids, kept, into);
     cache.tokens_.insert(cache.tokens_.end(), ids.begin(), ids.end());
     cache.length_ = cache.tokens_.size();
   }

@@ -16,6 +16,7 @@ namespace gptoss {
 
 struct Options {
   // native: libgptoss_ops; portable: the bodies in the graph; auto: native where it is there.
+  // Target ort takes auto alone: ONNX Runtime's own run.
   std::string kernels = "auto";
   // exact, bf16 or int8: what native kernels multiply the weights by.
   std::string activations = "exact";
@@ -49,12 +50,12 @@ class Session {
 
   const Package package;
   const Options options;
-  std::string kernels;  // what runs, native or portable
+  std::string kernels;  // what runs: native, portable, or contrib for target ort
   std::string reason;   // why
 
  private:
   friend class KVCache;
-  void check_graph() const;
+  void call(KVCache& cache, Tokens& ids, Tokens& kept, float* into) const;
   std::vector<float> run(KVCache& cache, const Tokens& tokens, const Tokens& positions) const;
 
   Ort::Env env_{nullptr};
@@ -79,7 +80,8 @@ class KVCache {
  private:
   friend class Session;
   class Use;
-  void bind(const CacheLayer& layer, ONNXTensorElementDataType type, size_t element_bytes);
+  void bind(const CacheLayer& layer, int64_t slots, ONNXTensorElementDataType type);
+  void bind_lengths(int64_t count);  // of tokens that the next call runs
 
   const OrtSession* graph_;  // that the buffers are bound to
   Ort::IoBinding binding_;
@@ -87,9 +89,11 @@ class KVCache {
   std::atomic<bool> in_use_{false};
   std::atomic<int64_t> length_{0};
   Tokens tokens_;  // that it holds
-  // Inputs of the graph: the number of tokens it holds, and of this run.
+  // Inputs of the graph: the number of tokens it holds, and of this run; target ort takes as many
+  // ones as there are tokens.
   int64_t past_ = 0;
   int64_t new_ = 0;
+  Tokens ones_;
 };
 
 }  // namespace gptoss

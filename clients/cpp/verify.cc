@@ -130,7 +130,7 @@ JsonText Verdict::document(const Session& session) const {
           {"client", "cpp"},
           {"runtime", "onnxruntime " + Ort::GetVersionString()},
           {"package", session.package.folder.string()},
-          {"target", "portable"},
+          {"target", session.package.target},
           {"kernels", session.kernels},
           {"activations", session.options.activations},
           {"limit", limit},

@@ -54,7 +54,7 @@ def _model(
 ) -> dict[str, Any]:
     attention = config.layers[0].attention
     return {
-        **special_ids,
+        **_known_ids(special_ids),
         "context_length": config.longest,
         "vocab_size": config.vocab_size,
         "decoder": {
@@ -84,9 +84,14 @@ def _model(
     }
 
 
+def _known_ids(special_ids: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the -1 of a pad token that there is not: onnxruntime-genai would pad with it."""
+    return {key: value for key, value in special_ids.items() if value != -1}
+
+
 def _sliding_window(config: DecoderConfig) -> dict[str, Any]:
     """Window layers evict by themselves (`sliding_window_cache` of the graph), so nothing is to be
-    slid.
+    slid. onnxruntime-genai gives the layers listed a cache of the window and 16 tokens more.
     """
     layers = [index for index, layer in enumerate(config.layers) if layer.attention.window]
     if not layers:

@@ -7,6 +7,9 @@ optional: its default, −1, is the last position, so that callers who do not kn
     (batch, 1, vocabulary), which onnxruntime-genai takes from models whose declared
 shape says so. Leaves alone: `input_ids`, the names of caches, and every node but those that used
 the inputs.
+
+Where rows may differ (`by_row`), `new_lengths` stays an input, optional as well: see
+`gptoss_onnx.exporter.ort.row_lengths`.
 """
 
 from dataclasses import dataclass
@@ -15,6 +18,11 @@ import numpy as np
 import onnx_ir as ir
 
 from gptoss_onnx.exporter.nodes import constant, insert_node
+from gptoss_onnx.exporter.ort.row_lengths import (
+    count_from_row_end,
+    make_optional,
+    read_new_lengths,
+)
 
 MASK = "attention_mask"
 
@@ -27,8 +35,9 @@ class Lengths:
         last_positions: int32 (B), each row's tokens less one, those of this call included.
         total: int32 (1), the most tokens of a row.
         width: the same in int64.
-        sequence: int64 (1), the tokens of this call.
+        sequence: int64 (1), the columns of this call.
         past: int64 (B), each row's tokens before this call.
+        new: int64 (B), each row's tokens of this call; None where all have as many as columns.
     """
 
     last_positions: ir.Value
@@ -36,11 +45,16 @@ class Lengths:
     width: ir.Value
     sequence: ir.Value
     past: ir.Value
+    new: ir.Value | None
 
 
-def lower_interface(model: ir.Model) -> Lengths:
+def lower_interface(model: ir.Model, by_row: bool) -> Lengths:
     """Rewrite the inputs and outputs of `model` in place; to be called before the attention is
     lowered.
+
+    Args:
+        model: the traced graph.
+        by_row: rows may have different numbers of new tokens.
     """
     graph = model.graph
     inputs = {value.name: value for value in graph.inputs}
@@ -48,7 +62,9 @@ def lower_interface(model: ir.Model) -> Lengths:
     first = next(iter(graph))
     one = constant(graph, "lengths.one", np.array([1], np.int64))
     lengths = insert_node(graph, first, "ReduceSum", [mask, one], "lengths", {"keepdims": 0})  # (B)
-    before = insert_node(graph, first, "Sub", [lengths, one], "lengths.last")
+    # GroupQueryAttention takes no row without any token, not even where it has nothing to do.
+    most = insert_node(graph, first, "Max", [lengths, one], "lengths.most") if by_row else lengths
+    before = insert_node(graph, first, "Sub", [most, one], "lengths.last")
     last = insert_node(
         graph, first, "Cast", [before], "lengths.last_int32", {"to": ir.DataType.INT32}
     )
@@ -61,35 +77,44 @@ def lower_interface(model: ir.Model) -> Lengths:
     sequence = insert_node(
         graph, first, "Shape", [inputs["input_ids"]], "lengths.sequence", {"start": 1, "end": 2}
     )
-    past = insert_node(graph, first, "Sub", [lengths, sequence], "lengths.past")
+    new = None
+    if by_row:
+        new = read_new_lengths(graph, first, inputs["new_lengths"], mask, sequence)
+    else:
+        ir.convenience.replace_all_uses_with(inputs["new_lengths"], sequence)
+    past = insert_node(graph, first, "Sub", [lengths, new or sequence], "lengths.past")
     ir.convenience.replace_all_uses_with(inputs["past_lengths"], past)
-    ir.convenience.replace_all_uses_with(inputs["new_lengths"], sequence)
-    _optional_positions(graph, inputs["logit_positions"], first, sequence)
+    _optional_positions(graph, inputs["logit_positions"], first, sequence, new)
+    if by_row:
+        make_optional(graph, inputs["new_lengths"], np.array([-1], np.int64), ("rows",))
     _declare_shapes(graph)
-    return Lengths(last, total, width, sequence, past)
+    return Lengths(last, total, width, sequence, past, new)
 
 
 def drop_unused_inputs(model: ir.Model) -> None:
-    """Remove the inputs that nothing reads: `past_lengths` and `new_lengths`."""
+    """Remove the inputs that nothing reads: `past_lengths`, and `new_lengths` unless rows may
+    differ.
+    """
     for value in list(model.graph.inputs):
         if not value.uses():
             model.graph.inputs.remove(value)
 
 
 def _optional_positions(
-    graph: ir.Graph, positions: ir.Value, first: ir.Node, sequence: ir.Value
+    graph: ir.Graph,
+    positions: ir.Value,
+    first: ir.Node,
+    sequence: ir.Value,
+    new: ir.Value | None,
 ) -> None:
     """Give `logit_positions` its default, and count negative positions from the end."""
     users = list(positions.uses())
-    counted = insert_node(graph, first, "Mod", [positions, sequence], "logit_positions.counted")
+    from_end = positions if new is None else count_from_row_end(graph, first, positions, new)
+    counted = insert_node(graph, first, "Mod", [from_end, sequence], "logit_positions.counted")
     for node, index in users:
         node.replace_input_with(index, counted)
-    default = ir.tensor(np.array([[-1]], np.int64), name=positions.name)
-    positions.const_value = default
-    positions.shape = ir.Shape(("rows", "kept"))  # (1, kept) serves every row
-    graph.initializers[positions.name or ""] = positions
-    graph.inputs.remove(positions)
-    graph.inputs.append(positions)  # after those that callers must give
+    # (1, kept) serves every row
+    make_optional(graph, positions, np.array([[-1]], np.int64), ("rows", "kept"))
 
 
 def _declare_shapes(graph: ir.Graph) -> None:

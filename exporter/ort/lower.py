@@ -2,10 +2,10 @@
 ONNX Runtime has.
 
 Interface, attention, experts and projections are a pass each, in a file of this folder, and
-bfloat16 for CUDA is one more. What they leave alone, embedding, norms and biases, and experts that
-ONNX Runtime multiplies as MXFP4, keeps the checkpoint's tensors byte for byte. All others go into
-one computed file. With `--weights link` those kept are byte ranges of the checkpoint's files,
-otherwise they are in that file too.
+bfloat16 for CUDA is one more. What they leave as it is keeps the checkpoint's tensors byte for
+byte: embedding, norms and biases, experts that ONNX Runtime multiplies as MXFP4, and projections
+that it casts in chunks. All others go into one computed file. With `--weights link` those kept are
+byte ranges of the checkpoint's files, otherwise they are in that file too.
 """
 
 from pathlib import Path
@@ -55,10 +55,10 @@ def lower_to_ort(
     """
     graph = model.graph
     weights = OrtWeights(checkpoint)
-    lengths = lower_interface(model)
+    lengths = lower_interface(model, by_row=options.onnxruntime != "1.28")
     lower_attention(model, lengths)
     lower_experts(model, weights, options)
-    lower_linear(model, weights)
+    lower_linear(model, weights, options)
     drop_unused_inputs(model)
     if options.provider == "cuda":
         lower_to_bfloat16(model)
@@ -69,16 +69,17 @@ def lower_to_ort(
     model.functions.clear()
     graph.opset_imports.pop(DOMAIN)
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
-    kept = {name for name in graph.initializers if name in checkpoint.named}
+    kept = {name for name in graph.initializers if name in checkpoint.named} | weights.chunked
     linked = {name for name in kept if checkpoint.named[name].view is not None}
     linked &= kept if options.weights == "link" else set()
     for name in sorted(kept - linked):
-        weights.as_stored(name, graph.initializers[name])
+        weights.as_stored(name, graph.initializers.get(name))
     placement = None
     if linked:
         others = frozenset(checkpoint.named.keys() - linked)
         placement = place_weights(checkpoint, folder, options.weights, others, progress)
     weights.write(folder / ORT_WEIGHTS, progress)
+    weights.attach_chunks(placement)
     if placement is not None:
         attach_weights(model, checkpoint, placement)
     return placement

@@ -15,6 +15,8 @@ from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
 from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
 from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.exporter.external_data import byte_range
+from gptoss_onnx.exporter.weights import Placement
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names
@@ -28,12 +30,57 @@ class OrtWeights:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._computed = ComputedWeights()
+        self._stored: dict[str, ir.Value] = {}
+        self._chunks: dict[str, ir.Value] = {}
 
-    def as_stored(self, name: str, value: ir.Value) -> None:
-        """Take a parameter byte for byte, for the initializer `value` of whatever type it has."""
+    def as_stored(self, name: str, value: ir.Value | None) -> None:
+        """Take a parameter byte for byte, for the initializer `value` of whatever type it has, or
+        for `chunks` alone.
+        """
         parameter = self._checkpoint.named[name]
         planned = PlannedTensor(name, parameter.dtype, parameter.shape)
-        self._computed.give([value], self._by_rows(name, planned, lambda rows: rows))
+        self._stored[name] = ir.Value(name=name) if value is None else value
+        conversion = self._by_rows(name, planned, lambda rows: rows)
+        self._computed.give([self._stored[name]], conversion)
+
+    def chunks(self, graph: ir.Graph, value: ir.Value, size: int) -> ir.Value:
+        """Return an initializer (M/R, R, K), the bytes of the parameter `value` (M, K) in chunks of
+        R = `size` rows.
+
+        It is no copy, and has no bytes before `attach_chunks`.
+        """
+        parameter = _name(value)
+        if parameter not in self._chunks:
+            rows, columns = self._checkpoint.named[parameter].shape
+            shape = ir.Shape([rows // size, size, columns])
+            name = f"{parameter}.chunks"
+            self._chunks[parameter] = ir.Value(name=name, shape=shape, type=value.type)
+            graph.initializers[name] = self._chunks[parameter]
+        return self._chunks[parameter]
+
+    @property
+    def chunked(self) -> frozenset[str]:
+        """The parameters that have `chunks`."""
+        return frozenset(self._chunks)
+
+    def attach_chunks(self, placement: Placement | None) -> None:
+        """Make every one of `chunks` a byte range: of the file that `write` wrote, where it has the
+        parameter, otherwise of the checkpoint's in `placement`.
+        """
+        for name, chunks in self._chunks.items():
+            if name in self._stored:
+                whole = self._stored[name].const_value
+                assert isinstance(whole, ir.ExternalTensor)
+                assert whole.offset is not None
+                location, offset = str(whole.location), whole.offset
+            else:
+                view = self._checkpoint.named[name].view
+                assert view is not None
+                assert placement is not None
+                location, offset = placement.locations[view.file], view.offset
+            parameter = self._checkpoint.named[name]
+            planned = PlannedTensor(name, parameter.dtype, parameter.shape)
+            chunks.const_value = byte_range(planned, location, offset, shape=chunks.shape)
 
     def float32(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
         """Return an initializer with the parameter `value` widened to float32, which loses nothing;

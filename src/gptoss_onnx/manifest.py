@@ -26,31 +26,6 @@ FORMAT_VERSION = 2  # what is written; format 1 is read as well
 STAGING_SUFFIX = ".partial"
 
 RoundedKind = Literal["dense-int8", "experts-int4"]
-# What a target cannot do, as `Manifest.unsupported` lists it; sessions refuse it.
-NOT_OFFERED: Mapping[Target, tuple[str, ...]] = {
-    "portable": (),
-    "ort": (
-        "ragged batches",
-        "several tokens a row after the first call of a batch",
-        "rewinding",
-        "kv cache in bfloat16",
-        "activations bf16",
-        "provider cuda",
-    ),
-}
-
-# What target ort cannot do where it is exported for CUDA: the ops have no kernels of its types on
-# the CPU.
-NOT_OFFERED_ON_CUDA = (
-    "ragged batches",
-    "several tokens a row after the first call of a batch",
-    "rewinding",
-    "kv cache in float32",
-    "kv cache in float16",
-    "activations bf16",
-    "activations int8",
-    "provider cpu",
-)
 
 _LISTED = 10  # keys that one message names
 
@@ -181,9 +156,13 @@ class Manifest:
         """Say whether the graph uses the custom op of this name."""
         return any(use.name == name for use in self.ops)
 
+    def offers(self, what: str) -> bool:
+        """Say whether the package can do something, in the words of `gptoss_onnx.offered`."""
+        return what not in self.unsupported
+
     def runs_on(self, provider: Provider) -> bool:
         """Say whether the graph is made for an execution provider."""
-        return f"provider {provider}" not in self.unsupported
+        return self.offers(f"provider {provider}")
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""

@@ -18,6 +18,7 @@ CASES = (
     "chunks of 64",
     "even batch",
     "ragged batch",
+    "ragged chunks",
     "rewind",
     "empty past",
     "greedy",

@@ -14,7 +14,7 @@ from gptoss_onnx.bench import machine
 from gptoss_onnx.cli import main
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.package import ASSEMBLED, INT8_FILE
+from gptoss_onnx.package import ASSEMBLED, INT8_FILE, ORT_WEIGHTS
 from gptoss_onnx.reference.architectures import PRESETS
 from gptoss_onnx.reference.synthetic import make_checkpoint, preset_document, tiny_document
 from support.fp8_checkpoint import write_fp8
@@ -109,6 +109,24 @@ def test_fp8_counts_as_the_export_writes_it(
     found = run(fp8, "--bandwidth", 1)
     folder = export(fp8, tmp_path / "package", **options).folder
     written = sum(map(_payload, (folder / name for name in (ASSEMBLED, INT8_FILE))))
+    assert found["choices"][choice]["written"] == written  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [
+        ("ort", {}),
+        ("ort, --dense float32", {"dense": "float32"}),
+        ("ort, --experts int8", {"experts": "int8"}),
+        ("ort, --experts int4", {"experts": "int4"}),
+    ],
+)
+def test_target_ort_counts_as_the_export_writes_it(
+    tiny_checkpoint: Path, tmp_path: Path, choice: str, options: dict[str, Any]
+) -> None:
+    found = run(tiny_checkpoint, "--bandwidth", 1)
+    folder = export(tiny_checkpoint, tmp_path / "package", target="ort", **options).folder
+    written = _payload(folder / ORT_WEIGHTS)
     assert found["choices"][choice]["written"] == written  # type: ignore[index]
 
 

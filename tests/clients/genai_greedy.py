@@ -1,10 +1,9 @@
 """Continue the golden prompts of a package greedily with onnxruntime-genai; runs in that package's
 own environment.
 
-Usage: genai_greedy.py PACKAGE exact|default; prints one JSON object, tokens by case. `exact` sets
-    the session option
-under which QMoE multiplies float32 activations; `default` leaves ONNX Runtime to multiply int8
-ones.
+Usage: genai_greedy.py PACKAGE default|exact; prints one JSON object, tokens by case. `default` sets
+    nothing. `exact` sets the session option under which QMoE multiplies float32 activations with
+    8-bit experts too.
 """
 
 import json

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_onnx.custom_ops.library import library_path
-from gptoss_onnx.exporter import export
+from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.validation import validate_client
 from support.cpp_client import build_client
@@ -27,12 +27,18 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="session")
-def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The demo checkpoint, exported once for each target."""
-    folder = tmp_path_factory.mktemp("targets")
+def packages(
+    demo_checkpoint: Path,
+    ort_package: Package,
+    ort_int8_package: Package,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """The demo checkpoint for our ops, and for ONNX Runtime's on MXFP4 and on 8-bit integers."""
+    folder = tmp_path_factory.mktemp("targets") / "portable"
     return {
-        target: export(demo_checkpoint, folder / target, target=target, weights="copy").folder
-        for target in ("portable", "ort")
+        "portable": export(demo_checkpoint, folder, weights="copy").folder,
+        "ort": ort_package.folder,
+        "ort int8": ort_int8_package.folder,
     }
 
 
@@ -81,10 +87,10 @@ def client_tokens(command: str, package: Path, prompt: list[int], *words: str) -
     return tokens
 
 
-def genai_tokens(package: Path) -> list[int]:
+def genai_tokens(package: Path, arithmetic: str) -> list[int]:
     script = Path(__file__).with_name("genai_greedy.py")
     done = subprocess.run(
-        [GENAI, script, package, "exact"], capture_output=True, text=True, check=True
+        [GENAI, script, package, arithmetic], capture_output=True, text=True, check=True
     )
     tokens: list[int] = json.loads(done.stdout)["short"]
     return tokens
@@ -93,19 +99,23 @@ def genai_tokens(package: Path) -> list[int]:
 def test_greedy_continuations_are_identical_everywhere(
     packages: dict[str, Path], cpp: str, node: str
 ) -> None:
-    portable, ort = packages["portable"], packages["ort"]
+    portable, ort, int8 = packages.values()
     prompt, reference = short_prompt(portable)
-    assert short_prompt(ort) == (prompt, reference)
+    assert short_prompt(ort) == short_prompt(int8) == (prompt, reference)
     assert len(reference) == TOKENS
     found = {
         "python, portable": python_tokens(portable, prompt),
         "python, ort": python_tokens(ort, prompt),
+        "python, ort int8": python_tokens(int8, prompt),
         "cpp": client_tokens(cpp, portable, prompt),
+        "cpp, ort": client_tokens(cpp, ort, prompt),
+        "cpp, ort int8": client_tokens(cpp, int8, prompt),
         "node, native": client_tokens(f"{node} generate", portable, prompt, "--kernels", "native"),
-        "node, ort": client_tokens(f"{node} generate", ort, prompt),
+        "node, ort int8": client_tokens(f"{node} generate", int8, prompt),
         "browser, portable": client_tokens(f"{BROWSER} generate", portable, prompt),
-        "browser, ort": client_tokens(f"{BROWSER} generate", ort, prompt),
-        "onnxruntime-genai, ort": genai_tokens(ort),
+        "browser, ort int8": client_tokens(f"{BROWSER} generate", int8, prompt),
+        "onnxruntime-genai, ort": genai_tokens(ort, "default"),
+        "onnxruntime-genai, ort int8": genai_tokens(int8, "exact"),
     }
     assert {name: tokens for name, tokens in found.items() if tokens != reference} == {}
 
@@ -114,10 +124,12 @@ def test_greedy_continuations_are_identical_everywhere(
     ("runtime", "target", "kernels"),
     [
         ("cpp", "portable", "native"),
+        ("cpp", "ort", "contrib"),
+        ("cpp", "ort int8", "contrib"),
         ("node", "portable", "native"),
-        ("node", "ort", "contrib"),
+        ("node", "ort int8", "contrib"),
         ("browser", "portable", "portable"),
-        ("browser", "ort", "contrib"),
+        ("browser", "ort int8", "contrib"),
     ],
 )
 def test_validate_collects_the_verdict(

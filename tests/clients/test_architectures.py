@@ -23,6 +23,20 @@ def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return export(folder / "checkpoint", folder / "package", weights="copy").folder
 
 
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def ort_package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(f"{request.param}-ort")
+    make_checkpoint(folder / "checkpoint", tiny_document(request.param))
+    return export(folder / "checkpoint", folder / "package", target="ort").folder
+
+
+@pytest.mark.cpp
+def test_cpp_on_target_ort(client: Client, ort_package: Path) -> None:
+    result = client.run(ort_package, "--verify", "--json")
+    assert result.code == 0, result.out + result.err
+    assert result.json["kernels"] == "contrib"
+
+
 @pytest.mark.cpp
 @pytest.mark.parametrize("kernels", ["native", "portable"])
 def test_cpp(client: Client, package: Path, kernels: str) -> None:

@@ -26,7 +26,9 @@ def package(
 ) -> Path:
     """The demo checkpoint, exported for one target; not to be written to."""
     folder = tmp_path_factory.mktemp("browser") / request.param
-    return export(demo_checkpoint, folder, target=request.param, weights="copy").folder
+    if request.param == "ort":  # onnxruntime-web 1.30 multiplies no MXFP4
+        return export(demo_checkpoint, folder, target="ort", experts="int8").folder
+    return export(demo_checkpoint, folder, weights="copy").folder
 
 
 @pytest.fixture

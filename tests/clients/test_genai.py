@@ -1,9 +1,6 @@
-"""A package of target ort in onnxruntime-genai 0.18: it loads, and with exact arithmetic says what
-we say.
-"""
+"""Packages of target ort in onnxruntime-genai 0.18: they load as they are, and say what we say."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,29 +9,19 @@ import pytest
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
+from support.genai_client import CLIENTS, marks, python
 
 UNSAID = 311  # a token that the tiny models with seed 3 never say
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / "build" / "clients" / "genai" / "bin" / "python"
-GREEDY = Path(__file__).with_name("genai_greedy.py")
 
-pytestmark = [
-    pytest.mark.genai,
-    pytest.mark.clients,
-    pytest.mark.skipif(
-        not PYTHON.exists(), reason="no build/clients/genai: run tests/clients/genai_venv.sh"
-    ),
-]
-
-
-def run(*arguments: str) -> str:
-    done = subprocess.run([PYTHON, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+pytestmark = marks
 
 
 def greedy(package: Package, arithmetic: str) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = json.loads(run(str(GREEDY), str(package.folder), arithmetic))
+    """Return 64 tokens after each golden prompt: with `default` nothing is set, `exact` has the
+    session option that 8-bit experts need.
+    """
+    script = CLIENTS / "genai_greedy.py"
+    found: dict[str, list[int]] = json.loads(python(script, package.folder, arithmetic))
     return found
 
 
@@ -43,14 +30,20 @@ def golden(package: Package) -> dict[str, list[int]]:
     return {case["name"]: case["greedy"] for case in document["cases"]}
 
 
-def test_the_version_is_the_one_that_is_promised() -> None:
-    assert run("-c", "import onnxruntime_genai as og; print(og.__version__)").startswith("0.18.")
+def test_the_versions_are_those_that_are_promised() -> None:
+    asked = (
+        "import onnxruntime as ort, onnxruntime_genai as og; print(og.__version__, ort.__version__)"
+    )
+    genai, onnxruntime = python("-c", asked).split()
+    assert genai.startswith("0.18.")
+    assert onnxruntime.startswith("1.32.")
 
 
-def test_greedy_tokens_are_ours_with_exact_arithmetic(ort_package: Package) -> None:
+def test_default_settings_give_our_greedy_tokens(ort_package: Package) -> None:
+    """MXFP4 as it lies in the checkpoint: no overlay, no option, 64 of 64 on every prompt."""
     expected = golden(ort_package)
     assert {len(tokens) for tokens in expected.values()} == {64}
-    assert greedy(ort_package, "exact") == expected
+    assert greedy(ort_package, "default") == expected
 
 
 @pytest.mark.parametrize(
@@ -64,7 +57,11 @@ def test_greedy_tokens_of_every_architecture_are_ours(model_type: str, tmp_path:
     package = export(checkpoint, tmp_path / "package", target="ort")
     expected = golden(package)
     assert all(UNSAID not in tokens and len(tokens) == 64 for tokens in expected.values())
-    assert greedy(package, "exact") == expected
+    assert greedy(package, "default") == expected
+
+
+def test_int8_experts_need_the_option_for_exact_arithmetic(ort_int8_package: Package) -> None:
+    assert greedy(ort_int8_package, "exact") == golden(ort_int8_package)
 
 
 def test_int4_experts_load_and_say_what_they_should(demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -72,13 +69,13 @@ def test_int4_experts_load_and_say_what_they_should(demo_checkpoint: Path, tmp_p
     assert greedy(package, "exact") == golden(package)
 
 
-def test_default_arithmetic_is_reported(
-    ort_package: Package, record_property: Callable[[str, object], None]
+def test_default_arithmetic_of_int8_experts_is_reported(
+    ort_int8_package: Package, record_property: Callable[[str, object], None]
 ) -> None:
-    """QMoE multiplies int8 activations unless told otherwise: it must run to the end; agreement is
-    only recorded.
+    """Unless told otherwise, QMoE multiplies activations of 8 bits: it must run to the end;
+    agreement is only recorded.
     """
-    found, expected = greedy(ort_package, "default"), golden(ort_package)
+    found, expected = greedy(ort_int8_package, "default"), golden(ort_int8_package)
     for name, tokens in expected.items():
         assert len(found[name]) == len(tokens)
         same = [ours == theirs for ours, theirs in zip(found[name], tokens, strict=True)]

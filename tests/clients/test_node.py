@@ -90,9 +90,9 @@ def test_greedy_continuation_is_pythons(
 
 
 def test_greedy_continuation_of_target_ort_is_pythons(
-    client: Path, library: str, demo_package: Package, ort_package: Package
+    client: Path, library: str, demo_package: Package, ort_int8_package: Package
 ) -> None:
-    assert node_tokens(client, ort_package.folder, "auto", library) == python_tokens(
+    assert node_tokens(client, ort_int8_package.folder, "auto", library) == python_tokens(
         demo_package.folder, "native"
     )
 
@@ -189,11 +189,11 @@ def test_the_clients_own_tests_pass(client: Path, library: str, demo_package: Pa
 
 
 def test_the_clients_own_tests_pass_on_target_ort(
-    client: Path, library: str, demo_package: Package, ort_package: Package
+    client: Path, library: str, demo_package: Package, ort_int8_package: Package
 ) -> None:
     packages = {
         "GPTOSS_PACKAGE": str(demo_package.folder),
-        "GPTOSS_ORT_PACKAGE": str(ort_package.folder),
+        "GPTOSS_ORT_PACKAGE": str(ort_int8_package.folder),
     }
     said = succeed("npm", "test", GPTOSS_OPS_LIBRARY=library, **packages)
     assert "# fail 0" in said

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_as_uint8, mxfp4_uint8_scales
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.offered import BY_ROW
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
@@ -47,7 +47,7 @@ def test_every_op_of_ours_is_lowered(ort_package: Package, graph: onnx.GraphProt
     layers = 6
     assert ops["com.microsoft", "GroupQueryAttention"] == ops["com.microsoft", "QMoE"] == layers
     assert ops["", "RotaryEmbedding"] == 2 * layers
-    assert ops["", "Gemm"] == 5 * layers + 1  # q, k, v, o, router; lm_head
+    assert ops["", "Scan"] == 5 * layers + 1  # q, k, v, o, router; lm_head
     assert len({node.name for node in graph.node}) == len(graph.node)
     assert "model.layers.3.self_attn.GroupQueryAttention" in {node.name for node in graph.node}
 
@@ -86,12 +86,21 @@ def test_experts_are_blocks_of_32_with_gpt_oss_swiglu(
         assert found["swiglu_limit"] == 7 and found["normalize_routing_weights"] == 1
 
 
-def test_inputs_and_outputs_are_those_of_onnxruntime_genai(graph: onnx.GraphProto) -> None:
+def defaults_of(graph: onnx.GraphProto) -> dict[str, list[object]]:
+    """Return the inputs after the caches, and what they are when they are left out."""
     names = [value.name for value in graph.input]
     caches = [f"past_key_values.{layer}.{part}" for layer in range(6) for part in ("key", "value")]
-    assert names == ["input_ids", "attention_mask", *caches, "logit_positions"]
-    default = next(tensor for tensor in graph.initializer if tensor.name == "logit_positions")
-    assert onnx.numpy_helper.to_array(default).tolist() == [[-1]]
+    assert names[:14] == ["input_ids", "attention_mask", *caches]
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    return {name: onnx.numpy_helper.to_array(stored[name]).tolist() for name in names[14:]}
+
+
+def test_inputs_and_outputs_are_those_of_onnxruntime_genai(
+    graph: onnx.GraphProto, int8_graph: onnx.GraphProto
+) -> None:
+    assert defaults_of(int8_graph) == {"logit_positions": [[-1]]}
+    by_row = {"new_lengths": [-1], "window_starts": [0]}
+    assert defaults_of(graph) == {"logit_positions": [[-1]], **by_row}
     logits = next(value for value in graph.output if value.name == "logits")
     assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == [
         "batch",
@@ -105,46 +114,43 @@ def test_manifest_says_what_was_done(ort_package: Package) -> None:
     assert (manifest.target, manifest.lossy, manifest.unsupported) == (
         "ort",
         (),
-        (*NOT_OFFERED["ort"], "activations int8"),
+        ("kv cache in bfloat16", "activations bf16", "provider cuda", "activations int8"),
     )
     assert {use.name: use.count for use in manifest.ops} == {"GroupQueryAttention": 6, "QMoE": 6}
     assert {use.domain for use in manifest.ops} == {"com.microsoft"}
     files = [(file.name, file.origin) for file in manifest.weights.files]
-    assert files == [("model.safetensors", "checkpoint"), (ORT_WEIGHTS, "export")]
+    assert files == [("model.safetensors", "checkpoint")]
     assert manifest.weights.mode == "link" and manifest.weights.bit_identical
     assert manifest.onnxruntime == "1.32"
 
 
 def test_manifest_of_8_bit_experts(ort_int8_package: Package) -> None:
     manifest = ort_int8_package.manifest
-    assert (manifest.lossy, manifest.unsupported) == ((), NOT_OFFERED["ort"])
+    other = ("kv cache in bfloat16", "activations bf16", "provider cuda")
+    assert (manifest.lossy, manifest.unsupported) == ((), (*BY_ROW, *other))
     (file,) = manifest.weights.files
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     assert manifest.weights.mode == "copy" and manifest.weights.bit_identical
-    assert manifest.onnxruntime == "1.28"
+    assert manifest.onnxruntime == "1.29"  # it has window layers
 
 
-def test_experts_are_the_checkpoints_own_bytes(
+def test_weights_are_the_checkpoints_own_bytes(
     demo_checkpoint: Path, ort_package: Package, graph: onnx.GraphProto
 ) -> None:
-    """Nothing of them is written: they are byte ranges of a hard link to the checkpoint's file."""
+    """Nothing is written: they are byte ranges of a hard link to the checkpoint's file."""
     linked = ort_package.folder / "model.safetensors"
     assert linked.samefile(demo_checkpoint / "model.safetensors")
-    ours = load_file(ort_package.folder / ORT_WEIGHTS)
-    assert all(name.endswith("_float32") for name in ours)
+    assert not (ort_package.folder / ORT_WEIGHTS).exists()
     theirs = load_file(linked)
-    experts = [tensor for tensor in graph.initializer if "_blocks" in tensor.name]
-    experts += [tensor for tensor in graph.initializer if "_scales" in tensor.name]
-    assert len(experts) == 4 * 6
+    external = [tensor for tensor in graph.initializer if tensor.data_location == EXTERNAL]
+    assert {tensor.name.removesuffix(".chunks") for tensor in external} == theirs.keys()
     content = linked.read_bytes()
-    for tensor in experts:
+    for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         assert entries["location"] == "model.safetensors"
         begin, length = int(entries["offset"]), int(entries["length"])
-        assert content[begin : begin + length] == theirs[tensor.name].numpy().tobytes()
-    assert {name.removesuffix("_float32") for name in ours} == {
-        name for name in theirs if re.search(r"(proj|router|lm_head)\.weight$", name)
-    }
+        stored = theirs[tensor.name.removesuffix(".chunks")].reshape(-1).view(torch.uint8)
+        assert content[begin : begin + length] == stored.numpy().tobytes()
 
 
 def test_a_copy_is_one_file(demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -153,8 +159,7 @@ def test_a_copy_is_one_file(demo_checkpoint: Path, tmp_path: Path) -> None:
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     theirs = load_file(demo_checkpoint / "model.safetensors")
     for name, tensor in load_file(package.folder / ORT_WEIGHTS).items():
-        stored = theirs[name.removesuffix("_float32")]
-        assert torch.equal(tensor, stored.float() if name.endswith("_float32") else stored)
+        assert torch.equal(tensor, theirs[name])
     with Session.open(package.folder) as session:
         assert np.isfinite(session.score([1, 2, 3])).all()
 
@@ -177,9 +182,6 @@ def test_weights_are_the_checkpoints_exactly(
             expected = decode_mxfp4(theirs[f"{stem}_blocks"], theirs[f"{stem}_scales"])
             assert torch.equal((tensor.float() - 128) * scales, expected)
             seen |= {f"{stem}_blocks", f"{stem}_scales"}
-        elif name.endswith("_float32"):
-            assert torch.equal(tensor, theirs[name.removesuffix("_float32")].float())
-            seen.add(name.removesuffix("_float32"))
         elif not name.endswith("_uint8_scales"):
             assert tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name])
             seen.add(name)
@@ -192,14 +194,18 @@ def test_external_data_covers_the_file(
     stored = load_file(ort_int8_package.folder / ORT_WEIGHTS)
     content = (ort_int8_package.folder / ORT_WEIGHTS).read_bytes()
     external = [tensor for tensor in int8_graph.initializer if tensor.data_location == EXTERNAL]
-    assert {tensor.name for tensor in external} == stored.keys()
+    assert {tensor.name.removesuffix(".chunks") for tensor in external} == stored.keys()
     for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         begin, length = int(entries["offset"]), int(entries["length"])
         assert entries["location"] == ORT_WEIGHTS
         assert (
             content[begin : begin + length]
-            == stored[tensor.name].reshape(-1).view(torch.uint8).numpy().tobytes()
+            == stored[tensor.name.removesuffix(".chunks")]
+            .reshape(-1)
+            .view(torch.uint8)
+            .numpy()
+            .tobytes()
         )
 
 
@@ -233,6 +239,16 @@ def test_genai_config_fits_the_model(ort_package: Package, demo_checkpoint: Path
     )
 
 
+def test_a_pad_token_that_there_is_not_stays_out_of_genai_config(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "checkpoint", tiny_document())
+    ids = {"eos_token_id": [7, 9], "pad_token_id": -1}
+    (tmp_path / "checkpoint" / "generation_config.json").write_text(json.dumps(ids))
+    package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    model = json.loads((package.folder / "genai_config.json").read_text())["model"]
+    assert model["eos_token_id"] == [7, 9]
+    assert "pad_token_id" not in model
+
+
 def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
     document = tiny_document(layer_types=["full_attention"] * 2, num_hidden_layers=2)
     make_checkpoint(tmp_path / "checkpoint", document)
@@ -240,31 +256,21 @@ def test_no_window_leaves_no_sliding_window(tmp_path: Path) -> None:
     assert "sliding_window" not in (package.folder / "genai_config.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"weights": "reference"}, "--weights reference"),
-        ({"dense": "int8"}, "--dense int8"),
-        ({"kv_dtype": "bfloat16"}, "--kv-dtype bfloat16"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(
-    demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], named: str
-) -> None:
-    with pytest.raises(InputError, match=f"^{named}: found with --target ort, [^\n]*$"):
-        export(demo_checkpoint, tmp_path / "package", target="ort", **options)
-    assert not list(tmp_path.iterdir())
+FOUND = "found with --target ort, "
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"weights": "reference"}, f"--weights reference: {FOUND}"),
+        ({"dense": "int8"}, f"--dense int8: {FOUND}"),
+        ({"kv_dtype": "bfloat16"}, f"--kv-dtype bfloat16: {FOUND}"),
         ({"experts": "int8", "weights": "link"}, "--weights link: found with --experts int8, "),
         ({"onnxruntime": "1.28"}, "--onnxruntime 1.28: found MXFP4 experts, "),
         ({"onnxruntime": "1.31"}, "onnxruntime: found '1.31', expected one of 1.28, 1.32"),
     ],
 )
-def test_what_an_older_onnxruntime_cannot_is_refused(
+def test_options_that_do_not_go_together_are_refused(
     demo_checkpoint: Path, tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=f"^{message}[^\n]*$"):
@@ -285,5 +291,5 @@ def test_no_room_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PackageError, match=r"the weights of target ort need .* are free"):
-        export(tiny_checkpoint, tmp_path / "package", target="ort")
+        export(tiny_checkpoint, tmp_path / "package", target="ort", weights="copy")
     assert not list(tmp_path.iterdir())

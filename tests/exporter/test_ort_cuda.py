@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4, mxfp4_by_column
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.manifest import NOT_OFFERED_ON_CUDA, Manifest
+from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.offered import not_offered
 from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.runtime import Session
@@ -241,7 +242,7 @@ def test_manifest_and_genai_config_say_what_was_done(package: Package) -> None:
     assert (manifest.target, manifest.kv_dtype, manifest.unsupported) == (
         "ort",
         "bfloat16",
-        NOT_OFFERED_ON_CUDA,
+        not_offered("ort", "cuda", "1.28", "checkpoint"),
     )
     assert manifest.lossy == (
         "kv cache in bfloat16",

@@ -1,5 +1,7 @@
 """A session of a package of target ort: what it offers, and that it refuses the rest in one clear
 line.
+
+What one for ONNX Runtime 1.32 offers beyond this, `test_ort_rows.py` tests.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 from gptoss_onnx.cli import main
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.manifest import NOT_OFFERED
+from gptoss_onnx.offered import not_offered
 from gptoss_onnx.runtime import KVCache, Sampling, Session
 from gptoss_onnx.validation import validate
 
@@ -24,6 +26,13 @@ GREEDY = Sampling(stop_tokens=())
 @pytest.fixture(scope="module")
 def session(ort_package: Package) -> Iterator[Session]:
     with Session.open(ort_package.folder, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def older(ort_int8_package: Package) -> Iterator[Session]:
+    """A session of a package for ONNX Runtime 1.28."""
+    with Session.open(ort_int8_package.folder, threads=1) as opened:
         yield opened
 
 
@@ -72,31 +81,37 @@ REFUSED: dict[str, Callable[[Session], Any]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_the_op_cannot_do_is_refused_before_it_runs(session: Session, case: str) -> None:
+def test_what_the_op_of_1_28_cannot_do_is_refused_before_it_runs(older: Session, case: str) -> None:
     with pytest.raises(
-        InputError, match=r"^[^\n]*target ort[^\n]*export with --target portable[^\n]*$"
+        InputError,
+        match=r"^[^\n]*target ort[^\n]*export with --target portable, or with --onnxruntime 1.32,"
+        r"[^\n]*$",
     ):
-        REFUSED[case](session)
+        REFUSED[case](older)
 
 
-def test_a_refused_call_leaves_the_cache_as_it_was(session: Session) -> None:
-    with filled(session, 2) as cache, filled(session, 2) as twin:
+def test_a_refused_call_leaves_the_cache_as_it_was(older: Session) -> None:
+    with filled(older, 2) as cache, filled(older, 2) as twin:
         with pytest.raises(InputError):
-            session.forward([[1, 2], [3, 4]], cache)
+            older.forward([[1, 2], [3, 4]], cache)
         assert cache.lengths.tolist() == [40, 40]
         np.testing.assert_array_equal(
-            session.forward([[1], [2]], cache), session.forward([[1], [2]], twin)
+            older.forward([[1], [2]], cache), older.forward([[1], [2]], twin)
         )
 
 
-def test_reset_fork_and_grow_keep_what_queries_see(session: Session) -> None:
+@pytest.mark.parametrize("fixture", ["session", "older"])
+def test_reset_fork_and_grow_keep_what_queries_see(
+    request: pytest.FixtureRequest, fixture: str
+) -> None:
+    session: Session = request.getfixturevalue(fixture)
     tokens = list(range(70))
     expected = session.score(tokens)
     with session.new_cache(1, 60) as cache:
         session.forward([list(range(500, 550))], cache)
         cache.reset()
         session.forward([tokens[:50]], cache)
-        assert cache.rewind_limit.tolist() == [50]
+        assert cache.rewind_limit.tolist() == [50 if fixture == "older" else 0]
         with cache.fork() as fork:
             session.forward([[9] * 5], cache)  # the fork must not notice
             fork.grow(70)
@@ -104,9 +119,9 @@ def test_reset_fork_and_grow_keep_what_queries_see(session: Session) -> None:
     np.testing.assert_allclose(np.stack(found), expected[50:], atol=1e-4, rtol=0)
 
 
-def test_window_layers_take_their_window_however_long_the_context(session: Session) -> None:
-    with session.new_cache(1, 5) as short, session.new_cache(1, 900) as long:
-        windows = [layer for layer in session.manifest.cache if layer.window]
+def test_window_layers_take_their_window_however_long_the_context(older: Session) -> None:
+    with older.new_cache(1, 5) as short, older.new_cache(1, 900) as long:
+        windows = [layer for layer in older.manifest.cache if layer.window]
         assert {cache.slots(layer) for cache in (short, long) for layer in windows} == {32}
 
 
@@ -130,11 +145,13 @@ def test_logits_of_any_positions(session: Session) -> None:
     np.testing.assert_allclose(found, expected[[[3, 29, 3], [0, 1, 28]]], atol=1e-4, rtol=0)
 
 
-def test_validate_reports_what_is_not_offered(ort_package: Package, demo_checkpoint: Path) -> None:
-    report = validate(ort_package.folder, demo_checkpoint)
+def test_validate_reports_what_is_not_offered(
+    ort_int8_package: Package, demo_checkpoint: Path
+) -> None:
+    report = validate(ort_int8_package.folder, demo_checkpoint)
     assert report.passed, report.table()
     missing = {case.name: case for case in report.cases if case.passed is None}
-    assert missing.keys() == {"ragged batch", "rewind"}
+    assert missing.keys() == {"ragged batch", "ragged chunks", "rewind"}
     assert all("target ort" in case.note and case.difference is None for case in missing.values())
     lines = report.table().splitlines()
     assert sum(line.rstrip().endswith("not offered") for line in lines) == len(missing)
@@ -144,14 +161,24 @@ def test_validate_reports_what_is_not_offered(ort_package: Package, demo_checkpo
     assert [case["passed"] for case in report.to_json()["cases"]].count(None) == len(missing)
 
 
+def test_validate_runs_every_case_where_rows_may_differ(
+    ort_package: Package, demo_checkpoint: Path
+) -> None:
+    report = validate(ort_package.folder, demo_checkpoint)
+    assert report.passed, report.table()
+    assert {"ragged batch", "ragged chunks", "rewind"} <= {case.name for case in report.cases}
+    assert all(case.passed for case in report.cases)
+
+
 def test_validate_fails_where_the_manifest_denies_what_is_offered(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     package = export(tiny_checkpoint, tmp_path / "package")
-    dataclasses.replace(package.manifest, unsupported=NOT_OFFERED["ort"]).write(package.folder)
+    denied = not_offered("ort", "cpu", "1.28", "int8")
+    dataclasses.replace(package.manifest, unsupported=denied).write(package.folder)
     report = validate(package.folder, tiny_checkpoint)
     failed = [case.name for case in report.cases if case.passed is False]
-    assert failed == ["ragged batch", "rewind"] and not report.passed
+    assert failed == ["ragged batch", "ragged chunks", "rewind"] and not report.passed
 
 
 def test_the_command_line_exports_and_generates(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -160,7 +187,7 @@ def test_the_command_line_exports_and_generates(tiny_checkpoint: Path, tmp_path:
         main, ["export", str(tiny_checkpoint), "--output", str(out), "--target", "ort"]
     )
     assert done.exit_code == 0, done.stderr
-    assert "weights.safetensors computed" in done.stdout
+    assert "1 file hard-linked, no byte copied" in done.stdout
     command = ["generate", str(out), "--prompt-tokens", "1,2,3", "--max-new-tokens", "4", "--json"]
     generated = CliRunner().invoke(main, command)
     assert generated.exit_code == 0, generated.stderr

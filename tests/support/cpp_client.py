@@ -90,12 +90,18 @@ class Client:
         return result.err
 
     def score(
-        self, package: Path, tokens: list[int], chunk: int, first: int, vocab: int
+        self,
+        package: Path,
+        tokens: list[int],
+        chunk: int,
+        first: int,
+        vocab: int,
+        library: str | None = None,
     ) -> NDArray[np.float32]:
         """Return the logits (T, V) of all positions, run `chunk` a call, `first` tokens before the
-        others.
+        others. `library` is "-" for target ort.
         """
-        words = [package, self.library, str(chunk), str(first), *map(str, tokens)]
+        words = [package, library or self.library, str(chunk), str(first), *map(str, tokens)]
         bytes_ = subprocess.run(
             [self.probe, "score", *words], check=True, capture_output=True
         ).stdout

@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from gptoss_onnx.exporter import Package
 from gptoss_onnx.files import header_sha256, safetensors_header
-from gptoss_onnx.manifest import NOT_OFFERED, WeightFile
+from gptoss_onnx.manifest import WeightFile
+from gptoss_onnx.offered import not_offered
 from gptoss_onnx.package import ORT_WEIGHTS
 
 DECODED = "decoded.safetensors"
@@ -65,8 +66,9 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
     weights = dataclasses.replace(
         package.manifest.weights, files=(*package.manifest.weights.files, file)
     )
+    unsupported = not_offered("ort", "cpu", "1.28", "int8")
     manifest = dataclasses.replace(
-        package.manifest, kv_dtype="float32", unsupported=NOT_OFFERED["ort"], weights=weights
+        package.manifest, kv_dtype="float32", unsupported=unsupported, weights=weights
     )
     manifest.write(folder)
     return folder

@@ -99,6 +99,7 @@ def manifest(
     return Manifest(
         exporter="test",
         target="portable",
+        onnxruntime="1.28",
         model={},
         vocab_size=VOCAB,
         longest=LONGEST,

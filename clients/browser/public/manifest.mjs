@@ -28,6 +28,9 @@ import { upgraded } from "./manifest-format-1.mjs";
  *
  * @typedef {object} Manifest
  * @property {"portable" | "ort"} target
+ * @property {string} [onnxruntime]  the least version that runs the graph, major and minor; 1.28
+ *   where there is none
+ * @property {({name?: unknown} | null)[]} ops  that the graph uses
  * @property {string} graph
  * @property {CacheLayer[]} cache
  * @property {"float32" | "float16"} kv_dtype
@@ -54,6 +57,8 @@ export const MOST_BYTES = {
   weights: 2 ** 30,
 };
 
+const VERSION = /^[0-9]{1,3}\.[0-9]{1,3}$/;
+const MOST_OPS = 1000; // kinds of them
 const MOST_LAYERS = 1024;
 const MOST_VOCABULARY = 2 ** 24; // tokens; today's models have up to 2 ** 18
 const LONGEST = 2 ** 31 - 1; // tokens of a sequence or of a window
@@ -81,6 +86,10 @@ export function checkManifest(value) {
     dtype === "float32" || dtype === "float16",
     "float32 or float16 in a browser",
   );
+  const least = manifest.onnxruntime;
+  const isVersion = least === undefined || (typeof least === "string" && VERSION.test(least));
+  check("onnxruntime", least, isVersion, "a version such as 1.32");
+  list("ops", manifest.ops, 0, MOST_OPS);
   object("model", manifest.model, "an object");
   integer("vocab_size", manifest.vocab_size, 1, MOST_VOCABULARY);
   integer("longest", manifest.longest, 1, LONGEST);

@@ -7,6 +7,7 @@ import * as ort from "/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs
 import { callEnds, slots } from "./calls.mjs";
 import { ClientError, expect, messageOf } from "./errors.mjs";
 import { fetchModel } from "./package.mjs";
+import { checkRuntime } from "./runtime.mjs";
 import { sampler } from "./sampling.mjs";
 
 /**
@@ -93,6 +94,7 @@ export class Session {
    * @param {import("./fetch.mjs").OnProgress} [onProgress]
    */
   static async open(manifest, folder, onProgress) {
+    checkRuntime(manifest, ort.env.versions.web ?? "none"); // before anything is downloaded
     const { graph, weights } = await fetchModel(manifest, folder, onProgress);
     const externalData = weights.map(({ name, bytes }) => ({ path: name, data: bytes }));
     ort.env.wasm.numThreads = crossOriginIsolated

@@ -75,6 +75,10 @@ const REFUSED = [
   [{ ...manifestOfFormat1(), cache: [null] }, /cache\[0\]: found nothing, expected an object/],
   [{ ...manifestOfFormat1(), cache: 7 }, /cache: found 7, expected a list/],
   [{ ...manifestOfFormat1(), format_version: 2 }, /vocab_size: found nothing, expected/],
+  [manifestOf({ onnxruntime: 1.32 }), /onnxruntime: found 1.32, expected a version such as 1.32/],
+  [manifestOf({ onnxruntime: "1.32.0" }), /onnxruntime: found 1.32.0, expected a version/],
+  [manifestOf({ onnxruntime: null }), /onnxruntime: found nothing, expected a version/],
+  [manifestOf({ ops: {} }), /ops: found an object, expected a list/],
   [manifestOf({ target: "cuda" }), /target: found cuda, expected portable or ort/],
   [manifestOf({ target: "\u001b[2J\n" }), /target: found \\u001b\[2J\\u000a, expected/],
   [

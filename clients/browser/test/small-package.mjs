@@ -138,6 +138,8 @@ export const manifestOf = (changes = {}) => ({
   format: "gptoss-onnx",
   format_version: 2,
   target: "portable",
+  onnxruntime: "1.28",
+  ops: [],
   model: {},
   vocab_size: 16,
   longest: 64,
@@ -174,7 +176,7 @@ export const manifestOf = (changes = {}) => ({
 
 /** Return the same in format 1. @returns {any} */
 export function manifestOfFormat1() {
-  const { vocab_size, longest, eos_tokens, cache, ...rest } = manifestOf();
+  const { vocab_size, longest, eos_tokens, cache, onnxruntime: _least, ...rest } = manifestOf();
   const [{ sink_tokens: _, ...layer }] = cache;
   const model = { vocab_size, max_position_embeddings: longest, eos_token_id: eos_tokens };
   return { ...rest, format_version: 1, model, cache: [layer] };

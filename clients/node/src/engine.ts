@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { check, checkInteger, GptossError, oneLine, oneOf } from "./errors.js";
 import type { Manifest } from "./manifest.js";
 import type { PackageFolder } from "./package.js";
+import { checkRuntime, RUNTIME_VERSION } from "./runtime.js";
 
 export interface OpenOptions {
   /**
@@ -93,7 +94,8 @@ async function chooseEngine(files: PackageFolder, options: OpenOptions): Promise
   oneOf("activations", activations, ["exact", "bf16", "int8"]);
   checkInteger("threads", threads, 0, MOST_THREADS);
   check(typeof library === "string", "library", library, "the path of libgptoss_ops.so");
-  const { graph, manifest } = files;
+  const { folder, graph, manifest } = files;
+  checkRuntime(folder, manifest, RUNTIME_VERSION);
   if (manifest.target === "ort") {
     oneOf("kernels for target ort", kernels, ["auto"]);
     // QMoE of onnxruntime-node 1.30 has no others.

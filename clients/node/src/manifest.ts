@@ -4,6 +4,8 @@ import { Fields } from "./fields.js";
 import { isPlainName } from "./files.js";
 import { upgraded } from "./manifest-format-1.js";
 
+/** What every package ran on before the manifest said it. */
+const FIRST_VERSION = "1.28";
 const MOST_LAYERS = 4096;
 const MOST_SLOTS = 2 ** 31 - 1; // of a window, tokens of a sequence, tokens of a vocabulary
 const MOST_WIDTH = 1 << 16; // of heads and of their elements
@@ -35,6 +37,7 @@ export interface WeightFile {
 /** What this client reads of `manifest.json`; `manifest.schema.json` describes all of it. */
 export interface Manifest {
   target: "portable" | "ort";
+  onnxruntime: string; // the least version that runs the graph, major and minor
   graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
   vocab_size: number;
@@ -58,6 +61,7 @@ export function parseManifest(document: unknown, where: string): Manifest {
   check(graph.endsWith(".onnx"), fields.name("graph"), graph, "a name that ends in .onnx");
   const manifest: Manifest = {
     target,
+    onnxruntime: leastVersion(fields),
     graph,
     kv_dtype: fields.oneOf("kv_dtype", ["float32", "float16", "bfloat16"] as const),
     vocab_size: fields.integer("vocab_size", 1, MOST_SLOTS),
@@ -78,6 +82,14 @@ export function parseManifest(document: unknown, where: string): Manifest {
   const presents = manifest.cache.flatMap((layer) => [layer.present_key, layer.present_value]);
   checkDistinct(fields.name("cache: names"), presents);
   return manifest;
+}
+
+function leastVersion(fields: Fields): string {
+  if (fields.get("onnxruntime") === undefined) return FIRST_VERSION;
+  const version = fields.text("onnxruntime");
+  const isVersion = /^[0-9]{1,3}\.[0-9]{1,3}$/.test(version);
+  check(isVersion, fields.name("onnxruntime"), version, "a version such as 1.32");
+  return version;
 }
 
 function cacheLayer(layer: Fields, target: Manifest["target"]): CacheLayer {

@@ -1,7 +1,7 @@
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { GptossError } from "./errors.js";
 import { type GoldenCase, parseGolden } from "./golden.js";
+import { RUNTIME_VERSION } from "./runtime.js";
 import { largest, mass } from "./sampling.js";
 import type { Session } from "./session.js";
 
@@ -49,15 +49,12 @@ export async function verify(session: Session): Promise<Verdict> {
   const cases: CaseVerdict[] = [];
   for (const entry of golden.cases)
     cases.push(await verifyCase(session, entry, golden.sampled_indices));
-  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
-    version: string;
-  };
   return {
     format: "gptoss-onnx-verdict",
     format_version: 1,
     passed: cases.length > 0 && cases.every((entry) => entry.passed),
     client: "node",
-    runtime: `onnxruntime ${version}`,
+    runtime: `onnxruntime ${RUNTIME_VERSION}`,
     package: folder,
     target: manifest.target,
     kernels: session.kernels,

@@ -21,7 +21,7 @@ function manifestOf(edit = () => {}) {
 function makeOld(manifest) {
   manifest.format_version = 1;
   Object.assign(manifest.model, { vocab_size: 2048, max_position_embeddings: 1024 });
-  for (const key of ["vocab_size", "longest", "rounded"]) delete manifest[key];
+  for (const key of ["vocab_size", "longest", "rounded", "onnxruntime"]) delete manifest[key];
   for (const layer of manifest.cache) delete layer.sink_tokens;
 }
 
@@ -51,6 +51,9 @@ test("a window layer of target portable may keep its first tokens", (t) => {
 
 for (const [edit, message] of [
   [(m) => (m.format_version = 0), /format_version: found 0, expected 1 or 2/],
+  [(m) => (m.onnxruntime = 1.32), /w: onnxruntime: found 1.32, expected a text/],
+  [(m) => (m.onnxruntime = "1.32.0"), /w: onnxruntime: found 1.32.0, expected a version such as/],
+  [(m) => (m.onnxruntime = "1.\u06f3"), /w: onnxruntime: found 1.\u06f3, expected a version/],
   [(m) => delete m.vocab_size, /w: vocab_size: found none/],
   [(m) => (m.vocab_size = 0), /w: vocab_size: found 0, expected an integer from 1 to/],
   [(m) => (m.longest = 2 ** 31), /w: longest: found 2147483648, expected an integer from 1 to/],

@@ -38,6 +38,7 @@ Which options go together:
   --target ort --provider cpu
       --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
           MXFP4 takes 1.32
+      --dense checkpoint | float32
       --experts int8 | int4, with --weights copy and --onnxruntime 1.28 | 1.32
       --kv-dtype float32 | float16
   --target ort --provider cuda
@@ -107,7 +108,7 @@ def choice(
     "--onnxruntime",
     OnnxRuntime,
     "The least version of ONNX Runtime that a graph of target ort is to run on (default 1.32; with "
-    "--experts int8 or int4, and for cuda, 1.28).",
+    "--experts int8 or int4, and for cuda, 1.28, which is 1.29 for a model with window layers).",
 )
 @choice(
     WEIGHTS,

@@ -132,10 +132,9 @@ def _lines(
     lines = [f"{name:<11} {value}" for name, value in rows.items()]
     lines += ["", f"{'export':<24}{'writes':>10}{'memory':>10}{'tokens/s at most':>18}"]
     for name, choice in budget.choices.items():
-        memory = max(choice.written, budget.exported_bytes if name.startswith("portable") else 0)
         rate = f"{most[name]:.1f}" if name in most else "unknown"
         lines.append(
             f"{name:<24}{file_size(choice.written):>10}"
-            f"{file_size(memory + budget.cache_bytes):>10}{rate:>18}"
+            f"{file_size(choice.memory + budget.cache_bytes):>10}{rate:>18}"
         )
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from gptoss_onnx.package import (
 )
 from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK
-from gptoss_onnx.runtime.target import CONTRACTS
+from gptoss_onnx.runtime.target import contract_of
 from gptoss_onnx.runtime.weight_files import check_weight_file
 
 State = Literal["unchanged", "changed", "missing"]
@@ -133,7 +133,7 @@ class Findings:
 
 def _cache(index: int, layer: CacheLayer, manifest: Manifest) -> LayerCache:
     plenty = layer.window + PREFILL_CHUNK  # a capacity at which the ring no longer grows
-    layout = CONTRACTS[manifest.target].layout
+    layout = contract_of(manifest).layout
     ring = (
         layout.slots(layer, batch=1, capacity=plenty, reserve=0, chunk=PREFILL_CHUNK)
         if layer.window

@@ -17,65 +17,27 @@
 //   probe changed PACKAGE LIBRARY FILE HOW IDS…   what a session says once FILE was changed:
 //                                                 HOW: cut, touched or replaced
 //   probe forward PACKAGE LIBRARY POSITIONS IDS…  what forward() says to these positions
+//   probe runtime PACKAGE VERSION                 what it says to ONNX Runtime of this version
+// LIBRARY is - for a package of target ort, whose kernels are ONNX Runtime's.
 #include <unistd.h>
 
 #include <fstream>
 #include <iostream>
-#include <iterator>
-#include <sstream>
 #include <thread>
 
+#include "draw.h"
 #include "gptoss.h"
 #include "print_json.h"
 
 using namespace gptoss;
 namespace fs = std::filesystem;
 
-static Tokens ids_of(const std::string& text) {
-  Tokens ids;
-  std::istringstream words(text);
-  for (std::string id; std::getline(words, id, ',');) ids.push_back(std::stoll(id));
-  return ids;
-}
-
-static std::string read_input() {
-  return std::string(std::istreambuf_iterator<char>(std::cin), {});
-}
-
-// A sampler of the settings SEED T K P MIN R SEEN.
-static Sampler sampler_of(char** words, int64_t vocab) {
-  Sampling sampling;
-  sampling.seed = std::stoull(words[0]);
-  sampling.temperature = std::strtod(words[1], nullptr);  // subnormal ones too
-  sampling.top_k = std::stoll(words[2]);
-  sampling.top_p = std::stod(words[3]);
-  sampling.min_p = std::stod(words[4]);
-  sampling.repetition_penalty = std::strtod(words[5], nullptr);
-  return Sampler(sampling, words[6] == std::string("-") ? Tokens() : ids_of(words[6]), vocab);
-}
-
-static void draw(char** words) {
-  const std::string bytes = read_input();
-  const auto* logits = reinterpret_cast<const float*>(bytes.data());
-  Sampler sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
-  for (int left = std::stoi(words[7]); left > 0; --left) {
-    std::cout << sampler.choose(logits) << "\n";
-  }
-}
-
-static void candidates(char** words) {
-  const std::string bytes = read_input();
-  const auto* logits = reinterpret_cast<const float*>(bytes.data());
-  const auto sampler = sampler_of(words, static_cast<int64_t>(bytes.size() / sizeof(float)));
-  for (const Candidate& each : sampler.candidates(logits)) {
-    std::cout << each.token << " " << JsonText(each.weight).text << "\n";
-  }
-}
-
 static Session open(char** words) {
   Options options;
-  options.kernels = "native";
-  options.library = words[1];
+  if (words[1] != std::string("-")) {
+    options.kernels = "native";
+    options.library = words[1];
+  }
   options.threads = 1;
   return Session(Package(words[0]), options);
 }
@@ -259,6 +221,11 @@ static void forward(char** words) {
   print_refusal([&] { session.forward(cache, tokens, positions); });
 }
 
+static void runtime(char** words) {
+  const Package package(words[0]);
+  print_refusal([&] { package.check_runtime(words[1]); });
+}
+
 static void print_text(const std::string& file) {
   const std::string text = read_file(file, 1 << 20);
   std::cout << printable(text) << "\n" << json_string(text) << "\n";
@@ -286,6 +253,8 @@ int main(int, char** words) try {
     changed(words + 2);
   else if (what == "forward")
     forward(words + 2);
+  else if (what == "runtime")
+    runtime(words + 2);
   else
     throw Error("probe: found " + what + ", expected one of those above");
 } catch (const std::exception& error) {

@@ -1,0 +1,83 @@
+"""WindowLayout: the KV cache of target `ort` on ONNX Runtime 1.32 and later.
+
+B batch, S columns of a call, C slots of a layer's buffer, W the widest window.
+
+Every layer holds its tokens in order from slot 0 on: a full layer all of them, a window layer those
+from position `start` on. GroupQueryAttention would evict from a window layer by itself, so many
+tokens at once that the next call might not go back by two. The cache does it instead: before a call
+it moves what the row still needs to slot 0, and tells the graph how many tokens are gone
+(`window_starts`). The op sees a row that never fills its buffer, and evicts nothing.
+
+What a row needs before a call at p, to go back to p − reserve later: the last W − 1 + reserve
+tokens. With them and S ≤ chunk new ones the buffer is full, hence C = W + reserve + chunk − 1, as
+for a ring of target `portable`. Attention reads all that a window layer holds, seen or not, so it
+is moved already when it has grown by `SLACK`. Padding never gets into a buffer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptoss_onnx.manifest import CacheLayer
+from gptoss_onnx.runtime.cache_layout import check_sizes, full_slots
+
+SLACK = 64  # tokens; a move is rare then, and attention reads little that nobody sees
+
+
+@dataclass(frozen=True)
+class WindowLayout:
+    """Layout of target `ort` where every row goes its own way.
+
+    Attributes:
+        window: W, 0 where all layers are full.
+    """
+
+    window: int
+    rewinds: bool = True
+    ragged: bool = True
+
+    def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
+        """Return C of one layer; the op wants a window's slots even where fewer tokens will
+        come.
+        """
+        slots = full_slots(batch, capacity, chunk)
+        if layer.window == 0:
+            return slots
+        return max(self.window, min(slots, self.window + reserve + chunk - 1))
+
+    def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
+        """No more than the chunk, and no more than the fullest row has slots left on full layers:
+        the op refuses padding that would not fit.
+        """
+        return min(remaining, chunk, full_slots(lengths.size, capacity, chunk) - int(lengths.max()))
+
+    def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
+        """Refuse sizes no cache can have."""
+        check_sizes(batch, capacity, reserve, chunk)
+
+    def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
+        """Rows may differ as they like."""
+
+    def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
+        """How far a row goes back is the cache's to know."""
+
+    def window_starts(
+        self,
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        columns: int,
+        slots: int,
+        reserve: int,
+    ) -> NDArray[np.int64]:
+        """Move a row's start where the call would not fit, or where it holds `SLACK` too many."""
+        needed = self.window - 1 + reserve
+        held = lengths - starts
+        due = (held + columns > slots) | (held >= needed + SLACK)
+        return np.where(due, np.maximum(starts, lengths - needed), starts)
+
+    def wraps(
+        self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
+    ) -> NDArray[np.bool_]:
+        """Say of which rows tokens are gone."""
+        return starts > 0
