@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gptoss_onnx.choices import ExpertForm
 from gptoss_onnx.exporter import export, export_package
 from gptoss_onnx.exporter.trace import trace
-from gptoss_onnx.package import INT8_FILE, ORT_WEIGHTS
+from gptoss_onnx.package import EXPERT_CHECK_FILE, INT8_FILE, ORT_WEIGHTS
 
 # One trace a process: what `--dense int8` does to it comes after.
 EXPORT = """
@@ -54,12 +55,19 @@ def test_export_is_byte_identical_across_processes(folders: list[Path], name: st
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("experts", "file"), [("checkpoint", EXPERT_CHECK_FILE), ("int8", ORT_WEIGHTS)]
+)
 def test_another_trace_of_target_ort_is_the_same(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    experts: ExpertForm,
+    file: str,
 ) -> None:
     """The first trace may be one that this test run has kept, the second is made here."""
-    first = export(tiny_checkpoint, tmp_path / "first", target="ort")
+    first = export(tiny_checkpoint, tmp_path / "first", target="ort", experts=experts)
     monkeypatch.setattr(export_package, "trace", trace)
-    again = export(tiny_checkpoint, tmp_path / "again", target="ort")
-    for name in ("model.onnx", ORT_WEIGHTS, "genai_config.json"):
+    again = export(tiny_checkpoint, tmp_path / "again", target="ort", experts=experts)
+    for name in ("model.onnx", file, "genai_config.json"):
         assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()
