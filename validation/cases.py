@@ -149,7 +149,11 @@ def greedy_prompt(setting: Setting) -> int:
 
 def loss(rounding: Rounding, setting: Setting) -> Outcome:
     """Measure what rounded weights cost, against the checkpoint's own."""
-    own = Expected(Decoder.from_checkpoint(setting.checkpoint), setting.drive.expected.seed)
+    own = Expected(
+        Decoder.from_checkpoint(setting.checkpoint),
+        setting.drive.expected.seed,
+        setting.limits.near,
+    )
     found, expected = driving.prefill(replace(setting.drive, expected=own))
     difference = compare(found, expected.logits)
     limits = setting.limits.wider(rounding_limits(rounding))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.validation.metrics import Logits
-from gptoss_onnx.validation.near_ties import decided, near_ties
+from gptoss_onnx.validation.near_ties import NEAR, decided, near_ties
 
 SMALL = 50_000_000  # parameters of a model that is run again and again
 TRIES = 50
@@ -47,8 +47,8 @@ class Scored:
 class Expected:
     """Logits and continuations of one reference model in float32, remembered by token sequence."""
 
-    def __init__(self, model: Decoder, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, model: Decoder, seed: int, near: float = NEAR) -> None:
+        self.seed, self.near = seed, near
         self._model = model
         self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL
         self._generator = torch.Generator().manual_seed(seed)
@@ -78,7 +78,7 @@ class Expected:
         """Return the logits of every position."""
         key = tuple(token_ids)
         if key not in self._scores:
-            with near_ties(self._model) as ties:
+            with near_ties(self._model, self.near) as ties:
                 logits = self._model.score(token_ids).float().numpy()
             self._scores[key] = Scored(logits, decided(ties, len(key)).numpy())
         return self._scores[key]

@@ -21,11 +21,11 @@ NEAR = 1e-4
 
 
 @contextmanager
-def near_ties(model: Decoder) -> Iterator[list[Tensor]]:
+def near_ties(model: Decoder, near: float = NEAR) -> Iterator[list[Tensor]]:
     """Record the near-ties of every forward pass inside the block.
 
     Yields a list that receives one boolean tensor (T) a router: true where the last expert that is
-    chosen and the first that is not are less than `NEAR` apart.
+    chosen and the first that is not are less than `near` apart.
     """
     found: list[Tensor] = []
 
@@ -33,7 +33,7 @@ def near_ties(model: Decoder) -> Iterator[list[Tensor]]:
         def record(_: Any, __: Any, logits: Tensor) -> None:
             if top_k < logits.shape[-1]:
                 best = logits.float().topk(top_k + 1).values  # (T, top_k + 1)
-                found.append(best[:, -2] - best[:, -1] < NEAR)
+                found.append(best[:, -2] - best[:, -1] < near)
 
         return record
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from gptoss_onnx.validation.expected import Scored
 from gptoss_onnx.validation.limits import OTHER_EXPERT, Limits
 from gptoss_onnx.validation.metrics import Difference, Logits, compare
-from gptoss_onnx.validation.near_ties import NEAR
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,6 @@ def judge(found: Logits, expected: Scored, limits: Limits) -> Outcome:
         passed &= limits.hold(compare(found[decided], expected.logits[decided]))
     note = (
         f"{(~decided).sum()} of {len(decided)} positions come after a router that chose by less "
-        f"than {NEAR:g}; they are held to {wide}"
+        f"than {limits.near:g}; they are held to {wide}"
     )
     return Outcome(difference, passed, note)

@@ -69,10 +69,10 @@ def validate(
     opened = Session.open(package, kernels=kernels, activations=activations)
     with open_checkpoint(reference) as checkpoint, opened as session:
         check_pair(session.package, checkpoint, progress)
-        expected = Expected(reference_model(session.package, checkpoint), SEED)
+        limits = limits_for(session.manifest, activations)
+        expected = Expected(reference_model(session.package, checkpoint), SEED, limits.near)
         sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
         drive = Drive(session, expected, sizes, expected.tokens(sizes.length))
-        limits = limits_for(session.manifest, activations)
         setting = Setting(drive, checkpoint, limits)
         results = []
         for case in cases(suite, setting):

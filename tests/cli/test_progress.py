@@ -55,7 +55,7 @@ def heard(checkpoint: Path, output: Path, **options: str) -> HeardProgress:
         ({}, "tracing 2 of 2 layers"),
         ({"weights": "copy"}, "copying the weights"),
         ({"dense": "int8"}, "quantizing the dense weights to int8"),
-        ({"target": "ort"}, "writing the weights of target ort"),
+        ({"target": "ort", "weights": "copy"}, "writing the weights of target ort"),
     ],
 )
 def test_export_tells_its_stages_and_all_their_bytes(
@@ -64,7 +64,7 @@ def test_export_tells_its_stages_and_all_their_bytes(
     progress = heard(checkpoint, tmp_path / "package", **options)
     assert stage in progress.stages
     assert progress.stages[0] == "checking that the weights are finite"
-    assert progress.stages[-1] == "computing golden vectors with the reference"
+    assert "computing golden vectors with the reference" in progress.stages[-2:]
     counted = [total for total in progress.totals if total is not None]
     assert len(counted) == (1 if stage.startswith("tracing") else 2)
     assert [

@@ -11,7 +11,7 @@ from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names, use_experts_int4
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
-from gptoss_onnx.validation import near_ties, validate
+from gptoss_onnx.validation import validate
 from gptoss_onnx.validation.expected import Expected, Scored
 from gptoss_onnx.validation.limits import EXACT
 from gptoss_onnx.validation.near_ties import NEAR
@@ -52,19 +52,14 @@ def test_what_holds_needs_no_excuse() -> None:
     assert (outcome.passed, outcome.note) == (True, "")
 
 
-def test_tokens_are_drawn_again_from_the_first_near_tie_on(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(near_ties, "NEAR", 0.03)
+def test_tokens_are_drawn_again_from_the_first_near_tie_on(tiny_checkpoint: Path) -> None:
     with open_checkpoint(tiny_checkpoint) as checkpoint:
-        expected = Expected(Decoder.from_checkpoint(checkpoint), seed=1)
+        expected = Expected(Decoder.from_checkpoint(checkpoint), seed=1, near=0.03)
         assert not expected.score(expected.draw(POSITIONS)).decided.all()
         assert expected.score(expected.tokens(POSITIONS)).decided.all()
 
 
-def test_rounded_experts_have_routers_too(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounded_experts_have_routers_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with open_checkpoint(tiny_checkpoint) as checkpoint:
         model = Decoder.from_checkpoint(checkpoint)
     stored = {}
@@ -74,8 +69,7 @@ def test_rounded_experts_have_routers_too(
             stored[codes] = blocks.flatten(2).contiguous()
             stored[scales] = torch.ones(blocks.shape[:3])
     save_file(stored, tmp_path / "int4.safetensors")
-    expected = Expected(use_experts_int4(model, tmp_path / "int4.safetensors"), seed=1)
-    monkeypatch.setattr(near_ties, "NEAR", np.inf)
+    expected = Expected(use_experts_int4(model, tmp_path / "int4.safetensors"), seed=1, near=np.inf)
     assert not expected.score([1, 2, 3]).decided.any()
 
 
