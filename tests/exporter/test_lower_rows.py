@@ -22,6 +22,29 @@ def int8_graph(ort_int8_package: Package) -> onnx.GraphProto:
     return onnx.load(ort_int8_package.folder / "model.onnx", load_external_data=False).graph
 
 
+def defaults_of(graph: onnx.GraphProto) -> dict[str, list[object]]:
+    """Return the inputs after the caches, and what they are when they are left out."""
+    names = [value.name for value in graph.input]
+    caches = [f"past_key_values.{layer}.{part}" for layer in range(6) for part in ("key", "value")]
+    assert names[:14] == ["input_ids", "attention_mask", *caches]
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    return {name: onnx.numpy_helper.to_array(stored[name]).tolist() for name in names[14:]}
+
+
+def test_inputs_and_outputs_are_those_of_onnxruntime_genai(
+    graph: onnx.GraphProto, int8_graph: onnx.GraphProto
+) -> None:
+    assert defaults_of(int8_graph) == {"logit_positions": [[-1]]}
+    by_row = {"new_lengths": [-1], "window_starts": [0]}
+    assert defaults_of(graph) == {"logit_positions": [[-1]], **by_row}
+    logits = next(value for value in graph.output if value.name == "logits")
+    assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == [
+        "batch",
+        1,
+        2048,
+    ]
+
+
 def test_attention_is_told_the_tokens_of_each_row_from_1_32_on(
     graph: onnx.GraphProto, int8_graph: onnx.GraphProto
 ) -> None:
