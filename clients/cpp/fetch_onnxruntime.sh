@@ -30,7 +30,8 @@ print(found.submodule_search_locations[0] if found else "")'
 installed=$("$python" -c "$find")
 library=${installed:+$(library_below "$installed")}
 if [ -z "$library" ] || [ "${library##*.so.}" != "${wanted:-${library##*.so.}}" ]; then
-  "$python" -m pip download --quiet --no-deps --dest "$scratch" \
+  # whatever version this project is tested with elsewhere
+  env -u PIP_CONSTRAINT "$python" -m pip download --quiet --no-deps --dest "$scratch" \
     "onnxruntime${wanted:+==$wanted}" >&2
   "$python" -m zipfile -e "$scratch"/onnxruntime-*.whl "$scratch/wheel"
   library=$(library_below "$scratch/wheel")

@@ -147,7 +147,7 @@ def test_what_strangers_call_things_is_shown_as_text(
 
 
 def test_a_package_without_stop_tokens_says_so(browser: BrowserClient, demo_package: Any) -> None:
-    case = {"path": "generation_config.json", "body": "{}"}
+    case = {"path": "generation_config.json", "body": '{"eos_token_id": []}'}
     (answer,) = browser.strange(demo_package.folder, [case])
     assert "no stop tokens: a text ends after the new tokens asked for" in answer["facts"]
 

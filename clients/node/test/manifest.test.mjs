@@ -20,8 +20,13 @@ function manifestOf(edit = () => {}) {
 /** Makes a manifest one of format 1. */
 function makeOld(manifest) {
   manifest.format_version = 1;
-  Object.assign(manifest.model, { vocab_size: 2048, max_position_embeddings: 1024 });
-  for (const key of ["vocab_size", "longest", "rounded", "onnxruntime"]) delete manifest[key];
+  Object.assign(manifest.model, {
+    vocab_size: 2048,
+    max_position_embeddings: 1024,
+    eos_token_id: manifest.eos_tokens,
+  });
+  const added = ["vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime"];
+  for (const key of added) delete manifest[key];
   for (const layer of manifest.cache) delete layer.sink_tokens;
 }
 
@@ -71,7 +76,7 @@ for (const [edit, message] of [
     (m) => Object.assign(m, { target: "ort" }).cache.forEach((layer) => (layer.sink_tokens = 1)),
     /sink_tokens: found 1, expected an integer from 0 to 0/,
   ],
-  [(m) => makeOld(m) || (m.model = null), /w: model: found none, expected an object/],
+  [(m) => makeOld(m) || (m.model = null), /w: vocab_size: found none, expected an integer/],
   [(m) => makeOld(m) || (m.model = {}), /w: vocab_size: found none, expected an integer/],
   [(m) => makeOld(m) || (m.cache[0] = null), /cache\[0\]: found none, expected an object/],
   [(m) => makeOld(m) || (m.cache = {}), /w: cache: found object, expected a list/],
