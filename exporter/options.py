@@ -43,7 +43,7 @@ class ExportOptions:
         target: Target,
         provider: Provider,
         weights: WeightMode | None,
-        dense: ProjectionForm,
+        dense: ProjectionForm | None,
         experts: ExpertForm,
         kv_dtype: KvDtype | None,
         onnxruntime: OnnxRuntime | None,
@@ -55,6 +55,8 @@ class ExportOptions:
         newest = target == "ort" and provider == "cpu" and experts == "checkpoint"
         onnxruntime = onnxruntime or ("1.32" if newest else "1.28")
         in_own_file = target == "ort" and (onnxruntime == "1.28" or experts != "checkpoint")
+        on_cpu = target == "ort" and provider == "cpu"
+        dense = dense or ("float32" if on_cpu else "checkpoint")
         weights = weights or ("copy" if in_own_file else "link")
         kv_dtype = kv_dtype or ("bfloat16" if provider == "cuda" else "float32")
         options = cls(target, provider, weights, dense, experts, kv_dtype, onnxruntime)

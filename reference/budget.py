@@ -266,19 +266,18 @@ def _ort_choices(pieces: list[Piece]) -> dict[str, Choice]:
     experts, widened = (
         [(piece, piece.numbers * _FLOAT32) for piece in group] for group in (wide, matrices)
     )
-    as_stored = experts + [(piece, piece.exported) for piece in others]
-    own = experts + [(piece, piece.exported) for piece in others if piece.computed]
-    own_left = experts + [(piece, piece.exported) for piece in left if piece.computed]
+    own = [(piece, piece.exported) for piece in others if piece.computed]
+    own_left = [(piece, piece.exported) for piece in left if piece.computed]
+    as_stored = [(piece, piece.exported) for piece in others]
+    rest = [(piece, piece.exported) for piece in left]
     choices = {
-        "ort": _choice(own, as_stored),
-        "ort, --dense float32": _choice(
-            own_left + widened, experts + widened + [(piece, piece.exported) for piece in left]
-        ),
+        "ort": _choice(experts + own_left + widened, experts + widened + rest),
+        "ort, --dense checkpoint": _choice(experts + own, experts + as_stored),
     }
     if any(piece.packed for piece in pieces):
         for name, size in (("int8", _UINT8_BLOCK), ("int4", _INT4_BLOCK)):
-            held = [(p, p.numbers * size if p.packed else p.exported) for p in pieces]
-            choices[f"ort, --experts {name}"] = _choice(held, held)
+            held = [(p, p.numbers * size if p.packed else p.exported) for p in left]
+            choices[f"ort, --experts {name}"] = _choice([*widened, *held], [*widened, *held])
     return choices
 
 

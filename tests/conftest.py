@@ -43,15 +43,16 @@ def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def ort_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """The demo checkpoint exported for ONNX Runtime's own ops, on its own MXFP4."""
-    return export(demo_checkpoint, tmp_path_factory.mktemp("demo-ort") / "package", target="ort")
+    """The demo checkpoint exported for ONNX Runtime's own ops, on its own bytes."""
+    folder = tmp_path_factory.mktemp("demo-ort") / "package"
+    return export(demo_checkpoint, folder, target="ort", dense="checkpoint")
 
 
 @pytest.fixture(scope="session")
 def ort_int8_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The same for ONNX Runtime before 1.32: its experts are 8-bit integers of the same values."""
     folder = tmp_path_factory.mktemp("demo-ort-int8") / "package"
-    return export(demo_checkpoint, folder, target="ort", experts="int8")
+    return export(demo_checkpoint, folder, target="ort", experts="int8", dense="checkpoint")
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def test_fp8_counts_as_the_export_writes_it(
     ("choice", "options"),
     [
         ("ort", {}),
-        ("ort, --dense float32", {"dense": "float32"}),
+        ("ort, --dense checkpoint", {"dense": "checkpoint"}),
         ("ort, --experts int8", {"experts": "int8"}),
         ("ort, --experts int4", {"experts": "int4"}),
     ],

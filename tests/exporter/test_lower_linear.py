@@ -59,9 +59,21 @@ def test_several_chunks_change_nothing(
     tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_checkpoint(tmp_path / "checkpoint", tiny_document())
-    whole = export(tmp_path / "checkpoint", tmp_path / "whole", target="ort", weights=weights)
+    whole = export(
+        tmp_path / "checkpoint",
+        tmp_path / "whole",
+        target="ort",
+        weights=weights,
+        dense="checkpoint",
+    )
     monkeypatch.setattr(linear, "CHUNK", 1 << 11)
-    small = export(tmp_path / "checkpoint", tmp_path / "small", target="ort", weights=weights)
+    small = export(
+        tmp_path / "checkpoint",
+        tmp_path / "small",
+        target="ort",
+        weights=weights,
+        dense="checkpoint",
+    )
     shapes = [lm_head(package).dims for package in (whole, small)]
     assert shapes[0][0] == 1 and shapes[1][0] > 1
     np.testing.assert_allclose(scores(small), scores(whole), rtol=0, atol=1e-5)
@@ -72,16 +84,18 @@ def test_rows_without_a_divisor_are_widened(
 ) -> None:
     monkeypatch.setattr(linear, "CHUNK", 1 << 12)  # a row has 256 bytes, lm_head 83 KiB
     make_checkpoint(tmp_path / "checkpoint", tiny_document(vocab_size=331))
-    package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    package = export(
+        tmp_path / "checkpoint", tmp_path / "package", target="ort", dense="checkpoint"
+    )
     assert list(load_file(package.folder / ORT_WEIGHTS)) == ["lm_head.weight_float32"]
     assert lm_head(package).data_type == onnx.TensorProto.FLOAT
     assert np.isfinite(scores(package)).all()
 
 
-def test_projections_are_widened_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_projections_are_widened_by_default(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "checkpoint", tiny_document())
-    own = export(tmp_path / "checkpoint", tmp_path / "own", target="ort")
-    wide = export(tmp_path / "checkpoint", tmp_path / "wide", target="ort", dense="float32")
+    own = export(tmp_path / "checkpoint", tmp_path / "own", target="ort", dense="checkpoint")
+    wide = export(tmp_path / "checkpoint", tmp_path / "wide", target="ort")  # the default
     assert not (own.folder / ORT_WEIGHTS).exists()
     written = load_file(wide.folder / ORT_WEIGHTS)
     stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
@@ -94,7 +108,13 @@ def test_projections_are_widened_where_that_is_asked_for(tmp_path: Path) -> None
 
 def test_a_tied_head_is_read_where_the_embedding_lies(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "checkpoint", tiny_document(tie_word_embeddings=True))
-    package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort", weights="copy")
+    package = export(
+        tmp_path / "checkpoint",
+        tmp_path / "package",
+        target="ort",
+        weights="copy",
+        dense="checkpoint",
+    )
     graph = onnx.load(package.folder / "model.onnx", load_external_data=False).graph
     places = [
         {entry.key: entry.value for entry in tensor.external_data}

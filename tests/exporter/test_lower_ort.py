@@ -131,7 +131,8 @@ def test_weights_are_the_checkpoints_own_bytes(
 
 
 def test_a_copy_is_one_file(demo_checkpoint: Path, tmp_path: Path) -> None:
-    package = export(demo_checkpoint, tmp_path / "package", target="ort", weights="copy")
+    folder = tmp_path / "package"
+    package = export(demo_checkpoint, folder, target="ort", weights="copy", dense="checkpoint")
     (file,) = package.manifest.weights.files
     assert (file.name, file.origin) == (ORT_WEIGHTS, "export")
     theirs = load_file(demo_checkpoint / "model.safetensors")

@@ -29,9 +29,8 @@ STEPS = (1, 1.5, 2, -1, -1.5, -2)  # in halves of the scale
 
 @pytest.fixture(scope="module")
 def package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    return export(
-        demo_checkpoint, tmp_path_factory.mktemp("int4") / "package", target="ort", experts="int4"
-    )
+    folder = tmp_path_factory.mktemp("int4") / "package"
+    return export(demo_checkpoint, folder, target="ort", experts="int4", dense="checkpoint")
 
 
 def rounded(block: bytes, exponent: int) -> np.ndarray:

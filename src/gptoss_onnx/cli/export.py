@@ -38,7 +38,7 @@ Which options go together:
   --target ort --provider cpu
       --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
           MXFP4 takes 1.32
-      --dense checkpoint | float32
+      --dense float32 | checkpoint
       --experts int8 | int4, with --weights copy and --onnxruntime 1.28 | 1.32
       --kv-dtype float32 | float16
   --target ort --provider cuda
@@ -121,8 +121,10 @@ def choice(
     WEIGHTS,
     "--dense",
     ProjectionForm,
-    "int8: projections and lm_head in 8 bits, in a file of the package's own. Lossy.",
-    default="checkpoint",
+    "Projections and lm_head. checkpoint: as they are stored (default). int8, with target "
+    "portable: in 8 bits, in a file of the package's own. Lossy. float32: the same values widened, "
+    "the default of target ort, where checkpoint saves these bytes and decodes more slowly on "
+    "several cores.",
 )
 @choice(
     WEIGHTS,
@@ -140,7 +142,7 @@ def export(
     target: Target,
     provider: Provider,
     weights: WeightMode | None,
-    dense: ProjectionForm,
+    dense: ProjectionForm | None,
     experts: ExpertForm,
     kv_dtype: KvDtype | None,
     onnxruntime: OnnxRuntime | None,
