@@ -36,8 +36,9 @@ where that is below m. Kept slots are overwritten by nothing but their own posit
 back to m tokens or fewer at any time. At least one slot is left to the ring.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,27 +52,41 @@ MOST = 2**31 - 1  # rows or tokens; any sum or product of a few such numbers fit
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-class CacheLayout(Protocol):
-    """What a target's graph expects of the buffers, and which calls it can bear."""
+@dataclass(frozen=True)
+class CacheLayout(ABC):
+    """What a target's graph expects of the buffers, and which calls it can bear.
 
-    @property
-    def rewinds(self) -> bool:
-        """A row can be made shorter without losing all of it."""
+    What is written here holds where every row goes its own way: it refuses no call.
+    Other layouts say what they refuse.
 
-    @property
-    def ragged(self) -> bool:
-        """Rows may take different numbers of tokens."""
+    Attributes:
+        rewinds: a row can be made shorter without losing all of it.
+        ragged: rows may take different numbers of tokens.
+    """
 
+    rewinds: ClassVar[bool] = True
+    ragged: ClassVar[bool] = True
+
+    @abstractmethod
     def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
         """Return C of one layer."""
 
     def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
         """Return how many of `remaining` columns the next call of the graph may write after
-        `lengths` (B).
+        `lengths` (B): no more than the chunk, and no more than the fullest row has slots left on
+        full layers, where padding must fit, too.
         """
+        return min(remaining, chunk, full_slots(lengths.size, capacity, chunk) - int(lengths.max()))
 
     def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
         """Refuse sizes no cache can have; raises InputError naming the first."""
+        for name, value, least in (
+            ("batch", batch, 1),
+            ("capacity", capacity, 1),
+            ("reserve", reserve, 0),
+            ("chunk", chunk, 1),
+        ):
+            integer(f"cache {name}", value, least, MOST)
 
     def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
         """Refuse new tokens (B) after `lengths` (B) that the graph cannot run; raises
@@ -79,7 +94,9 @@ class CacheLayout(Protocol):
         """
 
     def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
-        """Refuse to shorten rows of `lengths` (B) to `wanted` (B); raises InputError."""
+        """Refuse to shorten rows of `lengths` (B) to `wanted` (B) where the graph cannot go on from
+        there; raises InputError. How far a row goes back is the cache's to know.
+        """
 
     def window_starts(
         self,
@@ -90,69 +107,27 @@ class CacheLayout(Protocol):
         reserve: int,
     ) -> NDArray[np.int64]:
         """Return how many first tokens of each row (B) window layers, of `slots`, are to hold no
-        more while a call writes `columns` after `lengths`; `starts` are gone already.
+        more while a call writes `columns` after `lengths`; `starts` are gone already. Nobody moves
+        them where later tokens take the slots by themselves.
         """
-
-    def wraps(
-        self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
-    ) -> NDArray[np.bool_]:
-        """Say of which rows (B) a window layer of `slots` has lost tokens after such a call."""
-
-
-@dataclass(frozen=True)
-class RingLayout:
-    """Layout of target `portable`: window layers are rings, and every row goes its own way."""
-
-    rewinds: bool = True
-    ragged: bool = True
-
-    def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
-        """Return C of one layer."""
-        return layer_slots(layer, batch, capacity, reserve, chunk)
-
-    def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
-        """No more than the chunk, and no more than the fullest row has slots left on full
-        layers.
-        """
-        return min(remaining, chunk, full_slots(lengths.size, capacity, chunk) - int(lengths.max()))
-
-    def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
-        """Refuse sizes no cache can have."""
-        check_sizes(batch, capacity, reserve, chunk)
-
-    def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
-        """Rows may differ as they like."""
-
-    def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
-        """How far a row goes back is the cache's to know."""
-
-    def window_starts(
-        self,
-        lengths: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        columns: int,
-        slots: int,
-        reserve: int,
-    ) -> NDArray[np.int64]:
-        """A ring drops nothing: later tokens take the slots."""
         return starts
 
     def wraps(
         self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
     ) -> NDArray[np.bool_]:
-        """Whether any column, padding included, lands in a slot for the second time."""
+        """Say of which rows (B) a window layer of `slots` has lost tokens after such a call: where
+        a column, padding included, finds no slot that is free.
+        """
         return lengths + columns > slots
 
 
-def check_sizes(batch: int, capacity: int, reserve: int, chunk: int) -> None:
-    """Refuse sizes no cache can have; raises InputError naming the first."""
-    for name, value, least in (
-        ("batch", batch, 1),
-        ("capacity", capacity, 1),
-        ("reserve", reserve, 0),
-        ("chunk", chunk, 1),
-    ):
-        integer(f"cache {name}", value, least, MOST)
+@dataclass(frozen=True)
+class RingLayout(CacheLayout):
+    """Layout of target `portable`: window layers are rings."""
+
+    def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
+        """Return C of one layer."""
+        return layer_slots(layer, batch, capacity, reserve, chunk)
 
 
 def full_slots(batch: int, capacity: int, chunk: int) -> int:

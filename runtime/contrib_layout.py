@@ -11,26 +11,28 @@ window layer has evicted does not come back, so nothing is rewound but to the be
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.cache_layout import check_sizes
+from gptoss_onnx.runtime.cache_layout import CacheLayout
 
 
 @dataclass(frozen=True)
-class ContribLayout:
+class ContribLayout(CacheLayout):
     """Layout of target `ort`: all rows of a batch have the same length at any time.
 
     Attributes:
         instead: what export offers that.
     """
 
+    rewinds: ClassVar[bool] = False
+    ragged: ClassVar[bool] = False
+
     instead: str
-    rewinds: bool = False
-    ragged: bool = False
 
     def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
         """Return C of one layer; a window layer needs its window even where fewer tokens will
@@ -46,7 +48,7 @@ class ContribLayout:
 
     def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
         """Refuse sizes no cache can have, and a reserve."""
-        check_sizes(batch, capacity, reserve, chunk)
+        super().check_sizes(batch, capacity, reserve, chunk)
         if reserve:
             raise InputError(
                 f"cache reserve: found {reserve}, but target ort cannot rewind; {self.instead}"
@@ -78,20 +80,3 @@ class ContribLayout:
                 "but target ort "
                 f"rewinds only to 0, all rows together; {self.instead}"
             )
-
-    def window_starts(
-        self,
-        lengths: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        columns: int,
-        slots: int,
-        reserve: int,
-    ) -> NDArray[np.int64]:
-        """The op evicts by itself."""
-        return starts
-
-    def wraps(
-        self, lengths: NDArray[np.int64], starts: NDArray[np.int64], columns: int, slots: int
-    ) -> NDArray[np.bool_]:
-        """Whether the op evicts."""
-        return lengths + columns > slots

@@ -32,9 +32,9 @@ class Conversation(Closing):
 
     Each turn the whole conversation is rendered anew, because templates treat earlier turns and the
     last one differently: harmony's leaves out the thoughts of answers that were given. The cache is
-    rewound to where the new tokens part from those it holds. If that is impossible (target `ort`,
-    or window layers that have forgotten more than `RESERVE` tokens), the conversation is read again
-    from its beginning.
+    rewound to where the new tokens part from those it holds. If that is impossible (target `ort`
+    for ONNX Runtime 1.28, or window layers that have forgotten more than `RESERVE` tokens), the
+    conversation is read again from its beginning.
 
     Attributes:
         reused: tokens of the last turn's prompt that the cache held already.

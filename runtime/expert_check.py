@@ -11,6 +11,7 @@ Legend: N tokens, E experts, k of them a token, Hd hidden size.
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
@@ -49,7 +50,7 @@ class KnownAnswer:
         places = np.unique(np.linspace(0, result.shape[1] - 1, SAMPLED).astype(np.int64))
         return cls(node, tuple(places.tolist()), result[:, places])
 
-    def write(self, package_folder: Any) -> None:
+    def write(self, folder: Path) -> None:
         """Write the document into a package folder."""
         document = {
             "node": self.node,
@@ -57,7 +58,7 @@ class KnownAnswer:
             "answers": [[float(value) for value in row] for row in self.answers],
         }
         text = json.dumps(document, allow_nan=False) + "\n"
-        (package_folder / EXPERT_CHECK_FILE).write_text(text, encoding="utf-8")
+        (folder / EXPERT_CHECK_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def read(cls, package: Package) -> Self:

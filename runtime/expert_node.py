@@ -11,23 +11,16 @@ from typing import Self
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import read_file
 from gptoss_onnx.package import Package
-from gptoss_onnx.runtime.graph_file import FIELDS_LIMIT, GRAPH_LIMIT
-from gptoss_onnx.runtime.onnx_fields import (
-    AttributeField,
-    GraphField,
-    ModelField,
-    NodeField,
-    TensorField,
+from gptoss_onnx.runtime.graph_file import (
+    FIELDS_LIMIT,
+    GRAPH_LIMIT,
+    Initializer,
+    Node,
+    read_initializer,
+    read_node,
 )
-from gptoss_onnx.runtime.protobuf import (
-    Reader,
-    as_bytes,
-    as_text,
-    bytes_field,
-    number_field,
-    packed,
-    signed,
-)
+from gptoss_onnx.runtime.onnx_fields import GraphField, ModelField
+from gptoss_onnx.runtime.protobuf import Reader, as_bytes, bytes_field, number_field
 
 _WEIGHTS = (2, 3, 5, 6)  # inputs of QMoE that are blocks and scales; 4 and 7 are biases
 _BIASES = (4, 7)
@@ -79,13 +72,16 @@ class ExpertNode:
     @classmethod
     def _parse(cls, model: memoryview) -> Self | None:
         reader = Reader(FIELDS_LIMIT)
-        nodes: list[memoryview] = []
-        tensors: dict[str, memoryview] = {}
+        nodes: list[tuple[Node, memoryview]] = []
+        tensors: dict[str, tuple[Initializer, memoryview]] = {}
         for number, value in reader.fields(reader.only(model, ModelField.GRAPH)):
-            if number == GraphField.NODE and not nodes and _is_mxfp4(reader, as_bytes(value)):
-                nodes.append(as_bytes(value))
+            if number == GraphField.NODE and not nodes:
+                node = read_node(reader, as_bytes(value))
+                if node.op == "QMoE" and node.texts.get("quant_type") == b"fp4":
+                    nodes.append((node, as_bytes(value)))
             elif number == GraphField.INITIALIZER:
-                tensors[_tensor_name(reader, as_bytes(value))] = as_bytes(value)
+                tensor = read_initializer(reader, as_bytes(value))
+                tensors[tensor.name] = (tensor, as_bytes(value))
         if not nodes:
             return None
         head = b"".join(
@@ -93,37 +89,40 @@ class ExpertNode:
             for number, value in reader.fields(model)
             if number in (ModelField.IR_VERSION, ModelField.OPSET_IMPORT)
         )
-        return cls._of(reader, nodes[0], tensors, head)
+        return cls._of(*nodes[0], tensors, head)
 
     @classmethod
     def _of(
-        cls, reader: Reader, node: memoryview, tensors: Mapping[str, memoryview], head: bytes
+        cls,
+        node: Node,
+        encoded: memoryview,
+        tensors: Mapping[str, tuple[Initializer, memoryview]],
+        head: bytes,
     ) -> Self:
-        fields = list(reader.fields(node))
-        inputs = [as_text(value) for number, value in fields if number == NodeField.INPUT]
-        (output,) = [as_text(value) for number, value in fields if number == NodeField.OUTPUT]
-        names = [as_text(value) for number, value in fields if number == NodeField.NAME]
-        if len(inputs) > _INPUTS:
-            raise ValueError(f"found a QMoE of {len(inputs)} inputs, expected {_INPUTS} at most")
-        operands = tuple(inputs + [""] * (_INPUTS - len(inputs)))
+        (output,) = node.outputs
+        if len(node.inputs) > _INPUTS:
+            raise ValueError(
+                f"found a QMoE of {len(node.inputs)} inputs, expected {_INPUTS} at most"
+            )
+        operands = node.inputs + ("",) * (_INPUTS - len(node.inputs))
         missing = [operands[place] for place in _WEIGHTS if operands[place] not in tensors]
         if missing:
             raise ValueError(f"found no initializer {missing[0]!r:.80}, which QMoE multiplies")
-        up, down = (_shape(reader, tensors[operands[place]]) for place in (2, 5))
+        up, down = (tensors[operands[place]][0].shape for place in (2, 5))
         if len(up) != 3 or len(down) != 3:
             raise ValueError(f"found experts of the shapes {up} and {down}, expected (E, N, K/2)")
         widths = (up[1], down[1])
         biases = zip((operands[place] for place in _BIASES), widths, strict=True)
         return cls(
-            name="".join(names),
+            name=node.name,
             operands=operands,
             output=output,
             hidden=down[1],
             experts=up[0],
-            top_k=_attributes(reader, node)["k"],
+            top_k=node.attributes["k"],
             biases=tuple((name, width) for name, width in biases if name),
-            node=bytes(node),
-            initializers=tuple(bytes(tensors[operands[place]]) for place in _WEIGHTS),
+            node=bytes(encoded),
+            initializers=tuple(bytes(tensors[operands[place]][1]) for place in _WEIGHTS),
             head=head,
         )
 
@@ -142,46 +141,6 @@ class ExpertNode:
             bytes_field(GraphField.OUTPUT, _value(self.output, (tokens, self.hidden))),
         ]
         return self.head + bytes_field(ModelField.GRAPH, b"".join(graph))
-
-
-def _is_mxfp4(reader: Reader, node: memoryview) -> bool:
-    fields = list(reader.fields(node))
-    if [as_text(value) for number, value in fields if number == NodeField.OP_TYPE] != ["QMoE"]:
-        return False
-    for number, value in fields:
-        if number == NodeField.ATTRIBUTE:
-            attribute = dict(reader.fields(as_bytes(value)))
-            is_text = AttributeField.TEXT in attribute
-            if is_text and as_text(attribute[AttributeField.NAME]) == "quant_type":
-                return as_text(attribute[AttributeField.TEXT]) == "fp4"
-    return False
-
-
-def _attributes(reader: Reader, node: memoryview) -> dict[str, int]:
-    """Return a node's attributes that are integers."""
-    found = {}
-    for number, value in reader.fields(node):
-        if number == NodeField.ATTRIBUTE:
-            attribute = dict(reader.fields(as_bytes(value)))
-            if AttributeField.INTEGER in attribute:
-                name = as_text(attribute[AttributeField.NAME])
-                found[name] = signed(attribute[AttributeField.INTEGER])
-    return found
-
-
-def _tensor_name(reader: Reader, tensor: memoryview) -> str:
-    names = [
-        as_text(value) for number, value in reader.fields(tensor) if number == TensorField.NAME
-    ]
-    return "".join(names)
-
-
-def _shape(reader: Reader, tensor: memoryview) -> list[int]:
-    shape: list[int] = []
-    for number, value in reader.fields(tensor):
-        if number == TensorField.DIMS:
-            shape += [value] if isinstance(value, int) else packed(value)
-    return shape
 
 
 def _value(name: str, shape: tuple[int, ...]) -> bytes:

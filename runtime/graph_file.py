@@ -4,7 +4,7 @@ without weights.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -54,13 +54,15 @@ _BITS |= {17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8}
 
 @dataclass(frozen=True)
 class Node:
-    """One node of the graph; of its attributes only the integers."""
+    """One node of the graph; of its attributes only the integers and the texts."""
 
     op: str
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, int]
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,10 @@ class GraphFile:
         initializers: dict[str, Initializer] = {}
         for number, value in reader.fields(reader.only(model, ModelField.GRAPH)):
             if number == GraphField.NODE:
-                nodes.append(_node(reader, as_bytes(value)))
+                nodes.append(read_node(reader, as_bytes(value)))
                 refuse_external_in_node(reader, as_bytes(value))
             elif number == GraphField.INITIALIZER:
-                initializer = _initializer(reader, as_bytes(value))
+                initializer = read_initializer(reader, as_bytes(value))
                 if initializer.name in initializers:
                     raise ValueError(f"the initializer {initializer.name!r} appears twice")
                 initializers[initializer.name] = initializer
@@ -130,14 +132,17 @@ class GraphFile:
         return cls(tuple(nodes), initializers)
 
 
-def _node(reader: Reader, message: memoryview) -> Node:
+def read_node(reader: Reader, message: memoryview) -> Node:
+    """Return what a NodeProto says; raises ValueError if it has not one operator."""
     texts: dict[int, list[str]] = {
         NodeField.INPUT: [],
         NodeField.OUTPUT: [],
+        NodeField.NAME: [],
         NodeField.OP_TYPE: [],
         NodeField.DOMAIN: [],
     }
     attributes: dict[str, int] = {}
+    words: dict[str, bytes] = {}
     for number, value in reader.fields(message):
         if number in texts:
             texts[number].append(as_text(value))
@@ -147,6 +152,10 @@ def _node(reader: Reader, message: memoryview) -> Node:
                 attributes[as_text(attribute[AttributeField.NAME])] = signed(
                     attribute[AttributeField.INTEGER]
                 )
+            elif AttributeField.TEXT in attribute:
+                words[as_text(attribute[AttributeField.NAME])] = bytes(
+                    as_bytes(attribute[AttributeField.TEXT])
+                )
     if len(texts[NodeField.OP_TYPE]) != 1:
         raise ValueError(f"found a node of {len(texts[NodeField.OP_TYPE])} operators, expected one")
     return Node(
@@ -155,10 +164,13 @@ def _node(reader: Reader, message: memoryview) -> Node:
         inputs=tuple(texts[NodeField.INPUT]),
         outputs=tuple(texts[NodeField.OUTPUT]),
         attributes=attributes,
+        texts=words,
+        name="".join(texts[NodeField.NAME]),
     )
 
 
-def _initializer(reader: Reader, message: memoryview) -> Initializer:
+def read_initializer(reader: Reader, message: memoryview) -> Initializer:
+    """Return what a TensorProto says; raises ValueError for what no export writes."""
     shape: list[int] = []
     data_type, name = 0, ""
     for number, value in reader.fields(message):

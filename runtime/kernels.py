@@ -74,11 +74,7 @@ def _contrib(manifest: Manifest, kernels: str, activations: str, provider: str) 
         (
             "activations",
             activations,
-            tuple(
-                name
-                for name in get_args(Activations)
-                if f"activations {name}" not in manifest.unsupported
-            ),
+            tuple(n for n in get_args(Activations) if manifest.offers(f"activations {n}")),
             "--target portable",
         ),
     ):

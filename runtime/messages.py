@@ -179,8 +179,5 @@ def _read_arguments(call: Any) -> None:
         value = json.loads(arguments)
         if isinstance(value, dict):
             function["arguments"] = plain_data(value, "arguments")
-    except (
-        ValueError,
-        RecursionError,
-    ):  # a model wrote no JSON; its conversation goes on
+    except (ValueError, RecursionError):  # a model wrote no JSON; its conversation goes on
         return

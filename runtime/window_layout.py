@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.cache_layout import check_sizes, full_slots
+from gptoss_onnx.runtime.cache_layout import CacheLayout, full_slots
 
 SLACK = 64  # tokens; a move is rare then, and attention reads little that nobody sees
 
 
 @dataclass(frozen=True)
-class WindowLayout:
+class WindowLayout(CacheLayout):
     """Layout of target `ort` where every row goes its own way.
 
     Attributes:
@@ -34,8 +34,6 @@ class WindowLayout:
     """
 
     window: int
-    rewinds: bool = True
-    ragged: bool = True
 
     def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
         """Return C of one layer; the op wants a window's slots even where fewer tokens will
@@ -45,22 +43,6 @@ class WindowLayout:
         if layer.window == 0:
             return slots
         return max(self.window, min(slots, self.window + reserve + chunk - 1))
-
-    def columns(self, remaining: int, lengths: NDArray[np.int64], capacity: int, chunk: int) -> int:
-        """No more than the chunk, and no more than the fullest row has slots left on full layers:
-        the op refuses padding that would not fit.
-        """
-        return min(remaining, chunk, full_slots(lengths.size, capacity, chunk) - int(lengths.max()))
-
-    def check_sizes(self, batch: int, capacity: int, reserve: int, chunk: int) -> None:
-        """Refuse sizes no cache can have."""
-        check_sizes(batch, capacity, reserve, chunk)
-
-    def check_call(self, lengths: NDArray[np.int64], new_lengths: NDArray[np.int64]) -> None:
-        """Rows may differ as they like."""
-
-    def check_rewind(self, lengths: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
-        """How far a row goes back is the cache's to know."""
 
     def window_starts(
         self,
