@@ -40,7 +40,7 @@ from gptoss_onnx.exporter.weights import (
     name_weights,
     place_weights,
 )
-from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS, Package
+from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, Package
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, Decoder, open_checkpoint
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
@@ -158,11 +158,10 @@ def _make_ort(
     checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
 ) -> Made:
     graph = _trace(checkpoint, options.kv_dtype, progress)
-    placement = lower_to_ort(graph, checkpoint, folder, options, progress)
+    placement, computed = lower_to_ort(graph, checkpoint, folder, options, progress)
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
     rounded = _lossy_weights(checkpoint)
     rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
-    computed = (ORT_WEIGHTS,) if (folder / ORT_WEIGHTS).exists() else ()
     weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
     return Made(graph, weights, lossy + rounded)
 

@@ -258,27 +258,32 @@ def _choices(pieces: list[Piece]) -> dict[str, Choice]:
 
 def _ort_choices(pieces: list[Piece]) -> dict[str, Choice]:
     """Return the choices of target ort on the CPU. Its MoE multiplies dense experts in float32."""
-    wide = [piece for piece in pieces if piece.kind == "experts" and piece.matrix]
-    wide = [piece for piece in wide if not piece.packed]
-    others = [piece for piece in pieces if piece not in wide]
-    matrices = [piece for piece in others if piece.matrix and piece.kind in _MULTIPLIED]
-    left = [piece for piece in others if piece not in matrices]
-    experts, widened = (
-        [(piece, piece.numbers * _FLOAT32) for piece in group] for group in (wide, matrices)
-    )
-    own = [(piece, piece.exported) for piece in others if piece.computed]
-    own_left = [(piece, piece.exported) for piece in left if piece.computed]
-    as_stored = [(piece, piece.exported) for piece in others]
-    rest = [(piece, piece.exported) for piece in left]
     choices = {
-        "ort": _choice(experts + own_left + widened, experts + widened + rest),
-        "ort, --dense checkpoint": _choice(experts + own, experts + as_stored),
+        "ort": _ort_choice(pieces, _MULTIPLIED),
+        "ort, --dense checkpoint": _ort_choice(pieces),
     }
     if any(piece.packed for piece in pieces):
         for name, size in (("int8", _UINT8_BLOCK), ("int4", _INT4_BLOCK)):
-            held = [(p, p.numbers * size if p.packed else p.exported) for p in left]
-            choices[f"ort, --experts {name}"] = _choice([*widened, *held], [*widened, *held])
+            choices[f"ort, --experts {name}"] = _ort_choice(pieces, _MULTIPLIED, size)
     return choices
+
+
+def _ort_choice(
+    pieces: list[Piece], widened: tuple[str, ...] = (), packed: float | None = None
+) -> Choice:
+    """Return the choice that widens matrices of some kinds to float32, and takes `packed` bytes for
+    a number of MXFP4; None: it stays, and all that stays is linked.
+    """
+    written, held = [], []
+    for piece in pieces:
+        dense = piece.matrix and not piece.packed and piece.kind in ("experts", *widened)
+        size: float = piece.numbers * _FLOAT32 if dense else piece.exported
+        if piece.packed and packed is not None:
+            size = piece.numbers * packed
+        held.append((piece, size))
+        if dense or piece.computed or packed is not None:
+            written.append((piece, size))
+    return _choice(written, held)
 
 
 def _choice(written: Sequence[tuple[Piece, float]], held: Sequence[tuple[Piece, float]]) -> Choice:

@@ -1,15 +1,14 @@
-"""Graph pass of the ort target: projections become Gemm, on the CPU a few rows of the weight at a
-time.
+"""Graph pass of the ort target: projections become Gemm on float32 weights, or on the stored ones a
+few rows at a time.
 
 Matches every Linear. ONNX Runtime's CPU provider has no matrix product in bfloat16, and a Cast of a
-weight would be folded into a copy in anonymous memory. So a Scan runs over chunks of the weight, as
-the checkpoint has it: its body casts a chunk to float32 and multiplies with that. What a Scan runs
-over is no constant to ONNX Runtime, which neither folds the Cast nor packs the weight; and the cast
-chunk is small enough to stay in the cache. These become Gemm on the weight widened to float32, in a
-file of the package's own, which loses nothing either: a transposed weight (K, M), whose rows are no
-outputs; one with a number of rows that has no fit divisor; and all of them where that is asked for
-(`--dense float32`: ONNX Runtime casts on one core, which many cores outrun) or on CUDA, which gets
-its own types in a later pass. Leaves alone: the bias, which the graph casts already.
+weight would be folded into a copy in anonymous memory. So the weight is widened to float32, in a
+file of the package's own, which loses nothing. With `--dense checkpoint` a Scan runs over chunks of
+the weight as the checkpoint has it: its body casts a chunk to float32 and multiplies with that.
+What a Scan runs over is no constant to ONNX Runtime, which neither folds the Cast nor packs the
+weight; but its threads are woken for every chunk (docs/adr/0014). Two are widened even then: a
+transposed weight (K, M), whose rows are no outputs, and one with a number of rows that has no fit
+divisor. Leaves alone: the bias, which the graph casts already.
 
 Legend: N tokens, K input width, M output width, C chunks of R rows each.
 """

@@ -36,10 +36,11 @@ def lower_to_ort(
     folder: Path,
     options: ExportOptions,
     progress: Progress,
-) -> Placement | None:
+) -> tuple[Placement | None, tuple[str, ...]]:
     """Rewrite `model` in place and write its weights into `folder`.
 
-    Returns where the checkpoint's own files lie, None if the graph reads nothing of them.
+    Returns where the checkpoint's own files lie, None if the graph reads nothing of them, and the
+    names of the files that were written.
 
     Args:
         model: the traced graph, with caches in float32 or float16 for `cpu` and in bfloat16 for
@@ -78,8 +79,8 @@ def lower_to_ort(
     if linked:
         others = frozenset(checkpoint.named.keys() - linked)
         placement = place_weights(checkpoint, folder, options.weights, others, progress)
-    weights.write(folder / ORT_WEIGHTS, progress)
+    written = weights.write(folder / ORT_WEIGHTS, progress)
     weights.attach_chunks(placement)
     if placement is not None:
         attach_weights(model, checkpoint, placement)
-    return placement
+    return placement, written

@@ -179,16 +179,16 @@ class OrtWeights:
 
         return self._add(graph, Conversion((planned,), count * blocks, rows * width, convert))[0]
 
-    def write(self, path: Path, progress: Progress) -> None:
+    def write(self, path: Path, progress: Progress) -> tuple[str, ...]:
         """Write the file, if it has any weights, and make every initializer a byte range of it;
-        `progress` hears of the bytes.
+        `progress` hears of the bytes. Returns its name, or nothing.
 
         Raises:
             PackageError: there is no room for it.
             CheckpointError: a file of the checkpoint has changed.
         """
         if not self._computed:
-            return
+            return ()
         self._computed.write(
             path,
             what="the weights of target ort",
@@ -196,6 +196,7 @@ class OrtWeights:
             alignment=_ALIGNMENT,
             progress=progress,
         )
+        return (path.name,)
 
     def _by_rows(
         self, name: str, planned: PlannedTensor, convert: Callable[[Tensor], Tensor]

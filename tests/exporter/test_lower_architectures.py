@@ -114,6 +114,19 @@ def test_weights_of_gpt2_are_neither_transposed_nor_written_twice(tmp_path: Path
     assert [attributes(node).get("transB", 0) for node in layers] == [0] * len(layers)
 
 
+def test_a_weight_file_of_the_computed_ones_name_is_listed_once(tmp_path: Path) -> None:
+    """Nothing is computed here, so the checkpoint's file may have that name."""
+    make_checkpoint(tmp_path / "checkpoint", tiny_document("gpt2"), seed=1, dtype="F32")
+    file = tmp_path / "checkpoint" / "model.safetensors"
+    index = {"weight_map": dict.fromkeys(load_file(file), ORT_WEIGHTS)}
+    file.rename(file.with_name(ORT_WEIGHTS))
+    file.with_name("model.safetensors.index.json").write_text(json.dumps(index))
+    package = export(tmp_path / "checkpoint", tmp_path / "package", target="ort")
+    (entry,) = package.manifest.weights.files
+    assert (entry.name, entry.origin) == (ORT_WEIGHTS, "checkpoint")
+    Session.open(package.folder).close()
+
+
 def test_experts_stored_one_by_one_become_interleaved_rows(tmp_path: Path) -> None:
     graph = lower("qwen3_moe", tmp_path)
     stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
