@@ -27,11 +27,11 @@ from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.golden_file import Golden, GoldenCase, read_golden
-from gptoss_onnx.validation.limits import Limits
-from gptoss_onnx.validation.metrics import Difference
-from gptoss_onnx.validation.outcome import Outcome
+from gptoss_onnx.validation.judging.limits import Limits
+from gptoss_onnx.validation.judging.metrics import Difference
+from gptoss_onnx.validation.judging.outcome import Outcome
 from gptoss_onnx.validation.pair import check_pair, reference_model
-from gptoss_onnx.validation.report import CaseResult, Report, timed
+from gptoss_onnx.validation.report.document import CaseResult, Report, timed
 
 Client = Literal["cpp", "node", "browser"]
 FORMAT, FORMAT_VERSION = "gptoss-onnx-verdict", 1

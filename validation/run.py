@@ -18,14 +18,14 @@ from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.runtime.environment import load_onnxruntime
-from gptoss_onnx.validation.cases import Case, Setting, Suite, cases
-from gptoss_onnx.validation.driving import Drive
-from gptoss_onnx.validation.expected import Expected
-from gptoss_onnx.validation.limits import limits_for
-from gptoss_onnx.validation.outcome import Outcome
+from gptoss_onnx.validation.cases.driving import Drive
+from gptoss_onnx.validation.cases.sizes import Sizes
+from gptoss_onnx.validation.cases.table import Case, Setting, Suite, cases
+from gptoss_onnx.validation.judging.expected import Expected
+from gptoss_onnx.validation.judging.limits import limits_for
+from gptoss_onnx.validation.judging.outcome import Outcome
 from gptoss_onnx.validation.pair import check_pair, reference_model
-from gptoss_onnx.validation.report import Report, timed
-from gptoss_onnx.validation.sizes import Sizes
+from gptoss_onnx.validation.report.document import Report, timed
 
 SUITES = get_args(Suite)
 SEED = 20250805

@@ -26,8 +26,8 @@ from gptoss_onnx.package import ORT_WEIGHTS
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
-from gptoss_onnx.validation.limits import CACHES, EXACT
-from gptoss_onnx.validation.metrics import Difference, compare
+from gptoss_onnx.validation.judging.limits import CACHES, EXACT
+from gptoss_onnx.validation.judging.metrics import Difference, compare
 from support.cuda_stand_in import decode_by_column, stand_in
 from support.hugging_face import random_tokens
 

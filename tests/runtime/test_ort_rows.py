@@ -16,8 +16,8 @@ from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import KVCache, Session
-from gptoss_onnx.validation.expected import Expected
-from gptoss_onnx.validation.limits import CACHES
+from gptoss_onnx.validation.judging.expected import Expected
+from gptoss_onnx.validation.judging.limits import CACHES
 from support.tolerances import ORT_ROWS
 
 # What differs for attention: windows and sinks, neither, ALiBi, both, learned positions, of which

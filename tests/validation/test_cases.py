@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate
-from gptoss_onnx.validation.sizes import BEYOND, RESERVE, STAND_IN, Sizes
+from gptoss_onnx.validation.cases.sizes import BEYOND, RESERVE, STAND_IN, Sizes
 
 windows = st.lists(st.integers(1, 300_000), max_size=4)
 

@@ -12,10 +12,10 @@ from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names, use_experts_int4
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate
-from gptoss_onnx.validation.expected import Expected, Scored
-from gptoss_onnx.validation.limits import EXACT
-from gptoss_onnx.validation.near_ties import NEAR
-from gptoss_onnx.validation.outcome import judge
+from gptoss_onnx.validation.judging.expected import Expected, Scored
+from gptoss_onnx.validation.judging.limits import EXACT
+from gptoss_onnx.validation.judging.near_ties import NEAR
+from gptoss_onnx.validation.judging.outcome import judge
 
 POSITIONS, VOCABULARY = 20, 50
 TOP_K = 2

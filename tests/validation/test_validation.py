@@ -15,7 +15,7 @@ from gptoss_onnx.errors import CheckpointError, PackageError, ParityError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate, write_golden_vectors
-from gptoss_onnx.validation.metrics import compare
+from gptoss_onnx.validation.judging.metrics import compare
 from support.tolerances import METRICS
 
 

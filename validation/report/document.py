@@ -9,9 +9,9 @@ from typing import Any
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import dump_json
 from gptoss_onnx.package import PARITY_FILE
-from gptoss_onnx.validation.limits import Limits
-from gptoss_onnx.validation.metrics import Difference
-from gptoss_onnx.validation.outcome import Outcome
+from gptoss_onnx.validation.judging.limits import Limits
+from gptoss_onnx.validation.judging.metrics import Difference
+from gptoss_onnx.validation.judging.outcome import Outcome
 
 FORMAT = "gptoss-onnx-parity"
 FORMAT_VERSION = 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptoss_onnx.runtime import Session
-from gptoss_onnx.validation.expected import Expected, Scored
-from gptoss_onnx.validation.metrics import Logits
-from gptoss_onnx.validation.sizes import RESERVE, Sizes
+from gptoss_onnx.validation.cases.sizes import RESERVE, Sizes
+from gptoss_onnx.validation.judging.expected import Expected, Scored
+from gptoss_onnx.validation.judging.metrics import Logits
 
 LAST = 64  # positions that "long context" compares
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference.rounded import Rounding
-from gptoss_onnx.validation.metrics import Difference
-from gptoss_onnx.validation.near_ties import NEAR
+from gptoss_onnx.validation.judging.metrics import Difference
+from gptoss_onnx.validation.judging.near_ties import NEAR
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
-from gptoss_onnx.validation.metrics import Logits
-from gptoss_onnx.validation.near_ties import NEAR, decided, near_ties
+from gptoss_onnx.validation.judging.metrics import Logits
+from gptoss_onnx.validation.judging.near_ties import NEAR, decided, near_ties
 
 SMALL = 50_000_000  # parameters of a model that is run again and again
 TRIES = 50

@@ -13,12 +13,12 @@ from gptoss_onnx.offered import RAGGED, REWINDING, SEVERAL
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.runtime import Sampling
-from gptoss_onnx.validation import driving
-from gptoss_onnx.validation.driving import LAST, Drive, Pair
-from gptoss_onnx.validation.expected import Expected
-from gptoss_onnx.validation.limits import Limits, rounding_limits
-from gptoss_onnx.validation.metrics import compare
-from gptoss_onnx.validation.outcome import Outcome, judge
+from gptoss_onnx.validation.cases import driving
+from gptoss_onnx.validation.cases.driving import LAST, Drive, Pair
+from gptoss_onnx.validation.judging.expected import Expected
+from gptoss_onnx.validation.judging.limits import Limits, rounding_limits
+from gptoss_onnx.validation.judging.metrics import compare
+from gptoss_onnx.validation.judging.outcome import Outcome, judge
 
 Suite = Literal["quick", "full"]
 GREEDY_TOKENS = {"quick": 64, "full": 256}

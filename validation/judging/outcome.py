@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from gptoss_onnx.validation.expected import Scored
-from gptoss_onnx.validation.limits import OTHER_EXPERT, Limits
-from gptoss_onnx.validation.metrics import Difference, Logits, compare
+from gptoss_onnx.validation.judging.expected import Scored
+from gptoss_onnx.validation.judging.limits import OTHER_EXPERT, Limits
+from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
 
 
 @dataclass(frozen=True)

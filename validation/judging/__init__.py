@@ -1,0 +1,1 @@
+"""How results are judged: metrics, limits, and where a router is undecided."""
