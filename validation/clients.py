@@ -30,8 +30,9 @@ from gptoss_onnx.validation.golden_file import Golden, GoldenCase, read_golden
 from gptoss_onnx.validation.judging.limits import Limits
 from gptoss_onnx.validation.judging.metrics import Difference
 from gptoss_onnx.validation.judging.outcome import Outcome
+from gptoss_onnx.validation.made_on import machine, versions
 from gptoss_onnx.validation.pair import check_pair, reference_model
-from gptoss_onnx.validation.report.document import CaseResult, Report, timed
+from gptoss_onnx.validation.report.document import Cell, Column, Report, Row, State, timed
 
 Client = Literal["cpp", "node", "browser"]
 FORMAT, FORMAT_VERSION = "gptoss-onnx-verdict", 1
@@ -102,22 +103,35 @@ def validate_client(
         check_pair(opened, checkpoint, progress)
         progress.begin("comparing the golden vectors with the reference")
         model = reference_model(opened, checkpoint)
-        description = "the package's golden vectors against the reference"
-        cases = [timed("golden vectors", description, partial(_check_golden, golden, model))]
+        row = Row("golden vectors", "the package's golden vectors against the reference")
+        rows, cells = [row], [timed(row, runtime, partial(_check_golden, golden, model))]
         checkpoint.check_unchanged()
     progress.begin(f"waiting for the {runtime} client")
     verdict = _run(folder, runtime, command)
-    cases += [_judge(golden_case, verdict) for golden_case in golden.cases]
+    for golden_case in golden.cases:
+        row, cell = _judge(golden_case, verdict, runtime)
+        rows.append(row)
+        cells.append(cell)
+    said = {key: printable(str(verdict[key])[:100]) for key in ("kernels", "activations")}
+    column = Column(
+        runtime,
+        f"{said['kernels']} kernels, {said['activations']}, on the {runtime} client",
+        said["kernels"],
+        said["activations"],
+        f"{runtime} client",
+        LIMITS,
+        f"--runtime {runtime}",
+    )
     return Report(
         package=str(package),
         reference=str(reference),
         suite="golden",
-        kernels=str(verdict["kernels"]),
-        activations=str(verdict["activations"]),
-        provider=f"{runtime} client",
-        versions={runtime: str(verdict["runtime"])},
-        limits=LIMITS,
-        cases=tuple(cases),
+        seed=0,
+        versions={**versions(), runtime: printable(str(verdict["runtime"])[:100])},
+        machine=machine(),
+        columns=(column,),
+        rows=tuple(rows),
+        cells=tuple(cells),
     )
 
 
@@ -193,7 +207,7 @@ def _verdict(text: bytes, where: str) -> dict[str, Any]:
     return dict(verdict)
 
 
-def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
+def _judge(golden: GoldenCase, verdict: Mapping[str, Any], runtime: Client) -> tuple[Row, Cell]:
     """Judge what the client found of one golden case."""
     found = [case for case in verdict["cases"] if case.get("name") == golden.name]
     if len(found) != 1:
@@ -212,8 +226,9 @@ def _judge(golden: GoldenCase, verdict: Mapping[str, Any]) -> CaseResult:
     said = printable(str(case.get("note", ""))[:300])
     note = "" if passed else f"{positions} of {len(golden.positions)} positions; {said}"
     description = f"{positions} positions, then {equal} of {tokens} greedy tokens equal"
-    name = printable(golden.name[:80])
-    return CaseResult(name, description, passed, 0.0, difference, note.strip("; ") or description)
+    row = Row(printable(golden.name[:80]), description)
+    state: State = "passed" if passed else "failed"
+    return row, Cell(row.name, runtime, state, 0.0, difference, note.strip("; ") or description)
 
 
 def _number(value: object) -> float:

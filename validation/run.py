@@ -1,13 +1,11 @@
-"""`validate`: run every parity case on a package and judge it against the PyTorch reference."""
+"""`validate`: run every parity case on a package, in every way that can run it here, and judge it
+against the PyTorch reference.
+"""
 
 import logging
 import os
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
-
-import torch
 
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.choices import Activations, Kernels
@@ -16,20 +14,17 @@ from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.runtime import Session, open_package
-from gptoss_onnx.runtime.environment import load_onnxruntime
-from gptoss_onnx.validation.cases.driving import Drive
-from gptoss_onnx.validation.cases.sizes import Sizes
-from gptoss_onnx.validation.cases.table import Case, Setting, Suite, cases
+from gptoss_onnx.runtime import open_package
+from gptoss_onnx.validation.cases.table import Suite
+from gptoss_onnx.validation.columns.session import Judged, session_columns
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
-from gptoss_onnx.validation.judging.outcome import Outcome
+from gptoss_onnx.validation.made_on import machine, versions
 from gptoss_onnx.validation.pair import check_pair, reference_model
-from gptoss_onnx.validation.report.document import Report, timed
+from gptoss_onnx.validation.report.document import Cell, Report, Row
 
 SUITES = get_args(Suite)
 SEED = 20250805
-PACKAGES = ("gptoss-onnx", "torch", "onnx", "onnxscript")
 
 logger = logging.getLogger(__name__)
 
@@ -52,44 +47,50 @@ def validate(
         package: the package folder.
         reference: the checkpoint it was exported from: a folder or a hub id.
         suite: `quick`, or `full`, which adds the long context and a longer continuation.
-        kernels: as for `Session.open`.
+        kernels: which of them to judge; `auto` is all that can run the package here: the native
+            ones and the bodies in the graph, or for target `ort` ONNX Runtime's own.
         activations: as for `Session.open`; each has limits of its own.
         progress: hears of the cases; None writes them to the log.
+
+    Returns:
+        The report. What a session refuses that it should do is a failure in it.
 
     Raises:
         InputError: an argument has no such value.
         ParityError: the package was exported from another model.
         CheckpointError: the checkpoint cannot be read, or its weights are not finite.
-        PackageError, RuntimeUnavailable: the package cannot be opened.
+        PackageError: the folder is not a package, or was changed.
+        RuntimeUnavailable: nothing that is to be judged can run here.
     """
     if suite not in SUITES:
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     progress = progress or LoggedProgress(logger)
     progress.begin("opening the package")
-    opened = Session.open(package, kernels=kernels, activations=activations)
-    with open_checkpoint(reference) as checkpoint, opened as session:
-        check_pair(session.package, checkpoint, progress)
-        limits = limits_for(session.manifest, activations)
-        expected = Expected(reference_model(session.package, checkpoint), SEED, limits.near)
-        sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
-        drive = Drive(session, expected, sizes, expected.tokens(sizes.length))
-        setting = Setting(drive, checkpoint, limits)
-        results = []
-        for case in cases(suite, setting):
-            progress.begin(f"{case.name}: {case.description}")
-            results.append(timed(case.name, case.description, partial(_run, case, setting)))
+    opened = open_package(package)
+    columns = session_columns(opened, kernels, activations)
+    rows: dict[str, Row] = {}
+    cells: list[Cell] = []
+    with open_checkpoint(reference) as checkpoint:
+        check_pair(opened, checkpoint, progress)
+        near = limits_for(opened.manifest, activations).near
+        expected = Expected(reference_model(opened, checkpoint), SEED, near)
+        judged = Judged(opened, checkpoint, expected, suite, activations, progress)
+        for entry in columns:
+            for row, cell in entry.run(judged):
+                rows.setdefault(row.name, row)
+                cells.append(cell)
         checkpoint.check_unchanged()
-        return Report(
-            package=str(package),
-            reference=str(reference),
-            suite=suite,
-            kernels=session.kernels,
-            activations=session.activations,
-            provider=session.provider,
-            versions=_versions(),
-            limits=limits,
-            cases=tuple(results),
-        )
+    return Report(
+        package=str(package),
+        reference=str(reference),
+        suite=suite,
+        seed=SEED,
+        versions=versions(),
+        machine=machine(),
+        columns=tuple(entry.column for entry in columns),
+        rows=tuple(rows.values()),
+        cells=tuple(cells),
+    )
 
 
 def write_golden_vectors(
@@ -114,19 +115,3 @@ def write_golden_vectors(
         write_golden(reference_model(opened, checkpoint), folder, checkpoint.path_of(TOKENIZER))
         checkpoint.check_unchanged()
     return golden
-
-
-def _run(case: Case, setting: Setting) -> Outcome:
-    if case.needs not in setting.drive.session.manifest.unsupported:
-        return case.run(setting)
-    try:
-        case.run(setting)
-    except InputError as error:  # as it must, since the target does not offer it
-        return Outcome(None, None, str(error))
-    note = f"the manifest lists {case.needs} as not supported, but the session ran it"
-    return Outcome(None, False, note)
-
-
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in PACKAGES}
-    return {**found, "torch": torch.__version__, "onnxruntime": load_onnxruntime().__version__}

@@ -8,9 +8,9 @@ keeps both in step.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
 from gptoss_onnx.choices import Provider, Target, WeightMode
 from gptoss_onnx.errors import PackageError
@@ -18,6 +18,7 @@ from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import printable, read_json_object
 from gptoss_onnx.manifest_check import check_manifest
 from gptoss_onnx.manifest_format_1 import upgraded
+from gptoss_onnx.typed_json import parse_object
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
@@ -26,10 +27,6 @@ FORMAT_VERSION = 2  # what is written; format 1 is read as well
 STAGING_SUFFIX = ".partial"
 
 RoundedKind = Literal["dense-int8", "experts-int4"]
-
-_LISTED = 10  # keys that one message names
-
-Document = TypeVar("Document")
 
 
 @dataclass(frozen=True)
@@ -192,7 +189,7 @@ class Manifest:
                 f"{'upgrade gptoss-onnx' if is_newer else 'export it again'}"
             )
         try:
-            manifest = _parse_object(cls, upgraded(document) if found == 1 else document, "")
+            manifest = parse_object(cls, upgraded(document) if found == 1 else document, "")
             check_manifest(manifest)
         except (TypeError, ValueError) as error:
             problem = printable(str(error))
@@ -219,47 +216,3 @@ def _load(folder: Path) -> dict[str, Any]:
             f"{folder}: not a package: it has no {MANIFEST_NAME} (an export that finished writes "
             "it last)"
         ) from None
-
-
-def _parse_object(kind: type[Document], value: Any, where: str) -> Document:
-    """Build a dataclass from a JSON object of exactly its fields; raises TypeError naming what does
-    not fit.
-    """
-    if not isinstance(value, dict):
-        raise TypeError(f"{where or 'the document'}: found {value!r:.60}, expected an object")
-    kinds = get_type_hints(kind)
-    prefix = f"{where}." if where else ""
-    for problem, keys in (
-        ("unknown", value.keys() - kinds.keys()),
-        ("missing", kinds.keys() - value.keys()),
-    ):
-        if keys:
-            more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-            named = ", ".join(f"{prefix}{key:.60}" for key in sorted(keys)[:_LISTED])
-            raise TypeError(f"{problem} {named}{more}")
-    return kind(**{key: _parse(kinds[key], entry, prefix + key) for key, entry in value.items()})
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """Return a JSON value as the type a field declares; raises TypeError where it is of another."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return _parse_object(cast("type[Any]", kind), value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(
-            _parse(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(value)
-        )
-    if origin is Literal:
-        fits, expected = value in arguments, " or ".join(arguments)
-    elif origin in (Mapping, tuple):
-        fits, expected = (
-            origin is Mapping and isinstance(value, dict),
-            "an object" if origin is Mapping else "a list",
-        )
-    else:
-        kinds = arguments or (kind,)
-        fits = type(value) in kinds  # exactly: a boolean is no integer
-        expected = " or ".join(kind.__name__ for kind in kinds)
-    if not fits:
-        raise TypeError(f"{where}: found {value!r:.60}, expected {expected}")
-    return value

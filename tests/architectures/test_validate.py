@@ -32,5 +32,5 @@ def test_the_quick_suite(model_type: str, tmp_path: Path) -> None:
     assert (package.folder / GOLDEN_FILE).is_file()
     report = validate(package.folder, tmp_path / "checkpoint", kernels="native")
     assert report.passed, report.table()
-    assert tuple(case.name for case in report.cases) == CASES
-    assert all(case.passed for case in report.cases)
+    assert tuple(row.name for row in report.rows) == CASES
+    assert all(cell.state == "passed" for cell in report.cells)

@@ -168,7 +168,7 @@ def test_validate_passes_what_was_exported_and_fails_other_weights(
     document = json.loads(result.stdout)
     assert document["passed"] is True
     assert (
-        json.loads((tmp_path / "report" / "parity.json").read_text())["cases"] == document["cases"]
+        json.loads((tmp_path / "report" / "parity.json").read_text())["cells"] == document["cells"]
     )
 
     other = clone(checkpoint, tmp_path / "other")

@@ -91,7 +91,7 @@ def test_validate_tells_its_cases(
     progress = HeardProgress()
     report = validate(package, checkpoint, progress=progress)
     names = [stage.partition(":")[0] for stage in progress.stages]
-    cases = [case.name for case in report.cases]
+    cases = [f"{cell.column}, {cell.case}" for cell in report.cells]
     assert cases == [name for name in names if name in cases]
     for path in (package / "golden").iterdir():
         path.unlink()

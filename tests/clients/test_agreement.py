@@ -144,8 +144,8 @@ def test_validate_collects_the_verdict(
     command = {"cpp": cpp, "node": node, "browser": BROWSER}[runtime]
     report = validate_client(packages[target], demo_checkpoint, runtime, command)
     assert report.passed, report.table()
-    assert report.kernels == kernels
-    assert len(report.cases) == 5
+    assert report.columns[0].kernels == kernels
+    assert len(report.cells) == 5
 
 
 def test_command_line_says_which_client_it_ran(

@@ -148,7 +148,7 @@ def test_a_tied_embedding_stays_and_lm_head_is_quantized(tmp_path: Path) -> None
     report = validate(package.folder, tmp_path / "checkpoint", kernels="portable")
     # How much random weights lose is a matter of luck; that the package is the reference with 8
     # bits is not.
-    assert all(case.passed for case in report.cases if case.name != LOSS), report.table()
+    assert set(report.failed()) <= {LOSS}, report.table()
 
 
 def _of_width_48(**heads: int) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def test_validate_judges_the_package_and_measures_the_loss(
 ) -> None:
     report = validate(package.folder, demo_checkpoint, activations=activations)
     assert report.passed, report.table()
-    loss = next(case for case in report.cases if case.name == LOSS)
+    loss = report.cell(LOSS)
     assert loss.difference.kl > 1e-6  # measured, and really lossy
     assert "against the checkpoint's own weights (KL ≤" in report.table()
 
@@ -253,4 +253,4 @@ def test_validate_fails_where_the_quantized_weights_are_others(
     (folder / INT8_FILE).unlink()
     (folder / INT8_FILE).write_bytes(content)
     report = validate(folder, demo_checkpoint, kernels="portable")
-    assert [case.name for case in report.cases if not case.passed] == [LOSS]
+    assert report.failed() == [LOSS]

@@ -113,7 +113,7 @@ def test_validate_judges_the_package_and_measures_the_loss(
 ) -> None:
     report = validate(package.folder, demo_checkpoint, activations=activations)
     assert report.passed, report.table()
-    loss = next(case for case in report.cases if case.name == LOSS)
+    loss = report.cell(LOSS)
     assert loss.difference.kl > 1e-3  # measured, and really lossy
     assert "against the checkpoint's own weights (KL ≤" in report.table()
 
@@ -128,7 +128,7 @@ def test_validate_fails_where_the_rounded_weights_are_others(
     (folder / ORT_WEIGHTS).unlink()
     (folder / ORT_WEIGHTS).write_bytes(content)
     report = validate(folder, demo_checkpoint)
-    assert [case.name for case in report.cases if case.passed is False] == [LOSS]
+    assert report.failed() == [LOSS]
 
 
 def test_golden_vectors_written_later_are_the_same(

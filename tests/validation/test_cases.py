@@ -64,4 +64,4 @@ def test_a_model_of_few_positions_and_tokens_passes(
     report = validate(package.folder, tmp_path / "checkpoint", suite="full")
     assert report.passed, report.table()
     # nothing is scaled, so that there is no context beyond the original one
-    assert "long context" not in {case.name for case in report.cases}
+    assert "long context" not in {row.name for row in report.rows}

@@ -121,12 +121,12 @@ def test_a_float16_cache_is_lossy_and_passes_its_own_limits(
     assert package.manifest.lossy == ("kv cache in float16",)
     report = validate(package.folder, tiny_checkpoint)
     assert report.passed, report.table()
-    prefill = next(case for case in report.cases if case.name == "prefill")
+    prefill = report.cell("prefill")
     assert prefill.difference.max_abs > 1e-5  # measured, and really narrower
 
 
 def test_int8_activations_pass_their_own_limits(ort_int8_package, demo_checkpoint: Path) -> None:
     report = validate(ort_int8_package.folder, demo_checkpoint, activations="int8")
     assert report.passed, report.table()
-    prefill = next(case for case in report.cases if case.name == "prefill")
+    prefill = report.cell("prefill")
     assert prefill.difference.max_abs > 1e-3  # measured, and really narrower

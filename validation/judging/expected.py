@@ -51,8 +51,13 @@ class Expected:
         self.seed, self.near = seed, near
         self._model = model
         self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator()
+        self.restart()
         self._scores: dict[tuple[int, ...], Scored] = {}
+
+    def restart(self) -> None:
+        """Draw the same tokens again from here on, so that what was computed serves once more."""
+        self._generator.manual_seed(self.seed)
 
     def draw(self, count: int) -> list[int]:
         """Return `count` random token ids; every call draws new ones from the seeded sequence."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from gptoss_onnx.custom_ops.library import library_info
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.processor import cpu_name
 
 READ_BYTES = 512 << 20  # beyond the caches of most machines
 ROUNDS = 5
@@ -49,7 +50,7 @@ def measure(threads: int) -> Machine:
     Holds 512 MiB meanwhile. Raises RuntimeUnavailable if the native library is not available.
     """
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         threads=threads,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -60,11 +61,6 @@ def measure(threads: int) -> Machine:
         amx_bf16_gflops=_peak("amx_bf16", threads),
         amx_int8_gops=_peak("amx_int8", threads),
     )
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_seconds(address: int, count: int, threads: int) -> float:
@@ -146,12 +142,3 @@ def _functions() -> ctypes.CDLL:
                 f"native library: {path} is too old; reinstall gptoss-onnx"
             ) from error
     return library
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")

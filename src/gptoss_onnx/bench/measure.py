@@ -10,6 +10,7 @@ from gptoss_onnx.bench.speed import Settings, Speed
 from gptoss_onnx.bench.stopwatch import Plan, Stopwatch, WeightReader
 from gptoss_onnx.choices import Activations, Kernels
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.processor import cores
 from gptoss_onnx.runtime import Package, Session
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.runtime.graph_file import GraphFile
@@ -38,7 +39,7 @@ def measure_speed(
         InputError: the plan has more tokens than the model takes.
         PackageError, RuntimeUnavailable: the package cannot be run.
     """
-    manifest, cores = package.manifest, threads or machine.cores()
+    manifest, used = package.manifest, threads or cores()
     if plan.longest > manifest.longest:
         raise InputError(
             f"--context {plan.context} with --prefill {plan.prefill} and --decode {plan.decode}: "
@@ -48,9 +49,9 @@ def measure_speed(
     weights = weight_bytes(GraphFile.read(package.graph))
     onnxruntime = load_onnxruntime()
     cached = cache_bytes(manifest.cache, manifest.kv_dtype, plan.context + plan.decode // 2)
-    before = _machine(cores, tell)
+    before = _machine(used, tell)
     unmeasured = before if isinstance(before, str) else _no_floor(weights.total + cached)
-    reader = None if unmeasured else WeightReader(package, cores)
+    reader = None if unmeasured else WeightReader(package, used)
     tell("open")
     begin = time.perf_counter()
     with Session.open(package.folder, kernels, activations, threads=threads) as session:
@@ -63,7 +64,7 @@ def measure_speed(
             threads,
             onnxruntime.__version__,
         )
-    after = before if isinstance(before, str) else _machine(cores, tell)
+    after = before if isinstance(before, str) else _machine(used, tell)
     return Speed(
         settings,
         times,

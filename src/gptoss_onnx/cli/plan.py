@@ -96,7 +96,8 @@ def _model_of(model: str) -> "tuple[DecoderConfig, Mapping[str, Parameter] | Non
 def _measured() -> tuple[float | None, str]:
     """Return what this machine's memory gives, or None and why that cannot be measured."""
     with extra("cpu"):
-        from gptoss_onnx.bench.machine import cores, read_rate
+        from gptoss_onnx.bench.machine import read_rate
+        from gptoss_onnx.processor import cores
 
     try:
         return read_rate(cores()), "measured on this machine"

@@ -2,6 +2,8 @@
 fails.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,12 +21,10 @@ from gptoss_onnx.cli.console import (
 )
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.progress import progress_on_stderr
-from gptoss_onnx.errors import InputError
+from gptoss_onnx.errors import GptOssError, InputError
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
-
-FAILED = 1
 
 
 @click.command(cls=GroupedCommand, short_help="Compare a package with the PyTorch reference.")
@@ -81,11 +81,12 @@ def validate(
 ) -> int:
     """Prove that PACKAGE computes what the PyTorch reference computes from the checkpoint.
 
-    Exits with 0 when every case holds and with 1 when one does not.
+    Exits with 0 when every case holds, with 1 when one does not or is refused, and with 2 when
+    nothing could be judged. The report is written in all three.
     """
     _check_runtime(runtime, client, suite, kernels, activations)
     let_threads_sleep()
-    with progress_on_stderr() as display:
+    with progress_on_stderr() as display, _error_in(package, reference, suite, report, as_json):
         checkpoint = find_checkpoint(reference, revision, download, display)
         display.begin("loading PyTorch and ONNX Runtime")
         with extra("export,cpu"):
@@ -115,7 +116,26 @@ def validate(
         print_json(found.to_json())
     else:
         say(found.table())
-    return 0 if found.passed else FAILED
+    return found.exit_code
+
+
+@contextmanager
+def _error_in(
+    package: Path, reference: str, suite: str, folder: Path | None, as_json: bool
+) -> Iterator[None]:
+    """Let a report say why nothing could be judged, where a report is asked for."""
+    try:
+        yield
+    except GptOssError as error:
+        if folder is not None or as_json:
+            from gptoss_onnx.validation.report.document import Report
+
+            found = Report(str(package), reference, suite, 0, {}, {}, error=str(error))
+            if folder is not None:
+                found.write(folder)
+            if as_json:
+                print_json(found.to_json())
+        raise
 
 
 def _check_runtime(

@@ -1,0 +1,1 @@
+"""What can run a package: each is a column of the report."""
