@@ -2,8 +2,9 @@
 
     build/peers/venv/bin/python benchmarks/report.py docs/benchmarks
 
-Reads moe.json, linear.json, attention.json, clients.json and whole-*.json of that folder, as the
-benchmarks write them with --json.
+Reads moe*.json, linear*.json, attention*.json, clients*.json and whole-*.json of that folder, as the
+benchmarks write them with --json. What one processor gave stays beside what another gives
+(moe.json, moe-epyc.json): every title names the processor.
 Needs matplotlib, which peers.sh installs.
 """
 
@@ -75,8 +76,7 @@ def main() -> None:
         ("attention", attention),
         ("linear", linear),
     ):
-        if name in documents:
-            sections.append(write(documents[name]))
+        sections += [write(found) for key, found in documents.items() if key.startswith(name)]
     if whole:
         plot(next(iter(whole.values())), folder / "decode.svg")
         sections.insert(1, "![Decode and prefill of the whole model](decode.svg)\n")
@@ -233,7 +233,12 @@ def _section(title: str, document: dict[str, Any], table: str) -> str:
     )
     where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}. "
     where += f"ONNX Runtime {document.get('onnxruntime', '1.31.1')}. `{document['command']}`"
-    return f"{title}\n\n{where}\n\n{table}"
+    return f"{title}, {_short(machine['cpu'])}\n\n{where}\n\n{table}"
+
+
+def _short(cpu: str) -> str:
+    """Return maker and family of a processor: `Intel(R) Xeon(R) Processor` is `Intel Xeon`."""
+    return " ".join(cpu.replace("(R)", "").split()[:2])
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
