@@ -2,8 +2,8 @@
 
     build/peers/venv/bin/python benchmarks/report.py docs/benchmarks
 
-Reads moe*.json, linear*.json, attention*.json, clients*.json and whole-*.json of that folder, as the
-benchmarks write them with --json. What one processor gave stays beside what another gives
+Reads moe*.json, linear*.json, attention*.json, clients*.json and whole-*.json of that folder, as
+the benchmarks write them with --json. What one processor gave stays beside what another gives
 (moe.json, moe-epyc.json): every title names the processor.
 Needs matplotlib, which peers.sh installs.
 """
