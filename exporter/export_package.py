@@ -138,9 +138,7 @@ def _write_weights(
     for file in planned.files:
         file.write(folder, progress)
     computed = tuple(file.name for file in planned.files)
-    return describe_weights(
-        checkpoint, planned.placement, folder, computed, exact=planned.exact
-    )
+    return describe_weights(checkpoint, planned.placement, folder, computed, exact=planned.exact)
 
 
 def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:

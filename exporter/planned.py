@@ -1,4 +1,4 @@
-"""Planned: an export before anything of it is written, its graph and where the weights come from."""
+"""Planned: an export of which nothing is written yet, its graph and where its weights are from."""
 
 from dataclasses import dataclass
 

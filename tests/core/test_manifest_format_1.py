@@ -101,6 +101,7 @@ def test_the_models_end_tokens_become_the_packages(
             lambda it: it["cache"][1].update(sink_tokens=0),
             r"unknown cache\[1\].sink_tokens, which format 1 does not have",
         ),
+        (lambda it: it.update(options={}), "unknown options, which format 1 does not have"),
         (lambda it: it.update(surprise=1), "unknown surprise"),
     ],
 )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
@@ -19,7 +18,6 @@ from support.compared import (
     compared,
     edit_graph,
     edit_manifest,
-    entry,
     findings,
     initializer,
     node,
@@ -104,13 +102,9 @@ def _added(model: onnx.ModelProto) -> None:
 
 
 def _constant(model: onnx.ModelProto) -> None:
-    tensor = next(
-        tensor
-        for tensor in model.graph.initializer
-        if tensor.data_location != tensor.EXTERNAL and tensor.data_type == tensor.FLOAT
-    )
+    tensor = initializer(model, "inv_freq")
     values = onnx.numpy_helper.to_array(tensor).copy()
-    values.reshape(-1)[-1] *= 2
+    values[3] *= 2
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
@@ -120,11 +114,11 @@ def _body(model: onnx.ModelProto) -> None:
 
 
 def _body_constant(model: onnx.ModelProto) -> None:
-    body = next(function for function in model.functions if function.name == "SinkAttention")
-    constants = (n for n in body.node if n.op_type == "Constant" and n.attribute[0].HasField("t"))
-    tensor = next(n.attribute[0].t for n in constants)
-    changed = onnx.numpy_helper.to_array(tensor) + np.array(1, onnx.numpy_helper.to_array(tensor).dtype)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    body = next(function for function in model.functions if function.name == "DecodeMXFP4")
+    tensor = attribute(body.node[0], "value").t
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[[3, 5]] = values[[5, 3]]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
 def _body_gone(model: onnx.ModelProto) -> None:
@@ -146,7 +140,9 @@ def _output(model: onnx.ModelProto) -> None:
 
 def _outputs(model: onnx.ModelProto) -> None:
     names = [value.name for value in model.graph.output]
-    for value, name in zip(model.graph.output, [names[0], names[2], names[1], *names[3:]], strict=True):
+    for value, name in zip(
+        model.graph.output, [names[0], names[2], names[1], *names[3:]], strict=True
+    ):
         value.name = name
 
 
@@ -157,14 +153,19 @@ CHANGES: dict[Callable[[onnx.ModelProto], None], tuple[str, str, str, str]] = {
     _swapped: ("layers.1 SinkAttention", "input 1 (key)", "model.layers.1.self_attn", "model"),
     _removed: ("layers.0 MoEDispatchMXFP4", "node", "missing", "ai.gptoss.MoEDispatchMXFP4 model"),
     _added: ("layers.2 Relu", "node", "Relu model.layers.2.mlp.Relu", "none"),
-    _constant: ("", "", "", ""),
+    _constant: ("Mul", "inv_freq: element [3]", "", ""),
     _body: ("body of Linear", "return_val Gemm: transB", "0", "1"),
-    _body_constant: ("body of SinkAttention", "", "", ""),
+    _body_constant: ("body of DecodeMXFP4", "tmp Constant: value: element [3", "", ""),
     _body_gone: ("body of Linear", "function", "missing", "a function"),
     _dtype: ("layers.1 MoEDispatchMXFP4", "model.layers.1.mlp.experts.", "int8", "uint8"),
     _opset: ("graph", "opset of ai.onnx", "23", "24"),
     _output: ("graph", "output logits", "float[rows, ", "float[batch, "),
-    _outputs: ("graph", "order of outputs", "['logits', 'present.0.value'", "['logits', 'present.0.k"),
+    _outputs: (
+        "graph",
+        "order of outputs",
+        "['logits', 'present.0.value'",
+        "['logits', 'present.0.k",
+    ),
 }
 
 
@@ -179,3 +180,86 @@ def test_what_differs_is_named(
     texts = (first.where, first.what, first.found, first.expected)
     for text, begin in zip(texts, CHANGES[change], strict=True):
         assert text.startswith(begin), first
+
+
+def test_the_body_of_a_scan_is_compared(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = export(
+        tiny_checkpoint, tmp_path / "package", target="ort", dense="checkpoint", weights="copy"
+    ).folder
+
+    def change(model: onnx.ModelProto) -> None:
+        scan = next(
+            n for n in model.graph.node if n.name.endswith("layers.1.self_attn.q_proj.Scan")
+        )
+        gemm = next(n for n in attribute(scan, "body").g.node if n.op_type == "Gemm")
+        attribute(gemm, "transB").i = 0
+
+    edit_graph(folder, change)
+    (finding,) = findings(folder, tiny_checkpoint, "graph")
+    assert finding.where == "layers.1 self_attn.q_proj.Scan"
+    assert finding.what.startswith("body: ") and finding.what.endswith(" Gemm: transB")
+
+
+MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str, str]] = {
+    "a window": (
+        lambda document: document["cache"][2].update(window=7),
+        "layers.2 cache",
+        "manifest.json window",
+        "7",
+    ),
+    "end tokens": (
+        lambda document: document.update(eos_tokens=[5]),
+        "manifest.json",
+        "eos_tokens",
+        "(5,)",
+    ),
+    "what it offers": (
+        lambda document: document.update(unsupported=["rewinding"]),
+        "manifest.json",
+        "unsupported",
+        "('rewinding',)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_what_differs_in_the_manifest_is_named(
+    kind: str, folder: Path, tiny_checkpoint: Path
+) -> None:
+    change, where, what, found = MANIFESTS[kind]
+    edit_manifest(folder, change)
+    (finding,) = findings(folder, tiny_checkpoint, "graph")
+    assert (finding.where, finding.what, finding.found) == (where, what, found)
+
+
+def test_options_that_do_not_go_together_are_not_compared(
+    folder: Path, tiny_checkpoint: Path
+) -> None:
+    edit_manifest(folder, lambda document: document["options"].update(provider="cuda"))
+    comparison = compared(folder, tiny_checkpoint)["graph"]
+    assert comparison.state == "failed"
+    assert "--provider cuda" in comparison.findings[0].found
+
+
+def test_another_exporter_is_named(folder: Path, tiny_checkpoint: Path) -> None:
+    edit_manifest(folder, lambda document: document.update(exporter="gptoss-onnx 0.0.1"))
+    comparison = compared(folder, tiny_checkpoint)["graph"]
+    assert comparison.state == "passed"
+    assert comparison.note.startswith(
+        "written by gptoss-onnx 0.0.1, compared with what gptoss-onnx"
+    )
+
+
+def test_what_is_printed_is_bounded_and_harmless(folder: Path, tiny_checkpoint: Path) -> None:
+    def spoil(model: onnx.ModelProto) -> None:
+        for number in range(50):
+            name = "\x1b[31m" + "x" * 1000 + str(number)
+            model.graph.node.add(op_type="Relu", name=name, input=["logits"], output=[name])
+
+    edit_graph(folder, spoil)
+    comparison = compared(folder, tiny_checkpoint)["graph"]
+    assert len(comparison.findings) == LISTED
+    assert comparison.note == "50 differences, of which the first 20 are listed"
+    for finding in comparison.findings:
+        assert str(finding).isprintable()
+        assert len(str(finding)) < 1000

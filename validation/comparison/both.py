@@ -16,7 +16,7 @@ def compare(
         fresh = FreshExport.make(package, checkpoint, progress)
     except NotComparableError as error:
         parts = ((graph.NAME, graph.DESCRIPTION), (weights.NAME, weights.DESCRIPTION))
-        first, second = (graph.not_available(*part, str(error)) for part in parts)
+        first, second = (graph.without_export(*part, error) for part in parts)
         return first, second
     return (
         graph.graph_comparison(fresh, progress),

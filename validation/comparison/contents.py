@@ -1,4 +1,4 @@
-"""Contents: the bytes of a package's weights beside those that they should be, a piece at a time."""
+"""Contents: the bytes of a package's weights beside those that should be there, piece by piece."""
 
 import os
 import threading
@@ -57,10 +57,8 @@ class Reading:
             return None
         tensor, (begin, *contents) = self.tensor, self.first
         index = [int(i) for i in np.unravel_index(begin // tensor.itemsize, tensor.shape)]
-        if len(index) == 2:
-            element = f"row {index[0]}, column {index[1]}"
-        else:
-            element = f"element {index}"
+        is_matrix = len(index) == 2
+        element = f"row {index[0]}, column {index[1]}" if is_matrix else f"element {index}"
         more = f", and {self.differing - 1} elements more" if self.differing > 1 else ""
         found, expected = (stored_element(tensor.dtype, text, tensor.name) for text in contents)
         return f"{element} of {tensor.name}{more}", found, expected
@@ -69,7 +67,7 @@ class Reading:
 def compare_contents(
     package: Package, readings: Sequence[Reading], conversions: Sequence[Conversion]
 ) -> Iterator[int]:
-    """Compute all tensors of `conversions`, and compare each with what `readings` read in its place.
+    """Compute all tensors of `conversions`, and compare each with what `readings` read for it.
 
     Memory is bounded by a piece for each thread. Yields how many more bytes are done.
 

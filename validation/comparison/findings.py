@@ -11,10 +11,13 @@ _LONGEST = 160  # letters of one text, which may be a stranger's
 
 
 class Findings:
-    """What differs, in the order in which it was found."""
+    """What differs, in the order in which it was found.
 
-    def __init__(self) -> None:
-        self._begin = time.perf_counter()
+    `begun` is when the comparison began, by `time.perf_counter`; None is now.
+    """
+
+    def __init__(self, begun: float | None = None) -> None:
+        self._begun = time.perf_counter() if begun is None else begun
         self._listed: list[Finding] = []
         self._count = 0
 
@@ -29,7 +32,7 @@ class Findings:
         return self._count > 0
 
     def comparison(self, name: str, description: str, notes: Iterable[str] = ()) -> Comparison:
-        """Return the verdict, with the seconds since this was made."""
+        """Return the verdict, with the seconds since it was begun."""
         lines = list(notes)
         if self._count > len(self._listed):
             lines.append(f"{self._count} differences, of which the first {LISTED} are listed")
@@ -37,7 +40,7 @@ class Findings:
             name=name,
             description=description,
             state="failed" if self else "passed",
-            seconds=time.perf_counter() - self._begin,
+            seconds=time.perf_counter() - self._begun,
             findings=tuple(self._listed),
             note="; ".join(lines),
         )

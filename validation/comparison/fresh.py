@@ -1,12 +1,13 @@
 """FreshExport: what an export of the checkpoint with a package's own options would write."""
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
 
 from gptoss_onnx.choices import Options
 from gptoss_onnx.errors import InputError, PackageError
@@ -22,7 +23,15 @@ from gptoss_onnx.validation.comparison.labels import Labels
 
 
 class NotComparableError(Exception):
-    """Nobody knows what the package should be; the message says why, and what to do."""
+    """Nobody knows what the package should be; the message says why.
+
+    Attributes:
+        spoilt: the manifest says what no export writes, which is a fault of the package.
+    """
+
+    def __init__(self, message: str, spoilt: bool) -> None:
+        super().__init__(message)
+        self.spoilt = spoilt
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class FreshExport:
         planned: what it would write.
         found: the package's graph.
         expected: the fresh one.
+        begun: when its making began, by `time.perf_counter`.
     """
 
     package: Package
@@ -44,6 +54,7 @@ class FreshExport:
     planned: Planned
     found: onnx.ModelProto
     expected: onnx.ModelProto
+    begun: float
 
     @classmethod
     def make(cls, package: Package, checkpoint: Checkpoint, progress: Progress) -> Self:
@@ -54,14 +65,15 @@ class FreshExport:
                 or says options with which no package is.
             PackageError: the graph cannot be read.
         """
+        begun = time.perf_counter()
         options = recorded_options(package.manifest)
         try:
             options.check_checkpoint(checkpoint)
             planned = plan_export(checkpoint, options, progress)
         except InputError as error:
-            raise NotComparableError(f"manifest.json: options: {error}") from error
-        found = _read(package)
-        return cls(package, checkpoint, options, planned, found, ir.to_proto(planned.graph))
+            raise NotComparableError(str(error), spoilt=True) from error
+        found, expected = _read(package), ir.to_proto(planned.graph)
+        return cls(package, checkpoint, options, planned, found, expected, begun)
 
     @cached_property
     def labels(self) -> Labels:
@@ -79,13 +91,15 @@ class FreshExport:
 def recorded_options(manifest: Manifest) -> ExportOptions:
     """Return the options that a package was exported with.
 
-    Manifests without a record say them all for target portable. Raises NotComparableError for one of
-    target ort, and for options that do not go together.
+    Manifests without a record say them all for target portable. Raises NotComparableError for one
+    of target ort, and for options that do not go together.
     """
     options = manifest.options
     if options is None and manifest.target == "ort":
         raise NotComparableError(
-            f"manifest.json: no options are recorded ({manifest.exporter} wrote it): export again"
+            f"manifest.json has no record of the options ({manifest.exporter} wrote it): export "
+            "again",
+            spoilt=False,
         )
     if options is None:
         in_int8 = any(entry.kind == "dense-int8" for entry in manifest.rounded)
@@ -101,7 +115,7 @@ def recorded_options(manifest: Manifest) -> ExportOptions:
     try:
         return ExportOptions.again(options)
     except InputError as error:
-        raise NotComparableError(f"manifest.json: options: {error}") from error
+        raise NotComparableError(str(error), spoilt=True) from error
 
 
 def _read(package: Package) -> onnx.ModelProto:

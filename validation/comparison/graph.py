@@ -31,19 +31,23 @@ def compare_graph(package: Package, checkpoint: Checkpoint, progress: Progress) 
     try:
         return graph_comparison(FreshExport.make(package, checkpoint, progress), progress)
     except NotComparableError as error:
-        return not_available(NAME, DESCRIPTION, str(error))
+        return without_export(NAME, DESCRIPTION, error)
 
 
 def graph_comparison(fresh: FreshExport, progress: Progress) -> Comparison:
     """Compare as `compare_graph` does, where the fresh export has been made."""
     progress.begin("comparing the graph with a fresh export")
-    findings = Findings()
+    findings = Findings(fresh.begun)
     ModelDifferences(findings, fresh.labels).compare(fresh.found, fresh.expected)
     compare_ranges(fresh, findings)
     compare_manifests(fresh, findings)
     return findings.comparison(NAME, DESCRIPTION, fresh.notes)
 
 
-def not_available(name: str, description: str, why: str) -> Comparison:
-    """Return the verdict on what cannot be compared."""
-    return Comparison(name, description, "not available", 0.0, (), why)
+def without_export(name: str, description: str, error: NotComparableError) -> Comparison:
+    """Return the verdict where there is no fresh export to compare with."""
+    if not error.spoilt:
+        return Comparison(name, description, "not available", 0.0, note=str(error))
+    findings = Findings()
+    findings.add("manifest.json", "options", error, "the options of an export")
+    return findings.comparison(name, description)

@@ -33,7 +33,7 @@ class Labels:
         if match is None or key is None:
             return node.name.removeprefix("model.") or f"a nameless {node.op_type}"
         layer, place = match.groups()
-        is_alone = self._counts[key] == 1 and place.endswith(node.op_type)
+        is_alone = self._counts[key] <= 1 and place.endswith(node.op_type)
         return f"layers.{layer} {node.op_type if is_alone else place}"
 
     def reader(self, value: str) -> str:

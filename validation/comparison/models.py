@@ -9,7 +9,7 @@ from collections.abc import Collection, MutableSequence, Sequence
 from typing import Any
 
 import onnx
-from google.protobuf.message import Message
+from google.protobuf.message import Message  # type: ignore[import-untyped]  # ships no stubs
 
 from gptoss_onnx.validation.comparison.findings import Findings
 from gptoss_onnx.validation.comparison.labels import Labels
@@ -72,9 +72,7 @@ class ModelDifferences:
             orders = [[value.name for value in values] for values in (ours, theirs)]
             if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
                 self._findings.add(where or "graph", f"{prefix}order of {kind}s", *orders)
-        for name, value, wanted in paired(
-            found.value_info, expected.value_info, lambda v: v.name
-        ):
+        for name, value, wanted in paired(found.value_info, expected.value_info, lambda v: v.name):
             at = where or self._labels.maker(name)
             self._texts(at, f"{prefix}type of {name}", value, wanted)
         for name, tensor, right in paired(

@@ -28,9 +28,7 @@ def paired(
         yield said, ours.get(place), theirs.get(place)
 
 
-def _by_name(
-    parts: Iterable[Part], key: Callable[[Part], str]
-) -> dict[tuple[str, int], Part]:
+def _by_name(parts: Iterable[Part], key: Callable[[Part], str]) -> dict[tuple[str, int], Part]:
     seen: Counter[str] = Counter()
     named = {}
     for part in parts:

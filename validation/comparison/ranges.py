@@ -110,7 +110,7 @@ def compare_ranges(fresh: FreshExport, findings: Findings) -> None:
 
 def _names(package: Package, locations: set[str]) -> dict[Range, str]:
     """Return the name of each tensor in the package's weight files of these names."""
-    names = {}
+    names: dict[Range, str] = {}
     for entry in package.manifest.weights.files:
         if entry.name in locations:
             path = package.weight_path(entry)

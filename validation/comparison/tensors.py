@@ -15,9 +15,7 @@ Difference = tuple[str, str, str]
 _E2M1 = ("0", "0.5", "1", "1.5", "2", "3", "4", "6")  # magnitudes of FP4, by the lower three bits
 
 
-def tensor_differences(
-    found: onnx.TensorProto, expected: onnx.TensorProto
-) -> Iterator[Difference]:
+def tensor_differences(found: onnx.TensorProto, expected: onnx.TensorProto) -> Iterator[Difference]:
     """Yield what differs; of elements the first one. External data are not opened.
 
     Two ways to write the same elements are no difference.
@@ -26,10 +24,11 @@ def tensor_differences(
         yield "dtype", type_name(found.data_type), type_name(expected.data_type)
     if list(found.dims) != list(expected.dims):
         yield "shape", str(list(found.dims)), str(list(expected.dims))
-    outside = [tensor.data_location == tensor.EXTERNAL for tensor in (found, expected)]
-    if outside[0] != outside[1]:
-        yield ("data", *("in a weight file" if is_out else "in the graph" for is_out in outside))
-    elif not outside[0]:
+    ours, theirs = (tensor.data_location == tensor.EXTERNAL for tensor in (found, expected))
+    if ours != theirs:
+        texts = {True: "in a weight file", False: "in the graph"}
+        yield "data", texts[ours], texts[theirs]
+    elif not ours:
         yield from _elements(found, expected)
 
 
@@ -45,9 +44,9 @@ def _elements(found: onnx.TensorProto, expected: onnx.TensorProto) -> Iterator[D
     differing = _differing(ours, theirs)
     if differing.size:
         at = tuple(int(place) for place in np.unravel_index(differing[0], theirs.shape))
-        index = f"[{', '.join(map(str, at))}]" if at else ""
+        element = f"element {list(at)}" if at else "value"
         more = f" and {differing.size - 1} more" if differing.size > 1 else ""
-        yield f"value{index}{more}", str(ours[at]), str(theirs[at])
+        yield f"{element}{more}", str(ours[at]), str(theirs[at])
 
 
 def _differing(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
@@ -55,9 +54,8 @@ def _differing(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
     if ours.dtype == object:
         return np.flatnonzero(ours.reshape(-1) != theirs.reshape(-1))
     width = ours.dtype.itemsize
-    bits = [np.ascontiguousarray(array).reshape(-1).view(f"V{width}") for array in (ours, theirs)]
-    raw = [np.frombuffer(array.tobytes(), np.uint8).reshape(-1, width) for array in bits]
-    return np.flatnonzero((raw[0] != raw[1]).any(axis=1))
+    mine, wanted = (np.frombuffer(array.tobytes(), np.uint8) for array in (ours, theirs))
+    return np.flatnonzero((mine != wanted).reshape(-1, width).any(axis=1))
 
 
 def type_name(element: int) -> str:

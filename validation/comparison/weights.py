@@ -14,7 +14,7 @@ from gptoss_onnx.reference import Checkpoint
 from gptoss_onnx.validation.comparison.contents import Reading, compare_contents
 from gptoss_onnx.validation.comparison.findings import Findings
 from gptoss_onnx.validation.comparison.fresh import FreshExport, NotComparableError
-from gptoss_onnx.validation.comparison.graph import not_available
+from gptoss_onnx.validation.comparison.graph import without_export
 from gptoss_onnx.validation.comparison.ranges import Range, Sources, external_ranges
 from gptoss_onnx.validation.report.document import Comparison
 
@@ -41,7 +41,7 @@ def compare_weights(package: Package, checkpoint: Checkpoint, progress: Progress
     try:
         return weights_comparison(FreshExport.make(package, checkpoint, progress), progress)
     except NotComparableError as error:
-        return not_available(NAME, DESCRIPTION, str(error))
+        return without_export(NAME, DESCRIPTION, error)
 
 
 def weights_comparison(fresh: FreshExport, progress: Progress) -> Comparison:
@@ -100,7 +100,8 @@ def _readings(
             where = fresh.labels.reader(initializer)
             findings.add(where, initializer, ours or "no weights in a file", place)
     return {
-        key: Reading(tuple(names), sources.tensors[key[0]], key[1]) for key, names in readers.items()
+        key: Reading(tuple(names), sources.tensors[key[0]], key[1])
+        for key, names in readers.items()
     }
 
 
