@@ -5,17 +5,16 @@ Experts are stacked and FP8 is decoded to bfloat16, into a weight file of the pa
 rows at a time.
 """
 
-from pathlib import Path
-
 import onnx_ir as ir
 from torch import Tensor
 
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.choices import WeightMode
-from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.computed_weights import ComputedWeights
+from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.package import ASSEMBLED
-from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 FP8_LOSS = "FP8 weights times their scales rounded to bfloat16"
@@ -40,13 +39,8 @@ def assemble(
     model: ir.Model,
     checkpoint: Checkpoint,
     names: frozenset[str],
-    folder: Path,
-    progress: Progress,
-) -> tuple[str, ...]:
-    """Write the weights of these names that the graph has; returns the name of the file, if any.
-
-    Raises PackageError and CheckpointError as `ComputedWeights.write`.
-    """
+) -> tuple[ComputedFile, ...]:
+    """Return the file that is to hold the weights of these names that the graph has, if any."""
     values = [
         value
         for name, value in model.graph.initializers.items()
@@ -58,14 +52,13 @@ def assemble(
     for value in values:
         assert value.name is not None
         weights.give([value], _conversion(checkpoint, checkpoint.named[value.name]))
-    weights.write(
-        folder / ASSEMBLED,
+    file = weights.lay_out(
+        ASSEMBLED,
         what="the weights that are put together",
         doing="putting weights together",
         alignment=_ALIGNMENT,
-        progress=progress,
     )
-    return (ASSEMBLED,)
+    return (file,)
 
 
 def _conversion(checkpoint: Checkpoint, parameter: Parameter) -> Conversion:

@@ -1,7 +1,6 @@
 """The manifest of a package that an export has made."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
@@ -23,20 +22,13 @@ from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
 from gptoss_onnx.reference import Checkpoint, DecoderConfig
 
 
-@dataclass(frozen=True)
-class Made:
-    """A graph whose weights lie in the folder, their record, and what was lost on the way."""
-
-    graph: ir.Model
-    weights: Weights
-    lossy: tuple[str, ...]
-
-
 def describe(
     checkpoint: Checkpoint,
     proto: onnx.ModelProto,
-    made: Made,
     options: ExportOptions,
+    *,
+    weights: Weights,
+    lossy: tuple[str, ...],
     tokenizer_files: tuple[str, ...],
     eos_tokens: tuple[int, ...],
 ) -> Manifest:
@@ -45,8 +37,9 @@ def describe(
     Args:
         checkpoint: what was exported.
         proto: the graph as it is written.
-        made: the graph's weights, and what was lost.
         options: of the export.
+        weights: the record of the graph's weights.
+        lossy: what was lost on the way.
         tokenizer_files: names of the side files in the package.
         eos_tokens: ids that end a text.
     """
@@ -71,13 +64,14 @@ def describe(
             OpUse(domain, name, versions[domain], count)
             for (domain, name), count in sorted(ops.items())
         ),
-        weights=made.weights,
+        weights=weights,
         rounded=rounded_by(options),
         tokenizer_files=tokenizer_files,
-        lossy=made.lossy,
+        lossy=lossy,
         unsupported=not_offered(
             options.target, options.provider, options.onnxruntime, options.experts
         ),
+        options=options.record,
     )
 
 

@@ -4,10 +4,9 @@ import logging
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
 
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
-from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
+from gptoss_onnx.checkpoint.folder_kinds import GENERATION_CONFIG, TOKENIZER
 from gptoss_onnx.choices import (
     ExpertForm,
     KvDtype,
@@ -18,37 +17,24 @@ from gptoss_onnx.choices import (
     WeightMode,
 )
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
 from gptoss_onnx.exporter.check import check_onnx
-from gptoss_onnx.exporter.describe import Made, describe, rounded_by
+from gptoss_onnx.exporter.describe import describe, rounded_by
 from gptoss_onnx.exporter.golden import write_golden
-from gptoss_onnx.exporter.int8_projections import convert_projections
 from gptoss_onnx.exporter.known_answer import check_known_answer
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
-from gptoss_onnx.exporter.ort.lower import lower_to_ort
-from gptoss_onnx.exporter.replicate import replicate
-from gptoss_onnx.exporter.separate_experts import separate_experts, separate_parameters
-from gptoss_onnx.exporter.shorten import plan_of, shorten
-from gptoss_onnx.exporter.side_files import copy_side_files, write_generation_config
+from gptoss_onnx.exporter.planned import Planned, plan_export
+from gptoss_onnx.exporter.side_files import copy_side_files, generation_settings
 from gptoss_onnx.exporter.staging import check_output, staged_folder
-from gptoss_onnx.exporter.tidy import tidy
-from gptoss_onnx.exporter.trace import trace
-from gptoss_onnx.exporter.weights import (
-    attach_weights,
-    describe_weights,
-    name_weights,
-    place_weights,
-)
-from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, Package
+from gptoss_onnx.exporter.weights import describe_weights, place_weights
+from gptoss_onnx.manifest import Weights
+from gptoss_onnx.package import GRAPH_FILE, Package
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, Decoder, open_checkpoint
-from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
 from gptoss_onnx.reference.rounded import apply
 
 # bytes of weights up to which the reference forward for golden vectors is cheap
 GOLDEN_LIMIT = 1 << 30
-CUDA_LOSS = "activations of attention and experts in bfloat16"
 logger = logging.getLogger(__name__)
 
 
@@ -111,18 +97,27 @@ def export(
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
         options.check_checkpoint(opened)
         _check_finite(opened, options, progress)
-        make = _make_ort if target == "ort" else _make_portable
-        made = make(opened, folder, options, progress)
+        planned = plan_export(opened, options, progress)
+        record = _write_weights(opened, planned, folder, progress)
         progress.begin("checking and writing the graph")
-        proto = ir.to_proto(made.graph)
+        proto = ir.to_proto(planned.graph)
         check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         tokenizer_files = copy_side_files(opened, folder)
-        settings = write_generation_config(opened, folder)
+        settings = generation_settings(opened)
+        (folder / GENERATION_CONFIG).write_bytes(settings.content)
         if target == "ort":
             write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
         _write_golden_if_small(opened, folder, options, progress)
-        manifest = describe(opened, proto, made, options, tokenizer_files, settings.eos_tokens)
+        manifest = describe(
+            opened,
+            proto,
+            options,
+            weights=record,
+            lossy=planned.lossy,
+            tokenizer_files=tokenizer_files,
+            eos_tokens=settings.eos_tokens,
+        )
         if options.needs_fp4(opened.config):
             progress.begin("comparing experts with ONNX Runtime's")
             check_known_answer(Package(folder, manifest), opened)
@@ -134,48 +129,16 @@ def export(
     return Package(output, manifest)
 
 
-def _make_portable(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
-) -> Made:
-    separate = separate_parameters(checkpoint)
-    assembled = assembled_parameters(checkpoint, options.weights, separate)
-    # Placed first: what may be refused comes before what is slow.
-    placement = place_weights(checkpoint, folder, options.weights, assembled, progress)
-    graph = _trace(checkpoint, options.kv_dtype, progress)
-    separate_experts(graph, checkpoint, placement, separate)
-    rounded = _lossy_weights(checkpoint)
-    computed: tuple[str, ...] = ()
-    if options.dense == "int8":
-        rounded += (convert_projections(graph, checkpoint, folder, progress),)
-        computed = (INT8_FILE,)
-    computed = assemble(graph, checkpoint, assembled, folder, progress) + computed
-    attach_weights(graph, checkpoint, placement)
-    weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
-    return Made(graph, weights, _lossy_cache(options.kv_dtype) + rounded)
-
-
-def _make_ort(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
-) -> Made:
-    graph = _trace(checkpoint, options.kv_dtype, progress)
-    placement, computed = lower_to_ort(graph, checkpoint, folder, options, progress)
-    lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
-    rounded = _lossy_weights(checkpoint)
-    rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
-    weights = describe_weights(checkpoint, placement, folder, computed, exact=not rounded)
-    return Made(graph, weights, lossy + rounded)
-
-
-def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
-    """Return the graph of all layers, from a trace of those that are not alike."""
-    reference = Decoder.from_checkpoint(checkpoint, device="meta")
-    plan = plan_of(reference)
-    progress.begin(f"tracing {len(plan.traced)} of {len(plan.patterns)} layers")
-    shorten(reference, plan)
-    kept = frozenset(reference.state_dict()) | frozenset(reference.constants)
-    graph = replicate(tidy(trace(reference, getattr(torch, kv_dtype)), kept), plan)
-    name_weights(graph, checkpoint)
-    return graph
+def _write_weights(
+    checkpoint: Checkpoint, planned: Planned, folder: Path, progress: Progress
+) -> Weights:
+    """Bring all weights of the graph into `folder`; returns the manifest's record of them."""
+    if planned.placement is not None:
+        place_weights(checkpoint, planned.placement, folder, progress)
+    for file in planned.files:
+        file.write(folder, progress)
+    computed = tuple(file.name for file in planned.files)
+    return describe_weights(checkpoint, planned.placement, folder, computed, exact=planned.exact)
 
 
 def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
@@ -197,16 +160,6 @@ def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Prog
 
 def _size(checkpoint: Checkpoint) -> int:
     return sum(map(checkpoint.size_of, checkpoint.files))
-
-
-def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
-    return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
-
-
-def _lossy_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return what is lost of weights before any option rounds them."""
-    in_fp8 = any(parameter.scales for parameter in checkpoint.parameters.values())
-    return (FP8_LOSS,) if in_fp8 else ()
 
 
 def _write_golden_if_small(

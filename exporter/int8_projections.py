@@ -8,7 +8,6 @@ biases, and projections of other widths, with the checkpoint's weights.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx_ir as ir
 from torch import Tensor
@@ -18,11 +17,12 @@ from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK, quantize_int8
 from gptoss_onnx.errors import CheckpointError, InputError
-from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.computed_weights import ComputedWeights
+from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.exporter.nodes import make_node, replace
 from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.package import INT8_FILE
-from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.dense_int8 import LM_HEAD, int8_names
 
@@ -62,17 +62,12 @@ class _Match:
         return self.parameter.shape[0 if self.transposed else 1]
 
 
-def convert_projections(
-    model: ir.Model, checkpoint: Checkpoint, folder: Path, progress: Progress
-) -> str:
-    """Rewrite `model` in place and write the weights into `folder`; returns what was done, as the
-    manifest says it.
+def convert_projections(model: ir.Model, checkpoint: Checkpoint) -> tuple[str, ComputedFile]:
+    """Rewrite `model` in place; returns what was done, as the manifest says it, and the file that
+    is to hold the weights.
 
-    `progress` hears how many bytes are written.
-
-    Raises:
-        InputError: no projection has an input width that is a multiple of 32.
-        PackageError, CheckpointError: as from `ComputedWeights.write`; a weight is not finite.
+    Raises InputError if no projection has an input width that is a multiple of 32. To compute the
+    file raises CheckpointError where a weight is not finite.
     """
     canonical = {parameter.name: name for name, parameter in checkpoint.parameters.items()}
     matches = [match for node in model.graph for match in _match(node, checkpoint, canonical)]
@@ -90,16 +85,15 @@ def convert_projections(
         operands = weights.add(model.graph, conversion)
         new = make_node(match.node, "LinearInt8", [hidden, *operands, *bias], domain=DOMAIN)
         replace(model.graph, match.node, [new])
-    weights.write(
-        folder / INT8_FILE,
+    file = weights.lay_out(
+        INT8_FILE,
         what="the int8 weights",
         doing="quantizing the dense weights to int8",
         alignment=_ALIGNMENT,
-        progress=progress,
     )
     attach_bodies(model)
     left = [match for match in matches if match not in chosen]
-    return _describe(chosen, left)
+    return _describe(chosen, left), file
 
 
 def quantizing(

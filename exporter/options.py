@@ -1,13 +1,14 @@
 """The options of an export: what stands for None, which go together, and for which checkpoints."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from gptoss_onnx.choices import (
     ExpertForm,
     KvDtype,
     OnnxRuntime,
+    Options,
     ProjectionForm,
     Provider,
     Target,
@@ -26,16 +27,8 @@ IN_BFLOAT16 = ("self_attn.sinks", "experts.gate_up_proj_bias", "experts.down_pro
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Options):
     """Options that go together; see `export` for what each means."""
-
-    target: Target
-    provider: Provider
-    weights: WeightMode
-    dense: ProjectionForm
-    experts: ExpertForm
-    kv_dtype: KvDtype
-    onnxruntime: OnnxRuntime
 
     @classmethod
     def choose(
@@ -62,6 +55,18 @@ class ExportOptions:
         options = cls(target, provider, weights, dense, experts, kv_dtype, onnxruntime)
         options.check()
         return options
+
+    @classmethod
+    def again(cls, recorded: Options) -> Self:
+        """Return the options that a manifest has recorded; raises as `check`."""
+        options = cls(**_values(recorded))
+        options.check()
+        return options
+
+    @property
+    def record(self) -> Options:
+        """The options as the manifest records them."""
+        return Options(**_values(self))
 
     def check(self) -> None:
         """Raise InputError for a value that is not offered, and for values that do not go
@@ -198,3 +203,7 @@ class ExportOptions:
                     f"--provider cuda: {name}: found {tensor.dtype}, expected BF16 (what attention "
                     "and experts compute in there): export with --provider cpu"
                 )
+
+
+def _values(options: Options) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in fields(options)}

@@ -41,18 +41,21 @@ class Settings:
     """The special ids of a package.
 
     Attributes:
-        special_ids: those that its generation_config.json holds.
+        content: of its generation_config.json.
+        special_ids: those that this holds.
         eos_tokens: end a text; where generation_config.json names none, config.json's.
         warnings: what the user should know of them.
     """
 
+    content: bytes
     special_ids: Mapping[str, Any]
     eos_tokens: tuple[int, ...]
     warnings: tuple[str, ...]
 
 
-def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
-    """Write generation_config.json into the package: the checkpoint's, or one that is made for it.
+def generation_settings(checkpoint: Checkpoint) -> Settings:
+    """Return what a package's generation_config.json is to say: what the checkpoint's says, or one
+    that is made for it.
 
     Raises CheckpointError where a special id is not one, and for a tokenizer.json or
     generation_config.json that is not JSON.
@@ -95,8 +98,7 @@ def write_generation_config(checkpoint: Checkpoint, folder: Path) -> Settings:
             "ends a text before its "
             "length does"
         )
-    (folder / GENERATION_CONFIG).write_bytes(content)
-    return Settings(ids, tuple(eos), tuple(warnings))
+    return Settings(content, ids, tuple(eos), tuple(warnings))
 
 
 def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:

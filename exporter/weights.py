@@ -35,27 +35,18 @@ class Placement:
     locations: Mapping[Path, str]
 
 
-def place_weights(
-    checkpoint: Checkpoint,
-    folder: Path,
-    mode: WeightMode,
-    assembled: frozenset[str],
-    progress: Progress,
+def plan_placement(
+    checkpoint: Checkpoint, mode: WeightMode, assembled: frozenset[str]
 ) -> Placement:
-    """Bring the checkpoint's weight files into `folder`, or only note where they are.
+    """Return where the checkpoint's weight files will lie.
 
     Files of which the graph will use nothing are left out.
 
     Args:
         checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to
             the real files.
-        folder: the package being written.
         mode: `link` (hard links), `copy`, or `reference` (nothing is placed).
         assembled: names of the parameters that are written into another file.
-        progress: hears how many bytes are copied.
-
-    Raises:
-        PackageError: the file system refuses hard links, or has no room for a copy.
     """
     used = {
         source.file
@@ -67,17 +58,28 @@ def place_weights(
     if mode == "reference":
         root = Path(os.path.commonpath([path.parent for path in files]))
         return Placement(mode, root, {path: path.relative_to(root).as_posix() for path in files})
-    if mode == "copy" and files:
+    return Placement(mode, None, files)
+
+
+def place_weights(
+    checkpoint: Checkpoint, placement: Placement, folder: Path, progress: Progress
+) -> None:
+    """Bring the checkpoint's weight files into `folder`, the package being written.
+
+    `progress` hears how many bytes are copied. Raises PackageError where the file system refuses
+    hard links, or has no room for a copy.
+    """
+    files = placement.locations
+    if placement.mode == "copy" and files:
         size = sum(map(checkpoint.size_of, files))
         remedy = "free some space, or choose --weights link or reference"
         require_room(folder, size, "copying the weights needs", remedy)
         progress.begin("copying the weights", size)
     for path, name in files.items():
-        if mode == "link":
+        if placement.mode == "link":
             _link(path, folder / name)
-        else:
+        elif placement.mode == "copy":
             _copy(path, folder / name, progress)
-    return Placement(mode, None, files)
 
 
 def name_weights(model: ir.Model, checkpoint: Checkpoint) -> None:

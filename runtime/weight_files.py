@@ -46,18 +46,24 @@ def tensor_ranges(path: Path, header: bytes) -> frozenset[tuple[int, int]]:
     `path` names the file in messages. Raises PackageError where the header is not that of a
     safetensors file.
     """
+    return frozenset(named_ranges(path, header).values())
+
+
+def named_ranges(path: Path, header: bytes) -> dict[str, tuple[int, int]]:
+    """Return (offset, length) as `tensor_ranges`, by the tensors' names."""
     document = parse_json(header, str(path), PackageError)
     begin = _LENGTH_BYTES + len(header)
     try:
-        spans = [
-            entry["data_offsets"] for name, entry in document.items() if name != "__metadata__"
-        ]
-        ranges = [(begin + first, last - first) for first, last in spans]
+        spans = {
+            name: entry["data_offsets"]
+            for name, entry in document.items()
+            if name != "__metadata__"
+        }
+        return {name: (begin + first, last - first) for name, (first, last) in spans.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PackageError(
             f"{path}: malformed safetensors header ({error}); export again"
         ) from error
-    return frozenset(ranges)
 
 
 def _changed(path: Path, found: str, expected: str) -> PackageError:

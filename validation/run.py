@@ -17,6 +17,7 @@ from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.cases.table import Suite
 from gptoss_onnx.validation.columns.session import Judged, session_columns
+from gptoss_onnx.validation.comparison.both import compare
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
@@ -40,6 +41,7 @@ def validate(
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
 
+    First its graph and weights are compared with those of a fresh export, without running anything.
     If a package has rounded weights, the reference computes with these, and the package is held to
     it as closely as any other. One more case measures how far they are from the checkpoint's own.
 
@@ -72,6 +74,7 @@ def validate(
     cells: list[Cell] = []
     with open_checkpoint(reference) as checkpoint:
         check_pair(opened, checkpoint, progress)
+        comparisons = compare(opened, checkpoint, progress)
         near = limits_for(opened.manifest, activations).near
         expected = Expected(reference_model(opened, checkpoint), SEED, near)
         judged = Judged(opened, checkpoint, expected, suite, activations, progress)
@@ -90,6 +93,7 @@ def validate(
         columns=tuple(entry.column for entry in columns),
         rows=tuple(rows.values()),
         cells=tuple(cells),
+        comparisons=comparisons,
     )
 
 

@@ -8,11 +8,10 @@ that it casts in chunks. All others go into one computed file. With `--weights l
 byte ranges of the checkpoint's files, otherwise they are in that file too.
 """
 
-from pathlib import Path
-
 import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
+from gptoss_onnx.exporter.computed_file import ComputedFile
 from gptoss_onnx.exporter.nodes import CONTRIB
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.attention import lower_attention
@@ -21,9 +20,8 @@ from gptoss_onnx.exporter.ort.experts import lower_experts
 from gptoss_onnx.exporter.ort.interface import drop_unused_inputs, lower_interface
 from gptoss_onnx.exporter.ort.linear import lower_linear
 from gptoss_onnx.exporter.ort.weights import OrtWeights
-from gptoss_onnx.exporter.weights import Placement, attach_weights, place_weights
+from gptoss_onnx.exporter.weights import Placement, attach_weights, plan_placement
 from gptoss_onnx.package import ORT_WEIGHTS
-from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 CONTRIB_VERSION = 1
@@ -31,28 +29,18 @@ E8M0_IR_VERSION = 12  # the first of ONNX that has FLOAT8E8M0
 
 
 def lower_to_ort(
-    model: ir.Model,
-    checkpoint: Checkpoint,
-    folder: Path,
-    options: ExportOptions,
-    progress: Progress,
-) -> tuple[Placement | None, tuple[str, ...]]:
-    """Rewrite `model` in place and write its weights into `folder`.
+    model: ir.Model, checkpoint: Checkpoint, options: ExportOptions
+) -> tuple[Placement | None, tuple[ComputedFile, ...]]:
+    """Rewrite `model` in place.
 
-    Returns where the checkpoint's own files lie, None if the graph reads nothing of them, and the
-    names of the files that were written.
+    Returns where the checkpoint's own files are to lie, None if the graph reads nothing of them,
+    and the files that are to be computed.
 
     Args:
         model: the traced graph, with caches in float32 or float16 for `cpu` and in bfloat16 for
             `cuda`.
         checkpoint: where the weights are read.
-        folder: the package.
         options: of the export; those of the weights, of the provider and of the experts count here.
-        progress: hears how many bytes of weights are written.
-
-    Raises:
-        PackageError: there is no room for the weights, or the file system refuses hard links.
-        CheckpointError: a file of the checkpoint has become shorter.
     """
     graph = model.graph
     weights = OrtWeights(checkpoint)
@@ -78,9 +66,9 @@ def lower_to_ort(
     placement = None
     if linked:
         others = frozenset(checkpoint.named.keys() - linked)
-        placement = place_weights(checkpoint, folder, options.weights, others, progress)
-    written = weights.write(folder / ORT_WEIGHTS, progress)
+        placement = plan_placement(checkpoint, options.weights, others)
+    files = weights.lay_out(ORT_WEIGHTS)
     weights.attach_chunks(placement)
     if placement is not None:
         attach_weights(model, checkpoint, placement)
-    return placement, written
+    return placement, files

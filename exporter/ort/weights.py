@@ -5,7 +5,6 @@ Legend: E experts, R rows, C columns of a matrix.
 
 from collections.abc import Callable
 from math import prod
-from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -14,10 +13,11 @@ from torch import Tensor
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, mxfp4_as_uint8, mxfp4_by_column, mxfp4_uint8_scales
 from gptoss_onnx.custom_ops.mxfp4_int4 import mxfp4_as_int4, mxfp4_int4_scales
-from gptoss_onnx.exporter.computed_weights import ComputedWeights, Conversion
+from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.computed_weights import ComputedWeights
+from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.exporter.external_data import byte_range
 from gptoss_onnx.exporter.weights import Placement
-from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.experts_int4 import int4_names
 
@@ -64,7 +64,7 @@ class OrtWeights:
         return frozenset(self._chunks)
 
     def attach_chunks(self, placement: Placement | None) -> None:
-        """Make every one of `chunks` a byte range: of the file that `write` wrote, where it has the
+        """Make every one of `chunks` a byte range: of the file that was laid out, where it has the
         parameter, otherwise of the checkpoint's in `placement`.
         """
         for name, chunks in self._chunks.items():
@@ -179,24 +179,19 @@ class OrtWeights:
 
         return self._add(graph, Conversion((planned,), count * blocks, rows * width, convert))[0]
 
-    def write(self, path: Path, progress: Progress) -> tuple[str, ...]:
-        """Write the file, if it has any weights, and make every initializer a byte range of it;
-        `progress` hears of the bytes. Returns its name, or nothing.
-
-        Raises:
-            PackageError: there is no room for it.
-            CheckpointError: a file of the checkpoint has changed.
+    def lay_out(self, name: str) -> tuple[ComputedFile, ...]:
+        """Return the file of this name that is to hold them, if there are any, and make every
+        initializer a byte range of it.
         """
         if not self._computed:
             return ()
-        self._computed.write(
-            path,
+        file = self._computed.lay_out(
+            name,
             what="the weights of target ort",
             doing="writing the weights of target ort",
             alignment=_ALIGNMENT,
-            progress=progress,
         )
-        return (path.name,)
+        return (file,)
 
     def _by_rows(
         self, name: str, planned: PlannedTensor, convert: Callable[[Tensor], Tensor]

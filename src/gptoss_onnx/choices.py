@@ -1,5 +1,6 @@
 """The values that options offer: the same for the command line and for the functions behind it."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gptoss_onnx.errors import InputError
@@ -13,6 +14,19 @@ OnnxRuntime = Literal["1.28", "1.32"]  # the least that a package is to run on
 KvDtype = Literal["float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "portable"]
 Activations = Literal["exact", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of an export, with what stands for None in its place; see `export` for each."""
+
+    target: Target
+    provider: Provider
+    weights: WeightMode
+    dense: ProjectionForm
+    experts: ExpertForm
+    kv_dtype: KvDtype
+    onnxruntime: OnnxRuntime
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gptoss_onnx.choices import Provider, Target, WeightMode
+from gptoss_onnx.choices import Options, Provider, Target, WeightMode
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import printable, read_json_object
@@ -126,7 +126,8 @@ class Manifest:
     `model` is what config.json said, for people to read: sessions and clients take nothing from it.
     `longest` is how many positions a sequence may have. `eos_tokens` end a text, unless
     `generation_config.json` names others. `onnxruntime` is the least version of ONNX Runtime that
-    runs the graph, as `major.minor`.
+    runs the graph, as `major.minor`. `options` are those that `export` was given; manifests written
+    before they were recorded have none.
     """
 
     exporter: str
@@ -148,6 +149,7 @@ class Manifest:
     tokenizer_files: tuple[str, ...]
     lossy: tuple[str, ...]
     unsupported: tuple[str, ...]
+    options: Options | None = None
 
     def has_op(self, name: str) -> bool:
         """Say whether the graph uses the custom op of this name."""
@@ -164,6 +166,8 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        if self.options is None:
+            del document["options"]
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(folder / MANIFEST_NAME, text.encode())
 

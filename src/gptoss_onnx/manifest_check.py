@@ -56,6 +56,11 @@ def check_manifest(manifest: "Manifest") -> None:
     _check_rounded(manifest)
     _check_texts("lossy", manifest.lossy)
     _check_texts("unsupported", manifest.unsupported)
+    if manifest.options is not None:
+        for key in ("target", "kv_dtype"):
+            expected = getattr(manifest, key)
+            found = getattr(manifest.options, key)
+            _expect(f"options.{key}", found, found == expected, f"{expected}, as {key} says")
 
 
 def _check_tensors(where: str, specs: "Sequence[TensorSpec]") -> None:

@@ -21,6 +21,7 @@ SCHEMA: dict[str, Any] = json.loads(
     (Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text()
 )
 HEAD = {"format", "format_version"}
+OPTIONAL = {"options"}  # which manifests of older exporters lack
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def test_an_exported_manifest_is_valid(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["TensorSpec", "CacheLayer", "OpUse", "WeightFile", "Weights", "RoundedWeights"]
+    "kind",
+    ["TensorSpec", "CacheLayer", "OpUse", "WeightFile", "Weights", "RoundedWeights", "Options"],
 )
 def test_every_field_is_in_the_schema_and_nothing_else(kind: str) -> None:
     names = {field.name for field in dataclasses.fields(getattr(manifest, kind))}
@@ -50,7 +52,7 @@ def test_every_field_is_in_the_schema_and_nothing_else(kind: str) -> None:
 
 def test_the_document_has_the_fields_of_the_manifest_and_its_head() -> None:
     names = {field.name for field in dataclasses.fields(Manifest)} | HEAD
-    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == names
+    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) | OPTIONAL == names
     assert SCHEMA["properties"]["format_version"]["const"] == FORMAT_VERSION
     assert SCHEMA["properties"]["format"]["const"] == manifest.FORMAT
 
@@ -98,6 +100,9 @@ SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "control character in a name": lambda document: document["inputs"][0].update(name="a\0b"),
     "terminal sequence": lambda document: document.update(lossy=["\x1b[31mred"]),
     "ops without a name": lambda document: document["ops"][0].update(name=""),
+    "an option that nobody knows": lambda document: document["options"].update(speed="most"),
+    "an option with another value": lambda document: document["options"].update(dense="int3"),
+    "options in part": lambda document: document["options"].pop("provider"),
 }
 # What a reader checks and a schema cannot say.
 BEYOND_THE_SCHEMA: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -124,6 +129,8 @@ BEYOND_THE_SCHEMA: dict[str, Callable[[dict[str, Any]], Any]] = {
         document.update(target="ort"),
         document["cache"][0].update(window=4, sink_tokens=1),
     ),
+    "options of another target": lambda document: document["options"].update(target="ort"),
+    "options with another cache": lambda document: document["options"].update(kv_dtype="float16"),
     "a rounded file that is not listed": lambda document: document["rounded"].append(
         {"kind": "dense-int8", "file": "other.safetensors", "block": 32}
     ),
@@ -151,6 +158,16 @@ def test_a_reader_refuses(name: str, document: dict[str, Any], tmp_path: Path) -
     with pytest.raises(PackageError) as caught:
         Manifest.read(tmp_path)
     assert str(caught.value).isprintable()
+
+
+def test_options_may_be_missing(document: dict[str, Any], tmp_path: Path) -> None:
+    older = {key: value for key, value in document.items() if key not in OPTIONAL}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(older))
+    manifest = Manifest.read(tmp_path)
+    assert manifest.options is None
+    jsonschema.Draft202012Validator(SCHEMA).validate(older)
+    manifest.write(tmp_path)
+    assert json.loads((tmp_path / MANIFEST_NAME).read_text()) == older
 
 
 def test_a_manifest_reads_back_as_it_was_written(

@@ -41,7 +41,7 @@ def test_what_format_1_says_is_kept_and_what_it_lacks_is_found(tmp_path: Path) -
     found = json.loads(json.dumps(asdict(manifest)))
     for layer in found["cache"]:
         del layer["sink_tokens"]
-    for key in ("vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime"):
+    for key in ("vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime", "options"):
         del found[key]
     assert {"format": "gptoss-onnx", "format_version": 1, **found} == OLD
 
@@ -101,6 +101,7 @@ def test_the_models_end_tokens_become_the_packages(
             lambda it: it["cache"][1].update(sink_tokens=0),
             r"unknown cache\[1\].sink_tokens, which format 1 does not have",
         ),
+        (lambda it: it.update(options={}), "unknown options, which format 1 does not have"),
         (lambda it: it.update(surprise=1), "unknown surprise"),
     ],
 )

@@ -23,9 +23,8 @@ def test_a_file_of_the_checkpoint_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("weights")
     os.link(tmp_path / "theirs", tmp_path / INT8_FILE)
     with pytest.raises(PackageError, match="the checkpoint has a file of this name"):
-        ComputedWeights().write(
-            tmp_path / INT8_FILE, what="they", doing="writing", alignment=8, progress=QUIET
-        )
+        file = ComputedWeights().lay_out(INT8_FILE, what="they", doing="writing", alignment=8)
+        file.write(tmp_path, QUIET)
     assert (tmp_path / "theirs").read_text() == "weights"
 
 
@@ -65,7 +64,8 @@ with open_checkpoint(sys.argv[1]) as checkpoint:
     weights.add(graph, int8_projections.quantizing(checkpoint, checkpoint.named[source], "lm_head"))
     before = anonymous()
     progress = LoggedProgress(logging.getLogger())
-    weights.write(Path(sys.argv[2]), what="", doing="", alignment=8, progress=progress)
+    output = Path(sys.argv[2])
+    weights.lay_out(output.name, what="", doing="", alignment=8).write(output.parent, progress)
 print(peak - before)
 """
     paths = [str(tmp_path / "checkpoint"), str(tmp_path / "int8")]
@@ -106,7 +106,8 @@ with open_checkpoint(checkpoint) as opened:
     weights = ort_weights.OrtWeights(opened)
     getattr(weights, method)(ir.Graph([], [], nodes=[]), tensor)
     before = anonymous()
-    weights.write(Path(output), LoggedProgress(logging.getLogger()))
+    (file,) = weights.lay_out(Path(output).name)
+    file.write(Path(output).parent, LoggedProgress(logging.getLogger()))
 print(peak - before)
 """
 

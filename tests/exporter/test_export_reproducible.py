@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_onnx.choices import ExpertForm
-from gptoss_onnx.exporter import export, export_package
+from gptoss_onnx.exporter import export, planned
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.package import EXPERT_CHECK_FILE, INT8_FILE, ORT_WEIGHTS
 
@@ -67,7 +67,7 @@ def test_another_trace_of_target_ort_is_the_same(
 ) -> None:
     """The first trace may be one that this test run has kept, the second is made here."""
     first = export(tiny_checkpoint, tmp_path / "first", target="ort", experts=experts)
-    monkeypatch.setattr(export_package, "trace", trace)
+    monkeypatch.setattr(planned, "trace", trace)
     again = export(tiny_checkpoint, tmp_path / "again", target="ort", experts=experts)
     for name in ("model.onnx", file, "genai_config.json"):
         assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()

@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from gptoss_onnx.exporter import export_package
+from gptoss_onnx.exporter import export_package, planned
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.package import GOLDEN_FILE
@@ -64,7 +64,7 @@ def made_once(folder: Path) -> Iterator[None]:
         patch.setattr(
             ONNXRegistry, "from_torchlib", staticmethod(_read_once(ONNXRegistry.from_torchlib))
         )
-        patch.setattr(export_package, "trace", kept_trace)
+        patch.setattr(planned, "trace", kept_trace)
         patch.setattr(export_package, "write_golden", kept_golden)
         yield
 

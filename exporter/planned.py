@@ -1,0 +1,99 @@
+"""Planned: an export of which nothing is written yet, its graph and where its weights are from."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+
+from gptoss_onnx.choices import KvDtype
+from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
+from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.options import ExportOptions
+from gptoss_onnx.exporter.ort.lower import lower_to_ort
+from gptoss_onnx.exporter.replicate import replicate
+from gptoss_onnx.exporter.separate_experts import separate_experts, separate_parameters
+from gptoss_onnx.exporter.shorten import plan_of, shorten
+from gptoss_onnx.exporter.tidy import tidy
+from gptoss_onnx.exporter.trace import trace
+from gptoss_onnx.exporter.weights import Placement, attach_weights, name_weights, plan_placement
+from gptoss_onnx.progress import Progress
+from gptoss_onnx.reference import Checkpoint, Decoder
+from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
+
+CUDA_LOSS = "activations of attention and experts in bfloat16"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What an export will write.
+
+    Attributes:
+        graph: every weight of it is a byte range of a file that will be in the package.
+        placement: where the checkpoint's own files will lie; None if the graph reads nothing of
+            them.
+        files: those that are computed.
+        lossy: what is lost on the way, as the manifest says it.
+        exact: no weight is rounded.
+    """
+
+    graph: ir.Model
+    placement: Placement | None
+    files: tuple[ComputedFile, ...]
+    lossy: tuple[str, ...]
+    exact: bool
+
+
+def plan_export(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> Planned:
+    """Return what an export of `checkpoint` with these options writes. Reads no weight byte.
+
+    Raises InputError where the options cannot do it for this checkpoint.
+    """
+    plan = _plan_ort if options.target == "ort" else _plan_portable
+    return plan(checkpoint, options, _trace(checkpoint, options.kv_dtype, progress))
+
+
+def _plan_portable(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model) -> Planned:
+    separate = separate_parameters(checkpoint)
+    assembled = assembled_parameters(checkpoint, options.weights, separate)
+    placement = plan_placement(checkpoint, options.weights, assembled)
+    separate_experts(graph, checkpoint, placement, separate)
+    rounded = _lossy_weights(checkpoint)
+    files: tuple[ComputedFile, ...] = ()
+    if options.dense == "int8":
+        done, file = convert_projections(graph, checkpoint)
+        rounded, files = (*rounded, done), (file,)
+    files = assemble(graph, checkpoint, assembled) + files
+    attach_weights(graph, checkpoint, placement)
+    lossy = _lossy_cache(options.kv_dtype) + rounded
+    return Planned(graph, placement, files, lossy, exact=not rounded)
+
+
+def _plan_ort(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model) -> Planned:
+    placement, files = lower_to_ort(graph, checkpoint, options)
+    lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
+    rounded = _lossy_weights(checkpoint)
+    rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
+    return Planned(graph, placement, files, lossy + rounded, exact=not rounded)
+
+
+def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
+    """Return the graph of all layers, from a trace of those that are not alike."""
+    reference = Decoder.from_checkpoint(checkpoint, device="meta")
+    plan = plan_of(reference)
+    progress.begin(f"tracing {len(plan.traced)} of {len(plan.patterns)} layers")
+    shorten(reference, plan)
+    kept = frozenset(reference.state_dict()) | frozenset(reference.constants)
+    graph = replicate(tidy(trace(reference, getattr(torch, kv_dtype)), kept), plan)
+    name_weights(graph, checkpoint)
+    return graph
+
+
+def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
+    return () if kv_dtype == "float32" else (f"kv cache in {kv_dtype}",)
+
+
+def _lossy_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what is lost of weights before any option rounds them."""
+    in_fp8 = any(parameter.scales for parameter in checkpoint.parameters.values())
+    return (FP8_LOSS,) if in_fp8 else ()

@@ -1,0 +1,55 @@
+"""What a manifest says, against what that of a fresh export says."""
+
+from dataclasses import replace
+
+from gptoss_onnx.exporter.describe import describe
+from gptoss_onnx.exporter.side_files import generation_settings
+from gptoss_onnx.validation.comparison.findings import Findings
+from gptoss_onnx.validation.comparison.fresh import FreshExport
+
+WHERE = "manifest.json"
+# What tells sessions and clients how to run the graph. The weight files' sizes and times are
+# compared when the package is opened, and its configuration before anything else.
+FIELDS = (
+    "onnxruntime",
+    "vocab_size",
+    "longest",
+    "eos_tokens",
+    "opset",
+    "inputs",
+    "outputs",
+    "kv_dtype",
+    "ops",
+    "rounded",
+    "lossy",
+    "unsupported",
+)
+
+
+def compare_manifests(fresh: FreshExport, findings: Findings) -> None:
+    """Add every entry that differs; cache layers one by one."""
+    found = fresh.package.manifest
+    expected = describe(
+        fresh.checkpoint,
+        fresh.expected,
+        fresh.options,
+        weights=replace(found.weights, bit_identical=fresh.planned.exact),
+        lossy=fresh.planned.lossy,
+        tokenizer_files=found.tokenizer_files,
+        eos_tokens=generation_settings(fresh.checkpoint).eos_tokens,
+    )
+    for name in FIELDS:
+        if name == "eos_tokens" and found.options is None:
+            continue  # older exporters had other rules for these
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        if ours != theirs:
+            findings.add(WHERE, name, ours, theirs)
+    exact = found.weights.bit_identical, expected.weights.bit_identical
+    if exact[0] != exact[1]:
+        findings.add(WHERE, "weights.bit_identical", *exact)
+    if len(found.cache) != len(expected.cache):
+        findings.add(WHERE, "cache", f"{len(found.cache)} layers", f"{len(expected.cache)} layers")
+    for layer, (mine, wanted) in enumerate(zip(found.cache, expected.cache, strict=False)):
+        for name, value in vars(wanted).items():
+            if getattr(mine, name) != value:
+                findings.add(f"layers.{layer} cache", f"{WHERE} {name}", getattr(mine, name), value)
