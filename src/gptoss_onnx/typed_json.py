@@ -1,10 +1,11 @@
 """JSON objects as frozen dataclasses: what a document holds must be what the fields declare."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from gptoss_onnx.json_numbers import NAMES
 
 _LISTED = 10  # keys that one message names
 
@@ -15,7 +16,7 @@ def parse_object(kind: type[Document], value: Any, where: str) -> Document:
     """Build a dataclass from a JSON object of exactly its fields; those with a default may be
     missing.
 
-    A null where a number is declared is NaN, since JSON has no numbers that are not finite.
+    Where a number is declared, those that JSON lacks are their names; see `json_numbers`.
 
     Args:
         kind: the dataclass; its fields are strings, numbers, booleans, literals, mappings, tuples
@@ -57,8 +58,11 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         return tuple(
             _parse(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(value)
         )
-    if kind is float and (value is None or type(value) is int):
-        return math.nan if value is None else float(value)
+    if kind is float or (origin is UnionType and float in arguments):
+        if type(value) is int:
+            return float(value)
+        if isinstance(value, str) and value in NAMES:
+            return NAMES[value]
     if origin is Literal:
         fits, expected = value in arguments, " or ".join(arguments)
     elif origin in (Mapping, tuple):

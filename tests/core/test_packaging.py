@@ -59,6 +59,13 @@ def test_wheel_holds_every_python_file_and_no_native_source(wheel_files: list[st
     assert not [name for name in wheel_files if "/native/" in name]
 
 
+def test_wheel_holds_what_reports_are_made_of(wheel_files: list[str]) -> None:
+    folder = ROOT / "validation" / "report"
+    parts = [path for kind in ("css", "json") for path in folder.glob(f"*.{kind}")]
+    assert {"schema.json", "page.css"} <= {path.name for path in parts}
+    assert {f"gptoss_onnx/{path.relative_to(ROOT)}" for path in parts} <= set(wheel_files)
+
+
 @pytest.mark.parametrize("module", ["gptoss_onnx.runtime", "gptoss_onnx.custom_ops"])
 def test_import_leaves_the_heavy_packages_unloaded(module: str) -> None:
     heavy = {"torch", "transformers", "onnxscript"}

@@ -93,12 +93,13 @@ def test_json_and_back() -> None:
     assert Report.from_json(json.loads(dump_json(report.to_json()))) == report
 
 
-def test_what_is_not_finite_comes_back_as_nan() -> None:
-    broken = Cell("case 0", "native", "failed", 0.5, Difference(3, math.inf, None, None, None))
+def test_what_is_not_finite_comes_back() -> None:
+    broken = Cell("case 0", "native", "failed", 0.5, Difference(3, math.nan, math.inf, None, None))
     report = dataclasses.replace(report_of("failed"), cells=(broken,))
     back = Report.from_json(json.loads(dump_json(report.to_json())))
     assert back.cells[0].difference is not None
     assert math.isnan(back.cells[0].difference.max_abs)
+    assert (back.cells[0].difference.mean_abs, back.cells[0].difference.kl) == (math.inf, None)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.files import write_atomically
+from gptoss_onnx.json_numbers import named
 from gptoss_onnx.json_text import dump_json, printable
 from gptoss_onnx.package import PARITY_FILE
 from gptoss_onnx.typed_json import parse_object
@@ -22,10 +23,10 @@ FORMAT_VERSION = 2
 PASSED, FAILED, NOT_JUDGED = 0, 1, 2  # exit codes
 
 # `refused`: an op or the session refused what it should do, which is a failure. `not available`:
-# this column cannot do it, and the note says why.
-State = Literal["passed", "failed", "refused", "not available"]
+# this column cannot do it, and the note says why. `accepted`: it failed as a baseline records.
+State = Literal["passed", "failed", "refused", "accepted", "not available"]
 FAILURES: tuple[State, ...] = ("failed", "refused")
-JUDGED: tuple[State, ...] = ("passed", *FAILURES)
+JUDGED: tuple[State, ...] = ("passed", "accepted", *FAILURES)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True if something was judged, and all that was judged passed."""
+        """True if something was judged, and all that was judged passed or is accepted."""
         return self.exit_code == PASSED
 
     @property
@@ -212,11 +213,12 @@ class Report:
         """Return the report as a JSON document; see `schema.json`."""
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "passed": self.passed}
         body = {**asdict(self), "versions": dict(self.versions), "machine": dict(self.machine)}
-        return {**head, "exit_code": self.exit_code, **body}
+        document: dict[str, Any] = named({**head, "exit_code": self.exit_code, **body})
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Return the report that `to_json` made a document of; a number that is null is NaN.
+        """Return the report that `to_json` made a document of.
 
         Raises:
             InputError: the document is something else, or of another version.

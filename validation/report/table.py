@@ -19,6 +19,7 @@ SIGNS: dict[State, str] = {
     "passed": "ok",
     "failed": "FAILED",
     "refused": "REFUSED",
+    "accepted": "accepted",
     "not available": "-",
 }
 MOST_FINDINGS = 20  # of one comparison that are printed; the JSON document has all
@@ -125,6 +126,8 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
         verdict = f"FAIL: {failed} of {judged} checks failed"
     else:
         verdict = "NOT JUDGED"
+    if "accepted" in states:
+        verdict += f", {states.count('accepted')} accepted"
     if judged < len(states):
         verdict += f", {len(states) - judged} not available"
     return [*lines, verdict]

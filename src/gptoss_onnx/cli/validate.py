@@ -2,8 +2,6 @@
 fails.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,16 +13,18 @@ from gptoss_onnx.cli.console import (
     extra,
     kernel_options,
     let_threads_sleep,
-    print_json,
     say,
     verbose_option,
 )
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.progress import progress_on_stderr
-from gptoss_onnx.errors import GptOssError, InputError
+from gptoss_onnx.cli.report_forms import Forms, GitHub, form_options
+from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
+
+PARITY_STEM = "parity"  # of the report's files; a client's have its name, too
 
 
 @click.command(cls=GroupedCommand, short_help="Compare a package with the PyTorch reference.")
@@ -54,15 +54,12 @@ if TYPE_CHECKING:
     metavar="COMMAND",
     help="Command that starts that client; if omitted, its program on the PATH.",
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Folder to write the report to.")
 @click.option(
     "--write-golden",
     is_flag=True,
     help="Write golden vectors into the package first, from the reference.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table."
-)
+@form_options
 @hub_options
 @verbose_option
 def validate(
@@ -73,8 +70,12 @@ def validate(
     activations: Activations,
     runtime: Literal["python", "cpp", "node", "browser"],
     client: str | None,
-    report: Path | None,
     write_golden: bool,
+    report: Path | None,
+    junit: Path | None,
+    html: Path | None,
+    baseline: Path | None,
+    write_baseline: Path | None,
     as_json: bool,
     download: bool,
     revision: str | None,
@@ -84,16 +85,18 @@ def validate(
     Exits with 0 when every case holds, with 1 when one does not or is refused, and with 2 when
     nothing could be judged. The report is written in all three.
     """
-    _check_runtime(runtime, client, suite, kernels, activations)
-    let_threads_sleep()
-    with progress_on_stderr() as display, _error_in(package, reference, suite, report, as_json):
+    stem = PARITY_STEM if runtime == "python" else f"{PARITY_STEM}-{runtime}"
+    forms = Forms(stem, as_json, report, junit, html, baseline, write_baseline, GitHub.here())
+    with forms.told_of_errors(package, reference, suite), progress_on_stderr() as display:
+        _check_runtime(runtime, client, suite, kernels, activations)
+        let_threads_sleep()
         checkpoint = find_checkpoint(reference, revision, download, display)
         display.begin("loading PyTorch and ONNX Runtime")
         with extra("export,cpu"):
-            from gptoss_onnx.package import PARITY_FILE
             from gptoss_onnx.validation import validate as run_validation
             from gptoss_onnx.validation import validate_client, write_golden_vectors
 
+        accepted, before = forms.baselines()
         if write_golden:
             write_golden_vectors(package, checkpoint, display)
         if runtime == "python":
@@ -105,37 +108,10 @@ def validate(
                 activations=activations,
                 progress=display,
             )
-            name = PARITY_FILE
         else:
             found = validate_client(package, checkpoint, runtime, client, display)
-            name = f"parity-{runtime}.json"
-    for folder in (package, report):
-        if folder is not None:
-            _write(found, folder, name, required=folder is report)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        say(found.table())
-    return found.exit_code
-
-
-@contextmanager
-def _error_in(
-    package: Path, reference: str, suite: str, folder: Path | None, as_json: bool
-) -> Iterator[None]:
-    """Let a report say why nothing could be judged, where a report is asked for."""
-    try:
-        yield
-    except GptOssError as error:
-        if folder is not None or as_json:
-            from gptoss_onnx.validation.report.document import Report
-
-            found = Report(str(package), reference, suite, 0, {}, {}, error=str(error))
-            if folder is not None:
-                found.write(folder)
-            if as_json:
-                print_json(found.to_json())
-        raise
+    _keep(found, package, f"{stem}.json")
+    return forms.deliver(found, accepted, before)
 
 
 def _check_runtime(
@@ -157,11 +133,9 @@ def _check_runtime(
             )
 
 
-def _write(found: "Report", folder: Path, name: str, required: bool) -> None:
-    """Write the report. If the folder is read-only and not `required`, say so on stderr."""
+def _keep(found: "Report", package: Path, name: str) -> None:
+    """Write the JSON document into the package; if it is read-only, say so on stderr."""
     try:
-        found.write(folder, name)
+        found.write(package, name)
     except OSError as error:
-        if required:
-            raise
-        say(f"note: {folder / name} not written ({error.strerror})", err=True)
+        say(f"note: {package / name} not written ({error.strerror})", err=True)
