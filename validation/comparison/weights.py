@@ -1,11 +1,10 @@
 """`compare_weights`: is every weight of a package the checkpoint's, or what is to be made of it?"""
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.tensors import TensorInfo
+from gptoss_onnx.checkpoint.tensors import TensorInfo, element_count
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.package import Package
@@ -112,12 +111,13 @@ def _as_stored(checkpoint: Checkpoint, readings: Sequence[Reading]) -> list[Conv
 
 
 def _unchanged(checkpoint: Checkpoint, tensor: PlannedTensor) -> Conversion:
-    rows = math.prod(tensor.shape[:-1])
+    """Return a conversion that reads a tensor's bytes; its rows are elements."""
+    info = checkpoint.tensors[tensor.name]
 
     def convert(first: int, end: int) -> list[Tensor]:
-        return [checkpoint.load(tensor.name).reshape(rows, -1)[first:end]]
+        return [checkpoint.read_bytes(info, first * tensor.itemsize, end * tensor.itemsize)]
 
-    return Conversion((tensor,), rows, math.prod(tensor.shape[-1:]), convert)
+    return Conversion((tensor,), element_count(tensor.shape), 1, convert)
 
 
 def _is_same(package: Package, reading: Reading, info: TensorInfo) -> bool:
