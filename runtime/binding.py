@@ -50,8 +50,6 @@ class Binding:
             self._io.bind_ortvalue_input(layer.past_value, value.value)
             self._io.bind_ortvalue_output(layer.present_key, key.value)
             self._io.bind_ortvalue_output(layer.present_value, value.value)
-        for name in self._watch:
-            self._io.bind_output(name, "cpu")
 
     def run(self, call: CallInputs) -> NDArray[np.float32]:
         """Run the graph once and return fresh logits (B, kept, V).
@@ -61,6 +59,8 @@ class Binding:
         """
         for name in self._contract.call_inputs:
             self._bind_input(name, np.ascontiguousarray(getattr(call, name), np.int64))
+        for name in self._watch:  # anew, since their shapes change
+            self._io.bind_output(name, "cpu")
         logits = empty_logits((*call.logit_positions.shape, self._vocab))
         if self._contract.allocates_logits:
             self._io.bind_output(LOGITS, "cpu")

@@ -6,7 +6,8 @@ layer's inside, in that call.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -14,20 +15,19 @@ import torch
 
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.runtime import Session
-from gptoss_onnx.validation.divergence.bounds import LAYER, op_bound
+from gptoss_onnx.validation.divergence.bounds import point_bound
 from gptoss_onnx.validation.divergence.forced import Departed, Departure, Forcing, forcing
 from gptoss_onnx.validation.divergence.named_graph import NamedGraph, place
 from gptoss_onnx.validation.divergence.points import (
-    LOGITS,
     Point,
     check_size,
     inner_points,
     layer_points,
     outer_points,
 )
-from gptoss_onnx.validation.divergence.probe import Probe, Step, read_graph
+from gptoss_onnx.validation.divergence.probe import Probe, read_graph
 from gptoss_onnx.validation.divergence.recording import Recording
-from gptoss_onnx.validation.divergence.reference_run import ReferenceRun
+from gptoss_onnx.validation.divergence.reference_run import ReferenceRun, one_thread
 from gptoss_onnx.validation.report.document import Divergence
 
 _LAYER = re.compile(r"model\.layers\.(\d+)(\.|$)")
@@ -61,10 +61,13 @@ class _Search:
     recording: Recording
     graph: onnx.ModelProto
     named: NamedGraph
-    bound: float
+    allowed: Callable[[Point], float]
 
     def probe(self, points: Sequence[Point]) -> Probe:
         return Probe(self.session, self.graph, list({point.value: None for point in points}))
+
+    def forcing(self, points: Sequence[Point]) -> AbstractContextManager[Forcing]:
+        return forcing(self.model, points, self.allowed)
 
 
 def first_divergence(session: Session, model: Decoder, recording: Recording) -> Divergence | None:
@@ -84,31 +87,26 @@ def first_divergence(session: Session, model: Decoder, recording: Recording) -> 
     named = NamedGraph(graph.graph)
     layer_points(named, model)  # refuses a graph of other names
     check_size(model, recording)
-    bound = op_bound(session.manifest, session.activations)
-    search = _Search(session, model, recording, graph, named, bound)
-    stop = _among_layers(search)
-    if stop is None:
-        return None
-    points = outer_points(named, model)
-    if stop.taken is None:
-        return _describe(search, points, stop.departure, stop)
-    inner = inner_points(named, model, stop.layer)
-    departure = _inside(search, inner, stop)
-    if departure is None:
-        return _as_a_whole(search, stop)
-    return _describe(search, inner, departure, stop)
+    allowed = point_bound(session.manifest, session.activations, model)
+    search = _Search(session, model, recording, graph, named, allowed)
+    with one_thread(model):
+        points = outer_points(named, model)
+        stop = _among_layers(search, points)
+        if stop is None:
+            return None
+        if stop.taken is None:
+            return _describe(search, points, stop.departure, stop)
+        inner = inner_points(named, model, stop.layer)
+        departure = _inside(search, inner, stop)
+        if departure is None:  # what the other outputs change hides it
+            return _describe(search, points, stop.departure, stop)
+        return _describe(search, inner, departure, stop)
 
 
-def _among_layers(search: _Search) -> _Stop | None:
+def _among_layers(search: _Search, points: Sequence[Point]) -> _Stop | None:
     """Run the calls until a layer departs, or what lies before or behind the layers."""
-    points = outer_points(search.named, search.model)
     reference = ReferenceRun(search.model, search.recording, search.session.manifest.kv_dtype)
-
-    def allowed(point: Point) -> float:
-        of_layer = _LAYER.match(point.module) and point.side == "out"
-        return search.bound * (LAYER if of_layer else 1)
-
-    with search.probe(points) as probe, forcing(search.model, points, allowed) as forced:
+    with search.probe(points) as probe, search.forcing(points) as forced:
         for index, step in enumerate(probe.replay(search.recording)):
             forced.begin(step)
             try:
@@ -125,12 +123,7 @@ def _inside(search: _Search, points: Sequence[Point], stop: _Stop) -> Departure 
     """Run the calls up to that one again, and look into the layer that departs there."""
     assert stop.taken is not None
     block = search.model.get_submodule(f"model.layers.{stop.layer}")
-
-    with (
-        search.probe(points) as probe,
-        forcing(search.model, points, lambda _: search.bound) as forced,
-        torch.inference_mode(),
-    ):
+    with search.probe(points) as probe, search.forcing(points) as forced, torch.inference_mode():
         for index, step in enumerate(probe.replay(search.recording)):
             if index < stop.index:
                 continue
@@ -151,22 +144,12 @@ def _describe(
     known = {point.value for point in points} - {value}
     node = search.named.maker(value, known)
     layer, op = place(node) if node is not None else (None, value)
-    return _divergence(layer, op, departure, stop, search.recording)
-
-
-def _as_a_whole(search: _Search, stop: _Stop) -> Divergence:
-    return _divergence(stop.layer, "as a whole", stop.departure, stop, search.recording)
-
-
-def _divergence(
-    layer: int | None, op: str, departure: Departure, stop: _Stop, recording: Recording
-) -> Divergence:
     where = op if layer is None else f"layers.{layer} {op}"
     numbers = (
         f"relative error {departure.relative:.1e}, inputs rms {departure.inputs_rms:.2g}, "
         f"max {departure.inputs_max:.2g}"
     )
-    text = f"{where} ({numbers}), call {stop.number + 1} of {recording.graph_calls}"
+    text = f"{where} ({numbers}), call {stop.number + 1} of {search.recording.graph_calls}"
     return Divergence(
         layer, op, departure.relative, departure.inputs_rms, departure.inputs_max, text
     )

@@ -15,13 +15,11 @@ from gptoss_onnx.validation.divergence.named_graph import NamedGraph
 from gptoss_onnx.validation.divergence.points import Point, check_size, layer_points
 from gptoss_onnx.validation.divergence.probe import Probe, Step, read_graph
 from gptoss_onnx.validation.divergence.recording import Recording
-from gptoss_onnx.validation.divergence.reference_run import ReferenceRun
+from gptoss_onnx.validation.divergence.reference_run import ReferenceRun, one_thread
 from gptoss_onnx.validation.report.document import LayerError
 
 
-def layer_errors(
-    session: Session, model: Decoder, recording: Recording
-) -> tuple[LayerError, ...]:
+def layer_errors(session: Session, model: Decoder, recording: Recording) -> tuple[LayerError, ...]:
     """Return the relative error of each layer's output over all tokens of the recorded calls: root
     mean square of the difference by that of the reference.
 
@@ -41,6 +39,7 @@ def layer_errors(
     sums = np.zeros((len(points), 2))  # of squares: difference, reference
     reference = ReferenceRun(model, recording, session.manifest.kv_dtype)
     with (
+        one_thread(model),
         Probe(session, graph, [point.value for point in points]) as probe,
         _outputs(model, points) as outputs,
     ):

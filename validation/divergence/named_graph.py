@@ -12,6 +12,10 @@ from gptoss_onnx.exporter.nodes import CONTRIB
 
 # They hand values on. A Where blanks the padding behind an attention of target ort.
 PASSING = frozenset(("Reshape", "Identity", "Cast", "Transpose", "Unsqueeze", "Squeeze", "Where"))
+# They are what a few nodes are there for; the others prepare their inputs or finish their results.
+CENTRAL = frozenset(
+    ("Gemm", "MatMul", "Scan", "RMSNormalization", "LayerNormalization", "Cos", "Sin")
+)
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _PART = re.compile(r"(?:self_attn|mlp)\.")
 _DEPTH = 20  # graphs inside the nodes of graphs
@@ -24,18 +28,17 @@ class NamedGraph:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._nodes = list(graph.node)
         self._makers = {name: node for node in graph.node for name in node.output if name}
-        self._outputs = {value.name for value in graph.output}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
             for name in _read(node):
                 self._readers.setdefault(name, []).append(node)
 
     def result(self, module: str) -> str | None:
-        """Return the value that a module gives: the last one of its nodes that others read."""
+        """Return the value that a module gives: the last that its own nodes do not read."""
         for node in reversed(self._within(module)):
             readers = self._readers.get(node.output[0], [])
-            if any(not _is_within(reader, module) for reader in readers):
-                return node.output[0]
+            if not any(_is_within(reader, module) for reader in readers):
+                return str(node.output[0])
         return None
 
     def entry(self, module: str) -> str | None:
@@ -56,15 +59,19 @@ class NamedGraph:
 
     def maker(self, value: str, known: Collection[str]) -> onnx.NodeProto | None:
         """Return the node that a value is named after: of those between it and the `known` values
-        the one of a custom op, else the last that computes anything.
+        the one of a custom op, else one of a central op, else the last that computes anything.
         """
-        plain = None
-        for node in self._behind(value, known):
-            if node.domain in (DOMAIN, CONTRIB):
-                return node
-            if plain is None and node.op_type not in PASSING:
-                plain = node
-        return plain or self._makers.get(value)
+        nodes = list(self._behind(value, known))
+        for matters in (_is_custom, _is_central, _computes):
+            found = next(filter(matters, nodes), None)
+            if found is not None:
+                return found
+        return self._makers.get(value)
+
+    def layer_of(self, value: str) -> int | None:
+        """Return the layer whose node computes a value."""
+        node = self._makers.get(value)
+        return None if node is None else place(node)[0]
 
     def _behind(self, value: str, known: Collection[str]) -> Iterator[onnx.NodeProto]:
         """Yield the nodes that a value is computed by, from the last one on, back to `known`."""
@@ -89,6 +96,18 @@ def place(node: onnx.NodeProto) -> tuple[int | None, str]:
     if layer is None:
         return None, node.name.removeprefix("model.") or node.op_type
     return int(layer[1]), _PART.sub("", node.name[layer.end() :], count=1)
+
+
+def _is_custom(node: onnx.NodeProto) -> bool:
+    return node.domain in (DOMAIN, CONTRIB)
+
+
+def _is_central(node: onnx.NodeProto) -> bool:
+    return node.op_type in CENTRAL
+
+
+def _computes(node: onnx.NodeProto) -> bool:
+    return node.op_type not in PASSING
 
 
 def _is_within(node: onnx.NodeProto, module: str) -> bool:

@@ -12,6 +12,7 @@ from gptoss_onnx.validation.divergence.recording import Recording
 Side = Literal["in", "out", "cos", "sin"]
 LOGITS = "logits"
 MOST_BYTES = 4 << 30  # of all layers' results in one call
+RESULTS = 3  # as wide as the hidden state, that are looked at in each layer
 # op: which of its inputs are cosines and sines
 ROTATING = {"SinkAttention": (8, 9), "RotaryEmbedding": (1, 2)}
 
@@ -28,8 +29,10 @@ class Point:
 
 
 def outer_points(graph: NamedGraph, model: Decoder) -> list[Point]:
-    """Return the points around the layers and between them, and the routers: with their logits
-    given, no expert is chosen otherwise.
+    """Return the points around the layers, between them, and of their two parts.
+
+    Beside what it is added to, a part's error may be small. The routers are points as well: with
+    their logits given, no expert is chosen otherwise.
     """
     first = "model.layers.0"
     modules = dict(model.named_modules())
@@ -40,7 +43,8 @@ def outer_points(graph: NamedGraph, model: Decoder) -> list[Point]:
     ]
     for index in range(model.config.num_layers):
         layer = f"model.layers.{index}"
-        points += _both(graph, f"{layer}.mlp.router", "out") + _both(graph, layer, "out")
+        for part in (".self_attn", ".mlp.router", ".mlp", ""):
+            points += _both(graph, layer + part, "out")
     points += _both(graph, "model.norm", "in", "out")
     return [point for point in points if point.module in modules]
 
@@ -51,9 +55,14 @@ def inner_points(graph: NamedGraph, model: Decoder, layer: int) -> list[Point]:
     block = model.get_submodule(name)
     entry = graph.entry(name)
     points = [] if entry is None else [Point(name, "in", entry)]
-    for inner, _ in block.named_modules(prefix=name):
-        if inner != name:
-            points += _both(graph, inner, "in", "out")
+    inner = [path for path, _ in block.named_modules(prefix=name) if path != name]
+    points += [point for path in inner for point in _both(graph, path, "out")]
+    known = {point.value for point in points}
+    for path in inner:  # what no module gives: residual sums, what attention and activation give
+        for point in _both(graph, path, "in"):
+            if point.value not in known and graph.layer_of(point.value) == layer:
+                points.append(point)
+                known.add(point.value)
     return [*points, *_rotation(graph, layer), *_both(graph, name, "out")]
 
 
@@ -84,7 +93,7 @@ def check_size(model: Decoder, recording: Recording) -> None:
         ),
         default=0,
     )
-    size = 4 * columns * model.config.hidden_size * model.config.num_layers
+    size = 4 * RESULTS * columns * model.config.hidden_size * model.config.num_layers
     if size > MOST_BYTES:
         raise ParityError(
             f"the results of all layers in one call are {size / 1e9:.1f} GB, expected "

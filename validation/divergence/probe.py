@@ -1,12 +1,12 @@
-"""Probe: a package's graph with more outputs, in ONNX Runtime as a session has it, and recorded calls
-run on it again.
+"""Probe: a package's graph with more outputs, opened as a session opens it, and recorded calls run
+on it again.
 
 B batch, S columns of a call of the graph.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import onnx
