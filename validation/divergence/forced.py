@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.decoder import Block
 from gptoss_onnx.reference.layers import Call
-from gptoss_onnx.validation.divergence.points import LOGITS, Point
+from gptoss_onnx.validation.divergence.points import LOGITS, Point, Side
 from gptoss_onnx.validation.divergence.probe import Step
 
 Values = Mapping[str, NDArray[Any]]
@@ -72,7 +72,7 @@ class Forcing:
         self._before = self._rotation = self.taken = None
 
     def take(
-        self, module: str, side: str, expected: Tensor, inputs: Tensor | None = None
+        self, module: str, side: Side, expected: Tensor, inputs: Tensor | None = None
     ) -> Tensor:
         """Return the package's value in the place of `expected`, or that where it is no point.
 

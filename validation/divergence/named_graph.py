@@ -89,13 +89,18 @@ class NamedGraph:
 
 
 def place(node: onnx.NodeProto) -> tuple[int | None, str]:
-    """Return the layer of a node, None if it is of no layer, and what it is called there:
-    `SinkAttention`, `q_proj.Linear`, `input_layernorm.Mul`.
+    """Return the layer of a node and what it is called there, see `place_of`."""
+    return place_of(node.name or node.op_type)
+
+
+def place_of(name: str) -> tuple[int | None, str]:
+    """Return the layer of the node of this name, None if it is of no layer, and what it is called
+    there: `SinkAttention`, `q_proj.Linear`, `input_layernorm.RMSNormalization`.
     """
-    layer = _LAYER.match(node.name)
+    layer = _LAYER.match(name)
     if layer is None:
-        return None, node.name.removeprefix("model.") or node.op_type
-    return int(layer[1]), _PART.sub("", node.name[layer.end() :], count=1)
+        return None, name.removeprefix("model.")
+    return int(layer[1]), _PART.sub("", name[layer.end() :], count=1)
 
 
 def _is_custom(node: onnx.NodeProto) -> bool:

@@ -25,7 +25,7 @@ from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.target import CallInputs
-from gptoss_onnx.validation.divergence.recording import CacheSizes, Recording
+from gptoss_onnx.validation.divergence.recording import FirstUse, Recording
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Step:
     """One call of the graph, run again.
 
     Attributes:
-        number: counted from 0, over all recorded calls of the graph; what a copied cache held is
-            run before the call that it was copied for, under the same number.
+        number: counted from 0, over all recorded calls of the graph.
         cache: number of its cache.
         inputs: what the graph was given.
         values: what was found, by the names of the graph's values.
@@ -95,11 +94,7 @@ class Probe(Closing):
         try:
             for call in recording.calls:
                 if call.cache not in caches:
-                    sizes = recording.caches[call.cache]
-                    caches[call.cache] = cache = self._new_cache(sizes)
-                    if any(row.size for row in sizes.tokens):
-                        for inputs, values, logits in self._run(cache, _refilling(sizes)):
-                            yield Step(number, call.cache, inputs, values, logits)
+                    caches[call.cache] = self._new_cache(recording.caches[call.cache])
                 cache = caches[call.cache]
                 if cache.capacity < call.capacity:
                     cache.grow(call.capacity)
@@ -112,9 +107,11 @@ class Probe(Closing):
             for cache in caches.values():
                 cache.close()
 
-    def _new_cache(self, sizes: CacheSizes) -> KVCache:
+    def _new_cache(self, first: FirstUse) -> KVCache:
+        if first.held is not None:
+            return first.held.fork()
         return self._session.new_cache(
-            sizes.batch, sizes.capacity, sizes.reserve, chunk=sizes.chunk
+            first.batch, first.capacity, first.reserve, chunk=first.chunk
         )
 
     def _run(self, cache: KVCache, request: Request) -> Iterator[Found]:
@@ -142,16 +139,6 @@ class Probe(Closing):
         return Binding(
             self._onnxruntime, self._inference, cache, vocab, contract, watch=self._names
         )
-
-
-def _refilling(sizes: CacheSizes) -> Request:
-    """Return the request that gives a new cache what a copied one held."""
-    lengths = [row.size for row in sizes.tokens]
-    ids = np.zeros((sizes.batch, max(lengths)), np.int64)
-    for row, tokens in zip(ids, sizes.tokens, strict=True):
-        row[: tokens.size] = tokens
-    vocab = int(ids.max()) + 1  # these tokens have been run already
-    return Request.parse(ids, lengths, None, sizes.batch, vocab)
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

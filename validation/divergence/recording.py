@@ -19,19 +19,20 @@ from gptoss_onnx.runtime.target import RunningKernels
 
 MOST_TOKENS = 4_000_000  # that a recording keeps, padding included: 32 MB
 MOST_CALLS = 20_000
+MOST_HELD = 1 << 30  # bytes of caches that held something before a case used them
 
 
 @dataclass(frozen=True)
-class CacheSizes:
-    """What `new_cache` was asked for, and what a copy of another cache held when it was first
-    used: the tokens of each row (B).
+class FirstUse:
+    """A cache as it was when it was used first: what `new_cache` was asked for, and a copy of it
+    where it held something already, as the copy of another cache does.
     """
 
     batch: int
     capacity: int
     reserve: int
     chunk: int
-    tokens: tuple[NDArray[np.int64], ...]
+    held: KVCache | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RecordedCall:
 class Recording:
     """The calls of one case in order; `complete` is False where there were more than are kept."""
 
-    caches: list[CacheSizes] = field(default_factory=list)
+    caches: list[FirstUse] = field(default_factory=list)
     calls: list[RecordedCall] = field(default_factory=list)
     tokens: int = 0
     complete: bool = True
@@ -90,6 +91,7 @@ class RecordedSession(Session):
         """Begin another recording, which knows of no cache."""
         self.recording = Recording()
         self._numbers: WeakKeyDictionary[KVCache, int] = WeakKeyDictionary()
+        self._held = 0  # bytes
 
     def forward(
         self,
@@ -109,8 +111,7 @@ class RecordedSession(Session):
     def _keep(self, cache: KVCache, request: Request) -> None:
         if cache not in self._numbers:
             self._numbers[cache] = len(self.recording.caches)
-            sizes = (cache.batch, cache.capacity, cache.reserve, cache.chunk)
-            self.recording.caches.append(CacheSizes(*sizes, tuple(cache.tokens)))
+            self.recording.caches.append(self._first_use(cache))
         self.recording.add(
             RecordedCall(
                 self._numbers[cache],
@@ -120,6 +121,16 @@ class RecordedSession(Session):
                 _graph_calls(cache, request),
             )
         )
+
+    def _first_use(self, cache: KVCache) -> FirstUse:
+        held = None
+        if cache.lengths.any():
+            self._held += cache.nbytes
+            if self._held > MOST_HELD:
+                self.recording.complete = False
+            else:
+                held = cache.fork()
+        return FirstUse(cache.batch, cache.capacity, cache.reserve, cache.chunk, held)
 
 
 def _graph_calls(cache: KVCache, request: Request) -> int:

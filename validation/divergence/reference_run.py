@@ -9,6 +9,7 @@ from torch import Tensor
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.layers import KeyValue
 from gptoss_onnx.runtime.cache_layout import full_slots
+from gptoss_onnx.validation.divergence.held import held_by
 from gptoss_onnx.validation.divergence.probe import Step
 from gptoss_onnx.validation.divergence.recording import Recording
 from gptoss_onnx.validation.judging.expected import SMALL
@@ -17,8 +18,8 @@ from gptoss_onnx.validation.judging.expected import SMALL
 class ReferenceRun:
     """Runs the calls of a recording one after the other; it keeps a cache for each of theirs.
 
-    No layer's cache is a ring: slot p holds position p, which needs no more than the tokens that
-    come.
+    In a new one slot p holds position p in every layer, which needs no more than the tokens that
+    come. What a cache held before its first call is taken from it as it is.
     """
 
     def __init__(self, model: Decoder, recording: Recording, kv_dtype: str) -> None:
@@ -43,12 +44,14 @@ class ReferenceRun:
         return logits  # type: ignore[no-any-return]
 
     def _new_cache(self, number: int) -> list[KeyValue]:
-        sizes = self._recording.caches[number]
+        first = self._recording.caches[number]
+        if first.held is not None:
+            return held_by(first.held)
         calls = [call for call in self._recording.calls if call.cache == number]
         # columns of padding lie behind the longest row
         ends = [int(call.lengths.max()) + call.request.longest for call in calls]
-        slots = min(max(ends), full_slots(sizes.batch, calls[-1].capacity, sizes.chunk))
-        return self._model.new_cache(sizes.batch, slots, dtype=self._dtype)
+        slots = min(max(ends), full_slots(first.batch, calls[-1].capacity, first.chunk))
+        return self._model.new_cache(first.batch, slots, dtype=self._dtype)
 
 
 @contextmanager
