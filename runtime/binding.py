@@ -4,6 +4,7 @@ small inputs.
 B batch, V vocabulary.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,9 @@ class Binding:
     """The buffers of a cache bound as both past and present: the graph updates them where they are.
 
     It refers to the buffers, so a cache drops it when it reallocates or closes.
+
+    Attributes:
+        watched: values of further outputs of the graph, by name, as the last run gave them.
     """
 
     def __init__(
@@ -31,8 +35,11 @@ class Binding:
         cache: KVCache,
         vocab: int,
         contract: TargetContract,
+        watch: Sequence[str] = (),
     ) -> None:
         self.session = session
+        self.watched: dict[str, NDArray[Any]] = {}
+        self._watch = tuple(watch)
         self._contract = contract
         self._onnxruntime = onnxruntime
         self._vocab = vocab
@@ -52,6 +59,8 @@ class Binding:
         """
         for name in self._contract.call_inputs:
             self._bind_input(name, np.ascontiguousarray(getattr(call, name), np.int64))
+        for name in self._watch:  # anew, since their shapes change
+            self._io.bind_output(name, "cpu")
         logits = empty_logits((*call.logit_positions.shape, self._vocab))
         if self._contract.allocates_logits:
             self._io.bind_output(LOGITS, "cpu")
@@ -66,7 +75,11 @@ class Binding:
             if self._on_device:
                 self._io.synchronize_outputs()
         if self._contract.allocates_logits:
-            logits[:] = self._io.get_outputs()[-1].numpy()  # bound after the caches
+            logits[:] = self._io.get_outputs()[-1].numpy()  # bound after all others
+        if self._watch:
+            found = self._io.get_outputs()[-1 - len(self._watch) : -1]  # between caches and logits
+            names = zip(self._watch, found, strict=True)
+            self.watched = {name: value.numpy() for name, value in names}
         return logits
 
     def _bind_input(self, name: str, array: NDArray[np.int64]) -> None:

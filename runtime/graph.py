@@ -21,8 +21,11 @@ def load_graph(
     activations: str,
     providers: list[tuple[str, dict[str, str]]],
     threads: int | None,
+    model: bytes | None = None,
 ) -> Any:
     """Return an `onnxruntime.InferenceSession` of the package's graph.
+
+    `model` takes the place of the graph's file: the same graph with more outputs, to look inside.
 
     Raises PackageError when ONNX Runtime cannot load the graph, RuntimeUnavailable when it refuses
     the library.
@@ -33,7 +36,7 @@ def load_graph(
     options.inter_op_num_threads = 1  # the graph is one chain of large ops
     if threads is not None:
         options.intra_op_num_threads = threads
-    if package.manifest.weights.root is not None:
+    if model is not None or package.manifest.weights.root is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(package.weights_root)
         )
@@ -52,7 +55,8 @@ def load_graph(
     with onnxruntime_errors(
         onnxruntime, PackageError, f"{package.graph}: ONNX Runtime cannot load it"
     ):
-        return onnxruntime.InferenceSession(str(package.graph), options, providers=providers)
+        source = str(package.graph) if model is None else model
+        return onnxruntime.InferenceSession(source, options, providers=providers)
 
 
 def check_interface(graph: Any, manifest: Manifest) -> None:

@@ -15,6 +15,8 @@ from gptoss_onnx.runtime.target import contract_of
 from gptoss_onnx.validation.cases.driving import Drive
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.cases.table import Case, Setting, Suite, cases
+from gptoss_onnx.validation.divergence.diagnosis import Diagnosis
+from gptoss_onnx.validation.divergence.recording import RecordedSession
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.judging.outcome import Outcome
@@ -53,16 +55,18 @@ class SessionColumn:
             return
         name = self.column.name
         try:
-            session = Session.open(judged.package.folder, self.kernels, judged.activations)
+            session = RecordedSession.open(judged.package.folder, self.kernels, judged.activations)
         except (PackageError, RuntimeUnavailable) as error:
             yield OPEN, Cell(OPEN.name, name, "refused", 0.0, note=str(error))
             return
         with session:
             setting = _setting(session, judged)
+            diagnosis = Diagnosis(session, judged.expected.model, judged.progress)
             for case in cases(judged.suite, setting):
                 judged.progress.begin(f"{name}, {case.name}: {case.description}")
                 row = Row(case.name, case.description)
-                yield row, timed(row, name, partial(_run, case, setting))
+                diagnosis.begin()
+                yield row, diagnosis.complete(timed(row, name, partial(_run, case, setting)))
 
 
 def session_columns(

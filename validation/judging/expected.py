@@ -55,6 +55,11 @@ class Expected:
         self.restart()
         self._scores: dict[tuple[int, ...], Scored] = {}
 
+    @property
+    def model(self) -> Decoder:
+        """The reference itself."""
+        return self._model
+
     def restart(self) -> None:
         """Draw the same tokens again from here on, so that what was computed serves once more."""
         self._generator.manual_seed(self.seed)

@@ -96,7 +96,8 @@ def _notes(report: Report) -> list[str]:
     """
     lines: dict[str, list[str]] = {}
     for cell in report.cells:
-        for text in filter(None, (cell.note, cell.divergence and cell.divergence.text)):
+        departs = f"departs first at {cell.divergence.text}" if cell.divergence else ""
+        for text in filter(None, (cell.note, departs)):
             lines.setdefault(f"{cell.case}: {text}", []).append(cell.column)
     every = {column.name for column in report.columns if not column.missing}
     return [

@@ -1,0 +1,155 @@
+"""The first op of a package whose result departs from the reference, in the calls of a case.
+
+The layers' results are looked at first, in every call up to the first that departs; then that
+layer's inside, in that call.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+
+from gptoss_onnx.reference import Decoder
+from gptoss_onnx.runtime import Session
+from gptoss_onnx.validation.divergence.bounds import point_bound
+from gptoss_onnx.validation.divergence.forced import Departed, Departure, Forcing, forcing
+from gptoss_onnx.validation.divergence.named_graph import NamedGraph, place
+from gptoss_onnx.validation.divergence.points import (
+    Point,
+    check_size,
+    inner_points,
+    layer_points,
+    outer_points,
+)
+from gptoss_onnx.validation.divergence.probe import Probe, read_graph
+from gptoss_onnx.validation.divergence.recording import Recording
+from gptoss_onnx.validation.divergence.reference_run import ReferenceRun, one_thread
+from gptoss_onnx.validation.report.document import Divergence
+
+_LAYER = re.compile(r"model\.layers\.(\d+)(\.|$)")
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """The step that departs, the number of its call, where, and what the layer had taken if it is
+    one of a layer.
+    """
+
+    index: int
+    number: int
+    departure: Departure
+    taken: tuple[Any, ...] | None
+
+    @property
+    def layer(self) -> int:
+        """The layer's number, if it is one of a layer."""
+        found = _LAYER.match(self.departure.point.module)
+        assert found is not None
+        return int(found[1])
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What both passes need."""
+
+    session: Session
+    model: Decoder
+    recording: Recording
+    graph: onnx.ModelProto
+    named: NamedGraph
+    allowed: Callable[[Point], float]
+
+    def probe(self, points: Sequence[Point]) -> Probe:
+        return Probe(self.session, self.graph, list({point.value: None for point in points}))
+
+    def forcing(self, points: Sequence[Point]) -> AbstractContextManager[Forcing]:
+        return forcing(self.model, points, self.allowed)
+
+
+def first_divergence(session: Session, model: Decoder, recording: Recording) -> Divergence | None:
+    """Return where the calls of a case depart first, None where no module is off by itself.
+
+    Args:
+        session: of the package; it is opened twice more, with other outputs.
+        model: the reference, with the weights that the package has.
+        recording: the calls that the case made.
+
+    Raises:
+        ParityError: the graph's nodes have other names than an export gives them, or the results
+            of one call's layers would not fit.
+        InputError, PackageError, RuntimeUnavailable: the calls cannot be run again.
+    """
+    graph = read_graph(session)
+    named = NamedGraph(graph.graph)
+    layer_points(named, model)  # refuses a graph of other names
+    check_size(model, recording)
+    allowed = point_bound(session.manifest, session.activations, model)
+    search = _Search(session, model, recording, graph, named, allowed)
+    with one_thread(model):
+        points = outer_points(named, model)
+        stop = _among_layers(search, points)
+        if stop is None:
+            return None
+        if stop.taken is None:
+            return _describe(search, points, stop.departure, stop)
+        inner = inner_points(named, model, stop.layer)
+        departure = _inside(search, inner, stop)
+        if departure is None:  # what the other outputs change hides it
+            return _describe(search, points, stop.departure, stop)
+        return _describe(search, inner, departure, stop)
+
+
+def _among_layers(search: _Search, points: Sequence[Point]) -> _Stop | None:
+    """Run the calls until a layer departs, or what lies before or behind the layers."""
+    reference = ReferenceRun(search.model, search.recording, search.session.manifest.kv_dtype)
+    with search.probe(points) as probe, search.forcing(points) as forced:
+        for index, step in enumerate(probe.replay(search.recording)):
+            forced.begin(step)
+            try:
+                forced.judge_logits(reference.run(step))
+            except Departed as departed:
+                point = departed.departure.point
+                of_layer = _LAYER.match(point.module) and point.side == "out"
+                taken = forced.taken if of_layer else None
+                return _Stop(index, step.number, departed.departure, taken)
+    return None
+
+
+def _inside(search: _Search, points: Sequence[Point], stop: _Stop) -> Departure | None:
+    """Run the calls up to that one again, and look into the layer that departs there."""
+    assert stop.taken is not None
+    block = search.model.get_submodule(f"model.layers.{stop.layer}")
+    with search.probe(points) as probe, search.forcing(points) as forced, torch.inference_mode():
+        for index, step in enumerate(probe.replay(search.recording)):
+            if index < stop.index:
+                continue
+            forced.begin(step)
+            try:
+                block(*stop.taken)
+            except Departed as departed:
+                return departed.departure
+            return None
+    return None
+
+
+def _describe(
+    search: _Search, points: Sequence[Point], departure: Departure, stop: _Stop
+) -> Divergence:
+    """Name the node: the one that matters between the points and the one that departs."""
+    value = departure.point.value
+    known = {point.value for point in points} - {value}
+    node = search.named.maker(value, known)
+    layer, op = place(node) if node is not None else (None, value)
+    where = op if layer is None else f"layers.{layer} {op}"
+    numbers = (
+        f"relative error {departure.relative:.1e}, inputs rms {departure.inputs_rms:.2g}, "
+        f"max {departure.inputs_max:.2g}"
+    )
+    text = f"{where} ({numbers}), call {stop.number + 1} of {search.recording.graph_calls}"
+    return Divergence(
+        layer, op, departure.relative, departure.inputs_rms, departure.inputs_max, text
+    )
