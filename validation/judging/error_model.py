@@ -50,8 +50,8 @@ ROUNDED: dict[str, float] = {
 TYPICAL = 0.5  # of the model's errors, which are upper bounds: what is found
 # Headroom: the largest ratio of what was found to what the model says, over all healthy packages,
 # times two or more.
-LAYER_HEADROOM = 3.0
-LOGITS_HEADROOM = 3.0
+LAYER_HEADROOM = 2.0
+LOGITS_HEADROOM = 2.0
 ROUTER_HEADROOM = 16.0
 
 
