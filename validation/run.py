@@ -15,9 +15,11 @@ from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import open_package
+from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.cases.table import Suite
 from gptoss_onnx.validation.columns.session import Judged, session_columns
 from gptoss_onnx.validation.comparison.both import compare
+from gptoss_onnx.validation.judging.error_model import widest
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
@@ -76,7 +78,11 @@ def validate(
         check_pair(opened, checkpoint, progress)
         comparisons = compare(opened, checkpoint, progress)
         near = limits_for(opened.manifest, activations).near
-        expected = Expected(reference_model(opened, checkpoint), SEED, near)
+        products = widest(entry.products for entry in columns)
+        expected = Expected(reference_model(opened, checkpoint), SEED, near, products)
+        sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
+        tokens = expected.tokens(sizes.length)
+        columns = [entry.limited(opened.manifest, expected, tokens) for entry in columns]
         judged = Judged(opened, checkpoint, expected, suite, activations, progress)
         for entry in columns:
             for row, cell in entry.run(judged):

@@ -86,3 +86,9 @@ INT4_ROUNDING = 0.08
 GAPS = 3
 # The least that difference is taken for, as a share of the largest logit: a few steps of float32.
 LEAST_GAP = 5e-7
+# Sums of random products, one after the other, against what the error model of validation says of
+# them, which is what a random walk of partial sums gives: at least this share, or it says too much.
+DOT_SHARE = 0.4
+# Router logits of tiny random models within which many tokens are near-tied. Rounding is less than
+# a thousandth of it.
+TIED_ROUTERS = 0.03

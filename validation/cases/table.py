@@ -15,6 +15,7 @@ from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.runtime import Sampling
 from gptoss_onnx.validation.cases import driving
 from gptoss_onnx.validation.cases.driving import LAST, Drive, Pair
+from gptoss_onnx.validation.judging.continuation import judge_continuation
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import Limits, rounding_limits
 from gptoss_onnx.validation.judging.metrics import compare
@@ -22,8 +23,6 @@ from gptoss_onnx.validation.judging.outcome import Outcome, judge
 
 Suite = Literal["quick", "full"]
 GREEDY_TOKENS = {"quick": 64, "full": 256}
-# logits; if no largest error is set, a choice the reference prefers by more is a wrong one
-LARGEST_TIE = 0.5
 
 
 @dataclass(frozen=True)
@@ -119,27 +118,11 @@ def _other_files(setting: Setting) -> str:
 
 
 def greedy(count: int, setting: Setting) -> Outcome:
-    """Let both sides choose `count` tokens one by one; they must choose the same ones.
-
-    Two kinds of difference are no error, and end the comparison: the reference's two logits are
-    closer than twice the allowed error, or a router chose by a hair before (see `near_ties`).
-    """
+    """Let the session choose `count` tokens one by one; they must be the reference's choices."""
     drive = setting.drive
     prompt = drive.sequence[: greedy_prompt(setting)]
-    expected = drive.expected.greedy(prompt, count)
     found = list(drive.session.generate(prompt, Sampling(stop_tokens=()), max_new_tokens=count))
-    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        if ours != theirs:
-            last = drive.expected.score([*prompt, *expected[:step]])[-1:]
-            margin = float(last.logits[0, theirs] - last.logits[0, ours])
-            passed, reason = True, "a router chose by a hair before; not compared further"
-            if margin <= 2 * min(setting.limits.max_abs, LARGEST_TIE):
-                reason = "a tie within the limits; not compared further"
-            elif last.decided[0]:
-                passed, reason = False, f"the reference prefers its own by {margin:.2g}"
-            note = f"token {step} of {count} is {ours}, the reference's is {theirs}: {reason}"
-            return Outcome(None, passed, note)
-    return Outcome(None, True, f"{count} tokens equal")
+    return judge_continuation(found, prompt, drive.expected, setting.limits)
 
 
 def greedy_prompt(setting: Setting) -> int:

@@ -1,10 +1,11 @@
 """Columns of this process's own session: native kernels, portable bodies, ONNX Runtime's own."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gptoss_onnx.choices import Activations, Kernels
+from gptoss_onnx.custom_ops.library import library_info
 from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.progress import Progress
@@ -17,8 +18,10 @@ from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.cases.table import Case, Setting, Suite, cases
 from gptoss_onnx.validation.divergence.diagnosis import Diagnosis
 from gptoss_onnx.validation.divergence.recording import RecordedSession
+from gptoss_onnx.validation.judging.error_model import Products, products_of
 from gptoss_onnx.validation.judging.expected import Expected
-from gptoss_onnx.validation.judging.limits import limits_for
+from gptoss_onnx.validation.judging.limits import EXACT, Limits
+from gptoss_onnx.validation.judging.model_limits import model_limits
 from gptoss_onnx.validation.judging.outcome import Outcome
 from gptoss_onnx.validation.report.document import Cell, Column, Row, timed
 
@@ -40,10 +43,23 @@ class Judged:
 
 @dataclass(frozen=True)
 class SessionColumn:
-    """A column, and for `Session.open` the kernels that run it."""
+    """A column, for `Session.open` the kernels that run it, and how they multiply."""
 
     column: Column
     kernels: Kernels
+    products: Products = "float32"
+
+    def limited(
+        self, manifest: Manifest, expected: Expected, token_ids: Sequence[int]
+    ) -> "SessionColumn":
+        """Return the column with the limits of this model, by what the reference says of a
+        sequence.
+        """
+        if self.column.missing:
+            return self
+        activations = self.column.activations
+        limits = model_limits(manifest, activations, expected, token_ids, self.products)
+        return replace(self, column=replace(self.column, limits=limits))
 
     def run(self, judged: Judged) -> Iterator[tuple[Row, Cell]]:
         """Open a session, run every case that makes sense for the package, and yield what each
@@ -60,7 +76,7 @@ class SessionColumn:
             yield OPEN, Cell(OPEN.name, name, "refused", 0.0, note=str(error))
             return
         with session:
-            setting = _setting(session, judged)
+            setting = _setting(session, judged, self.column.limits or EXACT)
             diagnosis = Diagnosis(session, judged.expected.model, judged.progress)
             for case in cases(judged.suite, setting):
                 judged.progress.begin(f"{name}, {case.name}: {case.description}")
@@ -99,25 +115,19 @@ def _column(manifest: Manifest, kernels: Kernels, activations: Activations) -> S
         column = Column(kernels, "", kernels, activations, "cpu", None, options, str(error))
         return SessionColumn(column, kernels)
     runs = f"{choice.kernels} kernels ({choice.reason}), {activations}, on cpu"
-    column = Column(
-        NAMES.get(choice.kernels, choice.kernels),
-        runs,
-        choice.kernels,
-        activations,
-        "cpu",
-        limits_for(manifest, activations),
-        options,
-    )
-    return SessionColumn(column, kernels)
+    name = NAMES.get(choice.kernels, choice.kernels)
+    column = Column(name, runs, choice.kernels, activations, "cpu", None, options)
+    cpu_level = library_info().cpu_level if choice.kernels == "native" else ""
+    return SessionColumn(column, kernels, products_of(choice.kernels, cpu_level))
 
 
-def _setting(session: Session, judged: Judged) -> Setting:
+def _setting(session: Session, judged: Judged, limits: Limits) -> Setting:
     """Return what the cases of a column work on: the same tokens in every column."""
     checkpoint, expected = judged.checkpoint, judged.expected
     expected.restart()
     sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
     drive = Drive(session, expected, sizes, expected.tokens(sizes.length))
-    return Setting(drive, checkpoint, limits_for(session.manifest, judged.activations))
+    return Setting(drive, checkpoint, limits)
 
 
 def _run(case: Case, setting: Setting) -> Outcome:

@@ -4,8 +4,10 @@ them.
 Legend: T positions, V vocabulary.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -14,46 +16,79 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
-from gptoss_onnx.validation.judging.metrics import Logits
-from gptoss_onnx.validation.judging.near_ties import NEAR, decided, near_ties
+from gptoss_onnx.validation.judging.error_model import TYPICAL, ErrorModel, Products
+from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
+from gptoss_onnx.validation.judging.near_ties import NearTie, disturbed, watched
+from gptoss_onnx.validation.judging.settle import Run, Source, in_order
 
 SMALL = 50_000_000  # parameters of a model that is run again and again
-TRIES = 50
+TRIES = 20
+SAMPLES = 4  # runs that show what flipped experts cost
+TURNED_BYTES = 1_000_000_000  # of logits kept of runs with ties turned
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits of the reference, float32 (T, V), and which of them are `decided`, boolean (T).
+    """Logits of the reference, float32 (T, V), and where each comes from.
 
-    A position is undecided if a router chose by a hair there or before; see `near_ties`.
+    Row t is position `positions[t]` of the sequence that `sources[owners[t]]` runs.
     """
 
     logits: Logits
-    decided: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    sources: tuple[Source, ...]
 
-    def __getitem__(self, positions: slice | Sequence[int] | NDArray[Any]) -> "Scored":
-        """Return some of the positions."""
-        return Scored(self.logits[positions], self.decided[positions])
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """Boolean (T): true before the first near-tie of the row's sequence."""
+        firsts = [
+            min((tie.position for tie in source(()).ties), default=np.iinfo(np.int64).max)
+            for source in self.sources
+        ]
+        return np.asarray(self.positions < np.array(firsts)[self.owners])
+
+    def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> "Scored":
+        """Return some of the rows."""
+        return Scored(self.logits[rows], self.positions[rows], self.owners[rows], self.sources)
 
     @classmethod
     def join(cls, parts: Sequence["Scored"]) -> Self:
-        """Return all positions of all parts, one after the other."""
+        """Return all rows of all parts, one after the other. What computed one part may have
+        decided a tie otherwise than what computed another, even of the same sequence.
+        """
+        begins = np.cumsum([0, *(len(part.sources) for part in parts)])
+        owners = [part.owners + begin for part, begin in zip(parts, begins, strict=False)]
         return cls(
             np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.decided for part in parts]),
+            np.concatenate([part.positions for part in parts]),
+            np.concatenate(owners),
+            tuple(source for part in parts for source in part.sources),
         )
 
 
 class Expected:
-    """Logits and continuations of one reference model in float32, remembered by token sequence."""
+    """Logits and continuations of one reference model in float32, remembered by token sequence.
 
-    def __init__(self, model: Decoder, seed: int, near: float = NEAR) -> None:
+    Args of the constructor:
+        model: the reference.
+        seed: of the random tokens.
+        near: what counts as a near-tie of routers, in router logits, whatever the error model says.
+        products: how what is judged multiplies; see `ErrorModel`.
+    """
+
+    def __init__(
+        self, model: Decoder, seed: int, near: float = 0.0, products: Products = "float32"
+    ) -> None:
         self.seed, self.near = seed, near
+        self.config = model.config
+        self.errors = ErrorModel.of(model.config, model.config.longest, products=products)
         self._model = model
         self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL
         self._generator = torch.Generator()
         self.restart()
-        self._scores: dict[tuple[int, ...], Scored] = {}
+        self._runs: dict[tuple[int, ...], Run] = {}
+        self._turned: OrderedDict[tuple[tuple[int, ...], frozenset[NearTie]], Run] = OrderedDict()
 
     @property
     def model(self) -> Decoder:
@@ -72,27 +107,66 @@ class Expected:
     def tokens(self, count: int) -> list[int]:
         """Return `count` random token ids at which no router of a small model chooses by a hair.
 
-        From the first such position on they are drawn again. A large model takes too long for
-        that; `judge` allows for its undecided positions.
+        From the first such position on they are drawn again, which spares further runs. A large
+        model takes too long for that, and some models tie at every token; `judge` settles what is
+        left.
         """
         token_ids = self.draw(count)
         for _ in range(TRIES if self._is_small else 0):
             decided = int(self.score(token_ids).decided.sum())
             if decided == count:
                 break
-            del self._scores[tuple(token_ids)]
+            del self._runs[tuple(token_ids)]
             token_ids[decided:] = self.draw(count - decided)
         return token_ids
 
     def score(self, token_ids: Sequence[int]) -> Scored:
         """Return the logits of every position."""
         key = tuple(token_ids)
-        if key not in self._scores:
-            with near_ties(self._model, self.near) as ties:
-                logits = self._model.score(token_ids).float().numpy()
-            self._scores[key] = Scored(logits, decided(ties, len(key)).numpy())
-        return self._scores[key]
+        logits = self._run(key, ()).logits
+        positions = np.arange(len(key))
+        return Scored(logits, positions, np.zeros_like(positions), (partial(self._run, key),))
+
+    def scale(self, token_ids: Sequence[int]) -> float:
+        """Return the root mean square of a sequence's logits."""
+        return float(np.sqrt(np.square(self.score(token_ids).logits, dtype=np.float64).mean()))
+
+    def flipped(self, token_ids: Sequence[int], errors: ErrorModel) -> Difference | None:
+        """Return what it costs that routers choose otherwise because their logits are off by what
+        is typical of an error model: the mean of `SAMPLES` runs with such noise. None for a large
+        model, which takes too long for that.
+        """
+        if not self._is_small:
+            return None
+        own = self.score(token_ids).logits
+        noise = [TYPICAL * error for error in errors.routers]
+        found = []
+        for sample in range(SAMPLES):
+            with disturbed(self._model, noise, self.seed + sample):
+                found.append(self._model.score(token_ids).float().numpy())
+        return compare(np.concatenate(found), np.concatenate([own] * SAMPLES))
 
     def greedy(self, token_ids: Sequence[int], count: int) -> list[int]:
         """Return the reference's greedy continuation."""
         return greedy(self._model, [token_ids], count)[0]
+
+    def _run(self, key: tuple[int, ...], turned: tuple[NearTie, ...]) -> Run:
+        """Run a sequence with some ties turned; the last such runs are kept, as memory allows."""
+        if not turned:
+            if key not in self._runs:
+                self._runs[key] = self._compute(key, ())
+            return self._runs[key]
+        name = (key, frozenset(turned))
+        if name not in self._turned:
+            self._turned[name] = self._compute(key, turned)
+            while len(self._turned) > 1 and self._turned_bytes() > TURNED_BYTES:
+                self._turned.popitem(last=False)
+        return self._turned[name]
+
+    def _turned_bytes(self) -> int:
+        return sum(run.logits.nbytes for run in self._turned.values())
+
+    def _compute(self, key: tuple[int, ...], turned: tuple[NearTie, ...]) -> Run:
+        with watched(self._model, self.errors.router_bounds(), self.near, turned) as ties:
+            logits = self._model.score(key).float().numpy()
+        return Run(logits, in_order(ties))
