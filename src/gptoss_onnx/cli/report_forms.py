@@ -84,7 +84,8 @@ class Forms:
         except Exception as error:
             document = error_document(str(package), reference, suite, one_line(str(error)))
             try:
-                self._write_error(document)
+                if self._asked():  # or PyTorch would be loaded for nothing
+                    self._write_error(document)
             except OSError as problem:
                 say(f"note: the report could not be written ({problem})", err=True)
             if self.as_json:
@@ -120,6 +121,10 @@ class Forms:
         else:
             self._print(found)
         return found.exit_code
+
+    def _asked(self) -> bool:
+        """Tell whether a form other than that on stdout is asked for."""
+        return any((self.folder, self.junit, self.html, self.github))
 
     def _write_error(self, document: Mapping[str, Any]) -> None:
         try:
