@@ -11,7 +11,7 @@ from gptoss_onnx.validation.report.github import (
     job_summary,
     quoted,
 )
-from support.sample_reports import HOSTILE, failing, hostile, not_judged, passing
+from support.sample_reports import HOSTILE, cell, failing, hostile, not_judged, passing
 
 # What the runner takes for a command: ActionCommand.cs of actions/runner.
 COMMAND = re.compile(r"^\s*::(?P<name>[a-z-]+)(?: (?P<properties>[^:]*))?::(?P<data>.*)$")
@@ -31,19 +31,23 @@ def _back(text: str) -> str:
     return text
 
 
-def test_every_failure_is_an_annotation_until_github_shows_no_more() -> None:
+def test_every_column_that_failed_is_an_annotation_until_github_shows_no_more() -> None:
     report = failing()
     found = [read(line) for line in annotations(report)]
     assert {name for name, _, _ in found} == {"error"}
     assert found[0][1]["title"] == "graph of the package"
     assert "alpha: 1.703125, expected 1.702" in found[0][2]
     titles = [properties["title"] for _, properties, _ in found]
-    assert "ragged batch, native: refused" in titles
-    assert found[2][2].splitlines()[-1].endswith("--kernels portable")
-    many = replace(report, cells=report.cells * 5)
-    lines = annotations(many)
-    assert len(lines) == MOST_ANNOTATIONS
-    assert "more failed" in lines[-1]
+    assert titles[1:] == ["native: 1 of 7 cases failed", "portable: 7 of 7 cases failed"]
+    assert found[1][2].startswith("ragged batch: SinkAttention: new_lengths: found 3")
+    lines = found[2][2].splitlines()
+    assert len(lines) == 8
+    assert lines[-1].endswith("--kernels portable")
+    cells = tuple(cell("decode", str(name), state="failed") for name in range(30))
+    many = annotations(replace(report, cells=cells * 20))
+    assert len(many) == MOST_ANNOTATIONS
+    assert "22 more columns failed" in many[-1]
+    assert "and 10 more: see the summary" in many[1]
 
 
 def test_what_passed_is_not_annotated() -> None:

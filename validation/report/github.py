@@ -5,7 +5,6 @@ alike. Source of the rules: `command.ts` of actions/toolkit, and "Workflow comma
 Actions" in GitHub's documentation.
 """
 
-from collections.abc import Mapping
 from html import escape
 
 from gptoss_onnx.validation.report.document import FAILURES, Cell, Column, Comparison, Report
@@ -21,32 +20,36 @@ from gptoss_onnx.validation.report.words import (
 )
 
 MOST_ANNOTATIONS = 10  # errors of one step that GitHub shows
-MOST_LETTERS = 1000  # of one annotation or one text of the summary
+MOST_LINES = 10  # of one annotation
+MOST_LETTERS = 1000  # of one line of an annotation, or text of the summary
 MOST_ROWS = 100  # of a table of the summary, of which GitHub takes a mebibyte
 # What Markdown or HTML may take for more than text.
 _MARKS = frozenset("\\`*_{}[]()<>#+-.!|&~@:\"'=$")
 
 
 def annotations(report: Report) -> list[str]:
-    """Return workflow commands: an error for everything that failed, the last one for what is left
-    out.
+    """Return workflow commands: an error for every comparison and column in which something
+    failed; the last one says how many are left out.
     """
     title = "gptoss-onnx validate"
     if report.error is not None:
         return [_error(title, f"could not judge: {report.error}")]
-    columns = {column.name: column for column in report.columns}
     found = [
         (f"{entry.name} of the package", _compared(entry))
         for entry in report.comparisons
         if entry.state in FAILURES
     ]
-    found += [
-        (f"{cell.case}, {cell.column}: {cell.state}", _failed(report, cell, columns))
-        for cell in failing(report)
-    ]
+    for name, cells in _by_column(report).items():
+        column = _column(report, name)
+        lines = [_cut(f"{cell.case}: {why(cell, column)}") for cell in cells[:MOST_LINES]]
+        if len(cells) > MOST_LINES:
+            lines.append(f"and {len(cells) - MOST_LINES} more: see the summary of this job")
+        lines.append(f"again: {command(report, column)}")
+        count = sum(cell.column == name for cell in report.cells)
+        found.append((f"{name}: {len(cells)} of {count} cases failed", "\n".join(lines)))
     if len(found) > MOST_ANNOTATIONS:
         left = len(found) - MOST_ANNOTATIONS + 1
-        rest = (title, f"{left} more failed: see the summary of this job")
+        rest = (title, f"{left} more columns failed: see the summary of this job")
         found = [*found[: MOST_ANNOTATIONS - 1], rest]
     return [_error(title, text) for title, text in found]
 
@@ -71,15 +74,15 @@ def job_summary(report: Report) -> str:
         lines += [*_matrix(report), ""]
     for entry in report.comparisons:
         lines += _comparison(entry)
-    columns = {column.name: column for column in report.columns}
-    failed = failing(report)
-    for cell in failed[:MOST_ROWS]:
-        column = columns.get(cell.column)
-        heading = _text(f"{cell.case}, {cell.column}: {cell.state}")
-        said = _text(why(cell, column))
-        lines += [f"**{heading}**: {said}", "", *_code(command(report, column)), ""]
-    if len(failed) > MOST_ROWS:
-        lines += [f"and {len(failed) - MOST_ROWS} more failed; see the report.", ""]
+    failed = _by_column(report)
+    for name, cells in failed.items():
+        column = _column(report, name)
+        lines += [f"**{_text(name)}**", ""]
+        for cell in cells[:MOST_ROWS]:
+            lines.append(f"- {SIGNS[cell.state]} {_text(cell.case)}: {_text(why(cell, column))}")
+        if len(cells) > MOST_ROWS:
+            lines.append(f"- and {len(cells) - MOST_ROWS} more, which the report lists")
+        lines += ["", *_code(command(report, column)), ""]
     if not failed:
         lines += _code(command(report))
     return "\n".join(lines) + "\n"
@@ -125,9 +128,20 @@ def _compared(entry: Comparison) -> str:
     return "\n".join(filter(None, [entry.note, *first, *more])) or entry.state
 
 
-def _failed(report: Report, cell: Cell, columns: Mapping[str, Column]) -> str:
-    column = columns.get(cell.column)
-    return f"{why(cell, column)[:MOST_LETTERS]}\nagain: {command(report, column)}"
+def _by_column(report: Report) -> dict[str, list[Cell]]:
+    """Return the cells that failed, by the names of their columns."""
+    found: dict[str, list[Cell]] = {column.name: [] for column in report.columns}
+    for cell in failing(report):
+        found.setdefault(cell.column, []).append(cell)
+    return {name: cells for name, cells in found.items() if cells}
+
+
+def _column(report: Report, name: str) -> Column | None:
+    return next((column for column in report.columns if column.name == name), None)
+
+
+def _cut(text: str) -> str:
+    return on_one_line(text, MOST_LETTERS)
 
 
 def _error(title: str, text: str) -> str:

@@ -9,6 +9,7 @@ import hashlib
 from importlib.resources import files
 
 from gptoss_onnx.validation.report.document import (
+    FAILURES,
     FORMAT,
     FORMAT_VERSION,
     Column,
@@ -45,8 +46,7 @@ def to_html(report: Report) -> str:
 <body>
 {_header(report)}
 <main>
-{matrix(report)}
-{comparisons(report)}
+{_overview(report)}
 {details(report)}
 {_columns(report)}
 {_run(report)}
@@ -73,6 +73,15 @@ def _header(report: Report) -> str:
 <p class="against">Held to the float32 reference of <b>{text(report.reference)}</b></p>
 <nav aria-label="Sections"><ul>{found}</ul></nav>
 </header>"""
+
+
+def _overview(report: Report) -> str:
+    """Return the matrix and the comparisons; one that failed comes first, because it explains the
+    cases.
+    """
+    parts = [matrix(report), comparisons(report)]
+    failed = any(entry.state in FAILURES for entry in report.comparisons)
+    return "\n".join(reversed(parts) if failed else parts)
 
 
 def _columns(report: Report) -> str:

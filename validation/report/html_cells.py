@@ -1,12 +1,14 @@
 """The page's details: for each case a panel for every column that ran it."""
 
 import math
+import re
 
 from gptoss_onnx.validation.report import charts
 from gptoss_onnx.validation.report.document import FAILURES, Cell, Column, Report, Row
 from gptoss_onnx.validation.report.markup import badge, code, kind, sign, table, text
 from gptoss_onnx.validation.report.words import measured
 
+NUMBER = re.compile(r"[\d.]+e-\d+")  # which no line may break
 MOST_TIES = 50  # of one cell; the JSON document has all
 
 
@@ -62,7 +64,9 @@ def _panel(report: Report, anchor: str, cell: Cell) -> str:
 def _measured(cell: Cell, column: Column | None) -> str:
     line = measured(cell.difference, column.limits if column else None)
     seconds = f"{cell.seconds:.1f} s"
-    return f'<p class="measured">{text(f"{line}; {seconds}" if line else seconds)}</p>'
+    said = text(f"{line}; {seconds}" if line else seconds)
+    whole = NUMBER.sub(r'<span class="number">\g<0></span>', said)
+    return f'<p class="measured">{whole}</p>'
 
 
 def _divergence(cell: Cell) -> str:
