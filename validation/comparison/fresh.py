@@ -7,19 +7,17 @@ from typing import Self
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
 
 from gptoss_onnx.choices import Options
-from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.planned import Planned, plan_export
-from gptoss_onnx.files import read_file
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import Package
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint
-from gptoss_onnx.runtime.graph_file import GRAPH_LIMIT
 from gptoss_onnx.validation.comparison.labels import Labels
+from gptoss_onnx.validation.comparison.model_file import read_model
 
 
 class NotComparableError(Exception):
@@ -72,7 +70,7 @@ class FreshExport:
             planned = plan_export(checkpoint, options, progress)
         except InputError as error:
             raise NotComparableError(str(error), spoilt=True) from error
-        found, expected = _read(package), ir.to_proto(planned.graph)
+        found, expected = read_model(package.graph), ir.to_proto(planned.graph)
         return cls(package, checkpoint, options, planned, found, expected, begun)
 
     @cached_property
@@ -116,12 +114,3 @@ def recorded_options(manifest: Manifest) -> ExportOptions:
         return ExportOptions.again(options)
     except InputError as error:
         raise NotComparableError(str(error), spoilt=True) from error
-
-
-def _read(package: Package) -> onnx.ModelProto:
-    try:
-        return onnx.load_model_from_string(read_file(package.graph, GRAPH_LIMIT, PackageError))
-    except DecodeError as error:
-        raise PackageError(
-            f"{package.graph}: not an ONNX model ({error}); export the package again"
-        ) from error
