@@ -116,12 +116,10 @@ class Forcing:
         cos, sin = call.rotation
         if cos is None or sin is None:
             return call.rotation
-        shape = cos.shape
-        cos, sin = (
-            self.take(name, side, angles.flatten(0, 1)).reshape(shape)
-            for side, angles in (("cos", cos), ("sin", sin))
+        return (
+            self.take(name, "cos", cos.flatten(0, 1)).reshape(cos.shape),
+            self.take(name, "sin", sin.flatten(0, 1)).reshape(sin.shape),
         )
-        return cos, sin
 
 
 @contextmanager
