@@ -133,8 +133,9 @@ ORT: dict[str, tuple[Edit, int | None, str]] = {
     "rotation": (
         attribute(of_layer(3, "self_attn.RotaryEmbedding_key"), interleaved=1),
         3,
-        "GroupQueryAttention",
+        "RotaryEmbedding_key",
     ),
+    "count": (reads(of_layer(2, "mlp.TopK"), 1, "lengths.one"), 2, "TopK"),
     "experts": (constant("experts.not_chosen", 0.0), 0, "QMoE"),
     "gather": (reads("Gather", 0, of_layer(4, "Add_2.output")), None, "Gather"),
 }

@@ -66,6 +66,10 @@ class NamedGraph:
                 return found
         return self._makers.get(value)
 
+    def of_layer(self, layer: int, op: str) -> list[onnx.NodeProto]:
+        """Return the nodes of one op in a layer."""
+        return [node for node in self._within(f"model.layers.{layer}") if node.op_type == op]
+
     def layer_of(self, value: str) -> int | None:
         """Return the layer whose node computes a value."""
         node = self._makers.get(value)
