@@ -19,8 +19,9 @@ NOT_FOUND = (
     "run again with its layers watched, no op departs by itself: the fault lies in how the calls "
     "follow each other, or in sums of small errors"
 )
-# what ONNX Runtime says of a node that fails
+# what ONNX Runtime says of a node that fails, and how it names those of a function's body
 _REFUSING = re.compile(r"while running (\w{1,80}) node\. Name:'([^']{1,200})'")
+_OF_BODY = re.compile(r"_inlfunc_(\w+?)_token_")
 
 
 class Diagnosis:
@@ -42,7 +43,7 @@ class Diagnosis:
         if not recording.calls:
             return cell
         try:
-            if cell.case == MEASURED:
+            if cell.case == MEASURED and cell.state != "refused":
                 errors = layer_errors(self._session, self._model, recording)
                 cell = replace(cell, by_layer=errors)
             if cell.state in FAILURES:
@@ -75,9 +76,13 @@ def _refusing_node(note: str) -> Divergence | None:
     found = _REFUSING.search(note)
     if found is None:
         return None
+    body = _OF_BODY.match(found[2])
+    if body is not None:  # which of its calls it is, nobody says
+        text = f"{body[1]}, in whose body {found[1]} refused to run"
+        return Divergence(None, body[1], 0.0, 0.0, 0.0, text)
     layer, op = place_of(found[2])
     where = op if layer is None else f"layers.{layer} {op}"
-    return Divergence(layer, op or found[1], 0.0, 0.0, 0.0, f"{where} refused to run")
+    return Divergence(layer, op, 0.0, 0.0, 0.0, f"{where}, which refused to run")
 
 
 def _noted(cell: Cell, note: str) -> Cell:

@@ -13,9 +13,11 @@ from typing import Any
 import onnx
 import torch
 
+from gptoss_onnx.exporter.nodes import CONTRIB
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.divergence.bounds import point_bound
+from gptoss_onnx.validation.divergence.contrib import prepared_departure, prepared_values
 from gptoss_onnx.validation.divergence.forced import Departed, Departure, Forcing, forcing
 from gptoss_onnx.validation.divergence.named_graph import NamedGraph, place
 from gptoss_onnx.validation.divergence.points import (
@@ -63,8 +65,9 @@ class _Search:
     named: NamedGraph
     allowed: Callable[[Point], float]
 
-    def probe(self, points: Sequence[Point]) -> Probe:
-        return Probe(self.session, self.graph, list({point.value: None for point in points}))
+    def probe(self, points: Sequence[Point], others: Sequence[str] = ()) -> Probe:
+        names = dict.fromkeys([*(point.value for point in points), *others])
+        return Probe(self.session, self.graph, list(names))
 
     def forcing(self, points: Sequence[Point]) -> AbstractContextManager[Forcing]:
         return forcing(self.model, points, self.allowed)
@@ -97,10 +100,10 @@ def first_divergence(session: Session, model: Decoder, recording: Recording) -> 
         if stop.taken is None:
             return _describe(search, points, stop.departure, stop)
         inner = inner_points(named, model, stop.layer)
-        departure = _inside(search, inner, stop)
-        if departure is None:  # what the other outputs change hides it
+        found = _inside(search, inner, stop)
+        if found is None:  # what the other outputs change hides it
             return _describe(search, points, stop.departure, stop)
-        return _describe(search, inner, departure, stop)
+        return _divergence(search, *found, stop)
 
 
 def _among_layers(search: _Search, points: Sequence[Point]) -> _Stop | None:
@@ -119,11 +122,21 @@ def _among_layers(search: _Search, points: Sequence[Point]) -> _Stop | None:
     return None
 
 
-def _inside(search: _Search, points: Sequence[Point], stop: _Stop) -> Departure | None:
-    """Run the calls up to that one again, and look into the layer that departs there."""
+def _inside(
+    search: _Search, points: Sequence[Point], stop: _Stop
+) -> tuple[onnx.NodeProto | None, Departure] | None:
+    """Run the calls up to that one again, and look into the layer that departs there; returns the
+    node at fault.
+    """
     assert stop.taken is not None
-    block = search.model.get_submodule(f"model.layers.{stop.layer}")
-    with search.probe(points) as probe, search.forcing(points) as forced, torch.inference_mode():
+    named, model, layer = search.named, search.model, stop.layer
+    block = model.get_submodule(f"model.layers.{layer}")
+    others = prepared_values(named, layer)
+    with (
+        search.probe(points, others) as probe,
+        search.forcing(points) as forced,
+        torch.inference_mode(),
+    ):
         for index, step in enumerate(probe.replay(search.recording)):
             if index < stop.index:
                 continue
@@ -131,19 +144,34 @@ def _inside(search: _Search, points: Sequence[Point], stop: _Stop) -> Departure 
             try:
                 block(*stop.taken)
             except Departed as departed:
-                return departed.departure
+                node = _maker(search, points, departed.departure)
+                if node is not None and node.domain == CONTRIB:
+                    at_fault = prepared_departure(
+                        named, model, layer, step.values, forced.real, search.allowed
+                    )
+                    if at_fault is not None:
+                        return at_fault
+                return node, departed.departure
             return None
     return None
+
+
+def _maker(search: _Search, points: Sequence[Point], departure: Departure) -> onnx.NodeProto | None:
+    """Return the node that matters between the points and the one that departs."""
+    value = departure.point.value
+    return search.named.maker(value, {point.value for point in points} - {value})
 
 
 def _describe(
     search: _Search, points: Sequence[Point], departure: Departure, stop: _Stop
 ) -> Divergence:
-    """Name the node: the one that matters between the points and the one that departs."""
-    value = departure.point.value
-    known = {point.value for point in points} - {value}
-    node = search.named.maker(value, known)
-    layer, op = place(node) if node is not None else (None, value)
+    return _divergence(search, _maker(search, points, departure), departure, stop)
+
+
+def _divergence(
+    search: _Search, node: onnx.NodeProto | None, departure: Departure, stop: _Stop
+) -> Divergence:
+    layer, op = place(node) if node is not None else (None, departure.point.value)
     where = op if layer is None else f"layers.{layer} {op}"
     numbers = (
         f"relative error {departure.relative:.1e}, inputs rms {departure.inputs_rms:.2g}, "

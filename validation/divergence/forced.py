@@ -48,6 +48,7 @@ class Forcing:
     """The hooks of one pass; made by `forcing`.
 
     Attributes:
+        real: bool (N), tokens without padding.
         taken: what the layer took that ran last, for a closer look: input, past and call.
     """
 
@@ -55,7 +56,7 @@ class Forcing:
         self._points = {(point.module, point.side): point for point in points}
         self._allowed = allowed
         self._values: Values = {}
-        self._real = self._kept = torch.ones(0, dtype=torch.bool)
+        self.real = self._kept = torch.ones(0, dtype=torch.bool)
         self._logits = torch.ones(0)
         self._before: Tensor | None = None
         self._rotation: tuple[Tensor | None, Tensor | None] | None = None
@@ -66,7 +67,7 @@ class Forcing:
         new = step.inputs.new_lengths[:, None]  # (B, 1)
         columns = np.arange(step.inputs.input_ids.shape[1])
         self._values = step.values
-        self._real = torch.from_numpy((columns < new).ravel())  # (N)
+        self.real = torch.from_numpy((columns < new).ravel())  # (N)
         self._kept = torch.from_numpy((step.inputs.logit_positions < new).ravel())  # (B·T)
         self._logits = torch.from_numpy(step.logits)
         self._before = self._rotation = self.taken = None
@@ -87,13 +88,15 @@ class Forcing:
     def judge(self, point: Point, found: Tensor, expected: Tensor, inputs: Tensor | None) -> Tensor:
         """Return `found` in the shape of `expected`; raises Departed as `take`."""
         source = inputs if inputs is not None else self._before
-        real = self._kept if point.module in ("model.norm", LOGITS) else self._real
+        real = self._kept if point.module in ("model.norm", LOGITS) else self.real
         error = np.inf
         if found.numel() == expected.numel():
             found = found.reshape(expected.shape)
             error = worst_relative(_rows(found, real), _rows(expected, real))
         if not error <= self._allowed(point):
-            raise Departed(Departure(point, error, *_scale(expected if source is None else source)))
+            raise Departed(
+                Departure(point, error, *scale_of(expected if source is None else source))
+            )
         self._before = found
         return found
 
@@ -116,12 +119,10 @@ class Forcing:
         cos, sin = call.rotation
         if cos is None or sin is None:
             return call.rotation
-        shape = cos.shape
-        cos, sin = (
-            self.take(name, side, angles.flatten(0, 1)).reshape(shape)
-            for side, angles in (("cos", cos), ("sin", sin))
+        return (
+            self.take(name, "cos", cos.flatten(0, 1)).reshape(cos.shape),
+            self.take(name, "sin", sin.flatten(0, 1)).reshape(sin.shape),
         )
-        return cos, sin
 
 
 @contextmanager
@@ -191,7 +192,7 @@ def _rows(value: Tensor, real: Tensor) -> Tensor:
     return value.flatten(1)[real]
 
 
-def _scale(inputs: Tensor) -> tuple[float, float]:
+def scale_of(inputs: Tensor) -> tuple[float, float]:
     """Return root mean square and largest magnitude."""
     if not inputs.is_floating_point() or not inputs.numel():
         return 0.0, 0.0

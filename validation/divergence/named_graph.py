@@ -28,18 +28,16 @@ class NamedGraph:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._nodes = list(graph.node)
         self._makers = {name: node for node in graph.node for name in node.output if name}
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in _read(node):
-                self._readers.setdefault(name, []).append(node)
 
     def result(self, module: str) -> str | None:
-        """Return the value that a module gives: the last that its own nodes do not read."""
-        for node in reversed(self._within(module)):
-            readers = self._readers.get(node.output[0], [])
-            if not any(_is_within(reader, module) for reader in readers):
-                return str(node.output[0])
-        return None
+        """Return the value that a module gives: the last that its own nodes do not read.
+
+        A Split of it, which the optimizer counts among them, is no part of the module.
+        """
+        nodes = [node for node in self._within(module) if node.op_type != "Split"]
+        read = {name for node in nodes for name in _read(node)}
+        results = [node.output[0] for node in nodes if node.output[0] not in read]
+        return str(results[-1]) if results else None
 
     def entry(self, module: str) -> str | None:
         """Return the value that a module takes: the first that a node outside of it computes."""
@@ -67,6 +65,10 @@ class NamedGraph:
             if found is not None:
                 return found
         return self._makers.get(value)
+
+    def of_layer(self, layer: int, op: str) -> list[onnx.NodeProto]:
+        """Return the nodes of one op in a layer."""
+        return [node for node in self._within(f"model.layers.{layer}") if node.op_type == op]
 
     def layer_of(self, value: str) -> int | None:
         """Return the layer whose node computes a value."""
