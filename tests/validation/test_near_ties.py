@@ -121,7 +121,7 @@ def test_rows_of_one_sequence_may_decide_differently() -> None:
 
 
 def test_the_search_ends() -> None:
-    table = Table(tuple(tie(0, layer) for layer in range(6)))
+    table = Table(tuple(tie(0, layer) for layer in range(7)))
     places = list(range(POSITIONS))
     settled = settle(table, places, lambda logits: np.ones(POSITIONS, bool), runs=RUNS)
     assert (settled.runs, table.runs) == (RUNS, RUNS + 1)

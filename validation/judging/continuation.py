@@ -45,7 +45,7 @@ def judge_continuation(
     def fails(logits: Logits) -> NDArray[np.bool_]:
         return np.asarray(_behind(logits, chosen) > allowed)
 
-    settled = settle(scored.sources[0], scored.positions.tolist(), fails)
+    settled = settle(scored.sources[0], scored.positions.tolist(), fails, scored.runs)
     behind = _behind(settled.logits, chosen)
     turned = {0: settled.turned} if settled.turned else {}
     notes = [f"{len(found)} tokens", *map(str, settled.turned)]

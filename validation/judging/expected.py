@@ -5,24 +5,26 @@ Legend: T positions, V vocabulary.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.validation.judging.error_model import TYPICAL, ErrorModel, Products
 from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
 from gptoss_onnx.validation.judging.near_ties import NearTie, disturbed, watched
-from gptoss_onnx.validation.judging.settle import Run, Source, in_order
+from gptoss_onnx.validation.judging.settle import RUNS, Run, Source, in_order
 
 SMALL = 50_000_000  # parameters of a model that is run again and again
 TRIES = 20
+FEW_RUNS = 8  # that settle the near-ties of a case of a large model, minutes each
 SAMPLES = 4  # runs that show what flipped experts cost
 TURNED_BYTES = 1_000_000_000  # of logits kept of runs with ties turned
 
@@ -31,13 +33,15 @@ TURNED_BYTES = 1_000_000_000  # of logits kept of runs with ties turned
 class Scored:
     """Logits of the reference, float32 (T, V), and where each comes from.
 
-    Row t is position `positions[t]` of the sequence that `sources[owners[t]]` runs.
+    Row t is position `positions[t]` of the sequence that `sources[owners[t]]` runs. So many `runs`
+    more are affordable, to settle near-ties.
     """
 
     logits: Logits
     positions: NDArray[np.int64]
     owners: NDArray[np.int64]
     sources: tuple[Source, ...]
+    runs: int = RUNS
 
     @property
     def decided(self) -> NDArray[np.bool_]:
@@ -50,7 +54,12 @@ class Scored:
 
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> "Scored":
         """Return some of the rows."""
-        return Scored(self.logits[rows], self.positions[rows], self.owners[rows], self.sources)
+        return replace(
+            self,
+            logits=self.logits[rows],
+            positions=self.positions[rows],
+            owners=self.owners[rows],
+        )
 
     @classmethod
     def join(cls, parts: Sequence["Scored"]) -> Self:
@@ -64,6 +73,7 @@ class Scored:
             np.concatenate([part.positions for part in parts]),
             np.concatenate(owners),
             tuple(source for part in parts for source in part.sources),
+            min(part.runs for part in parts),
         )
 
 
@@ -85,10 +95,11 @@ class Expected:
         self.errors = ErrorModel.of(model.config, model.config.longest, products=products)
         self._model = model
         self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL
+        self._settle_runs = RUNS if self._is_small else FEW_RUNS
         self._generator = torch.Generator()
         self.restart()
-        self._runs: dict[tuple[int, ...], Run] = {}
-        self._turned: OrderedDict[tuple[tuple[int, ...], frozenset[NearTie]], Run] = OrderedDict()
+        self._runs: dict[Hashable, Run] = {}
+        self._turned: OrderedDict[tuple[Hashable, frozenset[NearTie]], Run] = OrderedDict()
 
     @property
     def model(self) -> Decoder:
@@ -123,9 +134,7 @@ class Expected:
     def score(self, token_ids: Sequence[int]) -> Scored:
         """Return the logits of every position."""
         key = tuple(token_ids)
-        logits = self._run(key, ()).logits
-        positions = np.arange(len(key))
-        return Scored(logits, positions, np.zeros_like(positions), (partial(self._run, key),))
+        return self._scored(key, lambda: self._model.score(key))
 
     def scale(self, token_ids: Sequence[int]) -> float:
         """Return the root mean square of a sequence's logits."""
@@ -150,23 +159,32 @@ class Expected:
         """Return the reference's greedy continuation."""
         return greedy(self._model, [token_ids], count)[0]
 
-    def _run(self, key: tuple[int, ...], turned: tuple[NearTie, ...]) -> Run:
-        """Run a sequence with some ties turned; the last such runs are kept, as memory allows."""
+    def _scored(self, name: Hashable, compute: Callable[[], Tensor]) -> Scored:
+        """Return all logits (T, V) of a call of the model, which is made once for each name."""
+        source = partial(self._run, name, compute)
+        logits = source(()).logits
+        positions = np.arange(len(logits))
+        return Scored(logits, positions, np.zeros_like(positions), (source,), self._settle_runs)
+
+    def _run(
+        self, name: Hashable, compute: Callable[[], Tensor], turned: tuple[NearTie, ...]
+    ) -> Run:
+        """Make a call with some ties turned; the last such runs are kept, as memory allows."""
         if not turned:
-            if key not in self._runs:
-                self._runs[key] = self._compute(key, ())
-            return self._runs[key]
-        name = (key, frozenset(turned))
-        if name not in self._turned:
-            self._turned[name] = self._compute(key, turned)
+            if name not in self._runs:
+                self._runs[name] = self._watch(compute, ())
+            return self._runs[name]
+        key = (name, frozenset(turned))
+        if key not in self._turned:
+            self._turned[key] = self._watch(compute, turned)
             while len(self._turned) > 1 and self._turned_bytes() > TURNED_BYTES:
                 self._turned.popitem(last=False)
-        return self._turned[name]
+        return self._turned[key]
 
     def _turned_bytes(self) -> int:
         return sum(run.logits.nbytes for run in self._turned.values())
 
-    def _compute(self, key: tuple[int, ...], turned: tuple[NearTie, ...]) -> Run:
+    def _watch(self, compute: Callable[[], Tensor], turned: tuple[NearTie, ...]) -> Run:
         with watched(self._model, self.errors.router_bounds(), self.near, turned) as ties:
-            logits = self._model.score(key).float().numpy()
+            logits = compute().float().numpy()
         return Run(logits, in_order(ties))

@@ -103,9 +103,9 @@ def exact_limits(errors: ErrorModel, scale: float, vocabulary: int) -> Limits:
         scale: root mean square of the reference's logits.
         vocabulary: V; the largest error is that of `MODEL_POSITIONS` · V logits.
     """
-    typical = errors.typical(scale)
+    largest = errors.largest(scale, MODEL_POSITIONS * vocabulary)
     # Errors e of logits move the distribution by Var(e) / 2 nats, to second order.
-    return Limits(errors.largest(scale, MODEL_POSITIONS * vocabulary), typical**2 / 2, EXACT.top1)
+    return Limits(largest, errors.mean_square(scale) / 2, EXACT.top1)
 
 
 def limits_for(

@@ -11,7 +11,7 @@ from gptoss_onnx.validation.judging.expected import Scored
 from gptoss_onnx.validation.judging.limits import OTHER_EXPERT, Limits
 from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
 from gptoss_onnx.validation.judging.near_ties import NearTie
-from gptoss_onnx.validation.judging.settle import RUNS, Run, settle
+from gptoss_onnx.validation.judging.settle import Run, settle
 
 MOST_POSITIONS = 512  # whose errors an outcome keeps
 MOST_TIES = 64  # that an outcome lists
@@ -131,7 +131,7 @@ def _settle(
 
         if not rows.size or not fails(logits[rows]).any():
             continue
-        settled = settle(source, expected.positions[rows].tolist(), fails, RUNS - runs)
+        settled = settle(source, expected.positions[rows].tolist(), fails, expected.runs - runs)
         runs += settled.runs
         if settled.turned:
             logits = logits.copy() if logits is expected.logits else logits

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gptoss_onnx.validation.judging.metrics import Logits
 from gptoss_onnx.validation.judging.near_ties import NearTie
 
-RUNS = 32  # of the reference for one sequence, beside the first
+RUNS = 64  # of the reference for one case, beside the first
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Waiting:
     turned: tuple[NearTie, ...] = field(compare=False)
 
 
-def settle(source: Source, positions: Sequence[int], fails: Fails, runs: int = RUNS) -> Settled:
+def settle(source: Source, positions: Sequence[int], fails: Fails, runs: int) -> Settled:
     """Turn near-ties one by one until no position fails.
 
     A tie is tried if it comes at or before the first position that fails, unless its own position
