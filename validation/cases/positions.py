@@ -1,0 +1,106 @@
+"""Positions that no short sequence reaches, up to the last one that the model takes.
+
+Legend: P tokens that the cache holds already.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gptoss_onnx.validation.cases.caches import MOST_BYTES, cache_bytes
+from gptoss_onnx.validation.cases.driving import Drive, Pair, joined
+from gptoss_onnx.validation.cases.late import held_layers, place, pretend, reference_caches
+from gptoss_onnx.validation.judging.expected import Past, Scored
+
+LAST = 64  # positions that "long context" compares
+TOGETHER, ALONE = 8, 8  # tokens of one call at a late position, then of calls of their own
+NEW = TOGETHER + ALONE
+KNOWN = 4096  # a position at which runtimes have been wrong
+
+
+def late_positions(drive: Drive, scaled_beyond: int | None) -> list[int]:
+    """Return the lengths P from which short runs go beyond half of the context, the length from
+    which a rotary embedding is scaled, 4096, and a position drawn from the seed, and to the end of
+    the context.
+    """
+    longest = drive.sizes.longest
+    passed = {longest // 2, scaled_beyond or 0, KNOWN}
+    passed.add(int(drive.expected.generator("late position").integers(longest)))
+    lengths = {position - TOGETHER // 2 for position in passed} | {longest - NEW}
+    return sorted(length for length in lengths if 0 < length <= longest - NEW)
+
+
+def within_memory(drive: Drive, lengths: Sequence[int]) -> list[int]:
+    """Return those lengths for which a cache of one row is no larger than `MOST_BYTES`."""
+    return [past for past in lengths if cache_bytes(drive, past + NEW) <= MOST_BYTES]
+
+
+def late(lengths: Sequence[int]) -> Callable[[Drive], Pair]:
+    """Return a drive that goes on after P random keys and values, for each P: several tokens in a
+    call, then one a call.
+    """
+
+    def run(drive: Drive) -> Pair:
+        return joined([_rows(drive, [past]) for past in lengths])
+
+    return run
+
+
+def late_rows(lengths: Sequence[int]) -> Callable[[Drive], Pair]:
+    """Return a drive of one batch whose rows are at all of these positions."""
+
+    def run(drive: Drive) -> Pair:
+        return _rows(drive, lengths)
+
+    return run
+
+
+def _rows(drive: Drive, lengths: Sequence[int]) -> Pair:
+    session, manifest = drive.session, drive.session.manifest
+    tokens, scores, found = [], [], []
+    with session.new_cache(len(lengths), max(lengths) + NEW) as cache:
+        pretend(cache, lengths)
+        for row, past in enumerate(lengths):
+            held = held_layers(
+                manifest.cache, manifest.kv_dtype, past, drive.expected, drive.sequence
+            )
+            place(cache, row, held)
+            made = Past(past, manifest.kv_dtype, lambda new: reference_caches(held, past, new))
+            ids, scored = _settled(drive, made)
+            tokens.append(ids)
+            scores.append(scored)
+        wanted = np.tile(np.arange(TOGETHER), (len(lengths), 1))
+        first = [row[:TOGETHER] for row in tokens]
+        found.append(session.forward(first, cache, logit_positions=wanted))
+        for place_ in range(TOGETHER, NEW):
+            found.append(session.forward([[row[place_]] for row in tokens], cache))
+    return np.concatenate(np.concatenate(found, axis=1)), Scored.join(scores)
+
+
+def _settled(drive: Drive, past: Past) -> tuple[list[int], Scored]:
+    """Return tokens at which no router of a small model chooses by a hair, and what follows."""
+    generator = drive.expected.generator(f"tokens after {past.length}")
+
+    def draw(count: int) -> list[int]:
+        return [int(token) for token in generator.integers(drive.session.vocab, size=count)]
+
+    tokens = draw(NEW)
+    for _ in range(drive.expected.tries):
+        decided = int(drive.expected.resumed(tokens, past).decided.sum())
+        if decided == NEW:
+            break
+        tokens[decided:] = draw(NEW - decided)
+    return tokens, drive.expected.resumed(tokens, past)
+
+
+def last_of(length: int) -> Callable[[Drive], Pair]:
+    """Return a drive that runs `length` tokens in one call and compares the last positions."""
+    positions = np.arange(max(0, length - LAST), length)
+
+    def run(drive: Drive) -> Pair:
+        tokens = drive.expected.named("long context", length)
+        with drive.session.new_cache(1, length) as cache:
+            found = drive.session.forward([tokens], cache, logit_positions=[positions])[0]
+        return found, drive.expected.score(tokens)[positions]
+
+    return run

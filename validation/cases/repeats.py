@@ -1,0 +1,78 @@
+"""The same again: a second run gives the same bits, another number of threads the same logits, and
+what lies in slots that nobody has written changes nothing.
+"""
+
+import numpy as np
+
+from gptoss_onnx.offered import RAGGED
+from gptoss_onnx.runtime import Session
+from gptoss_onnx.validation.cases.batches import Rows
+from gptoss_onnx.validation.cases.buffers import fill, first_not_finite
+from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair, joined
+from gptoss_onnx.validation.judging.metrics import Logits
+
+THREADS = (1, 2, 3)
+STEPS = 8  # tokens that are decoded one by one
+# Bodies multiply what nobody sees by zero, so it must be finite, and small enough for float16.
+STALE = 1e4
+
+
+def repeated(drive: Drive) -> Pair:
+    """Two runs in caches of their own."""
+    first, second = (_run(drive, drive.session) for _ in range(2))
+    if not np.array_equal(first, second, equal_nan=True):
+        worst = np.abs(first - second).max()
+        raise DriveFailedError(f"two equal runs differ by up to {worst:.1e}, expected equal bits")
+    return first, drive.expected.score(drive.sequence)
+
+
+def other_threads(drive: Drive) -> Pair:
+    """Sessions of 1, 2 and 3 threads."""
+    session, pairs = drive.session, []
+    kernels = "auto" if session.kernels == "contrib" else session.kernels
+    for threads in THREADS:
+        with Session.open(
+            session.package.folder, kernels, session.activations, session.provider, threads
+        ) as other:
+            pairs.append((_run(drive, other), drive.expected.score(drive.sequence)))
+    return joined(pairs)
+
+
+def stale_slots(drive: Drive) -> Pair:
+    """Buffers full of large numbers before the first token, and of NaN for native kernels, which
+    read no slot that no token has written. At the end nothing is there but what was, and finite
+    numbers.
+    """
+    return _in_turns(drive, np.nan if drive.session.kernels == "native" else STALE)
+
+
+def finite_caches(drive: Drive) -> Pair:
+    """Buffers full of zeros hold finite numbers at the end, padding and all."""
+    return _in_turns(drive, 0.0)
+
+
+def _in_turns(drive: Drive, before: float) -> Pair:
+    """Run three rows that take turns, or one where the target runs only equal ones, in buffers that
+    are full of one number.
+    """
+    length = drive.sizes.length
+    batch = 3 if drive.session.manifest.offers(RAGGED) else 1
+    with drive.session.new_cache(batch, length) as cache:
+        fill(cache, before)
+        rows = Rows(drive, cache, length, 4)
+        for new in ([5, 0, 1], [1, 7, 0], [length // 2] * 3, [length] * 3):
+            rows.go_on(new[:batch])
+        broken = first_not_finite(cache, before)
+    if broken is not None:
+        raise DriveFailedError(broken)
+    return rows.pair()
+
+
+def _run(drive: Drive, session: Session) -> Logits:
+    tokens = drive.sequence
+    prompt = max(1, len(tokens) - STEPS)
+    wanted = [range(prompt)]
+    with session.new_cache(1, len(tokens)) as cache:
+        found = [session.forward([tokens[:prompt]], cache, logit_positions=wanted)[0]]
+        found += [session.forward([[token]], cache)[0] for token in tokens[prompt:]]
+    return np.concatenate(found)
