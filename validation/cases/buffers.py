@@ -48,5 +48,6 @@ def first_not_finite(cache: KVCache, before: float = 0.0) -> str | None:
                 wrong &= ~numbers.isnan()
             if wrong.any():
                 row, head, slot, _ = wrong.nonzero()[0].tolist()
-                return f"layer {index}: the {side} of row {row}, head {head}, slot {slot} is not finite"
+                where = f"row {row}, head {head}, slot {slot}"
+                return f"layer {index}: the {side} of {where} is not finite"
     return None

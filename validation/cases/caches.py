@@ -1,4 +1,4 @@
-"""What a cache goes through: capacities, the last slot, rewinding, forks, growing, resets, turns."""
+"""What a cache goes through: capacities, the last slot, rewinding, forks, growth, resets, turns."""
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from gptoss_onnx.validation.judging.metrics import Logits
 
 MOST_BYTES = 2**30  # of a cache that is made for one case
 CAPACITIES = tuple(2**power + step for power in range(13) for step in (-1, 0, 1))
+TURN = 16  # tokens of a call where two caches take turns
 PROMPT = 24  # tokens that run in each capacity, if it takes as many
 
 
 def capacities(drive: Drive) -> Pair:
     """Caches of capacities around the powers of two up to 4096, which hold few tokens or are full,
-    in one call and three of a token.
+    in a call of several and one of a token.
     """
     session, pairs = drive.session, []
     expected = drive.expected.score(drive.sequence)
@@ -25,10 +26,8 @@ def capacities(drive: Drive) -> Pair:
         if cache_bytes(drive, capacity) > MOST_BYTES:
             break
         tokens = drive.sequence[: min(capacity, PROMPT)]
-        prompt = max(1, len(tokens) - 3)
         with session.new_cache(1, capacity) as cache:
-            found = [drive.call(tokens[:prompt], cache)]
-            found += [drive.call([token], cache) for token in tokens[prompt:]]
+            found = [drive.call(piece, cache) for piece in (tokens[:-1], tokens[-1:]) if piece]
         pairs.append((np.concatenate(found), expected[: len(tokens)]))
     return joined(pairs)
 
@@ -56,9 +55,11 @@ def rewind(drive: Drive) -> Pair:
             piece = tokens[begin : begin + stride]
             found.append(drive.session.forward([piece], cache)[0])
             kept.append(begin + len(piece) - 1)
+            tokens_taken_back = wrong.integers(drive.session.vocab, size=count)
             # the last call begins `reserve` after the right ones
-            for token in wrong.integers(drive.session.vocab, size=count):
-                drive.session.forward([[token]], cache)
+            for taken_back in (tokens_taken_back[:-1], tokens_taken_back[-1:]):
+                if taken_back.size:
+                    drive.session.forward(taken_back[None], cache)
             cache.rewind([begin + len(piece)])
     return np.concatenate(found), drive.expected.score(tokens)[kept]
 
@@ -125,15 +126,15 @@ def reset(drive: Drive) -> Pair:
 
 
 def in_turn(drive: Drive) -> Pair:
-    """Two caches of one session take turns, in calls of 5 tokens."""
+    """Two caches of one session take turns, in calls of `TURN` tokens."""
     rows, length = drive.rows(2), len(drive.sequence)
     found: list[list[Logits]] = [[], []]
     with (
         drive.session.new_cache(1, length) as first,
         drive.session.new_cache(1, length + 7) as second,
     ):
-        for begin in range(0, length, 5):
+        for begin in range(0, length, TURN):
             for cache, tokens, logits in zip((first, second), rows, found, strict=True):
-                logits.append(drive.call(tokens[begin : begin + 5], cache))
+                logits.append(drive.call(tokens[begin : begin + TURN], cache))
     scores = [drive.expected.score(row) for row in rows]
     return np.concatenate([piece for pieces in found for piece in pieces]), Scored.join(scores)

@@ -28,6 +28,7 @@ from gptoss_onnx.validation.judging.expected import Expected
 SAMPLE = 32  # tokens of which the reference's own keys and values give the size of random ones
 PEAKED = 2.5  # times as large keys: a query of a random model would see all of them alike
 
+
 @dataclass(frozen=True)
 class HeldLayer:
     """Keys and values of one layer, (K, n, D) in the cache's type, at `positions`, int64 (n)."""
@@ -69,9 +70,7 @@ def held_layers(
     return found
 
 
-def reference_caches(
-    held: Sequence[HeldLayer], past: int, new: int
-) -> list[tuple[Tensor, Tensor]]:
+def reference_caches(held: Sequence[HeldLayer], past: int, new: int) -> list[tuple[Tensor, Tensor]]:
     """Return the caches (1, K, C, D) in float32 in which the reference finds what is held, with
     room for `new` tokens.
     """

@@ -4,6 +4,7 @@ Legend: P tokens that the cache holds already.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,21 +19,36 @@ NEW = TOGETHER + ALONE
 KNOWN = 4096  # a position at which runtimes have been wrong
 
 
-def late_positions(drive: Drive, scaled_beyond: int | None) -> list[int]:
-    """Return the lengths P from which short runs go beyond half of the context, the length from
-    which a rotary embedding is scaled, 4096, and a position drawn from the seed, and to the end of
-    the context.
+def late_lengths(drive: Drive, scaled_beyond: int | None) -> tuple[list[int], str]:
+    """Return the lengths P after which short runs are tried, and a note on those that would take
+    too much memory.
+
+    The runs go beyond half of the context, the length from which a rotary embedding is scaled,
+    4096, and a position drawn from the seed, and to the end of the context; or, where a cache as
+    long as that takes more than `MOST_BYTES`, beyond the half of it that does not, or its half.
     """
     longest = drive.sizes.longest
     passed = {longest // 2, scaled_beyond or 0, KNOWN}
     passed.add(int(drive.expected.generator("late position").integers(longest)))
-    lengths = {position - TOGETHER // 2 for position in passed} | {longest - NEW}
-    return sorted(length for length in lengths if 0 < length <= longest - NEW)
+    wanted = {position - TOGETHER // 2 for position in passed} | {longest - NEW}
+    wanted = {past for past in wanted if 0 < past <= longest - NEW}
+    small = {past for past in wanted if _fits(drive, past)}
+    large = sorted(wanted - small)
+    if not large:
+        return sorted(small), ""
+    past = longest
+    while past and not _fits(drive, past):
+        past //= 2
+    needed = cache_bytes(drive, large[0] + NEW) / 1e9
+    note = (
+        f"not judged after {', '.join(map(str, large))} tokens: a cache would take {needed:.1f} GB "
+        f"and more, and a case takes {MOST_BYTES / 1e9:.1f} GB at most"
+    )
+    return sorted(small | ({past} - {0})), note
 
 
-def within_memory(drive: Drive, lengths: Sequence[int]) -> list[int]:
-    """Return those lengths for which a cache of one row is no larger than `MOST_BYTES`."""
-    return [past for past in lengths if cache_bytes(drive, past + NEW) <= MOST_BYTES]
+def _fits(drive: Drive, past: int) -> bool:
+    return cache_bytes(drive, past + NEW) <= MOST_BYTES
 
 
 def late(lengths: Sequence[int]) -> Callable[[Drive], Pair]:
@@ -50,7 +66,8 @@ def late_rows(lengths: Sequence[int]) -> Callable[[Drive], Pair]:
     """Return a drive of one batch whose rows are at all of these positions."""
 
     def run(drive: Drive) -> Pair:
-        return _rows(drive, lengths)
+        most = max(1, MOST_BYTES // cache_bytes(drive, max(lengths) + NEW))
+        return _rows(drive, lengths[-most:])
 
     return run
 
@@ -65,15 +82,15 @@ def _rows(drive: Drive, lengths: Sequence[int]) -> Pair:
                 manifest.cache, manifest.kv_dtype, past, drive.expected, drive.sequence
             )
             place(cache, row, held)
-            made = Past(past, manifest.kv_dtype, lambda new: reference_caches(held, past, new))
-            ids, scored = _settled(drive, made)
+            made = partial(reference_caches, held, past)
+            ids, scored = _settled(drive, Past(past, manifest.kv_dtype, made))
             tokens.append(ids)
             scores.append(scored)
         wanted = np.tile(np.arange(TOGETHER), (len(lengths), 1))
         first = [row[:TOGETHER] for row in tokens]
         found.append(session.forward(first, cache, logit_positions=wanted))
-        for place_ in range(TOGETHER, NEW):
-            found.append(session.forward([[row[place_]] for row in tokens], cache))
+        for step in range(TOGETHER, NEW):
+            found.append(session.forward([[row[step]] for row in tokens], cache))
     return np.concatenate(np.concatenate(found, axis=1)), Scored.join(scores)
 
 
