@@ -6,12 +6,11 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.offered import REWINDING
 from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair, joined
+from gptoss_onnx.validation.cases.rows import Rows
 from gptoss_onnx.validation.cases.sizes import RESERVE
-from gptoss_onnx.validation.judging.expected import Scored
-from gptoss_onnx.validation.judging.metrics import Logits
 
 MOST_BYTES = 2**30  # of a cache that is made for one case
-CAPACITIES = tuple(2**power + step for power in range(13) for step in (-1, 0, 1))
+CAPACITIES = sorted({2**power + step for power in range(13) for step in (-1, 0, 1)} - {0})
 TURN = 16  # tokens of a call where two caches take turns
 PROMPT = 24  # tokens that run in each capacity, if it takes as many
 
@@ -20,15 +19,15 @@ def capacities(drive: Drive) -> Pair:
     """Caches of capacities around the powers of two up to 4096, which hold few tokens or are full,
     in a call of several and one of a token.
     """
-    session, pairs = drive.session, []
-    expected = drive.expected.score(drive.sequence)
-    for capacity in sorted({*CAPACITIES} - {0}):
-        if cache_bytes(drive, capacity) > MOST_BYTES:
-            break
-        tokens = drive.sequence[: min(capacity, PROMPT)]
-        with session.new_cache(1, capacity) as cache:
-            found = [drive.call(piece, cache) for piece in (tokens[:-1], tokens[-1:]) if piece]
-        pairs.append((np.concatenate(found), expected[: len(tokens)]))
+    tried = [each for each in CAPACITIES if cache_bytes(drive, each) <= MOST_BYTES]
+    pairs = []
+    for capacity in tried:
+        length = min(capacity, PROMPT, drive.sizes.length)
+        with drive.session.new_cache(1, capacity) as cache:
+            row = Rows(drive, cache, length, 2 * len(tried))
+            for count in (length - 1, 1):
+                row.go_on([count])
+        pairs.append(row.pair())
     return joined(pairs)
 
 
@@ -86,55 +85,58 @@ def full(drive: Drive) -> Pair:
 
 
 def forked(drive: Drive) -> Pair:
-    """A cache and its fork: each goes on rightly after the other has gone on with wrong tokens."""
-    tokens, half = drive.sequence, max(1, len(drive.sequence) // 2)
-    wrong = [row[half:] for row in drive.rows(2)][1]
-    pairs = []
-    for first_goes_wrong in (True, False):
-        with drive.session.new_cache(1, len(tokens)) as cache:
-            before = drive.call(tokens[:half], cache)
+    """A cache and its fork: while one goes on, the other runs wrong tokens in between."""
+    length, pairs = drive.sizes.length, []
+    half, later = (length + 1) // 2, (3 * length + 3) // 4
+    wrong = drive.rows(2)[1][half:]
+    for fork_goes_wrong in (True, False):
+        with drive.session.new_cache(1, length) as cache:
+            row = Rows(drive, cache, length, 6)
+            row.go_on([half])
             with cache.fork() as twin:
-                for_wrong, for_right = (cache, twin) if first_goes_wrong else (twin, cache)
+                row.cache, other = (cache, twin) if fork_goes_wrong else (twin, cache)
+                row.go_on([later - half])
                 if wrong:
-                    drive.call(wrong, for_wrong)
-                after = [drive.call(tokens[half:], for_right)] if wrong else []
-        pairs.append((np.concatenate([before, *after]), drive.expected.score(tokens)))
+                    drive.session.forward([wrong], other)
+                row.go_on([length - later])
+        pairs.append(row.pair())
     return joined(pairs)
 
 
 def grown(drive: Drive) -> Pair:
     """A cache that is full grows, twice."""
-    tokens, found, begin = drive.sequence, [], 0
-    ends = sorted({max(1, len(tokens) // 4), max(1, len(tokens) // 2), len(tokens)})
+    length = drive.sizes.length
+    ends = [max(1, length // 4), max(1, length // 2), length]
     with drive.session.new_cache(1, ends[0]) as cache:
+        row = Rows(drive, cache, length, 3)
         for end in ends:
             cache.grow(end)
-            found.append(drive.call(tokens[begin:end], cache))
-            begin = end
-    return np.concatenate(found), drive.expected.score(tokens)
+            row.go_on([end - int(cache.lengths[0])])
+    return row.pair()
 
 
 def reset(drive: Drive) -> Pair:
     """A cache that another sequence has filled is reset and used again."""
-    rows = drive.rows(2)[::-1]
-    found = []
-    with drive.session.new_cache(1, len(drive.sequence)) as cache:
-        for tokens in rows:
-            found.append(drive.call(tokens, cache))
+    length, pairs = drive.sizes.length, []
+    with drive.session.new_cache(1, length) as cache:
+        for first in (1, 0):
+            row = Rows(drive, cache, length, 2, first)
+            row.go_on([length])
+            pairs.append(row.pair())
             cache.reset()
-    return np.concatenate(found), Scored.join([drive.expected.score(row) for row in rows])
+    return joined(pairs)
 
 
 def in_turn(drive: Drive) -> Pair:
     """Two caches of one session take turns, in calls of `TURN` tokens."""
-    rows, length = drive.rows(2), len(drive.sequence)
-    found: list[list[Logits]] = [[], []]
+    length = drive.sizes.length
     with (
         drive.session.new_cache(1, length) as first,
         drive.session.new_cache(1, length + 7) as second,
     ):
-        for begin in range(0, length, TURN):
-            for cache, tokens, logits in zip((first, second), rows, found, strict=True):
-                logits.append(drive.call(tokens[begin : begin + TURN], cache))
-    scores = [drive.expected.score(row) for row in rows]
-    return np.concatenate([piece for pieces in found for piece in pieces]), Scored.join(scores)
+        turns = range(0, length, TURN)
+        both = [Rows(drive, first, length, len(turns)), Rows(drive, second, length, len(turns), 1)]
+        for _ in turns:
+            for row in both:
+                row.go_on([TURN])
+    return joined([row.pair() for row in both])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptoss_onnx.runtime import Session
-from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.judging.expected import Expected, Scored
 from gptoss_onnx.validation.judging.metrics import Logits
@@ -45,10 +44,6 @@ class Drive:
         """
         most = max(1, MOST_LOGITS // (calls * self.session.vocab))
         return np.arange(max(0, size - most), size)
-
-    def call(self, tokens: Sequence[int], cache: KVCache) -> Logits:
-        """Run one row's tokens in one call; returns the logits of all of them, (T, V)."""
-        return self.session.forward([tokens], cache, logit_positions=[range(len(tokens))])[0]
 
 
 class DriveFailedError(Exception):
