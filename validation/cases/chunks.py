@@ -74,8 +74,9 @@ def packed(sizes: Iterable[int], length: int) -> list[list[int]]:
     """
     passes: list[list[int]] = []
     for size in map(int, sizes):
-        room = (calls for calls in passes if sum(calls) + size <= length)
-        next(room, None) or passes.append([])
-        best = next(calls for calls in passes if sum(calls) + size <= length)
-        best.append(size)
+        first = next((calls for calls in passes if sum(calls) + size <= length), None)
+        if first is None:
+            passes.append([size])
+        else:
+            first.append(size)
     return passes

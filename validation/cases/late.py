@@ -118,9 +118,9 @@ def _session_slots(
         case RingLayout():
             return np.asarray(slots_of(positions, cache.slots(layer), layer.sink_tokens).numpy())
         case WindowLayout():
-            return np.asarray(positions.numpy()) - cache.window_starts[row]
+            return np.asarray(positions.numpy() - cache.window_starts[row])
         case ContribLayout():
             first = max(0, int(cache.lengths[row]) - cache.slots(layer))
-            return np.asarray(positions.numpy()) - first
+            return np.asarray(positions.numpy() - first)
         case other:
             raise AssertionError(f"a layout without a line here: {other}")

@@ -34,11 +34,11 @@ def chosen_ids(drive: Drive, most: int) -> list[int]:
     vocabulary = drive.session.vocab
     if vocabulary <= most:
         return list(range(vocabulary))
-    ids = {0, 1, vocabulary - 2, vocabulary - 1}
-    ids |= {2**power + step for power in range(1, 31) for step in (-1, 0)}
+    ids: list[object] = [0, 1, vocabulary - 2, vocabulary - 1]
+    ids += [2**power + step for power in range(1, 31) for step in (-1, 0)]
     for key in MARKED:
         marked = drive.session.manifest.model.get(key)
-        ids |= set(marked if isinstance(marked, list) else [marked])
+        ids += marked if isinstance(marked, list) else [marked]
     real = {token for token in ids if isinstance(token, int) and 0 <= token < vocabulary}
     drawn = drive.expected.generator("some token ids").permutation(vocabulary)
     return sorted(real.union(map(int, drawn[: max(0, PIECE - len(real))])))
