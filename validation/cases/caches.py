@@ -12,7 +12,7 @@ from gptoss_onnx.validation.cases.sizes import RESERVE
 MOST_BYTES = 2**30  # of a cache that is made for one case
 CAPACITIES = sorted({2**power + step for power in range(13) for step in (-1, 0, 1)} - {0})
 TURN = 16  # tokens of a call where two caches take turns
-PROMPT = 24  # tokens that run in each capacity, if it takes as many
+PROMPT = 12  # tokens that run in each capacity, if it takes as many
 
 
 def capacities(drive: Drive) -> Pair:

@@ -2,6 +2,7 @@
 what lies in slots that nobody has written changes nothing.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,31 +13,34 @@ from gptoss_onnx.validation.cases.buffers import fill, first_not_finite
 from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair, joined
 from gptoss_onnx.validation.cases.rows import Rows
 
-THREADS = (1, 2, 3)
-STEPS = 8  # tokens that are decoded one by one
+STEPS = 3  # tokens that are decoded one by one
 # Bodies multiply what nobody sees by zero, so it must be finite, and small enough for float16.
 STALE = 1e4
 
 
 def repeated(drive: Drive) -> Pair:
     """Two runs in caches of their own."""
-    (first, expected), (second, _) = (_run(drive, drive.session) for _ in range(2))
+    (first, expected), (second, _) = (_run(drive, drive.session, 2) for _ in range(2))
     if not np.array_equal(first, second, equal_nan=True):
         worst = np.abs(first - second).max()
         raise DriveFailedError(f"two equal runs differ by up to {worst:.1e}, expected equal bits")
     return first, expected
 
 
-def other_threads(drive: Drive) -> Pair:
-    """Sessions of 1, 2 and 3 threads."""
-    session, pairs = drive.session, []
-    kernels = "auto" if session.kernels == "contrib" else session.kernels
-    for threads in THREADS:
-        with Session.open(
-            session.package.folder, kernels, session.activations, session.provider, threads
-        ) as other:
-            pairs.append(_run(drive, other))
-    return joined(pairs)
+def other_threads(counts: Sequence[int]) -> Callable[[Drive], Pair]:
+    """Return a drive of sessions that have so many threads."""
+
+    def run(drive: Drive) -> Pair:
+        session, pairs = drive.session, []
+        kernels = "auto" if session.kernels == "contrib" else session.kernels
+        for threads in counts:
+            with Session.open(
+                session.package.folder, kernels, session.activations, session.provider, threads
+            ) as other:
+                pairs.append(_run(drive, other, len(counts)))
+        return joined(pairs)
+
+    return run
 
 
 def stale_slots(drive: Drive) -> Pair:
@@ -69,12 +73,12 @@ def _in_turns(drive: Drive, before: float) -> Pair:
     return rows.pair()
 
 
-def _run(drive: Drive, session: Session) -> Pair:
-    """Run most of the sequence in one call and the rest token by token, in a session's own way."""
+def _run(drive: Drive, session: Session, runs: int) -> Pair:
+    """Make one of some `runs`: most of the sequence in one call, the rest token by token."""
     length = drive.sizes.length
     steps = min(STEPS, length - 1)
     with session.new_cache(1, length) as cache:
-        row = Rows(replace(drive, session=session), cache, length, len(THREADS) * (1 + steps))
+        row = Rows(replace(drive, session=session), cache, length, runs * (1 + steps))
         for count in (length - steps, *[1] * steps):
             row.go_on([count])
     return row.pair()

@@ -34,6 +34,7 @@ Suite = Literal["quick", "full"]
 GREEDY_TOKENS = {"quick": 64, "full": 256}
 CHUNKS = {"quick": 64, "full": 128}  # sizes up to here are all tried
 TOKEN_IDS = {"quick": 4096, "full": 8192}  # of a vocabulary no larger, all are run
+THREADS = {"quick": (1, 3), "full": (1, 2, 3, 4)}  # opening a session takes the most of it
 LONG_SEQUENCE = 2048  # tokens that are run in longer chunks
 
 
@@ -69,7 +70,7 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     yield _driven("decode", "one token a call, beyond the window", driving.decode)
     yield from _call_cases(suite, setting)
     yield from _batch_cases()
-    yield from _cache_cases()
+    yield from _cache_cases(suite)
     yield from _position_cases(suite, setting)
     # the last token is chosen but not run
     count = min(GREEDY_TOKENS[suite], setting.drive.sizes.longest + 1 - greedy_prompt(setting))
@@ -114,7 +115,7 @@ def _batch_cases() -> Iterator[Case]:
     yield _driven("ragged chunks", description, batches.ragged_chunks, SEVERAL)
 
 
-def _cache_cases() -> Iterator[Case]:
+def _cache_cases(suite: Suite) -> Iterator[Case]:
     """Yield what caches go through, and what must be the same again."""
     description = "wrong tokens taken back within the reserve, again and again"
     yield _driven("rewind", description, caches.rewind, REWINDING)
@@ -130,7 +131,9 @@ def _cache_cases() -> Iterator[Case]:
     description = "no key or value is NaN or infinite"
     yield _driven("finite caches", description, repeats.finite_caches)
     yield _driven("same again", "a second run gives the same bits", repeats.repeated)
-    yield _driven("other threads", "sessions of 1, 2 and 3 threads", repeats.other_threads)
+    counts = THREADS[suite]
+    description = f"sessions of {', '.join(map(str, counts))} threads"
+    yield _driven("other threads", description, repeats.other_threads(counts))
 
 
 def _position_cases(suite: Suite, setting: Setting) -> Iterator[Case]:
