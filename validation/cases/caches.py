@@ -8,6 +8,7 @@ from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair, joined
 from gptoss_onnx.validation.cases.rows import Rows
 from gptoss_onnx.validation.cases.sizes import RESERVE
+from gptoss_onnx.validation.judging.expected import Scored
 
 MOST_BYTES = 2**30  # of a cache that is made for one case
 CAPACITIES = sorted({2**power + step for power in range(13) for step in (-1, 0, 1)} - {0})
@@ -81,7 +82,7 @@ def full(drive: Drive) -> Pair:
             raise DriveFailedError("a full cache took one token more, expected a refusal")
         cache.rewind(begin)
         found.append(session.forward([tokens[begin:]], cache)[0])
-    return np.concatenate(found), expected[[*kept, len(tokens) - 1]]
+    return np.concatenate(found), Scored.join([expected[kept], expected[-1:]])
 
 
 def forked(drive: Drive) -> Pair:

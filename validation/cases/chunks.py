@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from gptoss_onnx.validation.cases.driving import Drive, Pair
+from gptoss_onnx.validation.cases.driving import Drive, Pair, joined
 
 # Where kernels and runtimes change from one way to another, beyond the sizes that are all tried.
 EDGES = tuple(2**power + step for power in range(7, 11) for step in (-1, 0, 1))
@@ -54,10 +54,9 @@ def in_calls(drive: Drive, tokens: Sequence[int], passes: Sequence[Sequence[int]
     """Run a sequence once for each pass, from an empty cache, in calls of the sizes that the pass
     has, which need not reach the end.
     """
-    count = sum(map(len, passes))
-    found, places = [], []
+    count, pairs = sum(map(len, passes)), []
     for sizes in passes:
-        begin = 0
+        begin, found, places = 0, [], []
         with drive.session.new_cache(1, len(tokens), chunk=max(sizes)) as cache:
             for size in sizes:
                 wanted = drive.last(size, count)
@@ -65,7 +64,8 @@ def in_calls(drive: Drive, tokens: Sequence[int], passes: Sequence[Sequence[int]
                 found.append(drive.session.forward([piece], cache, logit_positions=[wanted])[0])
                 places.append(begin + wanted)
                 begin += size
-    return np.concatenate(found), drive.expected.score(tokens)[np.concatenate(places)]
+        pairs.append((np.concatenate(found), drive.expected.score(tokens)[np.concatenate(places)]))
+    return joined(pairs)
 
 
 def packed(sizes: Iterable[int], length: int) -> list[list[int]]:

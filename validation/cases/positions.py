@@ -83,31 +83,15 @@ def _rows(drive: Drive, lengths: Sequence[int]) -> Pair:
             )
             place(cache, row, held)
             made = partial(reference_caches, held, past)
-            ids, scored = _settled(drive, Past(past, manifest.kv_dtype, made))
-            tokens.append(ids)
-            scores.append(scored)
+            before = Past(past, manifest.kv_dtype, made)
+            tokens.append(drive.expected.named(f"after {past}", NEW, before))
+            scores.append(drive.expected.score(tokens[-1], before))
         wanted = np.tile(np.arange(TOGETHER), (len(lengths), 1))
         first = [row[:TOGETHER] for row in tokens]
         found.append(session.forward(first, cache, logit_positions=wanted))
         for step in range(TOGETHER, NEW):
             found.append(session.forward([[row[step]] for row in tokens], cache))
     return np.concatenate(np.concatenate(found, axis=1)), Scored.join(scores)
-
-
-def _settled(drive: Drive, past: Past) -> tuple[list[int], Scored]:
-    """Return tokens at which no router of a small model chooses by a hair, and what follows."""
-    generator = drive.expected.generator(f"tokens after {past.length}")
-
-    def draw(count: int) -> list[int]:
-        return [int(token) for token in generator.integers(drive.session.vocab, size=count)]
-
-    tokens = draw(NEW)
-    for _ in range(drive.expected.tries):
-        decided = int(drive.expected.resumed(tokens, past).decided.sum())
-        if decided == NEW:
-            break
-        tokens[decided:] = draw(NEW - decided)
-    return tokens, drive.expected.resumed(tokens, past)
 
 
 def last_of(length: int) -> Callable[[Drive], Pair]:
