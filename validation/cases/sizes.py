@@ -31,8 +31,9 @@ class Sizes:
     @classmethod
     def of(cls, windows: Sequence[int], longest: int) -> Self:
         """Choose the sizes for a model's windows and the most positions that it takes."""
-        # "rewind" writes RESERVE + 1 tokens after the end of the sequence.
-        room = max(1, longest - RESERVE - 1)
+        # "rewind" writes RESERVE + 1 tokens after the end of the sequence, or as many as there is
+        # room for.
+        room = longest - min(RESERVE + 1, longest // 2)
         passed = [window for window in windows if _passing(window) <= room]
         window = max(passed, default=max(1, min(STAND_IN, (room - TAIL) // 4)))
         length = min(_passing(window), room)

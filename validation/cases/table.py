@@ -13,8 +13,17 @@ from gptoss_onnx.offered import RAGGED, REWINDING, SEVERAL
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
 from gptoss_onnx.runtime import Sampling
-from gptoss_onnx.validation.cases import driving
-from gptoss_onnx.validation.cases.driving import LAST, Drive, Pair
+from gptoss_onnx.validation.cases import (
+    batches,
+    caches,
+    chunks,
+    driving,
+    positions,
+    repeats,
+    token_ids,
+)
+from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair
+from gptoss_onnx.validation.cases.kept import kept_positions
 from gptoss_onnx.validation.judging.continuation import judge_continuation
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import Limits, rounding_limits
@@ -23,6 +32,10 @@ from gptoss_onnx.validation.judging.outcome import Outcome, judge
 
 Suite = Literal["quick", "full"]
 GREEDY_TOKENS = {"quick": 64, "full": 256}
+CHUNKS = {"quick": 64, "full": 128}  # sizes up to here are all tried
+TOKEN_IDS = {"quick": 4096, "full": 8192}  # of a vocabulary no larger, all are run
+THREADS = {"quick": (1, 3), "full": (1, 2, 3, 4)}  # opening a session takes the most of it
+LONG_SEQUENCE = 2048  # tokens that are run in longer chunks
 
 
 @dataclass(frozen=True)
@@ -55,26 +68,12 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     yield Case("load", "opened in ONNX Runtime, and passed by onnx.checker", load)
     yield _driven("prefill", "the whole sequence in one call", driving.prefill)
     yield _driven("decode", "one token a call, beyond the window", driving.decode)
-    for size in (7, 64):
-        description = f"the sequence in calls of {size} tokens"
-        yield _driven(f"chunks of {size}", description, driving.chunked(size))
-    description = "three rows of one length, decoding beyond the window"
-    yield _driven("even batch", description, driving.even)
-    description = "three rows of different lengths, right-padded, decoding in turns"
-    yield _driven("ragged batch", description, driving.ragged, RAGGED)
-    description = "three rows that take turns with calls of several tokens"
-    yield _driven("ragged chunks", description, driving.ragged_chunks, SEVERAL)
-    description = "wrong tokens taken back within the reserve, again and again"
-    yield _driven("rewind", description, driving.rewind, REWINDING)
-    yield _driven("empty past", "one token with nothing cached", driving.empty_past)
-    sizes = setting.drive.sizes
-    original = setting.checkpoint.config.scaled_beyond
-    if suite == "full" and original is not None:
-        length = min(original + LAST, sizes.longest)
-        description = "past the length from which on a rotary embedding is scaled"
-        yield _driven("long context", description, driving.last_of(length))
+    yield from _call_cases(suite, setting)
+    yield from _batch_cases()
+    yield from _cache_cases(suite)
+    yield from _position_cases(suite, setting)
     # the last token is chosen but not run
-    count = min(GREEDY_TOKENS[suite], sizes.longest + 1 - greedy_prompt(setting))
+    count = min(GREEDY_TOKENS[suite], setting.drive.sizes.longest + 1 - greedy_prompt(setting))
     yield Case("greedy", f"{count} tokens, chosen one by one", partial(greedy, count))
     for rounded in setting.drive.session.manifest.rounded:
         rounding = ROUNDINGS[rounded.kind]
@@ -82,13 +81,98 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
         yield Case(rounding.name, description, partial(loss, rounding))
 
 
+def _call_cases(suite: Suite, setting: Setting) -> Iterator[Case]:
+    """Yield the cases of single sequences in calls of some size and some kept positions."""
+    for size in (7, 64):
+        description = f"the sequence in calls of {size} tokens"
+        yield _driven(f"chunks of {size}", description, chunks.chunked(size))
+    most = CHUNKS[suite]
+    description = f"calls of every size from 1 to {most} tokens, and of longer ones"
+    yield _driven("every chunk size", description, chunks.every_size(most))
+    length = min(LONG_SEQUENCE, setting.drive.sizes.longest)
+    if suite == "full" and length > most:
+        description = "calls of sizes around powers of two"
+        yield _driven("longer chunks", description, chunks.edges(length))
+    description = "logits of none, of some positions in any order, and of all"
+    yield _driven("kept positions", description, kept_positions)
+    count = min(TOKEN_IDS[suite], setting.drive.session.vocab)
+    description = f"every token id of {count}, or the ends and some of more"
+    yield _driven("token ids", description, token_ids.token_ids(TOKEN_IDS[suite]))
+    yield _driven("empty past", "one token with nothing cached", driving.empty_past)
+
+
+def _batch_cases() -> Iterator[Case]:
+    """Yield the cases of several rows."""
+    description = "three rows of one length, decoding beyond the window"
+    yield _driven("even batch", description, batches.even)
+    description = "1 to 8 rows of one length"
+    yield _driven("even batches", description, batches.even_batches)
+    description = "three rows of different lengths, right-padded, decoding in turns"
+    yield _driven("ragged batch", description, batches.ragged, RAGGED)
+    description = "1 to 8 rows of different lengths, some without a new token"
+    yield _driven("ragged batches", description, batches.ragged_batches, RAGGED)
+    description = "three rows that take turns with calls of several tokens"
+    yield _driven("ragged chunks", description, batches.ragged_chunks, SEVERAL)
+
+
+def _cache_cases(suite: Suite) -> Iterator[Case]:
+    """Yield what caches go through, and what must be the same again."""
+    description = "wrong tokens taken back within the reserve, again and again"
+    yield _driven("rewind", description, caches.rewind, REWINDING)
+    description = "caches of sizes around powers of two, up to 4096 tokens"
+    yield _driven("capacities", description, caches.capacities)
+    yield _driven("full cache", "the last slot, then one token too many", caches.full)
+    yield _driven("fork", "a cache and its copy go their own ways", caches.forked)
+    yield _driven("growing cache", "a full cache is enlarged, twice", caches.grown)
+    yield _driven("reset", "a used cache, emptied and used again", caches.reset)
+    yield _driven("two caches", "two caches take turns", caches.in_turn)
+    description = "buffers full of large numbers at first, or of NaN where no kernel reads them"
+    yield _driven("stale slots", description, repeats.stale_slots)
+    description = "no key or value is NaN or infinite"
+    yield _driven("finite caches", description, repeats.finite_caches)
+    yield _driven("same again", "a second run gives the same bits", repeats.repeated)
+    counts = THREADS[suite]
+    description = f"sessions of {', '.join(map(str, counts))} threads"
+    yield _driven("other threads", description, repeats.other_threads(counts))
+
+
+def _position_cases(suite: Suite, setting: Setting) -> Iterator[Case]:
+    """Yield the cases of positions that the sequence does not reach."""
+    drive, original = setting.drive, setting.checkpoint.config.scaled_beyond
+    lengths, left_out = positions.late_lengths(drive, original)
+    description = "short runs after a cache full of random keys and values"
+    if lengths:
+        yield _driven("late positions", description, positions.late(lengths), note=left_out)
+    elif left_out:
+        yield Case("late positions", description, lambda _: Outcome(None, None, left_out))
+    if len(lengths) > 1:
+        description = "rows of one batch at those positions"
+        yield _driven("late rows", description, positions.late_rows(lengths), RAGGED)
+    if suite == "full" and original is not None:
+        length = min(original + positions.LAST, drive.sizes.longest)
+        description = "past the length from which on a rotary embedding is scaled"
+        yield _driven("long context", description, positions.last_of(length))
+
+
 def _driven(
-    name: str, description: str, run: Callable[[Drive], Pair], needs: str | None = None
+    name: str,
+    description: str,
+    run: Callable[[Drive], Pair],
+    needs: str | None = None,
+    note: str = "",
 ) -> Case:
-    """Return a case that judges the logits of a drive by the limits of the run."""
-    return Case(
-        name, description, lambda setting: judge(*run(setting.drive), setting.limits), needs
-    )
+    """Return a case that judges the logits of a drive by the limits of the run; `note` says what it
+    leaves out.
+    """
+
+    def judged(setting: Setting) -> Outcome:
+        try:
+            outcome = judge(*run(setting.drive), setting.limits)
+        except DriveFailedError as error:
+            return Outcome(None, False, str(error))
+        return replace(outcome, note="; ".join(filter(None, (outcome.note, note))))
+
+    return Case(name, description, judged, needs)
 
 
 def load(setting: Setting) -> Outcome:

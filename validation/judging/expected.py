@@ -4,8 +4,9 @@ them.
 Legend: T positions, V vocabulary.
 """
 
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -13,10 +14,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
+from gptoss_onnx.reference.layers import KeyValue
 from gptoss_onnx.validation.judging.error_model import TYPICAL, ErrorModel, Products
 from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
 from gptoss_onnx.validation.judging.near_ties import NearTie, disturbed, watched
@@ -77,6 +78,23 @@ class Scored:
         )
 
 
+@dataclass(frozen=True)
+class Past:
+    """What caches hold before a sequence begins: so many tokens, under a name that tells one draw
+    from another, and a function that makes the caches, a pair for each layer, with room for so many
+    tokens more (see `Decoder.forward`).
+    """
+
+    length: int
+    name: str
+    caches: Callable[[int], list[KeyValue]]
+
+
+# A sequence, and the length and the name of what caches hold before it.
+Key = tuple[tuple[int, ...], tuple[int, str]]
+NOTHING = (0, "")
+
+
 class Expected:
     """Logits and continuations of one reference model in float32, remembered by token sequence.
 
@@ -98,8 +116,9 @@ class Expected:
         self._settle_runs = RUNS if self._is_small else FEW_RUNS
         self._generator = torch.Generator()
         self.restart()
-        self._runs: dict[Hashable, Run] = {}
-        self._turned: OrderedDict[tuple[Hashable, frozenset[NearTie]], Run] = OrderedDict()
+        self._runs: dict[Key, Run] = {}
+        self._turned: OrderedDict[tuple[Key, frozenset[NearTie]], Run] = OrderedDict()
+        self._named: dict[tuple[str, int], list[int]] = {}
 
     @property
     def model(self) -> Decoder:
@@ -122,19 +141,56 @@ class Expected:
         model takes too long for that, and some models tie at every token; `judge` settles what is
         left.
         """
-        token_ids = self.draw(count)
-        for _ in range(TRIES if self._is_small else 0):
-            decided = int(self.score(token_ids).decided.sum())
+        return self._settled(self.draw, count, None)
+
+    def named(self, name: str, count: int, past: Past | None = None) -> list[int]:
+        """Return `count` token ids like those of `tokens`, the same ones for the same name; they
+        come after `past`, if there is one.
+        """
+        if (name, count) not in self._named:
+            generator, vocabulary = self.generator(name), self.config.vocab_size
+
+            def draw(most: int) -> list[int]:
+                return [int(token) for token in generator.integers(vocabulary, size=most)]
+
+            self._named[name, count] = self._settled(draw, count, past)
+        return self._named[name, count]
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Return a generator that depends on the seed and a name alone: it draws the same whichever
+        cases ran before.
+        """
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    @property
+    def tries(self) -> int:
+        """How often tokens are drawn again because a router chose by a hair."""
+        return TRIES if self._is_small else 0
+
+    def _settled(
+        self, draw: Callable[[int], list[int]], count: int, past: Past | None
+    ) -> list[int]:
+        token_ids = draw(count)
+        for _ in range(self.tries):
+            decided = int(self.score(token_ids, past).decided.sum())
             if decided == count:
                 break
-            del self._runs[tuple(token_ids)]
-            token_ids[decided:] = self.draw(count - decided)
+            del self._runs[_key(token_ids, past)]
+            token_ids[decided:] = draw(count - decided)
         return token_ids
 
-    def score(self, token_ids: Sequence[int]) -> Scored:
-        """Return the logits of every position."""
-        key = tuple(token_ids)
-        return self._scored(key, lambda: self._model.score(key))
+    def score(self, token_ids: Sequence[int], past: Past | None = None) -> Scored:
+        """Return the logits of every position of a sequence, which comes after `past`, if there is
+        one.
+        """
+        run = partial(self._run, tuple(token_ids), past=past)
+        positions = np.arange(len(token_ids))
+        owners = np.zeros_like(positions)
+        return Scored(run(()).logits, positions, owners, (run,), self._settle_runs)
+
+    def caches(self, token_ids: Sequence[int]) -> list[KeyValue]:
+        """Return keys and values (1, K, T, D) of a sequence, a pair for each layer."""
+        return self._forward(token_ids, None)[1]
 
     def scale(self, token_ids: Sequence[int]) -> float:
         """Return the root mean square of a sequence's logits."""
@@ -159,32 +215,50 @@ class Expected:
         """Return the reference's greedy continuation."""
         return greedy(self._model, [token_ids], count)[0]
 
-    def _scored(self, name: Hashable, compute: Callable[[], Tensor]) -> Scored:
-        """Return all logits (T, V) of a call of the model, which is made once for each name."""
-        source = partial(self._run, name, compute)
-        logits = source(()).logits
-        positions = np.arange(len(logits))
-        return Scored(logits, positions, np.zeros_like(positions), (source,), self._settle_runs)
-
     def _run(
-        self, name: Hashable, compute: Callable[[], Tensor], turned: tuple[NearTie, ...]
+        self, token_ids: tuple[int, ...], turned: tuple[NearTie, ...], past: Past | None
     ) -> Run:
-        """Make a call with some ties turned; the last such runs are kept, as memory allows."""
+        """Run a sequence with some ties turned; the last such runs are kept, as memory allows."""
+        key = _key(token_ids, past)
         if not turned:
-            if name not in self._runs:
-                self._runs[name] = self._watch(compute, ())
-            return self._runs[name]
-        key = (name, frozenset(turned))
-        if key not in self._turned:
-            self._turned[key] = self._watch(compute, turned)
+            if key not in self._runs:
+                self._runs[key] = self._compute(token_ids, (), past)
+            return self._runs[key]
+        name = (key, frozenset(turned))
+        if name not in self._turned:
+            self._turned[name] = self._compute(token_ids, turned, past)
             while len(self._turned) > 1 and self._turned_bytes() > TURNED_BYTES:
                 self._turned.popitem(last=False)
-        return self._turned[key]
+        return self._turned[name]
 
     def _turned_bytes(self) -> int:
         return sum(run.logits.nbytes for run in self._turned.values())
 
-    def _watch(self, compute: Callable[[], Tensor], turned: tuple[NearTie, ...]) -> Run:
+    def _compute(
+        self, token_ids: tuple[int, ...], turned: tuple[NearTie, ...], past: Past | None
+    ) -> Run:
         with watched(self._model, self.errors.router_bounds(), self.near, turned) as ties:
-            logits = compute().float().numpy()
+            logits = self._forward(token_ids, past)[0].float().numpy()
         return Run(logits, in_order(ties))
+
+    @torch.inference_mode()
+    def _forward(
+        self, token_ids: Sequence[int], past: Past | None
+    ) -> tuple[torch.Tensor, list[KeyValue]]:
+        """Return the logits (T, V) of a sequence and its keys and values, computed in one pass."""
+        count = len(token_ids)
+        caches = past.caches(count) if past else self._model.new_cache(1, count)
+        lengths = torch.tensor([past.length if past else 0])
+        logits, present = self._model(
+            torch.tensor([list(token_ids)]),
+            lengths,
+            torch.tensor([count]),
+            torch.arange(count).unsqueeze(0),
+            caches,
+        )
+        return logits[0], present
+
+
+def _key(token_ids: Sequence[int], past: Past | None) -> Key:
+    """Return what a run is remembered by; not `past` itself, which may hold large caches."""
+    return tuple(token_ids), (past.length, past.name) if past else NOTHING
