@@ -13,7 +13,7 @@ from gptoss_onnx.extras import install_command
 def main() -> None:
     """Register the model and hand over to the harness; errors of ours are one line and exit 2."""
     try:
-        from lm_eval.__main__ import cli_evaluate  # type: ignore[import-not-found]  # an extra
+        from lm_eval.__main__ import cli_evaluate
 
         import gptoss_onnx.lm_eval.model  # noqa: F401 - registers it
     except ModuleNotFoundError as error:

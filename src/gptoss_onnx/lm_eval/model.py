@@ -6,8 +6,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from lm_eval.api.model import TemplateLM  # type: ignore[import-not-found]  # an extra
-from lm_eval.api.registry import register_model  # type: ignore[import-not-found]
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
 
 from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.errors import InputError
