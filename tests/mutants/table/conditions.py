@@ -8,7 +8,7 @@ some. Legend: B batch, S columns of the call, N = B·S, C capacity.
 from collections.abc import Callable
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from mutants.copied import Copied
 from mutants.mutant import Change, table
@@ -53,7 +53,7 @@ def branches(layer: int, condition: Condition, part: str = "self_attn.o_proj.Lin
     return change
 
 
-def _branch(node: NodeProto):  # type: ignore[no-untyped-def]
+def _branch(node: NodeProto) -> GraphProto:
     output = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
     return helper.make_graph([node], node.output[0], [], [output])
 

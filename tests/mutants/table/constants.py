@@ -1,10 +1,12 @@
 """Constants: what positions are computed with."""
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import numpy_helper
 
 from mutants.copied import Copied
-from mutants.edits import named, number, scalar_beside
+from mutants.edits import Array, named, number, scalar_beside
 from mutants.mutant import table
 
 INVERSE = named("inv_freq")
@@ -19,8 +21,10 @@ def _plain(copied: Copied) -> None:
     tensor.CopyFrom(numpy_helper.from_array(plain, tensor.name))
 
 
-def _with(index: int, factor: float):  # type: ignore[no-untyped-def]
-    def value(old: np.ndarray) -> np.ndarray:
+def _with(index: int, factor: float) -> Callable[[Array], Array]:
+    """Multiply one of several numbers."""
+
+    def value(old: Array) -> Array:
         old[index] *= factor
         return old
 

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 from mutants.edits import after, dropout, exchange, read, rounded, skip, together
-from mutants.mutant import table
+from mutants.mutant import Change, table
 
 WEIGHTS_OF_A_LAYER = (
     ("input_layernorm.Cast", (0,)),
@@ -26,7 +26,7 @@ WEIGHTS_OF_A_LAYER = (
 )
 
 
-def _exchange_layers(first: int, second: int, parts: tuple[str, ...] = ("",)):  # type: ignore[no-untyped-def]
+def _exchange_layers(first: int, second: int, parts: tuple[str, ...] = ("",)) -> Change:
     """Exchange the weights of two layers, or of some of their parts."""
     return together(
         *(
