@@ -24,10 +24,14 @@ _SPECIAL_TOKENS = (
 
 
 class ChatTemplate:
-    """A compiled template and the special tokens it may name; threads may share it."""
+    """A compiled template and the special tokens it may name; threads may share it.
+
+    Attributes:
+        source: its text.
+    """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], origin: Path) -> None:
-        self._source, self._special_tokens = source, dict(special_tokens)
+        self.source, self._special_tokens = source, dict(special_tokens)
         self._process = TemplateProcess(source, origin)
 
     @classmethod
@@ -57,7 +61,7 @@ class ChatTemplate:
 
     def reads(self, variable: str) -> bool:
         """Say whether the template has a use for a variable."""
-        return variable in self._source
+        return variable in self.source
 
     def render(
         self,

@@ -23,6 +23,7 @@ BELOW: dict[str, set[str]] = {
     "validation": {"checkpoint", "custom_ops", "reference", "exporter", "runtime"},
     "bench": {"custom_ops", "runtime"},
     "inspect": {"bench", "runtime"},
+    "lm_eval": {"runtime"},
 }
 HEAVY = {"torch", "transformers", "onnxscript"}
 WITHOUT_TORCH = (
@@ -30,6 +31,7 @@ WITHOUT_TORCH = (
     "runtime",
     "bench",
     "inspect",
+    "lm_eval",
     "cli",
 )  # cli: at import; its commands import what they do
 SOURCES = ("*.py", "*.h", "*.cc", "*.ts", "*.mjs")

@@ -92,3 +92,11 @@ DOT_SHARE = 0.4
 # Router logits of tiny random models within which many tokens are near-tied. Rounding is less than
 # a thousandth of it.
 TIED_ROUTERS = 0.03
+
+# Logits of a mutant against the healthy package's in the same kernels, from which on it is proved
+# to differ: ten times what kernels and portable bodies differ by on a small model (1e-5).
+MUTANT_DIFFERS = 1e-4
+
+# Log-likelihood of a text by a package against the reference's, relative: a sum of many logarithms
+# whose errors, 1e-5 each at most, have either sign.
+LOG_LIKELIHOOD = 1e-5
