@@ -8,6 +8,7 @@ from gptoss_onnx.validation.judging.metrics import Difference
 from gptoss_onnx.validation.report.document import (
     FAILURES,
     JUDGED,
+    NOT_ASKED,
     Cell,
     Column,
     Comparison,
@@ -116,7 +117,7 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
     lines += [
         f"{column.name}: not judged: {column.missing}"
         for column in report.columns
-        if column.missing
+        if column.missing and not column.missing.startswith(NOT_ASKED)
     ]
     states = report.states()
     judged = sum(state in JUDGED for state in states)
@@ -126,9 +127,26 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
     elif failed:
         verdict = f"FAIL: {failed} of {judged} checks failed"
     else:
+        lacking = [column.name for column in report.columns if column.named and column.missing]
         verdict = "NOT JUDGED"
+        if judged and lacking:
+            verdict += f": {', '.join(lacking)} asked for, and not there; {judged} checks passed"
     if "accepted" in states:
         verdict += f", {states.count('accepted')} accepted"
     if judged < len(states):
         verdict += f", {len(states) - judged} not available"
-    return [*lines, verdict]
+    return [*lines, verdict + _not_judged(report)]
+
+
+def _not_judged(report: Report) -> str:
+    """Return the end of the verdict: which columns were not judged, by the option that asks for
+    them.
+    """
+    reasons: dict[str, list[str]] = {}
+    for column in report.columns:
+        if column.missing:
+            option = column.missing.removeprefix(NOT_ASKED)
+            asked = option == column.missing
+            reasons.setdefault("see above" if asked else option, []).append(column.name)
+    named = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+    return f"; not judged: {named}" if named else ""
