@@ -114,9 +114,8 @@ def asked_columns(package: Package, asked: Asked) -> list[Judge]:
 
 def widest_products(judges: Sequence[Judge]) -> Products:
     """Return how the least exact of the sessions multiplies."""
-    return widest(
-        judge.products if isinstance(judge, SessionColumn) else "float32" for judge in judges
-    )
+    sessions = [judge.products for judge in judges if isinstance(judge, SessionColumn)]
+    return widest(["float32", *sessions])
 
 
 def limited(

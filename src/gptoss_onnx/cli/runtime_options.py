@@ -70,7 +70,7 @@ def check_effect(
 
 
 def report_stem(runtimes: Sequence[AskedRuntime], cpu_levels: Sequence[str]) -> str:
-    """Return the stem of the report's files: one that leaves that of this process's session alone."""
+    """Return the stem of the report's files: the sessions of this process have one of their own."""
     if cpu_levels or not set(runtimes).isdisjoint(("python", "all")):
         return PARITY_STEM
     return f"{PARITY_STEM}-{'-'.join(runtimes)}"
