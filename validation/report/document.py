@@ -57,6 +57,11 @@ class Column:
     missing: str = ""
     named: bool = False
 
+    @property
+    def is_asked(self) -> bool:
+        """Say whether the run was to judge it; others are in the report by name alone."""
+        return not self.missing.startswith(NOT_ASKED)
+
 
 @dataclass(frozen=True)
 class Row:

@@ -8,13 +8,13 @@ from gptoss_onnx.validation.judging.metrics import Difference
 from gptoss_onnx.validation.report.document import (
     FAILURES,
     JUDGED,
-    NOT_ASKED,
     Cell,
     Column,
     Comparison,
     Report,
     State,
 )
+from gptoss_onnx.validation.report.words import not_judged
 
 SIGNS: dict[State, str] = {
     "passed": "ok",
@@ -117,7 +117,7 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
     lines += [
         f"{column.name}: not judged: {column.missing}"
         for column in report.columns
-        if column.missing and not column.missing.startswith(NOT_ASKED)
+        if column.missing and column.is_asked
     ]
     states = report.states()
     judged = sum(state in JUDGED for state in states)
@@ -135,18 +135,5 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
         verdict += f", {states.count('accepted')} accepted"
     if judged < len(states):
         verdict += f", {len(states) - judged} not available"
-    return [*lines, verdict + _not_judged(report)]
-
-
-def _not_judged(report: Report) -> str:
-    """Return the end of the verdict: which columns were not judged, by the option that asks for
-    them.
-    """
-    reasons: dict[str, list[str]] = {}
-    for column in report.columns:
-        if column.missing:
-            option = column.missing.removeprefix(NOT_ASKED)
-            asked = option == column.missing
-            reasons.setdefault("see above" if asked else option, []).append(column.name)
-    named = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
-    return f"; not judged: {named}" if named else ""
+    left_out = not_judged(report)
+    return [*lines, f"{verdict}; not judged: {left_out}" if left_out else verdict]
