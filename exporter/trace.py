@@ -141,6 +141,9 @@ def _one_node(name: str) -> Callable[..., Any]:
 def attach_bodies(model: ir.Model) -> None:
     """Give `model` the portable body of each custom op it uses, and of no other.
 
+    A node then has as many inputs as its body, empty where it has none: onnx.reference refuses
+    nodes that leave trailing ones out.
+
     Raises:
         InputError: two nodes of one op would need different bodies.
     """
@@ -149,6 +152,10 @@ def attach_bodies(model: ir.Model) -> None:
     for proto in function_protos(uses):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
+    for node in model.graph:
+        body = model.functions.get(node.op_identifier())
+        if body is not None:
+            node.resize_inputs(len(body.inputs))
     model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
 
 

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
-from gptoss_onnx.runtime.binding import Binding, empty_logits
+from gptoss_onnx.runtime.binding import empty_logits
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.request import GraphCall, Request
+from gptoss_onnx.runtime.runnable import RunnableCall
 from gptoss_onnx.runtime.target import CallInputs
 
 
 def run_request(
-    binding: Binding, cache: KVCache, request: Request, vocab: int
+    binding: RunnableCall, cache: KVCache, request: Request, vocab: int
 ) -> NDArray[np.float32]:
     """Run a request in as many calls as the cache needs, and return its logits (B, kept, V).
 
@@ -40,7 +41,7 @@ def run_request(
     return empty_logits(shape) if answer is None else answer
 
 
-def run_call(binding: Binding, cache: KVCache, call: GraphCall) -> NDArray[np.float32]:
+def run_call(binding: RunnableCall, cache: KVCache, call: GraphCall) -> NDArray[np.float32]:
     """Run `call` after what `cache` holds, advance it, and return fresh logits (B, kept, V).
 
     Raises:

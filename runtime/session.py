@@ -26,6 +26,7 @@ from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph
 from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import Request
+from gptoss_onnx.runtime.runnable import RunnableGraph
 from gptoss_onnx.runtime.sampling import Sampling, chosen
 from gptoss_onnx.runtime.target import RunningKernels, contract_of
 from gptoss_onnx.runtime.text import Tokenizer
@@ -52,7 +53,7 @@ class Session(Closing):
 
     def __init__(
         self,
-        graph: OpenGraph,
+        graph: RunnableGraph,
         package: Package,
         kernels: RunningKernels,
         activations: Activations,

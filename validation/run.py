@@ -4,11 +4,12 @@ against the PyTorch reference.
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
-from gptoss_onnx.choices import Activations, Kernels
+from gptoss_onnx.choices import Activations, AskedRuntime, CpuLevel, Kernels
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.package import GOLDEN_FILE
@@ -17,9 +18,15 @@ from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.cases.table import Suite
-from gptoss_onnx.validation.columns.session import Judged, session_columns
+from gptoss_onnx.validation.columns.asked import (
+    Asked,
+    all_columns,
+    asked_columns,
+    limited,
+    widest_products,
+)
+from gptoss_onnx.validation.columns.session import Judged
 from gptoss_onnx.validation.comparison.both import compare
-from gptoss_onnx.validation.judging.error_model import widest
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
@@ -39,6 +46,9 @@ def validate(
     suite: Suite = "quick",
     kernels: Kernels = "auto",
     activations: Activations = "exact",
+    runtimes: Sequence[AskedRuntime] = ("python",),
+    clients: Mapping[str, str] | None = None,
+    cpu_levels: Sequence[CpuLevel] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
@@ -54,10 +64,16 @@ def validate(
         kernels: which of them to judge; `auto` is all that can run the package here: the native
             ones and the bodies in the graph, or for target `ort` ONNX Runtime's own.
         activations: as for `Session.open`; each has limits of its own.
+        runtimes: what runs the package: `python` is a session of this process. A client, `cpp`,
+            `node` or `browser`, is held to the golden vectors. `genai`, `onnx.reference` and
+            `openvino` have a process of their own. `all` is each that is there.
+        clients: by name of a runtime, the command of a client, or the Python that has the runtime.
+        cpu_levels: levels at which native kernels run, each in a process of its own.
         progress: hears of the cases; None writes them to the log.
 
     Returns:
-        The report. What a session refuses that it should do is a failure in it.
+        The report. What a session refuses that it should do is a failure in it. A runtime that
+        is not there is a column that says so; if it was named, nothing passes without it.
 
     Raises:
         InputError: an argument has no such value.
@@ -71,18 +87,19 @@ def validate(
     progress = progress or LoggedProgress(logger)
     progress.begin("opening the package")
     opened = open_package(package)
-    columns = session_columns(opened, kernels, activations)
+    asked = Asked(kernels, activations, runtimes, clients or {}, cpu_levels)
+    columns = asked_columns(opened, asked)
     rows: dict[str, Row] = {}
     cells: list[Cell] = []
     with open_checkpoint(reference) as checkpoint:
         check_pair(opened, checkpoint, progress)
         comparisons = compare(opened, checkpoint, progress)
         near = limits_for(opened.manifest, activations).near
-        products = widest(entry.products for entry in columns)
+        products = widest_products(columns)
         expected = Expected(reference_model(opened, checkpoint), SEED, near, products)
         sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
         tokens = expected.tokens(sizes.length)
-        columns = [entry.limited(opened.manifest, expected, tokens) for entry in columns]
+        columns = limited(columns, opened.manifest, expected, tokens)
         judged = Judged(opened, checkpoint, expected, suite, activations, progress)
         for entry in columns:
             for row, cell in entry.run(judged):
@@ -96,7 +113,7 @@ def validate(
         seed=SEED,
         versions=versions(),
         machine=machine(),
-        columns=tuple(entry.column for entry in columns),
+        columns=all_columns(columns, opened, asked),
         rows=tuple(rows.values()),
         cells=tuple(cells),
         comparisons=comparisons,

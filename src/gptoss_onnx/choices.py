@@ -14,6 +14,11 @@ OnnxRuntime = Literal["1.28", "1.32"]  # the least that a package is to run on
 KvDtype = Literal["float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "portable"]
 Activations = Literal["exact", "bf16", "int8"]
+# What `validate` lets run a package: `python` is a session of its own process.
+Runtime = Literal["python", "cpp", "node", "browser", "genai", "onnx.reference", "openvino"]
+AskedRuntime = Literal[Runtime, "all"]
+# Of the native kernels; each includes the ones before it.
+CpuLevel = Literal["scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gptoss_onnx.cli.progress import Display, status
 from gptoss_onnx.exporter import export
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
-from gptoss_onnx.validation import validate, validate_client, write_golden_vectors
+from gptoss_onnx.validation import validate, write_golden_vectors
 from support.heard_progress import HeardProgress
 from support.tiny_package import clone, tiny_checkpoint, tiny_package
 
@@ -104,9 +104,8 @@ def test_validate_tells_its_cases(
     ]
     assert progress.done[0] == progress.totals[0]
     progress = HeardProgress()
-    with pytest.raises(Exception, match="no-such-client is not found"):
-        validate_client(package, checkpoint, "cpp", "no-such-client", progress)
-    assert progress.stages[-1] == "waiting for the cpp client"
+    validate(package, checkpoint, runtimes=["cpp"], clients={"cpp": "false"}, progress=progress)
+    assert progress.stages[-1] == "cpp: waiting for the client"
 
 
 # What the command line shows

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests of the clients need beyond the project itself: npm packages, ONNX Runtime
-# for the C++ client, onnxruntime-genai in an environment of its own, the published tokenizer, and a
-# Chromium. Says what it does, and what it cannot.
+# for the C++ client, onnxruntime-genai and OpenVINO in environments of their own, the published
+# tokenizer, and a Chromium. Says what it does, and what it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
@@ -16,6 +16,7 @@ for client in node browser; do
 done
 [ -f build/onnxruntime/VERSION_NUMBER ] || clients/cpp/fetch_onnxruntime.sh
 tests/clients/genai_venv.sh
+tests/clients/openvino_venv.sh
 tests/clients/published.sh
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
   echo "chromium: not found on the PATH, installing Debian's"

@@ -13,7 +13,7 @@ import pytest
 from gptoss_onnx.custom_ops.library import library_path
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.runtime import Sampling, Session
-from gptoss_onnx.validation import validate_client
+from gptoss_onnx.validation import validate
 from support.cpp_client import build_client
 from support.node_client import build_node
 
@@ -142,10 +142,12 @@ def test_validate_collects_the_verdict(
     kernels: str,
 ) -> None:
     command = {"cpp": cpp, "node": node, "browser": BROWSER}[runtime]
-    report = validate_client(packages[target], demo_checkpoint, runtime, command)
+    report = validate(
+        packages[target], demo_checkpoint, runtimes=[runtime], clients={runtime: command}
+    )
     assert report.passed, report.table()
     assert report.columns[0].kernels == kernels
-    assert len(report.cells) == 5
+    assert len(report.cells) == 6
 
 
 def test_command_line_says_which_client_it_ran(
@@ -168,4 +170,5 @@ def test_command_line_says_which_client_it_ran(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "PASS: 5 cases (native kernels on cpp client" in done.stdout
+    assert "cpp: native kernels, exact, on the cpp client" in done.stdout
+    assert "PASS: 6 checks" in done.stdout

@@ -120,7 +120,7 @@ def test_the_table_names_what_was_found_and_what_was_not_judged() -> None:
     assert lines[0] == "graph: as exported: FAILED, 0.1 s"
     assert lines[1] == "  layers.3 MoEDispatch alpha: 1.703125, expected 1.702"
     assert "portable: not judged: they have no bf16" in lines
-    assert lines[-1] == "FAIL: 2 of 3 checks failed"
+    assert lines[-1] == "FAIL: 2 of 3 checks failed; not judged: portable (see above)"
 
 
 def test_what_an_op_refuses_is_a_failure(

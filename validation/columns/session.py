@@ -82,7 +82,7 @@ class SessionColumn:
                 judged.progress.begin(f"{name}, {case.name}: {case.description}")
                 row = Row(case.name, case.description)
                 diagnosis.begin()
-                yield row, diagnosis.complete(timed(row, name, partial(_run, case, setting)))
+                yield row, diagnosis.complete(timed(row, name, partial(run_case, case, setting)))
 
 
 def session_columns(
@@ -130,7 +130,10 @@ def _setting(session: Session, judged: Judged, limits: Limits) -> Setting:
     return Setting(drive, checkpoint, limits)
 
 
-def _run(case: Case, setting: Setting) -> Outcome:
+def run_case(case: Case, setting: Setting) -> Outcome:
+    """Run a case on a session: what it refuses that it should do is `refused`, and what the package
+    does not offer must be refused.
+    """
     unsupported = case.needs in setting.drive.session.manifest.unsupported
     try:
         outcome = case.run(setting)

@@ -22,6 +22,8 @@ FORMAT = "gptoss-onnx-parity"
 FORMAT_VERSION = 2
 PASSED, FAILED, NOT_JUDGED = 0, 1, 2  # exit codes
 
+NOT_ASKED = "not asked for: "  # begins what `Column.missing` says of it, before the option
+
 # `refused`: an op or the session refused what it should do, which is a failure. `not available`:
 # this column cannot do it, and the note says why. `accepted`: it failed as a baseline records.
 State = Literal["passed", "failed", "refused", "accepted", "not available"]
@@ -42,6 +44,7 @@ class Column:
         limits: what the cells are held to; None if each cell has its own.
         options: of `gptoss-onnx validate`, to judge this column alone.
         missing: why nothing of it could run here; empty if it ran.
+        named: the caller named it, so that without it the run has not judged what it should.
     """
 
     name: str
@@ -52,6 +55,12 @@ class Column:
     limits: Limits | None
     options: str
     missing: str = ""
+    named: bool = False
+
+    @property
+    def is_asked(self) -> bool:
+        """Say whether the run was to judge it; others are in the report by name alone."""
+        return not self.missing.startswith(NOT_ASKED)
 
 
 @dataclass(frozen=True)
@@ -177,10 +186,15 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 if it passed, 1 if something that was judged failed, 2 if nothing could be judged."""
+        """0 if it passed, 1 if something that was judged failed, 2 if nothing could be judged, or
+        nothing of a column that the caller named.
+        """
         if self.error is not None or not any(cell.state in JUDGED for cell in self.cells):
             return NOT_JUDGED
-        return FAILED if any(state in FAILURES for state in self.states()) else PASSED
+        if any(state in FAILURES for state in self.states()):
+            return FAILED
+        lacking = any(column.named and column.missing for column in self.columns)
+        return NOT_JUDGED if lacking else PASSED
 
     def states(self) -> list[State]:
         """Return the state of everything that was looked at."""

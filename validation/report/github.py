@@ -91,13 +91,14 @@ def job_summary(report: Report) -> str:
 def _matrix(report: Report) -> list[str]:
     """Return the matrix as a table: a sign, and the largest error, for each cell."""
     cells = {(cell.case, cell.column): cell for cell in report.cells}
+    ran = [column for column in report.columns if column.is_asked]
     lines = [
-        "| | " + " | ".join(_text(column.name) for column in report.columns) + " |",
-        "|---" * (len(report.columns) + 1) + "|",
+        "| | " + " | ".join(_text(column.name) for column in ran) + " |",
+        "|---" * (len(ran) + 1) + "|",
     ]
     for row in report.rows[:MOST_ROWS]:
         entries = []
-        for column in report.columns:
+        for column in ran:
             cell = cells.get((row.name, column.name))
             error = cell.difference.max_abs if cell and cell.difference else None
             state = cell.state if cell else "not available"

@@ -87,7 +87,7 @@ def _overview(report: Report) -> str:
 def _columns(report: Report) -> str:
     if not report.columns:
         return ""
-    entries = "".join(_column(report, column) for column in report.columns)
+    entries = "".join(_column(report, column) for column in report.columns if column.is_asked)
     return f"""<section id="columns">
 <h2>Columns</h2>
 <p>What ran the package, and the command that judges it alone.</p>

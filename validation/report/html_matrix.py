@@ -16,8 +16,11 @@ def matrix(report: Report) -> str:
     missing = "".join(
         f"<p>{text(column.name)} was not judged: {text(column.missing)}</p>"
         for column in report.columns
-        if column.missing
+        if column.missing and column.is_asked
     )
+    left_out = ", ".join(column.name for column in report.columns if not column.is_asked)
+    if left_out:
+        missing += f"<p>Not asked for: {text(left_out)}.</p>"
     cells = {(cell.case, cell.column): cell for cell in report.cells}
     heads = "".join(
         f'<th role="columnheader" scope="col">{text(column.name)}</th>' for _, column in ran

@@ -37,7 +37,8 @@ def to_junit(report: Report) -> bytes:
         for comparison in report.comparisons:
             _comparison(suite, comparison, command(report))
     for column in report.columns:
-        _column(root, report, column)
+        if column.is_asked:
+            _column(root, report, column)
     for suite in root:
         _count(suite)
     _count(root)

@@ -14,6 +14,7 @@ from gptoss_onnx.validation.report.document import (
     Report,
     State,
 )
+from gptoss_onnx.validation.report.words import not_judged
 
 SIGNS: dict[State, str] = {
     "passed": "ok",
@@ -116,7 +117,7 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
     lines += [
         f"{column.name}: not judged: {column.missing}"
         for column in report.columns
-        if column.missing
+        if column.missing and column.is_asked
     ]
     states = report.states()
     judged = sum(state in JUDGED for state in states)
@@ -126,9 +127,13 @@ def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
     elif failed:
         verdict = f"FAIL: {failed} of {judged} checks failed"
     else:
+        lacking = [column.name for column in report.columns if column.named and column.missing]
         verdict = "NOT JUDGED"
+        if judged and lacking:
+            verdict += f": {', '.join(lacking)} asked for, and not there; {judged} checks passed"
     if "accepted" in states:
         verdict += f", {states.count('accepted')} accepted"
     if judged < len(states):
         verdict += f", {len(states) - judged} not available"
-    return [*lines, verdict]
+    left_out = not_judged(report)
+    return [*lines, f"{verdict}; not judged: {left_out}" if left_out else verdict]

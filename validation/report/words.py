@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from gptoss_onnx.json_text import printable
 from gptoss_onnx.validation.judging.limits import Limits
 from gptoss_onnx.validation.judging.metrics import Difference
-from gptoss_onnx.validation.report.document import FAILURES, Cell, Column, Report, State
+from gptoss_onnx.validation.report.document import FAILURES, NOT_ASKED, Cell, Column, Report, State
 
 MOST_LETTERS = 4000  # of one text in a page, a log or an XML file; the JSON document has all of it
 SIGNS: Mapping[State, str] = {
@@ -101,6 +101,17 @@ def summary(report: Report) -> str:
     if report.comparisons:
         parts += f" and {_count(report.comparisons, 'comparison')}"
     return f"{parts}: {counted}."
+
+
+def not_judged(report: Report) -> str:
+    """Return which columns were not judged, by the option that asks for them; empty for none."""
+    reasons: dict[str, list[str]] = {}
+    for column in report.columns:
+        if column.missing:
+            option = column.missing.removeprefix(NOT_ASKED)
+            reason = "see above" if column.is_asked else option
+            reasons.setdefault(reason, []).append(printable(column.name))
+    return ", ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
 
 
 def verdict(report: Report) -> str:

@@ -3,11 +3,11 @@ fails.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from gptoss_onnx.choices import Activations, Kernels
+from gptoss_onnx.choices import Activations, AskedRuntime, CpuLevel, Kernels
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import (
     extra,
@@ -19,12 +19,15 @@ from gptoss_onnx.cli.console import (
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.progress import progress_on_stderr
 from gptoss_onnx.cli.report_forms import Forms, GitHub, form_options
-from gptoss_onnx.errors import InputError
+from gptoss_onnx.cli.runtime_options import (
+    check_effect,
+    commands_of,
+    report_stem,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
-
-PARITY_STEM = "parity"  # of the report's files; a client's have its name, too
 
 
 @click.command(cls=GroupedCommand, short_help="Compare a package with the PyTorch reference.")
@@ -43,17 +46,13 @@ PARITY_STEM = "parity"  # of the report's files; a client's have its name, too
 )
 @kernel_options
 @click.option(
-    "--runtime",
-    type=click.Choice(["python", "cpp", "node", "browser"]),
-    default="python",
-    show_default=True,
-    help="What runs the package; a client in another language is held to the golden vectors.",
+    "--cpu-level",
+    "cpu_levels",
+    type=click.Choice(get_args(CpuLevel)),
+    multiple=True,
+    help="CPU level to run native kernels at, in a process of its own; several are allowed.",
 )
-@click.option(
-    "--client",
-    metavar="COMMAND",
-    help="Command that starts that client; if omitted, its program on the PATH.",
-)
+@runtime_options
 @click.option(
     "--write-golden",
     is_flag=True,
@@ -68,8 +67,9 @@ def validate(
     suite: Literal["quick", "full"],
     kernels: Kernels,
     activations: Activations,
-    runtime: Literal["python", "cpp", "node", "browser"],
-    client: str | None,
+    cpu_levels: tuple[CpuLevel, ...],
+    runtimes: tuple[AskedRuntime, ...],
+    clients: tuple[str, ...],
     write_golden: bool,
     report: Path | None,
     junit: Path | None,
@@ -83,54 +83,38 @@ def validate(
     """Prove that PACKAGE computes what the PyTorch reference computes from the checkpoint.
 
     Exits with 0 when every case holds, with 1 when one does not or is refused, and with 2 when
-    nothing could be judged. The report is written in all three.
+    nothing could be judged, or a runtime that is named is not there. The report is written in all
+    three.
     """
-    stem = PARITY_STEM if runtime == "python" else f"{PARITY_STEM}-{runtime}"
+    stem = report_stem(runtimes, cpu_levels)
     forms = Forms(stem, as_json, report, junit, html, baseline, write_baseline, GitHub.here())
     with forms.told_of_errors(package, reference, suite), progress_on_stderr() as display:
-        _check_runtime(runtime, client, suite, kernels, activations)
+        commands = commands_of(clients, runtimes)
+        given = {"suite": suite, "kernels": kernels, "activations": activations}
+        check_effect(given, runtimes, cpu_levels)
         let_threads_sleep()
         checkpoint = find_checkpoint(reference, revision, download, display)
         display.begin("loading PyTorch and ONNX Runtime")
         with extra("export,cpu"):
             from gptoss_onnx.validation import validate as run_validation
-            from gptoss_onnx.validation import validate_client, write_golden_vectors
+            from gptoss_onnx.validation import write_golden_vectors
 
         accepted, before = forms.baselines()
         if write_golden:
             write_golden_vectors(package, checkpoint, display)
-        if runtime == "python":
-            found = run_validation(
-                package,
-                checkpoint,
-                suite=suite,
-                kernels=kernels,
-                activations=activations,
-                progress=display,
-            )
-        else:
-            found = validate_client(package, checkpoint, runtime, client, display)
+        found = run_validation(
+            package,
+            checkpoint,
+            suite=suite,
+            kernels=kernels,
+            activations=activations,
+            runtimes=runtimes,
+            clients=commands,
+            cpu_levels=cpu_levels,
+            progress=display,
+        )
     _keep(found, package, f"{stem}.json")
     return forms.deliver(found, accepted, before)
-
-
-def _check_runtime(
-    runtime: str, client: str | None, suite: str, kernels: str, activations: str
-) -> None:
-    """Refuse options that would have no effect, because a client runs the golden cases with its
-    own kernels.
-    """
-    if runtime == "python" and client is not None:
-        raise InputError(
-            "--client: found with --runtime python, expected --runtime cpp, node or browser"
-        )
-    defaults = {"suite": "quick", "kernels": "auto", "activations": "exact"}
-    for name, value in {"suite": suite, "kernels": kernels, "activations": activations}.items():
-        if runtime != "python" and value != defaults[name]:
-            raise InputError(
-                f"--{name} {value}: found with --runtime {runtime}, whose client chooses how it "
-                "runs the golden cases; leave it out"
-            )
 
 
 def _keep(found: "Report", package: Path, name: str) -> None:
