@@ -10,7 +10,9 @@ from typing import Any
 import onnx
 import pytest
 
+from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.package import GRAPH_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation.comparison.findings import LISTED
 from support.compared import (
@@ -61,7 +63,7 @@ def test_nothing_differs_in_a_healthy_package(
 def test_nothing_differs_whatever_the_architecture(
     model_type: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    make_checkpoint(tmp_path / "checkpoint", tiny_document(model_type))
+    make_checkpoint(tmp_path / "checkpoint", tiny_document(model_type, layers=2))
     package = export(tmp_path / "checkpoint", tmp_path / "package", **options)
     assert_healthy(package.folder, tmp_path / "checkpoint")
 
@@ -263,3 +265,15 @@ def test_what_is_printed_is_bounded_and_harmless(folder: Path, tiny_checkpoint: 
     for finding in comparison.findings:
         assert str(finding).isprintable()
         assert len(str(finding)) < 1000
+
+
+def test_a_graph_whose_texts_are_not_unicode_is_refused(
+    folder: Path, tiny_checkpoint: Path
+) -> None:
+    """Protocol buffers give such texts as bytes."""
+    path = folder / GRAPH_FILE
+    content = path.read_bytes().replace(b"past_lengths", b"past_\xffengths")
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(PackageError, match=r"not an ONNX model .* is not Unicode"):
+        compared(folder, tiny_checkpoint)
