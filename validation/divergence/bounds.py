@@ -37,10 +37,5 @@ def point_bound(manifest: Manifest, activations: str, model: Decoder) -> Callabl
     return bound
 
 
-def layer_bound(manifest: Manifest, activations: str, layer: int) -> float:
-    """Return what the output of a layer may be off, with what the layers before it have added."""
-    return float(_lossy(manifest, activations) * (layer + 1) ** 0.5)
-
-
 def _lossy(manifest: Manifest, activations: str) -> float:
     return max(CACHES[manifest.kv_dtype], ACTIVATIONS[activations])

@@ -40,8 +40,11 @@ class Diagnosis:
     def complete(self, cell: Cell) -> Cell:
         """Return the cell of the case whose calls the session has kept, with what was found."""
         recording = self._session.recording
-        if not recording.calls:
-            return cell
+        if not recording.calls:  # none that was run, or one that began with too large a cache
+            failed = cell.state in FAILURES and not recording.complete
+            return (
+                _noted(cell, "not looked into: its calls are too large to keep") if failed else cell
+            )
         try:
             if cell.case == MEASURED and cell.state != "refused":
                 errors = layer_errors(self._session, self._model, recording)

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gptoss_onnx.custom_ops.library import library_info
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.runtime import Session
-from gptoss_onnx.validation.divergence.bounds import layer_bound
 from gptoss_onnx.validation.divergence.named_graph import NamedGraph
 from gptoss_onnx.validation.divergence.points import Point, check_size, layer_points
 from gptoss_onnx.validation.divergence.probe import Probe, Step, read_graph
 from gptoss_onnx.validation.divergence.recording import Recording
 from gptoss_onnx.validation.divergence.reference_run import ReferenceRun, one_thread
+from gptoss_onnx.validation.judging.error_model import ErrorModel, products_of
 from gptoss_onnx.validation.report.document import LayerError
 
 
@@ -48,10 +49,22 @@ def layer_errors(session: Session, model: Decoder, recording: Recording) -> tupl
             for index, point in enumerate(points):
                 sums[index] += _squares(step, point, outputs[point.module])
     relative = np.sqrt(sums[:, 0] / np.maximum(sums[:, 1], np.finfo(np.float64).tiny))
-    manifest, activations = session.manifest, session.activations
+    allowed = _error_model(session, model, recording)
     return tuple(
-        LayerError(layer, float(error), layer_bound(manifest, activations, layer))
+        LayerError(layer, float(error), allowed.layer(layer))
         for layer, error in enumerate(relative)
+    )
+
+
+def _error_model(session: Session, model: Decoder, recording: Recording) -> ErrorModel:
+    ends = [int(call.lengths.max()) + call.request.longest for call in recording.calls]
+    cpu_level = library_info().cpu_level if session.kernels == "native" else ""
+    return ErrorModel.of(
+        model.config,
+        max(ends, default=1),
+        products=products_of(session.kernels, cpu_level),
+        activations=session.activations,
+        cache=session.manifest.kv_dtype,
     )
 
 
