@@ -2,7 +2,7 @@
 know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gptoss_onnx.validation.judging.metrics import Difference
 from gptoss_onnx.validation.report.document import (
@@ -97,14 +97,30 @@ def _notes(report: Report) -> list[str]:
     """
     lines: dict[str, list[str]] = {}
     for cell in report.cells:
-        departs = f"departs first at {cell.divergence.text}" if cell.divergence else ""
-        for text in filter(None, (cell.note, departs)):
-            lines.setdefault(f"{cell.case}: {text}", []).append(cell.column)
+        if cell.note:
+            lines.setdefault(f"{cell.case}: {cell.note}", []).append(cell.column)
+    for column, text in _departures(report):
+        lines.setdefault(text, []).append(column)
     every = {column.name for column in report.columns if not column.missing}
     return [
         f"  {text}" if set(columns) == every else f"  {', '.join(columns)}, {text}"
         for text, columns in lines.items()
     ]
+
+
+def _departures(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield each column with the first case that departs at an op, and how many others do."""
+    found: dict[tuple[str, int | None, str], list[Cell]] = {}
+    for cell in report.cells:
+        if cell.divergence is not None:
+            place = (cell.column, cell.divergence.layer, cell.divergence.op)
+            found.setdefault(place, []).append(cell)
+    for (column, _, _), (first, *others) in found.items():
+        assert first.divergence is not None
+        count = f"; so do {len(others)} other cases" if len(others) > 1 else ""
+        if len(others) == 1:
+            count = f"; so does {others[0].case}"
+        yield column, f"{first.case}: departs first at {first.divergence.text}{count}"
 
 
 def _verdict(report: Report, columns: Sequence[Column]) -> list[str]:
