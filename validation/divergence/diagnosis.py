@@ -19,6 +19,8 @@ NOT_FOUND = (
     "run again with its layers watched, no op departs by itself: the fault lies in how the calls "
     "follow each other, or in sums of small errors"
 )
+_OWN = "it ran in sessions of its own"
+_TOO_LARGE = "its calls, or what its caches began with, are too large to keep"
 # what ONNX Runtime says of a node that fails, and how it names those of a function's body
 _REFUSING = re.compile(r"while running (\w{1,80}) node\. Name:'([^']{1,200})'")
 _OF_BODY = re.compile(r"_inlfunc_(\w+?)_token_")
@@ -40,11 +42,10 @@ class Diagnosis:
     def complete(self, cell: Cell) -> Cell:
         """Return the cell of the case whose calls the session has kept, with what was found."""
         recording = self._session.recording
-        if not recording.calls:  # none that was run, or one that began with too large a cache
-            failed = cell.state in FAILURES and not recording.complete
-            return (
-                _noted(cell, "not looked into: its calls are too large to keep") if failed else cell
-            )
+        if not recording.calls:
+            why = _OWN if recording.complete else _TOO_LARGE
+            failed = cell.state in FAILURES and cell.difference is not None
+            return _noted(cell, f"not looked into: {why}") if failed else cell
         try:
             if cell.case == MEASURED and cell.state != "refused":
                 errors = layer_errors(self._session, self._model, recording)
