@@ -80,7 +80,6 @@ MOE, ATTENTION = of_layer(2, "mlp.MoEDispatchMXFP4"), of_layer(2, "self_attn.Sin
 # what is broken, the layer and the op that are to be named, whether the bodies alone show it
 PORTABLE: dict[str, tuple[Edit, int | None, str, bool]] = {
     "alpha": (attribute(MOE, alpha=1.703125), 2, "MoEDispatchMXFP4", False),
-    "limit": (attribute(MOE, limit=1.0), 2, "MoEDispatchMXFP4", False),
     "top_k": (attribute(MOE, top_k=3), 2, "MoEDispatchMXFP4", False),
     "scale": (attribute(ATTENTION, scale=0.17), 2, "SinkAttention", False),
     "window": (attribute(ATTENTION, window=WINDOW + 1), 2, "SinkAttention", False),
@@ -136,7 +135,7 @@ ORT: dict[str, tuple[Edit, int | None, str]] = {
         "RotaryEmbedding_key",
     ),
     "count": (reads(of_layer(2, "mlp.TopK"), 1, "lengths.one"), 2, "TopK"),
-    "experts": (constant("experts.not_chosen", 0.0), 0, "QMoE"),
+    "experts": (constant("experts.not_chosen", -1.0), 0, "TopK"),
     "gather": (reads("Gather", 0, of_layer(4, "Add_2.output")), None, "Gather"),
 }
 # tensor of the checkpoint, the layer and the op
@@ -146,8 +145,7 @@ WEIGHTS = {
         "post_attention_layernorm.RMSNormalization",
     ),
     of_layer(2, "self_attn.sinks"): (2, "SinkAttention"),
-    of_layer(3, "self_attn.v_proj.bias"): (3, "v_proj.Linear"),
-    of_layer(4, "mlp.router.weight"): (4, "router.Linear"),
+    of_layer(4, "mlp.router.bias"): (4, "router.Linear"),
     of_layer(5, "mlp.experts.down_proj_scales"): (5, "MoEDispatchMXFP4"),
     "model.norm.weight": (None, "norm.RMSNormalization"),
     "lm_head.weight": (None, "lm_head.Linear"),

@@ -16,8 +16,9 @@ from gptoss_onnx.validation.divergence.points import Point
 # Float32 sums of a few thousand terms in another order are off by 1e-6, a whole attention by 2e-6
 # on the demo checkpoint, and a product by 5e-6 where `exact` multiplies two bfloat16 terms.
 EXACT = 3e-5
-# A stored key or value on the edge rounds to its other neighbour, 2^-11 or 2^-8 of it.
-CACHES = {"float32": EXACT, "float16": 2e-3, "bfloat16": 2e-2}
+# A stored key or value on the edge rounds to its other neighbour, 2^-11 or 2^-8 of it. Seen on the
+# demo checkpoint: 1e-3 with float16 on target ort, 3e-4 elsewhere.
+CACHES = {"float32": EXACT, "float16": 5e-3, "bfloat16": 2e-2}
 # Rounded operands of the experts and projections, of which a single token's may cancel. Seen on the
 # demo checkpoint: 7e-3 and 2e-2.
 ACTIVATIONS = {"exact": EXACT, "bf16": 3e-2, "int8": 1e-1}
