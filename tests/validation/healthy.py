@@ -1,6 +1,6 @@
 """Validate healthy packages of many shapes, and print how near each comes to a false alarm.
 
-    PYTHONPATH=tests .venv/bin/python tests/validation/healthy.py [--count 44] [--seed 1] [--only cache]
+    PYTHONPATH=tests .venv/bin/python tests/validation/healthy.py [--count 44] [--only cache]
 
 For every kind of package and runtime, the largest errors found are shares of what was allowed.
 Nothing may be 1 or more. The headrooms of `judging/error_model.py` were set with it.
