@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from gptoss_onnx.exporter import Package
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import tiny_config
+from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.judging.error_model import ErrorModel, dot, products_of
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import (
@@ -20,6 +22,8 @@ from gptoss_onnx.validation.judging.limits import (
     exact_limits,
 )
 from gptoss_onnx.validation.judging.metrics import Difference, compare
+from gptoss_onnx.validation.judging.outcome import judge
+from support.small_faults import FAULTS
 from support.tolerances import DOT_SHARE
 
 CONTEXT = 2048
@@ -87,6 +91,25 @@ def test_the_reference_in_other_pieces_is_within_the_limits(tiny_checkpoint: Pat
     difference = compare(np.concatenate(found), expected.score(tokens).logits)
     assert difference.max_abs > 0
     assert limits.hold(difference), (difference, limits)
+
+
+SEEN = [name for name in FAULTS if name != "one bf16 weight's lowest bit"]  # weights show that
+
+
+@pytest.mark.parametrize("name", ["none", *SEEN])
+def test_small_true_faults_are_seen(
+    demo_package: Package, demo_checkpoint: Path, name: str
+) -> None:
+    with open_checkpoint(demo_checkpoint) as checkpoint:
+        model = Decoder.from_checkpoint(checkpoint)
+    if name in FAULTS:
+        FAULTS[name](model)
+    expected = Expected(model, seed=1)
+    tokens = expected.tokens(120)
+    limits = exact_limits(expected.errors, expected.scale(tokens), model.config.vocab_size)
+    with Session.open(demo_package.folder) as session:
+        found = session.score(tokens, chunk=len(tokens))
+    assert judge(found, expected.score(tokens), limits).passed is (name == "none")
 
 
 def difference(positions: int, kl: float, differing: int) -> Difference:

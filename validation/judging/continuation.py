@@ -27,9 +27,8 @@ def judge_continuation(
 
     The reference reads the package's own text. Each token must be its favourite, or behind it by no
     more than twice the allowed error: such a tie is noted, and what follows is judged on. Near-ties
-    of routers are settled as for logits. If the limits hold no single logit, the first token that
-    is not the favourite ends the comparison, since text that a lossy setting goes on with tells
-    nothing new.
+    of routers are settled as for logits. A lossy setting is judged by its first token that is not
+    the favourite, which may be a tie, or else by how many there are.
     """
     begin = len(prompt) - 1
     scored = expected.score([*prompt, *found[:-1]])[begin:]
@@ -39,7 +38,7 @@ def judge_continuation(
     if same.all():
         return Outcome(None, True, f"{len(found)} tokens equal", ties=listed(scored, {}))
     if not math.isfinite(limits.max_abs):
-        return _first(int(np.flatnonzero(~same)[0]), found, scored, behind)
+        return _first(same, found, scored, behind, limits)
     allowed = 2 * limits.max_abs
 
     def fails(logits: Logits) -> NDArray[np.bool_]:
@@ -57,22 +56,29 @@ def judge_continuation(
     return Outcome(None, not wrong.size, "; ".join(notes), ties=listed(scored, turned))
 
 
-def _first(step: int, found: Sequence[int], scored: Scored, behind: NDArray[np.float64]) -> Outcome:
-    """Judge the first token that is not the reference's favourite, for a lossy setting."""
-    passed, reason = True, "a router chose by a hair before; not compared further"
+def _first(
+    same: NDArray[np.bool_],
+    found: Sequence[int],
+    scored: Scored,
+    behind: NDArray[np.float64],
+    limits: Limits,
+) -> Outcome:
+    """Judge what a lossy setting chose, by the first token that is not the reference's favourite,
+    or else by their number.
+    """
+    step, differing = int(np.flatnonzero(~same)[0]), int((~same).sum())
     if behind[step] <= 2 * LARGEST_TIE:
         reason = f"a tie, {behind[step]:.2g} behind; not compared further"
-    elif scored.decided[step]:
-        passed, reason = False, ""
-    note = (
-        _said(step, found, scored.logits, behind)
-        if not reason
-        else (
-            f"token {step} of {len(found)} is {found[step]}, the reference's is "
-            f"{scored.logits[step].argmax()}: {reason}"
-        )
-    )
-    return Outcome(None, passed, note, ties=listed(scored, {}))
+    elif not scored.decided[step]:
+        reason = "a router chose by a hair before; not compared further"
+    elif differing <= limits.odd(len(found)):
+        reason = f"{differing} such tokens, as flipped experts make"
+    else:
+        note = _said(step, found, scored.logits, behind)
+        return Outcome(None, False, note, ties=listed(scored, {}))
+    theirs = scored.logits[step].argmax()
+    note = f"token {step} of {len(found)} is {found[step]}, the reference's is {theirs}: {reason}"
+    return Outcome(None, True, note, ties=listed(scored, {}))
 
 
 def _behind(logits: Logits, chosen: NDArray[np.int64]) -> NDArray[np.float64]:

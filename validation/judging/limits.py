@@ -37,13 +37,20 @@ class Limits:
             difference.kl is None or share * difference.kl <= self.kl
         )
 
+    def odd(self, count: int) -> float:
+        """Return how many of `count` positions may have another favourite: what is expected, and
+        two standard deviations of such a count.
+        """
+        share = 1 - self.top1
+        return max(1.0, count * share + 2 * math.sqrt(count * share * (1 - share)))
+
     def _holds_top1(self, difference: Difference) -> bool:
-        """Allow what is expected to differ, and two standard deviations of such a count."""
-        count, share = difference.positions, 1 - self.top1
-        allowed = max(1.0, count * share + 2 * math.sqrt(count * share * (1 - share)))
+        count = difference.positions
         differing = math.nan if difference.top1 is None else (1 - difference.top1) * count
         # a whole number, but for the rounding of the share
-        return differing <= allowed + 1e-6 or (count < LEAST_POSITIONS and math.isfinite(differing))
+        return differing <= self.odd(count) + 1e-6 or (
+            count < LEAST_POSITIONS and math.isfinite(differing)
+        )
 
     def wider(self, other: "Limits") -> "Limits":
         """Return the wider of each limit, for two lossy choices together."""

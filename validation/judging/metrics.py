@@ -45,8 +45,7 @@ def compare(found: Logits, expected: Logits) -> Difference:
     if not np.isfinite(found).all():
         return Difference(len(found), np.inf, np.inf, np.inf, 0.0)
     distance = np.abs(found.astype(np.float64) - expected)
-    log_expected = _log_softmax(expected)
-    kl = (np.exp(log_expected) * (log_expected - _log_softmax(found))).sum(-1)
+    kl = kl_by_position(found, expected)
     same = found.argmax(-1) == expected.argmax(-1)
     return Difference(
         len(found),
@@ -55,6 +54,13 @@ def compare(found: Logits, expected: Logits) -> Difference:
         max(float(kl.mean()), 0.0),
         float(same.mean()),
     )
+
+
+def kl_by_position(found: Logits, expected: Logits) -> NDArray[np.float64]:
+    """Return the KL divergence (T) of `found` (T, V) from `expected` (T, V), in nats."""
+    log_expected = _log_softmax(expected)
+    kl = (np.exp(log_expected) * (log_expected - _log_softmax(found))).sum(-1)
+    return np.asarray(kl)
 
 
 def _log_softmax(logits: Logits) -> NDArray[np.float64]:
