@@ -17,14 +17,17 @@ from gptoss_onnx.validation.cases.sizes import BEYOND, RESERVE, STAND_IN, Sizes
 windows = st.lists(st.integers(1, 300_000), max_size=4)
 
 
-@given(windows, st.integers(RESERVE + 6, 200_000))
+@given(windows, st.integers(1, 200_000))
 def test_no_sequence_is_longer_than_the_model_takes(windows: list[int], longest: int) -> None:
     sizes = Sizes.of(windows, longest)
+    assert 1 <= sizes.length <= longest
     assert sizes.window >= 1
-    assert sizes.length + RESERVE + 1 <= longest  # what "rewind" writes
-    assert 0 < sizes.prompt < sizes.length
-    assert 0 < sizes.steps < sizes.length
-    assert sizes.window < sizes.length
+    if longest >= 4:  # fewer tokens leave no room for a sequence
+        assert 0 < sizes.prompt < sizes.length
+        assert 0 < sizes.steps < sizes.length
+        assert sizes.window < sizes.length
+    if longest >= 2 * (RESERVE + 1):
+        assert sizes.length + RESERVE + 1 <= longest  # what "rewind" writes
 
 
 @given(windows)
@@ -43,7 +46,7 @@ def test_a_window_that_no_sequence_passes_has_a_stand_in() -> None:
 
 
 MODELS = {
-    "gpt-oss of 16 positions": {"max_position_embeddings": 16},
+    "gpt-oss of 8 positions": {"max_position_embeddings": 8},
     "gpt-oss of 64 positions": {"max_position_embeddings": 64},
     "gpt2 of 64 learned positions": {"model_type": "gpt2", "n_positions": 64},
 }
