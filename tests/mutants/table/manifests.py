@@ -48,16 +48,16 @@ MANIFESTS = table(
     (
         "a full layer has a window",
         field(16, "cache", 1, "window"),
-        "cache[1] window",
+        "layers.1 cache window",
         "native: decode",
     ),
     (
         "a window of half the tokens",
         field(_times(0.5), "cache", 2, "window"),
-        "cache[2] window",
+        "layers.2 cache window",
         "native: decode",
     ),
-    ("a kept first token", _keeps_one, "cache[0]|cache[2] sink_tokens", "native: rewind"),
+    ("a kept first token", _keeps_one, "layers.0|layers.2 cache sink_tokens", "native: rewind"),
     ("twice the context", field(_times(2), "longest"), "longest", "native: every token"),
     ("half the context", field(_times(0.5), "longest"), "longest", "native: every token"),
     (
@@ -70,19 +70,19 @@ MANIFESTS = table(
     (
         "past keys of two layers exchanged",
         exchanged("past_key", 1, 3),
-        "cache[1]|cache[3] past_key",
+        "layers.1|layers.3 cache past_key",
         "native: decode",
     ),
     (
         "present values of two layers exchanged",
         exchanged("present_value", 1, 3),
-        "cache[1]|cache[3] present_value",
+        "layers.1|layers.3 cache present_value",
         "native: decode",
     ),
     (
         "fewer heads in the cache",
         field(_times(0.5), "cache", 1, "kv_heads"),
-        "cache[1] kv_heads",
+        "layers.1 cache kv_heads",
         "native: again",
     ),
     ("a larger vocabulary", field(_times(2), "vocab_size"), "vocab_size", REFUSED),
