@@ -27,6 +27,7 @@ from gptoss_onnx.validation.columns.asked import (
 )
 from gptoss_onnx.validation.columns.session import Judged
 from gptoss_onnx.validation.comparison.both import compare
+from gptoss_onnx.validation.foreign.validate import is_foreign, validate_foreign
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
@@ -85,6 +86,9 @@ def validate(
     if suite not in SUITES:
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     progress = progress or LoggedProgress(logger)
+    if is_foreign(package):
+        _check_foreign_options(kernels, activations)
+        return validate_foreign(package, reference, suite, SEED, progress)
     progress.begin("opening the package")
     opened = open_package(package)
     asked = Asked(kernels, activations, runtimes, clients or {}, cpu_levels)
@@ -118,6 +122,15 @@ def validate(
         cells=tuple(cells),
         comparisons=comparisons,
     )
+
+
+def _check_foreign_options(kernels: Kernels, activations: Activations) -> None:
+    """Refuse options that would have no effect: other exporters' graphs hold their own kernels."""
+    if (kernels, activations) != ("auto", "exact"):
+        raise InputError(
+            f"kernels {kernels}, activations {activations}: found for an export of another "
+            "program, expected auto and exact; leave them out"
+        )
 
 
 def write_golden_vectors(
