@@ -87,7 +87,7 @@ def validate(
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     progress = progress or LoggedProgress(logger)
     if is_foreign(package):
-        _check_foreign_options(kernels, activations)
+        _check_foreign_options(kernels, activations, runtimes, cpu_levels)
         return validate_foreign(package, reference, suite, SEED, progress)
     progress.begin("opening the package")
     opened = open_package(package)
@@ -124,12 +124,19 @@ def validate(
     )
 
 
-def _check_foreign_options(kernels: Kernels, activations: Activations) -> None:
-    """Refuse options that would have no effect: other exporters' graphs hold their own kernels."""
-    if (kernels, activations) != ("auto", "exact"):
+def _check_foreign_options(
+    kernels: Kernels,
+    activations: Activations,
+    runtimes: Sequence[AskedRuntime],
+    cpu_levels: Sequence[CpuLevel],
+) -> None:
+    """Refuse options that would have no effect: ONNX Runtime's own kernels run other exporters'
+    graphs, in this process.
+    """
+    if (kernels, activations, tuple(runtimes), *cpu_levels) != ("auto", "exact", ("python",)):
         raise InputError(
-            f"kernels {kernels}, activations {activations}: found for an export of another "
-            "program, expected auto and exact; leave them out"
+            "kernels, activations, runtimes, cpu_levels: found for an export of another program, "
+            "which ONNX Runtime's own kernels run here, exact; leave them out"
         )
 
 

@@ -141,9 +141,10 @@ def _cache_cases(suite: Suite) -> Iterator[Case]:
 def _position_cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     """Yield the cases of positions that the sequence does not reach."""
     drive, original = setting.drive, setting.checkpoint.config.scaled_beyond
-    lengths, left_out = [], OURS
     if isinstance(drive.session, Session):
         lengths, left_out = positions.late_lengths(drive, original)
+    else:
+        lengths, left_out = [], OURS
     description = "short runs after a cache full of random keys and values"
     if lengths:
         yield _driven("late positions", description, positions.late(lengths), note=left_out)
