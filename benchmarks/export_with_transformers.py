@@ -2,8 +2,7 @@
 
     python benchmarks/export_with_transformers.py WAY CHECKPOINT OUTPUT
 
-WAY is `exporters` (transformers.exporters, one token a call after the first), `exporters-multi`
-(the same with several) or `torch` (torch.onnx.export of transformers' model).
+WAY is `exporters` (transformers.exporters) or `torch` (torch.onnx.export of transformers' model).
 The model is loaded in float32, MXFP4 decoded, since ONNX Runtime multiplies no bfloat16 on a CPU.
 """
 
@@ -23,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("way", choices=["exporters", "exporters-multi", "torch"])
+    parser.add_argument("way", choices=["exporters", "torch"])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
@@ -31,7 +30,7 @@ def main() -> None:
     if arguments.way == "torch":
         with_torch(model, arguments.output)
     else:
-        with_exporters(model, arguments.output, arguments.way == "exporters-multi")
+        with_exporters(model, arguments.output)
 
 
 def load(checkpoint: Path) -> Any:
@@ -44,7 +43,7 @@ def load(checkpoint: Path) -> Any:
     return model.float().eval()
 
 
-def with_exporters(model: Any, output: Path, several: bool) -> None:
+def with_exporters(model: Any, output: Path) -> None:
     """Export as the documentation of transformers.exporters shows it, shapes dynamic."""
     from transformers.exporters import OnnxConfig, OnnxExporter
 
@@ -56,7 +55,6 @@ def with_exporters(model: Any, output: Path, several: bool) -> None:
         model,
         {"input_ids": ids, "attention_mask": mask},
         OnnxConfig(dynamic=True),
-        multi_token_decode=several,
     )
     exported.save_pretrained(output)
 

@@ -120,13 +120,6 @@ WAYS = (
         "OnnxConfig(dynamic=True))`",
     ),
     Way(
-        "transformers, multi",
-        OURS,
-        "transformers",
-        _transformers("exporters-multi"),
-        "the same with `multi_token_decode=True`",
-    ),
-    Way(
         "torch.onnx",
         OURS,
         "torch",
