@@ -96,9 +96,7 @@ class GraphFile:
         """
         try:
             content = read_file(path, GRAPH_LIMIT, PackageError)
-            if content[4:8] == _ORT_MARK:
-                raise ValueError("it is in ONNX Runtime's own format")
-            return cls._parse(memoryview(content))
+            return cls.parse(memoryview(content))
         except FileNotFoundError:
             raise PackageError(
                 f"{path}: no such file, but the manifest names it; export the package again"
@@ -109,8 +107,14 @@ class GraphFile:
             ) from error
 
     @classmethod
-    def _parse(cls, model: memoryview) -> Self:
-        reader = Reader(FIELDS_LIMIT)
+    def parse(cls, model: memoryview, fields: int = FIELDS_LIMIT) -> Self:
+        """Read the bytes of a model file, `fields` of them at most.
+
+        Raises ValueError or KeyError as `read` raises PackageError.
+        """
+        if model[4:8] == _ORT_MARK:
+            raise ValueError("it is in ONNX Runtime's own format")
+        reader = Reader(fields)
         nodes: list[Node] = []
         initializers: dict[str, Initializer] = {}
         for number, value in reader.fields(reader.only(model, ModelField.GRAPH)):

@@ -13,9 +13,8 @@ from gptoss_onnx.runtime import Package
 
 
 def check_pair(package: Package, checkpoint: Checkpoint, progress: Progress) -> None:
-    """Refuse a package of another model, and a reference that cannot be judged against.
-
-    Reads all weights of the reference but MXFP4 blocks; `progress` hears of the bytes.
+    """Refuse a package of another model, and a reference that cannot be judged against: see
+    `check_reference`.
     """
     ours, theirs = dict(package.manifest.model), dict(checkpoint.settings)
     try:
@@ -33,6 +32,14 @@ def check_pair(package: Package, checkpoint: Checkpoint, progress: Progress) -> 
             f"{package.folder}: was not exported from {checkpoint.folder}: {', '.join(differing)} "
             f"{verb} ({key}: {ours.get(key)} and {theirs.get(key)})"
         )
+    check_reference(checkpoint, progress)
+
+
+def check_reference(checkpoint: Checkpoint, progress: Progress) -> None:
+    """Refuse a reference that cannot be judged against; raises CheckpointError.
+
+    Reads all its weights but MXFP4 blocks; `progress` hears of the bytes.
+    """
     progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
     broken = first_non_finite(checkpoint, progress)
     if broken is not None:

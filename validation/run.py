@@ -27,6 +27,7 @@ from gptoss_onnx.validation.columns.asked import (
 )
 from gptoss_onnx.validation.columns.session import Judged
 from gptoss_onnx.validation.comparison.both import compare
+from gptoss_onnx.validation.foreign.validate import is_foreign, validate_foreign
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
@@ -85,6 +86,9 @@ def validate(
     if suite not in SUITES:
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     progress = progress or LoggedProgress(logger)
+    if is_foreign(package):
+        _check_foreign_options(kernels, activations, runtimes, cpu_levels)
+        return validate_foreign(package, reference, suite, SEED, progress)
     progress.begin("opening the package")
     opened = open_package(package)
     asked = Asked(kernels, activations, runtimes, clients or {}, cpu_levels)
@@ -118,6 +122,22 @@ def validate(
         cells=tuple(cells),
         comparisons=comparisons,
     )
+
+
+def _check_foreign_options(
+    kernels: Kernels,
+    activations: Activations,
+    runtimes: Sequence[AskedRuntime],
+    cpu_levels: Sequence[CpuLevel],
+) -> None:
+    """Refuse options that would have no effect: ONNX Runtime's own kernels run other exporters'
+    graphs, in this process.
+    """
+    if (kernels, activations, tuple(runtimes), *cpu_levels) != ("auto", "exact", ("python",)):
+        raise InputError(
+            "kernels, activations, runtimes, cpu_levels: found for an export of another program, "
+            "which ONNX Runtime's own kernels run here, exact; leave them out"
+        )
 
 
 def write_golden_vectors(

@@ -5,6 +5,8 @@ sessions refuse and `validate` reports.
 from gptoss_onnx.choices import ExpertForm, OnnxRuntime, Provider, Target
 
 RAGGED = "ragged batches"
+# Every package of ours takes batches; the exports of others may be of one row alone.
+BATCHES = "several rows"
 SEVERAL = "several tokens a row after the first call of a batch"
 REWINDING = "rewinding"
 # All three need attention that is told how many tokens each row has: an input of

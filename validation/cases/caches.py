@@ -24,7 +24,7 @@ def capacities(drive: Drive) -> Pair:
     pairs = []
     for capacity in tried:
         length = min(capacity, PROMPT, drive.sizes.length)
-        with drive.session.new_cache(1, capacity) as cache:
+        with drive.own.new_cache(1, capacity) as cache:
             row = Rows(drive, cache, length, 2 * len(tried))
             for count in (length - 1, 1):
                 row.go_on([count])
@@ -34,7 +34,7 @@ def capacities(drive: Drive) -> Pair:
 
 def cache_bytes(drive: Drive, capacity: int) -> int:
     """Return what a cache of one row takes, in bytes."""
-    manifest, layout = drive.session.manifest, drive.session.contract.layout
+    manifest, layout = drive.own.manifest, drive.own.contract.layout
     return sum(
         layout.slots(layer, 1, capacity, 0, 1) * slot_bytes(layer, manifest.kv_dtype)
         for layer in manifest.cache
@@ -68,7 +68,7 @@ def full(drive: Drive) -> Pair:
     """Every slot is used, one token more is refused, and the cache still serves: with the last
     token taken back where the target rewinds, else after a reset.
     """
-    session, tokens = drive.session, drive.sequence
+    session, tokens = drive.own, drive.sequence
     expected = drive.expected.score(tokens)
     kept = drive.last(len(tokens), 2)
     begin = len(tokens) - 1 if session.manifest.offers(REWINDING) else 0
@@ -91,7 +91,7 @@ def forked(drive: Drive) -> Pair:
     half, later = (length + 1) // 2, (3 * length + 3) // 4
     wrong = drive.rows(2)[1][half:]
     for fork_goes_wrong in (True, False):
-        with drive.session.new_cache(1, length) as cache:
+        with drive.own.new_cache(1, length) as cache:
             row = Rows(drive, cache, length, 6)
             row.go_on([half])
             with cache.fork() as twin:
@@ -108,7 +108,7 @@ def grown(drive: Drive) -> Pair:
     """A cache that is full grows, twice."""
     length = drive.sizes.length
     ends = [max(1, length // 4), max(1, length // 2), length]
-    with drive.session.new_cache(1, ends[0]) as cache:
+    with drive.own.new_cache(1, ends[0]) as cache:
         row = Rows(drive, cache, length, 3)
         for end in ends:
             cache.grow(end)
@@ -119,7 +119,7 @@ def grown(drive: Drive) -> Pair:
 def reset(drive: Drive) -> Pair:
     """A cache that another sequence has filled is reset and used again."""
     length, pairs = drive.sizes.length, []
-    with drive.session.new_cache(1, length) as cache:
+    with drive.own.new_cache(1, length) as cache:
         for first in (1, 0):
             row = Rows(drive, cache, length, 2, first)
             row.go_on([length])
@@ -132,8 +132,8 @@ def in_turn(drive: Drive) -> Pair:
     """Two caches of one session take turns, in calls of `TURN` tokens."""
     length = drive.sizes.length
     with (
-        drive.session.new_cache(1, length) as first,
-        drive.session.new_cache(1, length + 7) as second,
+        drive.own.new_cache(1, length) as first,
+        drive.own.new_cache(1, length + 7) as second,
     ):
         turns = range(0, length, TURN)
         both = [Rows(drive, first, length, len(turns)), Rows(drive, second, length, len(turns), 1)]

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptoss_onnx.runtime import Session
+from gptoss_onnx.validation.cases.driven import Driven, NotAvailableError
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.judging.expected import Expected, Scored
 from gptoss_onnx.validation.judging.metrics import Logits
 
+OURS = "it tries the caches and threads of a session of ours, which this is not"
 MOST_LOGITS = 2**25  # numbers that a case of many calls compares; judging them takes some copies
 
 
@@ -25,10 +27,19 @@ class Drive:
     the reference runs it once.
     """
 
-    session: Session
+    session: Driven
     expected: Expected
     sizes: Sizes
     sequence: list[int]
+
+    @property
+    def own(self) -> Session:
+        """The session, if it is one of a package of ours, whose caches and options a case may use;
+        raises NotAvailableError for what another program made or runs.
+        """
+        if not isinstance(self.session, Session):
+            raise NotAvailableError(OURS)
+        return self.session
 
     def rows(self, count: int) -> list[list[int]]:
         """Return `count` sequences as long as the shared one, which is the first: the same ones to

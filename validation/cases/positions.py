@@ -73,7 +73,7 @@ def late_rows(lengths: Sequence[int]) -> Callable[[Drive], Pair]:
 
 
 def _rows(drive: Drive, lengths: Sequence[int]) -> Pair:
-    session, manifest = drive.session, drive.session.manifest
+    session, manifest = drive.own, drive.own.manifest
     tokens, scores, found = [], [], []
     with session.new_cache(len(lengths), max(lengths) + NEW) as cache:
         pretend(cache, lengths)

@@ -10,6 +10,7 @@ import numpy as np
 from gptoss_onnx.offered import RAGGED
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.cases.buffers import fill, first_not_finite
+from gptoss_onnx.validation.cases.driven import Driven
 from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair, joined
 from gptoss_onnx.validation.cases.rows import Rows
 
@@ -31,7 +32,7 @@ def other_threads(counts: Sequence[int]) -> Callable[[Drive], Pair]:
     """Return a drive of sessions that have so many threads."""
 
     def run(drive: Drive) -> Pair:
-        session, pairs = drive.session, []
+        session, pairs = drive.own, []
         kernels = "auto" if session.kernels == "contrib" else session.kernels
         for threads in counts:
             with Session.open(
@@ -48,7 +49,7 @@ def stale_slots(drive: Drive) -> Pair:
     read no slot that no token has written. At the end nothing is there but what was, and finite
     numbers.
     """
-    return _in_turns(drive, np.nan if drive.session.kernels == "native" else STALE)
+    return _in_turns(drive, np.nan if drive.own.kernels == "native" else STALE)
 
 
 def finite_caches(drive: Drive) -> Pair:
@@ -61,8 +62,8 @@ def _in_turns(drive: Drive, before: float) -> Pair:
     are full of one number.
     """
     length = drive.sizes.length
-    batch = 3 if drive.session.manifest.offers(RAGGED) else 1
-    with drive.session.new_cache(batch, length) as cache:
+    batch = 3 if drive.own.manifest.offers(RAGGED) else 1
+    with drive.own.new_cache(batch, length) as cache:
         fill(cache, before)
         rows = Rows(drive, cache, length, 4)
         for new in ([5, 0, 1], [1, 7, 0], [length // 2] * 3, [length] * 3):
@@ -73,7 +74,7 @@ def _in_turns(drive: Drive, before: float) -> Pair:
     return rows.pair()
 
 
-def _run(drive: Drive, session: Session, runs: int) -> Pair:
+def _run(drive: Drive, session: Driven, runs: int) -> Pair:
     """Make one of some `runs`: most of the sequence in one call, the rest token by token."""
     length = drive.sizes.length
     steps = min(STEPS, length - 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gptoss_onnx.runtime.kv_cache import KVCache
+from gptoss_onnx.validation.cases.driven import DrivenCache
 from gptoss_onnx.validation.cases.driving import Drive, Pair
 from gptoss_onnx.validation.judging.expected import Scored
 from gptoss_onnx.validation.judging.metrics import Logits
@@ -22,7 +22,7 @@ class Rows:
     """
 
     def __init__(
-        self, drive: Drive, cache: KVCache, length: int, calls: int, first: int = 0
+        self, drive: Drive, cache: DrivenCache, length: int, calls: int, first: int = 0
     ) -> None:
         """Take the first `length` tokens of as many rows as the cache has, from the drive's row
         `first` on. The case makes so many `calls`, which share the logits that are compared.

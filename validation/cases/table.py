@@ -1,18 +1,19 @@
 """The parity cases of a run, all of them: each works on a `Setting` and returns an `Outcome`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import onnx
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.check import check_onnx
-from gptoss_onnx.offered import RAGGED, REWINDING, SEVERAL
+from gptoss_onnx.offered import BATCHES, RAGGED, REWINDING, SEVERAL
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.rounded import ROUNDINGS, Rounding
-from gptoss_onnx.runtime import Sampling
+from gptoss_onnx.runtime import Package, Sampling, Session
 from gptoss_onnx.validation.cases import (
     batches,
     caches,
@@ -22,7 +23,7 @@ from gptoss_onnx.validation.cases import (
     repeats,
     token_ids,
 )
-from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair
+from gptoss_onnx.validation.cases.driving import OURS, Drive, DriveFailedError, Pair
 from gptoss_onnx.validation.cases.kept import kept_positions
 from gptoss_onnx.validation.judging.continuation import judge_continuation
 from gptoss_onnx.validation.judging.expected import Expected
@@ -54,7 +55,7 @@ class Case:
     """A name, one line that says what is done, the function that does it, and what it needs the
     target to offer.
 
-    `needs` is in the words of `Manifest.unsupported`; None if every target can do it.
+    `needs` is in the words of `gptoss_onnx.offered`; None if every package can do it.
     """
 
     name: str
@@ -75,7 +76,8 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     # the last token is chosen but not run
     count = min(GREEDY_TOKENS[suite], setting.drive.sizes.longest + 1 - greedy_prompt(setting))
     yield Case("greedy", f"{count} tokens, chosen one by one", partial(greedy, count))
-    for rounded in setting.drive.session.manifest.rounded:
+    session = setting.drive.session
+    for rounded in session.manifest.rounded if isinstance(session, Session) else ():
         rounding = ROUNDINGS[rounded.kind]
         description = "the whole sequence in one call, against the checkpoint's own weights"
         yield Case(rounding.name, description, partial(loss, rounding))
@@ -104,9 +106,9 @@ def _call_cases(suite: Suite, setting: Setting) -> Iterator[Case]:
 def _batch_cases() -> Iterator[Case]:
     """Yield the cases of several rows."""
     description = "three rows of one length, decoding beyond the window"
-    yield _driven("even batch", description, batches.even)
+    yield _driven("even batch", description, batches.even, BATCHES)
     description = "1 to 8 rows of one length"
-    yield _driven("even batches", description, batches.even_batches)
+    yield _driven("even batches", description, batches.even_batches, BATCHES)
     description = "three rows of different lengths, right-padded, decoding in turns"
     yield _driven("ragged batch", description, batches.ragged, RAGGED)
     description = "1 to 8 rows of different lengths, some without a new token"
@@ -139,7 +141,10 @@ def _cache_cases(suite: Suite) -> Iterator[Case]:
 def _position_cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     """Yield the cases of positions that the sequence does not reach."""
     drive, original = setting.drive, setting.checkpoint.config.scaled_beyond
-    lengths, left_out = positions.late_lengths(drive, original)
+    if isinstance(drive.session, Session):
+        lengths, left_out = positions.late_lengths(drive, original)
+    else:
+        lengths, left_out = [], OURS
     description = "short runs after a cache full of random keys and values"
     if lengths:
         yield _driven("late positions", description, positions.late(lengths), note=left_out)
@@ -177,19 +182,24 @@ def _driven(
 
 def load(setting: Setting) -> Outcome:
     """Check the graph that the session has opened."""
+    package = setting.drive.own.package
+    return check_graphs([package.graph], _other_files(setting, package))
+
+
+def check_graphs(paths: Sequence[Path], note: str = "") -> Outcome:
+    """Tell whether onnx.checker passes the ONNX files, with a note if it does."""
     try:
-        path = setting.drive.session.package.graph
-        check_onnx(onnx.load(path, load_external_data=False))
-    except PackageError as error:
-        return Outcome(None, False, str(error))
-    return Outcome(None, True, _other_files(setting))
+        for path in paths:
+            check_onnx(onnx.load(path, load_external_data=False))
+    except PackageError as error:  # the checker says it in several lines
+        return Outcome(None, False, " ".join(str(error).split()))
+    return Outcome(None, True, note)
 
 
-def _other_files(setting: Setting) -> str:
+def _other_files(setting: Setting, package: Package) -> str:
     """Return a note if the weights are not the reference's own files, which explains most
     surprises.
     """
-    package = setting.drive.session.package
     weights = package.manifest.weights
     if weights.mode == "copy":
         return ""

@@ -5,6 +5,7 @@ Legend: V vocabulary.
 
 from collections.abc import Callable, Iterator
 
+from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.cases.driving import Drive, Pair, joined
 from gptoss_onnx.validation.judging.expected import Scored
 
@@ -36,8 +37,9 @@ def chosen_ids(drive: Drive, most: int) -> list[int]:
         return list(range(vocabulary))
     ids: list[object] = [0, 1, vocabulary - 2, vocabulary - 1]
     ids += [2**power + step for power in range(1, 31) for step in (-1, 0)]
+    model = drive.session.manifest.model if isinstance(drive.session, Session) else {}
     for key in MARKED:
-        marked = drive.session.manifest.model.get(key)
+        marked = model.get(key)
         ids += marked if isinstance(marked, list) else [marked]
     real = {token for token in ids if isinstance(token, int) and 0 <= token < vocabulary}
     drawn = drive.expected.generator("some token ids").permutation(vocabulary)

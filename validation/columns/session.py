@@ -134,7 +134,8 @@ def run_case(case: Case, setting: Setting) -> Outcome:
     """Run a case on a session: what it refuses that it should do is `refused`, and what the package
     does not offer must be refused.
     """
-    unsupported = case.needs in setting.drive.session.manifest.unsupported
+    session = setting.drive.session
+    unsupported = isinstance(session, Session) and case.needs in session.manifest.unsupported
     try:
         outcome = case.run(setting)
     except (InputError, PackageError, RuntimeUnavailable) as error:

@@ -25,6 +25,7 @@ from gptoss_onnx.cli.runtime_options import (
     report_stem,
     runtime_options,
 )
+from gptoss_onnx.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from gptoss_onnx.validation import Report
@@ -80,7 +81,8 @@ def validate(
     download: bool,
     revision: str | None,
 ) -> int:
-    """Prove that PACKAGE computes what the PyTorch reference computes from the checkpoint.
+    """Prove that PACKAGE computes what the PyTorch reference computes from the checkpoint. It may
+    be an export of another program; docs/exporters.md says which.
 
     Exits with 0 when every case holds, with 1 when one does not or is refused, and with 2 when
     nothing could be judged, or a runtime that is named is not there. The report is written in all
@@ -118,7 +120,11 @@ def validate(
 
 
 def _keep(found: "Report", package: Path, name: str) -> None:
-    """Write the JSON document into the package; if it is read-only, say so on stderr."""
+    """Write the JSON document into the package; if it is read-only, say so on stderr. Nothing is
+    written into the folder of another exporter.
+    """
+    if not (package / MANIFEST_NAME).exists():
+        return
     try:
         found.write(package, name)
     except OSError as error:
