@@ -10,19 +10,22 @@ from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate
 
-CASES = (
-    "load",
-    "prefill",
+# None of them may leave out one of these.
+CASES = {
     "decode",
-    "chunks of 7",
-    "chunks of 64",
-    "even batch",
-    "ragged batch",
+    "every chunk size",
+    "kept positions",
+    "token ids",
+    "even batches",
+    "ragged batches",
     "ragged chunks",
     "rewind",
-    "empty past",
+    "capacities",
+    "stale slots",
+    "late positions",
+    "late rows",
     "greedy",
-)
+}
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
@@ -32,5 +35,5 @@ def test_the_quick_suite(model_type: str, tmp_path: Path) -> None:
     assert (package.folder / GOLDEN_FILE).is_file()
     report = validate(package.folder, tmp_path / "checkpoint", kernels="native")
     assert report.passed, report.table()
-    assert tuple(row.name for row in report.rows) == CASES
+    assert {row.name for row in report.rows} >= CASES
     assert all(cell.state == "passed" for cell in report.cells)
