@@ -8,8 +8,6 @@ vocabulary.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from gptoss_onnx.files import read_file
 from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.reference.decoder import Decoder
 from gptoss_onnx.reference.greedy import greedy
+from gptoss_onnx.reference.threads import threads_for
 from gptoss_onnx.rust_panics import foreign_errors, quiet_panics
 from gptoss_onnx.tokenizer_file import load_tokenizer
 
@@ -34,7 +33,6 @@ LONGEST = 512  # but no more tokens than this
 SEED = 20250805
 ADVICE = "download it again"
 # parameters up to which one thread is faster than two that wait for each other
-ONE_THREAD = 50_000_000
 TEXTS = {
     "short": "It was a bright morning, and she",
     "paragraph": (
@@ -65,26 +63,12 @@ def write_golden(model: Decoder, folder: Path, tokenizer_file: Path | None) -> N
 
     Raises CheckpointError where a logit is not finite: no client could be held to it.
     """
-    with _threads_for(model):
+    with threads_for(model):
         document = _document(model, tokenizer_file)
     path = folder / GOLDEN_FILE
     path.parent.mkdir()
     text = json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n"
     path.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _threads_for(model: Decoder) -> Iterator[None]:
-    """Run a small model on one thread: in half the time, and with the same sums on every
-    machine.
-    """
-    threads = torch.get_num_threads()
-    small = sum(parameter.numel() for parameter in model.parameters()) <= ONE_THREAD
-    torch.set_num_threads(1 if small else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _document(model: Decoder, tokenizer_file: Path | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 
 from gptoss_onnx.exporter.nodes import CONTRIB
 from gptoss_onnx.reference import Decoder
+from gptoss_onnx.reference.threads import threads_for
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.divergence.bounds import point_bound
 from gptoss_onnx.validation.divergence.contrib import prepared_departure, prepared_values
@@ -29,7 +30,7 @@ from gptoss_onnx.validation.divergence.points import (
 )
 from gptoss_onnx.validation.divergence.probe import Probe, read_graph
 from gptoss_onnx.validation.divergence.recording import Recording
-from gptoss_onnx.validation.divergence.reference_run import ReferenceRun, one_thread
+from gptoss_onnx.validation.divergence.reference_run import ReferenceRun
 from gptoss_onnx.validation.report.document import Divergence
 
 _LAYER = re.compile(r"model\.layers\.(\d+)(\.|$)")
@@ -92,7 +93,7 @@ def first_divergence(session: Session, model: Decoder, recording: Recording) -> 
     check_size(model, recording)
     allowed = point_bound(session.manifest, session.activations, model)
     search = _Search(session, model, recording, graph, named, allowed)
-    with one_thread(model):
+    with threads_for(model):
         points = outer_points(named, model)
         stop = _among_layers(search, points)
         if stop is None:

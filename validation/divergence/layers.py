@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from gptoss_onnx.custom_ops.library import library_info
 from gptoss_onnx.reference import Decoder
+from gptoss_onnx.reference.threads import threads_for
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.divergence.named_graph import NamedGraph
 from gptoss_onnx.validation.divergence.points import Point, check_size, layer_points
 from gptoss_onnx.validation.divergence.probe import Probe, Step, read_graph
 from gptoss_onnx.validation.divergence.recording import Recording
-from gptoss_onnx.validation.divergence.reference_run import ReferenceRun, one_thread
+from gptoss_onnx.validation.divergence.reference_run import ReferenceRun
 from gptoss_onnx.validation.judging.error_model import ErrorModel, products_of
 from gptoss_onnx.validation.report.document import LayerError
 
@@ -40,7 +41,7 @@ def layer_errors(session: Session, model: Decoder, recording: Recording) -> tupl
     sums = np.zeros((len(points), 2))  # of squares: difference, reference
     reference = ReferenceRun(model, recording, session.manifest.kv_dtype)
     with (
-        one_thread(model),
+        threads_for(model),
         Probe(session, graph, [point.value for point in points]) as probe,
         _outputs(model, points) as outputs,
     ):

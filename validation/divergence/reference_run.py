@@ -1,8 +1,5 @@
 """The reference's side of replayed calls: it runs each with caches of its own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -12,7 +9,6 @@ from gptoss_onnx.runtime.cache_layout import full_slots
 from gptoss_onnx.validation.divergence.held import held_by
 from gptoss_onnx.validation.divergence.probe import Step
 from gptoss_onnx.validation.divergence.recording import Recording
-from gptoss_onnx.validation.judging.expected import SMALL
 
 
 class ReferenceRun:
@@ -52,17 +48,3 @@ class ReferenceRun:
         ends = [int(call.lengths.max()) + call.request.longest for call in calls]
         slots = min(max(ends), full_slots(first.batch, calls[-1].capacity, first.chunk))
         return self._model.new_cache(first.batch, slots, dtype=self._dtype)
-
-
-@contextmanager
-def one_thread(model: Decoder) -> Iterator[None]:
-    """Run a small model with one thread of torch inside the block: ONNX Runtime's are waiting
-    between its calls, and two pools of spinning threads stall each other.
-    """
-    threads = torch.get_num_threads()
-    if sum(map(torch.numel, model.parameters())) <= SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

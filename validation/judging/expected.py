@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.layers import KeyValue
+from gptoss_onnx.reference.threads import is_small, threads_for
 from gptoss_onnx.validation.judging.error_model import TYPICAL, ErrorModel, Products
 from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
 from gptoss_onnx.validation.judging.near_ties import NearTie, disturbed, watched
 from gptoss_onnx.validation.judging.settle import RUNS, Run, Source, in_order
 
-SMALL = 50_000_000  # parameters of a model that is run again and again
 TRIES = 20
 FEW_RUNS = 8  # that settle the near-ties of a case of a large model, minutes each
 SAMPLES = 4  # runs that show what flipped experts cost
@@ -112,7 +112,7 @@ class Expected:
         self.config = model.config
         self.errors = ErrorModel.of(model.config, model.config.longest, products=products)
         self._model = model
-        self._is_small = sum(map(torch.numel, model.parameters())) <= SMALL
+        self._is_small = is_small(model)
         self._settle_runs = RUNS if self._is_small else FEW_RUNS
         self._generator = torch.Generator()
         self.restart()
@@ -207,13 +207,15 @@ class Expected:
         noise = [TYPICAL * error for error in errors.routers]
         found = []
         for sample in range(SAMPLES):
-            with disturbed(self._model, noise, self.seed + sample):
+            noisy = disturbed(self._model, noise, self.seed + sample)
+            with threads_for(self._model), noisy:
                 found.append(self._model.score(token_ids).float().numpy())
         return compare(np.concatenate(found), np.concatenate([own] * SAMPLES))
 
     def greedy(self, token_ids: Sequence[int], count: int) -> list[int]:
         """Return the reference's greedy continuation."""
-        return greedy(self._model, [token_ids], count)[0]
+        with threads_for(self._model):
+            return greedy(self._model, [token_ids], count)[0]
 
     def _run(
         self, token_ids: tuple[int, ...], turned: tuple[NearTie, ...], past: Past | None
@@ -249,13 +251,14 @@ class Expected:
         count = len(token_ids)
         caches = past.caches(count) if past else self._model.new_cache(1, count)
         lengths = torch.tensor([past.length if past else 0])
-        logits, present = self._model(
-            torch.tensor([list(token_ids)]),
-            lengths,
-            torch.tensor([count]),
-            torch.arange(count).unsqueeze(0),
-            caches,
-        )
+        with threads_for(self._model):
+            logits, present = self._model(
+                torch.tensor([list(token_ids)]),
+                lengths,
+                torch.tensor([count]),
+                torch.arange(count).unsqueeze(0),
+                caches,
+            )
         return logits[0], present
 
 
