@@ -78,7 +78,7 @@ def main() -> None:
 
 def checkpoints() -> dict[str, Path]:
     """Return the checkpoints by name; the random ones are written where they are missing."""
-    bf16 = tiny_document(**SMALL, quantization_config=None)
+    bf16 = tiny_document(**SMALL, rope_scaling=YARN, quantization_config=None)
     yarn = tiny_document(**SMALL, rope_scaling=YARN)
     made = {"demo": DEMO}
     for name, document in (("bf16", bf16), ("yarn", yarn)):
@@ -145,7 +145,8 @@ def last_word(text: str) -> str:
     """Return the last line that names an error, or else the last line; before the bare name of an
     error comes the line of the program that raised it.
     """
-    lines = [COLOURS.sub("", line).strip() for line in text.splitlines() if line.strip()]
+    lines = [COLOURS.sub("", line).strip() for line in text.splitlines()]
+    lines = [line for line in lines if line.strip("^~ ")]  # not the marks below a line
     errors = [place for place, line in enumerate(lines) if "Error" in line]
     place = errors[-1] if errors else len(lines) - 1
     begin = place - 1 if place > 0 and lines[place].isidentifier() else place

@@ -56,7 +56,7 @@ def _summary(results: Sequence[Result]) -> str:
                 str(count["not available"]),
                 f"{max(errors):.1e}" if errors else "",
                 f"{result['nbytes'] / 1e6:.1f} MB" if result["nbytes"] else "",
-                f"{result['seconds']:.0f}",
+                f"{result['seconds']:.0f}" if result["report"] else "",
             )
         )
     heads = ("exporter", "verdict", "passed", "failed", "not available", "max error", "on disk")

@@ -55,7 +55,8 @@ def line(mutant: Mutant | None, verdict: Verdict) -> str:
     )
     found = found or ", ".join(verdict.cases[:3])
     end = verdict.end if verdict.is_killed else verdict.end.upper()
-    return f"{mutant.kind}: {mutant.name}: {end}{place} ({verdict.seconds:.0f} s) {found:.150}"
+    cost = f"{len(verdict.cases)} cells, {verdict.seconds:.0f} s"
+    return f"{mutant.kind}: {mutant.name}: {end}{place} ({cost}) {found:.150}"
 
 
 def table(mutants: Sequence[Mutant], verdicts: dict[str, Verdict]) -> str:
