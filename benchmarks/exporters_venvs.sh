@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environments of other people's exporters, once, in build/exporters/. Each has one
-# of its own, since they want other versions of transformers than this project. PYTHON chooses the
+# Makes the virtual environments of other people's exporters, once, in build/exporters/. Each has
+# its own, since they want other versions of transformers than this project. PYTHON chooses the
 # Python.
 #
 #   bash benchmarks/exporters_venvs.sh
@@ -23,5 +23,5 @@ environment() { # its name, then what is installed
 environment genai "onnxruntime-genai==$GENAI" "accelerate==$ACCELERATE" \
   "$(pinned transformers)" "$(pinned torch)" "$(pinned onnx)" "$(pinned onnx-ir)" \
   "$(pinned onnxruntime)"
-environment optimum "optimum-onnx[onnxruntime]==$OPTIMUM_ONNX" "transformers==$OPTIMUM_TRANSFORMERS" \
-  "accelerate==$ACCELERATE" "$(pinned torch)"
+environment optimum "optimum-onnx[onnxruntime]==$OPTIMUM_ONNX" \
+  "transformers==$OPTIMUM_TRANSFORMERS" "accelerate==$ACCELERATE" "$(pinned torch)"

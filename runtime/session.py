@@ -294,8 +294,5 @@ class Session(Closing):
         self._graph.check_weights()
 
     def close(self) -> None:
-        """Refuse further calls and free the weights, once those that other threads are in return.
-
-        Caches stay, without their binding to the graph.
-        """
+        """Refuse further calls, and free the weights once those under way return; caches stay."""
         self._graph.close()

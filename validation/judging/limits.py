@@ -62,8 +62,8 @@ class Limits:
         )
 
     def __str__(self) -> str:
-        judged = [f"max abs ≤ {self.max_abs:g}"] if math.isfinite(self.max_abs) else []
-        judged += [f"KL ≤ {self.kl:g}"] if math.isfinite(self.kl) else []
+        judged = [f"max abs ≤ {self.max_abs:.2g}"] if math.isfinite(self.max_abs) else []
+        judged += [f"KL ≤ {self.kl:.2g}"] if math.isfinite(self.kl) else []
         judged += [f"top-1 ≥ {self.top1:g}"] if self.top1 > 0 else []
         return ", ".join(judged)
 
