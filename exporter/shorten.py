@@ -6,7 +6,6 @@ computes and the later ones share: shapes, for instance. So the first two of eac
 and the second is the pattern of all that follow.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -55,10 +54,7 @@ def plan_of(model: Decoder) -> Plan:
 
 def shorten(model: Decoder, plan: Plan) -> None:
     """Leave `model`, in place, only the layers that `plan` traces, and renumber them."""
-    layer_configs = tuple(model.config.layers[layer] for layer in plan.traced)
-    model.config = dataclasses.replace(model.config, layers=layer_configs)
-    layers = _layers(model)
-    model.model.layers = nn.ModuleList(layers[layer] for layer in plan.traced)
+    model.keep_layers(plan.traced)
 
 
 def _layers(model: Decoder) -> nn.ModuleList:

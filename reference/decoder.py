@@ -7,6 +7,7 @@ Legend: B batch, S new tokens, N = B·S, C cache capacity, K kv heads, D head di
 T kept positions, V vocabulary.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Self
@@ -126,22 +127,42 @@ class Decoder(nn.Module):
         checkpoint: StoredCheckpoint[DecoderConfig],
         compute: torch.dtype = torch.float32,
         device: str = "cpu",
+        layers: int | None = None,
     ) -> Self:
         """Return the model with a checkpoint's weights, mapped from its files if `device` is `cpu`.
 
-        `device="meta"` gives the shapes and dtypes alone and reads no weight byte.
+        `device="meta"` gives the shapes and dtypes alone and reads no weight byte. Layers from
+        `layers` on stay on the meta device: `keep_layers` is to take them away.
         """
         with torch.device("meta"):
             model = cls(checkpoint.config, compute)
         if device == "meta":
             state = {name: stored.meta() for name, stored in checkpoint.parameters.items()}
         else:
-            names = checkpoint.parameters
-            state = {name: checkpoint.load_parameter(name).to(device) for name in names}
+            without = (
+                tuple(
+                    f"model.layers.{layer}."
+                    for layer in range(len(checkpoint.config.layers))[layers:]
+                )
+                if layers is not None
+                else ()
+            )
+            state = {
+                name: stored.meta()
+                if name.startswith(without)
+                else checkpoint.load_parameter(name).to(device)
+                for name, stored in checkpoint.parameters.items()
+            }
             for name, buffer in model.named_buffers():
                 setattr(model, name, buffer.to(device))
         model.load_state_dict(state, strict=True, assign=True)
         return model.requires_grad_(False).eval()
+
+    def keep_layers(self, layers: Sequence[int]) -> None:
+        """Leave only these layers, in this order, and renumber them."""
+        kept = tuple(self.config.layers[layer] for layer in layers)
+        self.config = dataclasses.replace(self.config, layers=kept)
+        self.model.layers = nn.ModuleList(self.model.layers[layer] for layer in layers)
 
     def new_cache(
         self, batch: int, capacity: int, ring: int | None = None, dtype: torch.dtype | None = None

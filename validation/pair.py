@@ -48,10 +48,14 @@ def check_reference(checkpoint: Checkpoint, progress: Progress) -> None:
         )
 
 
-def reference_model(package: Package, checkpoint: Checkpoint) -> Decoder:
-    """Return the reference with the weights that the package has.
+def reference_model(package: Package, checkpoint: Checkpoint, layers: int | None = None) -> Decoder:
+    """Return the reference with the weights that the package has, of its first `layers` alone or
+    of all.
 
     Raises PackageError if the package's rounded weights are not those of such a model.
     """
-    model = Decoder.from_checkpoint(checkpoint)
-    return apply(model, package.folder, package.manifest.rounded)
+    model = Decoder.from_checkpoint(checkpoint, layers=layers)
+    model = apply(model, package.folder, package.manifest.rounded)
+    if layers is not None:
+        model.keep_layers(range(layers))
+    return model

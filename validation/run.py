@@ -5,6 +5,7 @@ against the PyTorch reference.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
@@ -33,6 +34,7 @@ from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
 from gptoss_onnx.validation.pair import check_pair, reference_model
 from gptoss_onnx.validation.report.document import Cell, Report, Row
+from gptoss_onnx.validation.sliced.package import first_layers
 
 SUITES = get_args(Suite)
 SEED = 20250805
@@ -50,6 +52,7 @@ def validate(
     runtimes: Sequence[AskedRuntime] = ("python",),
     clients: Mapping[str, str] | None = None,
     cpu_levels: Sequence[CpuLevel] = (),
+    layers: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
@@ -70,6 +73,8 @@ def validate(
             `openvino` have a process of their own. `all` is each that is there.
         clients: by name of a runtime, the command of a client, or the Python that has the runtime.
         cpu_levels: levels at which native kernels run, each in a process of its own.
+        layers: run the first of them alone, of package and reference, for models that do not fit.
+            All weights and the whole graph are compared nevertheless.
         progress: hears of the cases; None writes them to the log.
 
     Returns:
@@ -87,24 +92,29 @@ def validate(
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     progress = progress or LoggedProgress(logger)
     if is_foreign(package):
-        _check_foreign_options(kernels, activations, runtimes, cpu_levels)
+        _check_foreign_options(kernels, activations, runtimes, cpu_levels, layers)
         return validate_foreign(package, reference, suite, SEED, progress)
     progress.begin("opening the package")
     opened = open_package(package)
     asked = Asked(kernels, activations, runtimes, clients or {}, cpu_levels)
+    if layers is not None and (tuple(runtimes), tuple(cpu_levels)) != (("python",), ()):
+        raise InputError(
+            "slice: found with other runtimes or CPU levels, which run whole packages: leave it out"
+        )
     columns = asked_columns(opened, asked)
     rows: dict[str, Row] = {}
     cells: list[Cell] = []
-    with open_checkpoint(reference) as checkpoint:
+    with open_checkpoint(reference) as checkpoint, ExitStack() as stack:
         check_pair(opened, checkpoint, progress)
+        run = opened if layers is None else stack.enter_context(first_layers(opened, layers))
         comparisons = compare(opened, checkpoint, progress)
         near = limits_for(opened.manifest, activations).near
         products = widest_products(columns)
-        expected = Expected(reference_model(opened, checkpoint), SEED, near, products)
-        sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
+        expected = Expected(reference_model(opened, checkpoint, layers), SEED, near, products)
+        sizes = Sizes.of(expected.config.windows, expected.config.longest)
         tokens = expected.tokens(sizes.length)
         columns = limited(columns, opened.manifest, expected, tokens)
-        judged = Judged(opened, checkpoint, expected, suite, activations, progress)
+        judged = Judged(run, checkpoint, expected, suite, activations, progress)
         for entry in columns:
             for row, cell in entry.run(judged):
                 rows.setdefault(row.name, row)
@@ -129,14 +139,16 @@ def _check_foreign_options(
     activations: Activations,
     runtimes: Sequence[AskedRuntime],
     cpu_levels: Sequence[CpuLevel],
+    layers: int | None,
 ) -> None:
     """Refuse options that would have no effect: ONNX Runtime's own kernels run other exporters'
     graphs, in this process.
     """
-    if (kernels, activations, tuple(runtimes), *cpu_levels) != ("auto", "exact", ("python",)):
+    given = (kernels, activations, tuple(runtimes), tuple(cpu_levels), layers)
+    if given != ("auto", "exact", ("python",), (), None):
         raise InputError(
-            "kernels, activations, runtimes, cpu_levels: found for an export of another program, "
-            "which ONNX Runtime's own kernels run here, exact; leave them out"
+            "kernels, activations, runtimes, cpu_levels, slice: found for an export of another "
+            "program, which ONNX Runtime's own kernels run here, whole and exact; leave them out"
         )
 
 

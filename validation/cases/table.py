@@ -206,7 +206,7 @@ def _other_files(setting: Setting, package: Package) -> str:
     linked = [entry for entry in weights.files if entry.origin == "checkpoint"]
     ours = {package.weight_path(entry).stat().st_ino for entry in linked}
     theirs = {path.stat().st_ino for path in setting.checkpoint.files}
-    if ours == theirs:
+    if ours >= theirs:
         return ""
     return "the package's weights are not the files of this reference, but others like them"
 

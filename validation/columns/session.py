@@ -125,7 +125,7 @@ def _setting(session: Session, judged: Judged, limits: Limits) -> Setting:
     """Return what the cases of a column work on: the same tokens in every column."""
     checkpoint, expected = judged.checkpoint, judged.expected
     expected.restart()
-    sizes = Sizes.of(checkpoint.config.windows, checkpoint.config.longest)
+    sizes = Sizes.of(expected.config.windows, expected.config.longest)
     drive = Drive(session, expected, sizes, expected.tokens(sizes.length))
     return Setting(drive, checkpoint, limits)
 

@@ -55,6 +55,13 @@ if TYPE_CHECKING:
 )
 @runtime_options
 @click.option(
+    "--slice",
+    "layers",
+    type=int,
+    metavar="K",
+    help="Run the first K layers alone, of a model that does not fit; all weights are compared.",
+)
+@click.option(
     "--write-golden",
     is_flag=True,
     help="Write golden vectors into the package first, from the reference.",
@@ -71,6 +78,7 @@ def validate(
     cpu_levels: tuple[CpuLevel, ...],
     runtimes: tuple[AskedRuntime, ...],
     clients: tuple[str, ...],
+    layers: int | None,
     write_golden: bool,
     report: Path | None,
     junit: Path | None,
@@ -113,6 +121,7 @@ def validate(
             runtimes=runtimes,
             clients=commands,
             cpu_levels=cpu_levels,
+            layers=layers,
             progress=display,
         )
     _keep(found, package, f"{stem}.json")
