@@ -6,6 +6,8 @@ last one that is kept. Leaves alone: what belongs to no layer, and function bodi
 """
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import onnx
 
@@ -52,7 +54,7 @@ def _layer(name: str) -> int:
 
 def _result(graph: onnx.GraphProto, layer: int) -> str:
     """Return the name of what a layer hands on: the last value that it makes."""
-    last = [node.output[0] for node in graph.node if _layer(node.name) == layer]
+    last: list[str] = [node.output[0] for node in graph.node if _layer(node.name) == layer]
     if not last:
         raise PackageError(f"{graph.name!r:.40}: found no node of layer {layer}, expected some")
     return last[-1]
@@ -63,7 +65,7 @@ def _outer_names(nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto]
     return names | {value.name for value in outputs}
 
 
-def _replace(field, entries) -> None:  # type: ignore[no-untyped-def]  # protobuf ships no stubs
+def _replace(field: Any, entries: Iterable[Any]) -> None:
     kept = list(entries)
     del field[:]
     field.extend(kept)
