@@ -230,7 +230,16 @@ def test_export_and_validate_take_hub_ids(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repository.parent))
     for arguments in (
         ("export", NAME, "--revision", "pr/1", "--output", str(tmp_path / "package")),
-        ("validate", str(tmp_path / "package"), "--reference", NAME, "--revision", OTHER),
+        (
+            "validate",
+            "--kernels",
+            "native",
+            str(tmp_path / "package"),
+            "--reference",
+            NAME,
+            "--revision",
+            OTHER,
+        ),
     ):
         result = CliRunner().invoke(main, arguments, prog_name="gptoss-onnx")
         assert result.exit_code == 0, result.stderr
@@ -250,7 +259,14 @@ def test_a_missing_checkpoint_is_told_before_torch_is_loaded(
     )
     arguments = {
         "export": ("export", checkpoint, "--output", str(tmp_path / "package")),
-        "validate": ("validate", str(tmp_path / "package"), "--reference", checkpoint),
+        "validate": (
+            "validate",
+            "--kernels",
+            "native",
+            str(tmp_path / "package"),
+            "--reference",
+            checkpoint,
+        ),
     }
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
     done = subprocess.run(

@@ -162,7 +162,15 @@ def test_validate_passes_what_was_exported_and_fails_other_weights(
     package: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     result = run(
-        "validate", package, "--reference", checkpoint, "--report", tmp_path / "report", "--json"
+        "validate",
+        package,
+        "--kernels",
+        "native",
+        "--reference",
+        checkpoint,
+        "--report",
+        tmp_path / "report",
+        "--json",
     )
     assert (result.exit_code, result.stderr) == (0, "")
     document = json.loads(result.stdout)
@@ -176,7 +184,7 @@ def test_validate_passes_what_was_exported_and_fails_other_weights(
     begin = len(weights) // 2
     weights[begin : begin + 4096] = bytes(4096)
     (other / "model.safetensors").write_bytes(weights)
-    result = run("validate", package, "--reference", other)
+    result = run("validate", package, "--kernels", "native", "--reference", other)
     assert (result.exit_code, result.stderr) == (1, "")
     assert "FAIL: " in result.stdout.splitlines()[-1]
 
@@ -186,14 +194,26 @@ def test_validate_writes_golden_vectors(package: Path, checkpoint: Path, tmp_pat
     exported = (plain / "golden" / "golden.json").read_text()
     (plain / "golden" / "golden.json").unlink()
     (plain / "golden").rmdir()
-    assert run("validate", plain, "--reference", checkpoint, "--write-golden").exit_code == 0
+    assert (
+        run(
+            "validate", plain, "--kernels", "native", "--reference", checkpoint, "--write-golden"
+        ).exit_code
+        == 0
+    )
     assert (plain / "golden" / "golden.json").read_text() == exported
 
 
 def test_validate_leaves_its_verdict_in_the_package(checkpoint: Path, tmp_path: Path) -> None:
     done("export", checkpoint, "--output", tmp_path / "package")
     done(
-        "validate", tmp_path / "package", "--reference", checkpoint, "--report", tmp_path / "report"
+        "validate",
+        "--kernels",
+        "native",
+        tmp_path / "package",
+        "--reference",
+        checkpoint,
+        "--report",
+        tmp_path / "report",
     )
     verdicts = [
         json.loads((tmp_path / name / "parity.json").read_text()) for name in ("package", "report")

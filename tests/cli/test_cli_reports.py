@@ -83,7 +83,7 @@ def test_a_package_that_is_none_is_told_in_every_form(
         "validate", tmp_path, "--reference", tiny_checkpoint, "--report", tmp_path / "report"
     )
     assert result.exit_code == 2
-    assert "not a package" in checked(tmp_path / "report")["error"]
+    assert "expected a package (manifest.json)" in checked(tmp_path / "report")["error"]
     result = run("validate", "x", "--reference", tmp_path / "none", "--report", tmp_path / "report")
     assert result.exit_code == 2
     assert "none" in checked(tmp_path / "report")["error"]

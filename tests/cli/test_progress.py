@@ -89,7 +89,7 @@ def test_validate_tells_its_cases(
 ) -> None:
     package = clone(tiny_package(tmp_path_factory), tmp_path / "package")
     progress = HeardProgress()
-    report = validate(package, checkpoint, progress=progress)
+    report = validate(package, checkpoint, progress=progress, kernels="native")
     names = [stage.partition(":")[0] for stage in progress.stages]
     cases = [f"{cell.column}, {cell.case}" for cell in report.cells]
     assert cases == [name for name in names if name in cases]

@@ -236,7 +236,7 @@ def test_golden_vectors_written_later_are_the_same(
 def test_validate_judges_the_package_and_measures_the_loss(
     package: Package, demo_checkpoint: Path, activations: str
 ) -> None:
-    report = validate(package.folder, demo_checkpoint, activations=activations)
+    report = validate(package.folder, demo_checkpoint, kernels="native", activations=activations)
     assert report.passed, report.table()
     loss = report.cell(LOSS)
     assert loss.difference.kl > 1e-6  # measured, and really lossy

@@ -145,17 +145,20 @@ def test_logits_of_any_positions(session: Session) -> None:
     np.testing.assert_allclose(found, expected[[[3, 29, 3], [0, 1, 28]]], atol=1e-4, rtol=0)
 
 
+NEED_ROWS = ("ragged batch", "ragged batches", "ragged chunks", "late rows")  # that differ
+
+
 def test_validate_reports_what_is_not_offered(
     ort_int8_package: Package, demo_checkpoint: Path
 ) -> None:
     report = validate(ort_int8_package.folder, demo_checkpoint)
     assert report.passed, report.table()
     missing = {cell.case: cell for cell in report.cells if cell.state == "not available"}
-    assert missing.keys() == {"ragged batch", "ragged chunks", "rewind"}
+    assert missing.keys() == {*NEED_ROWS, "rewind"}
     assert all("target ort" in cell.note and cell.difference is None for cell in missing.values())
     lines = report.table().splitlines()
     ran = len(report.cells) + len(report.comparisons) - len(missing)
-    assert lines[-1] == f"PASS: {ran} checks, {len(missing)} not available"
+    assert lines[-1].startswith(f"PASS: {ran} checks, {len(missing)} not available; not judged: ")
     assert any(line.startswith("ort: contrib kernels") for line in lines)
     states = [cell["state"] for cell in report.to_json()["cells"]]
     assert states.count("not available") == len(missing)
@@ -176,8 +179,8 @@ def test_validate_fails_where_the_manifest_denies_what_is_offered(
     package = export(tiny_checkpoint, tmp_path / "package")
     denied = not_offered("ort", "cpu", "1.28", "int8")
     dataclasses.replace(package.manifest, unsupported=denied).write(package.folder)
-    report = validate(package.folder, tiny_checkpoint)
-    assert report.failed() == ["ragged batch", "ragged chunks", "rewind"] and not report.passed
+    report = validate(package.folder, tiny_checkpoint, kernels="native")
+    assert set(report.failed()) == {*NEED_ROWS, "rewind"} and not report.passed
 
 
 def test_the_command_line_exports_and_generates(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -68,7 +68,11 @@ def stand_in(package: Package, folder: Path, rounds: bool) -> Path:
     )
     unsupported = not_offered("ort", "cpu", "1.28", "int8")
     manifest = dataclasses.replace(
-        package.manifest, kv_dtype="float32", unsupported=unsupported, weights=weights
+        package.manifest,
+        kv_dtype="float32",
+        unsupported=unsupported,
+        weights=weights,
+        options=None,
     )
     manifest.write(folder)
     return folder

@@ -45,7 +45,7 @@ def test_a_true_package_passes_every_case(
 def test_full_suite_goes_beyond_the_original_context(
     tiny_package: Package, tiny_checkpoint: Path
 ) -> None:
-    report = validate(tiny_package.folder, tiny_checkpoint, suite="full")
+    report = validate(tiny_package.folder, tiny_checkpoint, suite="full", kernels="native")
     assert report.passed, report.table()
     assert "long context" in {row.name for row in report.rows}
 
@@ -58,7 +58,7 @@ def test_one_changed_tensor_fails(tiny_checkpoint: Path, tmp_path: Path, name: s
     package = export(
         damaged_copy(tiny_checkpoint, tmp_path / "other", name, 1.25), tmp_path / "package"
     )
-    report = validate(package.folder, tiny_checkpoint)
+    report = validate(package.folder, tiny_checkpoint, kernels="native")
     assert not report.passed
     assert report.cell("prefill").state == "failed"
     assert "FAIL" in report.table()
@@ -79,9 +79,8 @@ def test_narrow_activations_pass_their_own_limits(
 def test_narrow_caches_pass_their_own_limits(
     tiny_checkpoint: Path, tmp_path: Path, kv_dtype: str
 ) -> None:
-    report = validate(
-        export(tiny_checkpoint, tmp_path / "package", kv_dtype=kv_dtype).folder, tiny_checkpoint
-    )
+    package = export(tiny_checkpoint, tmp_path / "package", kv_dtype=kv_dtype)
+    report = validate(package.folder, tiny_checkpoint, kernels="native")
     assert report.passed, report.table()
     prefill = report.cell("prefill")
     assert prefill.difference.max_abs > 1e-5  # measured, and really narrower
@@ -109,7 +108,7 @@ def test_weights_that_are_not_finite_are_refused(tiny_checkpoint: Path, tmp_path
 def test_report_is_json_and_lies_where_asked(
     tiny_package: Package, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    report = validate(tiny_package.folder, tiny_checkpoint)
+    report = validate(tiny_package.folder, tiny_checkpoint, kernels="native")
     document = json.loads(report.write(tmp_path / "new" / "folder").read_text())
     assert document["passed"] is True
     assert document["cells"][1]["difference"]["max_abs"] == report.cells[1].difference.max_abs

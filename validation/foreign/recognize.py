@@ -10,9 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import is_plain_name
 from gptoss_onnx.json_text import printable
+from gptoss_onnx.manifest import MANIFEST_NAME
 from gptoss_onnx.package import GENAI_CONFIG, read_own_json
 from gptoss_onnx.runtime.arguments import folder_path
 from gptoss_onnx.validation.foreign.export import ForeignExport
@@ -100,6 +102,11 @@ def _plain(folder: Path, whole: Path) -> ForeignExport:
         found = ", ".join(f"{name!r:.40}" for name in (graphs or names)[:6]) or "nothing"
         raise PackageError(f"{whole}: found {found}, expected {_EXPECTED}")
     graph = ForeignGraph.read(folder, MODEL if MODEL in graphs else graphs[0])
+    if any(node.domain == DOMAIN for node in graph.graph.nodes):
+        raise PackageError(
+            f"{whole}: not a package: it has no {MANIFEST_NAME} (an export that finished writes it "
+            "last); export again"
+        )
     has_config = (whole / "config.json").is_file()
     kind = "a graph with config.json, as optimum-onnx writes" if has_config else "a plain graph"
     return ForeignExport(kind, graph, graph)
