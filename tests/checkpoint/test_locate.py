@@ -230,16 +230,7 @@ def test_export_and_validate_take_hub_ids(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repository.parent))
     for arguments in (
         ("export", NAME, "--revision", "pr/1", "--output", str(tmp_path / "package")),
-        (
-            "validate",
-            "--kernels",
-            "native",
-            str(tmp_path / "package"),
-            "--reference",
-            NAME,
-            "--revision",
-            OTHER,
-        ),
+        ("validate", str(tmp_path / "package"), "--reference", NAME, "--revision", OTHER),
     ):
         result = CliRunner().invoke(main, arguments, prog_name="gptoss-onnx")
         assert result.exit_code == 0, result.stderr
@@ -259,14 +250,7 @@ def test_a_missing_checkpoint_is_told_before_torch_is_loaded(
     )
     arguments = {
         "export": ("export", checkpoint, "--output", str(tmp_path / "package")),
-        "validate": (
-            "validate",
-            "--kernels",
-            "native",
-            str(tmp_path / "package"),
-            "--reference",
-            checkpoint,
-        ),
+        "validate": ("validate", str(tmp_path / "package"), "--reference", checkpoint),
     }
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
     done = subprocess.run(

@@ -22,7 +22,8 @@ ROOMS = (
     "validation",
 )
 KINDS = {".py", ".cc", ".h", ".ts", ".mjs", ".sh", ".css", ".html"}
-BUILT = {"node_modules", "build", "dist", "__pycache__", "package"}
+BUILT = {"node_modules", "build", "dist", "__pycache__"}
+MADE = (ROOT / "demo" / "package", ROOT / "demo" / "report")  # by `make demo`
 
 MOST_LINES = 300
 PRAGMA = re.compile(r"# (noqa|type: ignore)")  # stands at the end of a line and cannot move
@@ -33,8 +34,9 @@ def sources(*kinds: str) -> Iterable[Path]:
     """Yield the source files of the project, of some kinds of files or of all."""
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.*")):
-            folders = path.relative_to(ROOT).parts[:-1]
-            if path.suffix in (kinds or KINDS) and not BUILT.intersection(folders):
+            built = BUILT.intersection(path.relative_to(ROOT).parts[:-1])
+            made = any(path.is_relative_to(folder) for folder in MADE)
+            if path.suffix in (kinds or KINDS) and not built and not made:
                 yield path
 
 

@@ -75,15 +75,15 @@ class ModelDifferences:
         for name, value, wanted in paired(found.value_info, expected.value_info, lambda v: v.name):
             at = where or self._labels.maker(name)
             self._texts(at, f"{prefix}type of {name}", value, wanted)
-        for name, tensor, right in paired(
-            found.initializer, expected.initializer, lambda t: t.name
-        ):
-            self._initializer(where or self._labels.reader(name), f"{prefix}{name}", tensor, right)
         for name, node, meant in paired(found.node, expected.node, by_name):
             some = meant or node
             assert some is not None
             at, place = (self._labels.of(some), "") if where is None else (where, prefix + name)
             self._node(at, place, node, meant)
+        for name, tensor, right in paired(
+            found.initializer, expected.initializer, lambda t: t.name
+        ):
+            self._initializer(where or self._labels.reader(name), f"{prefix}{name}", tensor, right)
 
     def _node(
         self, where: str, place: str, found: onnx.NodeProto | None, expected: onnx.NodeProto | None

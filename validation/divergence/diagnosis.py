@@ -23,7 +23,7 @@ _OWN = "it ran in sessions of its own"
 _TOO_LARGE = "its calls, or what its caches began with, are too large to keep"
 # what ONNX Runtime says of a node that fails, and how it names those of a function's body
 _REFUSING = re.compile(r"while running (\w{1,80}) node\. Name:'([^']{1,200})'")
-_OF_BODY = re.compile(r"_inlfunc_(\w+?)_token_")
+_OF_BODY = re.compile(r"_inlfunc_([A-Za-z0-9]+)_")
 
 
 class Diagnosis:
