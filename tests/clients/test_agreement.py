@@ -171,4 +171,4 @@ def test_command_line_says_which_client_it_ran(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cpp: native kernels, exact, on the cpp client" in done.stdout
-    assert "PASS: 6 checks" in done.stdout
+    assert "PASS: 8 checks" in done.stdout

@@ -11,6 +11,7 @@ from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint
 from gptoss_onnx.runtime import Package, Session
+from gptoss_onnx.runtime.environment import check_version, load_onnxruntime
 from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.target import contract_of
 from gptoss_onnx.validation.cases.driving import Drive
@@ -94,23 +95,23 @@ def session_columns(
         RuntimeUnavailable: none of them can run here, or the one that is asked for cannot.
         InputError: an argument has no such value.
     """
-    manifest = package.manifest
-    offered = contract_of(manifest).kernels
+    offered = contract_of(package.manifest).kernels
     asked: list[Kernels] = ["native", "portable"] if "portable" in offered else ["auto"]
     if kernels != "auto":
         asked = [kernels]
-    columns = [_column(manifest, each, activations) for each in asked]
+    columns = [_column(package, each, activations) for each in asked]
     if all(entry.column.missing for entry in columns):
         raise RuntimeUnavailable(columns[0].column.missing)
     return columns
 
 
-def _column(manifest: Manifest, kernels: Kernels, activations: Activations) -> SessionColumn:
+def _column(package: Package, kernels: Kernels, activations: Activations) -> SessionColumn:
     options = "" if kernels == "auto" else f"--kernels {kernels}"
     if activations != "exact":
         options = f"{options} --activations {activations}".strip()
     try:
-        choice = choose_kernels(manifest, kernels, activations, "cpu")
+        choice = choose_kernels(package.manifest, kernels, activations, "cpu")
+        check_version(load_onnxruntime(), package)
     except RuntimeUnavailable as error:
         column = Column(kernels, "", kernels, activations, "cpu", None, options, str(error))
         return SessionColumn(column, kernels)
