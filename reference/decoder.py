@@ -139,14 +139,9 @@ class Decoder(nn.Module):
         if device == "meta":
             state = {name: stored.meta() for name, stored in checkpoint.parameters.items()}
         else:
-            without = (
-                tuple(
-                    f"model.layers.{layer}."
-                    for layer in range(len(checkpoint.config.layers))[layers:]
-                )
-                if layers is not None
-                else ()
-            )
+            count = len(checkpoint.config.layers)
+            left_out = range(count if layers is None else layers, count)
+            without = tuple(f"model.layers.{layer}." for layer in left_out)
             state = {
                 name: stored.meta()
                 if name.startswith(without)

@@ -33,12 +33,12 @@ def keep_first_layers(model: onnx.ModelProto, count: int, total: int) -> None:
     _replace(graph.node, nodes)
     _replace(graph.input, [value for value in graph.input if _layer(value.name) < count])
     _replace(graph.output, outputs)
-    read = {name for node in nodes for name in node.input} | {value.name for value in outputs}
+    read = _read(nodes, outputs)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
     made = {name for node in nodes for name in node.output}
     _replace(graph.value_info, [value for value in graph.value_info if value.name in made])
     given = made | {entry.name for entry in (*graph.input, *graph.initializer)}
-    lost = sorted(_outer_names(nodes, outputs) - given)
+    lost = sorted(read - given)
     if lost:
         raise PackageError(
             f"{graph.name!r:.40}: found {lost[0]!r:.80} of a later layer, expected that only the "
@@ -60,7 +60,8 @@ def _result(graph: onnx.GraphProto, layer: int) -> str:
     return last[-1]
 
 
-def _outer_names(nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto]) -> set[str]:
+def _read(nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto]) -> set[str]:
+    """Return the names of all values that nodes and outputs read."""
     names = {name for node in nodes for name in node.input if name}
     return names | {value.name for value in outputs}
 
