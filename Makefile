@@ -52,7 +52,7 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/* custom_ops/native/*/*) | $(BIN)/python
 	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
 	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
-	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,dev]'
+	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,serve,dev]'
 	@$(BIN)/python -c 'import gptoss_onnx.exporter, torch._dynamo'
 	@touch $@
 

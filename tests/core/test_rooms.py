@@ -24,6 +24,7 @@ BELOW: dict[str, set[str]] = {
     "bench": {"custom_ops", "runtime"},
     "inspect": {"bench", "runtime"},
     "lm_eval": {"runtime"},
+    "serving": {"runtime"},
 }
 HEAVY = {"torch", "transformers", "onnxscript"}
 WITHOUT_TORCH = (
@@ -32,6 +33,7 @@ WITHOUT_TORCH = (
     "bench",
     "inspect",
     "lm_eval",
+    "serving",
     "cli",
 )  # cli: at import; its commands import what they do
 SOURCES = ("*.py", "*.h", "*.cc", "*.ts", "*.mjs")
