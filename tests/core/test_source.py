@@ -17,6 +17,7 @@ ROOMS = (
     "exporter",
     "reference",
     "runtime",
+    "serving",
     "src",
     "tests",
     "validation",
