@@ -17,7 +17,7 @@ from gptoss_onnx.runtime.arguments import integer, integer_array, shown
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.sampling import RowSampler, Sampling
+from gptoss_onnx.runtime.sampling import RowSampler, Sampling, check_vocabulary
 from gptoss_onnx.runtime.stops import split_stops
 from gptoss_onnx.runtime.text_stream import TextStream
 
@@ -99,6 +99,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
             else ((), ())
         )
         sampling = replace(sampling, stop=texts)
+        check_vocabulary(sampling, session.vocab)
         self.stop_tokens = _stop_tokens(session, sampling) | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop
         self._rows = [
@@ -283,14 +284,9 @@ def _prompt(tokens: Any, index: int) -> NDArray[Any]:
 
 
 def _stop_tokens(session: "Session", sampling: Sampling) -> frozenset[int]:
-    """Return the ids that end a text; raises InputError where the caller names one that no token
-    has.
-    """
+    """Return the ids that end a text."""
     if sampling.stop_tokens is None:  # the package's; one beyond the vocabulary never comes
         return frozenset(
             token for token in session.package.eos_tokens if 0 <= token < session.vocab
         )
-    for token in sampling.stop_tokens:
-        if token >= session.vocab:
-            raise InputError(f"stop_tokens: found {token}, expected 0 to {session.vocab - 1}")
     return frozenset(sampling.stop_tokens)
