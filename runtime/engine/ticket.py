@@ -1,0 +1,29 @@
+"""Ticket: what the caller holds of a request that an engine has taken."""
+
+from collections.abc import Callable
+
+
+class Ticket:
+    """One request in an engine.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        cached_tokens: how many of them need not be run, because a saved row held them; 0 until the
+            request's turn comes, final when its first token does.
+        cancelled: it has been asked to end.
+    """
+
+    def __init__(self, prompt_tokens: int, wake: Callable[[], None]) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.cached_tokens = 0
+        self.cancelled = False
+        self._wake = wake
+
+    def cancel(self) -> None:
+        """Ask that the request end, with reason `cancelled`; from any thread, any number of times.
+
+        It is over within one step, wherever it is: waiting, in its prompt or in its answer. One
+        that has ended stays as it ended.
+        """
+        self.cancelled = True
+        self._wake()
