@@ -8,7 +8,7 @@ from gptoss_onnx.runtime.cache_layout import MOST
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.engine.entry import Entry
 from gptoss_onnx.runtime.engine.inbox import Inbox
-from gptoss_onnx.runtime.engine.memory import RESERVE, check_rows, plan_bytes
+from gptoss_onnx.runtime.engine.memory import check_rows, plan_bytes
 from gptoss_onnx.runtime.engine.observer import EngineObserver, EngineSnapshot
 from gptoss_onnx.runtime.engine.pace import Pace
 from gptoss_onnx.runtime.engine.prefixes import Prefixes
@@ -74,7 +74,7 @@ class Engine(Closing):
         self.max_queue = integer("max_queue", max_queue, 0, MOST)
         self._inbox = Inbox(self.slots, self.max_queue)
         self._reports, self._pace = Reports(observe), Pace(self.slots)
-        self._prefixes = Prefixes(session.manifest.cache, RESERVE, self.prefix_bytes)
+        self._prefixes = Prefixes(session.manifest.cache, self.prefix_bytes)
         self._staging = Staging(session, self.capacity, self.chunk, self._prefixes)
         self._rows = ActiveRows(session, self.slots, self.capacity, self._prefixes)
         self._scheduler = Scheduler(
