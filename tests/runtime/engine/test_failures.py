@@ -33,13 +33,11 @@ def patched(
 ) -> None:
     """Let `forward` stand before the session's own."""
     own = session.forward
-    monkeypatch.setattr(
-        session,
-        "forward",
-        lambda ids, cache, *rest, **more: (
-            own(ids, cache, *rest) if rest else forward(own, ids, cache, more)
-        ),
-    )
+
+    def replaced(ids: Any, cache: KVCache, *rest: Any, **more: Any) -> NDArray[np.float32]:
+        return own(ids, cache, *rest) if rest else forward(own, ids, cache, more)
+
+    monkeypatch.setattr(session, "forward", replaced)
 
 
 def check_alone(session: Session, sinks: list[Kept], monkeypatch: pytest.MonkeyPatch) -> None:

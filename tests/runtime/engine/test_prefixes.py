@@ -1,6 +1,7 @@
 """What is saved of earlier rows, and which prompts begin with it."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime import Sampling, Session
+from gptoss_onnx.runtime import PREFILL_CHUNK, Sampling, Session
 from gptoss_onnx.runtime.engine import Engine
-from gptoss_onnx.runtime.engine.memory import RESERVE, row_bytes
+from gptoss_onnx.runtime.engine.memory import RESERVE, cache_bytes
 from gptoss_onnx.runtime.engine.prefixes import MOST_STATES, Prefixes, common_prefix
 from gptoss_onnx.runtime.row_state import RowState
 from support.engine_sinks import submitted
@@ -91,6 +92,23 @@ def test_nothing_is_saved_without_room(fake: Session) -> None:
         assert engine.snapshot().prefix_states == 0
 
 
+def test_an_engine_begins_with_rows_that_were_saved_before(fake: Session, tmp_path: Path) -> None:
+    """Mapped from a file, as a long system prompt is."""
+    state(fake, LONG[:150]).save(tmp_path / "system", fake)
+    system = RowState.open(tmp_path / "system", fake)
+    with Engine(
+        fake,
+        slots=2,
+        capacity=300,
+        chunk=16,
+        max_queue=9,
+        prefix_bytes=1 << 20,
+        prefixes=[system],
+    ) as engine:
+        assert engine.snapshot().prefix_bytes == system.nbytes
+        assert cached(engine, [*LONG[:150], 7, 7]) == 150
+
+
 @pytest.mark.parametrize("states", [1, 3])
 def test_the_bytes_are_bounded_and_the_least_recently_used_goes(fake: Session, states: int) -> None:
     rows = [state(fake, [first, *LONG[:99]]) for first in range(6)]
@@ -108,7 +126,7 @@ def test_a_row_that_is_too_large_is_not_even_copied(fake: Session) -> None:
     def save() -> RowState:
         raise AssertionError("nobody asked")
 
-    needed = row_bytes(fake, 100)
+    needed = cache_bytes(fake, 1, 100, PREFILL_CHUNK)
     assert state(fake, LONG[:100]).nbytes <= needed
     prefixes = Prefixes(fake.manifest.cache, needed - 1)
     prefixes.keep(np.array(LONG[:100]), needed, save)

@@ -4,6 +4,7 @@ The scheduler runs here without its thread, so that Hypothesis decides what come
 """
 
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,6 +39,19 @@ TOKENS = st.builds(
     st.integers(0, CAPACITY - 4) | st.sampled_from([70, 75, 80]),
     st.lists(st.integers(0, 2), min_size=1, max_size=4),
 )
+
+
+class Ordered(Kept):
+    """Notes in a list that several share when its first token comes."""
+
+    def __init__(self, order: list[Kept], stop_after: int | None) -> None:
+        super().__init__(stop_after)
+        self.order = order
+
+    def token(self, *arguments: Any) -> bool:
+        if not self.tokens:
+            self.order.append(self)
+        return super().token(*arguments)
 
 
 class Machine(RuleBasedStateMachine):
@@ -87,7 +101,7 @@ class Machine(RuleBasedStateMachine):
         )
         taken = []
         for choice in range(choices):
-            sink = Kept(stop_after)
+            sink = Ordered(self.order, stop_after)
             request = asked(tokens, sink, sampling, most, index=index + choice)
             entry = Entry.of(request, self.session, CAPACITY)
             entry.when_ended(self.reports.ended, self.inbox.leave)
@@ -119,7 +133,10 @@ class Machine(RuleBasedStateMachine):
     def slots_hold_what_runs(self) -> None:
         entries = self.scheduler.rows.entries
         assert len(entries) <= SLOTS
-        assert all(entry.ended is None for entry in entries)
+        for row, entry in enumerate(entries):
+            assert entry.ended is None
+            held = self.scheduler.rows._cache.row_tokens(row)
+            assert [*held, entry.generated[-1]] == entry.context.tolist()
         assert self.prefixes.nbytes <= self.prefix_bytes
 
     def teardown(self) -> None:
@@ -130,6 +147,7 @@ class Machine(RuleBasedStateMachine):
         else:
             pytest.fail("the scheduler does not come to an end")
         assert self.inbox.wait_until_empty(0)
+        assert self.order == [sink for _, sink, _ in self.kept if sink.tokens]  # first come first
         for request, sink, entry in self.kept:
             assert sink.ends == [entry.ended]
             self.check(request, sink)
