@@ -132,14 +132,14 @@ class HarmonyConstraint:
         if opening.kind in ("thoughts", "preamble"):
             return self._free(tokens.end)
         if opening.kind == "answer":
-            ends = (tokens.return_, tokens.end)
-            return self._free(*ends) if wanted.answer is None else self._of(wanted.answer, *ends)
+            both = (tokens.return_, tokens.end)
+            return self._free(*both) if wanted.answer is None else self._of(wanted.answer, *both)
         end = tokens.return_ if tokens.call is None else tokens.call
         if opening.kind == "builtin":
             return self._free(end)
         # Behind `<|end|>` the model may go on, to its next call.
-        ends = (end, tokens.end) if wanted.several_calls or end is None else (end,)
-        return self._of(wanted.calls[opening.name], *ends)
+        more = tokens.end if wanted.several_calls or end is None else None
+        return self._of(wanted.calls[opening.name], end, more)
 
     def _free(self, *ends: int | None) -> FreeText:
         return FreeText(self._grammars.is_text, _present(ends))

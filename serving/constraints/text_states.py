@@ -38,7 +38,7 @@ class FreeText:
         np.copyto(logits, -np.inf, where=self._forbidden)
 
     def accept(self, token: int) -> None:
-        """Take note of a token that does not end it."""
+        """Take note of the token that was chosen, which changes nothing."""
 
 
 class EnforcedText:
@@ -81,11 +81,12 @@ class EnforcedText:
         np.copyto(logits, -np.inf, where=~allowed)
 
     def accept(self, token: int) -> None:
-        """Take note of a token that does not end it; raises EnforcementError where it is not
+        """Take note of the token that was chosen; raises EnforcementError where it is not
         allowed.
         """
-        self._matcher.consume_token(token)
-        self._check()
+        if token not in self.ends:
+            self._matcher.consume_token(token)
+            self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():

@@ -133,8 +133,10 @@ def _read_choice(choice: Any, schemas: Mapping[str, JsonSchema]) -> tuple[str, t
     everything = tuple(schemas)
     if choice is None:
         return "auto", everything
+    mode: Any = choice
+    names: tuple[Any, ...] = everything
     if isinstance(choice, str):
-        mode, names = choice, everything
+        pass
     else:
         fields = _object(choice, "tool_choice")
         if fields.get("type") == "function":
