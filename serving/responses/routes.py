@@ -18,7 +18,13 @@ from gptoss_onnx.serving.responses.ids import new_id
 from gptoss_onnx.serving.responses.listing import page
 from gptoss_onnx.serving.responses.prompt import prepare
 from gptoss_onnx.serving.responses.request import ResponseRequest, begun, read_request
-from gptoss_onnx.serving.responses.store import ResponseStore, Turn, conversation, input_of
+from gptoss_onnx.serving.responses.store import (
+    ResponseStore,
+    StoreLimits,
+    Turn,
+    conversation,
+    input_of,
+)
 from gptoss_onnx.serving.sampling_fields import SamplingFields, read_sampling
 from gptoss_onnx.serving.state import ServerState, in_thread
 from gptoss_onnx.serving.streaming import EventStream, unless_gone
@@ -26,9 +32,13 @@ from gptoss_onnx.serving.streaming import EventStream, unless_gone
 logger = logging.getLogger(__name__)
 
 
-def response_routes(state: ServerState, store: ResponseStore) -> list[Route]:
-    """Return the routes of this API; `store` belongs to them alone."""
-    handlers = _Handlers(state, store)
+def responses_routes(state: ServerState) -> list[Route]:
+    """Return the routes of this API, which keep the responses of one server."""
+    settings = state.settings
+    limits = StoreLimits(
+        settings.kept_responses, settings.kept_responses_bytes, settings.kept_responses_seconds
+    )
+    handlers = _Handlers(state, ResponseStore(limits))
     one = "/v1/responses/{name}"
     return [
         Route("/v1/responses", handlers.create, methods=["POST"]),

@@ -20,9 +20,9 @@ OVERHEAD = 1_000  # bytes that Python needs beside the text of one response
 class StoreLimits:
     """How much is kept: responses, bytes of their JSON, and seconds since each was made."""
 
-    count: int = 1_000
-    nbytes: int = 64 << 20
-    seconds: float = 24 * 3600.0
+    count: int
+    nbytes: int
+    seconds: float
 
 
 @dataclass(eq=False)

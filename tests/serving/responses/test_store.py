@@ -26,6 +26,10 @@ def response(name: str, *output: str) -> dict[str, Any]:
     return {"id": name, "status": "completed", "output": items(*output)}
 
 
+def limits(count: int = 100, nbytes: int = 1_000_000, seconds: float = 100.0) -> StoreLimits:
+    return StoreLimits(count, nbytes, seconds)
+
+
 class Clock:
     now = 0.0
 
@@ -42,7 +46,7 @@ def chain(store: ResponseStore, length: int) -> None:
 
 
 def test_a_response_comes_back_as_it_was() -> None:
-    store = ResponseStore(StoreLimits())
+    store = ResponseStore(limits())
     kept = response("r", "Grüße")
     store.put(kept, items("q"), None, "me")
     assert store.response("r", "me") == kept
@@ -50,7 +54,7 @@ def test_a_response_comes_back_as_it_was() -> None:
 
 
 def test_others_do_not_see_it() -> None:
-    store = ResponseStore(StoreLimits())
+    store = ResponseStore(limits())
     store.put(response("r"), items("q"), None, "me")
     assert store.response("r", "you") is None and store.turn("r", "you") is None
     assert not store.delete("r", "you")
@@ -58,7 +62,7 @@ def test_others_do_not_see_it() -> None:
 
 
 def test_a_conversation_is_reachable_after_its_earlier_responses_are_gone() -> None:
-    store = ResponseStore(StoreLimits(count=2))
+    store = ResponseStore(limits(count=2))
     chain(store, 4)
     assert len(store) == 2 and store.response("1", "me") is None
     turn = store.turn("3", "me")
@@ -70,7 +74,7 @@ def test_a_conversation_is_reachable_after_its_earlier_responses_are_gone() -> N
 
 
 def test_what_was_used_last_is_forgotten_last() -> None:
-    store = ResponseStore(StoreLimits(count=2))
+    store = ResponseStore(limits(count=2))
     for name in "ab":
         store.put(response(name), items("q"), None, "me")
     store.response("a", "me")
@@ -80,7 +84,7 @@ def test_what_was_used_last_is_forgotten_last() -> None:
 
 def test_old_responses_are_forgotten() -> None:
     clock = Clock()
-    store = ResponseStore(StoreLimits(seconds=10), clock)
+    store = ResponseStore(limits(seconds=10), clock)
     store.put(response("a"), items("q"), None, "me")
     clock.now = 9.0
     store.put(response("b"), items("q"), None, "me")
@@ -92,7 +96,7 @@ def test_old_responses_are_forgotten() -> None:
 
 
 def test_a_conversation_larger_than_the_store_is_not_kept_and_moves_nothing_out() -> None:
-    store = ResponseStore(StoreLimits(nbytes=4 * OVERHEAD))
+    store = ResponseStore(limits(nbytes=4 * OVERHEAD))
     assert store.put(response("a"), items("q"), None, "me")
     assert not store.put(response("b"), items("q" * 4 * OVERHEAD), None, "me")
     assert store.response("a", "me") is not None and store.response("b", "me") is None
@@ -102,7 +106,7 @@ def test_a_conversation_larger_than_the_store_is_not_kept_and_moves_nothing_out(
 
 
 def test_deleting_the_last_response_frees_all_bytes() -> None:
-    store = ResponseStore(StoreLimits())
+    store = ResponseStore(limits())
     chain(store, 3)
     assert store.delete("0", "me") and not store.delete("0", "me")
     turn = store.turn("2", "me")
@@ -114,8 +118,8 @@ def test_deleting_the_last_response_frees_all_bytes() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2_000), st.sampled_from("pdg"))))
 def test_the_bound_holds_whatever_happens(steps: list[tuple[int, int, str]]) -> None:
     """Responses continue any earlier one, also one that is forgotten while they are made."""
-    limits = StoreLimits(count=5, nbytes=8 * OVERHEAD)
-    store, held = ResponseStore(limits), dict[int, Turn | None]()
+    bounds = limits(count=5, nbytes=8 * OVERHEAD)
+    store, held = ResponseStore(bounds), dict[int, Turn | None]()
     for index, (other, size, what) in enumerate(steps):
         if what == "p":
             store.put(response(f"{index}"), items("x" * size), held.get(other), "me")
@@ -124,7 +128,7 @@ def test_the_bound_holds_whatever_happens(steps: list[tuple[int, int, str]]) -> 
             store.delete(f"{other}", "me")
         else:
             store.response(f"{other}", "me")
-        assert len(store) <= limits.count and store.nbytes <= limits.nbytes
+        assert len(store) <= bounds.count and store.nbytes <= bounds.nbytes
     for index in range(len(steps)):
         store.delete(f"{index}", "me")
     assert store.nbytes == 0
