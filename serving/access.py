@@ -1,4 +1,4 @@
-"""AccessLog: counts requests by endpoint and status, names each, and writes a line about it on option."""
+"""AccessLog: counts and names requests, and writes a line about each on option."""
 
 import json
 import logging

@@ -41,7 +41,7 @@ def _message(fields: Fields) -> dict[str, Any]:
         if fields.has("function_call"):
             raise ApiError(
                 400,
-                f"{fields.path('function_call')}: found a call in the old form, expected tool_calls",
+                f"{fields.path('function_call')}: found an old form, expected tool_calls",
                 param=fields.path("function_call"),
             )
     return message

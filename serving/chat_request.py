@@ -109,9 +109,8 @@ def _tool_choice(fields: Fields) -> Any:
     if choice is not None and not isinstance(choice, (str, dict)):
         expected = '"none", "auto", "required" or an object that names a function'
         raise wrong_field(fields.path("tool_choice"), shown(choice), expected)
-    if choice is not None and choice != "none" and not fields.items("tools", MOST_TOOLS):
-        if choice != "auto":
-            raise fields.wrong("tool_choice", "nothing, where there are no tools")
+    if choice not in (None, "none", "auto") and not fields.items("tools", MOST_TOOLS):
+        raise fields.wrong("tool_choice", "nothing, where there are no tools")
     return choice
 
 

@@ -82,8 +82,8 @@ class AnswerEvent:
 class ChoiceSink:
     """The engine's sink of one choice.
 
-    Logprobs are told of content alone. A token's text may be held back until later tokens settle it,
-    so the logprobs of tokens wait until the next content; a control token, and text that is no
+    Logprobs are told of content alone. A token's text may be held back until later tokens settle
+    it, so the logprobs of tokens wait until the next content. A control token, and text that is no
     content, lets those that wait go: they belonged to a header, to reasoning or to a call.
 
     Attributes:
@@ -115,12 +115,8 @@ class ChoiceSink:
             self._failure = ApiError(500, "the answer could not be read", SERVER)
             return True
         if deltas and not self._put(deltas):
-            self._failure = ApiError(
-                503,
-                "the answer was cancelled: the client reads it too slowly",
-                SERVER,
-                "slow_reader",
-            )
+            message = "the answer was cancelled: the client reads it too slowly"
+            self._failure = ApiError(503, message, SERVER, "slow_reader")
             return True
         return done
 

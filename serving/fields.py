@@ -16,9 +16,9 @@ _SHOWN = 60  # characters of a value that a message repeats
 class Fields:
     """The fields of one object of a request.
 
-    Every method takes a field's name and returns its value, or `default` where the request has none;
-    it raises ApiError (400) for a value that does not fit, naming the field, what was found and what
-    was expected.
+    Every method takes a field's name and returns its value, or `default` where the request has
+    none. It raises ApiError (400) for a value that does not fit, naming the field, what was found
+    and what was expected.
 
     Attributes:
         value: the object as it came.
@@ -44,7 +44,7 @@ class Fields:
         return wrong_field(self.path(name), found, expected)
 
     def integer(self, name: str, least: int, most: int, default: int) -> int:
-        """Read an integer, limits included; a number such as 4.0 is one, as JavaScript writes it."""
+        """Read an integer, limits included; 4.0 is one, as in JSON Schema."""
         value = self.value.get(name)
         if value is None:
             return default

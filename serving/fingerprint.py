@@ -1,4 +1,4 @@
-"""fingerprint: OpenAI's `system_fingerprint`, alike where the same seed should give the same answer."""
+"""fingerprint: OpenAI's `system_fingerprint`, alike where a seed should give the same answer."""
 
 import hashlib
 

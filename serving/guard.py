@@ -4,7 +4,7 @@ Keys are one half of it. The other half is the browser: whoever runs a server on
 also opens web pages of strangers there, and these can send requests to 127.0.0.1. So without keys
 
 - a request's Host must be localhost, an address in numbers, or a name that the operator allows: a
-  stranger's page that gives a name of its own to 127.0.0.1 would else be of the server's own origin;
+  stranger's page that gives a name of its own to 127.0.0.1 would else be of the server's origin;
 
 and always
 

@@ -10,7 +10,5 @@ from gptoss_onnx.serving.state import in_thread
 
 async def openapi(_: Request) -> Response:
     """Return the description."""
-    text = await in_thread(
-        lambda: files("gptoss_onnx.serving").joinpath("openapi.json").read_text()
-    )
-    return Response(text, media_type="application/json")
+    path = files("gptoss_onnx.serving").joinpath("openapi.json")
+    return Response(await in_thread(path.read_bytes), media_type="application/json")

@@ -1,7 +1,7 @@
 """prepare_chat: from what an API was asked for to the choices that the engine is given.
 
-Rendering, tokenizing and compiling schemas take long for long prompts, so this runs beside the event
-loop.
+Rendering, tokenizing and compiling schemas take long for long prompts, so this runs beside the
+event loop.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
-"""RunningAnswer: the choices of one request while the engine works on them, as events for a handler.
+"""RunningAnswer: the choices of one request while the engine works on them, as events.
 
-with RunningAnswer(engine, choices, limits) as running:
+with RunningAnswer(engine, choices, settings) as running:
     async for events in running.batches():
         ...
 """
@@ -28,7 +28,7 @@ from gptoss_onnx.serving.settings import ServerSettings
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one request: `cached_tokens` of the prompt's, `reasoning_tokens` of the answers'."""
+    """Tokens of one request: `cached_tokens` are of the prompt, `reasoning_tokens` of answers."""
 
     prompt_tokens: int
     cached_tokens: int

@@ -83,7 +83,7 @@ def _protocol(settings: ServerSettings) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
-                self._head_timer = _stopped(self._head_timer)
+                self._stop_head_timer()
             elif self._head_timer is None:  # the beginning of a further request
                 self._await_head()
 
@@ -94,7 +94,7 @@ def _protocol(settings: ServerSettings) -> type[H11Protocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._reader_timer = _stopped(self._reader_timer)
+            self._stop_reader_timer()
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
@@ -102,8 +102,8 @@ def _protocol(settings: ServerSettings) -> type[H11Protocol]:
             self._abort_after(settings.slow_reader_seconds)
 
         def connection_lost(self, error: Exception | None) -> None:
-            self._head_timer = _stopped(self._head_timer)
-            self._reader_timer = _stopped(self._reader_timer)
+            self._stop_head_timer()
+            self._stop_reader_timer()
             super().connection_lost(error)
 
         def _await_head(self) -> None:
@@ -112,10 +112,14 @@ def _protocol(settings: ServerSettings) -> type[H11Protocol]:
         def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
             return self.loop.call_later(seconds, self.transport.abort)
 
+        def _stop_head_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def _stop_reader_timer(self) -> None:
+            if self._reader_timer is not None:
+                self._reader_timer.cancel()
+                self._reader_timer = None
+
     return LimitedProtocol
-
-
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
-    """Stop a timer if there is one."""
-    if timer is not None:
-        timer.cancel()

@@ -1,4 +1,4 @@
-"""ServerSettings: what the operator of a server chooses, and the limits that hold for every client."""
+"""ServerSettings: what the operator of a server chooses, and the limits for every client."""
 
 from dataclasses import dataclass
 
@@ -58,9 +58,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if not self.model or not self.model.isprintable() or len(self.model) > 200:
-            raise InputError(
-                f"model: found {self.model!r:.60}, expected a name of 1 to 200 letters"
-            )
+            raise InputError(f"model: found {self.model!r:.60}, expected 1 to 200 letters")
         for key in self.api_keys:
             if not key.isascii() or not key.isprintable() or not key or " " in key:
                 # the key itself belongs in no message

@@ -1,4 +1,4 @@
-"""EventStream: a response of server-sent events, which ends when its client leaves or reads too slowly.
+"""EventStream: server-sent events, which end when the client leaves or reads too slowly.
 
 Not sse-starlette's: that ends all streams at the first signal to stop, and patches uvicorn to hear
 of it, while ours may end in peace.
@@ -29,8 +29,8 @@ class EventStream(Response):
     """Sends chunks as they come, and closes the running answer whatever happens.
 
     Args:
-        chunks: whole events as bytes, such as `event_bytes` makes. An ApiError from them becomes the
-            stream's last event.
+        chunks: whole events as bytes, such as `event_bytes` makes. An ApiError from them becomes
+            the stream's last event.
         running: what they come of.
         settings: of the server.
         error_bytes: returns the event that tells an error; by default OpenAI's error body.

@@ -1,4 +1,4 @@
-"""`/tokenize` and `/detokenize`: as vLLM's servers (`prompt`) and llama.cpp's (`content`) have them."""
+"""`/tokenize` and `/detokenize`, in the forms of vLLM (`prompt`) and of llama.cpp (`content`)."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
