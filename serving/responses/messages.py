@@ -1,7 +1,8 @@
 """Items of a conversation as the chat messages that prompts are made of.
 
 One answer of a model is one message in a chat and several items here: its thoughts, what it says
-to the user, and its calls. They become one message again, in this order, which is harmony's.
+to the user, and its calls. What stands between two messages of others becomes one message again, as
+chat completions would have given it.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,15 +36,15 @@ def chat_messages(items: Sequence[Item]) -> list[Message]:
             case "function_call":
                 if item["call_id"] in answered:
                     called.add(item["call_id"])
-                    _answer(messages, "tool_calls").setdefault("tool_calls", []).append(_call(item))
+                    _answer(messages).setdefault("tool_calls", []).append(_call(item))
                 elif item["status"] != "incomplete":
                     raise InputError(
                         f"input: No tool output found for function call {item['call_id']}."
                     )
             case "reasoning":
-                _add_thoughts(messages, item)
+                _join(_answer(messages), "reasoning_content", _content(item["content"]))
             case _ if item["role"] == "assistant":
-                _answer(messages, "content")["content"] = _content(item["content"])
+                _join(_answer(messages), "content", _content(item["content"]))
             case _:
                 content = _content(item["content"])
                 messages.append({"role": item["role"], "content": content})
@@ -84,29 +85,16 @@ def _turns(messages: Sequence[Message]) -> list[int]:
     return starts
 
 
-def _answer(messages: list[Message], field: str) -> Message:
-    """Return the model's message that takes a field next, which is a new one where the last has
-    what comes later.
-    """
-    last = messages[-1] if messages else None
-    if last is not None and last["role"] == "assistant":
-        taken = {"content": ("content", "tool_calls"), "tool_calls": ()}
-        if not any(name in last for name in taken[field]):
-            return last
-    messages.append({"role": "assistant"})
+def _answer(messages: list[Message]) -> Message:
+    """Return the message of the answer that the last items belong to, a new one after others."""
+    if not messages or messages[-1]["role"] != "assistant":
+        messages.append({"role": "assistant"})
     return messages[-1]
 
 
-def _add_thoughts(messages: list[Message], item: Item) -> None:
-    """Put thoughts into a message of their own, or to those that nothing has followed yet."""
-    text = "\n".join(part["text"] for part in item["content"])
-    last = messages[-1] if messages else None
-    if not text:
-        return
-    if last is not None and last.keys() == {"role", "reasoning_content"}:
-        last["reasoning_content"] += f"\n{text}"
-    else:
-        messages.append({"role": "assistant", "reasoning_content": text})
+def _join(message: Message, field: str, text: str) -> None:
+    """Add a text to a field of a message, on a line of its own."""
+    message[field] = f"{message[field]}\n{text}" if message.get(field) else text
 
 
 def _tool_message(item: Item) -> Message:

@@ -21,7 +21,7 @@ _FIELDS = (
     (re.compile(r"response_format(\.json_schema)?"), "text.format"),
     (re.compile(r"(tools\[\d+\])\.function"), r"\1"),
     (re.compile("reasoning_effort"), "reasoning.effort"),
-    (re.compile("messages"), "input"),
+    (re.compile(r"messages(\[\d+\])?"), "input"),
 )
 
 
@@ -46,6 +46,7 @@ async def prepare(
             tool_choice=request.tool_choice.chat,
             reasoning_effort=request.effort,
             instructions=request.instructions,
+            response_format=request.text_format.chat,
         ),
         chosen=chosen,
         max_new_tokens=request.max_output_tokens,

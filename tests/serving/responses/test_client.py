@@ -47,7 +47,7 @@ def client(server: ScriptedServer) -> Iterator[OpenAI]:
 
 
 def test_a_text_is_answered_and_the_response_can_be_read_again(client: OpenAI) -> None:
-    made = client.responses.create(model="scripted", input=SAY, metadata={"k": "v"})
+    made = client.responses.create(model="gpt-oss", input=SAY, metadata={"k": "v"})
     check_response(made.model_dump(exclude_unset=True, by_alias=True))
     assert made.output_text == "Hello there." and made.status == "completed"
     assert made.metadata == {"k": "v"}
@@ -57,7 +57,7 @@ def test_a_text_is_answered_and_the_response_can_be_read_again(client: OpenAI) -
 
 
 def test_thoughts_and_their_tokens_are_told(client: OpenAI) -> None:
-    made = client.responses.create(model="scripted", input=THINK)
+    made = client.responses.create(model="gpt-oss", input=THINK)
     thoughts, message = made.output
     assert thoughts.type == "reasoning" and thoughts.content is not None
     assert thoughts.content[0].text == "Look it up." and message.type == "message"
@@ -67,7 +67,7 @@ def test_thoughts_and_their_tokens_are_told(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("asked", [SAY, THINK, CALLS, OBJECT])
 def test_a_stream_ends_in_what_is_answered_whole(client: OpenAI, asked: str) -> None:
-    fields: Any = {"model": "scripted", "input": asked, "tools": [TOOL], "store": False}
+    fields: Any = {"model": "gpt-oss", "input": asked, "tools": [TOOL], "store": False}
     whole = client.responses.create(**fields).model_dump()
     events = list(client.responses.create(**fields, stream=True))
     for event in events:
@@ -78,7 +78,7 @@ def test_a_stream_ends_in_what_is_answered_whole(client: OpenAI, asked: str) -> 
 
 
 def test_the_client_s_own_reader_follows_the_events(client: OpenAI) -> None:
-    with client.responses.stream(model="scripted", input=CALLS, tools=[TOOL]) as stream:
+    with client.responses.stream(model="gpt-oss", input=CALLS, tools=[TOOL]) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert "response.reasoning_text.delta" in kinds and "response.output_text.delta" in kinds
@@ -87,12 +87,12 @@ def test_the_client_s_own_reader_follows_the_events(client: OpenAI) -> None:
 
 
 def test_tools_go_round_with_the_response_s_id(client: OpenAI) -> None:
-    first = client.responses.create(model="scripted", input=CALLS, tools=[TOOL])
+    first = client.responses.create(model="gpt-oss", input=CALLS, tools=[TOOL])
     call = first.output[-1]
     assert call.type == "function_call"
     assert (call.name, call.arguments) == ("weather", '{"city":"Oslo"}')
     second = client.responses.create(
-        model="scripted",
+        model="gpt-oss",
         tools=[TOOL],
         previous_response_id=first.id,
         input=[{"type": "function_call_output", "call_id": call.call_id, "output": f"2 °C {SAY}"}],
@@ -112,18 +112,18 @@ def test_tools_go_round_with_the_response_s_id(client: OpenAI) -> None:
 
 
 def test_tools_go_round_with_all_items_sent_back(client: OpenAI) -> None:
-    first = client.responses.create(model="scripted", input=CALLS, tools=[TOOL], store=False)
+    first = client.responses.create(model="gpt-oss", input=CALLS, tools=[TOOL], store=False)
     call = first.output[-1]
     assert call.type == "function_call"
     items: Any = [{"role": "user", "content": CALLS}, *first.output]
     items += [{"type": "function_call_output", "call_id": call.call_id, "output": SAY}]
-    second = client.responses.create(model="scripted", input=items, tools=[TOOL], store=False)
+    second = client.responses.create(model="gpt-oss", input=items, tools=[TOOL], store=False)
     assert second.output_text == "Hello there."
 
 
 def test_the_second_turn_finds_the_first_in_the_cache(client: OpenAI) -> None:
-    first = client.responses.create(model="scripted", input=f"{'long ago ' * 20}{SAY}")
-    second = client.responses.create(model="scripted", input=THINK, previous_response_id=first.id)
+    first = client.responses.create(model="gpt-oss", input=f"{'long ago ' * 20}{SAY}")
+    second = client.responses.create(model="gpt-oss", input=THINK, previous_response_id=first.id)
     assert first.usage is not None and second.usage is not None
     assert second.usage.input_tokens > first.usage.input_tokens
     assert second.usage.input_tokens_details.cached_tokens > first.usage.input_tokens // 2
@@ -132,17 +132,17 @@ def test_the_second_turn_finds_the_first_in_the_cache(client: OpenAI) -> None:
 
 def test_an_answer_obeys_a_schema(client: OpenAI) -> None:
     form: Any = {"type": "json_schema", "name": "place", "schema": SCHEMA, "strict": True}
-    made = client.responses.create(model="scripted", input=OBJECT, text={"format": form})
+    made = client.responses.create(model="gpt-oss", input=OBJECT, text={"format": form})
     assert made.output_text == '{"city":"Oslo"}'
     # the model would rather say something else
     forced = client.responses.create(
-        model="scripted", input=SAY, text={"format": form}, max_output_tokens=60
+        model="gpt-oss", input=SAY, text={"format": form}, max_output_tokens=60
     )
     assert forced.output_text.lstrip().startswith("{")
 
 
 def test_the_limit_of_tokens_makes_it_incomplete(client: OpenAI) -> None:
-    fields: Any = {"model": "scripted", "input": ENDLESS, "max_output_tokens": 9}
+    fields: Any = {"model": "gpt-oss", "input": ENDLESS, "max_output_tokens": 9}
     made = client.responses.create(**fields)
     assert made.status == "incomplete" and made.incomplete_details is not None
     assert made.incomplete_details.reason == "max_output_tokens"
@@ -152,7 +152,7 @@ def test_the_limit_of_tokens_makes_it_incomplete(client: OpenAI) -> None:
 
 
 def test_log_probabilities_name_the_tokens_of_the_text(client: OpenAI) -> None:
-    fields: Any = {"model": "scripted", "input": THINK, "top_logprobs": 2}
+    fields: Any = {"model": "gpt-oss", "input": THINK, "top_logprobs": 2}
     made = client.responses.create(**fields, include=["message.output_text.logprobs"])
     message = made.output[-1]
     assert message.type == "message" and message.content[0].type == "output_text"
@@ -168,9 +168,9 @@ def test_log_probabilities_name_the_tokens_of_the_text(client: OpenAI) -> None:
 
 
 def test_what_is_deleted_or_not_stored_is_unknown(client: OpenAI) -> None:
-    kept = client.responses.create(model="scripted", input=SAY)
+    kept = client.responses.create(model="gpt-oss", input=SAY)
     client.responses.delete(kept.id)
-    unstored = client.responses.create(model="scripted", input=SAY, store=False)
+    unstored = client.responses.create(model="gpt-oss", input=SAY, store=False)
     for name in (kept.id, unstored.id, "resp_unknown"):
         for ask in (
             client.responses.retrieve,
@@ -181,13 +181,13 @@ def test_what_is_deleted_or_not_stored_is_unknown(client: OpenAI) -> None:
             with pytest.raises(openai.NotFoundError, match="not found"):
                 ask(name)
         with pytest.raises(openai.NotFoundError) as refusal:
-            client.responses.create(model="scripted", input=SAY, previous_response_id=name)
+            client.responses.create(model="gpt-oss", input=SAY, previous_response_id=name)
         assert refusal.value.code == "previous_response_not_found"
         assert refusal.value.param == "previous_response_id"
 
 
 def test_a_response_that_has_ended_cannot_be_cancelled(client: OpenAI) -> None:
-    made = client.responses.create(model="scripted", input=SAY)
+    made = client.responses.create(model="gpt-oss", input=SAY)
     with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
         client.responses.cancel(made.id)
 
@@ -213,7 +213,7 @@ def test_a_wrong_request_is_refused_in_one_line(
 ) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as refusal:
-            client.responses.create(**{"model": "scripted", "input": SAY, **fields}, stream=stream)
+            client.responses.create(**{"model": "gpt-oss", "input": SAY, **fields}, stream=stream)
         assert refusal.value.type == "invalid_request_error"
         assert param is None or refusal.value.param == param
         assert "\n" not in refusal.value.message
@@ -224,14 +224,14 @@ def test_truncation_drops_the_oldest_turns(client: OpenAI) -> None:
     turns: Any = [{"role": "user", "content": f"{'old news ' * 400}{SAY}"} for _ in range(8)]
     turns.append({"role": "user", "content": THINK})
     with pytest.raises(openai.BadRequestError) as refusal:
-        client.responses.create(model="scripted", input=turns)
+        client.responses.create(model="gpt-oss", input=turns)
     assert refusal.value.code == "context_length_exceeded"
-    made = client.responses.create(model="scripted", input=turns, truncation="auto")
+    made = client.responses.create(model="gpt-oss", input=turns, truncation="auto")
     assert made.output_text == "It is cold." and made.truncation == "auto"
 
 
 def test_a_client_that_leaves_frees_its_slot(server: ScriptedServer, client: OpenAI) -> None:
-    stream = client.responses.create(model="scripted", input=ENDLESS, stream=True)
+    stream = client.responses.create(model="gpt-oss", input=ENDLESS, stream=True)
     for event in stream:
         if event.type == "response.output_text.delta":
             break
@@ -242,7 +242,7 @@ def test_a_client_that_leaves_frees_its_slot(server: ScriptedServer, client: Ope
             f"{server.url}/v1/responses", json={"input": ENDLESS}, timeout=httpx.Timeout(0.5)
         )
     until(lambda: server.engine.snapshot().active == 0)
-    assert client.responses.create(model="scripted", input=SAY).output_text == "Hello there."
+    assert client.responses.create(model="gpt-oss", input=SAY).output_text == "Hello there."
 
 
 def test_nobody_sees_the_responses_of_another_key(tmp_path: Path) -> None:
@@ -252,12 +252,12 @@ def test_nobody_sees_the_responses_of_another_key(tmp_path: Path) -> None:
             OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0)
             for key in ("one", "two")
         )
-        made = one.responses.create(model="scripted", input=SAY)
+        made = one.responses.create(model="gpt-oss", input=SAY)
         assert one.responses.retrieve(made.id).id == made.id
         with pytest.raises(openai.NotFoundError):
             two.responses.retrieve(made.id)
         with pytest.raises(openai.NotFoundError):
-            two.responses.create(model="scripted", input=SAY, previous_response_id=made.id)
+            two.responses.create(model="gpt-oss", input=SAY, previous_response_id=made.id)
 
 
 def without_names(value: Any) -> Any:

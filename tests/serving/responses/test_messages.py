@@ -61,10 +61,11 @@ def test_thoughts_words_and_calls_of_one_answer_are_one_message() -> None:
     ]
 
 
-def test_thoughts_after_words_begin_another_message() -> None:
-    found = messages(USER, SAID, thoughts("So"), thoughts("on"), CALL, OUTPUT)
-    assert [message["role"] for message in found] == ["user", "assistant", "assistant", "tool"]
-    assert found[2]["reasoning_content"] == "So\non" and found[2]["content"] == ""
+def test_all_that_the_model_says_in_a_row_is_one_message() -> None:
+    found = messages(USER, SAID, thoughts("So"), thoughts("on"), SAID, CALL, OUTPUT)
+    assert [message["role"] for message in found] == ["user", "assistant", "tool"]
+    assert found[1]["reasoning_content"] == "So\non"
+    assert found[1]["content"] == "I look.\nI look."
 
 
 def test_a_call_after_an_output_is_another_message() -> None:
