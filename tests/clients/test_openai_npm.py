@@ -12,19 +12,11 @@ from typing import Any
 
 import pytest
 
-from support.scripted_package import letter, write_scripted_package
+from support.client_scripts import LETTERS, SCRIPTS
+from support.scripted_package import write_scripted_package
 from support.scripted_server import ScriptedServer, scripted_server
 
 FOLDER = Path(__file__).parent / "openai_npm"
-THOUGHTS = "<|channel|>analysis<|message|>Look it up.<|end|><|start|>assistant"
-CALL = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city":"Oslo"}'
-SCRIPTS = {
-    "say": "<|channel|>final<|message|>Hello there.<|return|>",
-    "think": f"{THOUGHTS}<|channel|>final<|message|>It is cold.<|return|>",
-    "call": f"{THOUGHTS}{CALL}<|call|>",
-    "object": '<|channel|>final<|message|>{"city":"Oslo"}<|return|>',
-    "endless": "<|channel|>final<|message|>" + "on and on " * 400,
-}
 
 pytestmark = [pytest.mark.node, pytest.mark.clients]
 
@@ -41,9 +33,8 @@ def found(server: ScriptedServer) -> dict[str, Any]:
     """What the client got in each scenario of `talk.mjs`."""
     if shutil.which("node") is None or not (FOLDER / "node_modules" / "openai").is_dir():
         pytest.skip("OpenAI's npm client is not installed (make client-tools)")
-    letters = json.dumps({name: letter(place) for place, name in enumerate(SCRIPTS)})
     done = subprocess.run(
-        ["node", "talk.mjs", f"{server.url}/v1", letters],
+        ["node", "talk.mjs", f"{server.url}/v1", json.dumps(LETTERS)],
         cwd=FOLDER,
         capture_output=True,
         text=True,

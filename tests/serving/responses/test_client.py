@@ -10,33 +10,18 @@ import openai
 import pytest
 from openai import OpenAI
 
+from support.client_scripts import CALL, ENDLESS, OBJECT, SAY, SCHEMA, SCRIPTS, THINK
 from support.openai_types import check_event, check_listed_item, check_response
-from support.scripted_package import letter, write_scripted_package
+from support.scripted_package import write_scripted_package
 from support.scripted_server import ScriptedServer, scripted_server
 
-THOUGHTS = "<|channel|>analysis<|message|>Look it up.<|end|><|start|>assistant"
-CALL = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city":"Oslo"}'
-SCRIPTS = [
-    "<|channel|>final<|message|>Hello there.<|return|>",
-    f"{THOUGHTS}<|channel|>final<|message|>It is cold.<|return|>",
-    f"{THOUGHTS}<|channel|>commentary<|message|>One moment.<|end|><|start|>assistant{CALL}<|call|>",
-    '<|channel|>final<|message|>{"city":"Oslo"}<|return|>',
-    "<|channel|>final<|message|>" + "on and on " * 400,
-]
-SAY, THINK, CALLS, OBJECT, ENDLESS = map(letter, range(len(SCRIPTS)))
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
 TOOL: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
     package = tmp_path_factory.mktemp("responses") / "package"
-    with scripted_server(write_scripted_package(package, SCRIPTS)) as running:
+    with scripted_server(write_scripted_package(package, list(SCRIPTS.values()))) as running:
         yield running
 
 
@@ -65,7 +50,7 @@ def test_thoughts_and_their_tokens_are_told(client: OpenAI) -> None:
     assert 0 < made.usage.output_tokens_details.reasoning_tokens < made.usage.output_tokens
 
 
-@pytest.mark.parametrize("asked", [SAY, THINK, CALLS, OBJECT])
+@pytest.mark.parametrize("asked", [SAY, THINK, CALL, OBJECT])
 def test_a_stream_ends_in_what_is_answered_whole(client: OpenAI, asked: str) -> None:
     fields: Any = {"model": "gpt-oss", "input": asked, "tools": [TOOL], "store": False}
     whole = client.responses.create(**fields).model_dump()
@@ -78,7 +63,7 @@ def test_a_stream_ends_in_what_is_answered_whole(client: OpenAI, asked: str) -> 
 
 
 def test_the_client_s_own_reader_follows_the_events(client: OpenAI) -> None:
-    with client.responses.stream(model="gpt-oss", input=CALLS, tools=[TOOL]) as stream:
+    with client.responses.stream(model="gpt-oss", input=CALL, tools=[TOOL]) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert "response.reasoning_text.delta" in kinds and "response.output_text.delta" in kinds
@@ -87,7 +72,7 @@ def test_the_client_s_own_reader_follows_the_events(client: OpenAI) -> None:
 
 
 def test_tools_go_round_with_the_response_s_id(client: OpenAI) -> None:
-    first = client.responses.create(model="gpt-oss", input=CALLS, tools=[TOOL])
+    first = client.responses.create(model="gpt-oss", input=CALL, tools=[TOOL])
     call = first.output[-1]
     assert call.type == "function_call"
     assert (call.name, call.arguments) == ("weather", '{"city":"Oslo"}')
@@ -112,10 +97,10 @@ def test_tools_go_round_with_the_response_s_id(client: OpenAI) -> None:
 
 
 def test_tools_go_round_with_all_items_sent_back(client: OpenAI) -> None:
-    first = client.responses.create(model="gpt-oss", input=CALLS, tools=[TOOL], store=False)
+    first = client.responses.create(model="gpt-oss", input=CALL, tools=[TOOL], store=False)
     call = first.output[-1]
     assert call.type == "function_call"
-    items: Any = [{"role": "user", "content": CALLS}, *first.output]
+    items: Any = [{"role": "user", "content": CALL}, *first.output]
     items += [{"type": "function_call_output", "call_id": call.call_id, "output": SAY}]
     second = client.responses.create(model="gpt-oss", input=items, tools=[TOOL], store=False)
     assert second.output_text == "Hello there."
@@ -246,7 +231,7 @@ def test_a_client_that_leaves_frees_its_slot(server: ScriptedServer, client: Ope
 
 
 def test_nobody_sees_the_responses_of_another_key(tmp_path: Path) -> None:
-    package = write_scripted_package(tmp_path / "package", SCRIPTS)
+    package = write_scripted_package(tmp_path / "package", list(SCRIPTS.values()))
     with scripted_server(package, api_keys=("one", "two")) as running:
         one, two = (
             OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0)
