@@ -1,26 +1,20 @@
 """Run the server: listen, tell when it is ready, and end in peace when it is told to stop."""
 
-import asyncio
 import contextlib
 import ipaddress
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime.engine import Engine
-from gptoss_onnx.serving.settings import ServerSettings
-
-logger = logging.getLogger(__name__)
+from gptoss_onnx.serving.server import Server, make_server
+from gptoss_onnx.serving.state import ServerState
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to listen on, but not to go to
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LONGEST_WRITING = 10  # seconds, for clients that still read when all answers have ended
-_BACKLOG = 512  # connections that the system holds until they are accepted
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -65,99 +59,62 @@ def is_loopback(host: str) -> bool:
 
 
 def run_server(
-    app: ASGIApp,
-    engine: Engine,
-    settings: ServerSettings,
+    app: Starlette,
     listener: socket.socket,
     *,
     ready: Callable[[], None],
     stopping: Callable[[int], None],
-) -> int | None:
-    """Serve until a signal says to stop: SIGINT, as of Ctrl-C, or SIGTERM.
-
-    After the first one no request is taken any more; those that run or wait may end, within
-    `settings.drain_seconds`. A second one ends them at once.
+) -> bool:
+    """Serve until SIGINT, as of Ctrl-C, or SIGTERM, and then until the answers in work have ended.
 
     Args:
         app: made by `create_app`.
-        engine: its engine; whoever opened it closes it.
-        settings: its settings.
         listener: made by `open_listener`; closed here.
         ready: called once requests are taken.
-        stopping: called at the first signal, with how many answers have not ended.
+        stopping: called after the signal, with how many requests are in work.
 
     Returns:
-        None, or the number of the second signal.
+        Whether it ended in peace: False after a second Ctrl-C.
     """
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="on",
-        backlog=_BACKLOG,
-        h11_max_incomplete_event_size=settings.max_header_bytes,
-        timeout_graceful_shutdown=_LONGEST_WRITING,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-    server = _Server(config, engine, settings.drain_seconds, ready, stopping)
-    with contextlib.closing(listener):
-        asyncio.run(server.serve([listener]))
-    return server.second_signal
+    plain = make_server(app, *listener.getsockname()[:2])
+    server = _Telling(plain.config, app.state.serving, ready, stopping)
+    with contextlib.closing(listener), _signals_noted():
+        server.run(sockets=[listener])
+    return not server.force_exit
 
 
-class _Server(uvicorn.Server):
-    """A server that lets what it has begun come to its end before it stops."""
+class _Telling(Server):
+    """A server that says when it begins and when it is about to end."""
 
     def __init__(
         self,
         config: uvicorn.Config,
-        engine: Engine,
-        drain_seconds: float,
+        state: ServerState,
         ready: Callable[[], None],
         stopping: Callable[[int], None],
     ) -> None:
-        super().__init__(config)
-        self.second_signal: int | None = None
-        self._engine, self._drain_seconds = engine, drain_seconds
+        super().__init__(config, state)
         self._ready, self._stopping = ready, stopping
-        self._drain: asyncio.Task[None] | None = None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop in peace, where uvicorn would close its port first and so answer nobody with 503."""
-        loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._stop, number)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                loop.remove_signal_handler(number)
-                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell."""
         await super().startup(sockets=sockets)
         self._ready()
 
-    def _stop(self, number: int) -> None:
-        if self._drain is None:
-            now = self._engine.snapshot()
-            self._stopping(now.active + now.prefilling + now.queued)
-            self._drain = asyncio.create_task(self._end_in_peace())
-        else:
-            self.second_signal = number
-            self.force_exit = self.should_exit = True
-            asyncio.get_running_loop().run_in_executor(None, self._engine.close)
+    async def on_tick(self, counter: int) -> bool:
+        """Look whether it is over, and tell."""
+        is_over = await super().on_tick(counter)
+        if is_over:
+            self._stopping(self._state.active)
+        return is_over
 
-    async def _end_in_peace(self) -> None:
-        if not await asyncio.to_thread(self._engine.drain, self._drain_seconds):
-            logger.warning(
-                "answers that had not ended after %g s were broken off", self._drain_seconds
-            )
-            await asyncio.to_thread(self._engine.close)
-        self.should_exit = True
+
+@contextlib.contextmanager
+def _signals_noted() -> Iterator[None]:
+    """Let the signals that uvicorn raises again at its end do nothing: it has obeyed them."""
+    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.memory import MemoryRoom
-from gptoss_onnx.runtime.cache_layout import slot_bytes
-from gptoss_onnx.runtime.target import contract_of
 
 # What is chosen where nothing is asked for, and the memory allows it.
 MOST_SLOTS = 8
@@ -41,7 +38,7 @@ class Sizes:
         slots: answers that run at once.
         capacity: tokens of one conversation, prompt and answer together.
         weights: bytes of the weights; they are mapped from their files.
-        caches: bytes of the KV caches of all slots, and of the one in which prompts are read.
+        caches: bytes of the KV caches of all slots, and of what else an engine takes for them.
         prefix_bytes: bytes that beginnings of conversations may take, kept to be gone on with.
     """
 
@@ -101,16 +98,6 @@ def choose_sizes(
         f"{count_of(sizes.slots, 'slot')} of {count_of(sizes.capacity, 'token')}: found a need of "
         f"{file_size(sizes.total)} ({sizes.parts}), but {room.words}; ask for fewer --slots or a "
         "smaller --capacity"
-    )
-
-
-def cache_bytes(manifest: Manifest, slots: int, capacity: int, chunk: int) -> int:
-    """Return the bytes of an engine's caches: of its slots, and of the row that reads prompts."""
-    layout = contract_of(manifest).layout
-    return sum(
-        batch * slot_bytes(layer, manifest.kv_dtype) * layout.slots(layer, batch, capacity, 0, most)
-        for layer in manifest.cache
-        for batch, most in ((slots, 1), (1, chunk))
     )
 
 

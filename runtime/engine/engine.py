@@ -92,7 +92,9 @@ class Engine(Closing):
 
         Nothing is allocated. Raises what the constructor raises for wrong numbers.
         """
-        return plan_bytes(session, *checked_sizes(session, slots, capacity, chunk, prefix_bytes))
+        return plan_bytes(
+            session.package, *checked_sizes(session, slots, capacity, chunk, prefix_bytes)
+        )
 
     def submit(self, request: GenerationRequest) -> Ticket:
         """Take a request; its sink hears from the engine's thread. From any thread; never waits.
@@ -187,7 +189,7 @@ def checked_sizes(
     """Return the numbers as an engine takes them; raises InputError, and PackageError for a package
     that cannot be batched.
     """
-    check_rows(session)
+    check_rows(session.package)
     slots = integer("slots", slots, 1, MOST)
     capacity = min(integer("capacity", capacity, 1, MOST), session.manifest.longest)
     chunk = min(integer("chunk", chunk, 1, MOST), capacity)

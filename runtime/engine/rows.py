@@ -77,5 +77,5 @@ class ActiveRows(Closing):
         if self.entries[row].ended == "error":
             return
         tokens = self._cache.row_tokens(row)
-        nbytes = row_bytes(self._session, tokens.size)
+        nbytes = row_bytes(self._session.package, tokens.size)
         self._prefixes.keep(tokens, nbytes, lambda: self._cache.save_row(row))

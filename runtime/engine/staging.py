@@ -111,4 +111,4 @@ class Staging(Closing):
         return min(length, self._cache.kept)
 
     def _keep(self, length: int, save: Callable[[], RowState]) -> None:
-        self._prefixes.keep(self._tokens[:length], row_bytes(self._session, length), save)
+        self._prefixes.keep(self._tokens[:length], row_bytes(self._session.package, length), save)

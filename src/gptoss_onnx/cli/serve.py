@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gptoss_onnx.serving.settings import ServerSettings
     from gptoss_onnx.serving.sizes import Sizes
 
-KILLED = 128  # and the signal's number: the exit code of a program that a signal ends
+INTERRUPTED = 130  # as of a program that Ctrl-C kills
 ACCESS_LOG = "gptoss_onnx.serving.access"
 
 
@@ -50,30 +50,34 @@ def serve(
     """Serve PACKAGE to the clients of OpenAI's API, and to people with a browser.
 
     Nothing but PACKAGE is needed: the sizes are chosen so that they fit into this machine's memory.
-    The server prints its address and a command to try it. Ctrl-C and SIGTERM let the answers that
-    run end first; a second one cuts them off.
+    The server prints its address and a command to try it. Ctrl-C and SIGTERM let the answers in
+    work end first; a second Ctrl-C cuts them off.
     """
     settings = _settings(package, log_json, options)
     with extra("cpu"):
         from gptoss_onnx.runtime import Session, Tokenizer, open_package
         from gptoss_onnx.runtime.engine import Engine
+        from gptoss_onnx.runtime.engine.memory import check_rows, plan_bytes
     with extra("serve"):
         from gptoss_onnx.serving.app import create_app
+        from gptoss_onnx.serving.metrics import ServerMetrics
         from gptoss_onnx.serving.run import open_listener, run_server, url_of
     from gptoss_onnx.memory import memory_room
-    from gptoss_onnx.serving.sizes import AskedSizes, cache_bytes, choose_sizes
+    from gptoss_onnx.serving.sizes import AskedSizes, choose_sizes
 
     # mistakes that show without the graph are reported before it is loaded
     opened = open_package(package)
+    check_rows(opened)
     tokenizer = Tokenizer.open(opened.folder)
     room = memory_room() if provider == "cpu" else None
     sizes = choose_sizes(
         AskedSizes(slots, capacity, prefix_cache),
         opened.manifest.longest,
         sum(file.size for file in opened.manifest.weights.files),
-        lambda slots, capacity: cache_bytes(opened.manifest, slots, capacity, chunk),
+        lambda slots, capacity: plan_bytes(opened, slots, capacity, chunk, 0),
         room,
     )
+    metrics = ServerMetrics()
     with (
         closing(open_listener(host, port)) as listener,
         Session.open(package, kernels, activations, provider, threads) as session,
@@ -84,19 +88,18 @@ def serve(
             chunk=chunk,
             max_queue=max_queue,
             prefix_bytes=sizes.prefix_bytes,
+            observe=metrics,
         ) as engine,
     ):
         url = url_of(listener)
-        second_signal = run_server(
-            create_app(engine, tokenizer, settings),
-            engine,
-            settings,
+        in_peace = run_server(
+            create_app(engine, tokenizer, settings, metrics),
             listener,
             ready=lambda: say(_greeting(url, host, max_queue, settings, session, sizes, room)),
             stopping=_tell_stopping,
         )
-    if second_signal is not None:
-        sys.exit(KILLED + second_signal)
+    if not in_peace:
+        sys.exit(INTERRUPTED)
 
 
 def _settings(package: Path, log_json: bool, options: dict[str, Any]) -> "ServerSettings":
@@ -175,6 +178,6 @@ def _curl(url: str, settings: "ServerSettings") -> str:
     )
 
 
-def _tell_stopping(running: int) -> None:
-    waits = f"; {count_of(running, 'answer')} may end first" if running else ""
+def _tell_stopping(requests: int) -> None:
+    waits = f"; {count_of(requests, 'request')} may end first" if requests else ""
     click.echo(f"stopping{waits}", err=True)
