@@ -13,7 +13,7 @@ import pytest
 
 from support.browser_client import ROOT, BrowserClient
 from support.scripted_package import letter, write_scripted_package
-from support.served import served
+from support.serve_command import served
 
 pytestmark = [pytest.mark.browser, pytest.mark.clients, pytest.mark.timeout(600)]
 
