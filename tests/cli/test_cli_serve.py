@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import shlex
 import signal
 import socket
@@ -20,6 +21,8 @@ from support.serve_command import Served, served
 SHORT, LONG = letter(0), letter(1)
 SAID = "Tides follow the Moon."
 WORDS = "on " * 3000
+# More than one where a request that will be refused is just being read.
+STOPPING = r"stopping; \d requests? may end first\n"
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +110,17 @@ def test_chats_and_the_page_are_served(server: Served) -> None:
 
 
 def test_keys_of_the_environment_count(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "first second")
+    monkeypatch.setenv(KEY_VARIABLE, "a-first-key another-key")
     with served(package, "--model-name", "moon", "--log-json") as running:
         assert "with one of 2 API keys" in running.greeting
-        assert "first" not in running.greeting
+        assert "a-first-key" not in running.greeting
         assert f'"Authorization: Bearer ${KEY_VARIABLE}"' in running.greeting
         assert ask(running.url, SHORT).status == 401
-        assert content_of(ask(running.url, SHORT, key="second", model="moon")) == SAID
+        assert content_of(ask(running.url, SHORT, key="another-key", model="moon")) == SAID
         code, errors = running.stop()
     lines = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
     assert [line["status"] for line in lines] == [401, 200]
-    assert "second" not in errors
+    assert "another-key" not in errors
     assert code == 0
 
 
@@ -133,7 +136,7 @@ def test_a_signal_lets_streams_end(package: Path, number: signal.Signals) -> Non
     assert (last, running.process.returncode) == ("[DONE]", 0)
     assert WORDS.startswith(text)
     assert len(text) > 1000
-    assert errors == "stopping; 1 request may end first\n"
+    assert re.fullmatch(STOPPING, errors)
 
 
 def test_a_second_interrupt_cuts_streams_off(package: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_second_interrupt_cuts_streams_off(package: Path) -> None:
         refusal_of(running.url)
         code, errors = running.stop(signal.SIGINT)
     assert code == 130
-    assert errors.startswith("stopping; 1 request may end first\n")
+    assert re.match(STOPPING, errors)
     assert "Traceback" not in errors
 
 
