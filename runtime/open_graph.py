@@ -23,7 +23,7 @@ from gptoss_onnx.runtime.expert_check import check_experts
 from gptoss_onnx.runtime.graph import check_interface, load_graph
 from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import contract_of
+from gptoss_onnx.runtime.target import contract_of, result_width
 from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 
@@ -103,7 +103,7 @@ class OpenGraph(Closing):
             binding = cache.binding
             if binding is None or binding.session is not inference:
                 binding = Binding(
-                    self._onnxruntime, inference, cache, manifest.vocab_size, self._contract
+                    self._onnxruntime, inference, cache, result_width(manifest), self._contract
                 )
                 cache.binding = binding
                 self._bound.add(cache)
