@@ -58,7 +58,7 @@ def open_whole(folder: str | os.PathLike[str]) -> Package:
     if package.manifest.stage is not None:
         raise PackageError(
             f"{package.folder}: found {package.manifest.stage}, expected all of them: run it "
-            "beside the packages of the others, with gptoss_onnx.runtime.StagedSession"
+            "beside the others with StagedSession, and validate an export of all layers"
         )
     return package
 

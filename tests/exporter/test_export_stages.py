@@ -1,8 +1,10 @@
 """`export --layers A:B`: some layers of a checkpoint, in a package that runs beside the others."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -12,11 +14,16 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.layer_names import layer_of
 from gptoss_onnx.manifest import Manifest, Stage
+from gptoss_onnx.progress import LoggedProgress
+from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import Session, open_package
+from gptoss_onnx.validation import validate
+from gptoss_onnx.validation.comparison.both import compare
 from support.checkpoints import shard_by_layer
 from support.command_line import run
 
-OPTIONS = [{}, {"dense": "int8"}, {"target": "ort"}, {"weights": "reference"}]
+logger = logging.getLogger(__name__)
+OPTIONS: list[dict[str, Any]] = [{}, {"dense": "int8"}, {"target": "ort"}, {"weights": "reference"}]
 
 
 def graph_of(package: Package) -> onnx.GraphProto:
@@ -76,11 +83,30 @@ def test_other_ranges_are_refused(
     assert not (tmp_path / "package").exists()
 
 
-def test_a_session_refuses_a_stage(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_what_runs_whole_models_refuses_a_stage(tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = export(tiny_checkpoint, tmp_path / "package", layers=(0, 2)).folder
-    with pytest.raises(PackageError, match=r"found layers 0 to 1 of 4, expected all of them") as it:
-        Session.open(folder)
-    assert "\n" not in str(it.value)
+    refused = r"found layers 0 to 1 of 4, expected all of them: run it beside the others"
+    for run_whole in (Session.open, lambda package: validate(package, tiny_checkpoint)):
+        with pytest.raises(PackageError, match=refused) as caught:
+            run_whole(folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_stage_is_compared_with_a_fresh_one(
+    tiny_checkpoint: Path, tmp_path: Path, options: dict[str, str]
+) -> None:
+    package = export(tiny_checkpoint, tmp_path / "package", layers=(2, 4), **options)
+    for spoilt in (False, True):
+        if spoilt:
+            model = onnx.load(package.graph, load_external_data=False)
+            node = next(node for node in model.graph.node if "layers.3" in node.name)
+            node.op_type = "Neg"
+            onnx.save(model, package.graph)
+        with open_checkpoint(tiny_checkpoint) as checkpoint:
+            found = compare(open_package(package.folder), checkpoint, LoggedProgress(logger))
+        states = [comparison.state for comparison in found]
+        assert states == ["failed" if spoilt else "passed", "passed"]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.runtime import Sampling, Session
-from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.staged import StagedSession
+from gptoss_onnx.runtime import KVCache, Sampling, Session, StagedSession
 
 CUTS = {2: (0, 3, 6), 3: (0, 1, 5, 6)}
 Stages = dict[int, list[Path]]
