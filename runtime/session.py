@@ -24,7 +24,7 @@ from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph
-from gptoss_onnx.runtime.package_check import open_package
+from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.runnable import RunnableGraph
 from gptoss_onnx.runtime.sampling import Sampling, chosen
@@ -94,7 +94,7 @@ class Session(Closing):
         """
         folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
-        opened = open_package(folder)
+        opened = open_whole(folder)
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         graph = OpenGraph.load(opened, choice, activations, provider, threads)
         running = f"{choice.kernels} kernels ({choice.reason})"
