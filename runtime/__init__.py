@@ -7,6 +7,7 @@ from gptoss_onnx.runtime.harmony import HarmonyParser
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
 from gptoss_onnx.runtime.package_check import open_package
+from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.session import Session
 from gptoss_onnx.runtime.text import Tokenizer, chat_messages
@@ -24,6 +25,7 @@ __all__ = [
     "KVCache",
     "Package",
     "Prompt",
+    "RowState",
     "Sampling",
     "Session",
     "TextGeneration",

@@ -1,7 +1,7 @@
-"""Binding: one KV cache bound once to one ONNX Runtime session, so that a call rebinds only its
-small inputs.
+"""Binding: the first rows of one KV cache bound once to one ONNX Runtime session, so that a call
+rebinds only its small inputs.
 
-B batch, V vocabulary.
+B rows that are bound, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
+from gptoss_onnx.runtime.cache_buffer import CacheBuffer
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.target import CallInputs, TargetContract
@@ -22,7 +23,8 @@ LOGITS = "logits"
 class Binding:
     """The buffers of a cache bound as both past and present: the graph updates them where they are.
 
-    It refers to the buffers, so a cache drops it when it reallocates or closes.
+    It refers to the buffers, so a cache drops it when it reallocates or closes. A row is one piece
+    of a buffer, so the first rows are the beginning of it, and make a batch of their own.
 
     Attributes:
         watched: values of further outputs of the graph, by name, as the last run gave them.
@@ -35,6 +37,7 @@ class Binding:
         cache: KVCache,
         vocab: int,
         contract: TargetContract,
+        rows: int | None = None,
         watch: Sequence[str] = (),
     ) -> None:
         self.session = session
@@ -45,11 +48,11 @@ class Binding:
         self._vocab = vocab
         self._on_device = cache.device != "cpu"
         self._io = session.io_binding()
+        self._buffers = cache.buffers  # what is bound by address is not kept by ONNX Runtime
+        part = None if rows in (None, cache.batch) else rows
         for layer, (key, value) in zip(cache.layers, cache.buffers, strict=True):
-            self._io.bind_ortvalue_input(layer.past_key, key.value)
-            self._io.bind_ortvalue_input(layer.past_value, value.value)
-            self._io.bind_ortvalue_output(layer.present_key, key.value)
-            self._io.bind_ortvalue_output(layer.present_value, value.value)
+            self._bind_buffer(layer.past_key, layer.present_key, key, part)
+            self._bind_buffer(layer.past_value, layer.present_value, value, part)
 
     def run(self, call: CallInputs) -> NDArray[np.float32]:
         """Run the graph once and return fresh logits (B, kept, V).
@@ -81,6 +84,15 @@ class Binding:
             names = zip(self._watch, found, strict=True)
             self.watched = {name: value.numpy() for name, value in names}
         return logits
+
+    def _bind_buffer(self, past: str, present: str, buffer: CacheBuffer, rows: int | None) -> None:
+        if rows is None:
+            self._io.bind_ortvalue_input(past, buffer.value)
+            self._io.bind_ortvalue_output(present, buffer.value)
+        else:
+            place = buffer.place(rows)
+            self._io.bind_input(past, *place)
+            self._io.bind_output(present, *place)
 
     def _bind_input(self, name: str, array: NDArray[np.int64]) -> None:
         if name in self._contract.optional_inputs:  # bind_cpu_input does not know them

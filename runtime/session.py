@@ -35,8 +35,7 @@ from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_t
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
-# ONNX Runtime starts as many as it is asked for, and hangs on a hundred thousand
-MOST_THREADS = 1024
+MOST_THREADS = 1024  # ONNX Runtime starts as many as it is asked for, and hangs on 100,000
 
 
 class Session(Closing):
@@ -131,6 +130,7 @@ class Session(Closing):
         cache: KVCache,
         new_lengths: ArrayLike | None = None,
         logit_positions: ArrayLike | None = None,
+        rows: int | None = None,
     ) -> NDArray[np.float32]:
         """Run new tokens after what `cache` holds, advance it, and return logits.
 
@@ -140,6 +140,7 @@ class Session(Closing):
             new_lengths: integers (B), real tokens of each row, 0 to S; S if omitted.
             logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; if omitted,
                 each row's last new token.
+            rows: if given, B: only so many first rows of the cache run, and others cost nothing.
 
         Returns:
             float32 (B, kept, V); zeros where a position lies in a row's padding, or a row has no
@@ -154,13 +155,14 @@ class Session(Closing):
                 that ran before stay in the cache.
         """
         expect_cache(cache)
-        request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
+        batch = cache.batch if rows is None else integer("rows", rows, 1, cache.batch)
+        request = Request.parse(input_ids, new_lengths, logit_positions, batch, self.vocab)
         with cache.use:
-            binding = self._graph.binding(cache)
-            cache.check_call(request.new_lengths, self.manifest.longest)
+            binding, part = self._graph.binding(cache, batch), cache.part(batch)
+            part.check_call(request.new_lengths, self.manifest.longest)
             if not cache.lengths.any():
                 self.check_weights()
-            return run_request(binding, cache, request, self.vocab)
+            return run_request(binding, part, request, self.vocab)
 
     def score(
         self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
