@@ -40,6 +40,8 @@ class ConstrainedServer:
             ends = {harmony.end}
         self.maker = ConstraintMaker(self.tokenizer, self.vocab, tuple(self.stops))
         wishes = dict.fromkeys(self.stops, 3.0) | dict.fromkeys(ends, 2.0)
+        if "<tool_call>" in self.tokenizer.added_tokens:
+            wishes[self.tokenizer.added_tokens["<tool_call>"]] = 3.0
         self.model = RandomModel(self.tokenizer, self.vocab, wishes)
 
     def constraint(
