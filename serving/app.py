@@ -22,7 +22,11 @@ from gptoss_onnx.serving.health import health, ready, show_metrics
 from gptoss_onnx.serving.metrics import ServerMetrics
 from gptoss_onnx.serving.models import get_model, list_models
 from gptoss_onnx.serving.openapi import openapi
+<<<<<<< HEAD
 from gptoss_onnx.serving.responses.routes import responses_routes
+=======
+from gptoss_onnx.serving.page.routes import page_routes
+>>>>>>> h-page
 from gptoss_onnx.serving.settings import ServerSettings
 from gptoss_onnx.serving.state import ServerState
 from gptoss_onnx.serving.tokenize import detokenize, tokenize
@@ -76,7 +80,7 @@ def _routes(state: ServerState) -> list[BaseRoute]:
         Route("/metrics", show_metrics),
         Route("/openapi.json", openapi),
         *responses_routes(state),
-        # PAGE: *page_routes(),
+        *page_routes(),
     ]
 
 
