@@ -22,11 +22,8 @@ from gptoss_onnx.serving.health import health, ready, show_metrics
 from gptoss_onnx.serving.metrics import ServerMetrics
 from gptoss_onnx.serving.models import get_model, list_models
 from gptoss_onnx.serving.openapi import openapi
-<<<<<<< HEAD
-from gptoss_onnx.serving.responses.routes import responses_routes
-=======
 from gptoss_onnx.serving.page.routes import page_routes
->>>>>>> h-page
+from gptoss_onnx.serving.responses.routes import responses_routes
 from gptoss_onnx.serving.settings import ServerSettings
 from gptoss_onnx.serving.state import ServerState
 from gptoss_onnx.serving.tokenize import detokenize, tokenize
