@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gptoss_onnx.serving.chat_messages import read_messages
 from gptoss_onnx.serving.errors import ApiError, wrong_field
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.models import read_model
@@ -17,8 +16,9 @@ from gptoss_onnx.serving.sampling_fields import (
 )
 from gptoss_onnx.serving.state import ServerState
 
-EFFORTS = ("low", "medium", "high")
-MOST_TOOLS = 128
+# Of OpenAI's models; gpt-oss takes three of them, as rendering tells who asks for another.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+MOST_MESSAGES, MOST_TOOLS = 4_096, 128
 _REPLACED = {"functions": "tools", "function_call": "tool_choice"}
 
 
@@ -65,11 +65,11 @@ def read_chat(fields: Fields, state: ServerState) -> ChatRequest:
 
 
 def read_prompt(fields: Fields) -> ChatPrompt:
-    """Read what the model is shown; what tools hold, the room of constraints checks."""
+    """Read what the model is shown; what messages and tools hold is checked where they are used."""
     return ChatPrompt(
-        messages=read_messages(fields),
-        tools=[_tool(tool) for tool in fields.objects("tools", MOST_TOOLS)],
-        tool_choice=_tool_choice(fields),
+        messages=fields.items("messages", MOST_MESSAGES, 1),
+        tools=fields.items("tools", MOST_TOOLS),
+        tool_choice=fields.value.get("tool_choice"),
         reasoning_effort=(
             fields.one_of("reasoning_effort", EFFORTS) if fields.has("reasoning_effort") else None
         ),
@@ -93,25 +93,6 @@ def _read_logprobs(fields: Fields) -> int | None:
     if top:
         raise fields.wrong("top_logprobs", 'nothing, where "logprobs" is not true')
     return None
-
-
-def _tool(fields: Fields) -> dict[str, Any]:
-    if fields.one_of("type", ("function",)):
-        function = fields.needed_object("function")
-        function.text("name")
-        function.text("description", "")
-        function.object("parameters")
-    return fields.value
-
-
-def _tool_choice(fields: Fields) -> Any:
-    choice = fields.value.get("tool_choice")
-    if choice is not None and not isinstance(choice, (str, dict)):
-        expected = '"none", "auto", "required" or an object that names a function'
-        raise wrong_field(fields.path("tool_choice"), shown(choice), expected)
-    if choice not in (None, "none", "auto") and not fields.items("tools", MOST_TOOLS):
-        raise fields.wrong("tool_choice", "nothing, where there are no tools")
-    return choice
 
 
 def _refuse_sounds(fields: Fields) -> None:

@@ -29,7 +29,7 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Guard:
-    """Middleware that answers 401, 403, 415 and 503 itself and lets all other requests through."""
+    """Middleware that lets a request through, or answers 401, 403, 415, 431 or 503 itself."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self._app, self._state = app, state
@@ -39,6 +39,7 @@ class Guard:
         """Check one request."""
         if scope["type"] == "http":
             try:
+                self._check_size(scope)
                 self._check(scope["method"], scope["path"], Headers(scope=scope))
             except ApiError as error:
                 await error.response()(scope, receive, send)
@@ -67,6 +68,13 @@ class Guard:
                 raise unavailable(STOPPING)
         if self._state.active > settings.max_requests:
             raise unavailable(f"the server has {settings.max_requests} requests in work already")
+
+    def _check_size(self, scope: Scope) -> None:
+        most = self._state.settings.max_header_bytes
+        size = len(scope["path"]) + len(scope.get("query_string", b""))
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > most:
+            raise ApiError(431, f"headers: found {size} bytes, expected at most {most}")
 
     def _check_key(self, headers: Headers) -> None:
         scheme, _, key = headers.get("authorization", "").partition(" ")

@@ -32,7 +32,6 @@ def make_server(app: Starlette, host: str, port: int) -> "Server":
         ws="none",
         loop="asyncio",
         log_config=None,
-        access_log=False,  # ours is in JSON
         server_header=False,
         proxy_headers=False,  # nobody is believed who claims to be somebody else
         h11_max_incomplete_event_size=state.settings.max_header_bytes,
@@ -51,6 +50,13 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config)
         self._state = state
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once it has started; the system chose it if 0 was asked."""
+        port = self.servers[0].sockets[0].getsockname()[1]
+        assert isinstance(port, int)
+        return port
 
     async def main_loop(self) -> None:
         """Serve until told to stop, and then until the answers in work have ended."""
@@ -78,6 +84,7 @@ def _protocol(settings: ServerSettings) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
             super().connection_made(transport)
+            self.access_log = False  # ours is in JSON, and leaves out what clients ask
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
