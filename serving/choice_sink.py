@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from gptoss_onnx.runtime.engine import Constraint, FinishReason, TokenLogprobs
@@ -13,8 +13,8 @@ from gptoss_onnx.serving.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 
-_EVENT_BYTES = 400  # of an event's objects, beside its texts
 _LOGPROB_BYTES = 100
+_LONGEST_JOINED = 1_000  # characters, so that joining takes no time
 
 
 class Reader(Protocol):
@@ -78,6 +78,12 @@ class AnswerEvent:
     finish_reason: Literal["stop", "length"] | None = None
     failure: ApiError | None = None
 
+    @property
+    def size(self) -> int:
+        """About how many bytes its texts and log-probabilities take."""
+        texts = sum(len(delta.text) for delta in self.deltas)
+        return texts + sum(_LOGPROB_BYTES * (1 + len(entry.top)) for entry in self.logprobs)
+
 
 class ChoiceSink:
     """The engine's sink of one choice.
@@ -137,7 +143,7 @@ class ChoiceSink:
         else:
             assert reason in ("stop", "length")
             event = AnswerEvent(self._place, finish_reason=reason)
-        self._mailbox.put(event, _EVENT_BYTES)
+        self._mailbox.put(event, 0, self._place)
 
     def _put(self, deltas: list[AnswerDelta]) -> bool:
         """Leave deltas in the mailbox; False if the client reads too slowly."""
@@ -150,6 +156,19 @@ class ChoiceSink:
         if deltas[-1].kind == "reasoning":
             self.reasoned += self._unsettled
         self._unsettled = 0
-        size = _EVENT_BYTES + sum(len(delta.text) for delta in deltas)
-        size += sum(_LOGPROB_BYTES * (1 + len(entry.top)) for entry in logprobs)
-        return self._mailbox.put(AnswerEvent(self._place, tuple(deltas), logprobs), size)
+        event = AnswerEvent(self._place, tuple(deltas), logprobs)
+        return self._mailbox.put(event, event.size, self._place, _joined)
+
+
+def _joined(earlier: AnswerEvent, later: AnswerEvent) -> AnswerEvent | None:
+    """Return one event of two that are pieces of the same text, None for others.
+
+    So what waits for a slow client is hardly more than its text.
+    """
+    if earlier.logprobs or later.logprobs or len(earlier.deltas) != 1 or len(later.deltas) != 1:
+        return None
+    (first,), (second,) = earlier.deltas, later.deltas
+    is_one = (first.kind, first.call) == (second.kind, second.call) and not second.id
+    if not is_one or len(first.text) > _LONGEST_JOINED:
+        return None
+    return replace(earlier, deltas=(replace(first, text=first.text + second.text),))
