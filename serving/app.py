@@ -22,6 +22,8 @@ from gptoss_onnx.serving.health import health, ready, show_metrics
 from gptoss_onnx.serving.metrics import ServerMetrics
 from gptoss_onnx.serving.models import get_model, list_models
 from gptoss_onnx.serving.openapi import openapi
+from gptoss_onnx.serving.page.routes import page_routes
+from gptoss_onnx.serving.responses.routes import responses_routes
 from gptoss_onnx.serving.settings import ServerSettings
 from gptoss_onnx.serving.state import ServerState
 from gptoss_onnx.serving.tokenize import detokenize, tokenize
@@ -74,8 +76,8 @@ def _routes(state: ServerState) -> list[BaseRoute]:
         Route("/ready", ready),
         Route("/metrics", show_metrics),
         Route("/openapi.json", openapi),
-        # RESPONSES: *responses_routes(state),
-        # PAGE: *page_routes(),
+        *responses_routes(state),
+        *page_routes(),
     ]
 
 

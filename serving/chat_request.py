@@ -16,7 +16,8 @@ from gptoss_onnx.serving.sampling_fields import (
 )
 from gptoss_onnx.serving.state import ServerState
 
-EFFORTS = ("low", "medium", "high")
+# Of OpenAI's models; gpt-oss takes three of them, as rendering tells who asks for another.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 MOST_MESSAGES, MOST_TOOLS = 4_096, 128
 _REPLACED = {"functions": "tools", "function_call": "tool_choice"}
 

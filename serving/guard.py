@@ -29,7 +29,7 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Guard:
-    """Middleware that answers 401, 403, 415, 431 and 503 itself and lets all other requests through."""
+    """Middleware that lets a request through, or answers 401, 403, 415, 431 or 503 itself."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self._app, self._state = app, state

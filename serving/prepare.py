@@ -5,15 +5,14 @@ event loop.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.answers import answer_reader
 from gptoss_onnx.serving.choice_sink import Choice
-from gptoss_onnx.serving.constraints import make_constraint
 from gptoss_onnx.serving.errors import ApiError, refused
-from gptoss_onnx.serving.prompts import ChatPrompt, render_chat
+from gptoss_onnx.serving.prompts import ChatPrompt, read_tools, render_chat
 from gptoss_onnx.serving.sampling_fields import SamplingFields
 from gptoss_onnx.serving.state import ServerState, in_thread
 
@@ -23,7 +22,7 @@ class ChatAsk:
     """What is asked of the model, whichever API asks.
 
     Attributes:
-        prompt: what the model reads, tools included.
+        prompt: what the model reads, tools included; `response_format` is taken from below.
         chosen: how tokens are chosen, and stop texts.
         count: answers.
         max_new_tokens: of each answer; None: as many as there is room for.
@@ -68,7 +67,9 @@ def room_for(state: ServerState, prompt: Sequence[int], wanted: int | None) -> i
 
 def _prepare(state: ServerState, ask: ChatAsk) -> list[Choice]:
     try:
-        tokens = tuple(render_chat(state.tokenizer, ask.prompt))
+        # gpt-oss is shown the schema, too; constraints alone would leave it guessing
+        prompt = replace(ask.prompt, response_format=ask.response_format)
+        tokens = tuple(render_chat(state.tokenizer, prompt))
         room = room_for(state, tokens, ask.max_new_tokens)
         return [_choice(state, ask, tokens, room, index) for index in range(ask.count)]
     except InputError as error:
@@ -78,7 +79,7 @@ def _prepare(state: ServerState, ask: ChatAsk) -> list[Choice]:
 def _choice(
     state: ServerState, ask: ChatAsk, tokens: tuple[int, ...], room: int, index: int
 ) -> Choice:
-    names = [tool["function"]["name"] for tool in ask.prompt.tools]
+    names = [tool.name for tool in read_tools(ask.prompt.tools)]
     return Choice(
         tokens=tokens,
         sampling=ask.chosen.sampling,
@@ -87,13 +88,12 @@ def _choice(
         reader=answer_reader(state.tokenizer, tokens, ask.chosen.stop, names),
         control=state.control,
         logprobs=ask.logprobs,
-        constraint=make_constraint(
-            state.tokenizer,
-            state.vocab,
+        constraint=state.constraints.make(
             ask.response_format,
             ask.prompt.tools,
             ask.prompt.tool_choice,
             ask.parallel_tool_calls,
             tokens,
+            ask.prompt.builtin_tools,
         ),
     )

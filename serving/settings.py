@@ -31,6 +31,9 @@ class ServerSettings:
         slow_reader_seconds: for which a client may read nothing of what waits for it.
         ping_seconds: of silence in a stream, after which it gets a comment.
         drain_seconds: in which running answers may end after the order to stop.
+        kept_responses: of `/v1/responses`, for `previous_response_id`; the ones used last.
+        kept_responses_bytes: of their conversations together.
+        kept_responses_seconds: since each was made.
     """
 
     model: str
@@ -49,6 +52,9 @@ class ServerSettings:
     slow_reader_seconds: float = 30.0
     ping_seconds: float = 15.0
     drain_seconds: float = 60.0
+    kept_responses: int = 1_000
+    kept_responses_bytes: int = 64_000_000
+    kept_responses_seconds: float = 24 * 3600.0
 
     def __post_init__(self) -> None:
         if not self.model or not self.model.isprintable() or len(self.model) > 200:

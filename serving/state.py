@@ -12,6 +12,7 @@ from gptoss_onnx.runtime.engine import Engine
 from gptoss_onnx.runtime.stops import end_tokens
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.serving.choice_sink import Choice
+from gptoss_onnx.serving.constraints import ConstraintMaker
 from gptoss_onnx.serving.errors import unavailable
 from gptoss_onnx.serving.fingerprint import fingerprint
 from gptoss_onnx.serving.metrics import ServerMetrics
@@ -33,6 +34,8 @@ class ServerState:
         control: ids of special tokens, which are no text.
         chat_ends: ids that end an answer of a chat.
         text_ends: ids that end a text.
+        constraints: makes what holds answers to schemas and tools.
+        token_bytes: what logprobs say of tokens.
         created: when the server began, in seconds since 1970.
         fingerprint: `system_fingerprint`: of the weights and what computes with them.
         is_stopping: no more requests are taken; those taken end in peace.
@@ -54,6 +57,7 @@ class ServerState:
         self.chat_ends = end_tokens(package, tokenizer, True, self.vocab)
         self.text_ends = end_tokens(package, tokenizer, False, self.vocab)
         self.fingerprint = fingerprint(package)
+        self.constraints = ConstraintMaker(tokenizer, self.vocab, self.chat_ends)
         self.token_bytes = TokenBytes(tokenizer)
         self.created = int(time.time())
         self.is_stopping = False

@@ -2,13 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from gptoss_onnx.runtime.arguments import integer
 from gptoss_onnx.runtime.cache_layout import MOST
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.engine.entry import Entry
 from gptoss_onnx.runtime.engine.inbox import Inbox
-from gptoss_onnx.runtime.engine.memory import RESERVE, check_rows, plan_bytes
+from gptoss_onnx.runtime.engine.memory import check_rows, check_state, plan_bytes
 from gptoss_onnx.runtime.engine.observer import EngineObserver, EngineSnapshot
 from gptoss_onnx.runtime.engine.pace import Pace
 from gptoss_onnx.runtime.engine.prefixes import Prefixes
@@ -19,6 +20,7 @@ from gptoss_onnx.runtime.engine.rows import ActiveRows
 from gptoss_onnx.runtime.engine.scheduler import Scheduler
 from gptoss_onnx.runtime.engine.staging import Staging
 from gptoss_onnx.runtime.engine.ticket import Ticket
+from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.session import Session
 
 logger = logging.getLogger(__name__)
@@ -60,11 +62,15 @@ class Engine(Closing):
         max_queue: int,
         prefix_bytes: int,
         observe: EngineObserver | None = None,
+        prefixes: Sequence[RowState] = (),
     ) -> None:
         """Allocate the caches, see `plan_bytes`, and start the thread.
 
+        Prompts may begin with one of `prefixes`, rows that were saved before, such as that of a
+        long system prompt. They count in `prefix_bytes`, and go when others are used more recently.
+
         Raises:
-            InputError: a number is out of its range.
+            InputError: a number is out of its range, or a row was saved from another package.
             PackageError: the package's rows cannot go their own ways.
             RuntimeUnavailable: there is no memory for the caches.
         """
@@ -74,7 +80,10 @@ class Engine(Closing):
         self.max_queue = integer("max_queue", max_queue, 0, MOST)
         self._inbox = Inbox(self.slots, self.max_queue)
         self._reports, self._pace = Reports(observe), Pace(self.slots)
-        self._prefixes = Prefixes(session.manifest.cache, RESERVE, self.prefix_bytes)
+        self._prefixes = Prefixes(session.manifest.cache, self.prefix_bytes)
+        for state in prefixes:
+            check_state(session, state)
+            self._prefixes.add(state)
         self._staging = Staging(session, self.capacity, self.chunk, self._prefixes)
         self._rows = ActiveRows(session, self.slots, self.capacity, self._prefixes)
         self._scheduler = Scheduler(

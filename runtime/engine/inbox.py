@@ -106,8 +106,8 @@ class Inbox:
     def end(self, why: str) -> None:
         """Take no more entries, and let the engine's thread end."""
         with self._changed:
-            self._refusal = self._refusal or why
-            self._ending = True
+            if not self._ending:
+                self._refusal, self._ending = why, True
             self._changed.notify_all()
 
     def wait_until_empty(self, timeout: float | None) -> bool:

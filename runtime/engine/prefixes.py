@@ -39,19 +39,17 @@ class Found:
 class Prefixes:
     """Saved rows, least recently used first, in no more than `most_bytes`.
 
-    A row serves for all prompts that begin like it. Its window layers hold the last tokens alone,
-    so it can be cut back by `reserve` tokens at most, or by any number while it is short. A row
-    that another one can be cut back to is not kept twice.
+    A row serves for all prompts that begin like it. Where its window layers hold its last tokens
+    alone, it cannot be cut back below `RowState.floor`. A row that another one can be cut back to
+    is not kept twice.
 
     Attributes:
         nbytes: what the saved rows take.
     """
 
-    def __init__(self, layers: Sequence[CacheLayer], reserve: int, most_bytes: int) -> None:
-        windows = [layer for layer in layers if layer.window > 0]
-        self._held = min((layer.window - 1 + reserve for layer in windows), default=None)
-        self._kept = min((layer.sink_tokens for layer in windows), default=0)
-        self._reserve, self._most_bytes = reserve, most_bytes
+    def __init__(self, layers: Sequence[CacheLayer], most_bytes: int) -> None:
+        self._kept = min((layer.sink_tokens for layer in layers if layer.window > 0), default=0)
+        self._most_bytes = most_bytes
         self._states: list[RowState] = []
         self.nbytes = 0
 
@@ -64,7 +62,7 @@ class Prefixes:
         for state in self._states:
             common = common_prefix(state.tokens, prompt[:-1])
             shared = max(shared, common)
-            usable = self._usable(state.length, common)
+            usable = self._usable(state, common)
             if usable > length:
                 best, length = state, usable
         if best is not None:
@@ -103,15 +101,13 @@ class Prefixes:
         self._states.clear()
         self.nbytes = 0
 
-    def _usable(self, length: int, common: int) -> int:
-        """Return to how many tokens, `common` at most, a saved row of `length` can be cut back."""
-        if self._held is None or length <= self._held or common >= length - self._reserve:
-            return common
-        return min(common, self._kept)
+    def _usable(self, state: RowState, common: int) -> int:
+        """Return to how many tokens, `common` at most, a saved row can be cut back."""
+        return common if common >= state.floor else min(common, self._kept)
 
     def _covers(self, state: RowState, tokens: Tokens) -> bool:
         common = common_prefix(state.tokens, tokens)
-        return common == tokens.size and self._usable(state.length, common) == common
+        return common == tokens.size and self._usable(state, common) == common
 
     def _covered(self, tokens: Tokens) -> bool:
         for state in self._states:

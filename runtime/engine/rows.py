@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.engine.entry import Entry
-from gptoss_onnx.runtime.engine.memory import RESERVE, row_bytes
+from gptoss_onnx.runtime.engine.memory import RESERVE, cache_bytes
 from gptoss_onnx.runtime.engine.prefixes import Prefixes
 from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.session import Session
@@ -77,5 +77,5 @@ class ActiveRows(Closing):
         if self.entries[row].ended == "error":
             return
         tokens = self._cache.row_tokens(row)
-        nbytes = row_bytes(self._session, tokens.size)
+        nbytes = cache_bytes(self._session, 1, tokens.size, 1)
         self._prefixes.keep(tokens, nbytes, lambda: self._cache.save_row(row))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.engine.memory import RESERVE, row_bytes
+from gptoss_onnx.runtime.engine.memory import RESERVE, cache_bytes
 from gptoss_onnx.runtime.engine.prefixes import Prefixes, common_prefix
 from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.session import Session
@@ -111,4 +111,5 @@ class Staging(Closing):
         return min(length, self._cache.kept)
 
     def _keep(self, length: int, save: Callable[[], RowState]) -> None:
-        self._prefixes.keep(self._tokens[:length], row_bytes(self._session, length), save)
+        nbytes = cache_bytes(self._session, 1, length, self._chunk)
+        self._prefixes.keep(self._tokens[:length], nbytes, save)

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from gptoss_onnx.runtime import Sampling
-from gptoss_onnx.runtime.engine import Engine, FinishReason, GenerationRequest, Ticket, TokenLogprobs
+from gptoss_onnx.runtime.engine import (
+    Engine,
+    FinishReason,
+    GenerationRequest,
+    Ticket,
+    TokenLogprobs,
+)
 
 LONGEST_WAIT = 60  # seconds after which a test gives up instead of hanging
 

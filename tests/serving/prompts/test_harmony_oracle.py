@@ -31,11 +31,7 @@ WORDS = st.sampled_from(["a", "unit", "place of birth", "null", "é"])
 # The oracle reads other floats with an error in the last place.
 FLOATS = [0.0, -0.0, 1.0, 0.1, 1e15, 1e16, 1.5e22, 1e-4, -1e-5, 2.5e-5, 1e-6, 123456.789]
 PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.sampled_from(FLOATS)
-    | TEXTS,
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.sampled_from(FLOATS) | TEXTS,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
     max_leaves=4,
 )
