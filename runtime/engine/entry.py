@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import check_range, integer, integer_array
+from gptoss_onnx.runtime.batch_sampling import TokenLogprobs
 from gptoss_onnx.runtime.engine.refusals import told
-from gptoss_onnx.runtime.engine.request import FinishReason, GenerationRequest, TokenLogprobs
+from gptoss_onnx.runtime.engine.request import FinishReason, GenerationRequest
 from gptoss_onnx.runtime.engine.ticket import Ticket
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling, chosen
 from gptoss_onnx.runtime.session import Session
