@@ -24,7 +24,7 @@ from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph
-from gptoss_onnx.runtime.package_check import open_package
+from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.runnable import RunnableGraph
 from gptoss_onnx.runtime.sampling import Sampling, chosen
@@ -94,7 +94,7 @@ class Session(Closing):
         """
         folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
-        opened = open_package(folder)
+        opened = open_whole(folder)
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         graph = OpenGraph.load(opened, choice, activations, provider, threads)
         running = f"{choice.kernels} kernels ({choice.reason})"
@@ -165,10 +165,13 @@ class Session(Closing):
             return run_request(binding, part, request, self.vocab)
 
     def score(
-        self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
+        self,
+        token_ids: Sequence[int] | NDArray[Any],
+        chunk: int | None = None,
+        positions: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
-        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a
-        call.
+        """Return the logits of every position of one sequence, or of those at `positions`, float32
+        (kept, V), `chunk` tokens a call.
         """
         tokens = integer_array("token_ids", token_ids)
         if tokens.ndim != 1:
@@ -176,9 +179,10 @@ class Session(Closing):
         if tokens.size == 0:
             return np.zeros((0, self.vocab), np.float32)
         columns = PREFILL_CHUNK if chunk is None else chunk
+        wanted = np.arange(tokens.size) if positions is None else np.asarray(positions)
         with self.new_cache(1, tokens.size, chunk=columns) as cache:
-            logits = self.forward(tokens[None], cache, logit_positions=np.arange(tokens.size)[None])
-        return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
+            logits = self.forward(tokens[None], cache, logit_positions=wanted[None])
+        return logits.reshape(-1, self.vocab)  # (1, kept, V)
 
     @overload
     def generate(
