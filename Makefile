@@ -76,7 +76,7 @@ test: lint ## Lint, then run the tests that need no GPU, no client in another la
 
 client-tools: $(CLIENT_TOOLS) ## Install what the clients in C++, Node.js and the browser need
 
-$(CLIENT_TOOLS): $(INSTALLED) $(wildcard clients/*/package-lock.json clients/cpp/*.sh tests/clients/*.sh)
+$(CLIENT_TOOLS): $(INSTALLED) $(wildcard clients/*/package-lock.json tests/clients/*/package-lock.json clients/cpp/*.sh tests/clients/*.sh)
 	bash tests/clients/install.sh
 	@touch $@
 

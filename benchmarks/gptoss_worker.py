@@ -38,8 +38,9 @@ class Package:
         the time.
         """
         missing = tokens - int(self._cache.lengths[0])
-        self._cache.mark_writing(1)
-        self._cache.advance(np.array([missing]))
+        part = self._cache.part()
+        part.mark_writing(1)
+        part.advance(np.array([missing]), np.zeros((1, missing), np.int64))
 
     def step(self) -> None:
         """See worker.Model."""

@@ -7,8 +7,10 @@ from gptoss_onnx.runtime.harmony import HarmonyParser
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
 from gptoss_onnx.runtime.package_check import open_package
+from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.session import Session
+from gptoss_onnx.runtime.staged import StagedSession
 from gptoss_onnx.runtime.text import Tokenizer, chat_messages
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration
 from gptoss_onnx.runtime.text_stream import TextStream
@@ -24,8 +26,10 @@ __all__ = [
     "KVCache",
     "Package",
     "Prompt",
+    "RowState",
     "Sampling",
     "Session",
+    "StagedSession",
     "TextGeneration",
     "TextStream",
     "Tokenizer",

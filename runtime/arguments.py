@@ -84,9 +84,9 @@ def within_int64(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def folder_path(name: str, value: object) -> str:
-    """Return the path of a folder as text; raises InputError for what cannot be a path on any
-    machine.
+def folder_path(name: str, value: object, kind: str = "folder") -> str:
+    """Return the path of a folder, or of a file if `kind` says so, as text; raises InputError for
+    what cannot be a path on any machine.
     """
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     try:
@@ -94,7 +94,7 @@ def folder_path(name: str, value: object) -> str:
     except UnicodeEncodeError:  # a lone surrogate that stands for no byte
         good = False
     if not good:
-        raise InputError(f"{name}: found {shown(value)}, expected the path of a folder")
+        raise InputError(f"{name}: found {shown(value)}, expected the path of a {kind}")
     return str(path)
 
 

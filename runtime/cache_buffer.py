@@ -16,13 +16,19 @@ from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 
 # numpy has no bfloat16: its bits travel as uint16, under the ONNX element type named here.
-_STORAGE: dict[str, type[np.generic]] = {
+STORAGE: dict[str, type[np.generic]] = {
     "float32": np.float32,
     "float16": np.float16,
     "bfloat16": np.uint16,
 }
-_FLOAT16_EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
+# all ones: infinity or NaN
+_EXPONENTS: dict[str, np.unsignedinteger[Any]] = {
+    "float32": np.uint32(0x7F800000),
+    "float16": np.uint16(0x7C00),
+    "bfloat16": np.uint16(0x7F80),
+}
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_ELEMENTS = {"float32": 1, "float16": 10, "bfloat16": _BFLOAT16}  # of onnx.TensorProto
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,15 @@ class CacheBuffer:
     value: Any
     array: NDArray[Any] | None
     nbytes: int
+    dtype: str
+    device: str
 
     @classmethod
     def zeros(
         cls, onnxruntime: ModuleType, shape: tuple[int, ...], dtype: str, device: str
     ) -> Self:
         """Allocate; raises RuntimeUnavailable where the device or its memory cannot hold it."""
-        return cls.of(onnxruntime, zeros(shape, _STORAGE[dtype], "a buffer"), dtype, device)
+        return cls.of(onnxruntime, zeros(shape, STORAGE[dtype], "a buffer"), dtype, device)
 
     @classmethod
     def of(cls, onnxruntime: ModuleType, array: NDArray[Any], dtype: str, device: str) -> Self:
@@ -54,13 +62,20 @@ class CacheBuffer:
             )
         values = onnxruntime.OrtValue
         if dtype == "bfloat16":
-            return cls(
-                values.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16), array, array.nbytes
-            )
+            value = values.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
+            return cls(value, array, array.nbytes, dtype, device)
         if device == "cpu":
-            return cls(values.ortvalue_from_numpy(array), array, array.nbytes)
+            return cls(values.ortvalue_from_numpy(array), array, array.nbytes, dtype, device)
         with onnxruntime_errors(onnxruntime, RuntimeUnavailable, f"KV cache on {device}"):
-            return cls(values.ortvalue_from_numpy(array, device, 0), None, array.nbytes)
+            value = values.ortvalue_from_numpy(array, device, 0)
+        return cls(value, None, array.nbytes, dtype, device)
+
+    def place(self, rows: int) -> tuple[str, int, int, list[int], int]:
+        """Return where the first `rows` rows lie, as ONNX Runtime binds memory: device, its number,
+        element type, shape and address.
+        """
+        shape = [rows, *self.value.shape()[1:]]
+        return self.device, 0, _ELEMENTS[self.dtype], shape, self.value.data_ptr()
 
     def copied(self, slots: int, used: int) -> NDArray[Any]:
         """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros
@@ -79,8 +94,7 @@ class CacheBuffer:
         None without one.
         """
         held = self.array if self.array is not None else self.value.numpy()
-        bits = held.view(np.uint16) & _FLOAT16_EXPONENT
-        found = (bits == _FLOAT16_EXPONENT).any(axis=3)  # (B, K, C)
+        found = not_finite(held, "float16").any(axis=3)  # (B, K, C)
         if not found.any():
             return None
         row, head, slot = np.argwhere(found)[0]
@@ -98,6 +112,13 @@ def drop_first(layers: Sequence[BufferPair], gone: NDArray[Any], held: NDArray[A
             # numpy copies first where the two overlap
             slots = buffer.array[row]  # (K, C, D)
             slots[:, : held[row] - gone[row]] = slots[:, gone[row] : held[row]]
+
+
+def not_finite(numbers: NDArray[Any], dtype: str) -> NDArray[np.bool_]:
+    """Say which numbers, stored as buffers store `dtype`, are infinite or not a number."""
+    exponent = _EXPONENTS[dtype]
+    found: NDArray[np.bool_] = (numbers.view(exponent.dtype) & exponent) == exponent
+    return found
 
 
 def find_overflow(layers: Sequence[BufferPair]) -> str | None:

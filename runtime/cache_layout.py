@@ -38,7 +38,7 @@ back to m tokens or fewer at any time. At least one slot is left to the ring.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ MOST = 2**31 - 1  # rows or tokens; any sum or product of a few such numbers fit
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
+class Stretch(NamedTuple):
+    """Consecutive positions of a row, `end` not included, that lie in consecutive slots."""
+
+    slot: int
+    first: int
+    end: int
+
+
 @dataclass(frozen=True)
 class CacheLayout(ABC):
     """What a target's graph expects of the buffers, and which calls it can bear.
@@ -62,10 +70,12 @@ class CacheLayout(ABC):
     Attributes:
         rewinds: a row can be made shorter without losing all of it.
         ragged: rows may take different numbers of tokens.
+        has_starts: window layers hold a row from its `window_starts` on, which the graph is told.
     """
 
     rewinds: ClassVar[bool] = True
     ragged: ClassVar[bool] = True
+    has_starts: ClassVar[bool] = False
 
     @abstractmethod
     def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
@@ -98,6 +108,36 @@ class CacheLayout(ABC):
         there; raises InputError. How far a row goes back is the cache's to know.
         """
 
+    def check_part(self, rows: int, batch: int) -> None:
+        """Refuse a call of the first `rows` rows of a batch alone; raises InputError."""
+
+    def check_moves(self, batch: int) -> None:
+        """Refuse to put a row into a batch that others are in; raises InputError."""
+
+    def first_needed(self, layer: CacheLayer, begin: int) -> int:
+        """Return the first position after the kept ones that a layer must hold for calls that
+        begin at `begin` or later.
+        """
+        if layer.window == 0:
+            return 0
+        return max(layer.sink_tokens, begin + 1 - (layer.window - layer.sink_tokens))
+
+    def least_begin(self, layer: CacheLayer, first: int) -> int:
+        """Return where a call may begin at the earliest if a window layer has lost the positions
+        before `first` that it does not keep: the inverse of `first_needed`.
+        """
+        return first - 1 + (layer.window - layer.sink_tokens)
+
+    def stretches(
+        self, layer: CacheLayer, slots: int, first: int, end: int, length: int, window_start: int
+    ) -> list[Stretch]:
+        """Return where the positions `first` to `end` of a row lie, which the layer must hold.
+
+        The row has `length` tokens, the first `window_start` of which window layers hold no more.
+        """
+        slot = first - window_start if layer.window > 0 else first
+        return [Stretch(slot, first, end)] if first < end else []
+
     def window_starts(
         self,
         lengths: NDArray[np.int64],
@@ -128,6 +168,23 @@ class RingLayout(CacheLayout):
     def slots(self, layer: CacheLayer, batch: int, capacity: int, reserve: int, chunk: int) -> int:
         """Return C of one layer."""
         return layer_slots(layer, batch, capacity, reserve, chunk)
+
+    def stretches(
+        self, layer: CacheLayer, slots: int, first: int, end: int, length: int, window_start: int
+    ) -> list[Stretch]:
+        """Return where the positions `first` to `end` of a row lie, which the layer must hold."""
+        found, kept = [], layer.sink_tokens
+        while first < end:
+            slot, room = first, end - first  # a full layer
+            if layer.window > 0 and first < kept:
+                room = kept - first
+            elif layer.window > 0:
+                turned = (first - kept) % (slots - kept)
+                slot, room = kept + turned, slots - kept - turned
+            stop = min(end, first + room)
+            found.append(Stretch(slot, first, stop))
+            first = stop
+        return found
 
 
 def full_slots(batch: int, capacity: int, chunk: int) -> int:

@@ -4,7 +4,7 @@ B batch. The buffers are the cache's; here are lengths, token ids and the marks 
 """
 
 import copy
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,14 @@ from gptoss_onnx.runtime.cache_buffer import zeros
 Integers = NDArray[np.int64]
 
 
+class RowMarks(NamedTuple):
+    """What calls leave on one row beside its tokens; see `CacheRows`."""
+
+    start: int
+    wrapped: bool
+    window_start: int
+
+
 class CacheRows:
     """The rows of one cache.
 
@@ -23,6 +31,7 @@ class CacheRows:
         start: largest position at which a call began on each row since its reset, (B).
         wrapped: whether a window layer has lost tokens of a row, (B).
         window_starts: first tokens that window layers hold no more, (B); 0 where these are rings.
+        damage: what is wrong with the buffers since a call failed, None where nothing is.
     """
 
     def __init__(self, batch: int, capacity: int) -> None:
@@ -30,6 +39,7 @@ class CacheRows:
         self.start = np.zeros(batch, np.int64)
         self.wrapped = np.zeros(batch, np.bool_)
         self.window_starts = np.zeros(batch, np.int64)
+        self.damage: str | None = None
         self._tokens = _token_store(batch, capacity)
 
     def tokens(self, row: int) -> Integers:
@@ -59,12 +69,18 @@ class CacheRows:
         """Return the smallest length above what window layers keep that each row can go back to."""
         return np.where(self.wrapped, np.clip(self.start - reserve, 0, self.lengths), 0)
 
+    def check_sound(self) -> None:
+        """Refuse buffers that hold what no call may see; raises InputError."""
+        if self.damage is not None:
+            raise InputError(f"cache: {self.damage}; reset it, or make another")
+
     def check_room(self, new_lengths: Integers, capacity: int, longest: int) -> None:
-        """Refuse new tokens (B) that do not fit.
+        """Refuse new tokens of the first rows that do not fit.
 
         Raises InputError naming the first row that would have more than `longest`, the most that
         the model takes, or else more than the cache's `capacity`.
         """
+        lengths = self.lengths[: new_lengths.size]
         for limit, exceeded in (
             (longest, f"{longest}, the longest sequence that this model takes; rewind the cache"),
             (
@@ -72,42 +88,54 @@ class CacheRows:
                 f"the cache capacity of {capacity}; make the cache larger, grow it, or rewind it",
             ),
         ):
-            for row in np.flatnonzero(self.lengths + new_lengths > limit):
+            for row in np.flatnonzero(lengths + new_lengths > limit):
                 raise InputError(
-                    f"row {row}: {self.lengths[row]} cached + {new_lengths[row]} new tokens exceed "
+                    f"row {row}: {lengths[row]} cached + {new_lengths[row]} new tokens exceed "
                     f"{exceeded}"
                 )
 
     def mark_writing(self, wraps: NDArray[np.bool_]) -> None:
-        """Record that a call is about to write, and in which rows (B) window layers lose tokens."""
-        self.start = np.maximum(self.start, self.lengths)
-        self.wrapped |= wraps
+        """Record that a call is about to write to the first rows (A), and in which of them window
+        layers lose tokens.
+        """
+        part = slice(wraps.size)
+        self.start[part] = np.maximum(self.start[part], self.lengths[part])
+        self.wrapped[part] |= wraps
 
     def advance(self, new_lengths: Integers, input_ids: Integers) -> None:
-        """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
-        for row, (begin, new) in enumerate(zip(self.lengths, new_lengths, strict=True)):
+        """Count the tokens a call has written to the first rows (A): the first of each row of
+        `input_ids` (A, S).
+        """
+        for row, new in enumerate(new_lengths):
+            begin = self.lengths[row]
             self._tokens[row, begin : begin + new] = input_ids[row, :new]
-        self.lengths = self.lengths + new_lengths
+        self.lengths[: new_lengths.size] += new_lengths
+
+    def check_cut(self, row: int, wanted: int, kept: int, reserve: int, verb: str) -> None:
+        """Refuse to use the first `wanted` tokens of a row without the others; raises InputError.
+
+        Every window layer keeps the first `kept`.
+        """
+        cached, limit = int(self.lengths[row]), int(self.limit(reserve)[row])
+        if not 0 <= wanted <= cached:
+            raise InputError(
+                f"row {row}: cannot {verb} {wanted}; it holds {cached} tokens; allowed is 0 to "
+                f"{cached}"
+            )
+        if kept < wanted < limit:
+            raise InputError(
+                f"row {row}: cannot {verb} {wanted}: window layers have overwritten what it would "
+                f"see; allowed is {limit} to {cached}, or {f'0 to {kept}' if kept else 0}; a cache "
+                f"with a reserve above {reserve} goes further"
+            )
 
     def rewind(self, wanted: Integers, kept: int, reserve: int) -> None:
         """Forget each row's tokens from `wanted` (B) on; every window layer keeps the first `kept`.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
         """
-        limit = self.limit(reserve)
-        for row, (cached, target) in enumerate(zip(self.lengths, wanted, strict=True)):
-            if not 0 <= target <= cached:
-                raise InputError(
-                    f"row {row}: cannot rewind to {target}; it holds {cached} tokens; allowed is 0 "
-                    f"to {cached}"
-                )
-            if kept < target < limit[row]:
-                raise InputError(
-                    f"row {row}: cannot rewind to {target}: window layers have overwritten what it "
-                    f"would see; allowed is {limit[row]} to {cached}, or "
-                    f"{f'0 to {kept}' if kept else 0}; a cache with a reserve above {reserve} goes "
-                    "further"
-                )
+        for row, target in enumerate(wanted):
+            self.check_cut(row, int(target), kept, reserve, "rewind to")
         # Where nothing was lost the undone calls left no trace: their columns lie in slots that
         # will be rewritten before they can be seen. They need not count in `start` any more.
         lossless = ~self.wrapped | (wanted <= kept)
@@ -115,6 +143,23 @@ class CacheRows:
         self.wrapped = self.wrapped & (wanted > kept)
         self.window_starts = np.where(self.wrapped, self.window_starts, 0)
         self.lengths = wanted
+
+    def empty(self, row: int) -> None:
+        """Forget a row."""
+        self.lengths[row] = self.start[row] = self.window_starts[row] = 0
+        self.wrapped[row] = False
+
+    def fill(self, row: int, tokens: Integers, marks: RowMarks) -> None:
+        """Let a row hold `tokens` (n), no more than there is room for, and these marks."""
+        self._tokens[row, : tokens.size] = tokens
+        self.lengths[row] = tokens.size
+        self.start[row], self.wrapped[row] = marks.start, marks.wrapped
+        self.window_starts[row] = marks.window_start
+
+    def marks(self, row: int) -> RowMarks:
+        """Return the marks of a row."""
+        start, window_start = int(self.start[row]), int(self.window_starts[row])
+        return RowMarks(start, bool(self.wrapped[row]), window_start)
 
 
 def _token_store(batch: int, capacity: int) -> Integers:

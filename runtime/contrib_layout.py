@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.cache_layout import CacheLayout
+from gptoss_onnx.runtime.cache_layout import CacheLayout, Stretch
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,29 @@ class ContribLayout(CacheLayout):
                 "but target ort "
                 f"rewinds only to 0, all rows together; {self.instead}"
             )
+
+    def check_part(self, rows: int, batch: int) -> None:
+        """Refuse to run some rows of a batch, which would part their lengths from the others'."""
+        if rows != batch:
+            raise InputError(
+                f"rows: found {rows} of {batch}, but target ort runs all rows together; "
+                f"{self.instead}, or give each row a cache of its own"
+            )
+
+    def check_moves(self, batch: int) -> None:
+        """Refuse to put a row into a batch of several, whose lengths must stay equal."""
+        if batch > 1:
+            raise InputError(
+                f"cache: found {batch} rows, but target ort keeps them at one length, so a row is "
+                f"loaded only into a cache of one; {self.instead}"
+            )
+
+    def first_needed(self, layer: CacheLayer, begin: int) -> int:
+        """Return the first position that a window layer holds: it is full once it has filled up."""
+        return max(0, begin - layer.window) if layer.window > 0 else 0
+
+    def stretches(
+        self, layer: CacheLayer, slots: int, first: int, end: int, length: int, window_start: int
+    ) -> list[Stretch]:
+        """Return where the positions `first` to `end` of a row lie, which the layer must hold."""
+        return super().stretches(layer, slots, first, end, length, max(0, length - slots))

@@ -18,7 +18,7 @@ from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling
-from gptoss_onnx.runtime.stops import split_stops
+from gptoss_onnx.runtime.stops import split_stops, stop_token_ids
 from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
             else ((), ())
         )
         sampling = replace(sampling, stop=texts)
-        self.stop_tokens = _stop_tokens(session, sampling) | frozenset(stop_ids)
+        named = stop_token_ids(session.package, sampling.stop_tokens, session.vocab)
+        self.stop_tokens = named | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop
         self._rows = [
             _Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))
@@ -280,17 +281,3 @@ def _prompt(tokens: Any, index: int) -> NDArray[Any]:
             "token ids"
         )
     return array
-
-
-def _stop_tokens(session: "Session", sampling: Sampling) -> frozenset[int]:
-    """Return the ids that end a text; raises InputError where the caller names one that no token
-    has.
-    """
-    if sampling.stop_tokens is None:  # the package's; one beyond the vocabulary never comes
-        return frozenset(
-            token for token in session.package.eos_tokens if 0 <= token < session.vocab
-        )
-    for token in sampling.stop_tokens:
-        if token >= session.vocab:
-            raise InputError(f"stop_tokens: found {token}, expected 0 to {session.vocab - 1}")
-    return frozenset(sampling.stop_tokens)

@@ -5,21 +5,25 @@ and what lies in them, see `gptoss_onnx.runtime.cache_layout`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime.arguments import row_integers
-from gptoss_onnx.runtime.cache_buffer import CacheBuffer, drop_first, find_overflow
+from gptoss_onnx.runtime.arguments import integer, row_integers
+from gptoss_onnx.runtime.cache_buffer import BufferPair
 from gptoss_onnx.runtime.cache_layout import CacheLayout
+from gptoss_onnx.runtime.cache_part import CachePart
 from gptoss_onnx.runtime.cache_rows import CacheRows
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
+from gptoss_onnx.runtime.layer_buffers import LayerBuffers
+from gptoss_onnx.runtime.row_moves import copy_row, load_row, saved_row
+from gptoss_onnx.runtime.row_state import RowState
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.binding import Binding
@@ -32,8 +36,8 @@ class KVCache(Closing):
     `Session.new_cache`.
 
     A context manager; leaving it frees the buffers. One call at a time may use it: while one thread
-    runs a call, `forward`, `rewind`, `reset`, `fork`, `grow` and `close` raise InputError in any
-    other.
+    runs a call, `forward` and all that changes or copies what the cache holds raise InputError in
+    any other.
 
     Attributes:
         batch: rows.
@@ -44,7 +48,10 @@ class KVCache(Closing):
         layers: the package's cache layers.
         layout: what the package's target expects of the buffers.
         use: entered by each call that reads or changes the buffers; refuses a second one.
+        kind: makes the buffers.
     """
+
+    kind: ClassVar[type[LayerBuffers]] = LayerBuffers
 
     def __init__(
         self,
@@ -64,12 +71,20 @@ class KVCache(Closing):
             int, (batch, capacity, reserve, chunk)
         )
         self.use = _exclusive()
-        # made and used by the session; void once the buffers change
-        self.binding: Binding | None = None
-        self._onnxruntime = onnxruntime
-        self._buffers: tuple[tuple[CacheBuffer, CacheBuffer], ...] | None = self._zeros()
+        # by how many rows they run, made and used by the session; void once the buffers change
+        self.bindings: Mapping[int, Binding] = {}
+        self._made = self.kind(
+            onnxruntime,
+            self.layers,
+            dtype,
+            layout,
+            self.batch,
+            self.reserve,
+            self.chunk,
+            device,
+        )
+        self._buffers: tuple[BufferPair, ...] | None = self._made.zeros(self.capacity)
         self._rows = CacheRows(self.batch, self.capacity)
-        self._damage: str | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -78,7 +93,11 @@ class KVCache(Closing):
 
     @property
     def start(self) -> NDArray[np.int64]:
-        """Largest position at which a call began on each row since its reset, (B); a copy."""
+        """Largest position at which a call began on each row since its reset, (B); a copy.
+
+        After `load_row` it is as if a call had begun `reserve` tokens after what the row can be
+        rewound to, and 0 where it can be rewound to anything.
+        """
         return self._rows.start.copy()
 
     @property
@@ -114,7 +133,7 @@ class KVCache(Closing):
         return self._rows.tokens(row)
 
     @property
-    def buffers(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
+    def buffers(self) -> tuple[BufferPair, ...]:
         """Key and value buffer of each layer, (B, K, C, D); raises InputError once the cache is
         closed.
         """
@@ -131,7 +150,7 @@ class KVCache(Closing):
 
     def slots(self, layer: CacheLayer) -> int:
         """Return C of one layer."""
-        return self.layout.slots(layer, self.batch, self.capacity, self.reserve, self.chunk)
+        return self._made.slots(layer, self.capacity)
 
     def rewind(self, lengths: ArrayLike) -> None:
         """Forget each row's tokens from position `lengths` on; one integer, or one a row.
@@ -155,9 +174,42 @@ class KVCache(Closing):
         """Return an independent copy, as full as this one."""
         with self.use:
             twin = copy.copy(self)
-            twin.use, twin.binding = _exclusive(), None
+            twin.use, twin.bindings = _exclusive(), {}
             twin._buffers, twin._rows = self._copies(self.capacity), self._rows.copy()
             return twin
+
+    def save_row(self, row: int, length: int | None = None) -> RowState:
+        """Return a copy of the first `length` tokens of a row, of all if omitted.
+
+        It holds what later tokens see, and of window layers that have wrapped enough to be rewound
+        by `reserve`. Any cache of the same package can load it.
+
+        Raises InputError where the row could not be rewound to `length`; see `rewind`.
+        """
+        with self.use:
+            return saved_row(self, self._rows, self._row("row", row), length)
+
+    def load_row(self, row: int, state: RowState) -> None:
+        """Let a row hold what `state` holds, instead of what it held.
+
+        It can be rewound as far as what was saved and this cache's window layers reach; see
+        `rewind_limit`. In target `ort` for ONNX Runtime 1.28 the cache must have one row.
+
+        Raises InputError for a state of another package or longer than the capacity; nothing is
+        changed then.
+        """
+        with self.use:
+            load_row(self, self._rows, self._row("row", row), state)
+
+    def move_row(self, source: int, target: int) -> None:
+        """Let row `target` hold what row `source` holds, instead of what it held; `source` is empty
+        then.
+
+        Not in target `ort` for ONNX Runtime 1.28. Raises InputError.
+        """
+        with self.use:
+            source, target = self._row("source", source), self._row("target", target)
+            copy_row(self, self._rows, source, target)
 
     def grow(self, capacity: int) -> None:
         """Reallocate for `capacity` tokens a row, keeping what is cached; raises InputError when it
@@ -179,115 +231,34 @@ class KVCache(Closing):
             if capacity > self.capacity:
                 rows = self._rows.grown(capacity)
                 self._buffers = self._copies(capacity)
-                self._rows, self.capacity, self.binding = rows, capacity, None
+                self._rows, self.capacity, self.bindings = rows, capacity, {}
 
     def close(self) -> None:
         """Free the buffers and the token ids; the cache cannot be used any more."""
         with self.use:
-            self._buffers, self.binding = None, None
+            self._buffers, self.bindings = None, {}
             self._rows.drop_tokens()
 
-    def check_call(self, new_lengths: NDArray[np.int64], longest: int) -> None:
-        """Refuse new tokens (B) that cannot run, or that a row has no room for.
-
-        Padding never counts. No row may have more than `longest` tokens, whatever the capacity.
-        """
-        if self._damage is not None:
-            raise InputError(f"cache: {self._damage}; reset it, or make another")
-        self.layout.check_call(self._rows.lengths, new_lengths)
-        self._rows.check_room(new_lengths, self.capacity, longest)
-
-    def columns(self, remaining: int) -> int:
-        """Return how many of `remaining` columns the next call of the graph may write, at least
-        1.
-        """
-        return self.layout.columns(remaining, self._rows.lengths, self.capacity, self.chunk)
-
-    def mark_writing(self, columns: int) -> None:
-        """Record that a call is about to write `columns` columns on every row."""
-        rows = self._rows
-        slots = min((self.slots(layer) for layer in self.layers if layer.window > 0), default=None)
-        if slots is None:
-            rows.mark_writing(np.zeros(self.batch, np.bool_))
-            return
-        lengths, starts = rows.lengths, rows.window_starts
-        moved = self.layout.window_starts(lengths, starts, columns, slots, self.reserve)
-        if (moved != starts).any():
-            self._drop(moved)
-        rows.mark_writing(self.layout.wraps(lengths, moved, columns, slots))
-
-    def advance(self, new_lengths: NDArray[np.int64], input_ids: NDArray[np.int64]) -> None:
-        """Count the tokens (B) a call has written, the first of each row of `input_ids` (B, S)."""
-        self._rows.advance(new_lengths, input_ids)
-
-    def mark_failed(self) -> None:
-        """Record that a call was cut off while it wrote, by an error or by the user.
-
-        Where the target can rewind, the tokens that were held before are as they were, and the call
-        may be tried again. The windows of target `ort` may have moved on in some layers: then only
-        `reset` helps.
-        """
-        if (
-            not self.layout.rewinds
-            and self._rows.lengths.any()
-            and any(layer.window for layer in self.layers)
-        ):
-            self._damage = "a call was cut off after it had moved the windows of target ort"
-
-    def overflow(self) -> str | None:
-        """Say where a float16 cache first holds a number that is not finite; None where it holds
-        none.
-        """
-        return find_overflow(self.buffers)
-
-    def mark_overflow(self, where: str) -> None:
-        """Record that the buffers hold numbers that are not finite; `reset` zeroes them."""
-        self._damage = f"found numbers that are not finite ({where})"
+    def part(self, rows: int | None = None) -> CachePart:
+        """Return the first `rows` rows, all if omitted, for calls of a graph on them."""
+        return CachePart(self, self._rows, self.batch if rows is None else rows)
 
     def _rewind(self, lengths: ArrayLike) -> None:
         self.buffers  # noqa: B018 - refuses a closed cache
         wanted = row_integers(lengths, "rewind lengths", self.batch)
         self.layout.check_rewind(self._rows.lengths, wanted)
         self._rows.rewind(wanted, self.kept, self.reserve)
-        if self._damage is not None and not wanted.any():
+        if self._rows.damage is not None and not wanted.any():
             # Zero times such a number is not finite either: it must not stay, not even unseen.
-            self._buffers, self.binding = self._zeros(), None
-            self._damage = None
+            self._buffers, self.bindings = self._made.zeros(self.capacity), {}
+            self._rows.damage = None
 
-    def _drop(self, starts: NDArray[np.int64]) -> None:
-        """Forget each row's tokens before `starts` (B) in window layers, where they are not seen
-        any more.
-        """
-        rows = self._rows
-        pairs = zip(self.layers, self.buffers, strict=True)
-        windows = [pair for layer, pair in pairs if layer.window > 0]
-        gone, held = starts - rows.window_starts, rows.lengths - rows.window_starts
-        self._damage = "a call was cut off while it moved the windows of target ort"
-        drop_first(windows, gone, held)
-        rows.window_starts, self._damage = starts, None
+    def _copies(self, capacity: int) -> tuple[BufferPair, ...]:
+        longest, wrapped = int(self._rows.lengths.max()), bool(self._rows.wrapped.any())
+        return self._made.copies(self.buffers, self.capacity, capacity, longest, wrapped)
 
-    def _zeros(self) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
-        def buffer(layer: CacheLayer) -> CacheBuffer:
-            shape = (self.batch, layer.kv_heads, self.slots(layer), layer.head_dim)  # (B, K, C, D)
-            return CacheBuffer.zeros(self._onnxruntime, shape, self.dtype, self.device)
-
-        return tuple((buffer(layer), buffer(layer)) for layer in self.layers)
-
-    def _copies(self, capacity: int) -> tuple[tuple[CacheBuffer, CacheBuffer], ...]:
-        longest = int(self._rows.lengths.max())
-        copies = []
-        for layer, (key, value) in zip(self.layers, self.buffers, strict=True):
-            slots = self.layout.slots(layer, self.batch, capacity, self.reserve, self.chunk)
-            # Unless a ring has wrapped, no slot from the longest row's end on is ever seen before
-            # it is rewritten.
-            used = self.slots(layer) if layer.window > 0 and self._rows.wrapped.any() else longest
-            copies.append((self._copied(key, slots, used), self._copied(value, slots, used)))
-        return tuple(copies)
-
-    def _copied(self, buffer: CacheBuffer, slots: int, used: int) -> CacheBuffer:
-        return CacheBuffer.of(
-            self._onnxruntime, buffer.copied(slots, used), self.dtype, self.device
-        )
+    def _row(self, name: str, row: int) -> int:
+        return integer(name, row, 0, self.batch - 1)
 
 
 def expect_cache(cache: object, optional: bool = False) -> None:

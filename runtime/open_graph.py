@@ -4,6 +4,7 @@ Threads may share it: a lock guards the graph and the set of bound caches, for m
 """
 
 import threading
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Self
 from weakref import WeakSet
@@ -23,7 +24,7 @@ from gptoss_onnx.runtime.expert_check import check_experts
 from gptoss_onnx.runtime.graph import check_interface, load_graph
 from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import contract_of
+from gptoss_onnx.runtime.target import contract_of, result_width
 from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 
@@ -84,9 +85,9 @@ class OpenGraph(Closing):
             self._provider,
         )
 
-    def binding(self, cache: KVCache) -> Binding:
-        """Return the cache's binding to the graph, made now if it has none; the cache must be in
-        use by the caller.
+    def binding(self, cache: KVCache, rows: int) -> Binding:
+        """Return the binding of the cache's first `rows` rows to the graph, made now if there is
+        none; the cache must be in use by the caller.
 
         Raises InputError for a cache of another package or provider, and for a closed one.
         """
@@ -100,12 +101,12 @@ class OpenGraph(Closing):
                     "new_cache"
                 )
             cache.buffers  # noqa: B018 - refuses a closed cache
-            binding = cache.binding
+            binding = cache.bindings.get(rows)
             if binding is None or binding.session is not inference:
-                binding = Binding(
-                    self._onnxruntime, inference, cache, manifest.vocab_size, self._contract
-                )
-                cache.binding = binding
+                width, contract = result_width(manifest), self._contract
+                binding = Binding(self._onnxruntime, inference, cache, width, contract, rows)
+                # Never changed in place: another session of the package may look at the same time.
+                cache.bindings = {**_of(inference, cache.bindings), rows: binding}
                 self._bound.add(cache)
             return binding
 
@@ -116,7 +117,7 @@ class OpenGraph(Closing):
             self._weights.check()
 
     def close(self) -> None:
-        """Refuse further calls and free the weights; caches lose their binding to them.
+        """Refuse further calls and free the weights; caches lose their bindings to them.
 
         Calls that other threads are in at that moment finish as if nothing had happened, and the
         weights are freed when the last of them returns.
@@ -124,9 +125,8 @@ class OpenGraph(Closing):
         with self._lock:
             inference, self._inference = self._inference, None
             for cache in self._bound:
-                binding = cache.binding
-                if binding is not None and binding.session is inference:
-                    cache.binding = None
+                if _of(inference, cache.bindings):
+                    cache.bindings = {}
             self._bound.clear()
             self._weights.close()
 
@@ -136,3 +136,8 @@ class OpenGraph(Closing):
                 "session: found it closed, expected an open one; open the package again"
             )
         return self._inference
+
+
+def _of(inference: Any, bindings: Mapping[int, Binding]) -> dict[int, Binding]:
+    """Return the bindings to one graph in ONNX Runtime."""
+    return {rows: each for rows, each in bindings.items() if each.session is inference}

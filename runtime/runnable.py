@@ -14,7 +14,7 @@ from gptoss_onnx.runtime.target import CallInputs
 
 
 class RunnableCall(Protocol):
-    """A graph bound to one cache."""
+    """A graph bound to the first rows of one cache."""
 
     def run(self, call: CallInputs) -> NDArray[np.float32]:
         """Run the graph once, update the cache's buffers, and return fresh logits (B, kept, V).
@@ -29,8 +29,10 @@ class RunnableGraph(Protocol):
     def new_cache(self, batch: int, capacity: int, reserve: int, chunk: int) -> KVCache:
         """Return an empty cache; see `Session.new_cache`."""
 
-    def binding(self, cache: KVCache) -> RunnableCall:
-        """Return what runs the graph on a cache, which must be in use by the caller."""
+    def binding(self, cache: KVCache, rows: int) -> RunnableCall:
+        """Return what runs the graph on the first `rows` rows of a cache, which must be in use by
+        the caller.
+        """
 
     def check_weights(self) -> None:
         """Raise PackageError if a weight file has changed since the graph was opened."""

@@ -24,7 +24,7 @@ from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph
-from gptoss_onnx.runtime.package_check import open_package
+from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.runnable import RunnableGraph
 from gptoss_onnx.runtime.sampling import Sampling, chosen
@@ -35,8 +35,7 @@ from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_t
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
-# ONNX Runtime starts as many as it is asked for, and hangs on a hundred thousand
-MOST_THREADS = 1024
+MOST_THREADS = 1024  # ONNX Runtime starts as many as it is asked for, and hangs on 100,000
 
 
 class Session(Closing):
@@ -95,7 +94,7 @@ class Session(Closing):
         """
         folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
-        opened = open_package(folder)
+        opened = open_whole(folder)
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         graph = OpenGraph.load(opened, choice, activations, provider, threads)
         running = f"{choice.kernels} kernels ({choice.reason})"
@@ -131,6 +130,7 @@ class Session(Closing):
         cache: KVCache,
         new_lengths: ArrayLike | None = None,
         logit_positions: ArrayLike | None = None,
+        rows: int | None = None,
     ) -> NDArray[np.float32]:
         """Run new tokens after what `cache` holds, advance it, and return logits.
 
@@ -140,6 +140,7 @@ class Session(Closing):
             new_lengths: integers (B), real tokens of each row, 0 to S; S if omitted.
             logit_positions: integers (B, kept), 0 ≤ i < S, whose logits are wanted; if omitted,
                 each row's last new token.
+            rows: if given, B: only so many first rows of the cache run, and others cost nothing.
 
         Returns:
             float32 (B, kept, V); zeros where a position lies in a row's padding, or a row has no
@@ -154,19 +155,23 @@ class Session(Closing):
                 that ran before stay in the cache.
         """
         expect_cache(cache)
-        request = Request.parse(input_ids, new_lengths, logit_positions, cache.batch, self.vocab)
+        batch = cache.batch if rows is None else integer("rows", rows, 1, cache.batch)
+        request = Request.parse(input_ids, new_lengths, logit_positions, batch, self.vocab)
         with cache.use:
-            binding = self._graph.binding(cache)
-            cache.check_call(request.new_lengths, self.manifest.longest)
+            binding, part = self._graph.binding(cache, batch), cache.part(batch)
+            part.check_call(request.new_lengths, self.manifest.longest)
             if not cache.lengths.any():
                 self.check_weights()
-            return run_request(binding, cache, request, self.vocab)
+            return run_request(binding, part, request, self.vocab)
 
     def score(
-        self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
+        self,
+        token_ids: Sequence[int] | NDArray[Any],
+        chunk: int | None = None,
+        positions: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
-        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a
-        call.
+        """Return the logits of every position of one sequence, or of those at `positions`, float32
+        (kept, V), `chunk` tokens a call.
         """
         tokens = integer_array("token_ids", token_ids)
         if tokens.ndim != 1:
@@ -174,9 +179,10 @@ class Session(Closing):
         if tokens.size == 0:
             return np.zeros((0, self.vocab), np.float32)
         columns = PREFILL_CHUNK if chunk is None else chunk
+        wanted = np.arange(tokens.size) if positions is None else np.asarray(positions)
         with self.new_cache(1, tokens.size, chunk=columns) as cache:
-            logits = self.forward(tokens[None], cache, logit_positions=np.arange(tokens.size)[None])
-        return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
+            logits = self.forward(tokens[None], cache, logit_positions=wanted[None])
+        return logits.reshape(-1, self.vocab)  # (1, kept, V)
 
     @overload
     def generate(

@@ -186,6 +186,14 @@ class Tokenizer:
         with self._errors("decode"):
             return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
+    def spelling(self, token: int) -> str | None:
+        """Return how the vocabulary writes a token, None for an id that no token has.
+
+        Not its text: a byte-level vocabulary has a letter for each byte.
+        """
+        with self._errors("spell"):
+            return self._backend.id_to_token(token)
+
     def stream(self, stop: Sequence[str] = ()) -> TextStream:
         """Return a stream that decodes token by token and ends before the first stop string."""
         return TextStream(self, stop)

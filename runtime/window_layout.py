@@ -15,6 +15,7 @@ is moved already when it has grown by `SLACK`. Padding never gets into a buffer.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ class WindowLayout(CacheLayout):
     Attributes:
         window: W, 0 where all layers are full.
     """
+
+    has_starts: ClassVar[bool] = True
 
     window: int
 
@@ -63,3 +66,15 @@ class WindowLayout(CacheLayout):
     ) -> NDArray[np.bool_]:
         """Say of which rows tokens are gone."""
         return starts > 0
+
+    def first_needed(self, layer: CacheLayer, begin: int) -> int:
+        """Return the first position that a layer must hold for calls that begin at `begin` or
+        later: the same in all window layers, since they have one start.
+        """
+        return max(0, begin + 1 - self.window) if layer.window > 0 else 0
+
+    def least_begin(self, layer: CacheLayer, first: int) -> int:
+        """Return where a call may begin at the earliest if window layers hold nothing before
+        `first`.
+        """
+        return first - 1 + self.window

@@ -1,4 +1,4 @@
-"""Why an engine takes no request now: its queue is full, or it ends."""
+"""Why an engine takes no request now, and how it tells a sink of what failed."""
 
 from gptoss_onnx.errors import GptOssError
 
@@ -17,3 +17,9 @@ class QueueFullError(GptOssError):
 
 class EngineClosedError(GptOssError):
     """The engine is draining, closed, or cannot go on after a failure."""
+
+
+def told(error: Exception) -> str:
+    """Return what a sink is told of an error, in one line."""
+    said = str(error) if isinstance(error, GptOssError) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split())

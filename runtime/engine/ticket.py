@@ -1,7 +1,5 @@
 """Ticket: what the caller holds of a request that an engine has taken."""
 
-from collections.abc import Callable
-
 
 class Ticket:
     """One request in an engine.
@@ -13,11 +11,10 @@ class Ticket:
         cancelled: it has been asked to end.
     """
 
-    def __init__(self, prompt_tokens: int, wake: Callable[[], None]) -> None:
+    def __init__(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
         self.cached_tokens = 0
         self.cancelled = False
-        self._wake = wake
 
     def cancel(self) -> None:
         """Ask that the request end, with reason `cancelled`; from any thread, any number of times.
@@ -25,5 +22,5 @@ class Ticket:
         It is over within one step, wherever it is: waiting, in its prompt or in its answer. One
         that has ended stays as it ended.
         """
+        # Nobody need be woken: while a request is in the engine, its thread goes from step to step.
         self.cancelled = True
-        self._wake()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter import Package
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime import Session, cache_buffer, kv_cache
+from gptoss_onnx.runtime import Session, cache_buffer, cache_part
 from gptoss_onnx.runtime.window_layout import SLACK, WindowLayout
 from support.tolerances import PACKAGE_LOGITS
 
@@ -93,7 +93,7 @@ def test_a_move_that_is_cut_off_needs_a_reset(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(kv_cache, "drop_first", cut_off)
+            patched.setattr(cache_part, "drop_first", cut_off)
             with pytest.raises(KeyboardInterrupt):
                 session.forward([[1]], cache)
         with pytest.raises(InputError, match=r"cut off while it moved the windows .*; reset it"):

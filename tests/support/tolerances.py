@@ -76,6 +76,11 @@ CLIENT_LOGITS = {"float32": 1e-3, "bfloat16": 1e-1}
 # in calls of other lengths, where a stored key or value on the edge rounds to its other neighbour.
 ORT_ROWS = {"float32": 2e-4, "float16": 2e-2}
 
+# Logits of a row that has moved to a cache of other sizes against those of the row that stayed, by
+# type of KV cache: kernels sum over a ring in the order of its slots, and a key or value on the
+# edge rounds to its other neighbour.
+MOVED_ROWS = {"float32": 1e-4, "bfloat16": 5e-2}
+
 # Root mean square of what rounding trained MXFP4 experts to 4-bit integers loses, relative to that
 # of the weights. The demo checkpoint's matrices lose 6.2 to 6.7 %, and 10.4 to 10.6 % with one step
 # for all blocks.

@@ -198,7 +198,7 @@ def test_a_full_cache_that_takes_more(setting: Setting, monkeypatch: pytest.Monk
 def test_a_fork_that_shares_its_buffers(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     def fork(self: KVCache) -> KVCache:
         twin = copy.copy(self)
-        twin._rows, twin.binding = self._rows.copy(), None
+        twin._rows, twin.bindings = self._rows.copy(), {}
         return twin
 
     monkeypatch.setattr(KVCache, "fork", fork)

@@ -100,11 +100,12 @@ def pretend(cache: KVCache, lengths: Sequence[int], token: int = 0) -> None:
     it.
     """
     wanted, begin = np.array(lengths, np.int64), 0
+    part = cache.part()
     while begin < wanted.max():
-        columns = cache.columns(int(wanted.max()) - begin)
-        cache.mark_writing(columns)
+        columns = part.columns(int(wanted.max()) - begin)
+        part.mark_writing(columns)
         new = np.clip(wanted - begin, 0, columns)
-        cache.advance(new, np.full((len(wanted), columns), token))
+        part.advance(new, np.full((len(wanted), columns), token))
         begin += columns
 
 

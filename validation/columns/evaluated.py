@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
-from gptoss_onnx.runtime.binding import LOGITS
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import CallInputs, contract_of
+from gptoss_onnx.runtime.target import LOGITS, CallInputs, contract_of
 from gptoss_onnx.validation.columns.served import Served
 
 
@@ -49,15 +48,15 @@ class EvaluatedGraph:
             chunk,
         )
 
-    def binding(self, cache: KVCache) -> "EvaluatedCall":
-        """Return what runs the graph on a cache.
+    def binding(self, cache: KVCache, rows: int) -> "EvaluatedCall":
+        """Return what runs the graph on the first `rows` rows of a cache.
 
         Raises:
             RuntimeUnavailable: the deadline has passed.
         """
         if self.is_late:
             raise RuntimeUnavailable("the time for this column is up")
-        return EvaluatedCall(self._served, self._manifest, cache)
+        return EvaluatedCall(self._served, self._manifest, cache, rows)
 
     def check_weights(self) -> None:
         """Find nothing: the copy that is run is our own."""
@@ -68,10 +67,13 @@ class EvaluatedGraph:
 
 
 class EvaluatedCall:
-    """A cache bound to a graph elsewhere: buffers go there and come back with every call."""
+    """Rows of a cache bound to a graph elsewhere: buffers go there and come back with every
+    call.
+    """
 
-    def __init__(self, served: Served, manifest: Manifest, cache: KVCache) -> None:
+    def __init__(self, served: Served, manifest: Manifest, cache: KVCache, rows: int) -> None:
         self._served, self._manifest, self._cache = served, manifest, cache
+        self._rows = rows
 
     def run(self, call: CallInputs) -> NDArray[np.float32]:
         """Run the graph once and return its logits (B, kept, V).
@@ -85,12 +87,16 @@ class EvaluatedCall:
         for layer, (key, value) in pairs:
             assert key.array is not None  # it is on the CPU
             assert value.array is not None
-            given |= {layer.past_key: key.array, layer.past_value: value.array}
+            given |= {
+                layer.past_key: key.array[: self._rows],
+                layer.past_value: value.array[: self._rows],
+            }
         found = self._served.ask(given)
         for layer, (key, value) in pairs:
             for name, buffer in ((layer.present_key, key), (layer.present_value, value)):
                 assert buffer.array is not None
-                buffer.array[...] = _expected(found, name, buffer.array.shape, buffer.array.dtype)
+                held = buffer.array[: self._rows]
+                held[...] = _expected(found, name, held.shape, held.dtype)
         shape = (*call.logit_positions.shape, self._manifest.vocab_size)
         return np.ascontiguousarray(_expected(found, LOGITS, shape, np.dtype(np.float32)))
 

@@ -116,21 +116,21 @@ class Probe(Closing):
 
     def _run(self, cache: KVCache, request: Request) -> Iterator[Found]:
         """Run a request as `gptoss_onnx.runtime.calls` does, call by call."""
-        binding = self._bind(cache)
+        binding, part = self._bind(cache), cache.part()
         begin = 0
         while begin < request.longest:
-            end = begin + cache.columns(request.longest - begin)
+            end = begin + part.columns(request.longest - begin)
             call = request.call(begin, end)
-            cache.mark_writing(end - begin)
+            part.mark_writing(end - begin)
             inputs = CallInputs(
                 call.input_ids,
-                cache.lengths,
+                part.lengths,
                 call.new_lengths,
                 call.logit_positions,
-                cache.window_starts,
+                part.window_starts,
             )
             logits = binding.run(inputs)
-            cache.advance(call.new_lengths, call.input_ids)
+            part.advance(call.new_lengths, call.input_ids)
             yield inputs, binding.watched, logits
             begin = end
 

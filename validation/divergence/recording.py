@@ -99,14 +99,20 @@ class RecordedSession(Session):
         cache: KVCache,
         new_lengths: ArrayLike | None = None,
         logit_positions: ArrayLike | None = None,
+        rows: int | None = None,
     ) -> NDArray[np.float32]:
-        """Run `Session.forward` and keep its arguments, those of a call that fails, too."""
-        if isinstance(cache, KVCache):  # anything else is refused below
+        """Run `Session.forward` and keep its arguments, those of a call that fails, too.
+
+        A call of some rows of a cache is not kept: no case makes one.
+        """
+        if rows is not None:
+            self.recording.complete = False
+        elif isinstance(cache, KVCache):  # anything else is refused below
             request = Request.parse(
                 input_ids, new_lengths, logit_positions, cache.batch, self.vocab
             )
             self._keep(cache, request)
-        return super().forward(input_ids, cache, new_lengths, logit_positions)
+        return super().forward(input_ids, cache, new_lengths, logit_positions, rows)
 
     def _keep(self, cache: KVCache, request: Request) -> None:
         if cache not in self._numbers:

@@ -1,0 +1,200 @@
+"""RowState: what one row of a KV cache holds, apart from any cache, and its file.
+
+K kv heads, D head dim, n tokens, N positions of one layer that are held.
+
+It depends on the package, and on no cache's batch, capacity, chunk or reserve. In a file each layer
+is two tensors (K, N, D). The file is mapped, so all processes of a machine share its memory.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.files import read_file
+from gptoss_onnx.manifest import MANIFEST_NAME, CacheLayer, Manifest
+from gptoss_onnx.package import Package
+from gptoss_onnx.runtime.arguments import folder_path
+from gptoss_onnx.runtime.cache_buffer import STORAGE, not_finite, zeros
+from gptoss_onnx.runtime.cache_layout import MOST, CacheLayout
+from gptoss_onnx.runtime.graph_file import GRAPH_LIMIT
+from gptoss_onnx.runtime.mapped_tensors import MappedTensors, TensorKind, write_tensors
+from gptoss_onnx.runtime.target import contract_of
+
+if TYPE_CHECKING:
+    from gptoss_onnx.runtime.session import Session
+
+FORMAT = "gptoss-onnx row state 1"
+_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # in safetensors' spelling
+_MANIFEST_LIMIT = 16_000_000  # bytes, as of any JSON document
+
+Blocks = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class RowState:
+    """The first tokens of a row with the keys and values that later tokens see; made by
+    `KVCache.save_row`, and never changed.
+
+    Attributes:
+        tokens: their ids, int64 (n).
+        floor: the least length above what window layers keep that the row can be rewound to.
+        layers: the package's cache layers.
+        dtype: of keys and values.
+        layout: what the package's target expects of buffers.
+        blocks: keys and values of each layer, (K, N, D), oldest position first. bfloat16 is stored
+            as uint16.
+    """
+
+    tokens: NDArray[np.int64]
+    floor: int
+    layers: tuple[CacheLayer, ...]
+    dtype: str
+    layout: CacheLayout
+    blocks: tuple[Blocks, ...]
+
+    @classmethod
+    def empty(
+        cls,
+        tokens: NDArray[np.int64],
+        floor: int,
+        layers: Sequence[CacheLayer],
+        dtype: str,
+        layout: CacheLayout,
+    ) -> Self:
+        """Return a state whose blocks are yet to be written; raises RuntimeUnavailable where there
+        is no memory for them.
+        """
+        tokens.flags.writeable = False
+        shapes = list(_shapes(layers, layout, floor, tokens.size))
+        blocks = [
+            (zeros(shape, STORAGE[dtype], "a row"), zeros(shape, STORAGE[dtype], "a row"))
+            for shape in shapes
+        ]
+        return cls(tokens, floor, tuple(layers), dtype, layout, tuple(blocks))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], source: Union["Session", Package]) -> Self:
+        """Map a state that `save` wrote for the package of `source`.
+
+        Raises PackageError for a file that is missing, damaged, or of another package.
+        """
+        package = _package(source)
+        manifest, layout = package.manifest, contract_of(package.manifest).layout
+        file = MappedTensors.open(
+            Path(folder_path("row state", path, "file")), _header_limit(manifest)
+        )
+        _check_origin(file, package)
+        length = file.integer("length", 0, min(manifest.longest, MOST))
+        floor = file.integer("floor", 0, length)
+        kinds = _kinds(manifest.cache, manifest.kv_dtype, layout, floor, length)
+        found = file.arrays(dict(kinds))
+        tokens = found.pop("tokens")
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < manifest.vocab_size:
+            raise PackageError(f"{file.path}: found token ids beyond the package's vocabulary")
+        for name, array in found.items():
+            if not_finite(array, manifest.kv_dtype).any():
+                raise PackageError(f"{file.path}: {name}: found numbers that are not finite")
+        arrays = list(found.values())
+        blocks = tuple(zip(arrays[::2], arrays[1::2], strict=True))
+        return cls(tokens, floor, manifest.cache, manifest.kv_dtype, layout, blocks)
+
+    def save(self, path: str | os.PathLike[str], source: Union["Session", Package]) -> None:
+        """Write the state to a file, atomically; `source` is of the package that it was saved from.
+
+        Raises InputError for another package, PackageError where the file cannot be written.
+        """
+        package = _package(source)
+        manifest = package.manifest
+        self.check_fits(manifest.cache, manifest.kv_dtype, contract_of(manifest).layout)
+        metadata = {
+            "format": FORMAT,
+            "package": _digest(package),
+            "length": str(self.length),
+            "floor": str(self.floor),
+        }
+        kinds = _kinds(self.layers, self.dtype, self.layout, self.floor, self.length)
+        arrays = [self.tokens, *(block for pair in self.blocks for block in pair)]
+        tensors = [
+            (name, kind.dtype, array) for (name, kind), array in zip(kinds, arrays, strict=True)
+        ]
+        write_tensors(Path(folder_path("row state", path, "file")), metadata, tensors)
+
+    @property
+    def length(self) -> int:
+        """n."""
+        return self.tokens.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of token ids, keys and values."""
+        return self.tokens.nbytes + sum(key.nbytes + value.nbytes for key, value in self.blocks)
+
+    def kept(self, index: int) -> int:
+        """Return how many first positions a layer holds whatever its window is."""
+        return min(self.layers[index].sink_tokens, self.length)
+
+    def first(self, index: int) -> int:
+        """Return the first position after the kept ones that a layer holds."""
+        return self.layout.first_needed(self.layers[index], self.floor)
+
+    def check_fits(self, layers: Sequence[CacheLayer], dtype: str, layout: CacheLayout) -> None:
+        """Refuse caches of another package; raises InputError."""
+        if (self.layers, self.dtype, self.layout) != (tuple(layers), dtype, layout):
+            raise InputError(
+                "state: found one of another package, expected one that save_row made from a cache "
+                "of this package"
+            )
+
+
+def _shapes(
+    layers: Sequence[CacheLayer], layout: CacheLayout, floor: int, length: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (K, N, D) of each layer."""
+    for layer in layers:
+        kept = min(layer.sink_tokens, length)
+        held = kept + max(0, length - layout.first_needed(layer, floor))
+        yield layer.kv_heads, held, layer.head_dim
+
+
+def _kinds(
+    layers: Sequence[CacheLayer], dtype: str, layout: CacheLayout, floor: int, length: int
+) -> Iterator[tuple[str, TensorKind]]:
+    """Yield name and kind of each tensor of a file, in their order."""
+    yield "tokens", TensorKind("I64", np.dtype(np.int64), (length,))
+    for index, shape in enumerate(_shapes(layers, layout, floor, length)):
+        kind = TensorKind(_DTYPES[dtype], np.dtype(STORAGE[dtype]), shape)
+        yield f"layers.{index}.key", kind
+        yield f"layers.{index}.value", kind
+
+
+def _header_limit(manifest: Manifest) -> int:
+    return 1000 + 400 * len(manifest.cache)  # two tensors a layer, of 120 bytes or so
+
+
+def _check_origin(file: MappedTensors, package: Package) -> None:
+    if file.metadata.get("format") != FORMAT:
+        raise PackageError(f"{file.path}: not a row state (no format: {FORMAT!r})")
+    if file.metadata.get("package") != _digest(package):
+        raise PackageError(
+            f"{file.path}: saved from another package than {package.folder}; run its tokens again"
+        )
+
+
+def _package(source: Union["Session", Package]) -> Package:
+    return source if isinstance(source, Package) else source.package
+
+
+def _digest(package: Package) -> str:
+    """Return what tells a package from others: its manifest, which pins the weight files, and its
+    graph.
+    """
+    manifest = read_file(package.folder / MANIFEST_NAME, _MANIFEST_LIMIT, PackageError)
+    graph = read_file(package.graph, GRAPH_LIMIT, PackageError)
+    return hashlib.sha256(hashlib.sha256(manifest).digest() + graph).hexdigest()
