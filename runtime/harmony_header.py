@@ -10,7 +10,7 @@ from typing import Protocol
 from gptoss_onnx.harmony_tokens import HarmonyTokens
 
 CHANNELS = ("analysis", "commentary", "final")
-ROLE_TOKENS = 8  # of a role, where no channel and no recipient follows
+ROLE_TOKENS = 8  # of a role that is no tool, where no channel and no recipient follows
 HEADER_TOKENS = 64  # of a whole header; a tool's name has 64 letters at most
 _CHARACTER_TOKENS = 4  # that a character may need
 _TOOL = r"(?:functions|browser)\.[\w.-]+|python\b"
@@ -76,10 +76,9 @@ class HeaderReader:
         """Say whether this is no header any more, for its length; never in the middle of a
         character.
         """
-        if self._channel is None and self._type is None and "to=" not in self._text(self._role):
-            longest = ROLE_TOKENS
-        else:
-            longest = HEADER_TOKENS
+        role = self._text(self._role)
+        is_role = self._channel is None and self._type is None and "to=" not in role
+        longest = ROLE_TOKENS if is_role and not _TOOL_ROLE.match(role.strip()) else HEADER_TOKENS
         if self._size <= longest:
             return False
         is_whole = not self._text(self._part).endswith("\ufffd")
