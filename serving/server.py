@@ -31,6 +31,7 @@ def make_server(app: Starlette, host: str, port: int) -> "Server":
         port=port,
         http=_protocol(state.settings),
         ws="none",
+        lifespan="off",  # the application has none, and uvicorn would complain of a forced end
         loop="asyncio",
         log_config=None,
         server_header=False,
