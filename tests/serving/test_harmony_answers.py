@@ -10,13 +10,9 @@ from typing import Any
 import openai
 import pytest
 
-from gptoss_onnx.runtime import Session
-from gptoss_onnx.runtime.engine import Engine
-from gptoss_onnx.serving.app import create_app
-from gptoss_onnx.serving.settings import ServerSettings
 from support.harmony_answers import PROMPT, harmony_cases
 from support.scripted_package import letter, write_scripted_package
-from support.served import served
+from support.scripted_server import scripted_server
 
 CASES = [case for case in harmony_cases() if case.prompt == PROMPT and not case.needs_tools]
 NUMBERS = pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
@@ -24,24 +20,20 @@ Calls = list[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     folder = tmp_path_factory.mktemp("scripted") / "package"
     package = write_scripted_package(folder, [case.said for case in CASES])
     with (
-        Session.open(package, threads=1) as session,
-        Engine(
-            session, slots=2, capacity=1024, chunk=256, max_queue=8, prefix_bytes=1_000_000
-        ) as engine,
-        served(create_app(engine, session.tokenizer, ServerSettings(model="scripted"))) as server,
-        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        scripted_server(package) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as opened,
     ):
-        yield client
+        yield opened
 
 
 def asked(number: int) -> dict[str, Any]:
     stop = list(CASES[number].stop) or None
     return {
-        "model": "scripted",
+        "model": "gpt-oss",
         "messages": [{"role": "user", "content": f"Say {letter(number)}"}],
         "temperature": 0,
         "stop": stop,
@@ -54,8 +46,8 @@ def check(number: int, content: str, reasoning: str, calls: Calls) -> None:
 
 
 @NUMBERS
-def test_chat(scripted: openai.OpenAI, number: int) -> None:
-    choice = scripted.chat.completions.create(**asked(number)).choices[0]
+def test_chat(client: openai.OpenAI, number: int) -> None:
+    choice = client.chat.completions.create(**asked(number)).choices[0]
     message: Any = choice.message
     made = message.tool_calls or []
     calls = [(call.function.name, call.function.arguments) for call in made]
@@ -64,10 +56,10 @@ def test_chat(scripted: openai.OpenAI, number: int) -> None:
 
 
 @NUMBERS
-def test_chat_streamed(scripted: openai.OpenAI, number: int) -> None:
+def test_chat_streamed(client: openai.OpenAI, number: int) -> None:
     content, reasoning = "", ""
     calls: list[list[str]] = []
-    for chunk in scripted.chat.completions.create(**asked(number), stream=True):
+    for chunk in client.chat.completions.create(**asked(number), stream=True):
         delta: Any = chunk.choices[0].delta
         content += delta.content or ""
         reasoning += getattr(delta, "reasoning_content", "")
@@ -80,14 +72,14 @@ def test_chat_streamed(scripted: openai.OpenAI, number: int) -> None:
 
 
 @NUMBERS
-def test_responses(scripted: openai.OpenAI, number: int) -> None:
+def test_responses(client: openai.OpenAI, number: int) -> None:
     if CASES[number].stop:
         pytest.skip("responses have no stop texts")
     question = f"Say {letter(number)}"
-    whole = scripted.responses.create(model="scripted", input=question, temperature=0)
+    whole = client.responses.create(model="gpt-oss", input=question, temperature=0)
     assert said_by(whole) == said_by_case(number)
     events: list[Any] = list(
-        scripted.responses.create(model="scripted", input=question, temperature=0, stream=True)
+        client.responses.create(model="gpt-oss", input=question, temperature=0, stream=True)
     )
     last = events[-1]
     assert last.type == "response.completed"
