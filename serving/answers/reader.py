@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from gptoss_onnx.errors import GptOssError
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.serving.answers.answer import Answer, AnswerDelta
 from gptoss_onnx.serving.answers.harmony_answer import HarmonySource
@@ -28,15 +29,16 @@ class Source(Protocol):
 
 
 class AnswerReader:
-    """Reads one answer. What a token costs does not grow with the answer.
+    """Reads one answer. It raises nothing, and what a token costs does not grow with the answer.
 
-    Nothing that a model says makes it raise; PackageError says that the package's tokenizer cannot
-    decode a token of its own.
+    Attributes:
+        problem: what the package's tokenizer failed with, which ends the answer; mostly None.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._is_finished = False
+        self.problem: GptOssError | None = None
 
     @property
     def done(self) -> bool:
@@ -45,14 +47,24 @@ class AnswerReader:
 
     def push(self, token: int) -> list[AnswerDelta]:
         """Take a token and return the pieces that are certain by now, mostly one or none."""
-        return [] if self.done else self._source.push(token)
+        if self.done:
+            return []
+        try:
+            return self._source.push(token)
+        except GptOssError as problem:
+            self.problem, self._is_finished = problem, True
+            return []
 
     def finish(self) -> list[AnswerDelta]:
         """Return what was held back; the tokens have come to their end. Once is enough."""
         if self._is_finished:
             return []
         self._is_finished = True
-        return self._source.finish()
+        try:
+            return self._source.finish()
+        except GptOssError as problem:
+            self.problem = problem
+            return []
 
     def answer(self) -> Answer:
         """Return the answer as far as it has come: the pieces that were given, put together."""

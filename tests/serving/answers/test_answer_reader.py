@@ -1,12 +1,13 @@
 """Answers of harmony models beyond the table: any tokens, any split, what items there are."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptoss_onnx.errors import InputError
+from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.runtime import HarmonyParser, Tokenizer
 from gptoss_onnx.serving.answers import AnswerDelta, AnswerItem, answer_reader
 from support.answer_checks import check_deltas, read
@@ -146,3 +147,17 @@ def test_an_answer_can_be_looked_at_while_it_comes(tokenizer: Tokenizer) -> None
 def test_wrong_stops_are_refused_at_once(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match="stop: found 'ab', expected a sequence of texts"):
         answer_reader(tokenizer, [], "ab")
+
+
+def test_a_tokenizer_that_fails_ends_the_answer(tokenizer: Tokenizer) -> None:
+    class Failing(Tokenizer):
+        def decode(self, ids: object, skip_special_tokens: bool = True) -> str:
+            raise PackageError("tokenizer.json: cannot decode this")
+
+    failing = Failing(tokenizer._backend, Path())
+    reader = answer_reader(failing, [])
+    for token in tokenizer.encode("<|channel|>final<|message|>x<|return|>"):
+        reader.push(token)
+    assert reader.finish() == []
+    assert reader.done
+    assert isinstance(reader.problem, PackageError)
