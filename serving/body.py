@@ -19,22 +19,30 @@ _QUICK = 65_536  # bytes that are parsed at once; more are parsed beside the eve
 async def read_body(request: Request, settings: ServerSettings) -> Fields:
     """Return the fields of a request's body.
 
-    Raises ApiError: 413 for a body that is too large, counted as it comes; 408 for one that comes
-    too slowly; 400 for what is not a JSON object; 499 for a client that left.
+    Raises ApiError as `read_content`, and 400 for what is not a JSON object.
+    """
+    content = await read_content(request, settings)
+    if len(content) <= _QUICK:
+        return Fields(_parse(content))
+    return Fields(await in_thread(lambda: _parse(content)))
+
+
+async def read_content(request: Request, settings: ServerSettings) -> bytes:
+    """Return a request's body.
+
+    Raises ApiError: 413 for one that is too large, counted as it comes; 408 for one that comes too
+    slowly; 499 for a client that left.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > settings.max_body_bytes:
         raise _too_large(settings)
     try:
         async with asyncio.timeout(settings.body_seconds):
-            content = await _content(request, settings)
+            return await _content(request, settings)
     except TimeoutError:
         raise ApiError(408, f"body: it did not arrive within {settings.body_seconds:g} s") from None
     except ClientDisconnect:
         raise client_left() from None
-    if len(content) <= _QUICK:
-        return Fields(_parse(content))
-    return Fields(await in_thread(lambda: _parse(content)))
 
 
 async def _content(request: Request, settings: ServerSettings) -> bytes:

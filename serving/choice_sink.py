@@ -5,6 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from gptoss_onnx.errors import GptOssError
 from gptoss_onnx.runtime.engine import Constraint, FinishReason, TokenLogprobs
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.serving.answers import Answer, AnswerDelta
@@ -18,7 +19,13 @@ _LONGEST_JOINED = 1_000  # characters, so that joining takes no time
 
 
 class Reader(Protocol):
-    """What turns tokens into deltas: `answers.AnswerReader`, or `PlainReader` for completions."""
+    """What turns tokens into deltas: `answers.AnswerReader`, or `PlainReader` for completions.
+
+    Attributes:
+        problem: what of the package failed and ended the answer; mostly None.
+    """
+
+    problem: GptOssError | None
 
     @property
     def done(self) -> bool:
@@ -120,6 +127,8 @@ class ChoiceSink:
             logger.exception("the reader of an answer failed")
             self._failure = ApiError(500, "the answer could not be read", SERVER)
             return True
+        if self._reader.problem is not None:
+            return True
         if deltas and not self._put(deltas):
             message = "the answer was cancelled: the client reads it too slowly"
             self._failure = ApiError(503, message, SERVER, "slow_reader")
@@ -138,6 +147,8 @@ class ChoiceSink:
             except Exception:  # as above
                 logger.exception("the reader of an answer failed")
                 self._failure = ApiError(500, "the answer could not be read", SERVER)
+        if self._failure is None and self._reader.problem is not None:
+            self._failure = ApiError(500, str(self._reader.problem), SERVER)
         if self._failure is not None:
             event = AnswerEvent(self._place, failure=self._failure)
         else:

@@ -40,15 +40,17 @@ class StagedGraph(Closing):
         sizes = (batch, capacity, reserve, chunk)
         return StagedCache(self._stages, self._onnxruntime, *kind, *sizes)
 
-    def binding(self, cache: KVCache) -> "StagedCall":
-        """Return what runs the stages on a cache; raises InputError for another session's."""
+    def binding(self, cache: KVCache, rows: int) -> "StagedCall":
+        """Return what runs the stages on the first rows of a cache; raises InputError for another
+        session's.
+        """
         if not isinstance(cache, StagedCache) or cache.stages is not self._stages:
             raise InputError(
                 "cache: found one of another session, whose stages hold its buffers; make it with "
                 "this session's new_cache"
             )
         cache.buffers  # noqa: B018 - refuses a closed cache
-        return StagedCall(self._stages, cache.number)
+        return StagedCall(cache)
 
     def check_weights(self) -> None:
         """Raise PackageError if a weight file of a stage has changed."""
@@ -61,10 +63,10 @@ class StagedGraph(Closing):
 
 
 class StagedCall:
-    """The stages, bound to one cache."""
+    """The stages, bound to the first rows of one cache."""
 
-    def __init__(self, stages: Stages, cache: int) -> None:
-        self._stages, self._cache = stages, cache
+    def __init__(self, cache: StagedCache) -> None:
+        self._cache = cache
 
     def run(self, call: CallInputs) -> NDArray[np.float32]:
         """Run every stage on what the one before gives; returns the last one's logits (B, kept, V).
@@ -72,8 +74,9 @@ class StagedCall:
         Raises what a stage raises, and RuntimeUnavailable if its process has ended. Stages that
         ran before it go back with the next call.
         """
-        given = (call.input_ids, call.past_lengths, call.new_lengths, call.logit_positions)
+        cache = self._cache
+        given = (cache.lengths, call.input_ids, call.new_lengths, call.logit_positions)
         result: tuple[NDArray[np.float32], ...] = ()
-        for process in self._stages.processes:
-            result = process.ask("run", (*given, *result), cache=self._cache)
+        for process in cache.stages.processes:
+            result = process.ask("run", (*given, *result), cache=cache.number)
         return result[0]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 _LENGTH_BYTES = 4
 _MOST_TEXT = 1 << 20  # bytes of the object
-_MOST_ARRAYS = 8
+_MOST_ARRAYS = 20_100  # a row's keys and values, of all layers of the largest model
 _MOST_BYTES = 1 << 34  # of an array: logits of 20,000 positions of a large vocabulary
-_DTYPES = ("int64", "float32")
+_DTYPES = ("int64", "float32", "float16", "uint16")  # the last for bfloat16
 
 
 class MessageError(Exception):
@@ -27,7 +27,7 @@ class MessageError(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """A JSON object and the arrays that go with it, int64 or float32."""
+    """A JSON object and the arrays that go with it."""
 
     fields: Mapping[str, Any]
     arrays: tuple[NDArray[Any], ...] = ()

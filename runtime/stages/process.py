@@ -46,6 +46,7 @@ class StageProcess(Closing):
     Threads may share it; they take turns.
 
     Attributes:
+        stage: which layers it has.
         dropped: numbers of caches that nobody has any more. Any thread may add to it at any time;
             the process hears of them with the next message.
     """
@@ -55,7 +56,10 @@ class StageProcess(Closing):
 
         Raises RuntimeUnavailable if it cannot be started.
         """
-        self._name = f"{package.folder} ({package.manifest.stage})"
+        stage = package.manifest.stage
+        assert stage is not None
+        self.stage = stage
+        self._name = f"{package.folder} ({stage})"
         self.dropped: deque[int] = deque()
         self._turn = threading.Lock()
         self._gone: GptOssError | None = None

@@ -21,6 +21,7 @@ from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.open_graph import OpenGraph
 from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import GraphCall
+from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.runnable import RunnableCall
 from gptoss_onnx.runtime.stages.messages import Message, MessageError, receive, send
 from gptoss_onnx.runtime.target import CallInputs
@@ -77,39 +78,54 @@ class Stage:
         for number in fields.pop("dropped"):
             self._close(number)
         what, number = fields.pop("what"), fields.pop("cache", None)
-        if what == "run":
-            return Message({}, (self._run(number, *message.arrays),))
         if what == "new_cache":
             self._caches[number] = self._graph.new_cache(**fields)
-        elif what == "fork":
-            self._caches[fields["twin"]] = self._aligned(number, *message.arrays).fork()
-        elif what == "grow":
-            self._aligned(number, *message.arrays).grow(fields["capacity"])
         elif what == "check_weights":
             self._graph.check_weights()
-        else:
-            assert what == "drop", what
+        elif what != "drop":
+            lengths, *arrays = message.arrays
+            cache = self._aligned(number, lengths)
+            return Message({}, self._answer_about(cache, what, arrays, **fields))
         return Message({})
+
+    def _answer_about(
+        self, cache: KVCache, what: str, arrays: Sequence[NDArray[Any]], **fields: Any
+    ) -> tuple[NDArray[Any], ...]:
+        """Do what a message asks for with a cache; returns the arrays to answer with."""
+        if what == "run":
+            return (self._run(cache, *arrays),)
+        if what == "save_row":
+            state = cache.save_row(**fields)
+            return tuple(block for pair in state.blocks for block in pair)
+        if what == "load_row":
+            cache.load_row(fields["row"], _state(cache, fields["floor"], *arrays))
+        elif what == "move_row":
+            cache.move_row(**fields)
+        elif what == "fork":
+            self._caches[fields["twin"]] = cache.fork()
+        else:
+            assert what == "grow", what
+            cache.grow(**fields)
+        return ()
 
     def _run(
         self,
-        number: int,
+        cache: KVCache,
         input_ids: NDArray[np.int64],
-        past_lengths: NDArray[np.int64],
         new_lengths: NDArray[np.int64],
         logit_positions: NDArray[np.int64],
         hidden: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """Run one call; returns logits (B, kept, V) or what the stage hands on (B·S, width)."""
-        cache = self._aligned(number, past_lengths)
+        """Run one call; returns logits (A, kept, V) or what the stage hands on (A·S, width)."""
+        rows = len(input_ids)
         with cache.use:
-            binding = self._graph.binding(cache)
-            cache.check_call(new_lengths, self._longest)
+            binding, part = self._graph.binding(cache, rows), cache.part(rows)
+            part.check_call(new_lengths, self._longest)
             call = GraphCall(input_ids, new_lengths, logit_positions, _NOWHERE, _NOWHERE, _NOWHERE)
-            return run_call(_StageCall(binding, hidden), cache, call)
+            return run_call(_StageCall(binding, hidden), part, call)
 
     def _aligned(self, number: int, lengths: NDArray[np.int64]) -> KVCache:
-        """Return a cache, as long as the session's."""
+        """Return a cache, its rows as long as the session's."""
         cache = self._caches[number]
         # Also where it is empty: it forgets what damaged it.
         if (cache.lengths != lengths).any() or not lengths.any():
@@ -120,6 +136,14 @@ class Stage:
         cache = self._caches.pop(number, None)
         if cache is not None:
             cache.close()
+
+
+def _state(
+    cache: KVCache, floor: int, tokens: NDArray[np.int64], *blocks: NDArray[Any]
+) -> RowState:
+    """Return what a row is to hold, of the layers of this stage."""
+    pairs = tuple(zip(blocks[::2], blocks[1::2], strict=True))
+    return RowState(tokens, floor, cache.layers, cache.dtype, cache.layout, pairs)
 
 
 class _StageCall:

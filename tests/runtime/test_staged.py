@@ -92,13 +92,30 @@ def forked(session: Session, cache: KVCache) -> NDArray[Any]:
         return np.concatenate([ours, session.forward(drawn(9, 2, 2), twin)])
 
 
+def moved(session: Session, cache: KVCache) -> NDArray[Any]:
+    """Rows leave a cache and enter others, before and after their windows have wrapped."""
+    session.forward(drawn(17, 2, 70), cache, [70, 20])
+    states = [cache.save_row(0), cache.save_row(0, 66), cache.save_row(1)]
+    with session.new_cache(3, 120, 4, chunk=7) as other:
+        for row, state in enumerate(states):
+            other.load_row(row, state)
+        cache.rewind([0, 10])
+        cache.move_row(1, 0)
+        found = [session.forward(drawn(18, 3, 2), other), session.forward(drawn(19, 2, 2), cache)]
+        found.append(session.forward(drawn(20, 1, 1), other, rows=1))
+        other.rewind([70, 63, 0])
+        found.append(session.forward(drawn(21, 2, 5), other, rows=2))
+    saved = [block.ravel() for state in states for pair in state.blocks for block in pair]
+    return np.concatenate([*(part.ravel() for part in found), *saved])
+
+
 def grown(session: Session, cache: KVCache) -> NDArray[Any]:
     session.forward(drawn(10, 2, 90), cache)
     cache.grow(200)
     return session.forward(drawn(11, 2, 50), cache)
 
 
-@pytest.mark.parametrize("run", [ragged, chunked, rewound, forked, grown])
+@pytest.mark.parametrize("run", [ragged, chunked, rewound, forked, moved, grown])
 def test_logits_are_those_of_the_whole_model(
     whole: Session, staged: StagedSession, run: Callable[[Session, KVCache], NDArray[Any]]
 ) -> None:
@@ -132,7 +149,7 @@ def test_a_stage_that_ran_ahead_of_a_failed_call_goes_back(whole: Session, stage
             session.forward(drawn(14, 2, 12), cache)
             if session is staged:
                 first = staged.processes[0]
-                call = (drawn(15, 2, 3), cache.lengths, np.array([3, 2]), np.zeros((2, 1), int))
+                call = (cache.lengths, drawn(15, 2, 3), np.array([3, 2]), np.zeros((2, 1), int))
                 first.ask("run", call, cache=cache.number)
             return session.forward(drawn(16, 2, 2), cache)
 

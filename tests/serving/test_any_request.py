@@ -44,6 +44,11 @@ def quick(document: dict[str, Any]) -> dict[str, Any]:
         schema["properties"].pop("max_completion_tokens", None)
         schema["properties"]["n"] |= {"maximum": 2}
         schema["properties"].pop("model")  # any other than the server's is refused at once
+    schema = document["components"]["schemas"]["ResponseRequest"]
+    schema["required"].append("max_output_tokens")
+    schema["properties"]["max_output_tokens"] |= {"maximum": 3}
+    for name in ("model", "previous_response_id"):
+        schema["properties"].pop(name)
     return document
 
 
@@ -80,12 +85,15 @@ JSON = st.recursive(
 GOOD: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
     "/v1/completions": {"prompt": "Hi", "max_tokens": 2},
+    "/v1/responses": {"input": "Hi", "max_output_tokens": 2},
     "/tokenize": {"prompt": "Hi"},
     "/detokenize": {"tokens": [1]},
 }
+LIMITS = {"max_tokens", "max_completion_tokens", "max_output_tokens"}
 SCHEMAS = {
     "/v1/chat/completions": "ChatRequest",
     "/v1/completions": "TextRequest",
+    "/v1/responses": "ResponseRequest",
     "/detokenize": "DetokenizeRequest",
 }
 
@@ -98,7 +106,7 @@ def test_no_body_makes_the_server_fail(server: Served, path: str, data: st.DataO
     properties = {"messages", "tools", "tool_choice", "prompt", "content", "add_special_tokens"}
     if path in SCHEMAS:
         properties = set(DOCUMENT["components"]["schemas"][SCHEMAS[path]]["properties"])
-    names = st.sampled_from(sorted(properties - {"max_tokens", "max_completion_tokens", "model"}))
+    names = st.sampled_from(sorted(properties - LIMITS - {"model"}))
     body = GOOD[path] | data.draw(st.dictionaries(names, JSON, max_size=3))
     answer = httpx.post(f"{server.url}{path}", json=body, timeout=60)
     assert answer.status_code < 500, answer.text
