@@ -21,14 +21,10 @@ class AccessLog:
 
     A line is a JSON object: time, id, client, method, path, status, seconds, and complete: whether
     the client got all of it. It holds no query, no key and nothing of what was asked or answered.
-
-    Args:
-        paths: that are counted under their own name; others are counted together, because strangers
-            choose them.
     """
 
-    def __init__(self, app: ASGIApp, state: ServerState, paths: frozenset[str]) -> None:
-        self._app, self._state, self._paths = app, state, paths
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+        self._app, self._state = app, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -59,7 +55,8 @@ class AccessLog:
         finally:
             self._state.active -= 1
             path = scope["path"]
-            endpoint = path if path in self._paths else "other"
+            # Paths that there are not are counted together, because strangers choose them.
+            endpoint = getattr(scope.get("route"), "path", "other")
             self._state.metrics.requests.labels(endpoint, str(status)).inc()
             if self._state.settings.access_log:
                 line = {

@@ -45,14 +45,12 @@ def create_app(
     """
     state = ServerState(engine, tokenizer, settings, metrics or ServerMetrics())
     state.metrics.watch(engine.snapshot, lambda: state.active)
-    routes = _routes(state)
-    paths = frozenset(route.path for route in routes if isinstance(route, Route))
-    middleware = [Middleware(AccessLog, state=state, paths=paths)]
+    middleware = [Middleware(AccessLog, state=state)]
     if settings.cors_origins:
         middleware.append(_cors(settings))
     middleware.append(Middleware(Guard, state=state))
     app = Starlette(
-        routes=routes,
+        routes=_routes(state),
         middleware=middleware,
         exception_handlers={
             ApiError: respond_to,

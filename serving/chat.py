@@ -23,6 +23,7 @@ async def chat_completions(request: Request) -> Response:
     if asked.stream:
         chunks = bodies.chunks(running, len(choices), asked.include_usage)
         return EventStream(chunks, running, state.settings)
+    most = state.settings.max_answer_bytes
     with running:
-        answers = await unless_gone(request.receive, collect(running, len(choices)))
+        answers = await unless_gone(request.receive, collect(running, len(choices), most))
         return JSONResponse(bodies.whole(answers, running.usage()))

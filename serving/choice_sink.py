@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from gptoss_onnx.errors import GptOssError
 from gptoss_onnx.runtime.engine import Constraint, FinishReason, TokenLogprobs
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.serving.answers import Answer, AnswerDelta
@@ -13,12 +14,18 @@ from gptoss_onnx.serving.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 
-_EVENT_BYTES = 400  # of an event's objects, beside its texts
 _LOGPROB_BYTES = 100
+_LONGEST_JOINED = 1_000  # characters, so that joining takes no time
 
 
 class Reader(Protocol):
-    """What turns tokens into deltas: `answers.AnswerReader`, or `PlainReader` for completions."""
+    """What turns tokens into deltas: `answers.AnswerReader`, or `PlainReader` for completions.
+
+    Attributes:
+        problem: what of the package failed and ended the answer; mostly None.
+    """
+
+    problem: GptOssError | None
 
     @property
     def done(self) -> bool:
@@ -78,6 +85,12 @@ class AnswerEvent:
     finish_reason: Literal["stop", "length"] | None = None
     failure: ApiError | None = None
 
+    @property
+    def size(self) -> int:
+        """About how many bytes its texts and log-probabilities take."""
+        texts = sum(len(delta.text) for delta in self.deltas)
+        return texts + sum(_LOGPROB_BYTES * (1 + len(entry.top)) for entry in self.logprobs)
+
 
 class ChoiceSink:
     """The engine's sink of one choice.
@@ -114,6 +127,8 @@ class ChoiceSink:
             logger.exception("the reader of an answer failed")
             self._failure = ApiError(500, "the answer could not be read", SERVER)
             return True
+        if self._reader.problem is not None:
+            return True
         if deltas and not self._put(deltas):
             message = "the answer was cancelled: the client reads it too slowly"
             self._failure = ApiError(503, message, SERVER, "slow_reader")
@@ -132,12 +147,14 @@ class ChoiceSink:
             except Exception:  # as above
                 logger.exception("the reader of an answer failed")
                 self._failure = ApiError(500, "the answer could not be read", SERVER)
+        if self._failure is None and self._reader.problem is not None:
+            self._failure = ApiError(500, str(self._reader.problem), SERVER)
         if self._failure is not None:
             event = AnswerEvent(self._place, failure=self._failure)
         else:
             assert reason in ("stop", "length")
             event = AnswerEvent(self._place, finish_reason=reason)
-        self._mailbox.put(event, _EVENT_BYTES)
+        self._mailbox.put(event, 0, self._place)
 
     def _put(self, deltas: list[AnswerDelta]) -> bool:
         """Leave deltas in the mailbox; False if the client reads too slowly."""
@@ -150,6 +167,19 @@ class ChoiceSink:
         if deltas[-1].kind == "reasoning":
             self.reasoned += self._unsettled
         self._unsettled = 0
-        size = _EVENT_BYTES + sum(len(delta.text) for delta in deltas)
-        size += sum(_LOGPROB_BYTES * (1 + len(entry.top)) for entry in logprobs)
-        return self._mailbox.put(AnswerEvent(self._place, tuple(deltas), logprobs), size)
+        event = AnswerEvent(self._place, tuple(deltas), logprobs)
+        return self._mailbox.put(event, event.size, self._place, _joined)
+
+
+def _joined(earlier: AnswerEvent, later: AnswerEvent) -> AnswerEvent | None:
+    """Return one event of two that are pieces of the same text, None for others.
+
+    So what waits for a slow client is hardly more than its text.
+    """
+    if earlier.logprobs or later.logprobs or len(earlier.deltas) != 1 or len(later.deltas) != 1:
+        return None
+    (first,), (second,) = earlier.deltas, later.deltas
+    is_one = (first.kind, first.call) == (second.kind, second.call) and not second.id
+    if not is_one or len(first.text) > _LONGEST_JOINED:
+        return None
+    return replace(earlier, deltas=(replace(first, text=first.text + second.text),))

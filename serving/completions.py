@@ -20,6 +20,7 @@ async def completions(request: Request) -> Response:
     running = state.start(asked.choices)
     if asked.stream:
         return EventStream(bodies.chunks(running), running, state.settings)
+    most = state.settings.max_answer_bytes
     with running:
-        answers = await unless_gone(request.receive, collect(running, len(asked.choices)))
+        answers = await unless_gone(request.receive, collect(running, len(asked.choices), most))
         return JSONResponse(bodies.whole(answers, running.usage()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gptoss_onnx.errors import GptOssError
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.serving.answers import Answer, AnswerDelta
 
@@ -12,6 +13,7 @@ class PlainReader:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
         self._stream = tokenizer.stream(stop)
         self._texts: list[str] = []
+        self.problem: GptOssError | None = None  # none that it knows of: what fails here, raises
 
     @property
     def done(self) -> bool:

@@ -13,6 +13,7 @@ from gptoss_onnx.serving.state import ServerState
 logger = logging.getLogger(__name__)
 
 _TICK = 0.05  # seconds between looks at what is still in work
+_IDLE_SECONDS = 30  # that a connection stays open between requests: longer than clients keep them
 _LAST_SECONDS = 5  # for connections to close after the answers have ended
 
 
@@ -30,12 +31,14 @@ def make_server(app: Starlette, host: str, port: int) -> "Server":
         port=port,
         http=_protocol(state.settings),
         ws="none",
+        lifespan="off",  # the application has none, and uvicorn would complain of a forced end
         loop="asyncio",
         log_config=None,
         server_header=False,
         proxy_headers=False,  # nobody is believed who claims to be somebody else
         h11_max_incomplete_event_size=state.settings.max_header_bytes,
         timeout_graceful_shutdown=_LAST_SECONDS,
+        timeout_keep_alive=_IDLE_SECONDS,
     )
     return Server(config, state)
 

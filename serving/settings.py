@@ -24,7 +24,8 @@ class ServerSettings:
         max_header_bytes: of one request's line and headers.
         max_requests: that may be in work at a time, streams among them.
         max_choices: `n` times the prompts of one request.
-        max_pending_bytes: of one answer that wait for a client that reads too slowly.
+        max_pending_bytes: of one request's answers that wait for a client that reads too slowly.
+        max_answer_bytes: of one request's answers that are collected to be sent as a whole.
         header_seconds: in which a connection's request line and headers have to arrive.
         body_seconds: in which a request's body has to arrive.
         request_seconds: in which an answer has to be complete.
@@ -45,7 +46,8 @@ class ServerSettings:
     max_header_bytes: int = 16_384
     max_requests: int = 512
     max_choices: int = 64
-    max_pending_bytes: int = 1_000_000
+    max_pending_bytes: int = 4_000_000
+    max_answer_bytes: int = 64_000_000
     header_seconds: float = 15.0
     body_seconds: float = 30.0
     request_seconds: float = 3600.0

@@ -3,7 +3,7 @@ takes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.errors import InputError
@@ -15,9 +15,6 @@ MOST_CAPACITY = 8192
 LEAST_CAPACITY = 512
 # Of the room: the rest is for what nobody can count beforehand.
 _SHARE = 0.9
-# Python, ONNX Runtime, and what a call of the graph takes beside weights and caches.
-_PROGRAM = 400_000_000
-
 CacheBytes = Callable[[int, int], int]  # bytes of the caches, for slots and capacity
 
 
@@ -40,6 +37,7 @@ class Sizes:
         weights: bytes of the weights; they are mapped from their files.
         caches: bytes of the KV caches of all slots, and of what else an engine takes for them.
         prefix_bytes: bytes that beginnings of conversations may take, kept to be gone on with.
+        program: bytes of all else.
     """
 
     slots: int
@@ -47,23 +45,30 @@ class Sizes:
     weights: int
     caches: int
     prefix_bytes: int
+    program: int
 
     @property
     def total(self) -> int:
         """Bytes of memory that the server may take."""
-        return self.weights + self.caches + self.prefix_bytes + _PROGRAM
+        return self.weights + self.caches + self.prefix_bytes + self.program
 
     @property
     def parts(self) -> str:
         """The total's parts in words."""
         return (
             f"weights {file_size(self.weights)}, KV caches {file_size(self.caches)}, "
-            f"prefix cache {file_size(self.prefix_bytes)}, program {file_size(_PROGRAM)}"
+            f"prefix cache {file_size(self.prefix_bytes)}, program {file_size(self.program)}"
         )
 
 
 def choose_sizes(
-    asked: AskedSizes, longest: int, weights: int, cache_bytes: CacheBytes, room: MemoryRoom | None
+    asked: AskedSizes,
+    longest: int,
+    *,
+    weights: int,
+    program: int,
+    cache_bytes: CacheBytes,
+    room: MemoryRoom | None,
 ) -> Sizes:
     """Return sizes that fit.
 
@@ -76,6 +81,7 @@ def choose_sizes(
         asked: by the operator.
         longest: tokens that the model takes.
         weights: bytes.
+        program: bytes beside weights, caches and kept beginnings.
         cache_bytes: of the caches, for slots and capacity.
         room: memory that there is; None where nobody knows, and then everything fits.
 
@@ -90,7 +96,7 @@ def choose_sizes(
     for capacity in _halves(asked.capacity, min(longest, MOST_CAPACITY), LEAST_CAPACITY):
         for slots in _halves(asked.slots, MOST_SLOTS, 1):
             caches = cache_bytes(slots, capacity)
-            sizes = Sizes(slots, capacity, weights, caches, asked.prefix_bytes or 0)
+            sizes = Sizes(slots, capacity, weights, caches, asked.prefix_bytes or 0, program)
             if room is None or sizes.total <= room.size * _share(asked):
                 return _with_prefix(sizes, asked, room)
     assert room is not None
@@ -111,8 +117,7 @@ def _with_prefix(sizes: Sizes, asked: AskedSizes, room: MemoryRoom | None) -> Si
     if asked.prefix_bytes is not None:
         return sizes
     left = sizes.caches if room is None else max(0, int(room.size * _SHARE) - sizes.total) // 2
-    prefix = min(sizes.caches, left)
-    return Sizes(sizes.slots, sizes.capacity, sizes.weights, sizes.caches, prefix)
+    return replace(sizes, prefix_bytes=min(sizes.caches, left))
 
 
 def _halves(asked: int | None, most: int, least: int) -> list[int]:

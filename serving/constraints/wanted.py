@@ -118,14 +118,14 @@ def _read_tools(tools: Sequence[Any]) -> dict[str, JsonSchema]:
 
 def _parameters(fields: Mapping[str, Any], where: str) -> JsonSchema:
     """Return the schema of a function's arguments, which are always an object."""
+    where_schema, is_lenient = f"{where}.parameters", _is_lenient(fields, where)
     if fields.get("parameters") is None:
-        return JsonSchema.of(NO_ARGUMENTS, f"{where}.parameters")
-    where_schema = f"{where}.parameters"
+        return JsonSchema.of(NO_ARGUMENTS, where_schema)
     schema = dict(_object(fields["parameters"], where_schema))
     if schema.setdefault("type", "object") != "object":
         found = _shown(schema["type"])
         raise InputError(f'{where_schema}.type: found {found}, expected "object"')
-    return JsonSchema.of(schema, where_schema, _is_lenient(fields, where))
+    return JsonSchema.of(schema, where_schema, is_lenient)
 
 
 def _read_choice(choice: Any, schemas: Mapping[str, JsonSchema]) -> tuple[str, tuple[str, ...]]:

@@ -64,7 +64,7 @@ class Answering:
         events: list[Event] = []
         logprobs = chat_logprobs(answer.logprobs, self._names)["content"]
         for delta in answer.deltas:
-            is_content = delta.kind == "content"
+            is_content = delta.kind == "content" and delta.item >= 0
             events += self._building.push(delta, logprobs if is_content else ())
             logprobs = [] if is_content else logprobs
         if answer.finish_reason is not None:

@@ -31,7 +31,7 @@ class ResponseEvents:
         self._with_logprobs = with_logprobs
         self._items: list[Item] = []
         self._open: GrowingItem | None = None
-        self._kind: tuple[str, int] | None = None  # of the open item: what it is, and which call
+        self._place = -1  # of the open item, as the reader of the answer counts
         self._sequence = 0
 
     def start(self) -> list[Event]:
@@ -42,15 +42,15 @@ class ResponseEvents:
     def push(self, delta: AnswerDelta, logprobs: Sequence[Logprob] = ()) -> list[Event]:
         """Take a piece of the answer, and return its events.
 
-        An item ends where a piece of another kind, or of another call, begins.
+        An item ends where a piece of the next one comes. What belongs to none, such as the line
+        end that a chat has between two messages, tells nothing.
         """
-        if not delta.text and delta.kind != "tool_call":
+        if delta.item < 0:
             return []
         events: list[Event] = []
-        kind = (delta.kind, delta.call)
-        if self._open is None or kind != self._kind:
+        if self._open is None or delta.item != self._place:
             events += self._close("completed")
-            self._open, self._kind = self._begin(delta), kind
+            self._open, self._place = self._begin(delta), delta.item
             events.append(self._told("added", self._open.item("in_progress")))
             events += self._open.opened()
         if delta.text:

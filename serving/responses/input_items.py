@@ -1,5 +1,7 @@
 """Items of a request in one form: checked, with all their fields, ready to be kept and listed."""
 
+from collections.abc import Iterable, Sequence
+
 from gptoss_onnx.serving.errors import wrong_field
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.responses.growing import Item
@@ -8,7 +10,12 @@ from gptoss_onnx.serving.responses.ids import new_id
 ITEM_LIMIT = 20_000  # items of one request, and parts of one item
 NAME_LIMIT = 256  # characters of an id or a name
 _ROLES = ("user", "assistant", "system", "developer")
-_KINDS = "message, reasoning, function_call or function_call_output"
+_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+}
 
 
 def read_input(fields: Fields) -> list[Item]:
@@ -23,6 +30,20 @@ def read_input(fields: Fields) -> list[Item]:
     if given is not None and not isinstance(given, list):
         raise fields.wrong("input", "a text or a list of items")
     return [_item(entry) for entry in fields.objects("input", ITEM_LIMIT)]
+
+
+def distinct(items: Sequence[Item], before: Iterable[Item]) -> list[Item]:
+    """Return items of which none has the id of another, nor of one before them.
+
+    A client may send twice what it got once; lists are read from an id on.
+    """
+    taken = {item["id"] for item in before}
+    found = []
+    for item in items:
+        name = new_id(_PREFIXES[item["type"]]) if item["id"] in taken else item["id"]
+        taken.add(name)
+        found.append({**item, "id": name})
+    return found
 
 
 def _item(entry: Fields) -> Item:
@@ -40,7 +61,7 @@ def _item(entry: Fields) -> Item:
         case "item_reference":
             expected = "the item itself: items are kept as parts of a response alone"
             raise entry.wrong("type", f"{expected}, which previous_response_id names")
-    raise entry.wrong("type", _KINDS)
+    raise entry.wrong("type", " or ".join(_PREFIXES))
 
 
 def _said(role: str, texts: list[str], name: str) -> Item:

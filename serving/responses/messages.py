@@ -5,16 +5,16 @@ to the user, and its calls. What stands between two messages of others becomes o
 chat completions would have given it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.responses.growing import Item
 
-Message = dict[str, Any]
+Message = Mapping[str, Any]
 
 
-def chat_messages(items: Sequence[Item]) -> list[Message]:
+def chat_messages(items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the messages of a conversation, with `reasoning_content` and `tool_calls`.
 
     Thoughts that nothing follows are left out, and so are calls that the limit of tokens cut off
@@ -23,7 +23,7 @@ def chat_messages(items: Sequence[Item]) -> list[Message]:
     """
     answered = {item["call_id"] for item in items if item["type"] == "function_call_output"}
     called: set[str] = set()
-    messages: list[Message] = []
+    messages: list[dict[str, Any]] = []
     for item in items:
         match item["type"]:
             case "function_call_output":
@@ -85,19 +85,19 @@ def _turns(messages: Sequence[Message]) -> list[int]:
     return starts
 
 
-def _answer(messages: list[Message]) -> Message:
+def _answer(messages: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the message of the answer that the last items belong to, a new one after others."""
     if not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant"})
     return messages[-1]
 
 
-def _join(message: Message, field: str, text: str) -> None:
+def _join(message: dict[str, Any], field: str, text: str) -> None:
     """Add a text to a field of a message, on a line of its own."""
     message[field] = f"{message[field]}\n{text}" if message.get(field) else text
 
 
-def _tool_message(item: Item) -> Message:
+def _tool_message(item: Item) -> dict[str, Any]:
     output = item["output"]
     content = output if isinstance(output, str) else _content(output)
     return {"role": "tool", "tool_call_id": item["call_id"], "content": content}

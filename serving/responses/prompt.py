@@ -21,7 +21,7 @@ _FIELDS = (
     (re.compile(r"response_format(\.json_schema)?"), "text.format"),
     (re.compile(r"(tools\[\d+\])\.function"), r"\1"),
     (re.compile("reasoning_effort"), "reasoning.effort"),
-    (re.compile(r"messages(\[\d+\])?"), "input"),
+    (re.compile(r"^messages(\[\d+\])?"), "input"),
 )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.models import read_model
 from gptoss_onnx.serving.responses.answering import Answering
 from gptoss_onnx.serving.responses.ids import new_id
+from gptoss_onnx.serving.responses.input_items import distinct
 from gptoss_onnx.serving.responses.listing import page
 from gptoss_onnx.serving.responses.prompt import prepare
 from gptoss_onnx.serving.responses.request import ResponseRequest, begun, read_request
@@ -62,6 +64,7 @@ class _Handlers:
         asked, chosen = await in_thread(lambda: _read(fields, state))
         before = self._previous(asked, owner)
         past = await in_thread(lambda: conversation(before))
+        asked = replace(asked, items=distinct(asked.items, past))
         choice = await prepare(state, asked, past, chosen)
         response = begun(asked, new_id("resp"), state.settings.model, int(time.time()))
 

@@ -1,5 +1,6 @@
-"""The memory that this process may still take: what the machine has left, and what the control
-groups of Linux, such as those of containers, allow.
+"""The memory of this process: what it holds, and what it may still take.
+
+The machine has some left, and control groups of Linux, such as those of containers, allow some.
 """
 
 from collections.abc import Iterator
@@ -58,9 +59,20 @@ def memory_room(root: Path = _ROOT) -> MemoryRoom | None:
     return min(rooms, key=lambda room: room.size, default=None)
 
 
+def own_bytes(root: Path = _ROOT) -> int | None:
+    """Return how much this process holds that is no file's, or None where the system does not
+    say.
+    """
+    return _kibibytes(root / "proc" / "self" / "status", "RssAnon:")
+
+
 def _machine(root: Path) -> int | None:
-    lines = (line.split() for line in _lines(root / "proc" / "meminfo"))
-    return next((int(line[1]) * _KIB for line in lines if line[:1] == ["MemAvailable:"]), None)
+    return _kibibytes(root / "proc" / "meminfo", "MemAvailable:")
+
+
+def _kibibytes(file: Path, name: str) -> int | None:
+    lines = (line.split() for line in _lines(file))
+    return next((int(line[1]) * _KIB for line in lines if line[:1] == [name]), None)
 
 
 def _groups(root: Path) -> Iterator[int | None]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_onnx.memory import MemoryRoom, memory_room
+from gptoss_onnx.memory import MemoryRoom, memory_room, own_bytes
 
 MIB = 1 << 20
 MACHINE = MemoryRoom(1024 * MIB, "this machine")
@@ -77,8 +77,14 @@ def test_a_group_that_is_full(root: Path) -> None:
     assert memory_room(root) == group_room(0)
 
 
+def test_what_a_process_holds_is_no_page_of_a_file(root: Path) -> None:
+    write(root / "proc/self/status", "VmRSS:\t  900 kB\nRssAnon:\t  300 kB\nRssFile:\t 600 kB\n")
+    assert own_bytes(root) == 300 * 1024
+
+
 def test_a_system_that_says_nothing(tmp_path: Path) -> None:
     assert memory_room(tmp_path) is None
+    assert own_bytes(tmp_path) is None
 
 
 def test_this_machine_has_some() -> None:
@@ -86,3 +92,10 @@ def test_this_machine_has_some() -> None:
     assert room is not None
     assert room.size > 16 * MIB
     assert room.words.endswith(" left")
+    before = own_bytes()
+    held = bytearray(64 * MIB)
+    held[::4096] = b"x" * (len(held) // 4096)
+    after = own_bytes()
+    assert before is not None
+    assert after is not None
+    assert after - before > 50 * MIB

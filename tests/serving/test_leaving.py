@@ -1,5 +1,7 @@
 """Clients that leave: their rows are free within a step, whatever they were waiting for."""
 
+import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -128,3 +130,41 @@ def test_a_full_queue(
 def in_work(engine: Engine) -> int:
     state = engine.snapshot()
     return state.active + state.queued + state.prefilling
+
+
+def test_a_cancelled_handler_cancels_its_rows(
+    server: Served, engine: Engine, engine_metrics: HeldMetrics, endless: dict[str, Any]
+) -> None:
+    """Ray Serve cancels the task of a client that left, and tells it nothing."""
+    app = server.server.config.app
+    content = json.dumps(endless | {"n": 2}).encode()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+
+    async def main() -> None:
+        messages = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            pytest.fail("the engine was held, and yet there was an answer")
+
+        task = asyncio.create_task(app(scope, receive, send))  # type: ignore[operator, arg-type]  # uvicorn's type also allows a name
+        await asyncio.to_thread(wait_until, lambda: in_work(engine) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    before = engine.snapshot().finished.get("cancelled", 0)
+    with engine_metrics.held():
+        asyncio.run(main())
+    wait_until(lambda: is_idle(engine))
+    assert engine.snapshot().finished["cancelled"] == before + 2

@@ -27,7 +27,9 @@ def chosen(
 ) -> Sizes:
     there = None if room is None else MemoryRoom(room, "this machine")
     asked = AskedSizes(slots, capacity, prefix)
-    return choose_sizes(asked, longest, 13 * GB, cache_bytes, there)
+    return choose_sizes(
+        asked, longest, weights=13 * GB, program=GB // 2, cache_bytes=cache_bytes, room=there
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gptoss_onnx.runtime.engine import (
     TokenLogprobs,
 )
 
-LONGEST_WAIT = 60  # seconds after which a test gives up instead of hanging
+LONGEST_WAIT = 30  # seconds after which a test gives up instead of hanging
 
 
 class Kept:

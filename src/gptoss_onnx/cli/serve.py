@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from gptoss_onnx.memory import MemoryRoom
     from gptoss_onnx.runtime import Session
     from gptoss_onnx.serving.settings import ServerSettings
-    from gptoss_onnx.serving.sizes import Sizes
+    from gptoss_onnx.serving.sizes import AskedSizes, Sizes
 
 INTERRUPTED = 130  # as of a program that Ctrl-C kills
+CALL_BYTES = 200_000_000  # of memory that calls of the graph and requests take for a while
 ACCESS_LOG = "gptoss_onnx.serving.access"
 
 
@@ -57,31 +58,23 @@ def serve(
     with extra("cpu"):
         from gptoss_onnx.runtime import Session, Tokenizer, open_package
         from gptoss_onnx.runtime.engine import Engine
-        from gptoss_onnx.runtime.engine.memory import check_rows, plan_bytes
     with extra("serve"):
         from gptoss_onnx.serving.app import create_app
         from gptoss_onnx.serving.metrics import ServerMetrics
         from gptoss_onnx.serving.run import open_listener, run_server, url_of
     from gptoss_onnx.memory import memory_room
-    from gptoss_onnx.serving.sizes import AskedSizes, choose_sizes
+    from gptoss_onnx.serving.sizes import AskedSizes
 
     # mistakes that show without the graph are reported before it is loaded
-    opened = open_package(package)
-    check_rows(opened)
-    tokenizer = Tokenizer.open(opened.folder)
+    tokenizer = Tokenizer.open(open_package(package).folder)
     room = memory_room() if provider == "cpu" else None
-    sizes = choose_sizes(
-        AskedSizes(slots, capacity, prefix_cache),
-        opened.manifest.longest,
-        sum(file.size for file in opened.manifest.weights.files),
-        lambda slots, capacity: plan_bytes(opened, slots, capacity, chunk, 0),
-        room,
-    )
     metrics = ServerMetrics()
     with (
         closing(open_listener(host, port)) as listener,
         Session.open(package, kernels, activations, provider, threads) as session,
-        Engine(
+    ):
+        sizes = _sizes(session, AskedSizes(slots, capacity, prefix_cache), chunk, room)
+        with Engine(
             session,
             slots=sizes.slots,
             capacity=sizes.capacity,
@@ -89,15 +82,14 @@ def serve(
             max_queue=max_queue,
             prefix_bytes=sizes.prefix_bytes,
             observe=metrics,
-        ) as engine,
-    ):
-        url = url_of(listener)
-        in_peace = run_server(
-            create_app(engine, tokenizer, settings, metrics),
-            listener,
-            ready=lambda: say(_greeting(url, host, max_queue, settings, session, sizes, room)),
-            stopping=_tell_stopping,
-        )
+        ) as engine:
+            url = url_of(listener)
+            in_peace = run_server(
+                create_app(engine, tokenizer, settings, metrics),
+                listener,
+                ready=lambda: say(_greeting(url, host, max_queue, settings, session, sizes, room)),
+                stopping=_tell_stopping,
+            )
     if not in_peace:
         sys.exit(INTERRUPTED)
 
@@ -119,6 +111,24 @@ def _settings(package: Path, log_json: bool, options: dict[str, Any]) -> "Server
         max_requests=options["max_requests"],
         request_seconds=options["request_seconds"],
         drain_seconds=options["drain_seconds"],
+    )
+
+
+def _sizes(
+    session: "Session", asked: "AskedSizes", chunk: int, room: "MemoryRoom | None"
+) -> "Sizes":
+    """Return sizes that fit into `room`, of which the session has taken its part already."""
+    from gptoss_onnx.memory import own_bytes
+    from gptoss_onnx.runtime.engine import Engine
+    from gptoss_onnx.serving.sizes import choose_sizes
+
+    return choose_sizes(
+        asked,
+        session.manifest.longest,
+        weights=sum(file.size for file in session.manifest.weights.files),
+        program=(own_bytes() or 0) + CALL_BYTES,
+        cache_bytes=lambda slots, capacity: Engine.plan_bytes(session, slots, capacity, chunk, 0),
+        room=room,
     )
 
 

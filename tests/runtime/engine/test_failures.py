@@ -3,6 +3,7 @@ requests run.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.runtime import KVCache, Sampling, Session
 from gptoss_onnx.runtime.engine import Constraint, Engine, EngineClosedError
 from support.engine_sinks import Kept, asked, submitted
+from support.fake_package import write_fake_package
 
 ENDLESS = Sampling(stop_tokens=())
 POISON = 17  # a token of the fake package's
@@ -92,24 +94,40 @@ def test_rows_go_on_after_a_step_that_failed_once(
         assert sink.tokens == list(fake.generate(prompt, sampling, max_new_tokens=40))
 
 
-def test_a_row_that_cannot_run_ends_alone(fake: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It makes the step of all rows fail; then each is run alone."""
+def test_a_row_that_cannot_run_ends_alone(tmp_path: Path) -> None:
+    """It overflows its float16 cache, and makes the step of all rows fail; each is run alone then.
 
+    So does a prompt that overflows in the staging row.
+    """
+    folder = write_fake_package(tmp_path / "package", (0, 3, 8), "float16", scale=1000, sign=-1)
+    with Session.open(folder, threads=1) as session, new_engine(session) as engine:
+        sinks = [submitted(engine, prompt, ENDLESS, 30)[0] for prompt in PROMPTS[:3]]
+        growing, _ = submitted(engine, [7] * 55, ENDLESS, 30)
+        long, _ = submitted(engine, [8] * 70, ENDLESS, 30)
+        later, _ = submitted(engine, PROMPTS[3], ENDLESS, 30)
+        sinks.append(later)
+        for bad in (growing, long):
+            assert bad.wait().ends == ["error"]
+            assert bad.message.startswith("cache: float16 overflowed")
+        assert len(growing.tokens) == 11  # as far as it came
+        assert long.tokens == []
+        assert [sink.wait().ends for sink in sinks] == 4 * [["length"]]
+        assert engine.drain()
+        for prompt, sink in zip(PROMPTS, sinks, strict=True):
+            assert sink.tokens == list(session.generate(prompt, ENDLESS, max_new_tokens=30))
+
+
+def test_a_row_whose_steps_fail_twice_ends(fake: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(own: Forward, ids: Any, cache: KVCache, more: Any) -> Any:
-        rows = more.get("rows", 1)
-        if any(POISON in cache.row_tokens(row) for row in range(rows)):
-            cache.reset()  # as after a float16 overflow, nothing is left of any row
-            raise PackageError("cache: float16 overflowed")
+        if more.get("rows", 1) > 1:
+            raise RuntimeUnavailable("no memory for two")
         return own(ids, cache, **more)
 
     patched(monkeypatch, fake, forward)
-    with new_engine(fake, slots=5) as engine:
+    with new_engine(fake) as engine:
         sinks = [submitted(engine, prompt, ENDLESS, 40)[0] for prompt in PROMPTS]
-        bad, _ = submitted(engine, [1, POISON], ENDLESS, 20)
-        assert bad.wait().ends == ["error"]
-        assert bad.message == "cache: float16 overflowed"
-        assert all(sink.wait() for sink in sinks)
-        check_alone(fake, sinks, monkeypatch)
+        assert [sink.wait().ends for sink in sinks] == 4 * [["error"]]
+        assert {sink.message for sink in sinks} == {"no memory for two"}
 
 
 def test_all_end_when_steps_keep_failing_and_the_next_ones_run(
@@ -225,22 +243,28 @@ def test_a_constraint_that_allows_nothing_is_an_error(fake: Session) -> None:
         assert other.wait().ends == ["length"]
 
 
+@pytest.mark.parametrize("fault", ["load_row", "move_row", "save_row"])
 def test_after_a_fault_of_its_own_the_engine_begins_anew(
-    fake: Session, monkeypatch: pytest.MonkeyPatch
+    fake: Session, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
+    """And every request has ended once, also those that ended in the step that failed."""
+
     def broken(*_: Any) -> None:
         raise RuntimeError("a bug")
 
     with new_engine(fake) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr(KVCache, "move_row", broken)
-            patch.setattr(KVCache, "load_row", broken)
-            sinks = [submitted(engine, prompt, ENDLESS, 20)[0] for prompt in PROMPTS]
-            assert all(sink.wait().ends == ["error"] for sink in sinks)
-            assert sinks[0].message == "RuntimeError: a bug"
+            patch.setattr(KVCache, fault, broken)
+            first = [
+                submitted(engine, prompt, ENDLESS, 9 + size)[0]
+                for size, prompt in enumerate(PROMPTS)
+            ]
+            assert all(sink.wait() for sink in first)
+            assert "RuntimeError: a bug" in [sink.message for sink in first]
         sinks = [submitted(engine, prompt, ENDLESS, 20)[0] for prompt in PROMPTS]
         assert all(sink.wait() for sink in sinks)
         check_alone(fake, sinks, monkeypatch)
+    assert all(len(sink.ends) == 1 for sink in first)
 
 
 def test_an_engine_whose_caches_are_lost_ends(

@@ -150,3 +150,19 @@ def test_conversations_are_rendered_as_openai_does(
     theirs = harmony_oracle.rendered(oracle, request)
     assert oracle.decode(ours) == oracle.decode(theirs)
     assert ours == theirs
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+def test_chats_without_functions_are_those_of_the_published_template(
+    tokenizer: Tokenizer, effort: str
+) -> None:
+    """With functions or instructions the template writes line ends and quotes that OpenAI's own
+    renderer does not.
+    """
+    user = {"role": "user", "content": "Why? 为什么"}
+    answer = {"role": "assistant", "content": "Moon.", "reasoning_content": "Hm."}
+    for tools in ([], ["browser"], ["browser", "python"]):
+        fields = {"reasoning_effort": effort, "builtin_tools": tools}
+        for messages in ([user], [user, answer, user], [user, answer]):
+            ours = render_chat(tokenizer, ChatPrompt(messages, **fields))
+            assert ours == tokenizer.encode_chat(messages, variables=fields)

@@ -1,6 +1,5 @@
 """The Responses API as OpenAI's own client sees it, over a server whose model says given words."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from support.client_scripts import CALL, ENDLESS, OBJECT, SAY, SCHEMA, SCRIPTS, 
 from support.openai_types import check_event, check_listed_item, check_response
 from support.scripted_package import write_scripted_package
 from support.scripted_server import ScriptedServer, scripted_server
+from support.served import wait_until
 
 TOOL: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
 
@@ -215,19 +215,55 @@ def test_truncation_drops_the_oldest_turns(client: OpenAI) -> None:
     assert made.output_text == "It is cold." and made.truncation == "auto"
 
 
-def test_a_client_that_leaves_frees_its_slot(server: ScriptedServer, client: OpenAI) -> None:
+def test_a_client_that_leaves_cancels_its_answer(server: ScriptedServer, client: OpenAI) -> None:
+    before = server.cancelled()
     stream = client.responses.create(model="gpt-oss", input=ENDLESS, stream=True)
     for event in stream:
         if event.type == "response.output_text.delta":
             break
     stream.close()
-    until(lambda: server.engine.snapshot().active == 0)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{server.url}/v1/responses", json={"input": ENDLESS}, timeout=httpx.Timeout(0.5)
-        )
-    until(lambda: server.engine.snapshot().active == 0)
+    wait_until(lambda: server.cancelled() == before + 1)
+    with server.metrics.held(), pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/responses", json={"input": ENDLESS}, timeout=0.3)
+    wait_until(lambda: server.cancelled() == before + 2)
     assert client.responses.create(model="gpt-oss", input=SAY).output_text == "Hello there."
+
+
+def test_an_answer_that_fails_says_so_in_its_last_event(tmp_path: Path) -> None:
+    package = write_scripted_package(tmp_path / "package", list(SCRIPTS.values()))
+    with (
+        scripted_server(package, request_seconds=0.3) as running,
+        OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+        running.metrics.held(),
+    ):
+        last = list(client.responses.create(model="gpt-oss", input=ENDLESS, stream=True))[-1]
+        check_event(last.model_dump(exclude_unset=True, by_alias=True))
+        assert last.type == "response.failed" and last.response.error is not None
+        assert "longer than 0.3 s" in last.response.error.message
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(last.response.id)
+        with pytest.raises(openai.InternalServerError, match="longer than"):
+            client.responses.create(model="gpt-oss", input=ENDLESS)
+
+
+def test_a_chain_outlives_its_first_responses(tmp_path: Path) -> None:
+    package = write_scripted_package(tmp_path / "package", list(SCRIPTS.values()))
+    with (
+        scripted_server(package, kept_responses=2) as running,
+        OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        names: list[str] = []
+        for turn in range(4):
+            previous = names[-1] if names else None
+            made = client.responses.create(
+                model="gpt-oss", input=f"{turn} {SAY}", previous_response_id=previous
+            )
+            names.append(made.id)
+        for name in names[:2]:
+            with pytest.raises(openai.NotFoundError):
+                client.responses.retrieve(name)
+        listed = list(client.responses.input_items.list(names[-1], order="asc"))
+        assert [item.type for item in listed] == ["message"] * 7
 
 
 def test_nobody_sees_the_responses_of_another_key(tmp_path: Path) -> None:
@@ -251,11 +287,3 @@ def without_names(value: Any) -> Any:
         own = ("id", "call_id", "created_at", "completed_at", "usage")
         return {key: without_names(entry) for key, entry in value.items() if key not in own}
     return [without_names(entry) for entry in value] if isinstance(value, list) else value
-
-
-def until(condition: Any) -> None:
-    """Wait for what another thread brings about."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -32,14 +32,14 @@ START: dict[str, Any] = {
     "usage": None,
 }
 ANSWER = [
-    AnswerDelta("reasoning", "Look "),
-    AnswerDelta("reasoning", "it up."),
-    AnswerDelta("content", "I look"),
-    AnswerDelta("content", "."),
-    AnswerDelta("tool_call", "", 0, "weather", "call_1"),
-    AnswerDelta("tool_call", '{"city":', 0),
-    AnswerDelta("tool_call", '"A"}', 0),
-    AnswerDelta("tool_call", "{}", 1, "time", "call_2"),
+    AnswerDelta("reasoning", "Look ", item=0),
+    AnswerDelta("reasoning", "it up.", item=0),
+    AnswerDelta("content", "I look", item=1),
+    AnswerDelta("content", ".", item=1),
+    AnswerDelta("tool_call", "", 0, "weather", "call_1", item=2),
+    AnswerDelta("tool_call", '{"city":', 0, item=2),
+    AnswerDelta("tool_call", '"A"}', 0, item=2),
+    AnswerDelta("tool_call", "{}", 1, "time", "call_2", item=3),
 ]
 
 
@@ -132,7 +132,7 @@ def test_a_failure_says_what_went_wrong_and_keeps_what_was_said() -> None:
 
 
 def test_an_answer_of_nothing_has_no_items() -> None:
-    events, document = run([AnswerDelta("content", "")])
+    events, document = run([AnswerDelta("content", "\n")])
     assert [event["type"] for event in events[2:]] == ["response.completed"]
     assert check_response(document).output == []
 
@@ -142,8 +142,8 @@ def test_log_probabilities_stand_in_deltas_and_in_the_text(asked: bool) -> None:
     top = {"token": "b", "logprob": -2.0, "bytes": [98]}
     logprob = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [top]}
     building = ResponseEvents(START, with_logprobs=asked)
-    events = building.push(AnswerDelta("content", "a"), [logprob])
-    events += building.push(AnswerDelta("content", "a"), [logprob])
+    events = building.push(AnswerDelta("content", "a", item=0), [logprob])
+    events += building.push(AnswerDelta("content", "a", item=0), [logprob])
     events += building.finish("stop", USAGE, 2)
     for event in events:
         check_event(event)
@@ -153,19 +153,31 @@ def test_log_probabilities_stand_in_deltas_and_in_the_text(asked: bool) -> None:
     assert [len(event["logprobs"]) for event in deltas] == [int(asked)] * 2
 
 
+def test_messages_of_one_kind_are_items_of_their_own() -> None:
+    deltas = [
+        AnswerDelta("content", "One.", item=0),
+        AnswerDelta("content", "\n"),  # as a chat shows them
+        AnswerDelta("content", "Two.", item=1),
+    ]
+    _, document = run(deltas)
+    assert [item["content"][0]["text"] for item in document["output"]] == ["One.", "Two."]
+
+
 @st.composite
 def answers(draw: st.DrawFn) -> list[AnswerDelta]:
-    """Pieces as a reader gives them: each call begins with its name, and calls are counted."""
+    """Pieces as a reader gives them: items and calls are counted, and a call begins with its
+    name.
+    """
     deltas, calls = [], 0
-    for kind in draw(st.lists(st.sampled_from(["content", "reasoning", "call", "more"]))):
-        text = draw(st.text("a \n😀", max_size=3))
-        if kind == "call":
-            deltas.append(AnswerDelta("tool_call", text, calls, f"f{calls}", f"call_{calls}"))
+    kinds = draw(st.lists(st.sampled_from(["content", "reasoning", "tool_call"])))
+    for item, kind in enumerate(kinds):
+        texts = draw(st.lists(st.text("a \n😀", min_size=1, max_size=3), min_size=1, max_size=3))
+        if kind == "tool_call":
+            deltas.append(AnswerDelta(kind, "", calls, f"f{calls}", f"call_{calls}", item))
+            deltas += [AnswerDelta(kind, text, calls, item=item) for text in texts]
             calls += 1
-        elif kind != "more":
-            deltas.append(AnswerDelta(kind, text))  # type: ignore[arg-type]  # one of two
-        elif deltas and deltas[-1].kind == "tool_call":
-            deltas.append(AnswerDelta("tool_call", text, calls - 1))
+        else:
+            deltas += [AnswerDelta(kind, text, item=item) for text in texts]
     return deltas
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gptoss_onnx.errors import GptOssError
 from gptoss_onnx.serving.fields import Fields
-from gptoss_onnx.serving.responses.input_items import read_input
+from gptoss_onnx.serving.responses.input_items import distinct, read_input
 from gptoss_onnx.serving.responses.messages import chat_messages, cut_to_fit
 from support.openai_types import check_listed_item
 
@@ -140,6 +140,17 @@ def test_items_are_listed_in_the_forms_of_the_client() -> None:
         check_listed_item(item)
     assert len({item["id"] for item in kept}) == 5
     assert read_input(Fields({"input": kept})) == kept  # and are accepted as they are listed
+
+
+def test_items_that_are_sent_twice_have_two_names() -> None:
+    named = {**USER, "id": "msg_1"}
+    kept = read_input(Fields({"input": [named, named, {**OUTPUT, "id": "x"}]}))
+    again = distinct(kept, kept[2:])
+    names = [item["id"] for item in again]
+    assert names[0] == "msg_1" and names[1].startswith("msg_") and names[2].startswith("fco_")
+    assert len(set(names)) == 3
+    without = [{**item, "id": ""} for item in again]
+    assert without == [{**item, "id": ""} for item in kept]
 
 
 TURN = st.sampled_from(["u", "ua", "uco", "uucoa", "uc", "oa"])
