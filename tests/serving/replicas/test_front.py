@@ -176,6 +176,31 @@ async def test_a_client_that_leaves_cancels_the_application() -> None:
     assert (model.begun, model.cancelled, sent) == (1, 1, [])
 
 
+async def test_draining_lets_answers_end_and_refuses_others() -> None:
+    model, released = Model(), asyncio.Event()
+
+    async def late(request: Request) -> Response:
+        model.begun += 1
+        await released.wait()
+        return JSONResponse({})
+
+    model.app.router.routes.append(Route("/late", late))
+    front = Front(Replicas(model).ask, ServerSettings(model="m"))
+    transport = httpx.ASGITransport(app=front)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        answer = asyncio.create_task(http.get("/late"))
+        while not model.begun:
+            await asyncio.sleep(0.001)
+        draining = asyncio.create_task(front.drain())
+        await asyncio.sleep(0)
+        refused = await http.get("/stream")
+        assert (refused.status_code, draining.done()) == (503, False)
+        assert (await http.get("/health")).status_code == 404  # of the model: it is asked
+        released.set()
+        assert (await answer).status_code == 200
+        assert await draining
+
+
 async def test_an_application_that_fails_fails_here() -> None:
     async def broken(*_: Any) -> None:
         raise ZeroDivisionError
