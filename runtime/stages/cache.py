@@ -90,9 +90,14 @@ class StagedCache(KVCache):
         super().__init__(onnxruntime, layers, dtype, layout, batch, capacity, reserve, chunk)
         self.stages = stages
         self._take_number()
-        sizes = {"batch": self.batch, "capacity": self.capacity}
-        sizes |= {"reserve": self.reserve, "chunk": self.chunk}
-        stages.ask("new_cache", cache=self.number, **sizes)
+        self._ask(
+            "new_cache",
+            (),
+            batch=self.batch,
+            capacity=self.capacity,
+            reserve=self.reserve,
+            chunk=self.chunk,
+        )
 
     @property
     def nbytes(self) -> int:

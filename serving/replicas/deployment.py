@@ -109,10 +109,15 @@ class FrontDeployment:
     """The front, with Ray's handle of the replicas."""
 
     def __init__(self, replicas: Any, settings: ServerSettings) -> None:
-        self._replicas, self._settings = replicas, settings
+        self._replicas = replicas
+        self._front = Front(self._ask, settings)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return Front(self._ask, self._settings)
+        return self._front
+
+    async def drain(self) -> bool:
+        """Let the answers in work end, see `Front.drain`."""
+        return await self._front.drain()
 
     async def _ask(
         self, key: str, scope: Mapping[str, Any], body: bytes

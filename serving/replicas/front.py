@@ -15,13 +15,15 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from gptoss_onnx.serving.body import read_content
-from gptoss_onnx.serving.errors import SERVER, ApiError
+from gptoss_onnx.serving.errors import SERVER, ApiError, unavailable
 from gptoss_onnx.serving.replicas.keys import RESPONSES, RoutingKeys
 from gptoss_onnx.serving.replicas.relay import passed_on
 from gptoss_onnx.serving.settings import ServerSettings
+from gptoss_onnx.serving.state import STOPPING
 from gptoss_onnx.serving.streaming import CLIENT_LEFT, event_bytes, unless_gone
 
-_METRICS = "/metrics"
+_METRICS, _HEALTH = "/metrics", "/health"
+_TICK = 0.05  # seconds between looks at what is still in work
 _RETRY_SECONDS = "1"
 
 
@@ -40,6 +42,19 @@ class Front:
     def __init__(self, ask: Ask, settings: ServerSettings) -> None:
         self._ask, self._settings = ask, settings
         self._keys = RoutingKeys()
+        self._is_stopping = False
+        self._active = 0
+
+    async def drain(self) -> bool:
+        """Take no more requests, and wait until those in work have ended, for `drain_seconds` at
+        most; returns whether they have.
+        """
+        self._is_stopping = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_seconds
+        while self._active and loop.time() < deadline:
+            await asyncio.sleep(_TICK)
+        return not self._active
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -48,7 +63,10 @@ class Front:
             return
         if scope["type"] != "http":
             return
+        self._active += 1
         try:
+            if self._is_stopping and scope["path"] != _HEALTH:
+                raise unavailable(STOPPING)
             if scope["path"] == _METRICS:
                 raise ApiError(
                     404, "metrics: each replica has its own, and none speaks for all of them"
@@ -58,6 +76,8 @@ class Front:
         except ApiError as error:
             if error.status != CLIENT_LEFT:
                 await error.response()(scope, receive, send)
+        finally:
+            self._active -= 1
 
     async def _relay(self, scope: Scope, body: bytes, send: Send) -> None:
         path = scope["path"]

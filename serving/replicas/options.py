@@ -10,7 +10,6 @@ from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.settings import ServerSettings
 from gptoss_onnx.typed_json import parse_object
 
-
 MOST_REPLICAS = 1000
 
 

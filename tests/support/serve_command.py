@@ -37,9 +37,11 @@ class Served:
 
 
 @contextmanager
-def served(package: Path, *arguments: object) -> Iterator[Served]:
+def served(
+    package: Path, *arguments: object, python: str | Path = sys.executable
+) -> Iterator[Served]:
     """Serve a package on a free port, and kill the server at the end if it still runs."""
-    command = [sys.executable, "-c", CODE, "serve", package, "--port", 0, "--threads", 1]
+    command = [python, "-c", CODE, "serve", package, "--port", 0, "--threads", 1]
     process = subprocess.Popen(
         [str(word) for word in (*command, *arguments)],
         stdout=subprocess.PIPE,

@@ -16,6 +16,12 @@ from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.serve_options import KEY_VARIABLE, api_keys, serve_options
+from gptoss_onnx.cli.serve_replicas import (
+    check_replicas,
+    serve_replicas,
+    share_of,
+    share_of_threads,
+)
 
 if TYPE_CHECKING:
     from gptoss_onnx.memory import MemoryRoom
@@ -39,6 +45,7 @@ def serve(
     slots: int | None,
     capacity: int | None,
     prefix_cache: int | None,
+    replicas: int,
     chunk: int,
     max_queue: int,
     kernels: Kernels,
@@ -61,6 +68,7 @@ def serve(
     with extra("serve"):
         from gptoss_onnx.serving.app import create_app
         from gptoss_onnx.serving.metrics import ServerMetrics
+        from gptoss_onnx.serving.replicas.options import ReplicaOptions
         from gptoss_onnx.serving.run import open_listener, run_server, url_of
     from gptoss_onnx.memory import memory_room
     from gptoss_onnx.serving.sizes import AskedSizes
@@ -68,6 +76,30 @@ def serve(
     # mistakes that show without the graph are reported before it is loaded
     tokenizer = Tokenizer.open(open_package(package).folder)
     room = memory_room() if provider == "cpu" else None
+    if replicas > 1:
+        check_replicas(replicas, provider, log_json)
+        threads, room = share_of_threads(threads, replicas), share_of(room, replicas)
+        with Session.open(package, kernels, activations, provider, threads) as session:
+            sizes = _sizes(session, AskedSizes(slots, capacity, prefix_cache), chunk, room)
+        serve_replicas(
+            ReplicaOptions(
+                str(package.resolve()),
+                settings,
+                replicas,
+                slots=sizes.slots,
+                capacity=sizes.capacity,
+                chunk=chunk,
+                max_queue=max_queue,
+                prefix_bytes=sizes.prefix_bytes,
+                kernels=kernels,
+                activations=activations,
+                threads=threads,
+            ),
+            host,
+            port,
+            lambda url: _greeting(url, host, max_queue, settings, session, sizes, room),
+        )
+        return
     metrics = ServerMetrics()
     with (
         closing(open_listener(host, port)) as listener,

@@ -148,6 +148,15 @@ def _sizes() -> tuple[_Decorator, ...]:
         ),
         _option(
             _SIZES,
+            "--replicas",
+            type=click.IntRange(1, 64),
+            default=1,
+            show_default=True,
+            help="Processes that each answer as one server would, with slots and caches of their "
+            "own; requests of one conversation go to the same. Needs the extra ray.",
+        ),
+        _option(
+            _SIZES,
             "--chunk",
             type=click.IntRange(1, 4096),
             metavar="TOKENS",
