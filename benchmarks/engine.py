@@ -13,6 +13,9 @@ A bare step is `Session.forward` on all rows, and the greedy choice of `argmax`.
 engine is the time from the end of one step to the end of the next while all rows run: queue,
 constraint hooks, sampling, sinks and counters are in it. Rounds alternate; a ratio compares what
 ran in one round, and the figure is the median of rounds.
+
+`own` is the processor time of the engine's thread in a step outside `Session.forward`. It hardly
+depends on what else the machine does, where the difference of two steps does.
 """
 
 import argparse
@@ -63,6 +66,8 @@ class Clock:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.ends: list[float] = []
+        self.own: list[float] = []  # processor time at each end, without `Session.forward`
+        self._forward = 0.0
 
     def first_token(self, seconds: float) -> None:
         """Not of interest."""
@@ -74,6 +79,20 @@ class Clock:
         """Note the time."""
         if rows == self.rows:
             self.ends.append(time.perf_counter())
+            self.own.append(time.thread_time() - self._forward)
+
+    def watch(self, session: Session) -> None:
+        """Count the processor time of `session.forward`."""
+        own = session.forward
+
+        def forward(*arguments: Any, **named: Any) -> Any:
+            begin = time.thread_time()
+            try:
+                return own(*arguments, **named)
+            finally:
+                self._forward += time.thread_time() - begin
+
+        session.forward = forward  # type: ignore[method-assign]  # what is measured
 
     def finished(self, reason: FinishReason, **counts: Any) -> None:
         """Not of interest."""
@@ -98,6 +117,7 @@ def main() -> None:
         # the first step of all rows comes once the last prompt is run: the others are ahead by then
         capacity = arguments.context + steps + WARM_STEPS + rows + 8
         clock = Clock(rows)
+        clock.watch(session)
         with Engine(
             session,
             slots=rows,
@@ -108,11 +128,12 @@ def main() -> None:
             observe=clock,
         ) as engine:
             for name, sampling in SETTINGS.items():
-                bare, batched = [], []
+                bare, batched, own = [], [], []
                 for _ in range(arguments.rounds):
                     bare.append(bare_seconds(session, prompts, capacity, steps))
                     batched.append(engine_seconds(engine, clock, prompts, sampling, steps))
-                report(name, bare, batched)
+                    own.append(median_gap(clock.own))
+                report(name, bare, batched, own)
 
 
 def bare_seconds(
@@ -133,6 +154,7 @@ def engine_seconds(
 ) -> float:
     """Return the median seconds of a step of the engine while all rows are active."""
     clock.ends.clear()
+    clock.own.clear()
     rows = len(prompts)
     sinks = [Counting() for _ in range(rows)]
     for row, (prompt, sink) in enumerate(zip(prompts, sinks, strict=True)):
@@ -149,7 +171,7 @@ def median_gap(ends: list[float]) -> float:
     return statistics.median(np.diff(ends[WARM_STEPS:]).tolist())
 
 
-def report(name: str, bare: list[float], batched: list[float]) -> None:
+def report(name: str, bare: list[float], batched: list[float], own: list[float]) -> None:
     """Print the figures of one setting."""
     ratios = [ours / alone for ours, alone in zip(batched, bare, strict=True)]
     figures = {
@@ -157,10 +179,11 @@ def report(name: str, bare: list[float], batched: list[float]) -> None:
         "bare_ms": round(1e3 * statistics.median(bare), 3),
         "engine_ms": round(1e3 * statistics.median(batched), 3),
         "overhead_percent": round(100 * (statistics.median(ratios) - 1), 2),
+        "own_ms": round(1e3 * statistics.median(own), 3),
     }
     print(
         f"{name:28} bare {figures['bare_ms']:9.2f} ms   engine {figures['engine_ms']:9.2f} ms   "
-        f"overhead {figures['overhead_percent']:6.2f} %"
+        f"overhead {figures['overhead_percent']:6.2f} %   own {figures['own_ms']:7.2f} ms"
     )
     print(json.dumps(figures))
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,15 +44,6 @@ def contenders_in(
     package: Path, gguf: Path, slots: int, capacity: int, threads: int
 ) -> list[Contender]:
     """List the servers: llama.cpp's, then ours with exact and with bf16 activations."""
-    sizes = ("--slots", str(slots), "--capacity", str(capacity), "--threads", str(threads))
-
-    def ours(activations: str) -> Contender:
-        words = (str(TOOL), "serve", str(package), "--port", "PORT", *sizes)
-        choice = ("--activations", activations)
-        return Contender(
-            f"ours, {activations}", (*words, *choice), "/v1/completions", _our_body, _our_count
-        )
-
     words = (str(LLAMA / "llama-server"), "--model", str(gguf), "--port", "PORT")
     counts = ("--threads", str(threads), "--threads-batch", str(threads))
     rows = ("--parallel", str(slots), "--ctx-size", str(slots * capacity), "--no-webui")
@@ -60,9 +51,29 @@ def contenders_in(
     peer = (*words, *counts, *rows)
     return [
         Contender(PEER, peer, "/completion", _their_body, _their_count, library),
-        ours("exact"),
-        ours("bf16"),
+        contender_of(package, "exact", slots, capacity, threads),
+        contender_of(package, "bf16", slots, capacity, threads),
     ]
+
+
+def contender_of(
+    package: Path,
+    activations: str,
+    slots: int,
+    capacity: int,
+    threads: int,
+    options: Sequence[str] = (),
+) -> Contender:
+    """Return our server on a package."""
+    words = (str(TOOL), "serve", str(package), "--port", "PORT", "--activations", activations)
+    sizes = ("--slots", str(slots), "--capacity", str(capacity), "--threads", str(threads))
+    return Contender(
+        f"ours, {activations}",
+        (*words, *sizes, *options),
+        "/v1/completions",
+        _our_body,
+        _our_count,
+    )
 
 
 def _our_body(prompt: list[int], tokens: int) -> dict[str, Any]:

@@ -74,8 +74,14 @@ class CacheBuffer:
         """Return where the first `rows` rows lie, as ONNX Runtime binds memory: device, its number,
         element type, shape and address.
         """
-        shape = [rows, *self.value.shape()[1:]]
+        shape = [rows, *self.shape[1:]]
         return self.device, 0, _ELEMENTS[self.dtype], shape, self.value.data_ptr()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, K, C, D)."""
+        batch, heads, slots, width = self.value.shape()
+        return batch, heads, slots, width
 
     def copied(self, slots: int, used: int) -> NDArray[Any]:
         """Return an array of `slots` slots, C or more, with a copy of the first `used` and zeros

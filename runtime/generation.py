@@ -17,7 +17,7 @@ from gptoss_onnx.runtime.arguments import integer, integer_array, shown
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.sampling import RowSampler, Sampling
+from gptoss_onnx.runtime.sampling import RowSampler, Sampling, check_vocabulary
 from gptoss_onnx.runtime.stops import split_stops, stop_token_ids
 from gptoss_onnx.runtime.text_stream import TextStream
 
@@ -99,6 +99,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
             else ((), ())
         )
         sampling = replace(sampling, stop=texts)
+        check_vocabulary(sampling, session.vocab)
         named = stop_token_ids(session.package, sampling.stop_tokens, session.vocab)
         self.stop_tokens = named | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop

@@ -9,25 +9,17 @@ K kv heads, D head dim, n tokens of a row.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
-from gptoss_onnx.errors import InputError, RuntimeUnavailable
+from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import integer
-from gptoss_onnx.runtime.cache_buffer import CacheBuffer
 from gptoss_onnx.runtime.cache_rows import CacheRows, RowMarks
+from gptoss_onnx.runtime.row_memory import Piece, block_of, copy_slots, write_block
 from gptoss_onnx.runtime.row_state import RowState
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.kv_cache import KVCache
-
-
-class Piece(NamedTuple):
-    """The same positions in a state's block and in a buffer."""
-
-    places: slice
-    slots: slice
 
 
 def saved_row(cache: "KVCache", rows: CacheRows, row: int, length: int | None) -> RowState:
@@ -40,19 +32,14 @@ def saved_row(cache: "KVCache", rows: CacheRows, row: int, length: int | None) -
             f"length: found {end}, but target ort cannot rewind a row of {held} tokens; save all"
         )
     rows.check_cut(row, end, cache.kept, cache.reserve, "save the first tokens up to")
-    state = RowState.empty(
-        rows.tokens(row)[:end].copy(),
-        _floor(cache, rows, row, end),
-        cache.layers,
-        cache.dtype,
-        cache.layout,
-    )
-    window_start = int(rows.window_starts[row])
-    for index, pair in enumerate(cache.buffers):
-        for piece in _pieces(cache, state, index, state.first(index), held, window_start):
-            for buffer, block in zip(pair, state.blocks[index], strict=True):
-                block[:, piece.places] = _row(buffer, row)[:, piece.slots]
-    return state
+    tokens, floor = rows.tokens(row)[:end].copy(), _floor(cache, rows, row, end)
+    state = RowState.without_blocks(tokens, floor, cache.layers, cache.dtype, cache.layout)
+    blocks, window_start = [], int(rows.window_starts[row])
+    for index, (key, value) in enumerate(cache.buffers):
+        pieces = list(_pieces(cache, state, index, state.first(index), held, window_start))
+        many = state.held(index)
+        blocks.append((block_of(key, row, many, pieces), block_of(value, row, many, pieces)))
+    return replace(state, blocks=tuple(blocks))
 
 
 def load_row(cache: "KVCache", rows: CacheRows, row: int, state: RowState) -> None:
@@ -72,9 +59,9 @@ def load_row(cache: "KVCache", rows: CacheRows, row: int, state: RowState) -> No
     rows.empty(row)  # until all is there: whoever interrupts it leaves no half of a text
     for index, pair in enumerate(cache.buffers):
         start = marks.window_start
-        for piece in _pieces(cache, state, index, firsts[index], state.length, start):
-            for buffer, block in zip(pair, state.blocks[index], strict=True):
-                _row(buffer, row)[:, piece.slots] = block[:, piece.places]
+        pieces = list(_pieces(cache, state, index, firsts[index], state.length, start))
+        for buffer, block in zip(pair, state.blocks[index], strict=True):
+            write_block(buffer, row, block, pieces)
     rows.fill(row, state.tokens, marks)
 
 
@@ -91,7 +78,7 @@ def copy_row(cache: "KVCache", rows: CacheRows, source: int, target: int) -> Non
         # as in `LayerBuffers.copies`
         used = cache.slots(layer) if layer.window > 0 and marks.wrapped else tokens.size
         for buffer in pair:
-            _row(buffer, target)[:, :used] = _row(buffer, source)[:, :used]
+            copy_slots(buffer, source, target, used)
     rows.fill(target, tokens, marks)
     rows.empty(source)
 
@@ -119,9 +106,8 @@ def _pieces(
     for begin, end in ((0, kept), (first, state.length)):
         found = cache.layout.stretches(layer, slots, begin, end, length, window_start)
         for slot, position, stop in found:
-            count = stop - position
             place = position if position < kept else kept + position - state.first(index)
-            yield Piece(slice(place, place + count), slice(slot, slot + count))
+            yield Piece(place, slot, stop - position)
 
 
 def _first_that_fits(cache: "KVCache", state: RowState, index: int) -> int:
@@ -145,16 +131,6 @@ def _marks(cache: "KVCache", state: RowState, firsts: list[int]) -> RowMarks:
     limit = max(cache.layout.least_begin(layer, first) for layer, first in lost)
     window_start = max(first for _, first in lost) if cache.layout.has_starts else 0
     return RowMarks(limit + cache.reserve, wrapped=True, window_start=window_start)
-
-
-def _row(buffer: CacheBuffer, row: int) -> NDArray[Any]:
-    """Return the memory of one row, (K, C, D)."""
-    if buffer.array is None:
-        raise RuntimeUnavailable(
-            f"cache: found its buffers on {buffer.device}; rows are moved on the CPU alone"
-        )
-    held: NDArray[Any] = buffer.array[row]
-    return held
 
 
 def _check_sound(cache: "KVCache", rows: CacheRows) -> None:

@@ -21,10 +21,12 @@ from gptoss_onnx.files import read_file
 from gptoss_onnx.manifest import MANIFEST_NAME, CacheLayer, Manifest
 from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import folder_path
-from gptoss_onnx.runtime.cache_buffer import STORAGE, not_finite, zeros
+from gptoss_onnx.runtime.cache_buffer import STORAGE, not_finite
 from gptoss_onnx.runtime.cache_layout import MOST, CacheLayout
+from gptoss_onnx.runtime.device_memory import DeviceBlock
 from gptoss_onnx.runtime.graph_file import GRAPH_LIMIT
 from gptoss_onnx.runtime.mapped_tensors import MappedTensors, TensorKind, write_tensors
+from gptoss_onnx.runtime.row_memory import RowBlock
 from gptoss_onnx.runtime.target import contract_of
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ FORMAT = "gptoss-onnx row state 1"
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # in safetensors' spelling
 _MANIFEST_LIMIT = 16_000_000  # bytes, as of any JSON document
 
-Blocks = tuple[NDArray[Any], NDArray[Any]]
+Blocks = tuple[RowBlock, RowBlock]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +50,8 @@ class RowState:
         layers: the package's cache layers.
         dtype: of keys and values.
         layout: what the package's target expects of buffers.
-        blocks: keys and values of each layer, (K, N, D), oldest position first. bfloat16 is stored
-            as uint16.
+        blocks: keys and values of each layer, (K, N, D), oldest position first, on the device that
+            the cache was on. bfloat16 is stored as uint16.
     """
 
     tokens: NDArray[np.int64]
@@ -60,7 +62,7 @@ class RowState:
     blocks: tuple[Blocks, ...]
 
     @classmethod
-    def empty(
+    def without_blocks(
         cls,
         tokens: NDArray[np.int64],
         floor: int,
@@ -68,16 +70,9 @@ class RowState:
         dtype: str,
         layout: CacheLayout,
     ) -> Self:
-        """Return a state whose blocks are yet to be written; raises RuntimeUnavailable where there
-        is no memory for them.
-        """
+        """Return a state whose blocks are yet to be copied."""
         tokens.flags.writeable = False
-        shapes = list(_shapes(layers, layout, floor, tokens.size))
-        blocks = [
-            (zeros(shape, STORAGE[dtype], "a row"), zeros(shape, STORAGE[dtype], "a row"))
-            for shape in shapes
-        ]
-        return cls(tokens, floor, tuple(layers), dtype, layout, tuple(blocks))
+        return cls(tokens, floor, tuple(layers), dtype, layout, ())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], source: Union["Session", Package]) -> Self:
@@ -120,7 +115,7 @@ class RowState:
             "floor": str(self.floor),
         }
         kinds = _kinds(self.layers, self.dtype, self.layout, self.floor, self.length)
-        arrays = [self.tokens, *(block for pair in self.blocks for block in pair)]
+        arrays = [self.tokens, *(_on_host(block) for pair in self.blocks for block in pair)]
         tensors = [
             (name, kind.dtype, array) for (name, kind), array in zip(kinds, arrays, strict=True)
         ]
@@ -144,6 +139,10 @@ class RowState:
         """Return the first position after the kept ones that a layer holds."""
         return self.layout.first_needed(self.layers[index], self.floor)
 
+    def held(self, index: int) -> int:
+        """Return N of a layer."""
+        return _shape(self.layers[index], self.layout, self.floor, self.length)[1]
+
     def check_fits(self, layers: Sequence[CacheLayer], dtype: str, layout: CacheLayout) -> None:
         """Refuse caches of another package; raises InputError."""
         if (self.layers, self.dtype, self.layout) != (tuple(layers), dtype, layout):
@@ -153,14 +152,11 @@ class RowState:
             )
 
 
-def _shapes(
-    layers: Sequence[CacheLayer], layout: CacheLayout, floor: int, length: int
-) -> Iterator[tuple[int, int, int]]:
-    """Yield (K, N, D) of each layer."""
-    for layer in layers:
-        kept = min(layer.sink_tokens, length)
-        held = kept + max(0, length - layout.first_needed(layer, floor))
-        yield layer.kv_heads, held, layer.head_dim
+def _shape(layer: CacheLayer, layout: CacheLayout, floor: int, length: int) -> tuple[int, int, int]:
+    """Return (K, N, D) of one layer."""
+    kept = min(layer.sink_tokens, length)
+    held = kept + max(0, length - layout.first_needed(layer, floor))
+    return layer.kv_heads, held, layer.head_dim
 
 
 def _kinds(
@@ -168,7 +164,8 @@ def _kinds(
 ) -> Iterator[tuple[str, TensorKind]]:
     """Yield name and kind of each tensor of a file, in their order."""
     yield "tokens", TensorKind("I64", np.dtype(np.int64), (length,))
-    for index, shape in enumerate(_shapes(layers, layout, floor, length)):
+    for index, layer in enumerate(layers):
+        shape = _shape(layer, layout, floor, length)
         kind = TensorKind(_DTYPES[dtype], np.dtype(STORAGE[dtype]), shape)
         yield f"layers.{index}.key", kind
         yield f"layers.{index}.value", kind
@@ -189,6 +186,10 @@ def _check_origin(file: MappedTensors, package: Package) -> None:
 
 def _package(source: Union["Session", Package]) -> Package:
     return source if isinstance(source, Package) else source.package
+
+
+def _on_host(block: RowBlock) -> NDArray[Any]:
+    return block.numpy() if isinstance(block, DeviceBlock) else block
 
 
 def _digest(package: Package) -> str:

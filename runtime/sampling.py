@@ -1,17 +1,13 @@
 """Sampling: how the next token is chosen from a row of logits, and what ends a text.
 
 The steps and their order are those of Hugging Face transformers' logits processors (and of vLLM):
-repetition penalty, temperature, top-k, top-p, min-p. V vocabulary.
-
-Numbers, the same in every language of this project: logits become float64, and everything is
-computed in float64. After the penalty the largest score is subtracted, and then the scores are
-divided by the temperature. So the largest score is exactly 0 whatever the settings are, and nothing
-overflows: a score that becomes −inf has probability 0.
+logit bias, penalties, temperature, top-k, top-p, min-p; see `gptoss_onnx.runtime.candidates`. V
+vocabulary.
 """
 
 import math
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +15,12 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.runtime.arguments import integer, number, shown
+from gptoss_onnx.runtime.candidates import candidates
+from gptoss_onnx.runtime.penalties import Penalties
 
-Scores = NDArray[np.float64]
-NUCLEUS_BLOCK = 1024  # tokens sorted for top-p before the whole vocabulary is
-_LARGEST = np.finfo(np.float64).max
+LARGEST_BIAS = 100.0  # OpenAI's limits, as of both penalties
+LARGEST_PENALTY = 2.0
+MOST_BIASES = 1024  # tokens
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,9 @@ class Sampling:
         stop_tokens: ids that end a text, the id itself being the last one generated; None means the
             package's.
         stop: strings that end a text; they are found across token boundaries and cut off the text.
+        logit_bias: what is added to the logits of tokens, −100 to 100 by token id.
+        frequency_penalty: −2 to 2, taken off a token's logit for each time that it was generated.
+        presence_penalty: −2 to 2, taken off a token's logit once it was generated.
     """
 
     temperature: float = 0.0
@@ -55,6 +56,9 @@ class Sampling:
     seed: int | None = None
     stop_tokens: tuple[int, ...] | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         penalty = "a finite number above 0"
@@ -68,7 +72,10 @@ class Sampling:
             ),
             "seed": None if self.seed is None else integer("seed", self.seed, 0),
             "stop": tuple(_text(text) for text in _several("stop", self.stop, "strings")),
+            "logit_bias": _biases(self.logit_bias),
         }
+        for name in ("frequency_penalty", "presence_penalty"):
+            checked[name] = _between(name, getattr(self, name), LARGEST_PENALTY)
         if self.stop_tokens is not None:
             tokens = _several("stop_tokens", self.stop_tokens, "token ids")
             checked["stop_tokens"] = tuple(integer("stop_tokens", token, 0) for token in tokens)
@@ -87,21 +94,46 @@ class RowSampler:
     """Chooses the tokens of one row of a batch.
 
     `row` gives each row its own random numbers, so a row draws alike whatever its neighbours do.
-    What the row has said is not kept here: it belongs to the sequence, see `KVCache.tokens`.
+    What the row holds is not kept here: it belongs to the sequence, see `KVCache.tokens`. What was
+    chosen is counted for the frequency and presence penalties.
+
+    Attributes:
+        sampling: the settings.
     """
 
     def __init__(self, sampling: Sampling, row: int) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
+        self._penalties = Penalties(
+            sampling.logit_bias,
+            sampling.repetition_penalty,
+            sampling.frequency_penalty,
+            sampling.presence_penalty,
+        )
         self._random = np.random.default_rng(
             None if sampling.seed is None else (sampling.seed, row)
         )
 
-    def choose(self, logits: NDArray[np.float32], seen: NDArray[np.integer[Any]]) -> int:
+    def choose(self, logits: NDArray[np.float32], seen: NDArray[np.integer[Any]] | None) -> int:
         """Return the next token from logits (V), when the row holds the tokens `seen` (any number,
-        any order).
+        any order; None will do where there is no repetition penalty).
 
         Raises PackageError when the largest logit is not finite: NaN anywhere, infinity, or all
         −infinity.
+        """
+        scores = self.scores(logits, seen)
+        if self.sampling.temperature == 0:
+            token = int(scores.argmax())
+        else:
+            token = self._draw(*candidates(scores, self.sampling))
+        self.count(token)
+        return token
+
+    def scores(
+        self, logits: NDArray[np.float32], seen: NDArray[np.integer[Any]] | None
+    ) -> NDArray[Any]:
+        """Return logits (V) with bias and penalties, in float64; as they are where there are none.
+
+        Raises PackageError as `choose` does.
         """
         top = float(logits.max())
         if not math.isfinite(top):
@@ -109,117 +141,35 @@ class RowSampler:
                 f"logits: the largest is {top}, expected a finite number; run gptoss-onnx validate "
                 "on it"
             )
-        sampling = self._sampling
-        if sampling.temperature == 0:
-            return int(penalize(logits, seen, sampling.repetition_penalty).argmax())
-        tokens, scores = candidates(logits, seen, sampling)
-        # Inverse transform sampling: the same seed draws the same tokens on every machine up to
-        # rounding.
+        return self._penalties.apply(logits, seen)
+
+    def uniform(self) -> float:
+        """Return the row's next random number, 0 ≤ u < 1."""
+        return float(self._random.random())
+
+    def count(self, token: int) -> None:
+        """Record that a token was chosen."""
+        self._penalties.count(token)
+
+    def _draw(self, tokens: NDArray[np.intp], scores: NDArray[np.float64]) -> int:
+        """Draw one of the candidates (n): inverse transform sampling, so the same seed draws the
+        same tokens on every machine up to rounding.
+        """
         sums = np.cumsum(np.exp(scores))
-        index = np.searchsorted(sums, self._random.random() * sums[-1], side="right")
+        index = np.searchsorted(sums, self.uniform() * sums[-1], side="right")
         last = np.searchsorted(sums, sums[-1])  # those after it have probability 0
         return int(tokens[min(index, last)])
 
 
-def penalize(
-    logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], penalty: float
-) -> NDArray[Any]:
-    """Return logits (V) with the repetition penalty on the tokens `seen`, in float64; without a
-    penalty, as they are.
-
-    A score that leaves the range of float64 becomes its largest or least number, so that none is
-    infinite.
-    """
-    if penalty == 1 or seen.size == 0:
-        return logits
-    found = logits[seen].astype(np.float64)
-    with np.errstate(over="ignore"):
-        changed = np.where(found < 0, found * penalty, found / penalty)
-    scores = logits.astype(np.float64)
-    scores[seen] = np.where(np.isfinite(found), np.clip(changed, -_LARGEST, _LARGEST), found)
-    return scores
-
-
-def candidates(
-    logits: NDArray[np.float32], seen: NDArray[np.integer[Any]], sampling: Sampling
-) -> tuple[NDArray[np.intp], Scores]:
-    """Return the tokens (n) that may be drawn, in rising order, and their scores (n); temperature
-    is above 0.
-
-    The probability of a token is in proportion to exp(score); the largest score is 0. `seen` are
-    the tokens that the row holds.
-    """
-    scores = penalize(logits, seen, sampling.repetition_penalty)
-    top = last = float(scores.max())
-    cut = 0 < sampling.top_k < scores.size
-    if cut:  # what follows keeps the order
-        last = _kth_largest(scores, sampling.top_k)
-    with np.errstate(over="ignore"):
-        scores = scores.astype(np.float64)
-        scores -= top
-        scores /= sampling.temperature
-        least = float(np.float64(last - top) / sampling.temperature) if cut else -math.inf
-    # one cut for both, since no top-p comes between them
-    if sampling.top_p == 1 and sampling.min_p > 0:
-        least = max(least, math.log(sampling.min_p))
-    tokens, scores = _kept(scores, (scores >= least) & (scores > -np.inf))
-    if sampling.top_p < 1:
-        places, scores = _kept(scores, _in_nucleus(scores, sampling.top_p))
-        tokens = tokens[places]
-    if sampling.min_p > 0:
-        # The largest score is 0: p ≥ min_p · p_max, in logarithms.
-        places, scores = _kept(scores, scores >= math.log(sampling.min_p))
-        tokens = tokens[places]
-    return tokens, scores
-
-
-def _kth_largest(scores: NDArray[Any], k: int) -> float:
-    """Return the k-th largest of float32 or float64 scores (V); float32 is sorted in two thirds of
-    the time.
-    """
-    with np.errstate(over="ignore"):
-        rounded = scores.astype(np.float32, copy=False)
-    kth = np.partition(rounded, -k)[-k]
-    if scores.dtype == np.float32:
-        return float(kth)
-    # rounding keeps the order, so the k largest are among these
-    near = scores[np.flatnonzero(rounded >= kth)]
-    return float(np.partition(near, -k)[-k])
-
-
-def _kept(scores: Scores, keep: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Scores]:
-    """Return the places where `keep` is true, and the scores there."""
-    if keep.all():  # gathering a whole vocabulary takes far longer than to see that it stays
-        return np.arange(scores.size), scores
-    places = np.flatnonzero(keep)
-    return places, scores[places]
-
-
-def _in_nucleus(scores: Scores, top_p: float) -> NDArray[np.bool_]:
-    """Return which of the candidates (n) are among the fewest most probable ones that reach `top_p`
-    together.
-
-    A token is out when it and all less probable ones together have at most 1 − top_p. Of equally
-    probable tokens the first is the more probable.
-    """
-    probabilities = np.exp(scores)  # the largest score is 0
-    probabilities /= probabilities.sum()
-    # Sorting a vocabulary takes longer than a layer of the model; mostly a few hundred tokens hold
-    # the nucleus.
-    likely = np.arange(scores.size)
-    tail = 0.0
-    if scores.size > NUCLEUS_BLOCK:
-        block = np.flatnonzero(scores >= _kth_largest(scores, NUCLEUS_BLOCK))
-        rest = 1 - float(probabilities[block].sum())
-        if rest <= 1 - top_p:
-            likely, tail = block, rest
-    backwards = likely[::-1]
-    order = backwards[np.argsort(scores[backwards], kind="stable")]  # least probable first
-    kept = tail + np.cumsum(probabilities[order]) > 1 - top_p
-    kept[-1] = True  # the most probable one, whatever rounding says
-    inside = np.zeros(scores.size, np.bool_)
-    inside[order[kept]] = True
-    return inside
+def check_vocabulary(sampling: Sampling, vocab: int) -> None:
+    """Refuse settings that name a token beyond a vocabulary; raises InputError."""
+    for name, tokens in (
+        ("stop_tokens", sampling.stop_tokens or ()),
+        ("logit_bias", sampling.logit_bias),
+    ):
+        for token in tokens:
+            if token >= vocab:
+                raise InputError(f"{name}: found {token}, expected 0 to {vocab - 1}")
 
 
 def _number(
@@ -229,6 +179,25 @@ def _number(
     if not 0 <= found <= most or (found == 0 and not zero):
         raise InputError(f"{name}: found {shown(value)}, expected {expected}")
     return found
+
+
+def _between(name: str, value: object, most: float) -> float:
+    expected = f"{-most:g} to {most:g}"
+    found = number(name, value, expected)
+    if not -most <= found <= most:
+        raise InputError(f"{name}: found {shown(value)}, expected {expected}")
+    return found
+
+
+def _biases(values: object) -> dict[int, float]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"logit_bias: found {shown(values)}, expected numbers by token id")
+    if len(values) > MOST_BIASES:
+        raise InputError(f"logit_bias: found {len(values)} tokens, expected at most {MOST_BIASES}")
+    return {
+        integer("logit_bias", token, 0): _between(f"logit_bias of {token}", bias, LARGEST_BIAS)
+        for token, bias in values.items()
+    }
 
 
 def _several(name: str, values: object, what: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """Continuous batching: many requests on one session, each answered as if it ran alone."""
 
+from gptoss_onnx.runtime.batch_sampling import TokenLogprobs
 from gptoss_onnx.runtime.engine.engine import Engine
 from gptoss_onnx.runtime.engine.observer import EngineObserver, EngineSnapshot
 from gptoss_onnx.runtime.engine.refusals import EngineClosedError, QueueFullError
@@ -8,7 +9,6 @@ from gptoss_onnx.runtime.engine.request import (
     FinishReason,
     GenerationRequest,
     Sink,
-    TokenLogprobs,
 )
 from gptoss_onnx.runtime.engine.ticket import Ticket
 

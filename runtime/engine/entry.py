@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import check_range, integer, integer_array
+from gptoss_onnx.runtime.batch_sampling import TokenLogprobs
 from gptoss_onnx.runtime.engine.refusals import told
-from gptoss_onnx.runtime.engine.request import FinishReason, GenerationRequest, TokenLogprobs
+from gptoss_onnx.runtime.engine.request import FinishReason, GenerationRequest
 from gptoss_onnx.runtime.engine.ticket import Ticket
-from gptoss_onnx.runtime.sampling import RowSampler, Sampling, chosen
+from gptoss_onnx.runtime.sampling import RowSampler, Sampling, check_vocabulary, chosen
 from gptoss_onnx.runtime.session import Session
 from gptoss_onnx.runtime.stops import stop_token_ids
 
@@ -57,6 +58,7 @@ class Entry:
     def of(cls, request: GenerationRequest, session: Session, most: int) -> Self:
         """Check a request for a session whose rows hold `most` tokens; raises InputError."""
         sampling = chosen(request.sampling)
+        check_vocabulary(sampling, session.vocab)
         if sampling.stop:
             raise InputError(
                 f"sampling: found the stop text {sampling.stop[0]!r}, expected none: the sink "

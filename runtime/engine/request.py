@@ -9,24 +9,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_onnx.runtime.batch_sampling import TokenLogprobs
 from gptoss_onnx.runtime.sampling import Sampling
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-
-
-@dataclass(frozen=True)
-class TokenLogprobs:
-    """Log-probabilities at one token of an answer, natural logarithms.
-
-    Attributes:
-        token: the id that was chosen.
-        logprob: its logarithm of probability.
-        top: id and logarithm of the most probable tokens, most probable first.
-    """
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
 
 
 class Constraint(Protocol):

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from gptoss_onnx.runtime.batch_sampling import BatchSampler
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.engine.choosing import Choice, choose_tokens
 from gptoss_onnx.runtime.engine.entry import Entry
@@ -36,6 +37,7 @@ class Scheduler(Closing):
     ) -> None:
         self._session, self._inbox, self._staging, self._reports = session, inbox, staging, reports
         self._most = most  # tokens that a row holds
+        self._sampler = BatchSampler()
         self.prompt: Entry | None = None
         self.rows = rows
 
@@ -131,7 +133,7 @@ class Scheduler(Closing):
 
     def _admit(self, entry: Entry) -> None:
         """Give an entry its first token and, if it goes on, a slot."""
-        (choice,) = choose_tokens(self._staging.logits[None], [entry])
+        (choice,) = choose_tokens(self._staging.logits[None], [entry], self._sampler)
         self._give(entry, choice)
         if entry.ended is None:
             self.rows.add(entry, self._staging.state)
@@ -146,7 +148,8 @@ class Scheduler(Closing):
         except Exception as error:  # noqa: BLE001 - told to the sinks
             self._retry_rows(error)
             return
-        for entry, choice in zip(entries, choose_tokens(logits, entries), strict=True):
+        choices = choose_tokens(logits, entries, self._sampler)
+        for entry, choice in zip(entries, choices, strict=True):
             self._give(entry, choice)
         self._reports.step(time.perf_counter() - begin, len(entries))
         self.rows.drop_ended()

@@ -38,7 +38,8 @@ class HarmonyConstraint:
     Args:
         grammars: of the server.
         wanted: what the request wants.
-        builtin: recipients of built-in tools that the model may call, such as `browser.search`.
+        builtin: recipients of built-in tools, such as `browser.search`, which the model may call
+            unless it must call a function or nothing.
         prompt: the tokens that the model continues, perhaps in the middle of a message.
 
     Raises InputError for schemas that cannot be enforced, and for a prompt that begins a message
@@ -54,7 +55,8 @@ class HarmonyConstraint:
     ) -> None:
         tokens = grammars.tokenizer.harmony
         assert tokens is not None
-        self._grammars, self._wanted, self._builtin = grammars, wanted, tuple(builtin)
+        self._grammars, self._wanted = grammars, wanted
+        self._builtin = () if wanted.has_tools and not wanted.calls else tuple(builtin)
         self._tokens: HarmonyTokens = tokens
         self._speller = HeaderSpeller(tokens, grammars.tokenizer.encode_plain)
         self._calls = 0

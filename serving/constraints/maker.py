@@ -17,6 +17,7 @@ from gptoss_onnx.serving.constraints.plain_grammar import (
 )
 from gptoss_onnx.serving.constraints.text_states import EnforcedText
 from gptoss_onnx.serving.constraints.wanted import Wanted, read_wanted
+from gptoss_onnx.serving.prompts.builtin_tools import builtin_namespaces
 
 _TAGS = (THINK, THINK_END, CALL, CALL_END)
 _PROMPT_END = 16  # last tokens of a prompt, where its template may have begun the model's thoughts
@@ -60,7 +61,7 @@ class ConstraintMaker:
             response_format, tools, tool_choice, parallel_tool_calls: fields of the request, as
                 `read_wanted` reads them.
             prompt_tokens: the prompt as the model gets it.
-            builtin: recipients of built-in tools that the model may call, such as `python`.
+            builtin: names of built-in tools that the prompt tells of, such as `python`.
 
         Raises InputError in one line for what is wrong or cannot be enforced, and PackageError for
         a tokenizer that llguidance cannot read.
@@ -70,7 +71,7 @@ class ConstraintMaker:
             return None
         self._grammars.prepare()
         if self._tokenizer.harmony is not None:
-            return HarmonyConstraint(self._grammars, wanted, builtin, prompt_tokens)
+            return HarmonyConstraint(self._grammars, wanted, _recipients(builtin), prompt_tokens)
         return self._plain(wanted, prompt_tokens)
 
     def _plain(self, wanted: Wanted, prompt: Sequence[int]) -> EnforcedText:
@@ -87,3 +88,12 @@ class ConstraintMaker:
         }
         end = self._tokenizer.decode(prompt[-_PROMPT_END:], skip_special_tokens=False)
         return Tags(special, THINK in ids and THINK_END in ids, end.rstrip().endswith(THINK))
+
+
+def _recipients(builtin: Sequence[str]) -> list[str]:
+    """Return whom a model calls to use built-in tools, such as `browser.search` and `python`."""
+    return [
+        f"{namespace.name}.{tool.name}" if tool else namespace.name
+        for namespace in builtin_namespaces(builtin)
+        for tool in namespace.tools or (None,)
+    ]

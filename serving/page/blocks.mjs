@@ -6,9 +6,13 @@
  * @typedef {{ordered: boolean, start: number, items: Item[]}} List
  * @typedef {{text: string, lists: List[]}} Item
  * @typedef {(
- *   {kind: "code", language: string, text: string} | {kind: "heading", level: number, text: string} |
- *   {kind: "rule"} | {kind: "table", head: string[], rows: string[][]} |
- *   {kind: "quote", text: string} | {kind: "list", list: List} | {kind: "paragraph", text: string}
+ *   {kind: "code", language: string, text: string} |
+ *   {kind: "heading", level: number, text: string} |
+ *   {kind: "rule"} |
+ *   {kind: "table", head: string[], rows: string[][]} |
+ *   {kind: "quote", text: string} |
+ *   {kind: "list", list: List} |
+ *   {kind: "paragraph", text: string}
  * ) & {source: string}} Block
  */
 

@@ -58,20 +58,28 @@ def cut_to_fit(
     """Return the messages without the oldest turns, as few of them as it takes to fit.
 
     A turn begins with a user's message. What the system or a developer says before the first turn
-    stays. Returns None where even the last turn alone does not fit.
+    stays. Returns None where even the last turn alone does not fit. `fits` is asked about the last
+    turns first, so it never sees many more of them than fit.
     """
     starts = _turns(messages)
     if not starts:
         return None
     head = [m for m in messages[: starts[0]] if m["role"] in ("system", "developer")]
-    low, high = 0, len(starts)  # turns before `low` are too many, those from `high` on fit
-    while low < high:
-        middle = (low + high) // 2
-        if fits([*head, *messages[starts[middle] :]]):
-            high = middle
+
+    def last(turns: int) -> list[Message]:
+        return [*head, *messages[starts[-turns] :]]
+
+    few, many = 0, 1  # turns that fit, and those that might not
+    while many <= len(starts) and fits(last(many)):
+        few, many = many, 2 * many
+    many = min(many, len(starts) + 1)
+    while many - few > 1:
+        middle = (few + many) // 2
+        if fits(last(middle)):
+            few = middle
         else:
-            low = middle + 1
-    return [*head, *messages[starts[high] :]] if high < len(starts) else None
+            many = middle
+    return last(few) if few else None
 
 
 def _turns(messages: Sequence[Message]) -> list[int]:

@@ -8,7 +8,7 @@ from gptoss_onnx.serving.errors import wrong_field
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.responses.growing import Item
 from gptoss_onnx.serving.responses.input_items import NAME_LIMIT, read_input
-from gptoss_onnx.serving.responses.tools import Told, read_format, read_tool_choice, read_tools
+from gptoss_onnx.serving.responses.tools import Told, read_format, read_tools
 from gptoss_onnx.serving.sampling_fields import MOST_LOGPROBS, read_max_tokens
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -65,8 +65,8 @@ def read_request(fields: Fields) -> ResponseRequest:
     for name, expected in _REFUSED.items():
         if fields.value.get(name) not in (None, False, []):
             raise fields.wrong(name, expected)
-    tools = read_tools(fields)
-    tool_choice, text_format = read_tool_choice(fields, tools), read_format(fields)
+    tools, tool_choice = read_tools(fields)
+    text_format = read_format(fields)
     items = read_input(fields)
     previous = _name(fields, "previous_response_id")
     if not items and previous is None:

@@ -25,52 +25,33 @@ class Told:
     echo: Any
 
 
-def read_tools(fields: Fields) -> Told:
-    """Return the functions in the field `tools`; raises ApiError for any other kind of tool."""
-    chat: list[dict[str, Any]] = []
-    echo: list[dict[str, Any]] = []
-    for tool in fields.objects("tools", TOOL_LIMIT):
-        kind = tool.value.get("type")
-        if kind != "function":
-            expected = '"function": this server runs no tools itself'
-            raise wrong_field(tool.path("type"), shown(kind), expected)
-        name = tool.matching("name", _NAME, _NAME_WORDS)
-        if any(name == other["name"] for other in echo):
-            raise tool.wrong("name", "a name that no other tool has")
-        parameters = tool.object("parameters")
-        function: dict[str, Any] = {"name": name, "strict": tool.boolean("strict", True)}
-        if tool.has("description"):
-            function["description"] = tool.text("description")
-        function["parameters"] = None if parameters is None else parameters.value
-        echo.append({"type": "function", **function})
-        known = {key: value for key, value in function.items() if value is not None}
-        chat.append({"type": "function", "function": known})
-    return Told(chat, echo)
+def read_tools(fields: Fields) -> tuple[Told, Told]:
+    """Return the functions in the field `tools`, and `tool_choice`: whether the model may, must or
+    must not call, and what.
 
-
-def read_tool_choice(fields: Fields, tools: Told) -> Told:
-    """Return whether the model may, must or must not call, and which function it must."""
+    Where the choice is a list of allowed tools, the model is told of these alone. Raises ApiError
+    for any other kind of tool.
+    """
+    tools = _read_functions(fields)
     given = fields.value.get("tool_choice")
     if given is None:
-        return Told("auto", "auto")
+        return tools, Told("auto", "auto")
     if isinstance(given, str):
         word = fields.one_of("tool_choice", ("none", "auto", "required"))
         if word == "required" and not tools.echo:
             raise fields.wrong("tool_choice", "tools to choose from")
-        return Told(word, word)
+        return tools, Told(word, word)
     choice = Fields(given, "tool_choice")
     if choice.one_of("type", ("function", "allowed_tools")) == "function":
         name = _known(choice, tools)
         chat = {"type": "function", "function": {"name": name}}
-        return Told(chat, {"type": "function", "name": name})
+        return tools, Told(chat, {"type": "function", "name": name})
     mode = choice.one_of("mode", ("auto", "required"))
     names = [_known(entry, tools) for entry in choice.objects("tools", TOOL_LIMIT, least=1)]
-    functions = [{"type": "function", "function": {"name": name}} for name in names]
+    allowed = [tool for tool in tools.chat if tool["function"]["name"] in names]
     echo = [{"type": "function", "name": name} for name in names]
-    return Told(
-        {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": functions}},
-        {"type": "allowed_tools", "mode": mode, "tools": echo},
-    )
+    choice_echo = {"type": "allowed_tools", "mode": mode, "tools": echo}
+    return Told(allowed, tools.echo), Told(mode, choice_echo)
 
 
 def read_format(fields: Fields) -> Told:
@@ -93,6 +74,28 @@ def read_format(fields: Fields) -> Told:
     if form.has("description"):
         schema["description"] = form.text("description")
     return Told({"type": kind, "json_schema": schema}, {"type": kind, **schema})
+
+
+def _read_functions(fields: Fields) -> Told:
+    chat: list[dict[str, Any]] = []
+    echo: list[dict[str, Any]] = []
+    for tool in fields.objects("tools", TOOL_LIMIT):
+        kind = tool.value.get("type")
+        if kind != "function":
+            expected = '"function": this server runs no tools itself'
+            raise wrong_field(tool.path("type"), shown(kind), expected)
+        name = tool.matching("name", _NAME, _NAME_WORDS)
+        if any(name == other["name"] for other in echo):
+            raise tool.wrong("name", "a name that no other tool has")
+        parameters = tool.object("parameters")
+        function: dict[str, Any] = {"name": name, "strict": tool.boolean("strict", True)}
+        if tool.has("description"):
+            function["description"] = tool.text("description")
+        function["parameters"] = None if parameters is None else parameters.value
+        echo.append({"type": "function", **function})
+        known = {key: value for key, value in function.items() if value is not None}
+        chat.append({"type": "function", "function": known})
+    return Told(chat, echo)
 
 
 def _known(choice: Fields, tools: Told) -> str:

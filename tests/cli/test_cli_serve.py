@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gptoss_onnx.cli.serve import serve
 from gptoss_onnx.cli.serve_options import KEY_VARIABLE
+from gptoss_onnx.serving.settings import ServerSettings
 from support.scripted_package import letter, write_scripted_package
 from support.serve_command import Served, served
 
@@ -107,6 +109,15 @@ def test_chats_and_the_page_are_served(server: Served) -> None:
     response = link.getresponse()
     assert response.status == 200
     assert b"<title>" in response.read()
+
+
+def test_defaults_are_those_of_the_server() -> None:
+    """The command line does not import the server to say them."""
+    defaults = {parameter.name: parameter.default for parameter in serve.params}
+    settings = ServerSettings(model="x")
+    assert defaults["max_body"] == settings.max_body_bytes
+    for name in ("max_requests", "request_seconds", "drain_seconds"):
+        assert defaults[name] == getattr(settings, name)
 
 
 def test_keys_of_the_environment_count(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

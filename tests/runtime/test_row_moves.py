@@ -2,8 +2,11 @@
 stay within what was promised, and neighbours notice nothing.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from hypothesis import strategies as st
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime import KVCache, Session
+from gptoss_onnx.runtime.cache_buffer import CacheBuffer
+from gptoss_onnx.runtime.device_memory import DeviceBlock
 from gptoss_onnx.runtime.row_state import RowState
 from support.fake_package import VOCAB, expected_logits, write_fake_package
 
@@ -25,8 +30,23 @@ LAYERS = (
 )
 
 
+@pytest.fixture(scope="module", params=["numpy", "device"], autouse=True)
+def memory(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where buffers lie: numpy's memory, or ONNX Runtime's, as on a device; here it is the CPU."""
+
+    def elsewhere(onnxruntime: Any, array: np.ndarray, dtype: str, device: str) -> CacheBuffer:
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype)
+        value.update_inplace(array)
+        return CacheBuffer(value, None, array.nbytes, dtype, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "device":
+            patch.setattr(CacheBuffer, "of", elsewhere)
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Session]]:
+def sessions(tmp_path_factory: pytest.TempPathFactory, memory: str) -> Iterator[list[Session]]:
     root = tmp_path_factory.mktemp("packages")
     opened = [
         Session.open(write_fake_package(root / str(i), windows, sinks=sinks), threads=1)
@@ -203,11 +223,13 @@ def test_a_load_that_is_cut_off_leaves_an_empty_row(
     session.forward([[4], [5]], target)
     state = source.save_row(0)
 
-    def interrupted(*_: object) -> None:
+    def interrupted(buffer: CacheBuffer, *_: object) -> None:
+        if buffer.array is not None:
+            buffer.array[1] = 99
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gptoss_onnx.runtime.row_moves._row", interrupted)
+        patch.setattr("gptoss_onnx.runtime.row_moves.write_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             target.load_row(1, state)
     assert [row.tolist() for row in target.tokens] == [[4], []]
@@ -254,3 +276,39 @@ def test_rows_of_a_call_are_checked(session: Session) -> None:
     with pytest.raises(InputError, match=r"input_ids: found shape \(3, 1\), expected \(2,"):
         session.forward([[1], [2], [3]], cache, rows=2)
     assert cache.lengths.tolist() == [0, 0, 0]
+
+
+def test_states_go_to_files_from_any_memory(session: Session, memory: str, tmp_path: Path) -> None:
+    source = session.new_cache(2, 40, reserve=1, chunk=8)
+    tokens = [(5 * place) % VOCAB for place in range(30)]
+    session.forward([[0] * 30, tokens], source)
+    state = source.save_row(1)
+    assert all(
+        isinstance(block, DeviceBlock) == (memory == "device")
+        for pair in state.blocks
+        for block in pair
+    )
+    state.save(tmp_path / "row", session)
+    opened = RowState.open(tmp_path / "row", session)
+    assert opened.nbytes == state.nbytes
+    source.close()  # a state is a copy
+    target = session.new_cache(3, 35)
+    for row, each in enumerate((opened, state)):
+        target.load_row(row, each)
+    logits = session.forward([[7], [7], [7]], target)
+    for row in range(2):
+        expected = expected_logits([*tokens, 7], WINDOWS, 30)
+        np.testing.assert_array_equal(logits[row, 0], expected)
+
+
+def test_memory_is_let_go_of(session: Session, memory: str) -> None:
+    if memory == "numpy":
+        pytest.skip("numpy frees its own")
+    cache = session.new_cache(1, 40, chunk=8)
+    session.forward([[1] * 30], cache)
+    value = cache.buffers[0][0].value
+    before = sys.getrefcount(value)
+    state = cache.save_row(0)
+    cache.load_row(0, state)
+    cache.load_row(0, state)
+    assert sys.getrefcount(value) == before

@@ -22,7 +22,8 @@ from transformers.generation.logits_process import (
 
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.runtime import Sampling
-from gptoss_onnx.runtime.sampling import NUCLEUS_BLOCK, RowSampler, candidates
+from gptoss_onnx.runtime.candidates import candidates
+from gptoss_onnx.runtime.sampling import MOST_BIASES, RowSampler, check_vocabulary
 from support.tolerances import SAMPLER_FLOAT32, SAMPLER_PROBABILITIES
 
 VOCAB = 400
@@ -32,10 +33,13 @@ CASES = json.loads((Path(__file__).parents[1] / "clients" / "sampler_cases.json"
 ]
 
 
+def _candidates(logits: Any, seen: Any, sampling: Sampling) -> tuple[Any, Any]:
+    scores = RowSampler(sampling, 0).scores(logits, np.asarray(seen, np.int64))
+    return candidates(scores, sampling)
+
+
 def _probabilities(logits: Any, seen: Any, sampling: Sampling) -> np.ndarray[Any, Any]:
-    tokens, scores = candidates(
-        np.asarray(logits, np.float32), np.asarray(seen, np.int64), sampling
-    )
+    tokens, scores = _candidates(np.asarray(logits, np.float32), seen, sampling)
     assert scores.max() == 0
     shares = np.zeros(len(logits))
     shares[tokens] = np.exp(scores)
@@ -129,14 +133,14 @@ def _transformers(
         min_p=st.one_of(st.just(0.0), st.floats(1e-6, 1.0)),
         repetition_penalty=st.one_of(st.just(1.0), st.floats(0.5, 3.0)),
     ),
-    vocab=st.sampled_from([VOCAB, 6 * NUCLEUS_BLOCK]),
+    vocab=st.sampled_from([VOCAB, 6144]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_restrictions_agree_with_transformers(sampling: Sampling, vocab: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     logits = (4 * random.standard_normal(vocab)).astype(np.float32)
     seen = random.integers(0, vocab, 30)
-    tokens, kept = candidates(logits, seen, sampling)
+    tokens, kept = _candidates(logits, seen, sampling)
     ours = np.full(vocab, -np.inf)
     ours[tokens] = kept
     theirs = _transformers(sampling, seen.tolist(), logits).astype(np.float64)
@@ -151,17 +155,17 @@ def test_restrictions_agree_with_transformers(sampling: Sampling, vocab: int, se
 
 
 def test_ties_with_the_last_of_top_k_stay() -> None:
-    tokens, _ = candidates(
+    tokens, _ = _candidates(
         np.array([1, 3, 2, 2, 0], np.float32), NOTHING, Sampling(temperature=1, top_k=2)
     )
     assert tokens.tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("vocab", [4 * NUCLEUS_BLOCK, 200])
+@pytest.mark.parametrize("vocab", [4096, 200])
 def test_of_equally_probable_tokens_the_first_are_in_the_nucleus(vocab: int) -> None:
     logits = np.zeros(vocab, np.float32)
     logits[7] = 1e-3
-    tokens, _ = candidates(logits, NOTHING, Sampling(temperature=1, top_p=2.5 / vocab))
+    tokens, _ = _candidates(logits, NOTHING, Sampling(temperature=1, top_p=2.5 / vocab))
     assert tokens.tolist() == [0, 1, 7]
 
 
@@ -173,7 +177,7 @@ def test_top_k_of_penalized_float64_scores_is_exact(penalty: float) -> None:
     logits = np.full(VOCAB, 3, np.float32)
     logits[:50] = np.nextafter(np.float32(3), np.float32(4)) * np.float32(penalty)
     seen = np.arange(50)
-    tokens, _ = candidates(
+    tokens, _ = _candidates(
         logits, seen, Sampling(temperature=1, top_k=50, repetition_penalty=penalty)
     )
     exact = logits.astype(np.float64)
@@ -254,11 +258,63 @@ def test_seeds_reproduce_and_rows_differ() -> None:
         ("stop", None),
         ("stop", (1,)),
         ("stop", 7),
+        ("logit_bias", [(1, 2.0)]),
+        ("logit_bias", {-1: 1.0}),
+        ("logit_bias", {"1": 1.0}),
+        ("logit_bias", {1.5: 1.0}),
+        ("logit_bias", dict.fromkeys(range(MOST_BIASES + 1), 1.0)),
+        ("logit_bias of 7", {7: 100.1}),
+        ("logit_bias of 7", {7: float("nan")}),
+        ("logit_bias of 7", {7: "1"}),
+        ("frequency_penalty", 2.01),
+        ("frequency_penalty", float("nan")),
+        ("presence_penalty", -2.01),
+        ("presence_penalty", None),
+        ("presence_penalty", True),
     ],
 )
 def test_settings_out_of_range_are_named(setting: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"^{setting}: found .*, expected "):
-        Sampling(**{setting: value})
+        Sampling(**{setting.split()[0]: value})
+
+
+def test_bias_and_penalties_are_openai_s() -> None:
+    """mu[j] − c[j] · frequency − (c[j] > 0) · presence, where c counts what was generated; the bias
+    is added to the logits before the repetition penalty sees them.
+    """
+    logits = np.linspace(-3, 3, 7, dtype=np.float32)
+    sampling = Sampling(
+        logit_bias={0: 7.5, 6: -2},
+        frequency_penalty=0.5,
+        presence_penalty=-1.25,
+        repetition_penalty=2.0,
+    )
+    sampler = RowSampler(sampling, 0)
+    for token in (2, 5, 2):
+        sampler.count(token)
+    found = sampler.scores(logits, np.array([0, 1, 5]))
+    expected = [4.5 / 2, -2 * 2, -1 - 2 * 0.5 + 1.25, 0, 1, 2 / 2 - 0.5 + 1.25, 3 - 2]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(logits, np.linspace(-3, 3, 7, dtype=np.float32))
+
+
+def test_penalties_count_what_a_sampler_chose_and_no_prompt() -> None:
+    logits = np.array([1.0, 0.9, 0.5], np.float32)
+    sampler = RowSampler(Sampling(frequency_penalty=0.3), 0)
+    # 1.0, then 0.7 against 0.9, then 0.7 against 0.6, then 0.4 against 0.6 and 0.5
+    assert [sampler.choose(logits, np.array([1, 1, 1])) for _ in range(4)] == [0, 1, 0, 1]
+
+
+def test_tokens_beyond_the_vocabulary_are_named() -> None:
+    check_vocabulary(Sampling(stop_tokens=(9,), logit_bias={9: 1}), 10)
+    for sampling, name in (
+        (Sampling(stop_tokens=(3, 10)), "stop_tokens"),
+        (Sampling(logit_bias={1: 1, 10: 1}), "logit_bias"),
+    ):
+        with pytest.raises(InputError, match=f"^{name}: found 10, expected 0 to 9"):
+            check_vocabulary(sampling, 10)
+    with pytest.raises(InputError, match=r"^logit_bias: found 10, expected 0 to 9"):
+        RowSampler(Sampling(logit_bias={10: 1}), 0).choose(np.zeros(10, np.float32), NOTHING)
 
 
 def test_numbers_of_numpy_are_welcome_and_kept_as_python_s() -> None:
@@ -271,7 +327,9 @@ def test_numbers_of_numpy_are_welcome_and_kept_as_python_s() -> None:
         seed=np.uint64(2**63),
         stop_tokens=np.array([1, 2]),  # type: ignore[arg-type]  # welcome, though not what the type says
         stop=["a"],  # type: ignore[arg-type]  # likewise
+        logit_bias={np.int64(4): np.float32(1.5)},
+        frequency_penalty=np.float32(-0.5),
     )
-    assert sampling == Sampling(0.5, 3, 0.5, 0.25, 2.0, 2**63, (1, 2), ("a",))
+    assert sampling == Sampling(0.5, 3, 0.5, 0.25, 2.0, 2**63, (1, 2), ("a",), {4: 1.5}, -0.5)
     assert {type(sampling.temperature), type(sampling.repetition_penalty)} == {float}
     assert {type(sampling.top_k), type(sampling.seed)} == {int}

@@ -22,10 +22,10 @@ class ConstrainedServer:
         stops: what ends an answer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vocab: int | None = None) -> None:
         self.tokenizer = Tokenizer.open(folder)
-        self.vocab = max(self.tokenizer.text_tokens) + 1 + PADDED
-        self.vocab = max(self.vocab, max(self.tokenizer.special_tokens.values()) + 1 + PADDED)
+        ids = [*self.tokenizer.text_tokens, *self.tokenizer.special_tokens.values()]
+        self.vocab = max(ids) + 1 + PADDED if vocab is None else vocab
         harmony = self.tokenizer.harmony
         if harmony is None:
             self.stops = {self.tokenizer.special_tokens[END]}

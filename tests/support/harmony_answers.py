@@ -20,6 +20,7 @@ class HarmonyCase:
     Attributes:
         calls: names and arguments.
         tools: the names that the request offered.
+        needs_tools: what is called is known only beside the names that were offered.
         counts_tokens: its header lacks a control token, so that the length in tokens decides where
             the text begins.
     """
@@ -33,6 +34,7 @@ class HarmonyCase:
     prompt: str
     stop: tuple[str, ...]
     tools: tuple[str, ...]
+    needs_tools: bool
     counts_tokens: bool
 
 
@@ -53,5 +55,6 @@ def _case(case: Mapping[str, Any]) -> HarmonyCase:
         case.get("prompt", PROMPT),
         tuple(case.get("stop", ())),
         tuple(case.get("tools", ("get_weather", "tide"))),
+        case.get("needs_tools", False),
         case.get("counts_tokens", False),
     )

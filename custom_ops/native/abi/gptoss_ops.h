@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "abi/ort_abi.h"
 
@@ -34,6 +35,22 @@ double gptoss_machine_read(const void* bytes, size_t count, int threads);
 // there are no such threads. `unit` is "fma" (float32), "bf16" or "int8" (dot products of vectors),
 // "amx_bf16" or "amx_int8".
 double gptoss_machine_compute(const char* unit, int threads);
+
+// How a token is drawn: the settings of Sampling in the runtime. 0 turns top_k and min_p off, 1
+// top_p; 0 ≤ uniform < 1 is the random number.
+struct GptossDraw {
+  double temperature;
+  int64_t top_k;
+  double top_p;
+  double min_p;
+  double uniform;
+};
+
+// Draws one of `vocab` tokens by their scores, float or double, of which `top` is the largest, and
+// which are finite or −∞. `weights` and `bins` have as many elements as there are tokens, and are
+// written. Returns the token, −1 where there is no memory, −2 where gptoss_ops_error is not "".
+int64_t gptoss_draw_token(const void* scores, int is_float64, int64_t vocab, double top,
+                          const GptossDraw* draw, double* weights, uint16_t* bins);
 
 }  // extern "C"
 #pragma GCC visibility pop

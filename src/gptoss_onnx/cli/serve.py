@@ -134,7 +134,7 @@ def _settings(package: Path, log_json: bool, options: dict[str, Any]) -> "Server
         _log_to_stderr()
     name = options["model_name"]
     return ServerSettings(
-        model=package.resolve().name if name is None else name,
+        model=package.absolute().name if name is None else name,
         api_keys=api_keys(options["keys"], options["key_file"], os.environ),
         cors_origins=options["cors_origins"],
         allowed_hosts=options["allowed_hosts"],

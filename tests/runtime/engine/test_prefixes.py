@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.manifest import CacheLayer
-from gptoss_onnx.runtime import PREFILL_CHUNK, Sampling, Session
+from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.runtime.engine import Engine
 from gptoss_onnx.runtime.engine.memory import RESERVE, cache_bytes
 from gptoss_onnx.runtime.engine.prefixes import MOST_STATES, Prefixes, common_prefix
@@ -38,7 +38,7 @@ def cached(engine: Engine, prompt: Sequence[int], new: int = 3) -> int:
 
 
 def state(session: Session, tokens: Sequence[int]) -> RowState:
-    with session.new_cache(1, len(tokens), RESERVE) as row:
+    with session.new_cache(1, len(tokens), RESERVE, chunk=16) as row:
         session.forward([list(tokens)], row)
         return row.save_row(0)
 
@@ -126,7 +126,7 @@ def test_a_row_that_is_too_large_is_not_even_copied(fake: Session) -> None:
     def save() -> RowState:
         raise AssertionError("nobody asked")
 
-    needed = cache_bytes(fake, 1, 100, PREFILL_CHUNK)
+    needed = cache_bytes(fake, 1, 100, 16)
     assert state(fake, LONG[:100]).nbytes <= needed
     prefixes = Prefixes(fake.manifest.cache, needed - 1)
     prefixes.keep(np.array(LONG[:100]), needed, save)

@@ -65,14 +65,12 @@ def test_tools_and_formats_take_the_form_of_a_chat() -> None:
         "mode": "required",
         "tools": [{"type": "function", "name": "weather"}],
     }
-    choice = read(tools=[TOOL], tool_choice=allowed).tool_choice
-    assert choice.echo == allowed
-    named = {"type": "function", "function": {"name": "weather"}}
-    assert choice.chat["allowed_tools"] == {"mode": "required", "tools": [named]}
-    assert (
-        read(tools=[TOOL], tool_choice=named["function"] | {"type": "function"}).tool_choice.chat
-        == named
-    )
+    other = {"type": "function", "name": "other"}
+    request = read(tools=[TOOL, other], tool_choice=allowed)
+    assert request.tool_choice.echo == allowed and len(request.tools.echo) == 2
+    assert request.tool_choice.chat == "required" and len(request.tools.chat) == 1
+    named = read(tools=[TOOL], tool_choice={"type": "function", "name": "weather"}).tool_choice
+    assert named.chat == {"type": "function", "function": {"name": "weather"}}
 
 
 @pytest.mark.parametrize(
