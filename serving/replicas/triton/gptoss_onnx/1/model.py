@@ -16,7 +16,6 @@ from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.runtime.engine import Engine, FinishReason, GenerationRequest, TokenLogprobs
 
 MAX_NEW_TOKENS = 256
-_ENGINE = ("slots", "capacity", "chunk", "max_queue", "prefix_bytes")
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop_tokens")
 _LONGEST = 100_000  # bytes of the settings of one request
 _NO_TOKEN = -1
@@ -31,8 +30,14 @@ class TritonPythonModel:
         parameters = {name: entry["string_value"] for name, entry in given.items()}
         self._session = Session.open(parameters["package"])
         try:
-            sizes = {name: int(parameters[name]) for name in _ENGINE}
-            self._engine = Engine(self._session, **sizes)
+            self._engine = Engine(
+                self._session,
+                slots=int(parameters["slots"]),
+                capacity=int(parameters["capacity"]),
+                chunk=int(parameters["chunk"]),
+                max_queue=int(parameters["max_queue"]),
+                prefix_bytes=int(parameters["prefix_bytes"]),
+            )
         except BaseException:
             self._session.close()
             raise
