@@ -78,7 +78,7 @@ def test_a_grammar_is_compiled_once(server: ConstrainedServer, matchers: list[in
 def test_what_was_forgotten_is_compiled_again(
     server: ConstrainedServer, matchers: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grammars, "COMPILED_LIMIT", 1)
+    monkeypatch.setattr(grammars, "KEPT", 600)  # characters: one of the two
     server.maker = ConstraintMaker(server.tokenizer, server.vocab)
     first = server.constraint(SCHEMAS["flat"])
     server.constraint(SCHEMAS["enum"])
