@@ -6,6 +6,7 @@ V vocabulary of the model, which is often padded beyond the tokenizer's.
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -51,7 +52,17 @@ class Grammars:
         self._tried: _Latest[bool] = _Latest(KEPT)
 
     def prepare(self) -> None:
-        """Read the tokenizer; raises PackageError where llguidance cannot."""
+        """Read the tokenizer; raises PackageError where llguidance cannot, and for control tokens
+        that the model does not know.
+        """
+        harmony = self.tokenizer.harmony
+        controls = () if harmony is None else astuple(harmony)
+        largest = max((token for token in controls if token is not None), default=0)
+        if largest >= self.vocab:
+            raise PackageError(
+                f"tokenizer.json: found the control token {largest}, expected less than the "
+                f"model's vocabulary, {self.vocab}; export the package again"
+            )
         with self._reading:
             self.tokens  # noqa: B018 - read at first use
             self.is_text  # noqa: B018
