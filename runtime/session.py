@@ -6,6 +6,7 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self, overload
 
 import numpy as np
@@ -63,7 +64,6 @@ class Session(Closing):
         self.contract = contract_of(package.manifest)
         self.vocab = package.manifest.vocab_size
         self._graph = graph
-        self._tokenizer: Tokenizer | None = None
 
     @classmethod
     def open(
@@ -106,12 +106,10 @@ class Session(Closing):
         """The package's manifest."""
         return self.package.manifest
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The package's tokenizer, read at first use; raises PackageError if it has none."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer.open(self.package.folder)
-        return self._tokenizer
+        return Tokenizer.open(self.package.folder)
 
     def new_cache(
         self, batch: int, capacity: int, reserve: int = 0, *, chunk: int = PREFILL_CHUNK
@@ -268,8 +266,7 @@ class Session(Closing):
         is asked for.
 
         Args:
-            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to
-                answer.
+            prompt: a text or token ids to continue, or messages with `role` and `content`.
             sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
                 tokens mean the package's, and for a conversation those that end an answer in
                 gpt-oss's chat format.
