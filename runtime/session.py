@@ -147,10 +147,10 @@ class Session(Closing):
         Raises:
             InputError: something is out of range, a row would exceed the capacity or the model's
                 longest sequence, or another call uses the cache; the cache is unchanged then.
-            PackageError: weights have changed since the session opened them (looked at when the
-                cache is empty), or a float16 cache overflowed.
-            RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks
-                that ran before stay in the cache.
+            PackageError: weights have changed (looked at when the cache is empty), or a float16
+                cache overflowed.
+            RuntimeUnavailable: ONNX Runtime failed, or the logits have no memory; earlier chunks
+                stay in the cache.
         """
         expect_cache(cache)
         batch = cache.batch if rows is None else integer("rows", rows, 1, cache.batch)
@@ -267,9 +267,8 @@ class Session(Closing):
 
         Args:
             prompt: a text or token ids to continue, or messages with `role` and `content`.
-            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
-                tokens mean the package's, and for a conversation those that end an answer in
-                gpt-oss's chat format.
+            sampling: as in `generate`. Stop texts are not looked for in thoughts. Omitted stop
+                tokens mean the package's, and of a chat those that end an answer of gpt-oss.
             max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
             cache: as in `generate`.
