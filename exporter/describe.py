@@ -14,6 +14,7 @@ from gptoss_onnx.manifest import (
     Manifest,
     OpUse,
     RoundedWeights,
+    Stage,
     TensorSpec,
     Weights,
 )
@@ -31,6 +32,7 @@ def describe(
     lossy: tuple[str, ...],
     tokenizer_files: tuple[str, ...],
     eos_tokens: tuple[int, ...],
+    stage: Stage | None = None,
 ) -> Manifest:
     """Return the manifest of an export.
 
@@ -42,8 +44,10 @@ def describe(
         lossy: what was lost on the way.
         tokenizer_files: names of the side files in the package.
         eos_tokens: ids that end a text.
+        stage: which layers were exported, None for all.
     """
     config = checkpoint.config
+    layers = range(config.num_layers) if stage is None else range(stage.first, stage.end)
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     ops = Counter((node.domain, node.op_type) for node in proto.graph.node if node.domain)
     return Manifest(
@@ -59,7 +63,7 @@ def describe(
         inputs=tuple(_spec(value) for value in proto.graph.input),
         outputs=tuple(_spec(value) for value in proto.graph.output),
         kv_dtype=options.kv_dtype,
-        cache=tuple(_cache_layer(config, layer) for layer in range(config.num_layers)),
+        cache=tuple(_cache_layer(config, layer) for layer in layers),
         ops=tuple(
             OpUse(domain, name, versions[domain], count)
             for (domain, name), count in sorted(ops.items())
@@ -72,6 +76,7 @@ def describe(
             options.target, options.provider, options.onnxruntime, options.experts
         ),
         options=options.record,
+        stage=stage,
     )
 
 

@@ -21,7 +21,7 @@ from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.describe import describe, rounded_by
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.known_answer import check_known_answer
-from gptoss_onnx.exporter.options import ExportOptions
+from gptoss_onnx.exporter.options import ExportOptions, choose_stage
 from gptoss_onnx.exporter.ort.genai_config import write_genai_config
 from gptoss_onnx.exporter.planned import Planned, plan_export
 from gptoss_onnx.exporter.side_files import copy_side_files, generation_settings
@@ -49,6 +49,7 @@ def export(
     experts: ExpertForm = "checkpoint",
     kv_dtype: KvDtype | None = None,
     onnxruntime: OnnxRuntime | None = None,
+    layers: tuple[int, int] | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Package:
@@ -78,6 +79,8 @@ def export(
             which takes no other.
         onnxruntime: the least version of ONNX Runtime that a package of target `ort` is to run on.
             None is `1.32` for the checkpoint's experts on the CPU, and otherwise `1.28`.
+        layers: (A, B) exports layers A to B − 1 alone, a stage of a model that does not fit on one
+            machine: `runtime.staged` runs it beside the others. None is all.
         force: replace an existing package.
         progress: hears of the stages; None writes them to the log.
 
@@ -96,8 +99,9 @@ def export(
     check_output(output, force)
     with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
         options.check_checkpoint(opened)
+        stage = None if layers is None else choose_stage(*layers, opened.config.num_layers)
         _check_finite(opened, options, progress)
-        planned = plan_export(opened, options, progress)
+        planned = plan_export(opened, options, progress, stage)
         record = _write_weights(opened, planned, folder, progress)
         progress.begin("checking and writing the graph")
         proto = ir.to_proto(planned.graph)
@@ -106,9 +110,12 @@ def export(
         tokenizer_files = copy_side_files(opened, folder)
         settings = generation_settings(opened)
         (folder / GENERATION_CONFIG).write_bytes(settings.content)
-        if target == "ort":
-            write_genai_config(opened.config, settings.special_ids, GRAPH_FILE, folder, provider)
-        _write_golden_if_small(opened, folder, options, progress)
+        if stage is None:  # what runs by itself
+            if target == "ort":
+                write_genai_config(
+                    opened.config, settings.special_ids, GRAPH_FILE, folder, provider
+                )
+            _write_golden_if_small(opened, folder, options, progress)
         manifest = describe(
             opened,
             proto,
@@ -117,6 +124,7 @@ def export(
             lossy=planned.lossy,
             tokenizer_files=tokenizer_files,
             eos_tokens=settings.eos_tokens,
+            stage=stage,
         )
         if options.needs_fp4(opened.config):
             progress.begin("comparing experts with ONNX Runtime's")

@@ -18,6 +18,7 @@ from gptoss_onnx.choices import (
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.ort.refused import not_lowered
 from gptoss_onnx.exporter.separate_experts import separate_parameters
+from gptoss_onnx.manifest import Stage
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import DecoderConfig
 
@@ -203,6 +204,19 @@ class ExportOptions(Options):
                     f"--provider cuda: {name}: found {tensor.dtype}, expected BF16 (what attention "
                     "and experts compute in there): export with --provider cpu"
                 )
+
+
+def choose_stage(first: int, end: int, total: int) -> Stage | None:
+    """Return the stage of layers `first` to `end` − 1 of `total`, None if these are all.
+
+    Raises InputError where there are no such layers.
+    """
+    if not 0 <= first < end <= total:
+        raise InputError(
+            f"--layers {first}:{end}: expected A:B with 0 ≤ A < B ≤ {total}, the layers of the "
+            "checkpoint; B is not exported"
+        )
+    return None if end - first == total else Stage(first, end, total)
 
 
 def _values(options: Options) -> dict[str, Any]:

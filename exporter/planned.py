@@ -8,6 +8,7 @@ import torch
 from gptoss_onnx.choices import KvDtype
 from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
 from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.cut import keep_stage
 from gptoss_onnx.exporter.int8_projections import convert_projections
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
@@ -17,6 +18,7 @@ from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.exporter.weights import Placement, attach_weights, name_weights, plan_placement
+from gptoss_onnx.manifest import Stage
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
@@ -44,19 +46,23 @@ class Planned:
     exact: bool
 
 
-def plan_export(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> Planned:
+def plan_export(
+    checkpoint: Checkpoint, options: ExportOptions, progress: Progress, stage: Stage | None = None
+) -> Planned:
     """Return what an export of `checkpoint` with these options writes. Reads no weight byte.
 
-    Raises InputError where the options cannot do it for this checkpoint.
+    With a `stage` it writes these layers alone. Raises InputError where the options cannot do it
+    for this checkpoint.
     """
     plan = _plan_ort if options.target == "ort" else _plan_portable
-    return plan(checkpoint, options, _trace(checkpoint, options.kv_dtype, progress))
+    return plan(checkpoint, options, _trace(checkpoint, options.kv_dtype, progress, stage))
 
 
 def _plan_portable(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model) -> Planned:
     separate = separate_parameters(checkpoint)
     assembled = assembled_parameters(checkpoint, options.weights, separate)
-    placement = plan_placement(checkpoint, options.weights, assembled)
+    elsewhere = assembled | (checkpoint.named.keys() - graph.graph.initializers.keys())
+    placement = plan_placement(checkpoint, options.weights, elsewhere)
     separate_experts(graph, checkpoint, placement, separate)
     rounded = _lossy_weights(checkpoint)
     files: tuple[ComputedFile, ...] = ()
@@ -77,14 +83,20 @@ def _plan_ort(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model) -
     return Planned(graph, placement, files, lossy + rounded, exact=not rounded)
 
 
-def _trace(checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress) -> ir.Model:
-    """Return the graph of all layers, from a trace of those that are not alike."""
+def _trace(
+    checkpoint: Checkpoint, kv_dtype: KvDtype, progress: Progress, stage: Stage | None
+) -> ir.Model:
+    """Return the graph of all layers, or of those of a stage, from a trace of those that are not
+    alike.
+    """
     reference = Decoder.from_checkpoint(checkpoint, device="meta")
     plan = plan_of(reference)
     progress.begin(f"tracing {len(plan.traced)} of {len(plan.patterns)} layers")
     shorten(reference, plan)
     kept = frozenset(reference.state_dict()) | frozenset(reference.constants)
     graph = replicate(tidy(trace(reference, getattr(torch, kv_dtype)), kept), plan)
+    if stage is not None:
+        keep_stage(graph, stage, checkpoint.config.hidden_size)
     name_weights(graph, checkpoint)
     return graph
 

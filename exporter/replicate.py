@@ -7,15 +7,13 @@ before it, and what the first layers compute for all. Leaves alone: what belongs
 function bodies.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 import onnx_ir as ir
 
 from gptoss_onnx.exporter.shorten import Plan
-
-_LAYER = re.compile(r"(?:model\.layers|past_key_values|present)\.(\d+)\.")
+from gptoss_onnx.layer_names import LayerName, layer_of
 
 Rename = Callable[[str], str]
 
@@ -89,7 +87,7 @@ class _Copies:
 
 def _parts(graph: ir.Graph) -> tuple[list[ir.Node], list[list[ir.Node]], list[ir.Node]]:
     """Return the nodes before the layers, those of each layer, and those after the layers."""
-    groups = [(layer, list(nodes)) for layer, nodes in groupby(graph, lambda n: _layer(n.name))]
+    groups = [(layer, list(nodes)) for layer, nodes in groupby(graph, lambda n: layer_of(n.name))]
     found = [layer for layer, _ in groups]
     assert found == [None, *range(len(found) - 2), None], f"layers are not apart: {found}"
     head, *layers, tail = (nodes for _, nodes in groups)
@@ -106,7 +104,7 @@ def _renaming(numbers: Sequence[int], result: dict[str, str], copied: dict[int, 
     """
 
     def rename(name: str) -> str:
-        layer = _layer(name)
+        layer = layer_of(name)
         if layer is None:
             return name
         return result.get(name) or _moved(name, copied.get(layer, numbers[layer]))
@@ -116,26 +114,20 @@ def _renaming(numbers: Sequence[int], result: dict[str, str], copied: dict[int, 
 
 def _expand(values: Iterable[ir.Value], plan: Plan) -> Iterator[tuple[ir.Value, str]]:
     """Yield values with their new names; those of a pattern for each layer that is like it."""
-    for is_layer, run in groupby(values, lambda value: _layer(value.name) is not None):
+    for is_layer, run in groupby(values, lambda value: layer_of(value.name) is not None):
         if not is_layer:
             yield from ((value, _name(value)) for value in run)
             continue
-        of_layer = {layer: list(group) for layer, group in groupby(run, lambda v: _layer(v.name))}
+        of_layer = {layer: list(group) for layer, group in groupby(run, lambda v: layer_of(v.name))}
         for layer, pattern in enumerate(plan.patterns):
             yield from ((value, _moved(_name(value), layer)) for value in of_layer[pattern])
 
 
-def _layer(name: str | None) -> int | None:
-    """Return the layer that a name belongs to, None where it is of no layer."""
-    match = _LAYER.match(name or "")
-    return None if match is None else int(match[1])
-
-
 def _moved(name: str, layer: int) -> str:
     """Return the name that is of another layer."""
-    match = _LAYER.match(name)
-    assert match is not None
-    return f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}"
+    found = LayerName.of(name)
+    assert found is not None
+    return found.moved(layer)
 
 
 def _name(value: ir.Value) -> str:

@@ -36,7 +36,7 @@ class Placement:
 
 
 def plan_placement(
-    checkpoint: Checkpoint, mode: WeightMode, assembled: frozenset[str]
+    checkpoint: Checkpoint, mode: WeightMode, elsewhere: frozenset[str]
 ) -> Placement:
     """Return where the checkpoint's weight files will lie.
 
@@ -46,12 +46,13 @@ def plan_placement(
         checkpoint: the opened checkpoint; symlinks (a Hugging Face cache) are already resolved to
             the real files.
         mode: `link` (hard links), `copy`, or `reference` (nothing is placed).
-        assembled: names of the parameters that are written into another file.
+        elsewhere: names of the parameters that are written into another file, or that the graph
+            does not read.
     """
     used = {
         source.file
         for name, parameter in checkpoint.named.items()
-        if name not in assembled
+        if name not in elsewhere
         for source in parameter.sources
     }
     files = {path: name for path, name in checkpoint.file_names.items() if path in used}

@@ -203,6 +203,22 @@ class Decoder(nn.Module):
             InputError: a cache is too small for the call.
         """
         batch, new = input_ids.shape
+        x, present = self.hidden_states(input_ids, past_lengths, new_lengths, past)
+        rows = logit_positions + new * torch.arange(batch, device=x.device).unsqueeze(1)  # (B, T)
+        kept = x.index_select(0, rows.flatten())  # (B·T, hidden)
+        return self.unembed(kept).unflatten(0, (batch, -1)), present
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        past_lengths: Tensor,
+        new_lengths: Tensor,
+        past: Sequence[KeyValue],
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Return what the last layer gives, (N, hidden), and the present keys and values; the
+        arguments are those of `forward`.
+        """
+        batch, new = input_ids.shape
         columns = torch.arange(new, device=input_ids.device)
         positions = past_lengths.unsqueeze(1) + columns  # (B, S)
         x = self._embed(input_ids, positions, columns < new_lengths.unsqueeze(1))  # (N, hidden)
@@ -211,15 +227,15 @@ class Decoder(nn.Module):
         for layer, key_value in zip(self.model.layers, past, strict=True):
             x, updated = layer(x, key_value, call)
             present.append(updated)
-        rows = logit_positions + new * torch.arange(batch, device=x.device).unsqueeze(1)  # (B, T)
-        kept = x.index_select(0, rows.flatten())  # (B·T, hidden)
+        return x, present
+
+    def unembed(self, x: Tensor) -> Tensor:
+        """Return the logits (N, V) of what the last layer gave, (N, hidden)."""
         if self.config.final_norm:
-            kept = self.model.norm(kept)
+            x = self.model.norm(x)
         if self.lm_head is None:
-            logits = torch.ops.gptoss.linear(kept, self.model.embed_tokens.weight, None)
-        else:
-            logits = self.lm_head(kept)
-        return logits.unflatten(0, (batch, -1)), present
+            return torch.ops.gptoss.linear(x, self.model.embed_tokens.weight, None)  # type: ignore[no-any-return]
+        return self.lm_head(x)  # type: ignore[no-any-return]
 
     def _embed(self, input_ids: Tensor, positions: Tensor, real: Tensor) -> Tensor:
         """Return the embedded tokens (N, hidden); `real` (B, S) tells tokens from padding."""

@@ -10,6 +10,7 @@ from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.session import Session
+from gptoss_onnx.runtime.staged import StagedSession
 from gptoss_onnx.runtime.text import Tokenizer, chat_messages
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration
 from gptoss_onnx.runtime.text_stream import TextStream
@@ -28,6 +29,7 @@ __all__ = [
     "RowState",
     "Sampling",
     "Session",
+    "StagedSession",
     "TextGeneration",
     "TextStream",
     "Tokenizer",

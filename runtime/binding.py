@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
+from gptoss_onnx.manifest import HIDDEN
 from gptoss_onnx.runtime.cache_buffer import CacheBuffer
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import CallInputs, TargetContract
-
-LOGITS = "logits"
+from gptoss_onnx.runtime.target import LOGITS, CallInputs, TargetContract
 
 
 class Binding:
@@ -35,7 +34,7 @@ class Binding:
         onnxruntime: ModuleType,
         session: Any,
         cache: KVCache,
-        vocab: int,
+        width: int,
         contract: TargetContract,
         rows: int | None = None,
         watch: Sequence[str] = (),
@@ -45,7 +44,7 @@ class Binding:
         self._watch = tuple(watch)
         self._contract = contract
         self._onnxruntime = onnxruntime
-        self._vocab = vocab
+        self._width = width
         self._on_device = cache.device != "cpu"
         self._io = session.io_binding()
         self._buffers = cache.buffers  # what is bound by address is not kept by ONNX Runtime
@@ -55,22 +54,26 @@ class Binding:
             self._bind_buffer(layer.past_value, layer.present_value, value, part)
 
     def run(self, call: CallInputs) -> NDArray[np.float32]:
-        """Run the graph once and return fresh logits (B, kept, V).
+        """Run the graph once and return fresh logits (B, kept, V), of a stage without the last
+        layer what it hands on (B·S, width).
 
         Raises RuntimeUnavailable when ONNX Runtime fails; what the buffers hold from the first new
         token on is then undefined.
         """
         for name in self._contract.call_inputs:
-            self._bind_input(name, np.ascontiguousarray(getattr(call, name), np.int64))
+            dtype = np.float32 if name == HIDDEN else np.int64
+            self._bind_input(name, np.ascontiguousarray(getattr(call, name), dtype))
         for name in self._watch:  # anew, since their shapes change
             self._io.bind_output(name, "cpu")
-        logits = empty_logits((*call.logit_positions.shape, self._vocab))
+        name = self._contract.result
+        rows = call.logit_positions.shape if name == LOGITS else (call.input_ids.size,)
+        result = empty_logits((*rows, self._width))
         if self._contract.allocates_logits:
-            self._io.bind_output(LOGITS, "cpu")
+            self._io.bind_output(name, "cpu")
         else:
             # Bound by address, so the graph writes the array that is returned; bound anew, since
             # its shape may change.
-            self._io.bind_output(LOGITS, "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+            self._io.bind_output(name, "cpu", 0, np.float32, result.shape, result.ctypes.data)
         with onnxruntime_errors(
             self._onnxruntime, RuntimeUnavailable, "ONNX Runtime failed while running the graph"
         ):
@@ -78,12 +81,12 @@ class Binding:
             if self._on_device:
                 self._io.synchronize_outputs()
         if self._contract.allocates_logits:
-            logits[:] = self._io.get_outputs()[-1].numpy()  # bound after all others
+            result[:] = self._io.get_outputs()[-1].numpy()  # bound after all others
         if self._watch:
             found = self._io.get_outputs()[-1 - len(self._watch) : -1]  # between caches and logits
             names = zip(self._watch, found, strict=True)
             self.watched = {name: value.numpy() for name, value in names}
-        return logits
+        return result
 
     def _bind_buffer(self, past: str, present: str, buffer: CacheBuffer, rows: int | None) -> None:
         if rows is None:
@@ -94,7 +97,7 @@ class Binding:
             self._io.bind_input(past, *place)
             self._io.bind_output(present, *place)
 
-    def _bind_input(self, name: str, array: NDArray[np.int64]) -> None:
+    def _bind_input(self, name: str, array: NDArray[Any]) -> None:
         if name in self._contract.optional_inputs:  # bind_cpu_input does not know them
             value = self._onnxruntime.OrtValue.ortvalue_from_numpy(array)
             self._io.bind_ortvalue_input(name, value)

@@ -95,7 +95,8 @@ class CachePart:
         any more.
         """
         rows, part = self._rows, slice(self.size)
-        pairs = zip(self.cache.layers, self.cache.buffers, strict=True)
+        # a staged cache has no buffers here
+        pairs = zip(self.cache.layers, self.cache.buffers, strict=False)
         windows = [pair for layer, pair in pairs if layer.window > 0]
         gone, held = starts - rows.window_starts[part], self.lengths - rows.window_starts[part]
         rows.damage = "a call was cut off while it moved the windows of target ort"

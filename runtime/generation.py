@@ -18,7 +18,7 @@ from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import RowSampler, Sampling, check_vocabulary
-from gptoss_onnx.runtime.stops import split_stops
+from gptoss_onnx.runtime.stops import split_stops, stop_token_ids
 from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         )
         sampling = replace(sampling, stop=texts)
         check_vocabulary(sampling, session.vocab)
-        self.stop_tokens = _stop_tokens(session, sampling) | frozenset(stop_ids)
+        named = stop_token_ids(session.package, sampling.stop_tokens, session.vocab)
+        self.stop_tokens = named | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop
         self._rows = [
             _Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))
@@ -281,12 +282,3 @@ def _prompt(tokens: Any, index: int) -> NDArray[Any]:
             "token ids"
         )
     return array
-
-
-def _stop_tokens(session: "Session", sampling: Sampling) -> frozenset[int]:
-    """Return the ids that end a text."""
-    if sampling.stop_tokens is None:  # the package's; one beyond the vocabulary never comes
-        return frozenset(
-            token for token in session.package.eos_tokens if 0 <= token < session.vocab
-        )
-    return frozenset(sampling.stop_tokens)

@@ -8,10 +8,9 @@ from typing import Any
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import Package
-from gptoss_onnx.runtime.binding import LOGITS
 from gptoss_onnx.runtime.environment import onnxruntime_errors
 from gptoss_onnx.runtime.kernels import KernelChoice
-from gptoss_onnx.runtime.target import contract_of
+from gptoss_onnx.runtime.target import contract_of, result_width
 
 
 def load_graph(
@@ -70,7 +69,7 @@ def check_interface(graph: Any, manifest: Manifest) -> None:
         *(layer.past_value for layer in caches),
     }
     outputs = {
-        LOGITS,
+        contract.result,
         *(layer.present_key for layer in caches),
         *(layer.present_value for layer in caches),
     }
@@ -88,9 +87,10 @@ def check_interface(graph: Any, manifest: Manifest) -> None:
                 f"{sorted(expected - found)}, "
                 f"unknown {sorted(found - expected)}; export the package again"
             )
-    vocab = next(value.shape[-1] for value in graph.get_outputs() if value.name == LOGITS)
-    if vocab != manifest.vocab_size:
+    result, wanted = contract.result, result_width(manifest)
+    width = next(value.shape[-1] for value in graph.get_outputs() if value.name == result)
+    if width != wanted:
         raise PackageError(
-            f"{manifest.graph}: found {LOGITS} of vocabulary {vocab}, expected "
-            f"{manifest.vocab_size}, the manifest's vocab_size; export the package again"
+            f"{manifest.graph}: found {result} of width {width}, expected {wanted}, as the "
+            "manifest says; export the package again"
         )

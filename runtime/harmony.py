@@ -40,7 +40,8 @@ class HarmonyParser:
         tokenizer: one whose `harmony` is not None.
         prompt: the tokens that the model continues. The template begins the answer's header there,
             or even its text. By default `<|start|>assistant`.
-        stop: texts that end the answer. They are not looked for in reasoning.
+        stop: texts that end the answer. They are looked for in channel `final`, and in messages
+            without one; not in reasoning, calls, and what is said before calls.
 
     Raises InputError for another tokenizer, and for stops that are no sequence of texts.
 
@@ -80,6 +81,14 @@ class HarmonyParser:
     def messages(self) -> tuple[HarmonyMessage, ...]:
         """The messages so far; the last one may go on."""
         return tuple(message.frozen() for message in self._messages if message.tokens)
+
+    @property
+    def drafts(self) -> Sequence[MessageDraft]:
+        """The messages in the making, for whoever reads along; not to be changed.
+
+        The last one loses its place to the next where none of its tokens was pushed.
+        """
+        return self._messages
 
     @property
     def in_header(self) -> bool:
@@ -214,8 +223,9 @@ class HarmonyParser:
         return deltas
 
     def _new_stream(self) -> TextStream:
-        is_reasoning = self._messages[-1].kind == "reasoning"
-        return TextStream(self._tokenizer, () if is_reasoning else self._stop)
+        message = self._messages[-1]
+        is_answer = message.kind == "content" and message.header.channel != "commentary"
+        return TextStream(self._tokenizer, self._stop if is_answer else ())
 
     def _say(self, text: str) -> list[HarmonyDelta]:
         self.stopped = self.stopped or (self._stream is not None and self._stream.stopped)

@@ -10,17 +10,19 @@ from typing import Protocol
 from gptoss_onnx.harmony_tokens import HarmonyTokens
 
 CHANNELS = ("analysis", "commentary", "final")
-ROLE_TOKENS = 8  # of a role, where no channel and no recipient follows
+ROLE_TOKENS = 8  # of a role that is no tool, where no channel and no recipient follows
 HEADER_TOKENS = 64  # of a whole header; a tool's name has 64 letters at most
 _CHARACTER_TOKENS = 4  # that a character may need
-_ROLE = re.compile(
-    r"\s*(assistant|user|system|developer|tool|(?:functions|browser|python)\b[\w.-]*)"
-)
+_TOOL = r"(?:functions|browser)\.[\w.-]+|python\b"
+_ROLE = re.compile(rf"\s*(assistant|user|system|developer|tool|{_TOOL})")
 _CHANNEL = re.compile(rf"\s*({'|'.join(CHANNELS)})(?!\w)")
+_GLUED_CHANNEL = re.compile(rf"\s*({'|'.join(CHANNELS)})")  # "commentaryjson", "analysisto=x"
 _WORD = re.compile(r"\s*(?!to=)(\S+)")
 _TYPE = re.compile(r"\s*(\w+)")
-_FIRST_RECIPIENT = re.compile(r"\s*to=(\S*)")
-_ANY_RECIPIENT = re.compile(r"(?:^|\s)to=(\S*)")
+_RECIPIENT = rf"to=((?:\s+(?={_TOOL}))?\S*)"
+_FIRST_RECIPIENT = re.compile(rf"\s*{_RECIPIENT}")
+_ANY_RECIPIENT = re.compile(rf"(?:^|\s){_RECIPIENT}")
+_TOOL_ROLE = re.compile(_TOOL)
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,17 @@ class HeaderReader:
         self._role: list[int] = []
         self._channel: list[int] | None = None
         self._type: list[int] | None = None
+        self._earlier: list[int] = []  # what the last `<|channel|>` or `<|constrain|>` replaced
         self._part = self._role
         self._size = 0  # tokens of text
 
     def push(self, token: int) -> None:
         """Take any token but those that end a header."""
         if token == self._tokens.channel:
+            self._earlier += self._channel or []
             self._part = self._channel = []  # said twice, the last one counts
         elif token == self._tokens.constrain:
+            self._earlier += self._type or []
             self._part = self._type = []
         else:
             self._part.append(token)
@@ -71,10 +76,9 @@ class HeaderReader:
         """Say whether this is no header any more, for its length; never in the middle of a
         character.
         """
-        if self._channel is None and self._type is None and "to=" not in self._text(self._role):
-            longest = ROLE_TOKENS
-        else:
-            longest = HEADER_TOKENS
+        role = self._text(self._role)
+        is_role = self._channel is None and self._type is None and "to=" not in role
+        longest = ROLE_TOKENS if is_role and not _TOOL_ROLE.match(role.strip()) else HEADER_TOKENS
         if self._size <= longest:
             return False
         is_whole = not self._text(self._part).endswith("\ufffd")
@@ -92,17 +96,27 @@ class HeaderReader:
 
         With `is_complete`, all of it is header, and words without a meaning are left out. Otherwise
         the model has left out `<|message|>`, and what comes after the words with a meaning is text.
+
+        A channel may stand where the role or the recipient does. A tool where the role does is
+        called, unless it speaks to the assistant, which is how results begin.
         """
-        parts = [self._text(part or ()).strip() for part in (self._role, self._channel, self._type)]
-        source = " ".join(part for part in parts if part)
+        earlier = self._text(self._earlier)
+        texts = [self._text(part or ()) for part in (self._role, self._channel, self._type)]
+        source = " ".join(text.strip() for text in (texts[0], earlier, *texts[1:]) if text.strip())
         role, rest = self._read_role(is_complete)
         channel: str | None = None
         if self._channel is None and is_complete:
             # "assistantanalysis": a channel without its control token
             channel, rest = _first(_CHANNEL, rest)
         recipient, rest = _first(_ANY_RECIPIENT if is_complete else _FIRST_RECIPIENT, rest)
+        recipient = _first(_ANY_RECIPIENT, earlier)[0] or recipient
         if self._channel is not None:
-            channel, rest = _first(_WORD if is_complete else _CHANNEL, self._text(self._channel))
+            said = self._text(self._channel)
+            channel, rest = _first(_GLUED_CHANNEL if is_complete else _CHANNEL, said)
+            if channel is None and is_complete:
+                channel, rest = _first(_WORD, said)
+            if channel is None:
+                channel = _first(_CHANNEL, earlier)[0]
             later, rest = _first(_ANY_RECIPIENT if is_complete else _FIRST_RECIPIENT, rest)
             recipient = later or recipient
         content_type = " ".join(rest.split()) if is_complete and channel is not None else None
@@ -111,7 +125,12 @@ class HeaderReader:
             later, _ = _first(_ANY_RECIPIENT, rest if is_complete else "")
             recipient = later or recipient
         text = "" if is_complete else rest.removeprefix(" ")
-        return Header(role, channel, recipient or None, content_type or None, source, text)
+        recipient = (recipient or "").strip() or None
+        if recipient in CHANNELS:
+            channel, recipient = recipient, None
+        if is_complete and recipient is None and _TOOL_ROLE.fullmatch(role):
+            role, recipient = "assistant", role
+        return Header(role, channel, recipient, content_type or None, source, text)
 
     def _read_role(self, is_complete: bool) -> tuple[str, str]:
         """Return the role and what follows it in its part."""
@@ -119,7 +138,7 @@ class HeaderReader:
         if self._implied is not None:
             return self._implied, text
         role, rest = _first(_ROLE, text)
-        if role is None and is_complete:
+        if role is None and is_complete and _CHANNEL.match(text) is None:
             role, rest = _first(_WORD, text)
         return role or "assistant", rest
 

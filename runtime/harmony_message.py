@@ -7,7 +7,7 @@ from gptoss_onnx.runtime.harmony_header import Header
 
 NO_HEADER = Header("assistant", None, None, None, "", "")
 Kind = Literal["content", "reasoning", "tool_call", "other"]
-EVERYONE = ("all", "user")  # recipients that are no tool
+EVERYONE = ("all", "user", "assistant")  # recipients that are no tool
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ and what lies in them, see `gptoss_onnx.runtime.cache_layout`.
 import copy
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,7 +48,10 @@ class KVCache(Closing):
         layers: the package's cache layers.
         layout: what the package's target expects of the buffers.
         use: entered by each call that reads or changes the buffers; refuses a second one.
+        kind: makes the buffers.
     """
+
+    kind: ClassVar[type[LayerBuffers]] = LayerBuffers
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class KVCache(Closing):
         self.use = _exclusive()
         # by how many rows they run, made and used by the session; void once the buffers change
         self.bindings: Mapping[int, Binding] = {}
-        self._made = LayerBuffers(
+        self._made = self.kind(
             onnxruntime,
             self.layers,
             dtype,

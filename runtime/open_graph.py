@@ -24,7 +24,7 @@ from gptoss_onnx.runtime.expert_check import check_experts
 from gptoss_onnx.runtime.graph import check_interface, load_graph
 from gptoss_onnx.runtime.kernels import KernelChoice
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import contract_of
+from gptoss_onnx.runtime.target import contract_of, result_width
 from gptoss_onnx.runtime.weight_watch import WeightWatch
 
 
@@ -103,8 +103,8 @@ class OpenGraph(Closing):
             cache.buffers  # noqa: B018 - refuses a closed cache
             binding = cache.bindings.get(rows)
             if binding is None or binding.session is not inference:
-                vocab, contract = manifest.vocab_size, self._contract
-                binding = Binding(self._onnxruntime, inference, cache, vocab, contract, rows)
+                width, contract = result_width(manifest), self._contract
+                binding = Binding(self._onnxruntime, inference, cache, width, contract, rows)
                 # Never changed in place: another session of the package may look at the same time.
                 cache.bindings = {**_of(inference, cache.bindings), rows: binding}
                 self._bound.add(cache)

@@ -49,6 +49,20 @@ def open_package(folder: str | os.PathLike[str]) -> Package:
     return package
 
 
+def open_whole(folder: str | os.PathLike[str]) -> Package:
+    """Open a package that runs by itself.
+
+    Raises PackageError for a stage, and what `open_package` does.
+    """
+    package = open_package(folder)
+    if package.manifest.stage is not None:
+        raise PackageError(
+            f"{package.folder}: found {package.manifest.stage}, expected all of them: run it "
+            "beside the others with StagedSession, and validate an export of all layers"
+        )
+    return package
+
+
 def _check_external_data(
     path: Path, graph: GraphFile, tensors: Mapping[str, frozenset[tuple[int, int]]]
 ) -> None:

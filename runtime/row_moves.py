@@ -73,7 +73,8 @@ def copy_row(cache: "KVCache", rows: CacheRows, source: int, target: int) -> Non
         raise InputError(f"target: found {target}, the source itself, expected another row")
     tokens, marks = rows.tokens(source), rows.marks(source)
     rows.empty(target)
-    for layer, pair in zip(cache.layers, cache.buffers, strict=True):
+    # a staged cache has no buffers here
+    for layer, pair in zip(cache.layers, cache.buffers, strict=False):
         # as in `LayerBuffers.copies`
         used = cache.slots(layer) if layer.window > 0 and marks.wrapped else tokens.size
         for buffer in pair:

@@ -6,6 +6,7 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self, overload
 
 import numpy as np
@@ -24,7 +25,7 @@ from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph
-from gptoss_onnx.runtime.package_check import open_package
+from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.runnable import RunnableGraph
 from gptoss_onnx.runtime.sampling import Sampling, chosen
@@ -63,7 +64,6 @@ class Session(Closing):
         self.contract = contract_of(package.manifest)
         self.vocab = package.manifest.vocab_size
         self._graph = graph
-        self._tokenizer: Tokenizer | None = None
 
     @classmethod
     def open(
@@ -94,7 +94,7 @@ class Session(Closing):
         """
         folder = folder_path("package", package)
         threads = None if threads is None else integer("threads", threads, 1, MOST_THREADS)
-        opened = open_package(folder)
+        opened = open_whole(folder)
         choice = choose_kernels(opened.manifest, kernels, activations, provider)
         graph = OpenGraph.load(opened, choice, activations, provider, threads)
         running = f"{choice.kernels} kernels ({choice.reason})"
@@ -106,12 +106,10 @@ class Session(Closing):
         """The package's manifest."""
         return self.package.manifest
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The package's tokenizer, read at first use; raises PackageError if it has none."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer.open(self.package.folder)
-        return self._tokenizer
+        return Tokenizer.open(self.package.folder)
 
     def new_cache(
         self, batch: int, capacity: int, reserve: int = 0, *, chunk: int = PREFILL_CHUNK
@@ -149,10 +147,10 @@ class Session(Closing):
         Raises:
             InputError: something is out of range, a row would exceed the capacity or the model's
                 longest sequence, or another call uses the cache; the cache is unchanged then.
-            PackageError: weights have changed since the session opened them (looked at when the
-                cache is empty), or a float16 cache overflowed.
-            RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks
-                that ran before stay in the cache.
+            PackageError: weights have changed (looked at when the cache is empty), or a float16
+                cache overflowed.
+            RuntimeUnavailable: ONNX Runtime failed, or the logits have no memory; earlier chunks
+                stay in the cache.
         """
         expect_cache(cache)
         batch = cache.batch if rows is None else integer("rows", rows, 1, cache.batch)
@@ -165,10 +163,13 @@ class Session(Closing):
             return run_request(binding, part, request, self.vocab)
 
     def score(
-        self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
+        self,
+        token_ids: Sequence[int] | NDArray[Any],
+        chunk: int | None = None,
+        positions: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
-        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a
-        call.
+        """Return the logits of every position of one sequence, or of those at `positions`, float32
+        (kept, V), `chunk` tokens a call.
         """
         tokens = integer_array("token_ids", token_ids)
         if tokens.ndim != 1:
@@ -176,9 +177,10 @@ class Session(Closing):
         if tokens.size == 0:
             return np.zeros((0, self.vocab), np.float32)
         columns = PREFILL_CHUNK if chunk is None else chunk
+        wanted = np.arange(tokens.size) if positions is None else np.asarray(positions)
         with self.new_cache(1, tokens.size, chunk=columns) as cache:
-            logits = self.forward(tokens[None], cache, logit_positions=np.arange(tokens.size)[None])
-        return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
+            logits = self.forward(tokens[None], cache, logit_positions=wanted[None])
+        return logits.reshape(-1, self.vocab)  # (1, kept, V)
 
     @overload
     def generate(
@@ -264,11 +266,9 @@ class Session(Closing):
         is asked for.
 
         Args:
-            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to
-                answer.
-            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
-                tokens mean the package's, and for a conversation those that end an answer in
-                gpt-oss's chat format.
+            prompt: a text or token ids to continue, or messages with `role` and `content`.
+            sampling: as in `generate`. Stop texts are not looked for in thoughts. Omitted stop
+                tokens mean the package's, and of a chat those that end an answer of gpt-oss.
             max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
             cache: as in `generate`.

@@ -35,6 +35,15 @@ def split_stops(
     return tuple(tokens), tuple(texts)
 
 
+def stop_token_ids(
+    package: Package, stop_tokens: Sequence[int] | None, vocab: int
+) -> frozenset[int]:
+    """Return the ids that end a text: those named, or for None the package's."""
+    if stop_tokens is None:  # the package's; one beyond the vocabulary never comes
+        return frozenset(token for token in package.eos_tokens if 0 <= token < vocab)
+    return frozenset(stop_tokens)
+
+
 def end_tokens(
     package: Package, tokenizer: Tokenizer | None, is_chat: bool, vocab: int
 ) -> tuple[int, ...]:

@@ -6,30 +6,36 @@ cache's layout and the choice of kernels refuse it.
 B batch, S columns of a call, T tokens of a row after it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.errors import PackageError
+from gptoss_onnx.manifest import HIDDEN, NEXT_HIDDEN, Manifest, Stage
 from gptoss_onnx.offered import BY_ROW
 from gptoss_onnx.runtime.cache_layout import CacheLayout, RingLayout
 from gptoss_onnx.runtime.contrib_layout import ContribLayout
 from gptoss_onnx.runtime.window_layout import WindowLayout
 
 RunningKernels = Literal["native", "portable", "contrib"]
+LOGITS = "logits"
 
 
 @dataclass(frozen=True)
 class CallInputs:
-    """One call of the graph; the inputs of each target are attributes of this, by name."""
+    """One call of the graph; the inputs of each target are attributes of this, by name.
+
+    A stage that has not the first layer takes `hidden`, what the stage before it gives.
+    """
 
     input_ids: NDArray[np.int64]  # (B, S)
     past_lengths: NDArray[np.int64]  # (B)
     new_lengths: NDArray[np.int64]  # (B)
     logit_positions: NDArray[np.int64]  # (B, kept)
     window_starts: NDArray[np.int64]  # (B)
+    hidden: NDArray[np.float32] | None = None  # (B·S, width)
 
     @property
     def attention_mask(self) -> NDArray[np.int64]:
@@ -47,6 +53,7 @@ class TargetContract:
         optional_inputs: those of them that a graph need not have.
         layout: how the caches lie in their buffers.
         kernels: what can run the graph; with several, a session chooses.
+        result: the output beside the caches: logits, or what a stage hands on.
         allocates_logits: ONNX Runtime must allocate the logits. Those of several positions have
             another shape than target ort declares (onnxruntime-genai wants it to), and then ONNX
             Runtime takes no buffer of the caller's.
@@ -57,6 +64,7 @@ class TargetContract:
     layout: CacheLayout
     kernels: tuple[RunningKernels, ...]
     allocates_logits: bool
+    result: str = LOGITS
 
 
 _PORTABLE = TargetContract(
@@ -70,6 +78,42 @@ _PORTABLE = TargetContract(
 
 def contract_of(manifest: Manifest) -> TargetContract:
     """Return what the graph of a package takes and gives."""
+    whole = _of_all_layers(manifest)
+    return whole if manifest.stage is None else _of_stage(whole, manifest.stage)
+
+
+def result_width(manifest: Manifest) -> int:
+    """Return the size of the last dimension of a graph's result, in numbers."""
+    result = contract_of(manifest).result
+    if result == LOGITS:
+        return manifest.vocab_size
+    width = next((entry.shape[-1] for entry in manifest.outputs if entry.name == result), None)
+    if not isinstance(width, int):
+        raise PackageError(
+            f"manifest: outputs: {result}: found width {width!r:.60}, expected a number; export "
+            "the package again"
+        )
+    return width
+
+
+def _of_stage(whole: TargetContract, stage: Stage) -> TargetContract:
+    """Return the contract of a stage, where `whole` is that of all layers."""
+    inputs, optional, result = whole.call_inputs, whole.optional_inputs, whole.result
+    if not stage.is_last:
+        inputs = tuple(name for name in inputs if name != "logit_positions")
+        optional, result = optional - {"logit_positions"}, NEXT_HIDDEN
+    if not stage.is_first:
+        inputs = (*inputs, HIDDEN)
+    return replace(
+        whole,
+        call_inputs=inputs,
+        optional_inputs=optional,
+        result=result,
+        allocates_logits=whole.allocates_logits and stage.is_last,
+    )
+
+
+def _of_all_layers(manifest: Manifest) -> TargetContract:
     if manifest.target == "portable":
         return _PORTABLE
     optional, layout = ("logit_positions",), _layout(manifest)

@@ -72,6 +72,26 @@ class Tokenizer:
         }
 
     @cached_property
+    def added_tokens(self) -> dict[str, int]:
+        """Tokens that a text's spelling becomes as a whole, special or not, spelling to id."""
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: id_ for id_, token in added.items() if token.content}
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The ids that stand for text: all that the file has, but the special ones; built anew at
+        each call.
+        """
+        special = set(self.special_tokens.values())
+        ids = self._backend.get_vocab(with_added_tokens=True).values()
+        return sorted(id_ for id_ in ids if id_ not in special)
+
+    @property
+    def definition(self) -> str:
+        """A tokenizer.json of the same meaning, for libraries that read one."""
+        return str(self._backend.to_str())
+
+    @cached_property
     def harmony(self) -> HarmonyTokens | None:
         """The control tokens of gpt-oss's chat format; None where this tokenizer does not know
         it.
@@ -165,6 +185,14 @@ class Tokenizer:
                 )
         with self._errors("decode"):
             return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def spelling(self, token: int) -> str | None:
+        """Return how the vocabulary writes a token, None for an id that no token has.
+
+        Not its text: a byte-level vocabulary has a letter for each byte.
+        """
+        with self._errors("spell"):
+            return self._backend.id_to_token(token)
 
     def stream(self, stop: Sequence[str] = ()) -> TextStream:
         """Return a stream that decodes token by token and ends before the first stop string."""

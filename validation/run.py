@@ -16,7 +16,7 @@ from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.package import GOLDEN_FILE
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
-from gptoss_onnx.runtime import open_package
+from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.cases.table import Suite
 from gptoss_onnx.validation.columns.asked import (
@@ -95,7 +95,7 @@ def validate(
         _check_foreign_options(kernels, activations, runtimes, cpu_levels, layers)
         return validate_foreign(package, reference, suite, SEED, progress)
     progress.begin("opening the package")
-    opened = open_package(package)
+    opened = open_whole(package)
     asked = Asked(kernels, activations, runtimes, clients or {}, cpu_levels)
     if layers is not None and (tuple(runtimes), tuple(cpu_levels)) != (("python",), ()):
         raise InputError(
@@ -162,7 +162,7 @@ def write_golden_vectors(
         PackageError: the folder is not a package, or has golden vectors already.
         CheckpointError, ParityError: as for `validate`.
     """
-    opened = open_package(package)
+    opened = open_whole(package)
     folder = opened.folder
     golden = (folder / GOLDEN_FILE).parent
     if os.path.lexists(golden):

@@ -73,6 +73,8 @@ void Package::read_needs(const JsonPlace& manifest) {
   for (size_t i = 0; i < features.size(); ++i) unsupported.push_back(features.at(i).text());
   expect(runs("provider cpu"), manifest.where, "a package for CUDA",
          "one for the CPU: export again with --provider cpu");
+  expect(!manifest.find("stage"), manifest.where, "a package of some layers alone",
+         "one of all layers: export again without --layers");
 }
 
 bool Package::runs(const std::string& feature) const {

@@ -84,7 +84,8 @@ def lower_interface(model: ir.Model, by_row: bool) -> Lengths:
         ir.convenience.replace_all_uses_with(inputs["new_lengths"], sequence)
     past = insert_node(graph, first, "Sub", [lengths, new or sequence], "lengths.past")
     ir.convenience.replace_all_uses_with(inputs["past_lengths"], past)
-    _optional_positions(graph, inputs["logit_positions"], first, sequence, new)
+    if "logit_positions" in inputs:  # a stage without the last layer has none
+        _optional_positions(graph, inputs["logit_positions"], first, sequence, new)
     if by_row:
         make_optional(graph, inputs["new_lengths"], np.array([-1], np.int64), ("rows",))
     _declare_shapes(graph)
@@ -128,7 +129,7 @@ def _declare_shapes(graph: ir.Graph) -> None:
         assert value.shape is not None
         if value.name == "logits":
             value.shape[1] = 1
-        elif value.shape[2] == "capacity":
+        elif value.shape.rank() == 4 and value.shape[2] == "capacity":
             value.shape[2] = "present_capacity"
 
 

@@ -23,6 +23,8 @@ from gptoss_onnx.typed_json import parse_object
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gptoss-onnx"
 FORMAT_VERSION = 2  # what is written; format 1 is read as well
+# What leads from a stage to the next: its output there, its input here.
+NEXT_HIDDEN, HIDDEN = "next_hidden", "hidden"
 # of a folder an export is still writing, or was when it was interrupted
 STAGING_SUFFIX = ".partial"
 
@@ -120,6 +122,28 @@ class RoundedWeights:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """The layers `first` to `end` − 1 of the `layers` of a model, in a package of their own."""
+
+    first: int
+    end: int
+    layers: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it takes token ids, and not what another stage gives."""
+        return self.first == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it gives logits, and not what another stage takes."""
+        return self.end == self.layers
+
+    def __str__(self) -> str:
+        return f"layers {self.first} to {self.end - 1} of {self.layers}"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole document; see `manifest.schema.json`.
 
@@ -127,7 +151,8 @@ class Manifest:
     `longest` is how many positions a sequence may have. `eos_tokens` end a text, unless
     `generation_config.json` names others. `onnxruntime` is the least version of ONNX Runtime that
     runs the graph, as `major.minor`. `options` are those that `export` was given; manifests written
-    before they were recorded have none.
+    before they were recorded have none. `stage` says which layers these are where they are not all;
+    `cache` has an entry for each of them.
     """
 
     exporter: str
@@ -150,6 +175,7 @@ class Manifest:
     lossy: tuple[str, ...]
     unsupported: tuple[str, ...]
     options: Options | None = None
+    stage: Stage | None = None
 
     def has_op(self, name: str) -> bool:
         """Say whether the graph uses the custom op of this name."""
@@ -166,8 +192,9 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        if self.options is None:
-            del document["options"]
+        for key in ("options", "stage"):
+            if document[key] is None:
+                del document[key]
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(folder / MANIFEST_NAME, text.encode())
 

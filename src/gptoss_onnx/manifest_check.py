@@ -52,6 +52,7 @@ def check_manifest(manifest: "Manifest") -> None:
     _check_tensors("inputs", manifest.inputs)
     _check_tensors("outputs", manifest.outputs)
     _check_cache(manifest)
+    _check_stage(manifest)
     _check_weights(manifest.weights)
     _check_rounded(manifest)
     _check_texts("lossy", manifest.lossy)
@@ -104,6 +105,18 @@ def _check_cache(manifest: "Manifest") -> None:
     _check_different(
         "cache", [name for layer in layers for name in (layer.present_key, layer.present_value)]
     )
+
+
+def _check_stage(manifest: "Manifest") -> None:
+    stage = manifest.stage
+    if stage is None:
+        return
+    _range("stage.layers", stage.layers, 2, _LAYERS_LIMIT + 1)
+    _range("stage.first", stage.first, 0, stage.layers)
+    _range("stage.end", stage.end, stage.first + 1, stage.layers + 1)
+    count, found = stage.end - stage.first, len(manifest.cache)
+    _expect("stage", str(stage), count < stage.layers, "some of the layers, not all")
+    _expect("cache", f"{found} layers", found == count, f"{count}, the layers of the stage")
 
 
 def _check_weights(weights: "Weights") -> None:

@@ -8,7 +8,7 @@ rounded. No cache layer kept its first tokens, and every package ran on ONNX Run
 from collections.abc import Mapping
 from typing import Any
 
-_NEW = ("vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime", "options")
+_NEW = ("vocab_size", "longest", "eos_tokens", "rounded", "onnxruntime", "options", "stage")
 _INT8_FILE = "dense-int8.safetensors"
 _INT4_FILE = "weights.safetensors"
 _INT4_SENTENCE = "experts in int4 (block 32)"

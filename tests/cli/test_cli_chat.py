@@ -11,6 +11,17 @@ import pytest
 from gptoss_onnx.exporter import Package
 from support.said_command_line import CODE, in_terminal, run, said
 
+# The tiny model says all that it may within a second or two, which a busy machine can miss.
+SLOWLY = f"""
+import time
+from gptoss_onnx.runtime import Session
+
+def slowly(*arguments, forward=Session.forward, **options):
+    time.sleep(0.01)
+    return forward(*arguments, **options)
+
+Session.forward = slowly
+{CODE}"""
 CHAT = (
     "Why?\nAnd?\n/undo\nAnd?\n/retry\n/clear\nWhy?\n"
     "\n/foo\n//slash\n/clear\n//slash\n/help\n/exit\nnever read\n"
@@ -74,7 +85,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_chat(package: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        CODE,
+        SLOWLY,
         "chat",
         str(package),
         "--threads",

@@ -9,10 +9,10 @@ export PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
 fail() { echo "install.sh: $1" >&2; exit 2; }
 command -v npm >/dev/null || fail "npm: not found, expected Node.js 20 or newer on the PATH"
 
-for client in node browser; do
+for folder in clients/node clients/browser tests/clients/openai_npm; do
   # Without the install scripts: that of onnxruntime-node fetches the libraries of CUDA.
-  echo "clients/$client: npm ci"
-  (cd "clients/$client" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
+  echo "$folder: npm ci"
+  (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
 done
 [ -f build/onnxruntime/VERSION_NUMBER ] || clients/cpp/fetch_onnxruntime.sh
 tests/clients/genai_venv.sh

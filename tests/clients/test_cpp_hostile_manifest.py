@@ -18,6 +18,7 @@ LARGE = 9_223_372_036_854_775_807
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
+        (("stage",), {"first": 0, "end": 3, "layers": 9}, "found a package of some layers alone"),
         (("cache", 0, "kv_heads"), -2, "cache/0/kv_heads: found -2, expected 1 to"),
         (("cache", 0, "kv_heads"), 0, "cache/0/kv_heads: found 0, expected 1 to"),
         (

@@ -21,7 +21,7 @@ SCHEMA: dict[str, Any] = json.loads(
     (Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text()
 )
 HEAD = {"format", "format_version"}
-OPTIONAL = {"options"}  # which manifests of older exporters lack
+OPTIONAL = {"options", "stage"}  # of older exporters; of whole models
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,16 @@ def test_an_exported_manifest_is_valid(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["TensorSpec", "CacheLayer", "OpUse", "WeightFile", "Weights", "RoundedWeights", "Options"],
+    [
+        "TensorSpec",
+        "CacheLayer",
+        "OpUse",
+        "WeightFile",
+        "Weights",
+        "RoundedWeights",
+        "Options",
+        "Stage",
+    ],
 )
 def test_every_field_is_in_the_schema_and_nothing_else(kind: str) -> None:
     names = {field.name for field in dataclasses.fields(getattr(manifest, kind))}

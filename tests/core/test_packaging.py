@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"checkpoint", "exporter", "custom_ops", "runtime", "validation", "reference"}
+FOLDERS = {"checkpoint", "exporter", "custom_ops", "runtime", "validation", "reference", "serving"}
 
 
 def test_every_root_package_folder_is_mapped_into_gptoss_onnx() -> None:
@@ -63,6 +63,12 @@ def test_wheel_holds_what_reports_are_made_of(wheel_files: list[str]) -> None:
     folder = ROOT / "validation" / "report"
     parts = [path for kind in ("css", "json") for path in folder.glob(f"*.{kind}")]
     assert {"schema.json", "page.css"} <= {path.name for path in parts}
+    assert {f"gptoss_onnx/{path.relative_to(ROOT)}" for path in parts} <= set(wheel_files)
+
+
+def test_wheel_holds_the_chat_page(wheel_files: list[str]) -> None:
+    parts = [path for path in (ROOT / "serving" / "page").iterdir() if path.is_file()]
+    assert {".html", ".css", ".mjs"} <= {path.suffix for path in parts}
     assert {f"gptoss_onnx/{path.relative_to(ROOT)}" for path in parts} <= set(wheel_files)
 
 

@@ -4,15 +4,12 @@ lose nothing.
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
 from gptoss_onnx.runtime import HarmonyDelta, HarmonyMessage, HarmonyParser, Tokenizer
 from support.harmony_tokenizer import SPECIAL, is_text_of, write_harmony_tokenizer
 
@@ -86,10 +83,14 @@ def test_thoughts_and_answer_come_apart(tokenizer: Tokenizer) -> None:
         "<|channel|>commentary to=functions.weather json",
         "<|channel|>commentary <|constrain|>json to=functions.weather",
         "commentary to=functions.weather json",  # the control token is missing
+        "<|channel|>commentary to= functions.weather json",
+        "<|channel|>commentary to=functions.weather<|channel|>commentary <|constrain|>json",
+        "<|channel|>commentaryto=functions.weather json",
+        "<|start|>functions.weather<|channel|>commentary json",  # no result: not to the assistant
     ],
 )
 def test_tool_calls_name_their_recipient(tokenizer: Tokenizer, header: str) -> None:
-    (message,) = parse(tokenizer, header + '<|message|>{"city": "Köln"}<|call|>')
+    *_, message = parse(tokenizer, header + '<|message|>{"city": "Köln"}<|call|>')
     said = ("assistant", "commentary", "functions.weather", "json", '{"city": "Köln"}', "<|call|>")
     assert seen([message]) == [said]
     assert message.kind == "tool_call"
@@ -123,6 +124,11 @@ def test_what_the_prompt_began_goes_on(tokenizer: Tokenizer) -> None:
         # Words nobody knows in a header.
         ("<|channel|>final gibberish of sorts<|message|>x<|end|>", [("final", "x")]),
         ("<|channel|>musings<|message|>x<|end|>", [("musings", "x")]),
+        # A channel that is not quite one, or stands elsewhere.
+        ("<|channel|>analysis:<|message|>x<|end|>", [("analysis", "x")]),
+        ("<|channel|>analysis<|channel|><|message|>x<|end|>", [("analysis", "x")]),
+        ("<|channel|>commentary to=final<|message|>x<|end|>", [("final", "x")]),
+        (THOUGHT + "<|end|><|start|>final<|message|>y", BOTH),
         # Text after the end, with and without a header.
         ("<|channel|>final<|message|>x<|end|>more words", [("final", "x"), (None, "more words")]),
         (THOUGHT + "<|end|>assistant<|channel|>final<|message|>y", BOTH),
@@ -178,17 +184,26 @@ def test_another_speaker_is_not_the_answer(tokenizer: Tokenizer) -> None:
     assert (message.role, message.recipient, message.kind) == ("functions.f", "assistant", "other")
 
 
+def test_nobody_is_called_who_is_no_tool(tokenizer: Tokenizer) -> None:
+    for name in ("assistant", "user", "all"):
+        (message,) = parse(tokenizer, f"<|channel|>final to={name}<|message|>x<|end|>")
+        assert message.kind == "content"
+
+
 def test_stop_texts_end_the_answer_but_not_the_thoughts(tokenizer: Tokenizer) -> None:
     said = (
-        "<|channel|>analysis<|message|>a STOP "
-        "b<|end|><|start|>assistant<|channel|>final<|message|>c STOP d<|return|>"
+        "<|channel|>analysis<|message|>a STOP b<|end|>"
+        "<|start|>assistant<|channel|>commentary<|message|>e STOP f<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.f<|message|>g STOP h<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>c STOP d<|return|>"
     )
     parser = HarmonyParser(tokenizer, stop=("STOP",))
     for token in tokenizer.encode(said):
         parser.push(token)
         if parser.stopped:
             break
-    assert [message.text for message in parser.messages] == ["a STOP b", "c "]
+    texts = [message.text for message in parser.messages]
+    assert texts == ["a STOP b", "e STOP f", "g STOP h", "c "]
     with pytest.raises(InputError, match="stop: found 'abc', expected a sequence of texts"):
         HarmonyParser(tokenizer, stop="abc")
 
@@ -268,28 +283,3 @@ def test_the_work_for_a_token_does_not_grow(tokenizer: Tokenizer) -> None:
             work.append(counting.work - before)
         assert max(work) < 1000
         assert sum(work[-1000:]) < 1.5 * sum(work[1000:2000]) + 1000
-
-
-def test_tokenizers_without_harmony_are_told_apart() -> None:
-    ids = {text: place for place, text in enumerate(SPECIAL)}
-    assert harmony_stop_tokens(ids) == (ids["<|return|>"], ids["<|call|>"])
-    assert HarmonyTokens.of(ids) is not None
-    demo = {text: id_ for text, id_ in ids.items() if text not in ("<|call|>", "<|constrain|>")}
-    assert harmony_stop_tokens(demo) == (ids["<|return|>"],)
-    for needed in ("<|start|>", "<|end|>", "<|message|>", "<|channel|>"):
-        rest = {text: id_ for text, id_ in ids.items() if text != needed}
-        assert HarmonyTokens.of(rest) is None
-        assert harmony_stop_tokens(rest) == ()
-
-
-def test_a_tokenizer_without_harmony_is_refused() -> None:
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
-    with pytest.raises(InputError, match="tokenizer: found none of harmony's control tokens"):
-        HarmonyParser(Tokenizer(backend, Path()))
-
-
-def test_a_folder_is_enough(tmp_path: Path) -> None:
-    opened = Tokenizer.open(write_harmony_tokenizer(tmp_path))
-    assert opened.harmony is not None
-    assert opened.special_tokens["<|call|>"] == SPECIAL.index("<|call|>")
-    assert opened.harmony_stop_tokens == (SPECIAL.index("<|return|>"), SPECIAL.index("<|call|>"))

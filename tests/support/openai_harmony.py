@@ -19,7 +19,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     sys.path.insert(0, str(folder / "harmony"))
     with tempfile.TemporaryDirectory() as encodings:
-        _write_vocabulary(folder / "tokenizer" / "tokenizer.json", Path(encodings))
+        write_vocabulary(folder / "tokenizer" / "tokenizer.json", Path(encodings))
         os.environ["TIKTOKEN_ENCODINGS_BASE"] = encodings  # else it downloads the vocabulary
         import openai_harmony as harmony  # type: ignore[import-not-found]  # lies in FOLDER
 
@@ -41,7 +41,7 @@ def main() -> None:
         json.dump(document, sys.stdout)
 
 
-def _write_vocabulary(tokenizer: Path, folder: Path) -> None:
+def write_vocabulary(tokenizer: Path, folder: Path) -> None:
     """Write the words of a tokenizer.json as tiktoken reads them: each in base64, and its id."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]

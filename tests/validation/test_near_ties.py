@@ -16,10 +16,11 @@ from gptoss_onnx.reference.experts_int4 import int4_names, use_experts_int4
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.validation import validate
 from gptoss_onnx.validation.judging.continuation import judge_continuation
-from gptoss_onnx.validation.judging.expected import Expected, Scored
+from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import CACHES, EXACT
 from gptoss_onnx.validation.judging.near_ties import MOST_CHOICES, NearTie, watched
 from gptoss_onnx.validation.judging.outcome import Outcome, Tie, judge
+from gptoss_onnx.validation.judging.scored import Scored
 from gptoss_onnx.validation.judging.settle import RUNS, Run, settle
 from support.tolerances import TIED_ROUTERS
 
@@ -66,7 +67,7 @@ class Table:
 
     def scored(self) -> Scored:
         places = np.arange(POSITIONS)
-        return Scored(self(()).logits, places, 0 * places, (self,))
+        return Scored(places, 0 * places, (self,))
 
 
 TIES = (tie(3, 0), tie(3, 2), tie(7, 1), tie(12, 0), tie(12, 3))

@@ -16,7 +16,7 @@ def even(drive: Drive) -> Pair:
     """Three rows of one length in one call, then a token a row and call, beyond the window."""
     steps = drive.sizes.steps
     with drive.session.new_cache(3, drive.sizes.length) as cache:
-        rows = Rows(drive, cache, drive.sizes.length, 1 + steps)
+        rows = Rows(drive, cache, drive.sizes.length)
         for count in (drive.sizes.length - steps, *[1] * steps):
             rows.go_on([count] * 3)
     return rows.pair()
@@ -26,7 +26,7 @@ def ragged(drive: Drive) -> Pair:
     """Three rows of different lengths in one right-padded call, then some rows a step."""
     steps = drive.sizes.steps
     with drive.session.new_cache(3, drive.sizes.length) as cache:
-        rows = Rows(drive, cache, drive.sizes.length, 1 + steps)
+        rows = Rows(drive, cache, drive.sizes.length)
         rows.go_on([drive.sizes.length - steps, max(1, drive.sizes.window // 2), 1])
         for step in range(steps):
             # rows with no new token are part of the contract
@@ -40,7 +40,7 @@ def ragged_chunks(drive: Drive) -> Pair:
     """
     window, length = drive.sizes.window, drive.sizes.length
     with drive.session.new_cache(3, length) as cache:
-        rows = Rows(drive, cache, length, 3)
+        rows = Rows(drive, cache, length)
         rows.go_on([1, min(window + 3, length - 1), 0])
         rows.go_on([max(1, window // 2), 0, 1])
         rows.go_on([length] * 3)
@@ -77,7 +77,7 @@ def _batches(drive: Drive, calls: Callable[[int, int], Sequence[Sequence[int]]])
     pairs = []
     for batch in range(1, MOST_ROWS + 1):
         with drive.session.new_cache(batch, short) as cache:
-            rows = Rows(drive, cache, short, 3 * MOST_ROWS)
+            rows = Rows(drive, cache, short)
             for new in calls(batch, max(1, short - 3)):
                 rows.go_on(new)
         pairs.append(rows.pair())

@@ -8,7 +8,7 @@ from gptoss_onnx.runtime.cache_layout import slot_bytes
 from gptoss_onnx.validation.cases.driving import Drive, DriveFailedError, Pair, joined
 from gptoss_onnx.validation.cases.rows import Rows
 from gptoss_onnx.validation.cases.sizes import RESERVE
-from gptoss_onnx.validation.judging.expected import Scored
+from gptoss_onnx.validation.judging.scored import Scored
 
 MOST_BYTES = 2**30  # of a cache that is made for one case
 CAPACITIES = sorted({2**power + step for power in range(13) for step in (-1, 0, 1)} - {0})
@@ -25,7 +25,7 @@ def capacities(drive: Drive) -> Pair:
     for capacity in tried:
         length = min(capacity, PROMPT, drive.sizes.length)
         with drive.own.new_cache(1, capacity) as cache:
-            row = Rows(drive, cache, length, 2 * len(tried))
+            row = Rows(drive, cache, length)
             for count in (length - 1, 1):
                 row.go_on([count])
         pairs.append(row.pair())
@@ -70,10 +70,10 @@ def full(drive: Drive) -> Pair:
     """
     session, tokens = drive.own, drive.sequence
     expected = drive.expected.score(tokens)
-    kept = drive.last(len(tokens), 2)
+    kept = drive.compared(len(tokens))
     begin = len(tokens) - 1 if session.manifest.offers(REWINDING) else 0
     with session.new_cache(1, len(tokens)) as cache:
-        found = [session.forward([tokens], cache, logit_positions=[kept])[0]]
+        found = [session.forward([tokens], cache, logit_positions=kept[None])[0]]
         try:
             session.forward([tokens[:1]], cache)
         except InputError:
@@ -92,7 +92,7 @@ def forked(drive: Drive) -> Pair:
     wrong = drive.rows(2)[1][half:]
     for fork_goes_wrong in (True, False):
         with drive.own.new_cache(1, length) as cache:
-            row = Rows(drive, cache, length, 6)
+            row = Rows(drive, cache, length)
             row.go_on([half])
             with cache.fork() as twin:
                 row.cache, other = (cache, twin) if fork_goes_wrong else (twin, cache)
@@ -109,7 +109,7 @@ def grown(drive: Drive) -> Pair:
     length = drive.sizes.length
     ends = [max(1, length // 4), max(1, length // 2), length]
     with drive.own.new_cache(1, ends[0]) as cache:
-        row = Rows(drive, cache, length, 3)
+        row = Rows(drive, cache, length)
         for end in ends:
             cache.grow(end)
             row.go_on([end - int(cache.lengths[0])])
@@ -121,7 +121,7 @@ def reset(drive: Drive) -> Pair:
     length, pairs = drive.sizes.length, []
     with drive.own.new_cache(1, length) as cache:
         for first in (1, 0):
-            row = Rows(drive, cache, length, 2, first)
+            row = Rows(drive, cache, length, first)
             row.go_on([length])
             pairs.append(row.pair())
             cache.reset()
@@ -135,9 +135,8 @@ def in_turn(drive: Drive) -> Pair:
         drive.own.new_cache(1, length) as first,
         drive.own.new_cache(1, length + 7) as second,
     ):
-        turns = range(0, length, TURN)
-        both = [Rows(drive, first, length, len(turns)), Rows(drive, second, length, len(turns), 1)]
-        for _ in turns:
+        both = [Rows(drive, first, length), Rows(drive, second, length, 1)]
+        for _ in range(0, length, TURN):
             for row in both:
                 row.go_on([TURN])
     return joined([row.pair() for row in both])

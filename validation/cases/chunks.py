@@ -3,7 +3,7 @@
 Legend: S tokens of a call, T positions, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -17,8 +17,7 @@ def chunked(size: int) -> Callable[[Drive], Pair]:
     """Return a drive that runs the sequence in calls of `size` tokens."""
 
     def run(drive: Drive) -> Pair:
-        found = drive.session.score(drive.sequence, chunk=size)
-        return found, drive.expected.score(drive.sequence)
+        return drive.in_chunks(size)
 
     return run
 
@@ -34,7 +33,8 @@ def every_size(most: int) -> Callable[[Drive], Pair]:
         if length > most + 1:
             longer = int(generator.integers(most + 1, length))
             sizes += [longer, length - longer]
-        return in_calls(drive, drive.sequence, packed(sizes, length))
+        passes = packed(sizes, length)
+        return joined([drive.in_calls(drive.sequence, each) for each in passes])
 
     return run
 
@@ -45,27 +45,9 @@ def edges(length: int) -> Callable[[Drive], Pair]:
     def run(drive: Drive) -> Pair:
         tokens = drive.expected.named("long sequence", length)
         sizes = [size for size in EDGES if size <= length]
-        return in_calls(drive, tokens, packed(sizes, length))
+        return joined([drive.in_calls(tokens, each) for each in packed(sizes, length)])
 
     return run
-
-
-def in_calls(drive: Drive, tokens: Sequence[int], passes: Sequence[Sequence[int]]) -> Pair:
-    """Run a sequence once for each pass, from an empty cache, in calls of the sizes that the pass
-    has, which need not reach the end.
-    """
-    count, pairs = sum(map(len, passes)), []
-    for sizes in passes:
-        begin, found, places = 0, [], []
-        with drive.session.new_cache(1, len(tokens), chunk=max(sizes)) as cache:
-            for size in sizes:
-                wanted = drive.last(size, count)
-                piece = tokens[begin : begin + size]
-                found.append(drive.session.forward([piece], cache, logit_positions=[wanted])[0])
-                places.append(begin + wanted)
-                begin += size
-        pairs.append((np.concatenate(found), drive.expected.score(tokens)[np.concatenate(places)]))
-    return joined(pairs)
 
 
 def packed(sizes: Iterable[int], length: int) -> list[list[int]]:

@@ -71,10 +71,13 @@ class Driven(Protocol):
         """Run new tokens, right-padded (B, S), and return logits, float32 (B, kept, V)."""
 
     def score(
-        self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
+        self,
+        token_ids: Sequence[int] | NDArray[Any],
+        chunk: int | None = None,
+        positions: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
-        """Return the logits of all positions of a sequence, float32 (T, V), `chunk` tokens a
-        call.
+        """Return the logits of all positions of a sequence, or of some, float32 (kept, V), `chunk`
+        tokens a call.
         """
 
     def generate(

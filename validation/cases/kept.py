@@ -3,7 +3,7 @@
 import numpy as np
 
 from gptoss_onnx.validation.cases.driving import Drive, Pair
-from gptoss_onnx.validation.judging.expected import Scored
+from gptoss_onnx.validation.judging.scored import Scored
 
 # how many positions a row asks for, by the number of rows
 COUNTS = {1: (0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33), 2: (0, 1, 2, 3)}

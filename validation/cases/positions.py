@@ -11,7 +11,8 @@ import numpy as np
 from gptoss_onnx.validation.cases.caches import MOST_BYTES, cache_bytes
 from gptoss_onnx.validation.cases.driving import Drive, Pair, joined
 from gptoss_onnx.validation.cases.late import held_layers, place, pretend, reference_caches
-from gptoss_onnx.validation.judging.expected import Past, Scored
+from gptoss_onnx.validation.judging.expected import Past
+from gptoss_onnx.validation.judging.scored import Scored
 
 LAST = 64  # positions that "long context" compares
 TOGETHER, ALONE = 8, 8  # tokens of one call at a late position, then of calls of their own

@@ -21,7 +21,7 @@ STALE = 1e4
 
 def repeated(drive: Drive) -> Pair:
     """Two runs in caches of their own."""
-    (first, expected), (second, _) = (_run(drive, drive.session, 2) for _ in range(2))
+    (first, expected), (second, _) = (_run(drive, drive.session) for _ in range(2))
     if not np.array_equal(first, second, equal_nan=True):
         worst = np.abs(first - second).max()
         raise DriveFailedError(f"two equal runs differ by up to {worst:.1e}, expected equal bits")
@@ -38,7 +38,7 @@ def other_threads(counts: Sequence[int]) -> Callable[[Drive], Pair]:
             with Session.open(
                 session.package.folder, kernels, session.activations, session.provider, threads
             ) as other:
-                pairs.append(_run(drive, other, len(counts)))
+                pairs.append(_run(drive, other))
         return joined(pairs)
 
     return run
@@ -65,7 +65,7 @@ def _in_turns(drive: Drive, before: float) -> Pair:
     batch = 3 if drive.own.manifest.offers(RAGGED) else 1
     with drive.own.new_cache(batch, length) as cache:
         fill(cache, before)
-        rows = Rows(drive, cache, length, 4)
+        rows = Rows(drive, cache, length)
         for new in ([5, 0, 1], [1, 7, 0], [length // 2] * 3, [length] * 3):
             rows.go_on(new[:batch])
         broken = first_not_finite(cache, before)
@@ -74,12 +74,12 @@ def _in_turns(drive: Drive, before: float) -> Pair:
     return rows.pair()
 
 
-def _run(drive: Drive, session: Driven, runs: int) -> Pair:
-    """Make one of some `runs`: most of the sequence in one call, the rest token by token."""
+def _run(drive: Drive, session: Driven) -> Pair:
+    """Run most of the sequence in one call, the rest token by token."""
     length = drive.sizes.length
     steps = min(STEPS, length - 1)
     with session.new_cache(1, length) as cache:
-        row = Rows(replace(drive, session=session), cache, length, runs * (1 + steps))
+        row = Rows(replace(drive, session=session), cache, length)
         for count in (length - steps, *[1] * steps):
             row.go_on([count])
     return row.pair()

@@ -9,8 +9,8 @@ import numpy as np
 
 from gptoss_onnx.validation.cases.driven import DrivenCache
 from gptoss_onnx.validation.cases.driving import Drive, Pair
-from gptoss_onnx.validation.judging.expected import Scored
 from gptoss_onnx.validation.judging.metrics import Logits
+from gptoss_onnx.validation.judging.scored import Scored
 
 
 class Rows:
@@ -21,15 +21,13 @@ class Rows:
         left: tokens that each row has still to run.
     """
 
-    def __init__(
-        self, drive: Drive, cache: DrivenCache, length: int, calls: int, first: int = 0
-    ) -> None:
+    def __init__(self, drive: Drive, cache: DrivenCache, length: int, first: int = 0) -> None:
         """Take the first `length` tokens of as many rows as the cache has, from the drive's row
-        `first` on. The case makes so many `calls`, which share the logits that are compared.
+        `first` on.
         """
         self.cache = cache
         self.left = [length] * cache.batch
-        self._drive, self._length, self._calls = drive, length, calls * cache.batch
+        self._drive, self._length = drive, length
         self._tokens = drive.rows(first + cache.batch)[first:]
         self._found: list[list[Logits]] = [[] for _ in self._tokens]
         self._places: list[list[int]] = [[] for _ in self._tokens]
@@ -40,19 +38,19 @@ class Rows:
         size = max(new)
         if size == 0:
             return
-        kept = len(self._drive.last(size, self._calls))
-        ids, wanted, begins = [], [], []
-        for tokens, count, left in zip(self._tokens, new, self.left, strict=True):
-            begin = self._length - left
+        ids, wanted = [], []
+        begins = [self._length - left for left in self.left]
+        for tokens, count, begin in zip(self._tokens, new, begins, strict=True):
             ids.append(np.resize(tokens[begin : begin + count] or [0], size))
-            wanted.append(max(0, count - kept) + np.arange(kept))
-            begins.append(begin)
+            wanted.append(self._drive.compared_in(self._length, begin, begin + count))
+        kept = np.zeros((len(new), max(map(len, wanted))), np.int64)  # all rows ask for as many
+        for row, places in enumerate(wanted):
+            kept[row, : len(places)] = places
         alike = len(set(new)) == 1  # lengths are given only where they must be
-        logits = self._drive.session.forward(ids, self.cache, None if alike else new, wanted)
-        for row, count in enumerate(new):
-            real = wanted[row][wanted[row] < count]
-            self._found[row].append(logits[row, : len(real)])
-            self._places[row] += list(begins[row] + real)
+        logits = self._drive.session.forward(ids, self.cache, None if alike else new, kept)
+        for row, (places, count) in enumerate(zip(wanted, new, strict=True)):
+            self._found[row].append(logits[row, : len(places)])
+            self._places[row] += list(begins[row] + places)
             self.left[row] -= count
 
     def pair(self) -> Pair:

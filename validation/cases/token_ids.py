@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation.cases.driving import Drive, Pair, joined
-from gptoss_onnx.validation.judging.expected import Scored
+from gptoss_onnx.validation.judging.scored import Scored
 
 PIECE = 128  # tokens of a sequence
 MARKED = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.manifest import Manifest
-from gptoss_onnx.runtime.binding import LOGITS
 from gptoss_onnx.runtime.environment import load_onnxruntime
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.target import CallInputs, contract_of
+from gptoss_onnx.runtime.target import LOGITS, CallInputs, contract_of
 from gptoss_onnx.validation.columns.served import Served
 
 

@@ -67,7 +67,7 @@ class FreshExport:
         options = recorded_options(package.manifest)
         try:
             options.check_checkpoint(checkpoint)
-            planned = plan_export(checkpoint, options, progress)
+            planned = plan_export(checkpoint, options, progress, package.manifest.stage)
         except InputError as error:
             raise NotComparableError(str(error), spoilt=True) from error
         found, expected = read_model(package.graph), ir.to_proto(planned.graph)

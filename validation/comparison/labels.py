@@ -1,11 +1,10 @@
 """Labels: how a node is called in findings, by its layer and its op."""
 
-import re
 from collections import Counter
 
 import onnx
 
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
+from gptoss_onnx.layer_names import LayerName, layer_of
 
 
 class Labels:
@@ -29,12 +28,11 @@ class Labels:
 
     def of(self, node: onnx.NodeProto) -> str:
         """Return the label of a node, of this graph or of one like it."""
-        match, key = _LAYER.search(node.name), self._key(node)
-        if match is None or key is None:
+        found, key = LayerName.of(node.name), self._key(node)
+        if found is None or key is None:
             return node.name.removeprefix("model.") or f"a nameless {node.op_type}"
-        layer, place = match.groups()
-        is_alone = self._counts[key] <= 1 and place.endswith(node.op_type)
-        return f"layers.{layer} {node.op_type if is_alone else place}"
+        is_alone = self._counts[key] <= 1 and found.place.endswith(node.op_type)
+        return f"layers.{found.layer} {node.op_type if is_alone else found.place}"
 
     def reader(self, value: str) -> str:
         """Return the label of the first node that reads a value."""
@@ -44,6 +42,6 @@ class Labels:
         """Return the label of the node that makes a value."""
         return self._makers.get(value, "graph")
 
-    def _key(self, node: onnx.NodeProto) -> tuple[str, str] | None:
-        match = _LAYER.search(node.name)
-        return None if match is None else (match[1], node.op_type)
+    def _key(self, node: onnx.NodeProto) -> tuple[int, str] | None:
+        layer = layer_of(node.name)
+        return None if layer is None else (layer, node.op_type)

@@ -37,6 +37,7 @@ def compare_manifests(fresh: FreshExport, findings: Findings) -> None:
         lossy=fresh.planned.lossy,
         tokenizer_files=found.tokenizer_files,
         eos_tokens=generation_settings(fresh.checkpoint).eos_tokens,
+        stage=found.stage,
     )
     for name in FIELDS:
         if name == "eos_tokens" and found.options is None:

@@ -4,7 +4,6 @@ The layers' results are looked at first, in every call up to the first that depa
 layer's inside, in that call.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import onnx
 import torch
 
 from gptoss_onnx.exporter.nodes import CONTRIB
+from gptoss_onnx.layer_names import layer_of
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.threads import threads_for
 from gptoss_onnx.runtime import Session
@@ -33,8 +33,6 @@ from gptoss_onnx.validation.divergence.recording import Recording
 from gptoss_onnx.validation.divergence.reference_run import ReferenceRun
 from gptoss_onnx.validation.report.document import Divergence
 
-_LAYER = re.compile(r"model\.layers\.(\d+)(\.|$)")
-
 
 @dataclass(frozen=True)
 class _Stop:
@@ -50,9 +48,9 @@ class _Stop:
     @property
     def layer(self) -> int:
         """The layer's number, if it is one of a layer."""
-        found = _LAYER.match(self.departure.point.module)
+        found = layer_of(self.departure.point.module)
         assert found is not None
-        return int(found[1])
+        return found
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def _among_layers(search: _Search, points: Sequence[Point]) -> _Stop | None:
                 forced.judge_logits(reference.run(step))
             except Departed as departed:
                 point = departed.departure.point
-                of_layer = _LAYER.match(point.module) and point.side == "out"
+                of_layer = layer_of(point.module) is not None and point.side == "out"
                 taken = forced.taken if of_layer else None
                 return _Stop(index, step.number, departed.departure, taken)
     return None

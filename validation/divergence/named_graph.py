@@ -9,6 +9,7 @@ import onnx
 
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.nodes import CONTRIB
+from gptoss_onnx.layer_names import LayerName
 
 # They hand values on. A Where blanks the padding behind an attention of target ort.
 PASSING = frozenset(("Reshape", "Identity", "Cast", "Transpose", "Unsqueeze", "Squeeze", "Where"))
@@ -16,7 +17,6 @@ PASSING = frozenset(("Reshape", "Identity", "Cast", "Transpose", "Unsqueeze", "S
 CENTRAL = frozenset(
     ("Gemm", "MatMul", "Scan", "RMSNormalization", "LayerNormalization", "Cos", "Sin")
 )
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _PART = re.compile(r"(?:self_attn|mlp)\.")
 _DEPTH = 20  # graphs inside the nodes of graphs
 _MOST_WALKED = 10_000  # nodes
@@ -99,10 +99,10 @@ def place_of(name: str) -> tuple[int | None, str]:
     """Return the layer of the node of this name, None if it is of no layer, and what it is called
     there: `SinkAttention`, `q_proj.Linear`, `input_layernorm.RMSNormalization`.
     """
-    layer = _LAYER.match(name)
-    if layer is None:
+    found = LayerName.of(name)
+    if found is None:
         return None, name.removeprefix("model.")
-    return int(layer[1]), _PART.sub("", name[layer.end() :], count=1)
+    return found.layer, _PART.sub("", found.place, count=1)
 
 
 def _is_custom(node: onnx.NodeProto) -> bool:

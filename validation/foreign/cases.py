@@ -12,8 +12,8 @@ from gptoss_onnx.offered import RAGGED
 from gptoss_onnx.validation.cases.driving import Drive, Pair
 from gptoss_onnx.validation.cases.table import Case, check_graphs
 from gptoss_onnx.validation.foreign.export import ForeignExport
-from gptoss_onnx.validation.judging.expected import Scored
 from gptoss_onnx.validation.judging.outcome import judge
+from gptoss_onnx.validation.judging.scored import Scored
 
 
 def foreign_cases(export: ForeignExport, common: Iterable[Case]) -> Iterator[Case]:

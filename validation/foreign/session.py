@@ -119,10 +119,13 @@ class ForeignSession(Closing):
         return answer
 
     def score(
-        self, token_ids: Sequence[int] | NDArray[Any], chunk: int | None = None
+        self,
+        token_ids: Sequence[int] | NDArray[Any],
+        chunk: int | None = None,
+        positions: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
-        """Return the logits of every position of one sequence, float32 (T, V), `chunk` tokens a
-        call.
+        """Return the logits of every position of one sequence, or of some, float32 (kept, V),
+        `chunk` tokens a call.
         """
         tokens = np.asarray(token_ids)
         columns = PREFILL_CHUNK if chunk is None else chunk
@@ -130,9 +133,9 @@ class ForeignSession(Closing):
         if fixed not in (None, columns) and tokens.size > columns:
             raise NotAvailableError(f"it takes {fixed} tokens a call after others, not {columns}")
         with self.new_cache(1, tokens.size, chunk=columns) as cache:
-            wanted = np.arange(tokens.size)[None]
-            logits = self.forward(tokens[None], cache, logit_positions=wanted)
-        return logits.reshape(tokens.size, self.vocab)  # (1, T, V)
+            wanted = np.arange(tokens.size) if positions is None else np.asarray(positions)
+            logits = self.forward(tokens[None], cache, logit_positions=wanted[None])
+        return logits.reshape(-1, self.vocab)  # (1, kept, V)
 
     def generate(
         self,

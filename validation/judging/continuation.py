@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gptoss_onnx.validation.judging.expected import Expected, Scored
+from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import Limits
 from gptoss_onnx.validation.judging.metrics import Logits
 from gptoss_onnx.validation.judging.outcome import Outcome, listed
+from gptoss_onnx.validation.judging.scored import Scored
 from gptoss_onnx.validation.judging.settle import settle
 
 # logits; if no largest error is set, a choice the reference prefers by more is a wrong one

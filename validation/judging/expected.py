@@ -7,75 +7,28 @@ Legend: T positions, V vocabulary.
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gptoss_onnx.reference import Decoder
 from gptoss_onnx.reference.greedy import greedy
 from gptoss_onnx.reference.layers import KeyValue
 from gptoss_onnx.reference.threads import is_small, threads_for
 from gptoss_onnx.validation.judging.error_model import TYPICAL, ErrorModel, Products
+from gptoss_onnx.validation.judging.logits_as_asked import LogitsAsAsked
 from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare
 from gptoss_onnx.validation.judging.near_ties import NearTie, disturbed, watched
-from gptoss_onnx.validation.judging.settle import RUNS, Run, Source, in_order
+from gptoss_onnx.validation.judging.scored import Scored
+from gptoss_onnx.validation.judging.settle import RUNS, Run, in_order
 
 TRIES = 20
 FEW_RUNS = 8  # that settle the near-ties of a case of a large model, minutes each
 SAMPLES = 4  # runs that show what flipped experts cost
+SCALE_POSITIONS = 32  # of a large model, whose logits give their size
 TURNED_BYTES = 1_000_000_000  # of logits kept of runs with ties turned
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Logits of the reference, float32 (T, V), and where each comes from.
-
-    Row t is position `positions[t]` of the sequence that `sources[owners[t]]` runs. So many `runs`
-    more are affordable, to settle near-ties.
-    """
-
-    logits: Logits
-    positions: NDArray[np.int64]
-    owners: NDArray[np.int64]
-    sources: tuple[Source, ...]
-    runs: int = RUNS
-
-    @property
-    def decided(self) -> NDArray[np.bool_]:
-        """Boolean (T): true before the first near-tie of the row's sequence."""
-        firsts = [
-            min((tie.position for tie in source(()).ties), default=np.iinfo(np.int64).max)
-            for source in self.sources
-        ]
-        return np.asarray(self.positions < np.array(firsts)[self.owners])
-
-    def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> "Scored":
-        """Return some of the rows."""
-        return replace(
-            self,
-            logits=self.logits[rows],
-            positions=self.positions[rows],
-            owners=self.owners[rows],
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence["Scored"]) -> Self:
-        """Return all rows of all parts, one after the other. What computed one part may have
-        decided a tie otherwise than what computed another, even of the same sequence.
-        """
-        begins = np.cumsum([0, *(len(part.sources) for part in parts)])
-        owners = [part.owners + begin for part, begin in zip(parts, begins, strict=False)]
-        return cls(
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.positions for part in parts]),
-            np.concatenate(owners),
-            tuple(source for part in parts for source in part.sources),
-            min(part.runs for part in parts),
-        )
 
 
 @dataclass(frozen=True)
@@ -186,15 +139,18 @@ class Expected:
         run = partial(self._run, tuple(token_ids), past=past)
         positions = np.arange(len(token_ids))
         owners = np.zeros_like(positions)
-        return Scored(run(()).logits, positions, owners, (run,), self._settle_runs)
+        return Scored(positions, owners, (run,), self._settle_runs)
 
     def caches(self, token_ids: Sequence[int]) -> list[KeyValue]:
         """Return keys and values (1, K, T, D) of a sequence, a pair for each layer."""
         return self._forward(token_ids, None)[1]
 
     def scale(self, token_ids: Sequence[int]) -> float:
-        """Return the root mean square of a sequence's logits."""
-        return float(np.sqrt(np.square(self.score(token_ids).logits, dtype=np.float64).mean()))
+        """Return the root mean square of a sequence's logits; a large model's at some positions."""
+        scored = self.score(token_ids)
+        if not self._is_small:
+            scored = scored[:: max(1, len(token_ids) // SCALE_POSITIONS)]
+        return float(np.sqrt(np.square(scored.logits, dtype=np.float64).mean()))
 
     def flipped(self, token_ids: Sequence[int], errors: ErrorModel) -> Difference | None:
         """Return what it costs that routers choose otherwise because their logits are off by what
@@ -240,26 +196,30 @@ class Expected:
         self, token_ids: tuple[int, ...], turned: tuple[NearTie, ...], past: Past | None
     ) -> Run:
         with watched(self._model, self.errors.router_bounds(), self.near, turned) as ties:
-            logits = self._forward(token_ids, past)[0].float().numpy()
-        return Run(logits, in_order(ties))
+            hidden = self._forward(token_ids, past)[0]
+        if self._is_small:
+            return Run(self._unembedded(hidden), in_order(ties))
+        return Run(LogitsAsAsked(hidden, self._unembedded), in_order(ties))
+
+    @torch.inference_mode()
+    def _unembedded(self, hidden: torch.Tensor) -> Logits:
+        with threads_for(self._model):
+            return self._model.unembed(hidden).float().numpy()
 
     @torch.inference_mode()
     def _forward(
         self, token_ids: Sequence[int], past: Past | None
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """Return the logits (T, V) of a sequence and its keys and values, computed in one pass."""
+        """Return what the last layer gives for a sequence, (T, hidden), and its keys and values,
+        computed in one pass.
+        """
         count = len(token_ids)
         caches = past.caches(count) if past else self._model.new_cache(1, count)
         lengths = torch.tensor([past.length if past else 0])
         with threads_for(self._model):
-            logits, present = self._model(
-                torch.tensor([list(token_ids)]),
-                lengths,
-                torch.tensor([count]),
-                torch.arange(count).unsqueeze(0),
-                caches,
+            return self._model.hidden_states(
+                torch.tensor([list(token_ids)]), lengths, torch.tensor([count]), caches
             )
-        return logits[0], present
 
 
 def _key(token_ids: Sequence[int], past: Past | None) -> Key:

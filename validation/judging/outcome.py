@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gptoss_onnx.validation.judging.expected import Scored
 from gptoss_onnx.validation.judging.limits import OTHER_EXPERT, Limits
 from gptoss_onnx.validation.judging.metrics import Difference, Logits, compare, kl_by_position
 from gptoss_onnx.validation.judging.near_ties import NearTie
+from gptoss_onnx.validation.judging.scored import Scored
 from gptoss_onnx.validation.judging.settle import Run, settle
 
 MOST_POSITIONS = 512  # whose errors an outcome keeps

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,24 @@ from gptoss_onnx.validation.judging.near_ties import NearTie
 RUNS = 64  # of the reference for one case, beside the first
 
 
+class LogitRows(Protocol):
+    """Logits of a sequence, (T, V), which may be computed when they are asked for."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+
+    def __getitem__(self, positions: Any, /) -> Logits:
+        """Return the logits at some positions, float32 (T', V)."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run of the reference over a sequence: logits, float32 (T, V), and the near-ties that were
-    not forced, in order of position, then layer.
+    """One run of the reference over a sequence: its logits, and the near-ties that were not forced,
+    in order of position, then layer.
     """
 
-    logits: Logits
+    logits: LogitRows
     ties: tuple[NearTie, ...]
 
 

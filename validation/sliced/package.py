@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from gptoss_onnx.errors import InputError, PackageError
+from gptoss_onnx.exporter.cut import keep_first_layers
 from gptoss_onnx.files import read_file
 from gptoss_onnx.manifest import Manifest, WeightFile
 from gptoss_onnx.package import EXPERT_CHECK_FILE, Package, own_file
 from gptoss_onnx.runtime.graph_file import GRAPH_LIMIT
-from gptoss_onnx.validation.sliced.graph import keep_first_layers
 
 
 @contextmanager
@@ -33,8 +34,11 @@ def first_layers(package: Package, count: int) -> Iterator[Package]:
     total = len(package.manifest.cache)
     if not 1 <= count <= total:
         raise InputError(f"slice: found {count}, expected 1 to {total}, the layers of the package")
-    model = onnx.load_model_from_string(read_file(package.graph, GRAPH_LIMIT, PackageError))
-    keep_first_layers(model, count, total)
+    whole = ir.from_proto(
+        onnx.load_model_from_string(read_file(package.graph, GRAPH_LIMIT, PackageError))
+    )
+    keep_first_layers(whole, count, total)
+    model = ir.to_proto(whole)
     with tempfile.TemporaryDirectory(prefix="gptoss-onnx-slice-") as name:
         folder = Path(name)
         (folder / package.manifest.graph).write_bytes(model.SerializeToString())

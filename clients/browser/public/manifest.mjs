@@ -78,7 +78,9 @@ export function checkManifest(value) {
   check("format", format, format === "gptoss-onnx", "gptoss-onnx");
   check("format_version", version, version === 1 || version === 2, "1 or 2");
   const manifest = version === 1 ? upgraded(written) : written;
-  const { target, kv_dtype: dtype } = manifest;
+  const { target, kv_dtype: dtype, stage } = manifest;
+  const all = "nothing: export again without --layers, since some layers do not run alone";
+  check("stage", stage, stage === undefined || stage === null, all);
   check("target", target, target === "portable" || target === "ort", "portable or ort");
   check(
     "kv_dtype",

@@ -78,6 +78,7 @@ const REFUSED = [
   [manifestOf({ onnxruntime: 1.32 }), /onnxruntime: found 1.32, expected a version such as 1.32/],
   [manifestOf({ onnxruntime: "1.32.0" }), /onnxruntime: found 1.32.0, expected a version/],
   [manifestOf({ onnxruntime: null }), /onnxruntime: found nothing, expected a version/],
+  [manifestOf({ stage: { first: 0 } }), /stage: found an object, expected nothing/],
   [manifestOf({ ops: {} }), /ops: found an object, expected a list/],
   [manifestOf({ target: "cuda" }), /target: found cuda, expected portable or ort/],
   [manifestOf({ target: "\u001b[2J\n" }), /target: found \\u001b\[2J\\u000a, expected/],

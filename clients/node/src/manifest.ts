@@ -55,6 +55,9 @@ export function parseManifest(document: unknown, where: string): Manifest {
   written.oneOf("format", ["gptoss-onnx"]);
   const isOld = written.oneOf("format_version", [1, 2]) === 1;
   const fields = isOld ? new Fields(upgraded(document as object), where) : written;
+  const isWhole = fields.get("stage") === undefined;
+  const all = "one of all layers: export again without --layers";
+  check(isWhole, where, "a package of some layers alone", all);
   const target = fields.oneOf("target", ["portable", "ort"] as const);
   const graph = fields.fileName("graph");
   // ONNX Runtime reads names that end in .ort as another format, which this client does not check.

@@ -59,6 +59,7 @@ for (const [edit, message] of [
   [(m) => (m.onnxruntime = 1.32), /w: onnxruntime: found 1.32, expected a text/],
   [(m) => (m.onnxruntime = "1.32.0"), /w: onnxruntime: found 1.32.0, expected a version such as/],
   [(m) => (m.onnxruntime = "1.\u06f3"), /w: onnxruntime: found 1.\u06f3, expected a version/],
+  [(m) => (m.stage = { first: 0, end: 3, layers: 9 }), /w: found a package of some layers alone/],
   [(m) => delete m.vocab_size, /w: vocab_size: found none/],
   [(m) => (m.vocab_size = 0), /w: vocab_size: found 0, expected an integer from 1 to/],
   [(m) => (m.longest = 2 ** 31), /w: longest: found 2147483648, expected an integer from 1 to/],

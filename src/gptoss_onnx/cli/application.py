@@ -28,6 +28,7 @@ from gptoss_onnx.cli.generate import generate
 from gptoss_onnx.cli.inspect import inspect
 from gptoss_onnx.cli.make_checkpoint import make_checkpoint
 from gptoss_onnx.cli.plan import plan
+from gptoss_onnx.cli.serve import serve
 from gptoss_onnx.cli.validate import validate
 from gptoss_onnx.errors import GptOssError
 
@@ -105,7 +106,7 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (export, inspect, generate, chat, validate, bench, plan, make_checkpoint):
+for command in (export, inspect, generate, chat, serve, validate, bench, plan, make_checkpoint):
     main.add_command(command)
 
 

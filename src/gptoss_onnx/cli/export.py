@@ -1,5 +1,6 @@
 """`gptoss-onnx export`: a checkpoint becomes a package folder."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -45,6 +46,21 @@ Which options go together:
       --kv-dtype bfloat16, --weights copy and --onnxruntime 1.28, which may be left out
 What a line does not name keeps its default.
 """
+
+
+class LayerRange(click.ParamType[tuple[int, int]]):
+    """A:B, as Python slices count: the layers from A on, without B."""
+
+    name = "A:B"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return both numbers; raises click's error for any other text."""
+        found = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", str(value))
+        if found is None:
+            self.fail(f"found {str(value)[:40]!r}, expected A:B such as 0:12", param, ctx)
+        return int(found[1]), int(found[2])
 
 
 def choice(
@@ -110,6 +126,14 @@ def choice(
     "The least version of ONNX Runtime that a graph of target ort is to run on (default 1.32; with "
     "--experts int8 or int4, and for cuda, 1.28, which is 1.29 for a model with window layers).",
 )
+@click.option(
+    "--layers",
+    cls=GroupedOption,
+    group=GRAPH,
+    type=LayerRange(),
+    help="A:B exports layers A to B − 1 alone: a stage of a model that is larger than one machine. "
+    "It runs beside the packages of the other layers (default: all layers).",
+)
 @choice(
     WEIGHTS,
     "--weights",
@@ -146,6 +170,7 @@ def export(
     experts: ExpertForm,
     kv_dtype: KvDtype | None,
     onnxruntime: OnnxRuntime | None,
+    layers: tuple[int, int] | None,
     force: bool,
     download: bool,
     revision: str | None,
@@ -173,6 +198,7 @@ def export(
             experts=experts,
             kv_dtype=kv_dtype,
             onnxruntime=onnxruntime,
+            layers=layers,
             force=force,
             progress=display,
         )
@@ -185,8 +211,9 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         f"{count} {f'window {window}' if window else 'full'}"
         for window, count in sorted(windows.items())
     )
+    layers = len(manifest.cache) if manifest.stage is None else manifest.stage
     lines = {
-        "layers": f"{len(manifest.cache)} ({', '.join(kinds)})",
+        "layers": f"{layers} ({', '.join(kinds)})",
         "experts": _experts(folder / manifest.graph),
         "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
         "weights": _weights(manifest),

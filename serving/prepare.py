@@ -1,0 +1,99 @@
+"""prepare_chat: from what an API was asked for to the choices that the engine is given.
+
+Rendering, tokenizing and compiling schemas take long for long prompts, so this runs beside the
+event loop.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gptoss_onnx.errors import InputError
+from gptoss_onnx.serving.answers import answer_reader
+from gptoss_onnx.serving.choice_sink import Choice
+from gptoss_onnx.serving.errors import ApiError, refused
+from gptoss_onnx.serving.prompts import ChatPrompt, read_tools, render_chat
+from gptoss_onnx.serving.sampling_fields import SamplingFields
+from gptoss_onnx.serving.state import ServerState, in_thread
+
+
+@dataclass(frozen=True)
+class ChatAsk:
+    """What is asked of the model, whichever API asks.
+
+    Attributes:
+        prompt: what the model reads, tools included; `response_format` is taken from below.
+        chosen: how tokens are chosen, and stop texts.
+        count: answers.
+        max_new_tokens: of each answer; None: as many as there is room for.
+        logprobs: see `Choice`.
+        response_format: what the answer has to be, as chat completions say it; None for any text.
+        parallel_tool_calls: an answer may hold several calls.
+    """
+
+    prompt: ChatPrompt
+    chosen: SamplingFields
+    count: int = 1
+    max_new_tokens: int | None = None
+    logprobs: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    parallel_tool_calls: bool = True
+
+
+async def prepare_chat(state: ServerState, ask: ChatAsk) -> list[Choice]:
+    """Return the choices of a chat; raises ApiError 400 for messages, tools or schemas that do not
+    do, and for a prompt that does not fit.
+    """
+    return await in_thread(lambda: _prepare(state, ask))
+
+
+def room_for(state: ServerState, prompt: Sequence[int], wanted: int | None) -> int:
+    """Return how many tokens may follow a prompt: as many as are wanted, if they fit.
+
+    Raises ApiError for a prompt that leaves no room for one.
+    """
+    capacity = state.engine.capacity
+    room = capacity - len(prompt)
+    if room < 1:
+        raise ApiError(
+            400,
+            f"prompt: found {len(prompt)} tokens, expected at most {capacity - 1}: the context "
+            f"length of this server is {capacity} tokens, the answer included",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    return room if wanted is None else min(wanted, room)
+
+
+def _prepare(state: ServerState, ask: ChatAsk) -> list[Choice]:
+    try:
+        # gpt-oss is shown the schema, too; constraints alone would leave it guessing
+        prompt = replace(ask.prompt, response_format=ask.response_format)
+        tokens = tuple(render_chat(state.tokenizer, prompt))
+        room = room_for(state, tokens, ask.max_new_tokens)
+        return [_choice(state, ask, tokens, room, index) for index in range(ask.count)]
+    except InputError as error:
+        raise refused(error) from error
+
+
+def _choice(
+    state: ServerState, ask: ChatAsk, tokens: tuple[int, ...], room: int, index: int
+) -> Choice:
+    names = [tool.name for tool in read_tools(ask.prompt.tools)]
+    return Choice(
+        tokens=tokens,
+        sampling=ask.chosen.sampling,
+        max_new_tokens=room,
+        index=index,
+        reader=answer_reader(state.tokenizer, tokens, ask.chosen.stop, names),
+        control=state.control,
+        logprobs=ask.logprobs,
+        constraint=state.constraints.make(
+            ask.response_format,
+            ask.prompt.tools,
+            ask.prompt.tool_choice,
+            ask.parallel_tool_calls,
+            tokens,
+            ask.prompt.builtin_tools,
+        ),
+    )

@@ -1,0 +1,55 @@
+"""`/tokenize` and `/detokenize`, in the forms of vLLM (`prompt`) and of llama.cpp (`content`)."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from gptoss_onnx.errors import InputError
+from gptoss_onnx.serving.body import read_body
+from gptoss_onnx.serving.chat_request import read_prompt
+from gptoss_onnx.serving.errors import refused, wrong_field
+from gptoss_onnx.serving.fields import Fields, shown
+from gptoss_onnx.serving.models import read_model
+from gptoss_onnx.serving.prompts import render_chat
+from gptoss_onnx.serving.state import ServerState, in_thread, state_of
+
+_MOST_TOKENS = 1_000_000
+
+
+async def tokenize(request: Request) -> JSONResponse:
+    """Return the tokens of a text, or of a chat with the beginning of its answer."""
+    state = state_of(request)
+    fields = await read_body(request, state.settings)
+    tokens = await in_thread(lambda: _tokens(fields, state))
+    return JSONResponse(
+        {"count": len(tokens), "max_model_len": state.engine.capacity, "tokens": tokens}
+    )
+
+
+async def detokenize(request: Request) -> JSONResponse:
+    """Return the text of tokens, special tokens included."""
+    state = state_of(request)
+    fields = await read_body(request, state.settings)
+    text = await in_thread(lambda: _text(fields, state))
+    return JSONResponse({"prompt": text, "content": text})
+
+
+def _tokens(fields: Fields, state: ServerState) -> list[int]:
+    read_model(state, fields)
+    try:
+        if fields.has("messages"):
+            return list(render_chat(state.tokenizer, read_prompt(fields)))
+        name = "content" if fields.has("content") else "prompt"
+        adds = fields.boolean("add_special_tokens", True)
+        return state.tokenizer.encode(fields.text(name), adds)
+    except InputError as error:
+        raise refused(error) from error
+
+
+def _text(fields: Fields, state: ServerState) -> str:
+    read_model(state, fields)
+    tokens = fields.items("tokens", _MOST_TOKENS)
+    for place, token in enumerate(tokens):
+        if type(token) is not int or not 0 <= token < state.vocab:
+            expected = f"the id of a token, 0 to {state.vocab - 1}"
+            raise wrong_field(f"tokens[{place}]", shown(token), expected)
+    return state.tokenizer.decode(tokens, skip_special_tokens=False)

@@ -1,0 +1,41 @@
+"""The Python examples of docs/server.md run as they are printed, against `serve` of a package that
+says what the examples ask for.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.scripted_package import letter, write_scripted_package
+from support.serve_command import served
+
+PAGE = Path(__file__).parents[2] / "docs" / "server.md"
+ADDRESS, QUESTION = "http://127.0.0.1:8000", "Why are there tides?"
+FINAL = "<|channel|>final<|message|>{}<|return|>"
+CALL = (
+    "<|channel|>commentary to=functions.tide_at <|constrain|>json<|message|>"
+    '{"place": "Brest"}<|call|>'
+)
+SCRIPTS = [FINAL.format("The Moon."), CALL, FINAL.format('{"tides_a_day": 2}')]
+PRINTED = [
+    "The Moon.\nThe Moon.",
+    'tide_at {"place": "Brest"}\n',
+    '{"tides_a_day": 2}\n',
+    "The Moon.\nThe Moon.\n",
+]
+
+
+def test_python_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(examples) == len(PRINTED)
+    assert examples[0].count(ADDRESS) == 1
+    scope: dict[str, object] = {}
+    with served(write_scripted_package(tmp_path / "tides", SCRIPTS)) as server:
+        for place, (example, printed) in enumerate(zip(examples, PRINTED, strict=True)):
+            script = letter(place % len(SCRIPTS))
+            scope["question"] = [{"role": "user", "content": f"{QUESTION} {script}"}]
+            asked = example.replace(ADDRESS, server.url).replace(QUESTION, f"{QUESTION} {script}")
+            exec(asked.replace("And on Mars?", f"And on Mars? {script}"), scope)
+            assert capsys.readouterr().out == printed
+        assert server.stop() == (0, "stopping\n")
