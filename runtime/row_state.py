@@ -115,7 +115,7 @@ class RowState:
             "floor": str(self.floor),
         }
         kinds = _kinds(self.layers, self.dtype, self.layout, self.floor, self.length)
-        arrays = [self.tokens, *(_on_host(block) for pair in self.blocks for block in pair)]
+        arrays = [self.tokens, *(on_host(block) for pair in self.blocks for block in pair)]
         tensors = [
             (name, kind.dtype, array) for (name, kind), array in zip(kinds, arrays, strict=True)
         ]
@@ -188,7 +188,8 @@ def _package(source: Union["Session", Package]) -> Package:
     return source if isinstance(source, Package) else source.package
 
 
-def _on_host(block: RowBlock) -> NDArray[Any]:
+def on_host(block: RowBlock) -> NDArray[Any]:
+    """Return a block of a state in memory of the CPU."""
     return block.numpy() if isinstance(block, DeviceBlock) else block
 
 

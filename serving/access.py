@@ -13,6 +13,7 @@ from gptoss_onnx.serving.state import ServerState
 from gptoss_onnx.serving.streaming import CLIENT_LEFT
 
 access_logger = logging.getLogger("gptoss_onnx.serving.access")
+OPERATORS_PATHS = frozenset({"/health", "/ready", "/metrics"})  # no work that anyone waits for
 _LONGEST_PATH = 200  # characters of a path that a line repeats
 
 
@@ -44,7 +45,8 @@ class AccessLog:
                 is_complete = not message.get("more_body", False)
             await send(message)
 
-        self._state.active += 1
+        counts = int(scope["path"] not in OPERATORS_PATHS)
+        self._state.active += counts
         try:
             await self._app(scope, receive, noting)
         except Exception:  # a defect of ours: its traceback is for the log, not for the client
@@ -53,7 +55,7 @@ class AccessLog:
                 raise  # the server closes the connection, which says that the answer is not whole
             await ApiError(500, "the server failed", SERVER).response()(scope, receive, noting)
         finally:
-            self._state.active -= 1
+            self._state.active -= counts
             path = scope["path"]
             # Paths that there are not are counted together, because strangers choose them.
             endpoint = getattr(scope.get("route"), "path", "other")

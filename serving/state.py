@@ -39,7 +39,7 @@ class ServerState:
         created: when the server began, in seconds since 1970.
         fingerprint: `system_fingerprint`: of the weights and what computes with them.
         is_stopping: no more requests are taken; those taken end in peace.
-        active: requests in work, of every kind.
+        active: requests in work, but for those that ask how the server is.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from gptoss_onnx.runtime.cache_buffer import BufferPair
 from gptoss_onnx.runtime.cache_layout import CacheLayout, slot_bytes
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.layer_buffers import LayerBuffers
-from gptoss_onnx.runtime.row_state import RowState
+from gptoss_onnx.runtime.row_state import RowState, on_host
 from gptoss_onnx.runtime.stages.process import StageProcess
 
 Arrays = tuple[NDArray[Any], ...]
@@ -119,21 +120,17 @@ class StagedCache(KVCache):
         state = super().save_row(row, length)
         found = self._ask("save_row", (lengths,), row=row, length=state.length)
         arrays = [array for stage in found for array in stage]
-        for index, pair in enumerate(state.blocks):
-            kept = state.kept(index)
-            for block, array in zip(pair, arrays[2 * index : 2 * index + 2], strict=True):
-                # A stage whose own layers have lost nothing holds more than is asked for.
-                more = array.shape[1] - block.shape[1]
-                block[:, :kept] = array[:, :kept]
-                block[:, kept:] = array[:, kept + more :]
-        return state
+        blocks = tuple(zip(arrays[::2], arrays[1::2], strict=True))
+        # no model of ours has windows of two widths: a stage loses what the whole loses
+        assert all(key.shape[1] == state.held(index) for index, (key, _) in enumerate(blocks))
+        return replace(state, blocks=blocks)
 
     def load_row(self, row: int, state: RowState) -> None:
         """Let a row hold what `state` holds; see `KVCache.load_row`."""
         lengths = self.lengths
         super().load_row(row, state)
         for process, layers in zip(self.stages.processes, self.stages.layers, strict=True):
-            blocks = [block for pair in state.blocks[layers] for block in pair]
+            blocks = [on_host(block) for pair in state.blocks[layers] for block in pair]
             given = (lengths, state.tokens, *blocks)
             process.ask("load_row", given, cache=self.number, row=row, floor=state.floor)
 

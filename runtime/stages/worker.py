@@ -21,7 +21,7 @@ from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.open_graph import OpenGraph
 from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.request import GraphCall
-from gptoss_onnx.runtime.row_state import RowState
+from gptoss_onnx.runtime.row_state import RowState, on_host
 from gptoss_onnx.runtime.runnable import RunnableCall
 from gptoss_onnx.runtime.stages.messages import Message, MessageError, receive, send
 from gptoss_onnx.runtime.target import CallInputs
@@ -96,7 +96,7 @@ class Stage:
             return (self._run(cache, *arrays),)
         if what == "save_row":
             state = cache.save_row(**fields)
-            return tuple(block for pair in state.blocks for block in pair)
+            return tuple(on_host(block) for pair in state.blocks for block in pair)
         if what == "load_row":
             cache.load_row(fields["row"], _state(cache, fields["floor"], *arrays))
         elif what == "move_row":

@@ -5,7 +5,8 @@ V vocabulary of the model, which is often padded beyond the tokenizer's.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -21,13 +22,13 @@ from gptoss_onnx.serving.constraints.json_grammar import json_grammar, pattern_g
 from gptoss_onnx.serving.constraints.schemas import JsonSchema
 from gptoss_onnx.serving.constraints.text_states import one_line
 
-COMPILED_LIMIT = 256  # grammars that are kept; agents send the same tools again and again
+KEPT = 1_000_000  # characters of grammars kept compiled; agents send the same tools every time
 _Value = TypeVar("_Value")
 _LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
     "step_lexer_fuel": 200_000,
     "step_max_items": 50_000,
-    "max_lexer_states": 30_000,
+    "max_lexer_states": 100_000,
     "max_grammar_size": 100_000,
     "verbose_errors": False,
 }
@@ -47,18 +48,28 @@ class Grammars:
         self.stop_tokens = tuple(token for token in stop_tokens if 0 <= token < vocab)
         self._process = GrammarProcess()
         self._reading = threading.Lock()
-        self._compiled: _Latest[llguidance.LLMatcher] = _Latest(COMPILED_LIMIT)
-        self._tried: _Latest[bool] = _Latest(COMPILED_LIMIT)
+        self._compiled: _Latest[llguidance.LLMatcher] = _Latest(KEPT)
+        self._tried: _Latest[bool] = _Latest(KEPT)
 
     def prepare(self) -> None:
-        """Read the tokenizer; raises PackageError where llguidance cannot."""
+        """Read the tokenizer; raises PackageError where llguidance cannot, and for control tokens
+        that the model does not know.
+        """
+        harmony = self.tokenizer.harmony
+        controls = () if harmony is None else astuple(harmony)
+        largest = max((token for token in controls if token is not None), default=0)
+        if largest >= self.vocab:
+            raise PackageError(
+                f"tokenizer.json: found the control token {largest}, expected less than the "
+                f"model's vocabulary, {self.vocab}; export the package again"
+            )
         with self._reading:
             self.tokens  # noqa: B018 - read at first use
             self.is_text  # noqa: B018
 
     @cached_property
     def tokens(self) -> llguidance.LLTokenizer:
-        """The tokenizer as llguidance reads it, which takes a second for that of gpt-oss.
+        """The tokenizer as llguidance reads it, which takes two seconds for that of gpt-oss.
 
         Raises PackageError where it cannot.
         """
@@ -85,14 +96,15 @@ class Grammars:
 
     def try_schema(self, schema: JsonSchema) -> None:
         """Raise InputError for a schema that cannot be enforced, or takes too much to compile."""
-        if self._tried.get(schema.key):
-            return
         with foreign_errors(f"{schema.where}: cannot be enforced", "correct it", InputError):
-            grammars = [json_grammar(schema), *pattern_grammars(schema)]
+            grammar = json_grammar(schema)
+            if self._tried.get(grammar):
+                return
+            grammars = [grammar, *pattern_grammars(schema)]
         problem = self._process.problem(grammars, _LIMITS, schema.where)
         if problem:
             raise InputError(f"{schema.where}: cannot be enforced ({one_line(problem)})")
-        self._tried.put(schema.key, True)
+        self._tried.put(grammar, True)
 
     def of(self, grammar: str, where: str) -> llguidance.LLMatcher:
         """Return the matcher of a grammar whose schemas have been tried, as `of_schema` does."""
@@ -108,20 +120,24 @@ class Grammars:
 
 
 class _Latest(Generic[_Value]):
-    """What was put in last, and looked at last; for any thread."""
+    """Values by texts, those put in or looked at last; any thread may ask.
+
+    A compiled grammar takes up to 150 times the memory of its text, so texts are counted.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._lock = limit, threading.Lock()
-        self._values: OrderedDict[Hashable, _Value] = OrderedDict()
+        self._limit, self._size, self._lock = limit, 0, threading.Lock()
+        self._values: OrderedDict[str, _Value] = OrderedDict()
 
-    def get(self, key: Hashable) -> _Value | None:
+    def get(self, key: str) -> _Value | None:
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key)
 
-    def put(self, key: Hashable, value: _Value) -> None:
+    def put(self, key: str, value: _Value) -> None:
         with self._lock:
+            self._size += 0 if key in self._values else len(key)
             self._values[key] = value
-            if len(self._values) > self._limit:
-                self._values.popitem(last=False)
+            while self._size > self._limit:
+                self._size -= len(self._values.popitem(last=False)[0])

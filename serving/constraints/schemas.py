@@ -10,12 +10,16 @@ from gptoss_onnx.errors import InputError
 BYTES_LIMIT = 65_536  # of one schema as compact JSON
 BYTES_TOGETHER = 262_144  # of all schemas of a request
 DEPTH_LIMIT = 48  # objects and lists inside each other; each property takes two
+# characters of one name, value or pattern: each token of it takes time for what is left of it,
+# 12 ms of 60,000 characters
+TEXT_LIMIT = 2_000
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 NO_ARGUMENTS: Mapping[str, Any] = {
     "type": "object",
     "properties": {},
     "additionalProperties": False,
 }
+_SAYS_NOTHING = ("description", "title", "$comment", "default", "examples")  # of any length
 _OPTIONS = "x-guidance"  # by which a schema would change how llguidance reads it
 
 
@@ -42,17 +46,18 @@ class JsonSchema:
                 f"{where}: found a schema nested deeper than {DEPTH_LIMIT}, "
                 f"expected at most {DEPTH_LIMIT}"
             )
+        longest = max(map(len, _texts(schema)), default=0)
+        if longest > TEXT_LIMIT:
+            raise InputError(
+                f"{where}: found a name, value or pattern of {longest} characters, expected at "
+                f"most {TEXT_LIMIT}"
+            )
         own = {key: value for key, value in schema.items() if key != _OPTIONS}
         text = json.dumps(own, ensure_ascii=False, separators=(",", ":"))
         size = _size(text, where)
         if size > BYTES_LIMIT:
             raise InputError(f"{where}: found {size} bytes, expected at most {BYTES_LIMIT}")
         return cls(text, where, is_lenient)
-
-    @property
-    def key(self) -> tuple[str, bool]:
-        """What it means, wherever it stands."""
-        return self.text, self.is_lenient
 
 
 def check_together(schemas: Sequence[JsonSchema]) -> None:
@@ -87,3 +92,18 @@ def _inner(value: Any) -> Iterator[Any]:
     for entry in entries:
         if isinstance(entry, (dict, list)):
             yield entry
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a schema that an answer may have to spell out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for key, inner in value.items():
+            # a property of such a name is an object
+            if key not in _SAYS_NOTHING or isinstance(inner, dict):
+                yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -23,7 +23,7 @@ from transformers.generation.logits_process import (
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.runtime import Sampling
 from gptoss_onnx.runtime.candidates import candidates
-from gptoss_onnx.runtime.sampling import MOST_BIASES, RowSampler, check_vocabulary
+from gptoss_onnx.runtime.sampling import MOST_BIASES, RowSampler
 from support.tolerances import SAMPLER_FLOAT32, SAMPLER_PROBABILITIES
 
 VOCAB = 400
@@ -276,45 +276,6 @@ def test_seeds_reproduce_and_rows_differ() -> None:
 def test_settings_out_of_range_are_named(setting: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"^{setting}: found .*, expected "):
         Sampling(**{setting.split()[0]: value})
-
-
-def test_bias_and_penalties_are_openai_s() -> None:
-    """mu[j] − c[j] · frequency − (c[j] > 0) · presence, where c counts what was generated; the bias
-    is added to the logits before the repetition penalty sees them.
-    """
-    logits = np.linspace(-3, 3, 7, dtype=np.float32)
-    sampling = Sampling(
-        logit_bias={0: 7.5, 6: -2},
-        frequency_penalty=0.5,
-        presence_penalty=-1.25,
-        repetition_penalty=2.0,
-    )
-    sampler = RowSampler(sampling, 0)
-    for token in (2, 5, 2):
-        sampler.count(token)
-    found = sampler.scores(logits, np.array([0, 1, 5]))
-    expected = [4.5 / 2, -2 * 2, -1 - 2 * 0.5 + 1.25, 0, 1, 2 / 2 - 0.5 + 1.25, 3 - 2]
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(logits, np.linspace(-3, 3, 7, dtype=np.float32))
-
-
-def test_penalties_count_what_a_sampler_chose_and_no_prompt() -> None:
-    logits = np.array([1.0, 0.9, 0.5], np.float32)
-    sampler = RowSampler(Sampling(frequency_penalty=0.3), 0)
-    # 1.0, then 0.7 against 0.9, then 0.7 against 0.6, then 0.4 against 0.6 and 0.5
-    assert [sampler.choose(logits, np.array([1, 1, 1])) for _ in range(4)] == [0, 1, 0, 1]
-
-
-def test_tokens_beyond_the_vocabulary_are_named() -> None:
-    check_vocabulary(Sampling(stop_tokens=(9,), logit_bias={9: 1}), 10)
-    for sampling, name in (
-        (Sampling(stop_tokens=(3, 10)), "stop_tokens"),
-        (Sampling(logit_bias={1: 1, 10: 1}), "logit_bias"),
-    ):
-        with pytest.raises(InputError, match=f"^{name}: found 10, expected 0 to 9"):
-            check_vocabulary(sampling, 10)
-    with pytest.raises(InputError, match=r"^logit_bias: found 10, expected 0 to 9"):
-        RowSampler(Sampling(logit_bias={10: 1}), 0).choose(np.zeros(10, np.float32), NOTHING)
 
 
 def test_numbers_of_numpy_are_welcome_and_kept_as_python_s() -> None:

@@ -29,7 +29,7 @@ CHECKS = [
 SETTINGS = settings(
     deadline=None,  # another process of the run may have the cores
     derandomize=True,
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -50,6 +50,7 @@ def test_metrics_count_what_happened(server: Served) -> None:
     assert after[("gptoss_slots", ())] == 4
     assert after[("gptoss_queue", ())] == 0
     assert after[("gptoss_slots_active", ())] == 0
+    assert after[("gptoss_requests_active", ())] == 0  # who asks is not counted
     assert ("gptoss_prefix_hits_total", ()) in after
 
 

@@ -177,7 +177,7 @@ template <class Score>
 int64_t token_at(const Row<Score>& row, double uniform) {
   const double target = uniform * row.total();
   double sum = 0, before = 0;
-  int64_t start = 0;  // the block, the last one with a weight where rounding leaves the target beyond
+  int64_t start = 0;  // the last block with a weight where rounding leaves the target beyond
   for (int64_t block = 0; block < row.blocks(); ++block) {
     if (row.sums[block] == 0) continue;
     start = block;

@@ -10,6 +10,7 @@ import pytest
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.constraints.grammar_process import GrammarProcess
+from gptoss_onnx.serving.constraints.schemas import TEXT_LIMIT
 from support.constrained_server import ConstrainedServer
 from support.harmony_tokenizer import write_harmony_tokenizer
 
@@ -89,7 +90,7 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "intersections": chain(8, lambda ref: {"allOf": [ref, ref]}, {"type": "object"}),
     "recursion": {"type": "object", "properties": {"a": {"$ref": "#"}, "b": {"$ref": "#"}}},
     "enumeration": {"enum": [f"value {place}" for place in range(4_000)]},
-    "long value": {"enum": ["x" * 60_000]},
+    "long value": {"enum": ["x" * TEXT_LIMIT]},
     "many items": {"type": "array", "minItems": 10**9},
     "long text": {"type": "string", "minLength": 10**9},
     "long pattern": text("^[a-z]{100000}$"),

@@ -78,7 +78,7 @@ def test_a_grammar_is_compiled_once(server: ConstrainedServer, matchers: list[in
 def test_what_was_forgotten_is_compiled_again(
     server: ConstrainedServer, matchers: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grammars, "COMPILED_LIMIT", 1)
+    monkeypatch.setattr(grammars, "KEPT", 600)  # characters: one of the two
     server.maker = ConstraintMaker(server.tokenizer, server.vocab)
     first = server.constraint(SCHEMAS["flat"])
     server.constraint(SCHEMAS["enum"])
@@ -117,3 +117,11 @@ def test_a_tokenizer_of_words_cannot_be_constrained(tmp_path: Path) -> None:
 def test_stop_tokens_beyond_the_vocabulary_are_left_out(server: ConstrainedServer) -> None:
     maker = ConstraintMaker(server.tokenizer, server.vocab, (1, -1, 10**6))
     assert maker.make({"type": "json_object"}, None, None, True, server.prompt) is not None
+
+
+def test_control_tokens_that_the_model_does_not_know_are_refused(
+    server: ConstrainedServer,
+) -> None:
+    maker = ConstraintMaker(server.tokenizer, 8)
+    with pytest.raises(PackageError, match="expected less than the model's vocabulary, 8"):
+        maker.make({"type": "json_object"}, None, None, True, server.prompt)

@@ -11,6 +11,7 @@ from gptoss_onnx.serving.constraints.schemas import (
     BYTES_LIMIT,
     BYTES_TOGETHER,
     DEPTH_LIMIT,
+    TEXT_LIMIT,
     JsonSchema,
 )
 from gptoss_onnx.serving.constraints.wanted import TOOLS_LIMIT, read_wanted
@@ -101,8 +102,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"response_format": {"type": "json_schema", "schema": {}, "strict": 1}},
         "response_format.strict: found int, expected true or false",
     ),
-    (schema({"x": "a" * BYTES_LIMIT}), f"bytes, expected at most {BYTES_LIMIT}"),
+    (schema({"description": "a" * BYTES_LIMIT}), f"bytes, expected at most {BYTES_LIMIT}"),
     (schema(deep(DEPTH_LIMIT + 1)), f"found a schema nested deeper than {DEPTH_LIMIT}"),
+    (
+        schema({"enum": ["a" * (TEXT_LIMIT + 1)]}),
+        "found a name, value or pattern of 2001 characters",
+    ),
+    (schema({"properties": {"a" * (TEXT_LIMIT + 1): {}}}), "of 2001 characters, expected at most"),
+    (schema({"properties": {"title": {"const": "a" * 5000}}}), "of 5000 characters, expected at"),
     (schema({"x": "\ud800"}), "found half a surrogate pair, expected Unicode"),
     ({"tools": "x"}, "tools: found str, expected a list of at most 128"),
     ({"tools": [tool(f"f{i}") for i in range(TOOLS_LIMIT + 1)]}, "tools: found 129, expected"),
