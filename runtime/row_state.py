@@ -7,6 +7,7 @@ is two tensors (K, N, D). The file is mapped, so all processes of a machine shar
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,12 @@ class RowState:
     def held(self, index: int) -> int:
         """Return N of a layer."""
         return _shape(self.layers[index], self.layout, self.floor, self.length)[1]
+
+    @property
+    def elements(self) -> int:
+        """Numbers of all blocks."""
+        shapes = (_shape(layer, self.layout, self.floor, self.length) for layer in self.layers)
+        return 2 * sum(map(math.prod, shapes))
 
     def check_fits(self, layers: Sequence[CacheLayer], dtype: str, layout: CacheLayout) -> None:
         """Refuse caches of another package; raises InputError."""
