@@ -4,7 +4,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gptoss_onnx.serving.state import in_thread, state_of
+from gptoss_onnx.serving.state import state_of
 
 
 async def health(request: Request) -> JSONResponse:
@@ -21,5 +21,5 @@ async def ready(request: Request) -> JSONResponse:
 
 async def show_metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
-    text = await in_thread(state_of(request).metrics.text)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    # Not beside the event loop: it takes a millisecond, and the threads may be busy with prompts.
+    return Response(state_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

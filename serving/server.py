@@ -109,7 +109,8 @@ def _protocol(settings: ServerSettings) -> type[H11Protocol]:
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
             # Closing waits for the client to read what is left for it.
-            self._abort_after(settings.slow_reader_seconds)
+            if self._reader_timer is None:
+                self._reader_timer = self._abort_after(settings.slow_reader_seconds)
 
         def connection_lost(self, error: Exception | None) -> None:
             self._stop_head_timer()

@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError, RuntimeUnavailable
@@ -121,15 +120,10 @@ class StagedCache(KVCache):
         state = super().save_row(row, length)
         found = self._ask("save_row", (lengths,), row=row, length=state.length)
         arrays = [array for stage in found for array in stage]
-        pairs = zip(arrays[::2], arrays[1::2], strict=True)
-        blocks = [
-            (
-                _last(key, state.kept(index), state.held(index)),
-                _last(value, state.kept(index), state.held(index)),
-            )
-            for index, (key, value) in enumerate(pairs)
-        ]
-        return replace(state, blocks=tuple(blocks))
+        blocks = tuple(zip(arrays[::2], arrays[1::2], strict=True))
+        # no model of ours has windows of two widths: a stage loses what the whole loses
+        assert all(key.shape[1] == state.held(index) for index, (key, _) in enumerate(blocks))
+        return replace(state, blocks=blocks)
 
     def load_row(self, row: int, state: RowState) -> None:
         """Let a row hold what `state` holds; see `KVCache.load_row`."""
@@ -167,14 +161,6 @@ class StagedCache(KVCache):
         self.number = self.stages.number()
         queues = [process.dropped for process in self.stages.processes]
         self._forget = weakref.finalize(self, _drop, queues, self.number)
-
-
-def _last(block: NDArray[Any], kept: int, held: int) -> NDArray[Any]:
-    """Return the first `kept` positions of a block (K, N, D) and the last, `held` together: a stage
-    whose own layers have lost nothing gives more than the row has.
-    """
-    more = block.shape[1] - held
-    return block if more == 0 else np.delete(block, slice(kept, kept + more), axis=1)
 
 
 def _drop(queues: Sequence[deque[int]], number: int) -> None:

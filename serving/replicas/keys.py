@@ -53,6 +53,9 @@ class RoutingKeys:
             self._of_response.popitem(last=False)
 
     def _of_fields(self, path: str, fields: dict[str, Any]) -> str:
+        earlier = fields.get("previous_response_id")
+        if path == RESPONSES and isinstance(earlier, str):
+            return self._known(earlier)  # other replicas do not have that response
         chosen = fields.get("prompt_cache_key")
         if isinstance(chosen, str) and chosen:
             return _digest(chosen)
@@ -61,9 +64,6 @@ class RoutingKeys:
         if path == TEXT:
             prompt = fields.get("prompt")
             return _digest(prompt[:_BEGINNING] if isinstance(prompt, (str, list)) else None)
-        earlier = fields.get("previous_response_id")
-        if isinstance(earlier, str):
-            return self._known(earlier)
         said = fields.get("input")
         items = [{"role": "user", "content": said}] if isinstance(said, str) else said
         return _digest([fields.get("instructions"), _beginning(items)])

@@ -142,3 +142,12 @@ def test_the_missing_extra_is_named(refuse: Refuse, monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     refuse(("uvicorn", "pip install", "[serve]"))
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_what_replicas_cannot_do(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    refuse("found with --provider cuda", "--replicas", 2, "--provider", "cuda")
+    refuse("found with --log-json", "--replicas", 2, "--log-json")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refuse(("ray", "pip install", "[ray]"), "--replicas", 2)

@@ -67,4 +67,6 @@ def test_a_response_leads_to_the_key_that_it_was_made_with() -> None:
     assert keys.of(RESPONSES, following % b"resp_1a") == made
     assert keys.of(RESPONSES, following % b"resp_2b") == "other"
     assert keys.of(RESPONSES, following % b"resp_4") == ""
+    chosen = b'{"prompt_cache_key": "k", "previous_response_id": "resp_1a"}'
+    assert keys.of(RESPONSES, chosen) == made  # whatever else it names
     assert keys.of(f"{RESPONSES}/resp_1a/input_items", b"") == made
