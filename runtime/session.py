@@ -6,6 +6,7 @@ B batch, S new tokens, V vocabulary, T tokens of one sequence.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self, overload
 
 import numpy as np
@@ -63,7 +64,6 @@ class Session(Closing):
         self.contract = contract_of(package.manifest)
         self.vocab = package.manifest.vocab_size
         self._graph = graph
-        self._tokenizer: Tokenizer | None = None
 
     @classmethod
     def open(
@@ -106,12 +106,10 @@ class Session(Closing):
         """The package's manifest."""
         return self.package.manifest
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The package's tokenizer, read at first use; raises PackageError if it has none."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer.open(self.package.folder)
-        return self._tokenizer
+        return Tokenizer.open(self.package.folder)
 
     def new_cache(
         self, batch: int, capacity: int, reserve: int = 0, *, chunk: int = PREFILL_CHUNK
@@ -149,10 +147,10 @@ class Session(Closing):
         Raises:
             InputError: something is out of range, a row would exceed the capacity or the model's
                 longest sequence, or another call uses the cache; the cache is unchanged then.
-            PackageError: weights have changed since the session opened them (looked at when the
-                cache is empty), or a float16 cache overflowed.
-            RuntimeUnavailable: ONNX Runtime failed, or there is no memory for the logits; chunks
-                that ran before stay in the cache.
+            PackageError: weights have changed (looked at when the cache is empty), or a float16
+                cache overflowed.
+            RuntimeUnavailable: ONNX Runtime failed, or the logits have no memory; earlier chunks
+                stay in the cache.
         """
         expect_cache(cache)
         batch = cache.batch if rows is None else integer("rows", rows, 1, cache.batch)
@@ -268,11 +266,9 @@ class Session(Closing):
         is asked for.
 
         Args:
-            prompt: a text or token ids to continue, or messages, each with `role` and `content`, to
-                answer.
-            sampling: as in `generate`. Its stop texts are not looked for in thoughts. Omitted stop
-                tokens mean the package's, and for a conversation those that end an answer in
-                gpt-oss's chat format.
+            prompt: a text or token ids to continue, or messages with `role` and `content`.
+            sampling: as in `generate`. Stop texts are not looked for in thoughts. Omitted stop
+                tokens mean the package's, and of a chat those that end an answer of gpt-oss.
             max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
             cache: as in `generate`.

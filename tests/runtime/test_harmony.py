@@ -4,15 +4,12 @@ lose nothing.
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.harmony_tokens import HarmonyTokens, harmony_stop_tokens
 from gptoss_onnx.runtime import HarmonyDelta, HarmonyMessage, HarmonyParser, Tokenizer
 from support.harmony_tokenizer import SPECIAL, is_text_of, write_harmony_tokenizer
 
@@ -134,6 +131,8 @@ def test_what_the_prompt_began_goes_on(tokenizer: Tokenizer) -> None:
         (THOUGHT + "<|end|><|start|>final<|message|>y", BOTH),
         # Text after the end, with and without a header.
         ("<|channel|>final<|message|>x<|end|>more words", [("final", "x"), (None, "more words")]),
+        (THOUGHT + "<|end|>users can", [("analysis", "x"), (None, "users can")]),
+        (THOUGHT + "<|end|>assistant", [("analysis", "x"), (None, "")]),
         (THOUGHT + "<|end|>assistant<|channel|>final<|message|>y", BOTH),
         (THOUGHT + "<|end|><|channel|>final<|message|>y", BOTH),
         ("<|channel|>analysis<|message|>x<|end|><|message|>y", [("analysis", "x"), (None, "y")]),
@@ -286,28 +285,3 @@ def test_the_work_for_a_token_does_not_grow(tokenizer: Tokenizer) -> None:
             work.append(counting.work - before)
         assert max(work) < 1000
         assert sum(work[-1000:]) < 1.5 * sum(work[1000:2000]) + 1000
-
-
-def test_tokenizers_without_harmony_are_told_apart() -> None:
-    ids = {text: place for place, text in enumerate(SPECIAL)}
-    assert harmony_stop_tokens(ids) == (ids["<|return|>"], ids["<|call|>"])
-    assert HarmonyTokens.of(ids) is not None
-    demo = {text: id_ for text, id_ in ids.items() if text not in ("<|call|>", "<|constrain|>")}
-    assert harmony_stop_tokens(demo) == (ids["<|return|>"],)
-    for needed in ("<|start|>", "<|end|>", "<|message|>", "<|channel|>"):
-        rest = {text: id_ for text, id_ in ids.items() if text != needed}
-        assert HarmonyTokens.of(rest) is None
-        assert harmony_stop_tokens(rest) == ()
-
-
-def test_a_tokenizer_without_harmony_is_refused() -> None:
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
-    with pytest.raises(InputError, match="tokenizer: found none of harmony's control tokens"):
-        HarmonyParser(Tokenizer(backend, Path()))
-
-
-def test_a_folder_is_enough(tmp_path: Path) -> None:
-    opened = Tokenizer.open(write_harmony_tokenizer(tmp_path))
-    assert opened.harmony is not None
-    assert opened.special_tokens["<|call|>"] == SPECIAL.index("<|call|>")
-    assert opened.harmony_stop_tokens == (SPECIAL.index("<|return|>"), SPECIAL.index("<|call|>"))

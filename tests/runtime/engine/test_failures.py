@@ -182,6 +182,10 @@ def test_logits_that_are_not_finite_end_their_row_alone(
         assert bad.message.startswith("logits: the largest is nan")
         assert all(sink.wait() for sink in sinks + warmer)
         check_alone(fake, sinks, monkeypatch)
+        # what may be broken is not kept for the next turn: its prompt alone is
+        turn, ticket = submitted(engine, [1, POISON, *bad.tokens, 5])
+        assert turn.wait().ends == ["length"]
+        assert (len(bad.tokens), ticket.cached_tokens) == (1, 2)
         for prompt, sink in zip(PROMPTS, warmer, strict=True):
             assert sink.tokens == list(fake.generate(prompt, warm, max_new_tokens=20))
 
