@@ -125,7 +125,7 @@ def test_keys_of_the_environment_count(package: Path, monkeypatch: pytest.Monkey
     with served(package, "--model-name", "moon", "--log-json") as running:
         assert "with one of 2 API keys" in running.greeting
         assert "a-first-key" not in running.greeting
-        assert f'"Authorization: Bearer ${KEY_VARIABLE}"' in running.greeting
+        assert f'"Authorization: Bearer ${{{KEY_VARIABLE}%% *}}"' in running.greeting
         assert ask(running.url, SHORT).status == 401
         assert content_of(ask(running.url, SHORT, key="another-key", model="moon")) == SAID
         code, errors = running.stop()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gptoss_onnx.cli.serve import serve
 from support.scripted_package import letter, write_scripted_package
 from support.serve_command import served
 
@@ -24,6 +25,13 @@ PRINTED = [
     '{"tides_a_day": 2}\n',
     "The Moon.\nThe Moon.\n",
 ]
+
+
+def test_every_option_is_explained() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    options = {option for parameter in serve.params for option in parameter.opts if "--" in option}
+    assert len(options) > 20
+    assert {option for option in options if not re.search(rf"{option}(?![\w-])", text)} == set()
 
 
 def test_python_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from gptoss_onnx.amounts import count_of, file_size
+from gptoss_onnx.amounts import file_size
 from gptoss_onnx.cli.serve_options import KEY_VARIABLE
 from gptoss_onnx.cli.serve_run import ServeRun
 
@@ -44,7 +44,8 @@ def _access(host: str, settings: "ServerSettings") -> str:
     from gptoss_onnx.serving.run import is_loopback
 
     if settings.api_keys:
-        return f"with one of {count_of(len(settings.api_keys), 'API key')}"
+        count = len(settings.api_keys)
+        return "with the API key" if count == 1 else f"with one of {count} API keys"
     if is_loopback(host):
         return "without a key, from this machine alone"
     return f"without a key, from all machines that reach {host}; --api-key keeps others out"
@@ -53,8 +54,9 @@ def _access(host: str, settings: "ServerSettings") -> str:
 def _curl(url: str, settings: "ServerSettings") -> str:
     message = {"role": "user", "content": "Why are there tides?"}
     body = json.dumps({"messages": [message], "stream": True})
-    # The key itself stays out of terminals and of their history.
-    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if settings.api_keys else ""
+    # The key itself stays out of terminals and of their history; of several it is the first.
+    first = f"${{{KEY_VARIABLE}%% *}}"
+    key = f' -H "Authorization: Bearer {first}"' if settings.api_keys else ""
     return (
         f"curl -N {shlex.quote(url + '/v1/chat/completions')} "
         f"-H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
