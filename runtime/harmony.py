@@ -132,7 +132,8 @@ class HarmonyParser:
             # `<|channel|>` in a text or after a message, or words after a message: a header whose
             # `<|start|>` is missing, or just text.
             deltas = self._close(cut=False)
-            self._open(role="assistant" if token == self._tokens.channel else None)
+            is_channel = token == self._tokens.channel
+            self._open(role="assistant" if is_channel else None, is_started=False)
         return deltas + self._add_to_header(token)
 
     def finish(self) -> list[HarmonyDelta]:
@@ -156,11 +157,11 @@ class HarmonyParser:
             self._stream = self._new_stream()
         self.stopped = False
 
-    def _open(self, role: str | None = None) -> None:
+    def _open(self, role: str | None = None, is_started: bool = True) -> None:
         """Begin a message in its header; `role` is the one that goes without saying."""
         if self._messages and not self._messages[-1].tokens:
             self._messages.pop()  # begun by the prompt, and left without a token
-        self._header = HeaderReader(self._tokenizer, self._tokens, role)
+        self._header = HeaderReader(self._tokenizer, self._tokens, role, is_started)
         self._messages.append(MessageDraft())
 
     def _add_to_header(self, token: int) -> list[HarmonyDelta]:

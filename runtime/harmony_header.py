@@ -48,11 +48,18 @@ class Decoder(Protocol):
 
 class HeaderReader:
     """Reads one header token by token. `role` is the one that goes without saying where none is
-    said.
+    said. Where no `<|start|>` began it (`is_started`), it may be no header but text.
     """
 
-    def __init__(self, decoder: Decoder, tokens: HarmonyTokens, role: str | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokens: HarmonyTokens,
+        role: str | None = None,
+        is_started: bool = True,
+    ) -> None:
         self._decoder, self._tokens, self._implied = decoder, tokens, role
+        self._is_started = is_started
         self._role: list[int] = []
         self._channel: list[int] | None = None
         self._type: list[int] | None = None
@@ -138,6 +145,9 @@ class HeaderReader:
         if self._implied is not None:
             return self._implied, text
         role, rest = _first(_ROLE, text)
+        is_words = self._channel is None and self._type is None and not is_complete
+        if is_words and not self._is_started and rest.strip() and not _FIRST_RECIPIENT.match(rest):
+            return "assistant", text  # "users can", "system of"
         if role is None and is_complete and _CHANNEL.match(text) is None:
             role, rest = _first(_WORD, text)
         return role or "assistant", rest

@@ -53,25 +53,43 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[ToolSpec, ...
 def offered(tools: tuple[ToolSpec, ...], tool_choice: Any) -> tuple[ToolSpec, ...]:
     """Return the tools that the model is told of: none where the choice is `none`.
 
-    Raises InputError where `tool_choice` is none of OpenAI's, or names a tool that is not there.
+    Where a choice names some of them it is told of all, so that the prompt does not change with the
+    choice; constraints keep it from calling the others. Raises InputError where `tool_choice` is
+    none of OpenAI's, or names a tool that is not there.
     """
     if tool_choice is None or tool_choice in _CHOICES:
         if tool_choice == "required" and not tools:
             raise InputError("tool_choice: found 'required', expected tools beside it")
         return () if tool_choice == "none" else tools
-    function = tool_choice.get("function") if isinstance(tool_choice, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str):
-        raise InputError(
-            f"tool_choice: found {printable(repr(tool_choice))[:80]}, expected none, auto, "
-            "required, or a function by its name"
-        )
-    if all(tool.name != name for tool in tools):
-        raise InputError(
-            f"tool_choice.function.name: found {printable(name)[:80]!r}, expected the name of one "
-            "of tools"
-        )
+    known = {tool.name for tool in tools}
+    for name in _chosen(tool_choice):
+        if not isinstance(name, str):
+            raise InputError(
+                f"tool_choice: found {printable(repr(tool_choice))[:80]}, expected none, auto, "
+                "required, or functions by their names"
+            )
+        if name not in known:
+            raise InputError(
+                f"tool_choice.function.name: found {printable(name)[:80]!r}, expected the name of "
+                "one of tools"
+            )
     return tools
+
+
+def _chosen(choice: Any) -> list[Any]:
+    """Return the names that a choice gives; None for what is no name."""
+    if not isinstance(choice, Mapping):
+        return [None]
+    if choice.get("type") != "allowed_tools":
+        function = choice.get("function")
+        return [function.get("name") if isinstance(function, Mapping) else None]
+    allowed = choice.get("allowed_tools")
+    entries = allowed.get("tools") if isinstance(allowed, Mapping) else None
+    if not isinstance(entries, list) or not 0 < len(entries) <= TOOLS_LIMIT:
+        return [None]
+    functions = [entry.get("function") for entry in entries if isinstance(entry, Mapping)]
+    names = [entry.get("name") for entry in functions if isinstance(entry, Mapping)]
+    return names if len(names) == len(entries) else [None]
 
 
 def _tool(tool: Any, where: str) -> ToolSpec:

@@ -20,7 +20,7 @@ from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.validation import validate
 from gptoss_onnx.validation.comparison.both import compare
 from support.checkpoints import shard_by_layer
-from support.command_line import run
+from support.command_line import done, run
 
 logger = logging.getLogger(__name__)
 OPTIONS: list[dict[str, Any]] = [{}, {"dense": "int8"}, {"target": "ort"}, {"weights": "reference"}]
@@ -136,6 +136,7 @@ def test_the_command_line_takes_a_range(tiny_checkpoint: Path, tmp_path: Path) -
     output = tmp_path / "package"
     said = run("export", tiny_checkpoint, "--output", output, "--layers", "0:2")
     assert "layers 0 to 1 of 4" in said.stdout
+    assert "a stage, which runs beside the others: layers 0 to 1 of 4" in done("inspect", output)
     wrong = run("export", tiny_checkpoint, "--output", output, "--layers", "0-2")
     assert wrong.exit_code == 2
     assert "expected A:B" in wrong.stderr

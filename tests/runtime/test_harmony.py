@@ -131,6 +131,8 @@ def test_what_the_prompt_began_goes_on(tokenizer: Tokenizer) -> None:
         (THOUGHT + "<|end|><|start|>final<|message|>y", BOTH),
         # Text after the end, with and without a header.
         ("<|channel|>final<|message|>x<|end|>more words", [("final", "x"), (None, "more words")]),
+        (THOUGHT + "<|end|>users can", [("analysis", "x"), (None, "users can")]),
+        (THOUGHT + "<|end|>assistant", [("analysis", "x"), (None, "")]),
         (THOUGHT + "<|end|>assistant<|channel|>final<|message|>y", BOTH),
         (THOUGHT + "<|end|><|channel|>final<|message|>y", BOTH),
         ("<|channel|>analysis<|message|>x<|end|><|message|>y", [("analysis", "x"), (None, "y")]),

@@ -90,7 +90,8 @@ def _size(capacity: int) -> int:
 
 @needs_glibc
 def test_a_cache_takes_and_gives_back_the_bytes_of_its_capacity(session: Session) -> None:
-    session.forward([[1, 2], [3, 4]], session.new_cache(2, CAPACITY))  # fills ONNX Runtime's arena
+    for _ in range(2):  # ONNX Runtime's arena; what a call needs is planned in the first
+        session.forward([[1, 2], [3, 4]], session.new_cache(2, CAPACITY))
     before = _allocated()
     cache = session.new_cache(2, CAPACITY)
     session.forward([[1, 2], [3, 4]], cache)

@@ -75,6 +75,8 @@ USES: dict[str, Callable[[Session, KVCache], Any]] = {
     "reset": lambda _, cache: cache.reset(),
     "fork": lambda _, cache: cache.fork(),
     "grow": lambda _, cache: cache.grow(99),
+    "save_row": lambda _, cache: cache.save_row(0),
+    "load_row": lambda session, cache: cache.load_row(0, session.new_cache(1, 1).save_row(0)),
     "close": lambda _, cache: cache.close(),
 }
 
@@ -159,9 +161,12 @@ def test_a_generation_in_use_refuses_a_second_caller(
 def test_closing_a_session_lets_running_calls_finish(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, other = session.new_cache(1, 40, chunk=2), session.new_cache(1, 40)
+    cache, other = session.new_cache(2, 40, chunk=2), session.new_cache(1, 40)
+    session.forward([[1], [2]], cache)
+    cache.rewind([0, 1])
     tokens = [1, 2, 3, 4, 5, 6, 7]
-    with held_run(monkeypatch, lambda: session.forward([tokens], cache)) as (held, running):
+    with held_run(monkeypatch, lambda: session.forward([tokens], cache, rows=1)) as (held, running):
+        assert sorted(cache.bindings) == [1, 2]
         session.close()
         for use in (lambda: session.forward([[1]], other), session.check_weights):
             with pytest.raises(InputError, match="session: found it closed"):
@@ -205,3 +210,17 @@ def test_sessions_close_while_other_threads_begin(tmp_path: Path) -> None:
             barrier.wait(LONGEST_WAIT)
             session.close()
             assert {end.result()[:24] for end in ends} <= {"session: found it closed", ""}
+
+
+def test_caches_are_bound_by_several_sessions_at_once(tmp_path: Path) -> None:
+    """Each binds the rows it runs, while others close: no cache keeps a graph that was closed."""
+    package = write_fake_package(tmp_path / "package", WINDOWS)
+    with Session.open(package, threads=1) as stays:
+        cache = stays.new_cache(3, 40)
+        for rows in (1, 3, 2):
+            stays.forward([[1]] * rows, cache, rows=rows)
+            with Session.open(package, threads=1) as other:
+                other.forward([[2]] * rows, cache, rows=rows)
+                assert list(cache.bindings) == [rows]
+            assert not cache.bindings
+        assert [row.tolist() for row in cache.tokens] == [[1, 2] * 3, [1, 2] * 2, [1, 2]]

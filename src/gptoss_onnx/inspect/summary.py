@@ -34,6 +34,8 @@ def _package(findings: Findings) -> Iterator[str]:
     yield f"written by {manifest.exporter}, target {manifest.target}"
     size = "missing" if graph.size is None else file_size(graph.size)
     yield f"graph {graph.name} ({size}), opset {manifest.opset}"
+    if manifest.stage is not None:
+        yield f"a stage, which runs beside the others: {manifest.stage}"
     yield f"lossy: {', '.join(manifest.lossy) or 'nothing'}"
     yield f"not offered: {', '.join(manifest.unsupported) or 'nothing'}"
     yield f"golden vectors: {_yes(findings.golden)}; parity report: {_yes(findings.parity)}"

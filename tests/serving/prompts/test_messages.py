@@ -151,8 +151,25 @@ def test_wrong_tools_are_named(tools: Any, where: str) -> None:
     assert_refused(lambda: read_tools(tools), where)
 
 
+def allowing(*tools: Any) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": list(tools)}}
+
+
+def test_choices_do_not_change_what_the_model_is_told() -> None:
+    tools = read_tools([function(), function(name="g")])
+    for choice in (None, "auto", "required", {"type": "function", "function": {"name": "g"}}):
+        assert offered(tools, choice) == tools
+    assert offered(tools, allowing(function(name="g"))) == tools
+    assert offered(tools, "none") == ()
+
+
 @pytest.mark.parametrize(
-    "choice", ["always", 3, {}, {"type": "function"}, {"function": {"name": "g"}}, {"function": {}}]
+    "choice",
+    [
+        *["always", 3, {}, {"type": "function"}, {"function": {"name": "g"}}, {"function": {}}],
+        *[allowing(), allowing(3), allowing(function(), {}), allowing(function(name="g"))],
+        {"type": "allowed_tools"},
+    ],
 )
 def test_a_wrong_choice_is_named(choice: Any) -> None:
     with pytest.raises(InputError, match=r"^tool_choice[^\n]*: found [^\n]*expected"):
