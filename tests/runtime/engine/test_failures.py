@@ -193,13 +193,13 @@ def test_logits_that_are_not_finite_end_their_row_alone(
 class Faulty(Kept):
     """A sink and constraint that raises in one of its calls."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, error: type[BaseException]) -> None:
         super().__init__()
-        self.where = where
+        self.where, self.error = where, error
 
     def fail(self, where: str) -> None:
         if where == self.where and len(self.tokens) in (2, 8):
-            raise KeyError("a fault")
+            raise self.error("a fault")
 
     def mask(self, logits: NDArray[np.float32]) -> None:
         self.fail("mask")
@@ -216,11 +216,12 @@ class Faulty(Kept):
         self.fail("finish")
 
 
+@pytest.mark.parametrize("error", [KeyError, BaseException])  # a panic of Rust is none of Exception
 @pytest.mark.parametrize("where", ["mask", "accept", "token", "finish"])
 def test_a_sink_or_constraint_that_raises_ends_its_own_request(
-    fake: Session, monkeypatch: pytest.MonkeyPatch, where: str
+    fake: Session, monkeypatch: pytest.MonkeyPatch, where: str, error: type[BaseException]
 ) -> None:
-    faulty = Faulty(where)
+    faulty = Faulty(where, error)
     constraint: Constraint = faulty
     with new_engine(fake, slots=5) as engine:
         sinks = [submitted(engine, prompt, ENDLESS, 20)[0] for prompt in PROMPTS]
