@@ -114,7 +114,7 @@ class Tokenizer:
         """
         _check_unicode(text)
         with self._errors("encode"):
-            return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+            return _ids(self._backend, text, add_special_tokens)
 
     def encode_plain(self, text: str) -> list[int]:
         """Return the token ids of a text in which no special token has a meaning: all of it is
@@ -124,18 +124,8 @@ class Tokenizer:
         token all the same, and PackageError where the package's tokenizer fails.
         """
         _check_unicode(text)
-        backend = self._backend
         with self._errors("encode"):
-            # The parts of the library's own encoding but the first, which looks for special tokens.
-            # The library has a switch for that, which would count for all threads.
-            normalized = (
-                text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-            )
-            if backend.pre_tokenizer is None:
-                words = [normalized]
-            else:
-                words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
-            ids = [token.id for word in words for token in backend.model.tokenize(word)]
+            ids = _ids(self._plain, text, False)
         special = set(self.special_tokens.values()).intersection(ids)
         if special:
             raise InputError(
@@ -198,6 +188,19 @@ class Tokenizer:
         """Return a stream that decodes token by token and ends before the first stop string."""
         return TextStream(self, stop)
 
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The same model without added tokens, which it shares with the tokenizer of the file.
+
+        The library's own switch against special tokens would count for all threads.
+        """
+        plain = tokenizers.Tokenizer(self._backend.model)
+        if self._backend.normalizer is not None:
+            plain.normalizer = self._backend.normalizer
+        if self._backend.pre_tokenizer is not None:
+            plain.pre_tokenizer = self._backend.pre_tokenizer
+        return plain
+
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         where = f"{self._folder / TOKENIZER_FILE}: cannot {what} this"
@@ -217,6 +220,15 @@ def chat_messages(prompt: str, system: str | None = None) -> list[dict[str, str]
     """Return the messages of a conversation that begins: the system's, if any, and the user's."""
     first = [] if system is None else [{"role": "system", "content": system}]
     return [*first, {"role": "user", "content": prompt}]
+
+
+def _ids(backend: tokenizers.Tokenizer, text: str, adds: bool) -> list[int]:
+    """Return the ids of a text.
+
+    Of the library's ways this is the one that lets other threads run meanwhile: a server's other
+    answers must not wait for seconds while it reads a text of megabytes.
+    """
+    return list(backend.encode_batch_fast([text], add_special_tokens=adds)[0].ids)
 
 
 def _check_unicode(text: str) -> None:

@@ -60,6 +60,7 @@ def _choose(logits: NDArray[np.float32], entry: Entry, sampler: BatchSampler) ->
         return Choice(token, token_logprobs(plain, token, request.logprobs))
     except GptOssError as error:  # logits that are not finite, or nothing that is allowed
         return Choice(error=told(error))
-    except Exception as error:  # the caller's own code: its request ends, and no other
+    except BaseException as error:  # the caller's own code, whose Rust may panic, which is none
+        # of Exception: its request ends, and no other
         logger.exception("a constraint raised")
         return Choice(error=told(error))

@@ -175,7 +175,7 @@ class Engine(Closing):
                 self._inbox.wait_for_entry()
             try:
                 self._scheduler.step()
-            except Exception as error:  # whatever it is, every request ends and the next ones run
+            except BaseException as error:  # whatever it is, every request ends, the next ones run
                 logger.exception("a step failed, and every request with it")
                 self._end_all("error", told(error))
         self._end_all("cancelled", "the engine was closed")
@@ -185,7 +185,9 @@ class Engine(Closing):
     def _end_all(self, reason: FinishReason, message: str) -> None:
         try:
             self._scheduler.end_all(reason, message)
-        except Exception as error:  # without caches there is nothing that the next ones could have
+        except (
+            BaseException
+        ) as error:  # without caches there is nothing that the next ones could have
             logger.exception("the caches cannot be reset; the engine ends")
             self._inbox.end(f"engine: found it ended by a failure ({told(error)})")
 

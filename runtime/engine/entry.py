@@ -114,7 +114,8 @@ class Entry:
             if request.constraint is not None:
                 request.constraint.accept(token)
             done = request.sink.token(token, logprobs)
-        except Exception as error:  # the caller's own code: its request ends, and no other
+        except BaseException as error:  # the caller's own code, whose Rust may panic, which is
+            # none of Exception: its request ends, and no other
             logger.exception("a sink or a constraint raised")
             self.finish("error", told(error))
             return
@@ -134,7 +135,7 @@ class Entry:
         self._before_end(self)
         try:
             self.request.sink.finish(reason, message)
-        except Exception:  # the caller's own code, and nothing is left to be ended
+        except BaseException:  # the caller's own code, and nothing is left to be ended
             logger.exception("a sink raised when it was told the end (%s)", reason)
         self._after_end(self)
 

@@ -19,7 +19,7 @@ class EngineClosedError(GptOssError):
     """The engine is draining, closed, or cannot go on after a failure."""
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """Return what a sink is told of an error, in one line."""
     said = str(error) if isinstance(error, GptOssError) else f"{type(error).__name__}: {error}"
     return " ".join(said.split())

@@ -71,5 +71,5 @@ class Reports:
             return
         try:
             call(self._observer)
-        except Exception:  # the caller's own code: what it counts is not worth an answer
+        except BaseException:  # the caller's own code: what it counts is not worth an answer
             logger.exception("an observer raised")

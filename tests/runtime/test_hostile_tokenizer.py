@@ -133,7 +133,7 @@ def test_an_interrupt_is_no_panic(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     tokenizer = Tokenizer.open(write_harmony_tokenizer(tmp_path))
 
     class Interrupted:
-        def encode(self, *_: Any, **__: Any) -> Any:
+        def encode_batch_fast(self, *_: Any, **__: Any) -> Any:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tokenizer, "_backend", Interrupted())
