@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.runtime.engine import Constraint, Engine
+from gptoss_onnx.runtime.engine.refusals import told
 from support.engine_sinks import Kept, asked, submitted
 
 ENDLESS = Sampling(stop_tokens=())
@@ -21,13 +22,13 @@ def new_engine(session: Session) -> Engine:
 class Faulty(Kept):
     """A sink and constraint that raises in one of its calls."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, error: type[BaseException] = KeyError) -> None:
         super().__init__()
-        self.where = where
+        self.where, self.error = where, error
 
     def fail(self, where: str) -> None:
         if where == self.where and len(self.tokens) in (2, 8):
-            raise KeyError("a fault")
+            raise self.error("a fault")
 
     def mask(self, logits: NDArray[np.float32]) -> None:
         self.fail("mask")
@@ -44,9 +45,12 @@ class Faulty(Kept):
         self.fail("finish")
 
 
+@pytest.mark.parametrize("error", [KeyError, BaseException])  # a panic of Rust is none of Exception
 @pytest.mark.parametrize("where", ["mask", "accept", "token", "finish"])
-def test_a_sink_or_constraint_that_raises_ends_its_own_request(fake: Session, where: str) -> None:
-    faulty = Faulty(where)
+def test_a_sink_or_constraint_that_raises_ends_its_own_request(
+    fake: Session, where: str, error: type[BaseException]
+) -> None:
+    faulty = Faulty(where, error)
     constraint: Constraint = faulty
     with new_engine(fake) as engine:
         sinks = [submitted(engine, prompt, ENDLESS, 20)[0] for prompt in PROMPTS]
@@ -59,7 +63,7 @@ def test_a_sink_or_constraint_that_raises_ends_its_own_request(fake: Session, wh
     if where == "finish":
         assert faulty.ends == ["length"]
     else:
-        assert (faulty.ends, faulty.message) == (["error"], "KeyError: 'a fault'")
+        assert (faulty.ends, faulty.message) == (["error"], told(error("a fault")))
         assert len(faulty.tokens) == 2
 
 
