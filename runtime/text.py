@@ -86,6 +86,11 @@ class Tokenizer:
         ids = self._backend.get_vocab(with_added_tokens=True).values()
         return sorted(id_ for id_ in ids if id_ not in special)
 
+    @cached_property
+    def longest_token(self) -> int:
+        """The most characters that one token stands for; a byte is a character here."""
+        return max(map(len, self._backend.get_vocab(with_added_tokens=True)), default=1)
+
     @property
     def definition(self) -> str:
         """A tokenizer.json of the same meaning, for libraries that read one."""

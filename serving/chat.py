@@ -17,7 +17,7 @@ async def chat_completions(request: Request) -> Response:
     state = state_of(request)
     fields = await read_body(request, state.settings)
     asked = await in_thread(lambda: read_chat(fields, state))
-    choices = await prepare_chat(state, asked.ask)
+    choices = await unless_gone(request.receive, prepare_chat(state, asked.ask))
     bodies = ChatBodies(state, asked.ask.logprobs is not None)
     running = state.start(choices)
     if asked.stream:
@@ -26,4 +26,5 @@ async def chat_completions(request: Request) -> Response:
     most = state.settings.max_answer_bytes
     with running:
         answers = await unless_gone(request.receive, collect(running, len(choices), most))
-        return JSONResponse(bodies.whole(answers, running.usage()))
+        # beside the event loop: log-probabilities of many choices are megabytes
+        return await in_thread(lambda: JSONResponse(bodies.whole(answers, running.usage())))

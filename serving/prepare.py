@@ -16,6 +16,8 @@ from gptoss_onnx.serving.prompts import ChatPrompt, read_tools, render_chat
 from gptoss_onnx.serving.sampling_fields import SamplingFields
 from gptoss_onnx.serving.state import ServerState, in_thread
 
+LONG = 100_000  # characters: more take more than a tenth of a second to become tokens
+
 
 @dataclass(frozen=True)
 class ChatAsk:
@@ -44,6 +46,10 @@ async def prepare_chat(state: ServerState, ask: ChatAsk) -> list[Choice]:
     """Return the choices of a chat; raises ApiError 400 for messages, tools or schemas that do not
     do, and for a prompt that does not fit.
     """
+    prompt = ask.prompt
+    size = text_size([prompt.messages, prompt.tools, prompt.instructions])
+    if ask.response_format is not None or prompt.tools or size > LONG:
+        return await state.slowly(lambda: _prepare(state, ask))
     return await in_thread(lambda: _prepare(state, ask))
 
 
@@ -65,10 +71,48 @@ def room_for(state: ServerState, prompt: Sequence[int], wanted: int | None) -> i
     return room if wanted is None else min(wanted, room)
 
 
+def check_text(state: ServerState, size: int, param: str = "messages") -> None:
+    """Refuse texts of so many characters that cannot fit, before they are made tokens: that takes
+    140 times their memory. Raises ApiError as `room_for` does.
+    """
+    if size > state.longest_text:
+        capacity = state.engine.capacity
+        raise ApiError(
+            400,
+            f"prompt: found {size} characters, expected at most {state.longest_text}: the context "
+            f"length of this server is {capacity} tokens, the answer included",
+            code="context_length_exceeded",
+            param=param,
+        )
+
+
+def text_size(value: Any) -> int:
+    """Return the characters of all texts in a value of a request, names of fields aside."""
+    size, left = 0, [value]
+    while left:
+        entry = left.pop()
+        if isinstance(entry, str):
+            size += len(entry)
+        elif isinstance(entry, (list, tuple)):
+            left += entry
+        elif isinstance(entry, dict):
+            left += entry.values()
+    return size
+
+
+def content_size(prompt: ChatPrompt) -> int:
+    """Return the characters that a prompt shows a model in any case: old thoughts may be left
+    out, and fields that nobody reads are.
+    """
+    contents = [message.get("content") for message in prompt.messages if type(message) is dict]
+    return text_size([contents, prompt.instructions])
+
+
 def _prepare(state: ServerState, ask: ChatAsk) -> list[Choice]:
     try:
         # gpt-oss is shown the schema, too; constraints alone would leave it guessing
         prompt = replace(ask.prompt, response_format=ask.response_format)
+        check_text(state, content_size(prompt))
         tokens = tuple(render_chat(state.tokenizer, prompt))
         room = room_for(state, tokens, ask.max_new_tokens)
         return [_choice(state, ask, tokens, room, index) for index in range(ask.count)]

@@ -22,6 +22,7 @@ from gptoss_onnx.serving.token_bytes import TokenBytes
 
 STOPPING = "the server is stopping; send the request again later"
 Result = TypeVar("Result")
+_SLOW = 2  # schemas and long texts that are worked on at once; asyncio has five threads at least
 
 
 class ServerState:
@@ -39,6 +40,7 @@ class ServerState:
         created: when the server began, in seconds since 1970.
         fingerprint: `system_fingerprint`: of the weights and what computes with them.
         is_stopping: no more requests are taken; those taken end in peace.
+        longest_text: characters of a prompt beyond which it cannot fit, whatever it says.
         active: requests in work, but for those that ask how the server is.
     """
 
@@ -62,6 +64,8 @@ class ServerState:
         self.created = int(time.time())
         self.is_stopping = False
         self.active = 0
+        self.longest_text = engine.capacity * tokenizer.longest_token
+        self._slow_places = asyncio.Semaphore(_SLOW)
         self._running: weakref.WeakSet[RunningAnswer] = weakref.WeakSet()
 
     @property
@@ -80,6 +84,17 @@ class ServerState:
         running = RunningAnswer(self.engine, choices, self.settings)
         self._running.add(running)
         return running
+
+    async def slowly(self, work: Callable[[], Result]) -> Result:
+        """Run what may take seconds of a thread: as `in_thread`, but few at a time.
+
+        So there are threads left for what is quick, whatever strangers send. A place is taken until
+        the thread is done, also where its client has left.
+        """
+        await self._slow_places.acquire()
+        task = asyncio.create_task(in_thread(work))
+        task.add_done_callback(lambda _: self._slow_places.release())
+        return await asyncio.shield(task)
 
     def cancel_all(self) -> None:
         """Cancel every answer in work; their clients are told that the server stops."""

@@ -10,7 +10,7 @@ from gptoss_onnx.serving.errors import ApiError, refused, wrong_field
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.models import read_model
 from gptoss_onnx.serving.plain_reader import PlainReader
-from gptoss_onnx.serving.prepare import room_for
+from gptoss_onnx.serving.prepare import check_text, room_for
 from gptoss_onnx.serving.sampling_fields import (
     MOST_LOGPROBS,
     SamplingFields,
@@ -83,6 +83,7 @@ def read_prompts(fields: Fields, state: ServerState) -> list[tuple[int, ...]]:
 
 def _tokens(prompt: Any, where: str, state: ServerState) -> tuple[int, ...]:
     if isinstance(prompt, str):
+        check_text(state, len(prompt), "prompt")
         try:
             tokens = tuple(state.tokenizer.encode(prompt))
         except InputError as error:

@@ -9,20 +9,22 @@ from gptoss_onnx.serving.chat_request import read_prompt
 from gptoss_onnx.serving.errors import refused, wrong_field
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.models import read_model
+from gptoss_onnx.serving.prepare import LONG, check_text, content_size, text_size
 from gptoss_onnx.serving.prompts import render_chat
 from gptoss_onnx.serving.state import ServerState, in_thread, state_of
 
 _MOST_TOKENS = 1_000_000
+_LONGEST_TEXT = 1_000_000  # characters, where the context is shorter
 
 
 async def tokenize(request: Request) -> JSONResponse:
     """Return the tokens of a text, or of a chat with the beginning of its answer."""
     state = state_of(request)
     fields = await read_body(request, state.settings)
-    tokens = await in_thread(lambda: _tokens(fields, state))
-    return JSONResponse(
-        {"count": len(tokens), "max_model_len": state.engine.capacity, "tokens": tokens}
-    )
+    run = state.slowly if text_size(fields.value) > LONG else in_thread
+    tokens = await run(lambda: _tokens(fields, state))
+    body = {"count": len(tokens), "max_model_len": state.engine.capacity, "tokens": tokens}
+    return await in_thread(lambda: JSONResponse(body))
 
 
 async def detokenize(request: Request) -> JSONResponse:
@@ -37,10 +39,14 @@ def _tokens(fields: Fields, state: ServerState) -> list[int]:
     read_model(state, fields)
     try:
         if fields.has("messages"):
-            return list(render_chat(state.tokenizer, read_prompt(fields)))
+            prompt = read_prompt(fields)
+            check_text(state, content_size(prompt))
+            return list(render_chat(state.tokenizer, prompt))
         name = "content" if fields.has("content") else "prompt"
         adds = fields.boolean("add_special_tokens", True)
-        return state.tokenizer.encode(fields.text(name), adds)
+        return state.tokenizer.encode(
+            fields.text(name, longest=max(_LONGEST_TEXT, state.longest_text)), adds
+        )
     except InputError as error:
         raise refused(error) from error
 

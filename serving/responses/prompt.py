@@ -7,13 +7,13 @@ from dataclasses import replace
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.choice_sink import Choice
 from gptoss_onnx.serving.errors import ApiError
-from gptoss_onnx.serving.prepare import ChatAsk, prepare_chat
+from gptoss_onnx.serving.prepare import ChatAsk, content_size, prepare_chat
 from gptoss_onnx.serving.prompts import ChatPrompt, render_chat
 from gptoss_onnx.serving.responses.growing import Item
 from gptoss_onnx.serving.responses.messages import Message, chat_messages, cut_to_fit
 from gptoss_onnx.serving.responses.request import ResponseRequest
 from gptoss_onnx.serving.sampling_fields import SamplingFields
-from gptoss_onnx.serving.state import ServerState, in_thread
+from gptoss_onnx.serving.state import ServerState
 
 TOO_LONG = "context_length_exceeded"
 # Paths of fields as chat completions name them, and as this API does.
@@ -60,7 +60,7 @@ async def prepare(
         except ApiError as error:
             if error.code != TOO_LONG or not request.truncates:
                 raise
-            shorter = await in_thread(lambda: _cut(state, ask))
+            shorter = await state.slowly(lambda: _cut(state, ask))
             if shorter is None:
                 raise
         prompt = replace(ask.prompt, messages=shorter)
@@ -79,6 +79,8 @@ def _cut(state: ServerState, ask: ChatAsk) -> list[Message] | None:
 
     def fits(messages: list[Message]) -> bool:
         prompt = replace(ask.prompt, messages=messages)
+        if content_size(prompt) > state.longest_text:
+            return False
         return len(render_chat(state.tokenizer, prompt)) <= capacity - room
 
     return cut_to_fit(ask.prompt.messages, fits)

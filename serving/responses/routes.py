@@ -65,7 +65,7 @@ class _Handlers:
         before = self._previous(asked, owner)
         past = await in_thread(lambda: conversation(before))
         asked = replace(asked, items=distinct(asked.items, past))
-        choice = await prepare(state, asked, past, chosen)
+        choice = await unless_gone(request.receive, prepare(state, asked, past, chosen))
         response = begun(asked, new_id("resp"), state.settings.model, int(time.time()))
 
         def keep(made: dict[str, Any]) -> None:
