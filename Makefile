@@ -26,8 +26,8 @@ unexport PYTHONDONTWRITEBYTECODE
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
-# What `make test-clients` runs.
-CLIENT_TESTS ?= tests/clients
+# What `make test-clients` runs: the second has OpenAI's own renderer of harmony beside ours.
+CLIENT_TESTS ?= tests/clients tests/serving/prompts
 
 # What `make test` runs; `make test MARKERS=` runs everything.
 MARKERS ?= not slow and not gpu and not clients

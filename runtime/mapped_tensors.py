@@ -78,6 +78,17 @@ class MappedTensors:
             raise PackageError(f"{path}: found no JSON object in the header of a safetensors file")
         return cls(path, header, memory, _PREFIX.size + length)
 
+    def check(self) -> None:
+        """Refuse a file that was cut off since it was mapped: reading it would end the process.
+
+        Raises PackageError.
+        """
+        if self._memory.size() < len(self._memory):
+            raise PackageError(
+                f"{self.path}: cut off while it was open: found {self._memory.size()} bytes, "
+                f"expected {len(self._memory)}"
+            )
+
     def integer(self, name: str, least: int, most: int) -> int:
         """Return a number of the metadata; raises PackageError if it is none, or out of range."""
         text = self.metadata.get(name)

@@ -6,6 +6,7 @@ memory; a block from elsewhere, such as a file, goes from the host straight to i
 K kv heads, C slots, N positions of a block, D head dim.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -27,14 +28,38 @@ class Piece(NamedTuple):
     many: int
 
 
-def block_of(buffer: CacheBuffer, row: int, held: int, pieces: Iterable[Piece]) -> RowBlock:
+class BlockMemory:
+    """The memory of all blocks of one state on the CPU, taken at the first.
+
+    Linux gives a large piece of memory out in huge pages; page by page, it takes longer to get than
+    to fill.
+    """
+
+    def __init__(self, elements: int, dtype: str) -> None:
+        self._elements, self._dtype = elements, dtype
+        self._array: NDArray[Any] | None = None
+        self._taken = 0
+
+    def take(self, shape: tuple[int, int, int]) -> NDArray[Any]:
+        """Return the next block; raises RuntimeUnavailable where there is no memory for all."""
+        if self._array is None:
+            self._array = zeros((self._elements,), STORAGE[self._dtype], "a row")
+        begin, self._taken = self._taken, self._taken + math.prod(shape)
+        assert self._taken <= self._elements
+        return self._array[begin : self._taken].reshape(shape)
+
+
+def block_of(
+    buffer: CacheBuffer, row: int, held: int, pieces: Iterable[Piece], memory: BlockMemory
+) -> RowBlock:
     """Return a new block (K, N, D) of `held` positions, with copies of the pieces of a row.
 
-    It lies where the buffer lies. Raises RuntimeUnavailable where there is no memory for it.
+    It lies where the buffer lies, on the CPU in `memory`. Raises RuntimeUnavailable where there is
+    no memory for it.
     """
     _, heads, _, width = buffer.shape
     if buffer.array is not None:
-        array = zeros((heads, held, width), STORAGE[buffer.dtype], "a row")
+        array = memory.take((heads, held, width))
         for piece in pieces:
             array[:, _places(piece)] = buffer.array[row][:, _slots(piece)]
         return array

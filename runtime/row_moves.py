@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.arguments import integer
 from gptoss_onnx.runtime.cache_rows import CacheRows, RowMarks
-from gptoss_onnx.runtime.row_memory import Piece, block_of, copy_slots, write_block
+from gptoss_onnx.runtime.row_memory import BlockMemory, Piece, block_of, copy_slots, write_block
 from gptoss_onnx.runtime.row_state import RowState
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ def saved_row(cache: "KVCache", rows: CacheRows, row: int, length: int | None) -
     rows.check_cut(row, end, cache.kept, cache.reserve, "save the first tokens up to")
     tokens, floor = rows.tokens(row)[:end].copy(), _floor(cache, rows, row, end)
     state = RowState.without_blocks(tokens, floor, cache.layers, cache.dtype, cache.layout)
+    memory = BlockMemory(state.elements, cache.dtype)
     blocks, window_start = [], int(rows.window_starts[row])
     for index, (key, value) in enumerate(cache.buffers):
         pieces = list(_pieces(cache, state, index, state.first(index), held, window_start))
-        many = state.held(index)
-        blocks.append((block_of(key, row, many, pieces), block_of(value, row, many, pieces)))
+        size = state.held(index)
+        keys = block_of(key, row, size, pieces, memory)
+        blocks.append((keys, block_of(value, row, size, pieces, memory)))
     return replace(state, blocks=tuple(blocks))
 
 

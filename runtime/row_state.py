@@ -7,6 +7,7 @@ is two tensors (K, N, D). The file is mapped, so all processes of a machine shar
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class RowState:
         layout: what the package's target expects of buffers.
         blocks: keys and values of each layer, (K, N, D), oldest position first, on the device that
             the cache was on. bfloat16 is stored as uint16.
+        file: what they are mapped from, if they are.
     """
 
     tokens: NDArray[np.int64]
@@ -60,6 +62,7 @@ class RowState:
     dtype: str
     layout: CacheLayout
     blocks: tuple[Blocks, ...]
+    file: MappedTensors | None = None
 
     @classmethod
     def without_blocks(
@@ -98,7 +101,7 @@ class RowState:
                 raise PackageError(f"{file.path}: {name}: found numbers that are not finite")
         arrays = list(found.values())
         blocks = tuple(zip(arrays[::2], arrays[1::2], strict=True))
-        return cls(tokens, floor, manifest.cache, manifest.kv_dtype, layout, blocks)
+        return cls(tokens, floor, manifest.cache, manifest.kv_dtype, layout, blocks, file)
 
     def save(self, path: str | os.PathLike[str], source: Union["Session", Package]) -> None:
         """Write the state to a file, atomically; `source` is of the package that it was saved from.
@@ -143,8 +146,18 @@ class RowState:
         """Return N of a layer."""
         return _shape(self.layers[index], self.layout, self.floor, self.length)[1]
 
+    @property
+    def elements(self) -> int:
+        """Numbers of all blocks."""
+        shapes = (_shape(layer, self.layout, self.floor, self.length) for layer in self.layers)
+        return 2 * sum(map(math.prod, shapes))
+
     def check_fits(self, layers: Sequence[CacheLayer], dtype: str, layout: CacheLayout) -> None:
-        """Refuse caches of another package; raises InputError."""
+        """Refuse caches of another package; raises InputError, and PackageError where the file that
+        is mapped was cut off.
+        """
+        if self.file is not None:
+            self.file.check()
         if (self.layers, self.dtype, self.layout) != (tuple(layers), dtype, layout):
             raise InputError(
                 "state: found one of another package, expected one that save_row made from a cache "

@@ -23,6 +23,8 @@ from gptoss_onnx.serving.constraints.schemas import JsonSchema
 from gptoss_onnx.serving.constraints.text_states import one_line
 
 KEPT = 1_000_000  # characters of grammars kept compiled; agents send the same tools every time
+# what llguidance says of keywords that it leaves out where a schema is lenient
+_LEFT_OUT = ("Unimplemented keys", "Unknown format", "oneOf")
 _Value = TypeVar("_Value")
 _LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
@@ -103,7 +105,9 @@ class Grammars:
             grammars = [grammar, *pattern_grammars(schema)]
         problem = self._process.problem(grammars, _LIMITS, schema.where)
         if problem:
-            raise InputError(f"{schema.where}: cannot be enforced ({one_line(problem)})")
+            reason = one_line(problem).partition(" Enable ")[0]  # an option of llguidance's own
+            advice = '; "strict": false enforces the rest' if reason.startswith(_LEFT_OUT) else ""
+            raise InputError(f"{schema.where}: cannot be enforced ({reason}){advice}")
         self._tried.put(grammar, True)
 
     def of(self, grammar: str, where: str) -> llguidance.LLMatcher:

@@ -24,7 +24,15 @@ HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     result = in_process_of_its_own("--help", code=loaded_at_exit(HEAVY, "stdout"))
     assert (result.returncode, result.stderr) == (0, "")
-    for command in ("export", "inspect", "generate", "validate", "bench", "make-checkpoint"):
+    for command in (
+        "export",
+        "inspect",
+        "generate",
+        "serve",
+        "validate",
+        "bench",
+        "make-checkpoint",
+    ):
         assert command in result.stdout
     assert result.stdout.endswith("[]\n")
 

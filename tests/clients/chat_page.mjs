@@ -75,16 +75,6 @@ async function talk(page, found, shoot) {
   await shoot("settings");
   found.tree = await page.locator("body").ariaSnapshot();
   await page.getByRole("button", { name: "Settings" }).click();
-  await page.evaluate(() => {
-    const texts = new Set();
-    const watched = document.getElementById("log");
-    new MutationObserver(() => texts.add(watched?.innerText)).observe(watched, {
-      subtree: true,
-      childList: true,
-      characterData: true,
-    });
-    Object.assign(globalThis, { texts });
-  });
   const message = page.getByRole("textbox", { name: "Message" });
   await message.pressSequentially("Why are there tides?");
   await message.press("Shift+Enter");
@@ -94,7 +84,6 @@ async function talk(page, found, shoot) {
   await shoot("answer");
   const turn = page.locator(".turn.answer").first();
   found.user = await page.locator(".turn.user .text").innerText();
-  found.texts = await page.evaluate(() => globalThis.texts.size);
   found.folded = !(await turn.locator(".thoughts").isVisible());
   found.summary = await turn.locator("summary").innerText();
   await turn.locator("summary").click();
@@ -127,8 +116,10 @@ async function stop(page, found, shoot) {
   const message = page.getByRole("textbox", { name: "Message" });
   found.facts = [];
   found.active = [];
+  found.early = [];
   for (const [index, end] of ["button", "key"].entries()) {
     await begin(page, message, index);
+    found.early.push(await page.locator(".turn.answer .text").last().innerText());
     if (end === "key") await page.keyboard.press("Escape");
     else await page.getByRole("button", { name: "Stop" }).click();
     await answered(page, index + 1);

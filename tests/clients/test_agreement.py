@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_onnx.custom_ops.library import library_path
-from gptoss_onnx.exporter import Package, export
+from gptoss_onnx.exporter import Package
 from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.validation import validate
 from support.cpp_client import build_client
@@ -28,15 +28,11 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="session")
 def packages(
-    demo_checkpoint: Path,
-    ort_package: Package,
-    ort_int8_package: Package,
-    tmp_path_factory: pytest.TempPathFactory,
+    demo_package: Package, ort_package: Package, ort_int8_package: Package
 ) -> dict[str, Path]:
     """The demo checkpoint for our ops, and for ONNX Runtime's on MXFP4 and on 8-bit integers."""
-    folder = tmp_path_factory.mktemp("targets") / "portable"
     return {
-        "portable": export(demo_checkpoint, folder, weights="copy").folder,
+        "portable": demo_package.folder,
         "ort": ort_package.folder,
         "ort int8": ort_int8_package.folder,
     }

@@ -25,13 +25,16 @@ VOCAB = 2048
 
 
 @pytest.fixture(scope="session")
-def packages(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def packages(
+    demo_package: Package, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """The demo checkpoint with each type of KV cache."""
     folder = tmp_path_factory.mktemp("kv")
-    return {
+    narrow = {
         dtype: export(demo_checkpoint, folder / dtype, weights="copy", kv_dtype=dtype).folder
-        for dtype in ("float32", "float16", "bfloat16")
+        for dtype in ("float16", "bfloat16")
     }
+    return {"float32": demo_package.folder, **narrow}
 
 
 def random_tokens(count: int) -> list[int]:

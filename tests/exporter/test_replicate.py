@@ -8,11 +8,10 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from gptoss_onnx.exporter import Package
+from gptoss_onnx.exporter import Package, planned
 from gptoss_onnx.exporter.replicate import replicate
 from gptoss_onnx.exporter.shorten import Plan, plan_of, shorten
 from gptoss_onnx.exporter.tidy import tidy
-from gptoss_onnx.exporter.trace import trace
 from gptoss_onnx.exporter.weights import Placement, attach_weights
 from gptoss_onnx.reference import Checkpoint, Decoder, open_checkpoint
 from gptoss_onnx.reference.layer_types import FULL, SLIDING
@@ -87,20 +86,22 @@ def _make(folder: Path, pattern: str, layout: SyntheticLayout, tied: bool) -> No
 
 
 def _full_trace(checkpoint: Checkpoint) -> bytes:
-    model = Decoder.from_checkpoint(checkpoint, device="meta")
-    return _bytes(tidy(trace(model, torch.float32), _kept(model)), checkpoint)
+    return _bytes(_traced(Decoder.from_checkpoint(checkpoint, device="meta")), checkpoint)
 
 
 def _replica(checkpoint: Checkpoint) -> bytes:
     model = Decoder.from_checkpoint(checkpoint, device="meta")
     plan = plan_of(model)
     shorten(model, plan)
-    traced = tidy(trace(model, torch.float32), _kept(model))
-    return _bytes(replicate(traced, plan), checkpoint)
+    return _bytes(replicate(_traced(model), plan), checkpoint)
 
 
-def _kept(model: Decoder) -> frozenset[str]:
-    return frozenset(model.state_dict()) | frozenset(model.constants)
+def _traced(model: Decoder) -> ir.Model:
+    """Return the graph of a model: the one that this test run has (made_once.py), if it has one, as
+    where nothing was to be shortened.
+    """
+    kept = frozenset(model.state_dict()) | frozenset(model.constants)
+    return tidy(planned.trace(model, torch.float32), kept)
 
 
 def _bytes(graph: ir.Model, checkpoint: Checkpoint) -> bytes:

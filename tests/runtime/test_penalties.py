@@ -1,11 +1,14 @@
 """Logit bias and penalties against their formulas."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime import Sampling
+from gptoss_onnx.runtime import Sampling, Session
 from gptoss_onnx.runtime.sampling import RowSampler, check_vocabulary
+from support.fake_package import VOCAB, write_fake_package
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -47,3 +50,18 @@ def test_tokens_beyond_the_vocabulary_are_named() -> None:
             check_vocabulary(sampling, 10)
     with pytest.raises(InputError, match=r"^logit_bias: found 10, expected 0 to 9"):
         RowSampler(Sampling(logit_bias={10: 1}), 0).choose(np.zeros(10, np.float32), NOTHING)
+
+
+def test_generation_heeds_them(tmp_path: Path) -> None:
+    with Session.open(write_fake_package(tmp_path), threads=1) as session:
+
+        def said(**settings: object) -> list[int]:
+            sampling = Sampling(stop_tokens=(), **settings)  # type: ignore[arg-type]  # of many kinds
+            return list(session.generate([1, 2, 3], sampling, max_new_tokens=5))
+
+        plain = said()
+        assert said(logit_bias={plain[0]: -100})[0] != plain[0]
+        biased = said(logit_bias={7: 100}, frequency_penalty=2)
+        assert biased.count(7) > 1
+        with pytest.raises(InputError, match=f"logit_bias: found {VOCAB}, expected 0 to"):
+            session.generate([1], Sampling(logit_bias={VOCAB: 1}))

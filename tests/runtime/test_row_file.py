@@ -3,6 +3,7 @@ in one line.
 """
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,6 +151,16 @@ def test_other_contents_are_refused(session: Session, path: Path) -> None:
         path.write_bytes(content[:length] + struct.pack("<q", token) + content[length + 8 :])
         with pytest.raises(PackageError, match="found token ids beyond the package's vocabulary"):
             RowState.open(path, session)
+
+
+def test_a_file_that_is_cut_off_while_it_is_mapped(session: Session, path: Path) -> None:
+    """Reading what is no longer there would end the process with SIGBUS."""
+    opened, cache = RowState.open(path, session), session.new_cache(1, 40)
+    session.forward([[1, 2]], cache)
+    os.truncate(path, 100)
+    with pytest.raises(PackageError, match=r"cut off while it was open: found 100 bytes, expected"):
+        cache.load_row(0, opened)
+    assert cache.tokens[0].tolist() == [1, 2]
 
 
 def test_places_where_no_file_is(session: Session, state: RowState, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import click
 
 from gptoss_onnx.amounts import count_of
 from gptoss_onnx.choices import Activations, Kernels, Provider
-from gptoss_onnx.cli.console import extra, say, verbose_option
+from gptoss_onnx.cli.console import extra, is_verbose, say, verbose_option
 from gptoss_onnx.cli.grouped import GroupedCommand
 from gptoss_onnx.cli.serve_greeting import greeting
 from gptoss_onnx.cli.serve_options import api_keys, serve_options
@@ -20,7 +20,7 @@ from gptoss_onnx.cli.serve_run import ServeRun
 
 if TYPE_CHECKING:
     from gptoss_onnx.memory import MemoryRoom
-    from gptoss_onnx.runtime import Tokenizer
+    from gptoss_onnx.runtime import Session, Tokenizer
     from gptoss_onnx.serving.settings import ServerSettings
 
 INTERRUPTED = 130  # as of a program that Ctrl-C kills
@@ -96,7 +96,7 @@ def _serve_alone(run: ServeRun, tokenizer: "Tokenizer", room: "MemoryRoom | None
     if run.settings.access_log:
         _log_to_stderr()
     metrics = ServerMetrics()
-    with closing(open_listener(run.host, run.port)) as listener, run.open() as session:
+    with closing(open_listener(run.host, run.port)) as listener, _opened(run) as session:
         sizes = run.sizes(session, room)
         with Engine(
             session,
@@ -114,6 +114,13 @@ def _serve_alone(run: ServeRun, tokenizer: "Tokenizer", room: "MemoryRoom | None
                 ready=lambda: say(greeting(url, run, session, sizes, room)),
                 stopping=_tell_stopping,
             )
+
+
+def _opened(run: ServeRun) -> "Session":
+    """Load the graph, which can take a while."""
+    if is_verbose() or sys.stderr.isatty():
+        click.echo(f"loading {run.package} ...", err=True)
+    return run.open()
 
 
 def _settings(package: Path, log_json: bool, options: dict[str, Any]) -> "ServerSettings":

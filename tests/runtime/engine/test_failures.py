@@ -3,6 +3,7 @@ requests run.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
 from gptoss_onnx.runtime import KVCache, Sampling, Session
-from gptoss_onnx.runtime.engine import Constraint, Engine, EngineClosedError
-from gptoss_onnx.runtime.engine.refusals import told
+from gptoss_onnx.runtime.engine import Engine, EngineClosedError
 from support.engine_sinks import Kept, asked, submitted
 from support.fake_package import write_fake_package
 
@@ -191,65 +191,6 @@ def test_logits_that_are_not_finite_end_their_row_alone(
             assert sink.tokens == list(fake.generate(prompt, warm, max_new_tokens=20))
 
 
-class Faulty(Kept):
-    """A sink and constraint that raises in one of its calls."""
-
-    def __init__(self, where: str, error: type[BaseException] = KeyError) -> None:
-        super().__init__()
-        self.where, self.error = where, error
-
-    def fail(self, where: str) -> None:
-        if where == self.where and len(self.tokens) in (2, 8):
-            raise self.error("a fault")
-
-    def mask(self, logits: NDArray[np.float32]) -> None:
-        self.fail("mask")
-
-    def accept(self, token: int) -> None:
-        self.fail("accept")
-
-    def token(self, *arguments: Any) -> bool:
-        self.fail("token")
-        return super().token(*arguments)
-
-    def finish(self, *arguments: Any) -> None:
-        super().finish(*arguments)
-        self.fail("finish")
-
-
-@pytest.mark.parametrize("error", [KeyError, BaseException])  # a panic of Rust is none of Exception
-@pytest.mark.parametrize("where", ["mask", "accept", "token", "finish"])
-def test_a_sink_or_constraint_that_raises_ends_its_own_request(
-    fake: Session, monkeypatch: pytest.MonkeyPatch, where: str, error: type[BaseException]
-) -> None:
-    faulty = Faulty(where, error)
-    constraint: Constraint = faulty
-    with new_engine(fake, slots=5) as engine:
-        sinks = [submitted(engine, prompt, ENDLESS, 20)[0] for prompt in PROMPTS]
-        engine.submit(asked([9, 9], faulty, constraint=constraint))
-        assert all(sink.wait() for sink in [*sinks, faulty])
-        check_alone(fake, sinks, monkeypatch)
-        assert engine.drain()
-    if where == "finish":
-        assert faulty.ends == ["length"]
-    else:
-        assert (faulty.ends, faulty.message) == (["error"], told(error("a fault")))
-        assert len(faulty.tokens) == 2
-
-
-def test_a_constraint_that_allows_nothing_is_an_error(fake: Session) -> None:
-    class Nothing(Faulty):
-        def mask(self, logits: NDArray[np.float32]) -> None:
-            logits[:] = -np.inf
-
-    sink = Nothing("nowhere")
-    with new_engine(fake) as engine:
-        engine.submit(asked([1], sink, constraint=sink))
-        other, _ = submitted(engine, [1])
-        assert sink.wait().ends == ["error"]
-        assert other.wait().ends == ["length"]
-
-
 @pytest.mark.parametrize("fault", ["load_row", "move_row", "save_row"])
 def test_after_a_fault_of_its_own_the_engine_begins_anew(
     fake: Session, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -284,7 +225,11 @@ def test_an_engine_whose_caches_are_lost_ends(
     with monkeypatch.context() as patch:
         patch.setattr(KVCache, "load_row", broken)
         patch.setattr(KVCache, "reset", broken)
-        sinks = [submitted(engine, prompt, ENDLESS, 20)[0] for prompt in PROMPTS]
+        sinks = []
+        with suppress(EngineClosedError):  # it may have ended before the last one is submitted
+            for prompt in PROMPTS:
+                sinks.append(submitted(engine, prompt, ENDLESS, 20)[0])
+        assert sinks
         assert all(sink.wait().ends == ["error"] for sink in sinks)
         assert engine.drain(30)
         engine._thread.join(30)

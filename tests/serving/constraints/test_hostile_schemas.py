@@ -142,6 +142,24 @@ def test_a_lenient_schema_is_enforced_as_far_as_can_be(server: ConstrainedServer
         assert found.startswith("[")
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "uniqueItems": True},
+        {"type": "string", "format": "byte"},
+        {"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]},
+    ],
+)
+def test_what_a_lenient_schema_may_say_is_told(
+    server: ConstrainedServer, schema: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r'\); "strict": false enforces the rest$') as caught:
+        server.constraint(schema)
+    assert "Enable" not in str(caught.value)
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema, "strict": False}}
+    assert server.maker.make(wanted, None, None, True, server.prompt) is not None
+
+
 @pytest.fixture
 def process() -> Iterator[GrammarProcess]:
     process = GrammarProcess()
