@@ -189,13 +189,17 @@ class Manifest:
         """Say whether the graph is made for an execution provider."""
         return self.offers(f"provider {provider}")
 
+    def document(self) -> dict[str, Any]:
+        """Return what `manifest.json` says, which leaves out `options` and `stage` where there are
+        none.
+        """
+        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        absent = [key for key in ("options", "stage") if document[key] is None]
+        return {key: value for key, value in document.items() if key not in absent}
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder` atomically; a folder without it is not a package."""
-        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        for key in ("options", "stage"):
-            if document[key] is None:
-                del document[key]
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(folder / MANIFEST_NAME, text.encode())
 
     @classmethod

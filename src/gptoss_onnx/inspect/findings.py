@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from gptoss_onnx.errors import PackageError
-from gptoss_onnx.manifest import FORMAT, FORMAT_VERSION, CacheLayer, Manifest, WeightFile
+from gptoss_onnx.manifest import CacheLayer, Manifest, WeightFile
 from gptoss_onnx.package import (
     GOLDEN_FILE,
     PARITY_FILE,
@@ -127,8 +127,7 @@ class Findings:
             "tokenizer": self.tokenizer,
             "chat_template": self.chat_template,
         }
-        head = {"format": FORMAT, "format_version": FORMAT_VERSION}
-        return {**head, **asdict(self.manifest), "computed": computed}
+        return {**self.manifest.document(), "computed": computed}
 
 
 def _cache(index: int, layer: CacheLayer, manifest: Manifest) -> LayerCache:
