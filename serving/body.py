@@ -7,10 +7,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.json_text import parse_json
+from gptoss_onnx.serving.body_room import Body
 from gptoss_onnx.serving.errors import ApiError
 from gptoss_onnx.serving.fields import Fields
 from gptoss_onnx.serving.settings import ServerSettings
-from gptoss_onnx.serving.state import in_thread
+from gptoss_onnx.serving.state import ServerState, in_thread
 from gptoss_onnx.serving.streaming import client_left
 
 _QUICK = 65_536  # bytes that are parsed at once; more are parsed beside the event loop
@@ -18,41 +19,43 @@ _QUICK = 65_536  # bytes that are parsed at once; more are parsed beside the eve
 MOST_PARTS = 100_000
 
 
-async def read_body(request: Request, settings: ServerSettings) -> Fields:
+async def read_body(request: Request, state: ServerState) -> Fields:
     """Return the fields of a request's body.
 
     Raises ApiError as `read_content`, and 400 for what is not a JSON object.
     """
-    content = await read_content(request, settings)
-    if len(content) <= _QUICK:
-        return Fields(_parse(content))
-    return Fields(await in_thread(lambda: _parse(content)))
+    with state.body_room.body() as body:
+        content = await read_content(request, state.settings, body)
+        if len(content) <= _QUICK:
+            return Fields(_parse(content))
+        return Fields(await in_thread(lambda: _parse(content)))
 
 
-async def read_content(request: Request, settings: ServerSettings) -> bytes:
-    """Return a request's body.
+async def read_content(request: Request, settings: ServerSettings, body: Body) -> bytes:
+    """Return a request's body, whose bytes `body` counts.
 
     Raises ApiError: 413 for one that is too large, counted as it comes; 408 for one that comes too
-    slowly; 499 for a client that left.
+    slowly; 503 where all bodies together take too much; 499 for a client that left.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > settings.max_body_bytes:
         raise _too_large(settings)
     try:
         async with asyncio.timeout(settings.body_seconds):
-            return await _content(request, settings)
+            return await _content(request, settings, body)
     except TimeoutError:
         raise ApiError(408, f"body: it did not arrive within {settings.body_seconds:g} s") from None
     except ClientDisconnect:
         raise client_left() from None
 
 
-async def _content(request: Request, settings: ServerSettings) -> bytes:
+async def _content(request: Request, settings: ServerSettings, body: Body) -> bytes:
     received = bytearray()
     async for piece in request.stream():
-        received += piece
-        if len(received) > settings.max_body_bytes:
+        if len(received) + len(piece) > settings.max_body_bytes:
             raise _too_large(settings)
+        body.add(len(piece))
+        received += piece
     return bytes(received)
 
 

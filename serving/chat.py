@@ -15,7 +15,7 @@ from gptoss_onnx.serving.streaming import EventStream, unless_gone
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
-    fields = await read_body(request, state.settings)
+    fields = await read_body(request, state)
     asked = await in_thread(lambda: read_chat(fields, state))
     choices = await unless_gone(request.receive, prepare_chat(state, asked.ask))
     bodies = ChatBodies(state, asked.ask.logprobs is not None)

@@ -15,7 +15,7 @@ from gptoss_onnx.serving.text_request import read_text
 async def completions(request: Request) -> Response:
     """Continue texts."""
     state = state_of(request)
-    fields = await read_body(request, state.settings)
+    fields = await read_body(request, state)
     is_long = text_size(fields.value.get("prompt")) > LONG
     run = state.slowly if is_long else in_thread
     asked = await unless_gone(request.receive, run(lambda: read_text(fields, state)))

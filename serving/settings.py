@@ -21,6 +21,7 @@ class ServerSettings:
             then its calls carry that name.
         access_log: write one JSON line for each request.
         max_body_bytes: of one request's body.
+        max_bodies_bytes: of the bodies of all requests that are being read.
         max_header_bytes: of one request's line and headers.
         max_requests: that may be in work at a time, streams among them.
         max_choices: `n` times the prompts of one request.
@@ -43,6 +44,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     access_log: bool = False
     max_body_bytes: int = 8_000_000
+    max_bodies_bytes: int = 128_000_000
     max_header_bytes: int = 16_384
     max_requests: int = 512
     max_choices: int = 64

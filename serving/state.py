@@ -11,6 +11,7 @@ from starlette.requests import Request
 from gptoss_onnx.runtime.engine import Engine
 from gptoss_onnx.runtime.stops import end_tokens
 from gptoss_onnx.runtime.text import Tokenizer
+from gptoss_onnx.serving.body_room import BodyRoom
 from gptoss_onnx.serving.choice_sink import Choice
 from gptoss_onnx.serving.constraints import ConstraintMaker
 from gptoss_onnx.serving.errors import unavailable
@@ -41,6 +42,7 @@ class ServerState:
         fingerprint: `system_fingerprint`: of the weights and what computes with them.
         is_stopping: no more requests are taken; those taken end in peace.
         longest_text: characters of a prompt beyond which it cannot fit, whatever it says.
+        body_room: what the bodies of requests take while they are read.
         active: requests in work, but for those that ask how the server is.
     """
 
@@ -64,6 +66,7 @@ class ServerState:
         self.created = int(time.time())
         self.is_stopping = False
         self.active = 0
+        self.body_room = BodyRoom(settings.max_bodies_bytes)
         self.longest_text = engine.capacity * tokenizer.longest_token
         self._slow_places = asyncio.Semaphore(_SLOW)
         self._running: weakref.WeakSet[RunningAnswer] = weakref.WeakSet()

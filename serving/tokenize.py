@@ -20,7 +20,7 @@ _LONGEST_TEXT = 1_000_000  # characters, where the context is shorter
 async def tokenize(request: Request) -> JSONResponse:
     """Return the tokens of a text, or of a chat with the beginning of its answer."""
     state = state_of(request)
-    fields = await read_body(request, state.settings)
+    fields = await read_body(request, state)
     run = state.slowly if text_size(fields.value) > LONG else in_thread
     tokens = await run(lambda: _tokens(fields, state))
     body = {"count": len(tokens), "max_model_len": state.engine.capacity, "tokens": tokens}
@@ -30,7 +30,7 @@ async def tokenize(request: Request) -> JSONResponse:
 async def detokenize(request: Request) -> JSONResponse:
     """Return the text of tokens, special tokens included."""
     state = state_of(request)
-    fields = await read_body(request, state.settings)
+    fields = await read_body(request, state)
     text = await in_thread(lambda: _text(fields, state))
     return JSONResponse({"prompt": text, "content": text})
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from gptoss_onnx.serving.body import read_content
+from gptoss_onnx.serving.body_room import BodyRoom
 from gptoss_onnx.serving.errors import SERVER, ApiError, unavailable
 from gptoss_onnx.serving.replicas.keys import RESPONSES, RoutingKeys
 from gptoss_onnx.serving.replicas.relay import passed_on
@@ -41,7 +42,7 @@ class Front:
 
     def __init__(self, ask: Ask, settings: ServerSettings) -> None:
         self._ask, self._settings = ask, settings
-        self._keys = RoutingKeys()
+        self._keys, self._room = RoutingKeys(), BodyRoom(settings.max_bodies_bytes)
         self._is_stopping = False
         self._active = 0
 
@@ -71,8 +72,13 @@ class Front:
                 raise ApiError(
                     404, "metrics: each replica has its own, and none speaks for all of them"
                 )
-            body = await read_content(Request(scope, receive), self._settings)
-            await unless_gone(receive, self._relay(scope, body, send))
+            if self._active > self._settings.max_requests:
+                raise unavailable(
+                    f"the server has {self._settings.max_requests} requests in work already"
+                )
+            with self._room.body() as counted:
+                body = await read_content(Request(scope, receive), self._settings, counted)
+                await unless_gone(receive, self._relay(scope, body, send))
         except ApiError as error:
             if error.status != CLIENT_LEFT:
                 await error.response()(scope, receive, send)

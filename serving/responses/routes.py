@@ -60,7 +60,7 @@ class _Handlers:
     async def create(self, request: Request) -> Response:
         """Make a response, whole or in events."""
         state, owner = self._state, _owner(request, self._state)
-        fields = await read_body(request, state.settings)
+        fields = await read_body(request, state)
         asked, chosen = await in_thread(lambda: _read(fields, state))
         before = self._previous(asked, owner)
         past = await in_thread(lambda: conversation(before))

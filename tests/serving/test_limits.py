@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from support.served import PATIENCE, Served
+from support.served import PATIENCE, Served, wait_until
 
 CHAT = "/v1/chat/completions"
 Serve = Callable[..., Served]
@@ -111,3 +111,20 @@ def test_a_body_of_empty_lists(server: Served) -> None:
     answer = httpx.post(f"{server.url}{CHAT}", content=content, headers=headers)
     assert answer.status_code == 400
     assert "objects and lists" in answer.json()["error"]["message"]
+
+
+def test_bodies_of_all_requests_together(serve: Serve) -> None:
+    """One that waits for its end takes room, and gives it back when its client leaves."""
+    served = serve(max_bodies_bytes=1000)
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    room = served.state.body_room
+    with connected(served) as connection:
+        connection.sendall(head + b"Content-Length: 900\r\n\r\n" + b" " * 700)
+        wait_until(lambda: room.taken == 700)
+        answer = httpx.post(f"{served.url}/tokenize", json={"prompt": "x" * 400})
+        assert answer.status_code == 503
+        assert "is reading 700 bytes" in answer.json()["error"]["message"]
+        assert "retry-after" in answer.headers
+    wait_until(lambda: room.taken == 0)
+    answer = httpx.post(f"{served.url}/tokenize", json={"prompt": "x" * 400})
+    assert answer.status_code == 200
