@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ def contenders_in(
     peer = (*words, *counts, *rows)
     return [
         Contender(PEER, peer, "/completion", _their_body, _their_count, library),
-        contender_of(package, "exact", slots, capacity, threads),
-        contender_of(package, "bf16", slots, capacity, threads),
+        contender_of(package, "exact", slots, capacity, threads, ends=ENDS),
+        contender_of(package, "bf16", slots, capacity, threads, ends=ENDS),
     ]
 
 
@@ -63,21 +64,22 @@ def contender_of(
     capacity: int,
     threads: int,
     options: Sequence[str] = (),
+    ends: Sequence[int] = (),
 ) -> Contender:
-    """Return our server on a package."""
+    """Return our server on a package; the tokens `ends` are never chosen."""
     words = (str(TOOL), "serve", str(package), "--port", "PORT", "--activations", activations)
     sizes = ("--slots", str(slots), "--capacity", str(capacity), "--threads", str(threads))
     return Contender(
         f"ours, {activations}",
         (*words, *sizes, *options),
         "/v1/completions",
-        _our_body,
+        partial(_our_body, ends),
         _our_count,
     )
 
 
-def _our_body(prompt: list[int], tokens: int) -> dict[str, Any]:
-    never = {str(token): -100 for token in ENDS}
+def _our_body(ends: Sequence[int], prompt: list[int], tokens: int) -> dict[str, Any]:
+    never = {str(token): -100 for token in ends}
     usage = {"include_usage": True}
     settings = {"temperature": 0, "logit_bias": never, "stream_options": usage}
     return {"prompt": prompt, "max_tokens": tokens, "stream": True, **settings}

@@ -14,6 +14,7 @@ from typing import Any
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.json_text import parse_json
+from gptoss_onnx.serving.body import MOST_PARTS
 
 CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 _BEGINNING = 200  # characters or ids of a plain prompt that tell texts apart
@@ -38,7 +39,7 @@ class RoutingKeys:
         if path not in (CHAT, TEXT, RESPONSES):
             return ""
         try:
-            fields = parse_json(body, "body", InputError)
+            fields = parse_json(body, "body", InputError, MOST_PARTS)
         except InputError:
             return ""  # a replica says what is wrong with it
         return self._of_fields(path, fields) if isinstance(fields, dict) else ""

@@ -30,8 +30,8 @@ def dump_json(document: Mapping[str, Any]) -> str:
     return json.dumps(_finite(document), indent=2, allow_nan=False)
 
 
-def parse_json(text: bytes, where: str, error: type[GptOssError]) -> Any:
-    """Return the value of a JSON text in UTF-8.
+def parse_json(text: bytes, where: str, error: type[GptOssError], most: int | None = None) -> Any:
+    """Return the value of a JSON text in UTF-8, which holds at most `most` objects and lists.
 
     Raises `error` for what is not JSON (NaN and Infinity are not), for a key that appears twice in
     an object, for text that is not Unicode, and for a document that is nested too deep or holds a
@@ -39,7 +39,7 @@ def parse_json(text: bytes, where: str, error: type[GptOssError]) -> Any:
     """
     try:
         document = text.decode("utf-8-sig")
-        _check_depth(text)
+        _check_depth(text, most)
         value = json.loads(
             document,
             parse_int=_integer,
@@ -78,15 +78,18 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
-def _check_depth(text: bytes) -> None:
+def _check_depth(text: bytes, most: int | None) -> None:
     """Refuse brackets nested too deep outside of strings, before Python's reader recurses into
-    them.
+    them, and too many.
     """
-    depth = 0
+    depth = count = 0
     for match in _BRACKETS.finditer(text):
         token = match.group()
         if token in (b"[", b"{"):
             depth += 1
+            count += 1
+            if most is not None and count > most:
+                raise ValueError(f"more than {most} objects and lists")
             if depth > DEPTH_LIMIT:
                 raise ValueError(f"nested more than {DEPTH_LIMIT} deep")
         elif token in (b"]", b"}"):

@@ -84,3 +84,10 @@ def test_control_characters_are_escaped() -> None:
         printable("a\x1b[31m\r\n\t\x9b\u202e\u2028ä€😀")
         == "a\\x1b[31m\\r\\n\\t\\x9b\\u202e\\u2028ä€😀"
     )
+
+
+def test_the_number_of_objects_and_lists_can_be_limited() -> None:
+    for text in (b"[{},[{}]]", b'{"a":[{"[{":[]}]}'):
+        assert parse_json(text, "x", PackageError, 4) == json.loads(text)
+        with pytest.raises(PackageError, match="more than 3 objects and lists"):
+            parse_json(text, "x", PackageError, 3)

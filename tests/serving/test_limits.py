@@ -102,3 +102,12 @@ def test_too_many_requests_at_a_time(serve: Serve) -> None:
         refused = [httpx.get(f"{served.url}/v1/models").status_code for _ in range(20)]
     assert 503 in refused
     assert httpx.get(f"{served.url}/health").status_code == 200
+
+
+def test_a_body_of_empty_lists(server: Served) -> None:
+    """They are read in a second or more, in which Python does nothing else."""
+    content = b'{"a":[' + b",".join([b"[]"] * 200_000) + b"]}"
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{server.url}{CHAT}", content=content, headers=headers)
+    assert answer.status_code == 400
+    assert "objects and lists" in answer.json()["error"]["message"]

@@ -70,3 +70,11 @@ def test_a_response_leads_to_the_key_that_it_was_made_with() -> None:
     chosen = b'{"prompt_cache_key": "k", "previous_response_id": "resp_1a"}'
     assert keys.of(RESPONSES, chosen) == made  # whatever else it names
     assert keys.of(f"{RESPONSES}/resp_1a/input_items", b"") == made
+
+
+def test_a_body_of_empty_lists_is_not_read_to_the_end() -> None:
+    """It would keep the process that all requests go through for seconds."""
+    few, many = (b",".join([b"[]"] * count) for count in (10, 200_000))
+    messages = b'{"messages":[{"role":"user","content":"a"}],"x":[%s]}'
+    assert RoutingKeys().of(CHAT, messages % few)
+    assert RoutingKeys().of(CHAT, messages % many) == ""
