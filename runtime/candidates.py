@@ -81,17 +81,21 @@ def _in_nucleus(scores: Scores, top_p: float) -> NDArray[np.bool_]:
     A token is out when it and all less probable ones together have at most 1 − top_p. Of equally
     probable tokens the first is the more probable.
     """
-    probabilities = np.exp(scores)  # the largest score is 0
-    probabilities /= probabilities.sum()
+    # Not divided by their sum, which would round each: equal ones then add up exactly.
+    weights = np.exp(scores)  # the largest score is 0
+    limit = (1 - top_p) * weights.sum()
     # Sorting a vocabulary takes longer than a layer of the model: only those are sorted that share
     # a bin of scores with the last one inside.
-    bins = np.clip((scores - _LOWEST) * (_BINS / -_LOWEST), 0, _BINS - 1).astype(np.intp)
-    sums = np.cumsum(np.bincount(bins, probabilities, _BINS))
-    edge = min(int(np.searchsorted(sums, 1 - top_p, side="right")), _BINS - 1)
+    places = np.maximum(scores, _LOWEST)  # first, so that nothing overflows
+    places -= _LOWEST
+    places *= _BINS / -_LOWEST
+    bins = np.minimum(places, _BINS - 1).astype(np.intp)
+    sums = np.cumsum(np.bincount(bins, weights, _BINS))
+    edge = min(int(np.searchsorted(sums, limit, side="right")), _BINS - 1)
     tail = sums[edge - 1] if edge > 0 else 0.0
     backwards = np.flatnonzero(bins == edge)[::-1]
     order = backwards[np.argsort(scores[backwards], kind="stable")]  # least probable first
-    kept = tail + np.cumsum(probabilities[order]) > 1 - top_p
+    kept = tail + np.cumsum(weights[order]) > limit
     kept[-1] = True  # the most probable one, whatever rounding says
     inside = bins > edge
     inside[order[kept]] = True

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.custom_ops import library
@@ -57,6 +57,7 @@ settings_of_a_draw = st.builds(
     levels=st.sampled_from([0, 3, 50]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(Sampling(1.0, top_p=0.5, seed=0), 400, 0.0, 0, 0)  # equal ones that reach top-p exactly
 def test_the_same_token_for_the_same_seed(
     native: BatchSampler, sampling: Sampling, vocab: int, scale: float, levels: int, seed: int
 ) -> None:
@@ -72,6 +73,13 @@ def test_the_same_token_for_the_same_seed(
     for _ in range(5):
         expected = [row.choose(*each) for row, *each in zip(plain, logits, seen, strict=True)]
         assert native.choose(logits, rows, seen) == expected
+
+
+def test_scores_near_the_largest_number_do_not_overflow() -> None:
+    row = np.array([3e38, -3e38], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        tokens, _ = candidates(row, Sampling(6e-269, top_p=0.5))
+    assert tokens.tolist() == [0]
 
 
 DRAWS = """
