@@ -42,6 +42,12 @@ def test_the_last_line_on_stderr_says_why_it_ended() -> None:
     assert done.last_words() == r"\x1b[31mlast"
 
 
+def test_what_is_said_after_stdout_has_ended_counts() -> None:
+    code = "import os, sys, time; os.close(1); time.sleep(0.1); print('late', file=sys.stderr)"
+    with Program(words(code)) as program:
+        assert program.finish(b"", SOON, LIMIT).last_words() == "late"
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -22,6 +22,7 @@ from gptoss_onnx.json_text import printable
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 PIECE = 1 << 16  # bytes read at once
 ERRORS_KEPT = 4096  # last bytes of stderr, where a program says why it ended
+LAST_PIECES = 16  # of stderr, read after the end: what a pipe can hold, and more
 POLL = 0.01  # seconds between looks at a program that is about to end
 LENGTH_BYTES = 8  # little-endian, before each message
 
@@ -190,7 +191,19 @@ class Program:
             time.sleep(POLL)
         self._kill()
         self._process.wait()
+        self._read_last_words()
         return True
+
+    def _read_last_words(self) -> None:
+        """Read what stderr still holds of a process that has ended: its stdout may have ended
+        first. A process that got away may write on for ever, so the pieces are counted.
+        """
+        _, _, stderr = self._pipes()
+        for _ in range(LAST_PIECES):
+            before = len(self._errors)
+            if not _read(stderr.fileno(), self._errors) or len(self._errors) == before:
+                break
+        del self._errors[:-ERRORS_KEPT]
 
     def _end(self, why: str) -> None:
         self._gone = why
