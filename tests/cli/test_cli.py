@@ -18,6 +18,12 @@ from gptoss_onnx.extras import install_command
 from gptoss_onnx.manifest import Manifest
 from support.command_line import CODE, done, in_process_of_its_own, loaded_at_exit, run
 
+# An export whose package waits a minute before it appears: on a busy machine it might be done.
+WAITING = f"""
+import pathlib, time
+replace = pathlib.Path.replace
+pathlib.Path.replace = lambda *paths: time.sleep(60) or replace(*paths)
+{CODE}"""
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", "tokenizers")
 
 
@@ -136,7 +142,7 @@ def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Pa
     command = [
         sys.executable,
         "-c",
-        CODE,
+        WAITING,
         "export",
         str(checkpoint),
         "--output",

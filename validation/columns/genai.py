@@ -116,8 +116,11 @@ class GenaiSession:
         assert batch == 1
         return GenaiCache(max(capacity, self._least))
 
-    def forward(self, input_ids: ArrayLike, cache: GenaiCache) -> NDArray[np.float32]:
-        """Append tokens (1, S), and return the logits of the last one, float32 (1, 1, V).
+    def forward(
+        self, input_ids: ArrayLike, cache: GenaiCache, logit_positions: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Append tokens (1, S), and return the logits of the last one, float32 (1, 1, V), or where
+        `logit_positions` (1, 0) names none, no logits.
 
         Raises RuntimeUnavailable if it fails, or gives something else.
         """
@@ -129,7 +132,8 @@ class GenaiSession:
         if logits is None or logits.dtype != np.float32 or logits.shape[-1:] != (self.vocab,):
             found = "nothing" if logits is None else f"{logits.dtype} {logits.shape}"
             raise RuntimeUnavailable(f"logits: found {found}, expected float32 of {self.vocab}")
-        return logits.reshape(1, -1, self.vocab)[:, -1:]
+        last = logits.reshape(1, -1, self.vocab)[:, -1:]
+        return last if logit_positions is None else last[:, : np.shape(logit_positions)[1]]
 
     def generate(
         self, token_ids: Sequence[int], sampling: Sampling, *, max_new_tokens: int
