@@ -159,6 +159,26 @@ def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sigterm_that_a_destructor_swallows_comes_again() -> None:
+    code = """
+import os, signal, time
+from gptoss_onnx.cli.application import terminate
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, terminate)
+Swallowing()
+print("swallowed", flush=True)
+time.sleep(60)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (143, "swallowed\n")
+
+
 def test_the_bare_command_shows_the_help() -> None:
     assert done() == done("--help")
     assert "make-checkpoint" in done()

@@ -36,6 +36,18 @@ WRONG = 2
 INTERRUPTED = 130
 TERMINATED = 143
 BROKEN_PIPE = 141
+AGAIN_SECONDS = 3  # more than what cleans up takes
+
+
+def terminate(*_: object) -> None:
+    """Exit as SIGTERM asks, so that what cleans up does.
+
+    It comes again while the process lives: Python ignores what is raised in a destructor or in a
+    callback, where the signal may find it.
+    """
+    signal.signal(signal.SIGALRM, terminate)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    sys.exit(TERMINATED)
 
 
 class Application(click.Group):
@@ -52,7 +64,7 @@ class Application(click.Group):
         """Run one command line and exit; see `click.Command.main`."""
         if standalone_mode and threading.current_thread() is threading.main_thread():
             # so that what cleans up does
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+            signal.signal(signal.SIGTERM, terminate)
             # Python's last search for garbage takes 1.5 s where PyTorch is loaded, and frees what
             # ends anyway.
             atexit.register(gc.freeze)
