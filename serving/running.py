@@ -8,10 +8,9 @@ with RunningAnswer(engine, choices, settings) as running:
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from gptoss_onnx.errors import InputError
+from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.engine import (
     Engine,
     EngineClosedError,
@@ -36,7 +35,7 @@ class Usage:
     reasoning_tokens: int
 
 
-class RunningAnswer:
+class RunningAnswer(Closing):
     """All choices of one request; leaving it, or `close`, cancels what still runs.
 
     Used on the event loop. Making it submits all choices, or none: raises ApiError 429 where the
@@ -63,17 +62,6 @@ class RunningAnswer:
         except InputError as error:
             self.close()
             raise ApiError(400, str(error), INVALID) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Cancel what still runs or waits; its slots are free within one step."""
