@@ -89,6 +89,7 @@ class Engine(Closing):
         self._scheduler = Scheduler(
             session, self._inbox, self._staging, self._rows, self._reports, self.capacity
         )
+        self._failure: str | None = None  # what the engine ended by, `close` aside
         # daemon: an interpreter that ends without `close` does not wait for it
         self._thread = threading.Thread(target=self._run, name="gptoss-engine", daemon=True)
         self._thread.start()
@@ -178,7 +179,10 @@ class Engine(Closing):
             except BaseException as error:  # whatever it is, every request ends, the next ones run
                 logger.exception("a step failed, and every request with it")
                 self._end_all("error", told(error))
-        self._end_all("cancelled", "the engine was closed")
+        if self._failure is None:
+            self._end_all("cancelled", "the engine was closed")
+        else:  # those taken since
+            self._end_all("error", self._failure)
         self._prefixes.clear()
         self._scheduler.close()
 
@@ -189,7 +193,8 @@ class Engine(Closing):
             BaseException
         ) as error:  # without caches there is nothing that the next ones could have
             logger.exception("the caches cannot be reset; the engine ends")
-            self._inbox.end(f"engine: found it ended by a failure ({told(error)})")
+            self._failure = told(error)
+            self._inbox.end(f"engine: found it ended by a failure ({self._failure})")
 
 
 def checked_sizes(

@@ -238,6 +238,30 @@ def test_an_engine_whose_caches_are_lost_ends(
     engine.close()
 
 
+def test_a_request_that_comes_while_the_engine_ends_by_a_failure_hears_of_it(
+    fake: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Kept] = []
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeUnavailable("KV cache: no memory")
+
+    def broken_later(*_: Any, **__: Any) -> None:
+        if not late:
+            late.append(submitted(engine, PROMPTS[1])[0])
+        broken()
+
+    engine = new_engine(fake)
+    with monkeypatch.context() as patch:
+        patch.setattr(KVCache, "load_row", broken)
+        patch.setattr(KVCache, "reset", broken_later)
+        first, _ = submitted(engine, PROMPTS[0])
+        assert first.wait().ends == ["error"]
+        engine._thread.join(30)
+    assert late[0].wait().ends == ["error"] and "no memory" in late[0].message
+    engine.close()
+
+
 def test_a_session_that_is_closed_ends_the_requests(fake: Session) -> None:
     with Session.open(fake.package.folder, threads=1) as session:
         engine = new_engine(session)
