@@ -79,4 +79,9 @@ const Mxfp4Kernel& mxfp4_vnni(Activations activations);
 const Mxfp4Kernel& mxfp4_vbmi(Activations activations);
 const Mxfp4Kernel& mxfp4_amx(Activations activations);
 
+// Likewise those for many tokens.
+const Mxfp4Kernel& mxfp4_many_avx2(Activations activations);
+const Mxfp4Kernel& mxfp4_many_avx512(Activations activations);
+const Mxfp4Kernel& mxfp4_many_vnni(Activations activations);
+
 }  // namespace gptoss
