@@ -58,6 +58,8 @@ struct VnniTile {
       const Across scales = scales_across(rows.scales + first + begin, blocks, end - begin);
       const uint8_t* bytes = rows.blocks + first * kBlockBytes;
       for (size_t block = begin; block < end; ++block) {
+        const uint8_t* ahead = ahead_of(rows, row + v * kLanes + (block - begin), end, kRows);
+        for (size_t i = 0; i < kBlocks * kBlockBytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
         PanelBlock& decoded = panel[block - begin];
         const Across weights = across(bytes + block * kBlockBytes, stride);
         for (size_t i = 0; i < 4; ++i) {
