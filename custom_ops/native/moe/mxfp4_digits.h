@@ -13,31 +13,13 @@
 #pragma once
 
 #include "machine/digits.h"
-#include "moe/mxfp4.h"
+#include "moe/mxfp4_levels.h"
 
 namespace gptoss {
 namespace {
 
 constexpr size_t kQuad = 4;  // blocks whose low nibbles fill a register
-constexpr int kOffset =
-    12;  // added to doubled levels, −12 … 12, because one side of a dot product is unsigned
-
-// By nibble, the doubled level and the offset.
-struct alignas(16) OffsetLevels {
-  uint8_t bytes[16];
-};
-
-constexpr OffsetLevels offset_levels() {
-  OffsetLevels levels{};
-  for (size_t nibble = 0; nibble < 16; ++nibble) {
-    levels.bytes[nibble] = static_cast<uint8_t>(static_cast<int>(2 * kLevels[nibble]) + kOffset);
-  }
-  return levels;
-}
-
-constexpr OffsetLevels kOffsetLevels = offset_levels();
-
-// The same in each quarter of a register, for instructions that look up nibbles.
+// The offset levels in each quarter of a register, for instructions that look up nibbles.
 __m512i level_table() {
   return _mm512_broadcast_i32x4(
       _mm_load_si128(reinterpret_cast<const __m128i*>(kOffsetLevels.bytes)));
@@ -55,12 +37,6 @@ struct alignas(64) Quad {
   float scale[kLanes];  // by block, in its four lanes; includes the half that undoes the doubled
                         // levels
 };
-
-// The largest integer of a block, so that 32 products of it with 12 fit in an int32.
-template <size_t digits>
-constexpr float kLargest = digits == 1   ? 127.0f
-                           : digits == 2 ? 127.0f * 256
-                                         : 4194304.0f;
 
 size_t quads_of(size_t width) { return (width / kBlock + kQuad - 1) / kQuad; }
 

@@ -1,7 +1,7 @@
 // MXFP4 times many tokens with AVX-512 VNNI: sixteen rows are decoded to a panel that all tokens
 // pass.
 //
-// A Decode as in mxfp4_few.h. Included by files that are compiled with AVX-512 alone, as
+// A Decode as in mxfp4_few_avx512.h. Included by files that are compiled with AVX-512 alone, as
 // mxfp4_digits.h.
 #pragma once
 

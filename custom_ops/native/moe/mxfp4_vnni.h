@@ -1,9 +1,8 @@
-// MXFP4 times tokens with AVX-512 VNNI, for any Decode (mxfp4_few.h).
+// MXFP4 times tokens with AVX-512 VNNI, for any Decode (mxfp4_panel.h).
 //
 // Included by files that are compiled with AVX-512 alone, as mxfp4_digits.h.
 #pragma once
 
-#include "moe/mxfp4_few.h"
 #include "moe/mxfp4_panel.h"
 
 namespace gptoss {
@@ -14,21 +13,8 @@ void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scra
               size_t stride) {
   const auto* quads =
       reinterpret_cast<const Quad<digits>*>(tokens.data) + tokens.first * quads_of(rows.width);
-  switch (tokens.count) {
-    case 0:
-      return;
-    case 1:
-      return multiply_few<Decode, digits, 1>(rows, quads, out, stride);
-    case 2:
-      return multiply_few<Decode, digits, 2>(rows, quads, out, stride);
-    case 3:
-      return multiply_few<Decode, digits, 3>(rows, quads, out, stride);
-    case 4:
-      return multiply_few<Decode, digits, 4>(rows, quads, out, stride);
-    default:
-      return multiply_many<Decode>(rows, quads, tokens.count,
-                                   reinterpret_cast<PanelBlock*>(scratch), out, stride);
-  }
+  multiply_many<Decode>(rows, quads, tokens.count, reinterpret_cast<PanelBlock*>(scratch), out,
+                        stride);
 }
 
 template <class Decode, size_t digits>
