@@ -20,6 +20,9 @@ enum {
   kDownBias
 };
 
+// Up to so many tokens an expert, on average, weights are read in long runs.
+constexpr size_t kFewTokensAnExpert = 8;
+
 // Outputs of a task with many tokens: two panels, and even shares of the work.
 constexpr size_t kManyOutputs = 64;
 
@@ -134,7 +137,7 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
       route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
   const auto tokens = static_cast<size_t>(sizes.tokens), hidden = static_cast<size_t>(sizes.hidden);
   const auto width = static_cast<size_t>(sizes.width);
-  const bool few = tokens <= kFewTokens;
+  const bool few = routing.slots.size() <= kFewTokensAnExpert * routing.groups.size();
   const auto task = [&](size_t outputs, size_t inputs) {
     const size_t row_bytes = inputs / kBlock * (kBlockBytes + 1);
     constexpr size_t kRunsACore =
@@ -151,7 +154,7 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
                              hidden, width);
   const MoELayer layer{
       tokens,  hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias),
-      gate_up, down};
+      gate_up, down,   few};
   run_experts(context, layer, attributes_, routing, output);
 }
 

@@ -11,8 +11,8 @@
 //
 // `V` names the instructions of a level:
 //   Ints, Floats, kLanes     registers, and lanes of 32 bits
-//   kTile                    tokens whose sums are held side by side
-//   Sum                      of products of bytes; kNarrow: 16 bits, which hold four of them
+//   kRows                    rows that a token's values meet while they are in a register
+//   Sum                      of products of bytes; kNarrow: in 16 bits, which hold those of a half
 //   decode, scales, …        see mxfp4_few_avx512.h and mxfp4_avx2.cc
 //
 // Included by files that are compiled for one level, each with a V of its own in an anonymous
@@ -29,8 +29,7 @@ struct Mxfp4Few {
   using Ints = typename V::Ints;
   using Floats = typename V::Floats;
 
-  static constexpr size_t kLanes = V::kLanes;
-  static constexpr size_t kRows = V::kRows;
+  static constexpr size_t kLanes = V::kLanes, kRows = V::kRows;
   static constexpr size_t kStreams = 8;  // rows that are read side by side
   static constexpr size_t kMost = 8;     // tokens that pass at once
   static constexpr size_t kAhead = 512;  // bytes of each to prefetch
@@ -44,7 +43,7 @@ struct Mxfp4Few {
     // By digit, the last one first, and register of weights: low nibbles, then high ones.
     int8_t values[digits][2 * kGroups][4 * kLanes];
     int32_t correction[kLanes];  // −12 · Σ values, which takes the weights' offset back
-    float scale[kLanes];  // includes the half that undoes the doubled levels
+    float scale[kLanes];         // includes the half that undoes the doubled levels
   };
 
   static size_t chunks_of(size_t width) { return (width / kBlock + kLanes - 1) / kLanes; }
@@ -75,8 +74,7 @@ struct Mxfp4Few {
     // values that meet low nibbles, then those that meet high ones
     alignas(kLine) int8_t bytes[digits][kBlock];
     int sum;
-    chunk.scale[lane] =
-        0.5f * V::template split<digits == 2>(x, kLargest<digits>, bytes, sum);
+    chunk.scale[lane] = 0.5f * V::template split<digits == 2>(x, kLargest<digits>, bytes, sum);
     chunk.correction[lane] = -kOffset * sum;
     for (size_t digit = 0; digit < digits; ++digit) {
       for (size_t i = 0; i < 2 * kGroups; ++i)
@@ -89,14 +87,13 @@ struct Mxfp4Few {
     chunk.scale[lane] = 0;
     chunk.correction[lane] = 0;
     for (size_t digit = 0; digit < digits; ++digit) {
-      for (size_t i = 0; i < 2 * kGroups; ++i)
-        std::memset(chunk.values[digit][i] + 4 * lane, 0, 4);
+      for (size_t i = 0; i < 2 * kGroups; ++i) std::memset(chunk.values[digit][i] + 4 * lane, 0, 4);
     }
   }
 
   // The sums of the rows that are multiplied side by side.
   static size_t scratch_bytes(size_t tokens, size_t) {
-    return kStreams * tokens * sizeof(Floats);
+    return kStreams * (tokens < kMost ? tokens : kMost) * sizeof(Floats);
   }
 
   // Rows that are multiplied side by side, `step` rows apart: each is a stream of its own from
@@ -157,87 +154,79 @@ struct Mxfp4Few {
                             size_t stride) {
     const size_t floats = tokens.count * kLanes;  // of a row's sums
     for (size_t i = 0; i < kStreams * floats; i += kLanes) V::store(sums + i, V::zero());
-    for (size_t q = 0; q < tokens.chunks_each; ++q) {
-      const size_t first = q * kLanes, left = rows.blocks - first;
-      const size_t blocks = left < kLanes ? left : kLanes;
-      for (size_t s = 0; s < kStreams; s += kRows) {
-        Ints weights[kRows][2 * kGroups];
-        Floats scales[kRows];
-#pragma GCC unroll 2
-        for (size_t i = 0; i < kRows; ++i) {
-          const uint8_t* bytes = rows.bytes_of(s + i) + first * kBlockBytes;
-          for (size_t line = 0; line < kChunkBytes; line += kLine)
-            __builtin_prefetch(bytes + kAhead + line);
-          V::decode(bytes, blocks, weights[i]);
-          scales[i] = V::template scales<careful>(rows.scales_of(s + i) + first, blocks);
-        }
-        add_tokens(weights, scales, tokens, q, sums + s * floats);
-      }
-    }
+    const size_t whole = rows.blocks / kLanes;
+    for (size_t q = 0; q < whole; ++q) add_chunk<careful, true>(rows, tokens, q, kLanes, sums);
+    if (const size_t left = rows.blocks % kLanes; left > 0)
+      add_chunk<careful, false>(rows, tokens, whole, left, sums);
     for (size_t s = 0; s < kStreams; ++s) {
       for (size_t t = 0; t < tokens.count; ++t)
         out[t * stride + s * rows.step] = V::sum(V::load(sums + s * floats + t * kLanes));
     }
   }
 
-  [[gnu::always_inline]] static void add_tokens(const Ints (&weights)[kRows][2 * kGroups],
-                                                const Floats (&scales)[kRows],
-                                                const Tokens& tokens, size_t q, float* sums) {
-    const size_t next = tokens.chunks_each, floats = tokens.count * kLanes;
+  template <bool careful, bool whole>
+  [[gnu::always_inline]] static void add_chunk(const Lockstep& rows, const Tokens& tokens, size_t q,
+                                               size_t blocks, float* sums) {
+    const size_t floats = tokens.count * kLanes;
+    const size_t next_scales = rows.step * rows.blocks, next_bytes = next_scales * kBlockBytes;
+    const uint8_t* bytes = rows.bytes + q * kChunkBytes;
+    const uint8_t* scales = rows.scales + q * kLanes;
     const Chunk* chunk = tokens.chunks + q;
-    size_t t = 0;
-    for (; t + V::kTile <= tokens.count; t += V::kTile)
-      add_tile<V::kTile>(weights, scales, chunk + t * next, next, sums + t * kLanes, floats);
-    if (t < tokens.count)
-      add_tile<1>(weights, scales, chunk + t * next, next, sums + t * kLanes, floats);
+    const size_t count = tokens.count, next = tokens.chunks_each;
+    for (size_t s = 0; s < kStreams; s += kRows) {
+      Ints weights[kRows][2 * kGroups];
+      Floats factors[kRows];
+#pragma GCC unroll 2
+      for (size_t i = 0; i < kRows; ++i) {
+        for (size_t line = 0; line < kChunkBytes; line += kLine)
+          __builtin_prefetch(bytes + kAhead + line);
+        V::template decode<whole>(bytes, blocks, weights[i]);
+        factors[i] = V::template scales<careful, whole>(scales, blocks);
+        bytes += next_bytes;
+        scales += next_scales;
+      }
+      for (size_t t = 0; t < count; ++t)
+        add_token(weights, factors, chunk[t * next], sums + t * kLanes, floats);
+      sums += kRows * floats;
+    }
   }
 
-  // Adds a chunk's products to the sums of some tokens.
-  template <size_t count>
-  [[gnu::always_inline]] static void add_tile(const Ints (&weights)[kRows][2 * kGroups],
-                                              const Floats (&scales)[kRows], const Chunk* chunk,
-                                              size_t next, float* sums, size_t floats) {
+  // Adds a chunk's products with some rows to the sums of a token, each `row` floats apart.
+  [[gnu::always_inline]] static void add_token(const Ints (&weights)[kRows][2 * kGroups],
+                                               const Floats (&factors)[kRows], const Chunk& chunk,
+                                               float* sums, size_t row) {
     constexpr size_t halves = V::kNarrow ? 2 : 1;
-    typename V::Sum parts[count][kRows][digits][halves];
-#pragma GCC unroll 4
-    for (size_t t = 0; t < count; ++t) {
-#pragma GCC unroll 2
-      for (size_t r = 0; r < kRows; ++r) {
+    typename V::Sum parts[kRows][digits][halves];
+#pragma GCC unroll 2  // these loops are unrolled to keep the sums in registers
+    for (size_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 3
-        for (size_t digit = 0; digit < digits; ++digit) {
+      for (size_t digit = 0; digit < digits; ++digit) {
 #pragma GCC unroll 2
-          for (size_t half = 0; half < halves; ++half) parts[t][r][digit][half] = V::nothing();
-        }
-        if constexpr (!V::kNarrow) parts[t][r][0][0] = V::load(chunk[t * next].correction);
+        for (size_t half = 0; half < halves; ++half) parts[r][digit][half] = V::nothing();
       }
+      if constexpr (!V::kNarrow) parts[r][0][0] = V::load(chunk.correction);
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < 2 * kGroups; ++i) {
-#pragma GCC unroll 4
-      for (size_t t = 0; t < count; ++t) {
 #pragma GCC unroll 3
-        for (size_t digit = 0; digit < digits; ++digit) {
-          const Ints values = V::load(chunk[t * next].values[digit][i]);
+      for (size_t digit = 0; digit < digits; ++digit) {
+        const Ints values = V::load(chunk.values[digit][i]);
 #pragma GCC unroll 2
-          for (size_t r = 0; r < kRows; ++r) {
-            auto& part = parts[t][r][digit][i / kGroups * halves / 2];
-            part = V::add_products(part, weights[r][i], values);
-          }
+        for (size_t r = 0; r < kRows; ++r) {
+          auto& part = parts[r][digit][i / kGroups * halves / 2];
+          part = V::add_products(part, weights[r][i], values);
         }
       }
     }
-#pragma GCC unroll 4
-    for (size_t t = 0; t < count; ++t) {
 #pragma GCC unroll 2
-      for (size_t r = 0; r < kRows; ++r) {
-        Ints sum = V::total(parts[t][r][digits - 1]);
-        if constexpr (digits > 2) sum = V::add(V::times_256(sum), V::total(parts[t][r][1]));
-        if constexpr (digits > 1) sum = V::add(V::times_256(sum), V::total(parts[t][r][0]));
-        if constexpr (V::kNarrow) sum = V::add(sum, V::load(chunk[t * next].correction));
-        const Floats both = V::product(scales[r], V::load(chunk[t * next].scale));
-        float* lanes = sums + r * floats + t * kLanes;
-        V::store(lanes, V::add_product(V::load(lanes), V::to_float(sum), both));
-      }
+    for (size_t r = 0; r < kRows; ++r) {
+      Ints sum = V::total(parts[r][digits - 1]);
+      if constexpr (digits > 2) sum = V::add(V::times_256(sum), V::total(parts[r][1]));
+      if constexpr (digits > 1) sum = V::add(V::times_256(sum), V::total(parts[r][0]));
+      if constexpr (V::kNarrow) sum = V::add(sum, V::load(chunk.correction));
+      const Floats both = V::product(factors[r], V::load(chunk.scale));
+      float* lanes = sums + r * row;
+      V::store(lanes, V::add_product(V::load(lanes), V::to_float(sum), both));
     }
   }
 

@@ -14,7 +14,6 @@ struct FewAvx2 {
   using Floats = __m256;
   using Sum = Ints;  // pairs of products in 16 bits, of which four add up without overflow
   static constexpr size_t kLanes = 8;
-  static constexpr size_t kTile = 1;
   static constexpr size_t kRows = 1;
   static constexpr bool kNarrow = true;
 
@@ -46,10 +45,14 @@ struct FewAvx2 {
 
   // Up to 8 blocks, transposed: lane 4h + r of each register has four weights of half h of register
   // r as it comes from memory. Blocks that are not there are zeros.
+  template <bool whole>
   static void decode(const uint8_t* bytes, size_t blocks, Ints (&weights)[8]) {
     Ints loaded[4];
 #pragma GCC unroll 4
-    for (size_t r = 0; r < 4; ++r) loaded[r] = load_halves(bytes, blocks, r);
+    for (size_t r = 0; r < 4; ++r)
+      loaded[r] =
+          whole ? _mm256_loadu_si256(reinterpret_cast<const Ints*>(bytes + r * 2 * kBlockBytes))
+                : load_halves(bytes, blocks, r);
     const Ints ab_low = _mm256_unpacklo_epi32(loaded[0], loaded[1]);
     const Ints ab_high = _mm256_unpackhi_epi32(loaded[0], loaded[1]);
     const Ints cd_low = _mm256_unpacklo_epi32(loaded[2], loaded[3]);
@@ -79,10 +82,10 @@ struct FewAvx2 {
   }
 
   // The blocks' scales as powers of two, in the order of the transposition.
-  template <bool careful>
+  template <bool careful, bool whole>
   static Floats scales(const uint8_t* scales, size_t blocks) {
     __m128i bytes;
-    if (blocks == kLanes) {
+    if (whole) {
       bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
     } else {
       uint64_t some = 0;
@@ -125,7 +128,8 @@ struct FewAvx2 {
     for (size_t i = 0; i < 4; ++i) {
       values[i] = _mm256_loadu_ps(x + kLanes * i);
       if constexpr (rounded) values[i] = round_to_bf16(values[i]);
-      const Ints bits = _mm256_and_si256(_mm256_castps_si256(values[i]), _mm256_set1_epi32(0x7fffffff));
+      const Ints bits =
+          _mm256_and_si256(_mm256_castps_si256(values[i]), _mm256_set1_epi32(0x7fffffff));
       greatest_bits = _mm256_max_epi32(greatest_bits, bits);
     }
     const float greatest = largest_lane(greatest_bits);
@@ -133,8 +137,8 @@ struct FewAvx2 {
     const Floats inverse = _mm256_set1_ps(largest / greatest);
     Ints integers[4], total = _mm256_setzero_si256();
     for (size_t i = 0; i < 4; ++i) {
-      integers[i] = usable ? _mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse))
-                           : _mm256_setzero_si256();
+      integers[i] =
+          usable ? _mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse)) : _mm256_setzero_si256();
       total = _mm256_add_epi32(total, integers[i]);
     }
     sum = sum_of(total);

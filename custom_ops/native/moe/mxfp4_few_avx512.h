@@ -23,8 +23,7 @@ __m512i offset_level_table() {
 // Nibbles become levels by a shuffle within 16 bytes.
 struct ShuffleNibbles {
   static __m512i low(__m512i bytes) {
-    return _mm512_shuffle_epi8(offset_level_table(),
-                               _mm512_and_si512(bytes, _mm512_set1_epi8(15)));
+    return _mm512_shuffle_epi8(offset_level_table(), _mm512_and_si512(bytes, _mm512_set1_epi8(15)));
   }
   static __m512i high(__m512i bytes) { return low(_mm512_srli_epi16(bytes, 4)); }
 };
@@ -44,8 +43,7 @@ struct FewAvx512 {
   using Floats = __m512;
   using Sum = Ints;
   static constexpr size_t kLanes = gptoss::kLanes;
-  static constexpr size_t kTile = 2;
-  static constexpr size_t kRows = Dots::kNarrow ? 1 : 2;
+  static constexpr size_t kRows = 2;
   static constexpr bool kNarrow = Dots::kNarrow;
 
   static Ints nothing() { return _mm512_setzero_si512(); }
@@ -73,10 +71,13 @@ struct FewAvx512 {
 
   // Up to 16 blocks, transposed: lane 4q + r of each register has four weights of quarter q of
   // register r as it comes from memory. Blocks that are not there are zeros.
+  template <bool whole>
   static void decode(const uint8_t* bytes, size_t blocks, Ints (&weights)[8]) {
     Ints loaded[4];
 #pragma GCC unroll 4
-    for (size_t r = 0; r < 4; ++r) loaded[r] = load_quarters(bytes, blocks, r);
+    for (size_t r = 0; r < 4; ++r)
+      loaded[r] =
+          whole ? _mm512_loadu_si512(bytes + r * 4 * kBlockBytes) : load_quarters(bytes, blocks, r);
     const Ints ab_low = _mm512_unpacklo_epi32(loaded[0], loaded[1]);
     const Ints ab_high = _mm512_unpackhi_epi32(loaded[0], loaded[1]);
     const Ints cd_low = _mm512_unpacklo_epi32(loaded[2], loaded[3]);
@@ -93,18 +94,19 @@ struct FewAvx512 {
 
   static Ints load_quarters(const uint8_t* bytes, size_t blocks, size_t r) {
     const uint8_t* line = bytes + r * 4 * kBlockBytes;
-    if (blocks == kLanes) return _mm512_loadu_si512(line);
     const size_t here = blocks <= 4 * r ? 0 : blocks - 4 * r < 4 ? blocks - 4 * r : 4;
     const __mmask64 mask = here == 4 ? ~__mmask64{0} : (__mmask64{1} << (here * kBlockBytes)) - 1;
     return _mm512_maskz_loadu_epi8(mask, line);
   }
 
   // The blocks' scales as powers of two, in the order of the transposition.
-  template <bool careful>
+  template <bool careful, bool whole>
   static Floats scales(const uint8_t* scales, size_t blocks) {
     const __mmask16 here = static_cast<__mmask16>((1u << blocks) - 1);
+    const __m128i loaded = whole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))
+                                 : _mm_maskz_loadu_epi8(here, scales);
     const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m128i bytes = _mm_shuffle_epi8(_mm_maskz_loadu_epi8(here, scales), order);
+    const __m128i bytes = _mm_shuffle_epi8(loaded, order);
     __m512i bits = _mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23);
     if constexpr (careful) {
       const __mmask16 nan = _mm512_cmpeq_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));

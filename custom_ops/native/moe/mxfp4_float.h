@@ -18,8 +18,7 @@ template <class V>
 struct Mxfp4Float {
   using Vector = typename V::Vector;
 
-  static constexpr size_t kFew = 4;    // up to so many tokens meet the weights as they are decoded
-  static constexpr size_t kPanel = 4;  // weight rows that a tile multiplies together
+  static constexpr size_t kPanel = 4;                // weight rows that a tile multiplies together
   static constexpr size_t kTokens = V::kTileTokens;  // tokens that a tile multiplies together
 
   static size_t packed_bytes(size_t tokens, size_t width) { return tokens * width * sizeof(float); }
@@ -44,48 +43,7 @@ struct Mxfp4Float {
   static void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scratch,
                        float* out, size_t stride) {
     const float* x = reinterpret_cast<const float*>(tokens.data) + tokens.first * rows.width;
-    switch (tokens.count) {
-      case 0:
-        return;
-      case 1:
-        return multiply_few<1>(rows, x, out, stride);
-      case 2:
-        return multiply_few<2>(rows, x, out, stride);
-      case 3:
-        return multiply_few<3>(rows, x, out, stride);
-      case kFew:
-        return multiply_few<kFew>(rows, x, out, stride);
-      default:
-        return multiply_many(rows, x, tokens.count, reinterpret_cast<float*>(scratch), out, stride);
-    }
-  }
-
-  // One row at a time, straight from its bytes: rows side by side would defeat the prefetcher.
-  template <size_t tokens>
-  static void multiply_few(const Mxfp4Rows& rows, const float* x, float* out, size_t stride) {
-    const size_t blocks = rows.width / kBlock;
-    for (size_t r = 0; r < rows.count; ++r) {
-      const uint8_t* bytes = rows.blocks + r * blocks * kBlockBytes;
-      const uint8_t* scales = rows.scales + r * blocks;
-      Vector sums[tokens];
-      for (size_t t = 0; t < tokens; ++t) sums[t] = V::zero();
-      for (size_t block = 0; block < blocks; ++block) {
-        const Vector scale = V::broadcast(scale_factor(scales[block]));
-        Vector partial[tokens];
-        for (size_t t = 0; t < tokens; ++t) partial[t] = V::zero();
-        for (size_t i = 0; i < kBlockBytes; i += V::kLanes) {
-          Vector low, high;
-          V::levels(bytes + block * kBlockBytes + i, low, high);
-          for (size_t t = 0; t < tokens; ++t) {
-            const float* values = x + t * rows.width + block * kBlock + i;
-            partial[t] = V::add_product(partial[t], low, V::load(values));
-            partial[t] = V::add_product(partial[t], high, V::load(values + kBlockBytes));
-          }
-        }
-        for (size_t t = 0; t < tokens; ++t) sums[t] = V::add_product(sums[t], scale, partial[t]);
-      }
-      for (size_t t = 0; t < tokens; ++t) out[t * stride + r] = V::sum(sums[t]);
-    }
+    multiply_many(rows, x, tokens.count, reinterpret_cast<float*>(scratch), out, stride);
   }
 
   // Decodes a panel of rows once and multiplies all tokens with it.
