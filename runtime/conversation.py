@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.generation import FinishReason
+from gptoss_onnx.runtime.generation_row import FinishReason
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import Sampling
@@ -153,8 +153,7 @@ class Conversation(Closing):
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         # fewer, where an interrupt came between the two
         shared = min(shared, int(cache.lengths[0]))
-        if shared < cache.rewind_limit[0]:
-            shared = min(shared, cache.kept)
+        shared = cache.reachable(0, shared)
         cache.rewind(shared)
         self._held = self._held[:shared]
         return shared
