@@ -1,41 +1,32 @@
 """Refuse a draft model that another vocabulary makes useless, or worse."""
 
-from typing import TYPE_CHECKING
-
 from gptoss_onnx.added_tokens import TOKENIZER_LIMIT
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.package import TOKENIZER_FILE, Package, read_own_file
-from gptoss_onnx.runtime.arguments import shown
-
-if TYPE_CHECKING:
-    from gptoss_onnx.runtime.session import Session
+from gptoss_onnx.runtime.text import Tokenizer
 
 
-def check_draft(session: "Session", draft: object) -> "Session":
-    """Return `draft`; raises InputError unless it is a session whose package means the same by
-    each token id.
+def check_draft(package: Package, draft: Package) -> None:
+    """Raise InputError unless both packages mean the same by each token id.
 
     Their tokenizer files are compared where both have one: byte for byte, else what each text's id
     is. PackageError where one of them is damaged.
     """
-    from gptoss_onnx.runtime.session import Session  # which imports this
-
-    if not isinstance(draft, Session):
-        raise InputError(f"draft: found {shown(draft)}, expected a Session or None")
-    folders = f"{draft.package.folder} beside {session.package.folder}"
-    if session.vocab != draft.vocab:
+    folders = f"({draft.folder} beside {package.folder})"
+    sizes = draft.manifest.vocab_size, package.manifest.vocab_size
+    if sizes[0] != sizes[1]:
         raise InputError(
-            f"draft: found a vocabulary of {draft.vocab} tokens, expected the model's "
-            f"{session.vocab} ({folders})"
+            f"draft: found a vocabulary of {sizes[0]} tokens, expected the model's {sizes[1]} "
+            f"{folders}"
         )
-    files = [_tokenizer_file(each.package) for each in (session, draft)]
+    files = [_tokenizer_file(each) for each in (package, draft)]
     if None in files or files[0] == files[1]:
-        return draft
-    if session.tokenizer.ids != draft.tokenizer.ids:
+        return
+    ids = [Tokenizer.open(each.folder).ids for each in (package, draft)]
+    if ids[0] != ids[1]:
         raise InputError(
-            f"draft: found another tokenizer than the model's, expected the same ({folders})"
+            f"draft: found another tokenizer than the model's, expected the same {folders}"
         )
-    return draft
 
 
 def _tokenizer_file(package: Package) -> bytes | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime.arguments import integer
+from gptoss_onnx.runtime.arguments import integer, shown
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
 from gptoss_onnx.runtime.generation_row import GenerationRow
@@ -58,7 +58,8 @@ class Speculation(Closing):
         self.most = integer("speculate", most, 1, MOST_GUESSED)
         _check_rewinds("speculate", session)
         if draft is not None:
-            _check_rewinds("draft", check_draft(session, draft))
+            _check_rewinds("draft", _session("draft", draft))
+            check_draft(session.package, draft.package)
         self._session = session
         self._guesser: Guesser = Lookup() if draft is None else DraftSession(draft, self.most)
         self._pace = Pace()
@@ -121,6 +122,14 @@ class Speculation(Closing):
         self._pace.record(count, len(said), middle - begin, end - middle)
         pairs = zip(said, guess.tokens, strict=False)
         return Speculated(1, count, sum(token == guessed for token, guessed in pairs))
+
+
+def _session(name: str, value: object) -> "Session":
+    from gptoss_onnx.runtime.session import Session  # which imports this
+
+    if not isinstance(value, Session):
+        raise InputError(f"{name}: found {shown(value)}, expected a Session or None")
+    return value
 
 
 def _check_rewinds(name: str, session: "Session") -> None:

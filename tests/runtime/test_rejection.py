@@ -146,4 +146,5 @@ def test_texts_have_the_model_s_probabilities(
     often = expected >= 5
     chi = ((found - expected)[often] ** 2 / expected[often]).sum()
     free = int(often.sum())
+    assert free >= 8
     assert abs(chi - free) < SAMPLING_SIGMAS * np.sqrt(2 * free)
