@@ -87,32 +87,54 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
   }
 }
 
-// kStreams rows side by side, and kTokens tokens at a time; for the later ones the rows are still in
-// the cache.
-template <class Arithmetic, size_t kTokens, size_t kStreams>
+// The same rows times tokens [n, n + tokens), at most eight.
+template <class Arithmetic, size_t kRows>
+void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t n, size_t tokens) {
+  switch (tokens) {
+    case 1:
+      return rows_times_tokens<Arithmetic, 1, kRows>(call, m, step, n);
+    case 2:
+      return rows_times_tokens<Arithmetic, 2, kRows>(call, m, step, n);
+    case 3:
+      return rows_times_tokens<Arithmetic, 3, kRows>(call, m, step, n);
+    case 4:
+      return rows_times_tokens<Arithmetic, 4, kRows>(call, m, step, n);
+    case 5:
+      return rows_times_tokens<Arithmetic, 5, kRows>(call, m, step, n);
+    case 6:
+      return rows_times_tokens<Arithmetic, 6, kRows>(call, m, step, n);
+    case 7:
+      return rows_times_tokens<Arithmetic, 7, kRows>(call, m, step, n);
+    case 8:
+      return rows_times_tokens<Arithmetic, 8, kRows>(call, m, step, n);
+  }
+}
+
+// kStreams rows side by side, and up to eight tokens at a time; for the later ones the rows are
+// still in the cache.
+template <class Arithmetic, size_t kStreams>
 void rows_side_by_side(const LinearCall& call, size_t begin, size_t end) {
-  const size_t step = (end - begin) / kStreams;
-  const auto times_all = [&](auto rows, auto rows_by_one, size_t m, size_t apart) {
-    size_t n = 0;
-    for (; n + kTokens <= call.tokens; n += kTokens) rows(call, m, apart, n);
-    for (; n < call.tokens; ++n) rows_by_one(call, m, apart, n);
+  const size_t groups = (call.tokens + 7) / 8;
+  const size_t tokens = (call.tokens + groups - 1) / groups;
+  const auto times_all = [&](auto rows, size_t m, size_t step) {
+    for (size_t n = 0; n < call.tokens; n += tokens) {
+      const size_t left = call.tokens - n;
+      rows(call, m, step, n, left < tokens ? left : tokens);
+    }
   };
-  for (size_t m = begin; m < begin + step; ++m) {
-    times_all(rows_times_tokens<Arithmetic, kTokens, kStreams>,
-              rows_times_tokens<Arithmetic, 1, kStreams>, m, step);
-  }
-  for (size_t m = begin + kStreams * step; m < end; ++m) {
-    times_all(rows_times_tokens<Arithmetic, kTokens, 1>, rows_times_tokens<Arithmetic, 1, 1>, m,
-              1);
-  }
+  const size_t step = (end - begin) / kStreams;
+  for (size_t m = begin; m < begin + step; ++m)
+    times_all(rows_times_tokens<Arithmetic, kStreams>, m, step);
+  for (size_t m = begin + kStreams * step; m < end; ++m)
+    times_all(rows_times_tokens<Arithmetic, 1>, m, 1);
 }
 
 // As many rows as there are registers for their sums.
 template <class Arithmetic>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
-  if (call.tokens == 1) return rows_side_by_side<Arithmetic, 1, kVectorRows>(call, begin, end);
-  if (call.tokens <= 3) return rows_side_by_side<Arithmetic, 2, kVectorRows>(call, begin, end);
-  rows_side_by_side<Arithmetic, 4, kVectorRows / 2>(call, begin, end);
+  if (call.tokens <= 2) return rows_side_by_side<Arithmetic, kVectorRows>(call, begin, end);
+  if (call.tokens <= 4) return rows_side_by_side<Arithmetic, kVectorRows / 2>(call, begin, end);
+  rows_side_by_side<Arithmetic, kVectorRows / 4>(call, begin, end);
 }
 
 void unpack_row(const unsigned char* low, const unsigned char* high, unsigned char base,
