@@ -31,6 +31,8 @@ struct TokenPacking {
   void (*pack)(const float* x, size_t depth, float* lanes) noexcept;
 };
 
+struct PackedWeight;  // linear_packed.h
+
 // One call's operands.
 struct LinearCall {
   const float* x;               // (N, lanes)
@@ -41,6 +43,7 @@ struct LinearCall {
   size_t tokens, depth, rows;   // N, K, M
   size_t lanes;                 // of one token
   size_t row_bytes;             // of the weight
+  const PackedWeight* packed;   // of LinearPacked: what it has beside `weight`, the low bytes
 };
 
 // Tokens that the blocked product multiplies together, gathered so that those of one lane are
