@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "machine/aligned_bytes.h"
 #include "machine/cpu_features.h"
 #include "moe/moe_checks.h"
 #include "machine/tasks.h"
@@ -37,8 +38,7 @@ class Mxfp4Projection final : public Projection {
         scales_(scales),
         outputs_(outputs),
         width_(width),
-        token_bytes_(std::max(kernels.few->packed_bytes(1, width),
-                              kernels.many->packed_bytes(tile(), width) / tile())) {}
+        token_bytes_(bytes_of_token(kernels, width)) {}
 
   size_t tile() const noexcept override { return kernels_.many->tile; }
   size_t packed_bytes(size_t tokens) const noexcept override { return tokens * token_bytes_; }
@@ -68,12 +68,20 @@ class Mxfp4Projection final : public Projection {
     return tokens <= kernels_.few_tokens ? *kernels_.few : *kernels_.many;
   }
 
+  // Room for a token in either kernel's order, in whole cache lines.
+  static size_t bytes_of_token(const Mxfp4Kernels& kernels, size_t width) {
+    constexpr size_t kLine = AlignedBytes::kAlignment;
+    const size_t few = kernels.few->packed_bytes(1, width), tile = kernels.many->tile;
+    const size_t most = std::max(few, (kernels.many->packed_bytes(tile, width) + tile - 1) / tile);
+    return (most + kLine - 1) / kLine * kLine;
+  }
+
   const Mxfp4Kernels& kernels_;
   size_t outputs_per_task_;
   const uint8_t* blocks_;  // (E, outputs, width / 32, 16)
   const uint8_t* scales_;  // (E, outputs, width / 32)
   size_t outputs_, width_;
-  size_t token_bytes_;  // room for a token in either kernel's order
+  size_t token_bytes_;
 };
 
 // N tokens, Hd hidden size, E experts, I expert width.

@@ -3,10 +3,8 @@
 namespace gptoss {
 namespace {
 
-constexpr size_t kAll = SIZE_MAX;
-
-// Up to how many tokens an expert the first kernel of a level is the faster one, by mode: where
-// their times met on rows of gpt-oss-20b.
+// Up to how many tokens an expert the first kernel of a level is the faster one, by mode: where the
+// times of the two met on rows of gpt-oss-20b that came from memory.
 size_t few_tokens(Activations activations, size_t exact, size_t bf16, size_t int8) {
   switch (activations) {
     case Activations::bf16:
@@ -28,18 +26,17 @@ Mxfp4Kernels mxfp4_kernels(Activations activations, CpuLevel level) {
   if (level >= CpuLevel::amx)
     return {&mxfp4_few_vbmi(activations), &mxfp4_amx(activations), up_to(8, 9, 15)};
   if (level >= CpuLevel::avx512_vbmi)
-    return {&mxfp4_few_vbmi(activations), &mxfp4_vbmi(activations), up_to(31, 31, 31)};
+    return {&mxfp4_few_vbmi(activations), &mxfp4_many_vnni(activations), up_to(9, 10, 12)};
   if (level >= CpuLevel::avx512_vnni)
-    return {&mxfp4_few_vnni(activations), &mxfp4_vnni(activations), up_to(31, 31, 31)};
-  // Integers in pairs cost more than an FMA for each digit, but their weights are decoded faster.
+    return {&mxfp4_few_vnni(activations), &mxfp4_many_vnni(activations), up_to(9, 10, 12)};
   if (level >= CpuLevel::avx512)
-    return {&mxfp4_few_avx512(activations), &mxfp4_avx512(activations), up_to(7, 20, kAll)};
+    return {&mxfp4_few_avx512(activations), &mxfp4_many_avx512(activations), up_to(4, 7, 12)};
   if (level >= CpuLevel::avx2)
-    return {&mxfp4_few_avx2(activations), &mxfp4_avx2(activations), up_to(8, kAll, kAll)};
+    return {&mxfp4_few_avx2(activations), &mxfp4_many_avx2(activations), up_to(4, 11, 24)};
 #endif
   (void)level;
   (void)up_to;
-  return {&mxfp4_scalar(activations), &mxfp4_scalar(activations), kAll};
+  return {&mxfp4_scalar(activations), &mxfp4_scalar(activations), 0};
 }
 
 }  // namespace gptoss

@@ -74,16 +74,17 @@ Mxfp4Kernels mxfp4_kernels(Activations activations, CpuLevel level);
 
 // By level, each in a file of its own; the scalar one is the oracle of the others.
 const Mxfp4Kernel& mxfp4_scalar(Activations activations);
-const Mxfp4Kernel& mxfp4_avx2(Activations activations);
-const Mxfp4Kernel& mxfp4_avx512(Activations activations);
-const Mxfp4Kernel& mxfp4_vnni(Activations activations);
-const Mxfp4Kernel& mxfp4_vbmi(Activations activations);
 const Mxfp4Kernel& mxfp4_amx(Activations activations);
 
-// Likewise those for a few tokens.
+// Those for a few tokens.
 const Mxfp4Kernel& mxfp4_few_avx2(Activations activations);
 const Mxfp4Kernel& mxfp4_few_avx512(Activations activations);
 const Mxfp4Kernel& mxfp4_few_vnni(Activations activations);
 const Mxfp4Kernel& mxfp4_few_vbmi(Activations activations);
+
+// Those for many tokens.
+const Mxfp4Kernel& mxfp4_many_avx2(Activations activations);
+const Mxfp4Kernel& mxfp4_many_avx512(Activations activations);
+const Mxfp4Kernel& mxfp4_many_vnni(Activations activations);
 
 }  // namespace gptoss

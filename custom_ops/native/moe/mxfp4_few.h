@@ -13,7 +13,7 @@
 //   Ints, Floats, kLanes     registers, and lanes of 32 bits
 //   kRows                    rows that a token's values meet while they are in a register
 //   Sum                      of products of bytes; kNarrow: in 16 bits, which hold those of a half
-//   decode, scales, …        see mxfp4_few_avx512.h and mxfp4_avx2.cc
+//   decode, scales, …        see mxfp4_few_avx512.h and mxfp4_few_avx2.cc
 //
 // Included by files that are compiled for one level, each with a V of its own in an anonymous
 // namespace: so every copy of this code stays in its file.

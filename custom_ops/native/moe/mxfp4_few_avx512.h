@@ -1,8 +1,7 @@
 // What MXFP4 times a few tokens is made of with AVX-512 (mxfp4_few.h).
 //
-// A Decode turns nibbles into doubled levels plus kOffset, as bytes:
-//   static __m512i low(__m512i bytes), high(__m512i bytes);
-// and Dots multiplies bytes and adds up.
+// A Decode turns nibbles into doubled levels plus kOffset, as bytes (ShuffleNibbles), and Dots
+// multiplies bytes and adds up.
 //
 // Included by files that are compiled with AVX-512 alone: everything is in an anonymous namespace
 // (CMakeLists.txt says why).
@@ -10,23 +9,10 @@
 
 #include "machine/digits.h"
 #include "moe/mxfp4_few.h"
+#include "moe/mxfp4_nibbles.h"
 
 namespace gptoss {
 namespace {
-
-// The offset levels in each quarter of a register, for instructions that look up nibbles.
-__m512i offset_level_table() {
-  return _mm512_broadcast_i32x4(
-      _mm_load_si128(reinterpret_cast<const __m128i*>(kOffsetLevels.bytes)));
-}
-
-// Nibbles become levels by a shuffle within 16 bytes.
-struct ShuffleNibbles {
-  static __m512i low(__m512i bytes) {
-    return _mm512_shuffle_epi8(offset_level_table(), _mm512_and_si512(bytes, _mm512_set1_epi8(15)));
-  }
-  static __m512i high(__m512i bytes) { return low(_mm512_srli_epi16(bytes, 4)); }
-};
 
 // Pairs of products in 16 bits, of which four add up without overflow.
 struct PairDots {

@@ -7,7 +7,7 @@ namespace gptoss {
 namespace {
 
 struct PermuteNibbles {
-  static __m512i low(__m512i bytes) { return _mm512_permutexvar_epi8(bytes, offset_level_table()); }
+  static __m512i low(__m512i bytes) { return _mm512_permutexvar_epi8(bytes, level_table()); }
   static __m512i high(__m512i bytes) { return low(_mm512_srli_epi16(bytes, 4)); }
 };
 
