@@ -2,6 +2,7 @@
 // have 8 bits.
 #include "moe/mxfp4_many_float.h"
 #include "moe/mxfp4_many_int8.h"
+#include "moe/mxfp4_nibbles.h"
 #include "moe/mxfp4_transpose.h"
 
 namespace gptoss {
@@ -40,9 +41,7 @@ struct Avx512 {
   static Ints load(const uint8_t* p) { return _mm512_load_si512(p); }
   static void store(uint8_t* p, Ints x) { _mm512_store_si512(p, x); }
   static Ints broadcast(int32_t x) { return _mm512_set1_epi32(x); }
-  static Ints offset_levels(Ints nibbles) {
-    return _mm512_shuffle_epi8(level_table(), _mm512_and_si512(nibbles, _mm512_set1_epi8(15)));
-  }
+  static Ints offset_levels(Ints nibbles) { return ShuffleNibbles::low(nibbles); }
   static Ints add_pairs(Ints sum, Ints weights, Ints values) {
     return _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, values));
   }

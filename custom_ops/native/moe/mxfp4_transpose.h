@@ -6,16 +6,10 @@
 
 #include <immintrin.h>
 
-#include "moe/mxfp4_levels.h"
+#include "moe/mxfp4.h"
 
 namespace gptoss {
 namespace {
-
-// The offset levels in each quarter of a register, for instructions that look up nibbles.
-__m512i level_table() {
-  return _mm512_broadcast_i32x4(
-      _mm_load_si128(reinterpret_cast<const __m128i*>(kOffsetLevels.bytes)));
-}
 
 // Sixteen bytes of sixteen rows: lane r of register i has bytes 4i … 4i + 3 of row r.
 struct Across {
