@@ -10,7 +10,7 @@
 //   struct TokenBlock;  // one block of kTokens tokens
 //   struct PanelBlock;  // one block of kRows rows, decoded
 //   static void pack(const float* x, size_t token, TokenBlock& block);  // 32 values
-//   // Blocks [begin, end) of the rows from `row` on; asks for what comes next (ahead_of).
+//   // Blocks [begin, end) of the rows from `row` on.
 //   static void decode(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end,
 //                      PanelBlock* panel);
 //   // Writes the sums over `blocks` blocks, or adds them to what `out` holds.
@@ -26,14 +26,6 @@
 #include "moe/mxfp4.h"
 
 namespace gptoss {
-
-// What follows a piece of a row in the panel, or in the next one: no hardware prefetcher follows
-// pieces of rows. Whoever decodes a piece asks for a row's next with each block.
-static inline const uint8_t* ahead_of(const Mxfp4Rows& rows, size_t row, size_t end,
-                                      size_t panel_rows) {
-  const size_t blocks = rows.width / kBlock;
-  return rows.blocks + (end < blocks ? row * blocks + end : (row + panel_rows) * blocks) * kBlockBytes;
-}
 
 template <class Tile>
 struct Mxfp4Many {

@@ -39,8 +39,7 @@ Across across(const uint8_t* bytes, size_t stride) {
   const uint8_t* const quarters[4] = {bytes, bytes + 4 * stride, bytes + 8 * stride,
                                       bytes + 12 * stride};
   return transpose([&](size_t r) {
-    return _mm_loadu_si128(
-        reinterpret_cast<const __m128i*>(quarters[r / 4] + r % 4 * stride));
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(quarters[r / 4] + r % 4 * stride));
   });
 }
 
