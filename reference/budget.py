@@ -30,6 +30,7 @@ KINDS = (
 _MULTIPLIED = ("attention", "router", "feed-forward", "lm_head")
 _BFLOAT16 = 2  # bytes a number, as checkpoints are published
 _FLOAT32 = 4
+_PACKED = 1.5  # bytes a number that `--dense packed` takes, beside a byte a row and few exceptions
 _UINT8_BLOCK = 1 + 4 / 32  # bytes a number: eight bits, and a float32 scale for 32 of them
 _INT4_BLOCK = 0.5 + 4 / 32
 
