@@ -19,8 +19,9 @@ enum class TokenFormat {
   float32,     // a value, rounded to what the activation mode keeps
   pairs,       // two neighbouring values rounded to bfloat16, the first in the low half
   tile_pairs,  // the same, filled up with zeros to a multiple of 16 lanes
-  tile_pairs_of_two_terms,  // the same, and then as much again of what rounding took away
-  packed,                   // what the kernels' own TokenPacking makes of it
+  tile_pairs_of_two_terms,    // the same, and then as much again of what rounding took away
+  tile_pairs_of_three_terms,  // and of what that rounding took away: their sum is the float32
+  packed,                     // what the kernels' own TokenPacking makes of it
 };
 
 // A format of one kernel's own. `pack` writes all lanes of a token, at an address that is a
