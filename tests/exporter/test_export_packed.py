@@ -1,5 +1,5 @@
-"""`export --dense packed`: the file holds the checkpoint's weights bit for bit, the graph multiplies
-with them, nothing is lost, and what it refuses or leaves alone.
+"""`export --dense packed`: the file holds the checkpoint's weights bit for bit, and the graph
+multiplies with them; what it refuses or leaves alone.
 """
 
 import json
