@@ -24,8 +24,15 @@ enum {
 // Up to so many tokens an expert, on average, weights are read in long runs.
 constexpr size_t kFewTokensAnExpert = 8;
 
-// Outputs of a task with many tokens: two panels, and even shares of the work.
-constexpr size_t kManyOutputs = 64;
+// Outputs of a task with many tokens: the more, the more often a piece of the tokens is met while
+// it lies in the second-level cache; the fewer, the more evenly many cores share the work.
+constexpr size_t kManyOutputs = 256, kFewestOutputs = 64, kTasksACore = 4;
+
+size_t outputs_of_task(size_t outputs) {
+  size_t some = kManyOutputs;
+  while (some > kFewestOutputs && outputs / some < kTasksACore * processors()) some /= 2;
+  return some;
+}
 
 // Each group of tokens is packed and multiplied by the kernel for its size.
 class Mxfp4Projection final : public Projection {
@@ -150,8 +157,8 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
     const size_t row_bytes = inputs / kBlock * (kBlockBytes + 1);
     constexpr size_t kRunsACore =
         8;  // all are of one length: more than a few, so that the cores end together
-    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kManyOutputs, kRunsACore)
-               : kManyOutputs;
+    return few ? rows_of_run(routing.groups.size() * outputs, row_bytes, kFewestOutputs, kRunsACore)
+               : outputs_of_task(outputs);
   };
   const auto bytes = [&](size_t index) { return context.data<uint8_t>(index); };
   const auto floats = [&](size_t index) { return context.data<float>(index); };

@@ -1,9 +1,9 @@
 // MXFP4 times many tokens with AMX: 16 × 16 products of bfloat16 at a time, for prefill.
 //
 // A weight, its scale included, is exact in bfloat16. An activation is one bfloat16, or in mode
-// exact two: the nearest and the nearest to what is left. Weights are the left operand, whose tiles
-// are rows as they come, so that only tokens need the interleaving of the right operand, once. Sums
-// are float32.
+// exact three, each the nearest to what the ones before left: their sum is the float32 itself.
+// Weights are the left operand, whose tiles are rows as they come, so that only tokens need the
+// interleaving of the right operand, once. Sums are float32.
 #include "machine/amx_tiles.h"
 #include "moe/mxfp4.h"
 
@@ -15,6 +15,9 @@ constexpr size_t kTileBytes =
     1024;  // 16 rows of 64 bytes: a block's weights, or pairs of a block for 16 tokens
 constexpr size_t kPanelRows = 2 * kTile;
 constexpr size_t kPanelBlocks = 16;  // 32 kB of decoded weights, for the first-level cache
+// Panels of rows that meet a piece of the tokens one after the other, while it lies in the
+// second-level cache.
+constexpr size_t kGroupPanels = 8;
 
 // Products with scales outside could be subnormal or infinite, which AMX does not compute as
 // float32 does.
@@ -82,7 +85,7 @@ struct alignas(kLineBytes) Sums {
 };
 
 size_t scratch_bytes(size_t tokens, size_t) {
-  return sizeof(Panel) + tiles_of(tokens) * sizeof(Sums);
+  return sizeof(Panel) + kGroupPanels * tiles_of(tokens) * sizeof(Sums);
 }
 
 // Bits of the levels in bfloat16, twice, since the permutation looks at five bits of a nibble's
@@ -224,6 +227,27 @@ void multiply_unusual_row(const uint8_t* bytes, const uint8_t* scales, size_t bl
   }
 }
 
+// A panel times all tokens.
+template <size_t terms>
+void multiply_panel(const Panel& panel, size_t blocks, const std::byte* tokens, size_t tiles,
+                    size_t next, Sums* sums, bool begin) {
+  size_t tile = 0;
+  for (; tile + 2 <= tiles; tile += 2) {
+    multiply_tiles<terms, true>(panel, blocks, tokens + tile * next, next, sums + tile, begin);
+  }
+  if (tile < tiles) {
+    multiply_tiles<terms, false>(panel, blocks, tokens + tile * next, next, sums + tile, begin);
+  }
+}
+
+void store_sums(const Sums* sums, size_t tokens, float* out, size_t stride) {
+  for (size_t t = 0; t < tokens; ++t) {
+    const Sums& tile = sums[t / kTile];
+    for (size_t i = 0; i < kPanelRows; ++i)
+      out[t * stride + i] = tile.halves[i / kTile][i % kTile][t % kTile];
+  }
+}
+
 template <size_t terms>
 void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memory, float* out,
               size_t stride) {
@@ -234,34 +258,29 @@ void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* memo
   Sums* sums = reinterpret_cast<Sums*>(memory + sizeof(Panel));
   const TileConfig config;
   _tile_loadconfig(&config);
-  for (size_t r = 0; r < rows.count; r += kPanelRows) {
-    uint32_t unusual = 0;
+  for (size_t group = 0; group < rows.count; group += kGroupPanels * kPanelRows) {
+    const size_t left = (rows.count - group + kPanelRows - 1) / kPanelRows;
+    const size_t panels = left < kGroupPanels ? left : kGroupPanels;
+    uint32_t unusual[kGroupPanels] = {};
     for (size_t begin = 0; begin < blocks; begin += kPanelBlocks) {
       const size_t end = begin + kPanelBlocks < blocks ? begin + kPanelBlocks : blocks;
-      unusual |= decode_panel(rows, r, begin, end, panel);
-      settle_memory();
-      const std::byte* first = packed + begin * terms * kTileBytes;
-      size_t tile = 0;
-      for (; tile + 2 <= tiles; tile += 2) {
-        multiply_tiles<terms, true>(panel, end - begin, first + tile * next, next, sums + tile,
-                                    begin == 0);
+      for (size_t p = 0; p < panels; ++p) {
+        unusual[p] |= decode_panel(rows, group + p * kPanelRows, begin, end, panel);
+        settle_memory();
+        multiply_panel<terms>(panel, end - begin, packed + begin * terms * kTileBytes, tiles, next,
+                              sums + p * tiles, begin == 0);
+        settle_memory();
       }
-      if (tile < tiles) {
-        multiply_tiles<terms, false>(panel, end - begin, first + tile * next, next, sums + tile,
-                                     begin == 0);
+    }
+    for (size_t p = 0; p < panels; ++p) {
+      const size_t r = group + p * kPanelRows;
+      store_sums(sums + p * tiles, tokens.count, out + r, stride);
+      for (size_t i = 0; i < kPanelRows; ++i) {
+        if (!(unusual[p] >> i & 1)) continue;
+        multiply_unusual_row<terms>(rows.blocks + (r + i) * blocks * kBlockBytes,
+                                    rows.scales + (r + i) * blocks, blocks, packed, tokens.count,
+                                    out + r + i, stride);
       }
-      settle_memory();
-    }
-    for (size_t t = 0; t < tokens.count; ++t) {
-      const Sums& tile = sums[t / kTile];
-      for (size_t i = 0; i < kPanelRows; ++i)
-        out[t * stride + r + i] = tile.halves[i / kTile][i % kTile][t % kTile];
-    }
-    for (size_t i = 0; i < kPanelRows; ++i) {
-      if (!(unusual >> i & 1)) continue;
-      multiply_unusual_row<terms>(rows.blocks + (r + i) * blocks * kBlockBytes,
-                                  rows.scales + (r + i) * blocks, blocks, packed, tokens.count,
-                                  out + r + i, stride);
     }
   }
   _tile_release();
@@ -274,7 +293,7 @@ constexpr Mxfp4Kernel kKernel = {kTile, packed_bytes<terms>, pack<terms>, scratc
 }  // namespace
 
 const Mxfp4Kernel& mxfp4_amx(Activations activations) {
-  return activations == Activations::exact ? kKernel<2> : kKernel<1>;
+  return activations == Activations::exact ? kKernel<3> : kKernel<1>;
 }
 
 }  // namespace gptoss
