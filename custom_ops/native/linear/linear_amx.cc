@@ -104,7 +104,9 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
 }  // namespace
 
 LinearKernels linear_amx(bool rounded) {
-  LinearKernels kernels = rounded ? linear_avx512_bf16() : linear_avx512(WeightType::bfloat16);
+  // Few tokens by float32 products, rounded ones too: where there is AMX, a dot product of bfloat16
+  // pairs starts every second cycle, and two products of float32 in each.
+  LinearKernels kernels = linear_avx512(WeightType::bfloat16);
   kernels.blocked_product = rounded ? blocked_product<1> : blocked_product<3>;
   kernels.blocked_format =
       rounded ? TokenFormat::tile_pairs : TokenFormat::tile_pairs_of_three_terms;
