@@ -40,12 +40,13 @@ struct Int8Panel {
 
   using Ahead = RowsAhead<V, kRows>;
 
-  // Sums of kRows rows and some tokens, added to `start` or to nothing.
+  // Sums of kRows rows and some tokens. They go on from one panel of a row to the next, so that
+  // they do not depend on where panels begin.
   struct Output {
     float* y;  // of the first token and row
     size_t stride, rows, tokens;
-    const float* start;  // null: nothing
-    size_t start_stride;
+    bool first, last;   // of the panels of these rows
+    const float* bias;  // of the first row, or null
   };
 
   template <size_t part_digits, size_t width>
@@ -104,7 +105,12 @@ struct Int8Panel {
 #pragma GCC unroll 2
     for (size_t g = 0; g < kGroups; ++g) {
 #pragma GCC unroll 8
-      for (size_t t = 0; t < width; ++t) sums[g][t] = V::zero();
+      for (size_t t = 0; t < width; ++t) {
+        const bool begun = !out.first && t < out.tokens && g * V::kLanes < out.rows;
+        const size_t first = g * V::kLanes;
+        sums[g][t] =
+            begun ? V::load_some(out.y + t * out.stride + first, out.rows - first) : V::zero();
+      }
     }
     for (size_t block = 0; block < blocks; ++block) {
       ahead.fetch();
@@ -119,10 +125,8 @@ struct Int8Panel {
       for (size_t t = 0; t < width; ++t) {
         if (t >= out.tokens) break;
         Floats sum = sums[g][t];
-        if (out.start != nullptr) {
-          const float* start = out.start + t * out.start_stride + first;
-          sum = V::sum(sum, V::load_some(start, out.rows - first));
-        }
+        if (out.last && out.bias != nullptr)
+          sum = V::sum(sum, V::load_some(out.bias + first, out.rows - first));
         V::store_some(out.y + t * out.stride + first, out.rows - first, sum);
       }
     }
@@ -242,8 +246,8 @@ struct Int8Panel {
           kernel(panel, count,
                  tiles.packed + (tile * call.lanes + first * kBlockOfToken<digits>)*tiles.width,
                  ahead,
-                 {y, call.rows, end - m, left < tiles.width ? left : tiles.width,
-                  first == 0 ? bias : y, first == 0 ? 0 : call.rows});
+                 {y, call.rows, end - m, left < tiles.width ? left : tiles.width, first == 0, last,
+                  bias});
         }
       }
     }
