@@ -2,7 +2,8 @@
 
 from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.conversation import Conversation
-from gptoss_onnx.runtime.generation import FinishReason, Generation
+from gptoss_onnx.runtime.generation import Generation
+from gptoss_onnx.runtime.generation_row import FinishReason
 from gptoss_onnx.runtime.harmony import HarmonyParser
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache
@@ -10,6 +11,7 @@ from gptoss_onnx.runtime.package_check import open_package
 from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.sampling import Sampling
 from gptoss_onnx.runtime.session import Session
+from gptoss_onnx.runtime.speculation.speculation import Speculated, Speculation
 from gptoss_onnx.runtime.staged import StagedSession
 from gptoss_onnx.runtime.text import Tokenizer, chat_messages
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration
@@ -29,6 +31,8 @@ __all__ = [
     "RowState",
     "Sampling",
     "Session",
+    "Speculated",
+    "Speculation",
     "StagedSession",
     "TextGeneration",
     "TextStream",

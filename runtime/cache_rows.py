@@ -4,7 +4,7 @@ B batch. The buffers are the cache's; here are lengths, token ids and the marks 
 """
 
 import copy
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,13 @@ class CacheRows:
         """Return the marks of a row."""
         start, window_start = int(self.start[row]), int(self.window_starts[row])
         return RowMarks(start, bool(self.wrapped[row]), window_start)
+
+
+def common_prefix(one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]]) -> int:
+    """Return how many first tokens two sequences share."""
+    size = min(one.size, other.size)
+    differ = one[:size] != other[:size]
+    return int(differ.argmax()) if differ.any() else size
 
 
 def _token_store(batch: int, capacity: int) -> Integers:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.generation import FinishReason
+from gptoss_onnx.runtime.generation_row import FinishReason
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta, JoinedText
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.sampling import Sampling
+from gptoss_onnx.runtime.speculation.speculation import Speculation
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_generation import (
     CHAT_TOKENS,
@@ -34,7 +35,9 @@ class Conversation(Closing):
     last one differently: harmony's leaves out the thoughts of answers that were given. The cache is
     rewound to where the new tokens part from those it holds. If that is impossible (target `ort`
     for ONNX Runtime 1.28, or window layers that have forgotten more than `RESERVE` tokens), the
-    conversation is read again from its beginning.
+    conversation is read again from its beginning. `speculate` and `draft` are those of
+    `Session.generate`; what was learned of the guesses, and the draft's cache, stay for later
+    turns.
 
     Attributes:
         reused: tokens of the last turn's prompt that the cache held already.
@@ -49,6 +52,8 @@ class Conversation(Closing):
         max_new_tokens: int | None = None,
         variables: Mapping[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
+        speculate: int = 0,
+        draft: "Session | None" = None,
     ) -> None:
         self._tokenizer = session.tokenizer if tokenizer is None else tokenizer
         self._session, self._sampling = session, sampling or Sampling()
@@ -56,6 +61,7 @@ class Conversation(Closing):
         self._first: list[dict[str, Any]] = (
             [] if system is None else [{"role": "system", "content": system}]
         )
+        self._speculation = Speculation.of(session, speculate, draft)
         self._longest = session.manifest.longest
         self._cache: KVCache | None = None
         self._held: list[int] = []  # the tokens in the cache
@@ -114,6 +120,8 @@ class Conversation(Closing):
         if self._cache is not None:
             self._cache.close()
         self._cache, self._held = None, []
+        if self._speculation is not None:
+            self._speculation.close()
 
     def _answer(self, messages: list[dict[str, Any]]) -> "Answer":
         session, tokenizer = self._session, self._tokenizer
@@ -129,6 +137,7 @@ class Conversation(Closing):
             self._max_new_tokens,
             cache,
             cached=self.reused,
+            speculate=self._speculation or 0,
         )
         self._running = Answer(messages, prompt.ids, generation)
         return self._running
@@ -153,8 +162,7 @@ class Conversation(Closing):
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         # fewer, where an interrupt came between the two
         shared = min(shared, int(cache.lengths[0]))
-        if shared < cache.rewind_limit[0]:
-            shared = min(shared, cache.kept)
+        shared = cache.reachable(0, shared)
         cache.rewind(shared)
         self._held = self._held[:shared]
         return shared

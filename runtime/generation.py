@@ -7,54 +7,29 @@ B rows, V vocabulary.
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import InputError
-from gptoss_onnx.runtime.arguments import integer, integer_array, shown
+from gptoss_onnx.runtime.arguments import integer
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.exclusive import Exclusive
+from gptoss_onnx.runtime.generation_row import FinishReason, GenerationRow
 from gptoss_onnx.runtime.kv_cache import KVCache
-from gptoss_onnx.runtime.sampling import RowSampler, Sampling, check_vocabulary
+from gptoss_onnx.runtime.prompt_rows import prompt_rows
+from gptoss_onnx.runtime.sampling import Sampling, check_vocabulary
+from gptoss_onnx.runtime.speculation.speculation import Speculated, Speculation
 from gptoss_onnx.runtime.stops import split_stops, stop_token_ids
-from gptoss_onnx.runtime.text_stream import TextStream
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime.session import Session
 
-FinishReason = Literal["stop", "length"]
 Step = TypeVar("Step")
 
 # tokens after the prompt that a temporary cache begins with; it doubles when they are used up
 FIRST_ROOM = 256
-
-
-class _Row:
-    """One sequence while it is generated: its sampler, its stop conditions, and what it has
-    said.
-    """
-
-    def __init__(
-        self, session: "Session", sampling: Sampling, stop_tokens: frozenset[int], index: int
-    ) -> None:
-        self.sampler = RowSampler(sampling, index)
-        self.stop_tokens = stop_tokens
-        self.stream = TextStream(session.tokenizer, sampling.stop) if sampling.stop else None
-        self.tokens: list[int] = []
-        self.finish_reason: FinishReason | None = None
-
-    def take(self, logits: NDArray[np.float32], seen: NDArray[np.int64]) -> int:
-        token = self.sampler.choose(logits, seen)
-        self.tokens.append(token)
-        if token in self.stop_tokens:
-            self.finish_reason = "stop"
-        elif self.stream is not None:
-            self.stream.push(token)
-            if self.stream.stopped:
-                self.finish_reason = "stop"
-        return token
 
 
 class Generation(Closing, Iterator[Step], Generic[Step]):
@@ -66,6 +41,9 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
     row that reaches the model's longest sequence, or the capacity of the caller's cache, finishes
     with `length`.
 
+    With speculation the cache may hold tokens that are certain but not given yet: `close` and the
+    end of the iteration take them back.
+
     One thread at a time: while it is in a step, another one gets InputError from `next` and
     `close`. An error in a step ends the iteration, save InputError: that was raised before anything
     ran, and once its cause is mended the step may be tried again.
@@ -74,6 +52,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         cache: the caller's or a temporary one; None before the first step, and after a temporary
             one was freed.
         stop_tokens: ids that end a row.
+        speculated: what came of guessing, and how many calls decoding took; None without it.
         endless: only the limit on new tokens ends a row: there are neither stop tokens
             nor stop strings.
         prefill_seconds: running the prompts, to the first logits.
@@ -89,8 +68,12 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         max_new_tokens: int,
         cache: KVCache | None,
         several: bool,
+        speculation: Speculation | None,
+        own_speculation: bool,
     ) -> None:
         self._session, self._prompts, self._several = session, prompts, several
+        self._speculation, self._own_speculation = speculation, own_speculation
+        self.speculated = None if speculation is None else Speculated()
         self._max_new_tokens = max_new_tokens
         self._own = cache is None
         stop_ids, texts = (
@@ -104,9 +87,11 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         self.stop_tokens = named | frozenset(stop_ids)
         self.endless = not self.stop_tokens and not sampling.stop
         self._rows = [
-            _Row(session, sampling, self.stop_tokens, index) for index in range(len(prompts))
+            GenerationRow(session, sampling, self.stop_tokens, index)
+            for index in range(len(prompts))
         ]
         self.cache = cache
+        self._first = 0  # tokens in the cache before the row's first own one, with speculation
         self._use = Exclusive("generation", "let one thread iterate over it")
         self._started = self._closed = False
         self.prefill_seconds = 0.0
@@ -120,29 +105,21 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         sampling: Sampling,
         max_new_tokens: int,
         cache: KVCache | None,
+        speculate: "int | Speculation" = 0,
+        draft: "Session | None" = None,
     ) -> Self:
         """Check the arguments of `Session.generate`; raises InputError."""
-        prompts, several = _prompts(token_ids)
+        prompts, several = prompt_rows(token_ids, session.vocab, session.manifest.longest)
         most = integer("max_new_tokens", max_new_tokens, 0)
         if cache is not None and cache.batch != len(prompts):
             raise InputError(
                 f"cache: found {cache.batch} rows, expected {len(prompts)}, one a prompt"
             )
-        for index, prompt in enumerate(prompts):
-            if prompt.size == 0:
-                raise InputError(f"row {index}: found an empty prompt, expected at least one token")
-            if prompt.min() < 0 or prompt.max() >= session.vocab:
-                raise InputError(
-                    f"row {index}: found token ids {prompt.min()} to {prompt.max()}, expected 0 to "
-                    f"{session.vocab - 1}"
-                )
-            if prompt.size > session.manifest.longest:
-                raise InputError(
-                    f"row {index}: found {prompt.size} tokens, expected at most "
-                    f"{session.manifest.longest}, the longest this model takes"
-                )
-        whole = [prompt.astype(np.int64) for prompt in prompts]
-        return cls(session, whole, sampling, most, cache, several)
+        speculation = Speculation.of(session, speculate, draft)
+        if speculation is not None and several:
+            raise InputError("speculate: found several sequences, expected one")
+        is_own = speculation is not speculate
+        return cls(session, prompts, sampling, most, cache, several, speculation, is_own)
 
     @property
     def finish_reasons(self) -> tuple[FinishReason | None, ...]:
@@ -161,7 +138,7 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
     @property
     def tokens(self) -> list[list[int]]:
         """What each row has generated so far."""
-        return [list(row.tokens) for row in self._rows]
+        return [row.tokens[: row.given] for row in self._rows]
 
     def __iter__(self) -> Self:
         return self
@@ -188,36 +165,52 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
             self._end()
 
     def _step(self) -> Step:
-        active = [row for row in self._rows if row.finish_reason is None]
+        if any(row.is_ahead for row in self._rows):
+            return self._give()
+        active = [row for row in self._rows if row.ended is None]
         if not active or self._max_new_tokens == 0:
             for row in active:
-                row.finish_reason = "length"
+                row.ended = "length"
             raise StopIteration
         begin = time.perf_counter()
-        logits = self._decode() if self._started else self._prefill()
-        if not self._started:
-            self._started = True
-            self.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        step = [self._take(index, logits[index]) for index in range(len(self._rows))]
+        if self._started and self._speculation is not None:
+            self._speculate(self._speculation)
+        else:
+            logits = self._decode() if self._started else self._prefill()
+            if not self._started:
+                self._started = True
+                self.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
+            self._take(logits)
         self._finish_full_rows()
         self.decode_seconds += time.perf_counter() - begin
+        return self._give()
+
+    def _give(self) -> Step:
+        step = [row.give() for row in self._rows]
         return step if self._several else step[0]  # type: ignore[return-value]  # Step is what `generate` says
 
-    def _take(self, index: int, logits: NDArray[np.float32]) -> int | None:
-        """Choose a row's next token from its logits (V); None when the row has finished."""
+    def _take(self, logits: NDArray[np.float32]) -> None:
+        """Let each row that goes on say its next token, from logits (B, V)."""
         assert self.cache is not None
-        row = self._rows[index]
-        if row.finish_reason is not None:
-            return None
-        # By now the cache holds all that the row has said: what came before, the prompt, the last
-        # token.
-        return row.take(logits, self.cache.row_tokens(index))
+        for index, row in enumerate(self._rows):
+            if row.ended is None:
+                # By now the cache holds all that the row has said: what came before, the prompt,
+                # the last token.
+                row.take(logits[index], self.cache.row_tokens(index))
 
     def _end(self) -> None:
         self._closed = True
-        if self._own and self.cache is not None:
+        if self._own_speculation and self._speculation is not None:
+            self._speculation.close()
+        if self.cache is None:
+            return
+        if self._own:
             self.cache.close()
             self.cache = None
+        elif self._speculation is not None and self._started:
+            held = self._first + max(self._rows[0].given - 1, 0)
+            if self.cache.lengths[0] > held:
+                self.cache.rewind(held)
 
     def _prefill(self) -> NDArray[np.float32]:
         self._session.check_weights()
@@ -228,57 +221,53 @@ class Generation(Closing, Iterator[Step], Generic[Step]):
         if self.cache is None:
             capacity = min(self._most_tokens(), int(lengths.max()) + FIRST_ROOM)
             self.cache = self._session.new_cache(lengths.size, capacity)
-        return self._session.forward(padded, self.cache, lengths)[:, 0]  # (B, 1, V) → (B, V)
+        logits = self._session.forward(padded, self.cache, lengths)[:, 0]  # (B, 1, V) → (B, V)
+        if self._speculation is not None:
+            self._first = int(self.cache.lengths[0])
+            self._speculation.read(self.cache)
+        return logits
 
     def _decode(self) -> NDArray[np.float32]:
         cache = self.cache
         assert cache is not None
-        goes_on = np.array([row.finish_reason is None for row in self._rows])
-        if self._own and (cache.lengths[goes_on] == cache.capacity).any():
-            cache.grow(min(2 * cache.capacity, self._most_tokens()))
+        goes_on = np.array([row.ended is None for row in self._rows])
+        self._make_room(cache, int(cache.lengths[goes_on].max()) + 1)
         last = np.array([[row.tokens[-1]] for row in self._rows])  # (B, 1)
         # Rows of target ort cannot part: those that have finished run their last token again, for
         # nothing.
         new = goes_on.astype(np.int64) if cache.layout.ragged else None
         return self._session.forward(last, cache, new)[:, 0]
 
+    def _speculate(self, speculation: Speculation) -> None:
+        """Let the only row say one token or more."""
+        cache, row = self.cache, self._rows[0]
+        assert cache is not None
+        assert self.speculated is not None
+        held = int(cache.lengths[0])
+        most = min(self._max_new_tokens - len(row.tokens), self._most_held(cache) - held)
+        self._make_room(cache, held + min(most, speculation.most + 1))
+        found = speculation.advance(row, cache, most)
+        sums = (one + other for one, other in zip(self.speculated, found, strict=True))
+        self.speculated = Speculated(*sums)
+
+    def _make_room(self, cache: KVCache, count: int) -> None:
+        """Let a temporary cache take rows of `count` tokens."""
+        if self._own and count > cache.capacity:
+            cache.grow(min(max(2 * cache.capacity, count), self._most_tokens()))
+
     def _finish_full_rows(self) -> None:
         assert self.cache is not None
-        longest = self._session.manifest.longest
-        most = longest if self._own else min(longest, self.cache.capacity)
-        full = self.cache.lengths >= most
+        full = self.cache.lengths >= self._most_held(self.cache)
         for index, row in enumerate(self._rows):
-            if row.finish_reason is None and (
-                full[index] or len(row.tokens) >= self._max_new_tokens
-            ):
-                row.finish_reason = "length"
+            if row.ended is None and (full[index] or len(row.tokens) >= self._max_new_tokens):
+                row.ended = "length"
+
+    def _most_held(self, cache: KVCache) -> int:
+        """Return the most tokens that a row can have in the cache."""
+        longest = self._session.manifest.longest
+        return longest if self._own else min(longest, cache.capacity)
 
     def _most_tokens(self) -> int:
         """Return the most tokens that a row of a temporary cache can come to hold."""
         most = max(prompt.size for prompt in self._prompts) + self._max_new_tokens
         return min(most, self._session.manifest.longest)
-
-
-def _prompts(token_ids: Any) -> tuple[list[NDArray[Any]], bool]:
-    """Return the prompts, arrays of integers of any type, and whether they came as a list of
-    several.
-    """
-    try:
-        several = len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
-        rows = list(token_ids) if several else [token_ids]
-    except (TypeError, ValueError, KeyError, IndexError):
-        raise InputError(
-            f"token_ids: found {shown(token_ids)}, expected a sequence of token ids, or a list of "
-            "such sequences"
-        ) from None
-    return [_prompt(row, index) for index, row in enumerate(rows)], several
-
-
-def _prompt(tokens: Any, index: int) -> NDArray[Any]:
-    array = integer_array(f"row {index}", tokens)
-    if array.ndim != 1:
-        raise InputError(
-            f"row {index}: found {array.dtype} of shape {array.shape}, expected a sequence of "
-            "token ids"
-        )
-    return array

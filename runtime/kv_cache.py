@@ -5,6 +5,7 @@ and what lies in them, see `gptoss_onnx.runtime.cache_layout`.
 """
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -26,7 +27,9 @@ from gptoss_onnx.runtime.row_moves import copy_row, load_row, saved_row
 from gptoss_onnx.runtime.row_state import RowState
 
 if TYPE_CHECKING:
+    from gptoss_onnx.package import Package
     from gptoss_onnx.runtime.binding import Binding
+    from gptoss_onnx.runtime.session import Session
 
 PREFILL_CHUNK = 512
 
@@ -166,6 +169,10 @@ class KVCache(Closing):
         with self.use:
             self._rewind(lengths)
 
+    def reachable(self, row: int, length: int) -> int:
+        """Return to how many tokens, `length` at most, a row can be rewound; it holds as many."""
+        return length if length >= self.rewind_limit[row] else min(length, self.kept)
+
     def reset(self) -> None:
         """Forget everything; the buffers stay (what they hold is never seen again)."""
         self.rewind(0)
@@ -200,6 +207,20 @@ class KVCache(Closing):
         """
         with self.use:
             load_row(self, self._rows, self._row("row", row), state)
+
+    def save(self, path: str | os.PathLike[str], source: "Session | Package", row: int = 0) -> None:
+        """Write what a row holds to a file, of this cache's session or package; see `RowState`.
+
+        Raises InputError and PackageError as `save_row` and `RowState.save`.
+        """
+        self.save_row(row).save(path, source)
+
+    def load(self, path: str | os.PathLike[str], source: "Session | Package", row: int = 0) -> None:
+        """Let a row hold what a file of the same package holds, instead of what it held.
+
+        Raises PackageError as `RowState.open`, and InputError as `load_row`.
+        """
+        self.load_row(row, RowState.open(path, source))
 
     def move_row(self, source: int, target: int) -> None:
         """Let row `target` hold what row `source` holds, instead of what it held; `source` is empty

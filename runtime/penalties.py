@@ -4,9 +4,10 @@ V vocabulary. The order is vLLM's: bias, repetition penalty (Hugging Face's form
 frequency and presence penalties (OpenAI's: logit − count · frequency − (count > 0) · presence).
 """
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,12 @@ class Penalties:
         self._bias = np.array(list(bias.values()), np.float64)
         self._repetition, self._frequency, self._presence = repetition, frequency, presence
         self._counts: Counter[int] = Counter()
+
+    def copy(self) -> Self:
+        """Return the same, with counts of their own."""
+        twin = copy.copy(self)
+        twin._counts = self._counts.copy()
+        return twin
 
     def count(self, token: int) -> None:
         """Record that a token was generated."""

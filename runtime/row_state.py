@@ -21,7 +21,7 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.files import read_file
 from gptoss_onnx.manifest import MANIFEST_NAME, CacheLayer, Manifest
 from gptoss_onnx.package import Package
-from gptoss_onnx.runtime.arguments import folder_path
+from gptoss_onnx.runtime.arguments import folder_path, shown
 from gptoss_onnx.runtime.cache_buffer import STORAGE, not_finite
 from gptoss_onnx.runtime.cache_layout import MOST, CacheLayout
 from gptoss_onnx.runtime.device_memory import DeviceBlock
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = "gptoss-onnx row state 1"
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # in safetensors' spelling
+_NAME_LIMIT = 60  # characters
 _MANIFEST_LIMIT = 16_000_000  # bytes, as of any JSON document
 
 Blocks = tuple[RowBlock, RowBlock]
@@ -78,17 +79,26 @@ class RowState:
         return cls(tokens, floor, tuple(layers), dtype, layout, ())
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], source: Union["Session", Package]) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        source: Union["Session", Package],
+        activations: str | None = None,
+    ) -> Self:
         """Map a state that `save` wrote for the package of `source`.
 
-        Raises PackageError for a file that is missing, damaged, or of another package.
+        Raises PackageError for a file that is missing, damaged, of another package, or computed
+        with other activations than `activations`, if omitted those of the session that `source`
+        is.
         """
         package = _package(source)
         manifest, layout = package.manifest, contract_of(package.manifest).layout
         file = MappedTensors.open(
             Path(folder_path("row state", path, "file")), _header_limit(manifest)
         )
-        _check_origin(file, package)
+        if activations is None and not isinstance(source, Package):
+            activations = source.activations
+        _check_origin(file, package, activations)
         length = file.integer("length", 0, min(manifest.longest, MOST))
         floor = file.integer("floor", 0, length)
         kinds = _kinds(manifest.cache, manifest.kv_dtype, layout, floor, length)
@@ -106,6 +116,8 @@ class RowState:
     def save(self, path: str | os.PathLike[str], source: Union["Session", Package]) -> None:
         """Write the state to a file, atomically; `source` is of the package that it was saved from.
 
+        A session's activations are recorded: int8 ones must not get into exact answers.
+
         Raises InputError for another package, PackageError where the file cannot be written.
         """
         package = _package(source)
@@ -114,9 +126,12 @@ class RowState:
         metadata = {
             "format": FORMAT,
             "package": _digest(package),
+            "name": package.folder.resolve().name[:_NAME_LIMIT],  # for messages alone
             "length": str(self.length),
             "floor": str(self.floor),
         }
+        if not isinstance(source, Package):
+            metadata["activations"] = source.activations
         kinds = _kinds(self.layers, self.dtype, self.layout, self.floor, self.length)
         arrays = [self.tokens, *(on_host(block) for pair in self.blocks for block in pair)]
         tensors = [
@@ -185,15 +200,24 @@ def _kinds(
 
 
 def _header_limit(manifest: Manifest) -> int:
-    return 1000 + 400 * len(manifest.cache)  # two tensors a layer, of 120 bytes or so
+    return 2000 + 400 * len(manifest.cache)  # two tensors a layer, of 120 bytes or so
 
 
-def _check_origin(file: MappedTensors, package: Package) -> None:
+def _check_origin(file: MappedTensors, package: Package, activations: str | None) -> None:
+    """Refuse a file of another package, or of a session with other activations; None: of any."""
     if file.metadata.get("format") != FORMAT:
         raise PackageError(f"{file.path}: not a row state (no format: {FORMAT!r})")
     if file.metadata.get("package") != _digest(package):
+        name = shown(file.metadata.get("name", "one without a name"))
         raise PackageError(
-            f"{file.path}: saved from another package than {package.folder}; run its tokens again"
+            f"{file.path}: saved from another package, {name}, than {package.folder}; run its "
+            "tokens again"
+        )
+    found = file.metadata.get("activations", activations)
+    if activations is not None and found != activations:
+        raise PackageError(
+            f"{file.path}: computed with activations {shown(found)}, expected those of this "
+            f"session, {activations}; run its tokens again"
         )
 
 

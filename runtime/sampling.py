@@ -5,10 +5,11 @@ logit bias, penalties, temperature, top-k, top-p, min-p; see `gptoss_onnx.runtim
 vocabulary.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,9 +110,9 @@ class RowSampler:
             sampling.frequency_penalty,
             sampling.presence_penalty,
         )
-        self._random = np.random.default_rng(
-            None if sampling.seed is None else (sampling.seed, row)
-        )
+        seed = sampling.seed
+        self._random = np.random.default_rng(None if seed is None else (seed, row))
+        self._guesses = np.random.default_rng(None if seed is None else (seed, row, 1))
 
     def choose(self, logits: NDArray[np.float32], seen: NDArray[np.integer[Any]] | None) -> int:
         """Return the next token from logits (V), when the row holds the tokens `seen` (any number,
@@ -124,7 +125,9 @@ class RowSampler:
         if self.sampling.temperature == 0:
             token = int(scores.argmax())
         else:
-            token = self._draw(*candidates(scores, self.sampling))
+            tokens, scores = candidates(scores, self.sampling)
+            # the same seed draws the same tokens on every machine, up to rounding
+            token = pick(tokens, np.exp(scores), self.uniform())
         self.count(token)
         return token
 
@@ -151,14 +154,23 @@ class RowSampler:
         """Record that a token was chosen."""
         self._penalties.count(token)
 
-    def _draw(self, tokens: NDArray[np.intp], scores: NDArray[np.float64]) -> int:
-        """Draw one of the candidates (n): inverse transform sampling, so the same seed draws the
-        same tokens on every machine up to rounding.
+    def guessing(self) -> Self:
+        """Return a sampler of the same settings and counts, to draw guesses of this row's next
+        tokens: it has random numbers of its own, and leaves this one's as they are.
         """
-        sums = np.cumsum(np.exp(scores))
-        index = np.searchsorted(sums, self.uniform() * sums[-1], side="right")
-        last = np.searchsorted(sums, sums[-1])  # those after it have probability 0
-        return int(tokens[min(index, last)])
+        twin = copy.copy(self)
+        twin._penalties, twin._random = self._penalties.copy(), self._guesses
+        return twin
+
+
+def pick(tokens: NDArray[np.integer[Any]], weights: NDArray[np.float64], uniform: float) -> int:
+    """Return the token that a random number, 0 ≤ u < 1, draws from tokens of these weights (n), in
+    their order: inverse transform sampling. One of weight 0 is never drawn.
+    """
+    sums = np.cumsum(weights)
+    index = np.searchsorted(sums, uniform * sums[-1], side="right")
+    last = np.searchsorted(sums, sums[-1])  # those after it have probability 0
+    return int(tokens[min(index, last)])
 
 
 def check_vocabulary(sampling: Sampling, vocab: int) -> None:

@@ -7,16 +7,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gptoss_onnx.choices import Activations, Kernels, Provider
-from gptoss_onnx.errors import InputError
 from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import Package
-from gptoss_onnx.runtime.arguments import folder_path, integer, integer_array
+from gptoss_onnx.runtime.arguments import folder_path, integer
 from gptoss_onnx.runtime.calls import run_request
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.generation import Generation
@@ -25,10 +24,13 @@ from gptoss_onnx.runtime.kernels import choose_kernels
 from gptoss_onnx.runtime.kv_cache import PREFILL_CHUNK, KVCache, expect_cache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.open_graph import OpenGraph
+from gptoss_onnx.runtime.options import ChatOptions, GenerateOptions, TextOptions
 from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.runtime.request import Request
 from gptoss_onnx.runtime.runnable import RunnableGraph
 from gptoss_onnx.runtime.sampling import Sampling, chosen
+from gptoss_onnx.runtime.scoring import score
+from gptoss_onnx.runtime.speculation.speculation import Speculation
 from gptoss_onnx.runtime.target import RunningKernels, contract_of
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_generation import Prompt, TextGeneration, stream_text
@@ -171,25 +173,14 @@ class Session(Closing):
         """Return the logits of every position of one sequence, or of those at `positions`, float32
         (kept, V), `chunk` tokens a call.
         """
-        tokens = integer_array("token_ids", token_ids)
-        if tokens.ndim != 1:
-            raise InputError(f"token_ids: found shape {tokens.shape}, expected one sequence (T,)")
-        if tokens.size == 0:
-            return np.zeros((0, self.vocab), np.float32)
-        columns = PREFILL_CHUNK if chunk is None else chunk
-        wanted = np.arange(tokens.size) if positions is None else np.asarray(positions)
-        with self.new_cache(1, tokens.size, chunk=columns) as cache:
-            logits = self.forward(tokens[None], cache, logit_positions=wanted[None])
-        return logits.reshape(-1, self.vocab)  # (1, kept, V)
+        return score(self, token_ids, chunk, positions)
 
     @overload
     def generate(
         self,
         token_ids: Sequence[Sequence[int]],
         sampling: Sampling | None = None,
-        *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        cache: KVCache | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Generation[list[int | None]]: ...
 
     @overload
@@ -197,9 +188,7 @@ class Session(Closing):
         self,
         token_ids: Sequence[int] | NDArray[Any],
         sampling: Sampling | None = None,
-        *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        cache: KVCache | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Generation[int]: ...
 
     def generate(
@@ -209,6 +198,8 @@ class Session(Closing):
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
         cache: KVCache | None = None,
+        speculate: int | Speculation = 0,
+        draft: "Session | None" = None,
     ) -> Generation[Any]:
         """Continue one sequence, or several at once; nothing runs before the first token is asked
         for.
@@ -220,6 +211,9 @@ class Session(Closing):
             max_new_tokens: tokens to generate a row at most.
             cache: goes on after what it holds and keeps the result; if omitted, a temporary cache
                 is made and freed at the end.
+            speculate: of one sequence, guess up to so many tokens a call, 1 to 64, by what followed
+                the same tokens before; the model checks them. 0 guesses none.
+            draft: guesses instead: a session of a smaller model of the same vocabulary.
 
         Returns:
             An iterator: for one sequence of token ids, for several of one list a step, with None
@@ -230,16 +224,14 @@ class Session(Closing):
         """
         settings = chosen(sampling)
         expect_cache(cache, optional=True)
-        return Generation.of(self, token_ids, settings, max_new_tokens, cache)
+        return Generation.of(self, token_ids, settings, max_new_tokens, cache, speculate, draft)
 
     @overload
     def stream_text(
         self,
         prompt: str | Sequence[int],
         sampling: Sampling | None = None,
-        *,
-        max_new_tokens: int | None = None,
-        cache: KVCache | None = None,
+        **options: Unpack[TextOptions],
     ) -> TextGeneration[str]: ...
 
     @overload
@@ -247,10 +239,7 @@ class Session(Closing):
         self,
         prompt: Sequence[Message],
         sampling: Sampling | None = None,
-        *,
-        max_new_tokens: int | None = None,
-        cache: KVCache | None = None,
-        variables: Mapping[str, Any] | None = None,
+        **options: Unpack[ChatOptions],
     ) -> TextGeneration[HarmonyDelta]: ...
 
     def stream_text(
@@ -261,6 +250,8 @@ class Session(Closing):
         max_new_tokens: int | None = None,
         cache: KVCache | None = None,
         variables: Mapping[str, Any] | None = None,
+        speculate: int | Speculation = 0,
+        draft: "Session | None" = None,
     ) -> TextGeneration[Any]:
         """Continue a text, or answer a conversation, as text; nothing runs before the first piece
         is asked for.
@@ -271,7 +262,7 @@ class Session(Closing):
                 tokens mean the package's, and of a chat those that end an answer of gpt-oss.
             max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
-            cache: as in `generate`.
+            cache, speculate, draft: as in `generate`.
             variables: of the chat template, such as `reasoning_effort` and `tools`.
 
         Returns:
@@ -286,7 +277,16 @@ class Session(Closing):
         settings = chosen(sampling)
         expect_cache(cache, optional=True)
         encoded = Prompt.of(prompt, self.tokenizer, variables)
-        return stream_text(self, encoded, self.tokenizer, settings, max_new_tokens, cache)
+        return stream_text(
+            self,
+            encoded,
+            self.tokenizer,
+            settings,
+            max_new_tokens,
+            cache,
+            speculate=speculate,
+            draft=draft,
+        )
 
     def check_weights(self) -> None:
         """Raise PackageError if a weight file has changed since it was opened.

@@ -78,6 +78,11 @@ class Tokenizer:
         return {token.content: id_ for id_, token in added.items() if token.content}
 
     @property
+    def ids(self) -> dict[str, int]:
+        """The id of each token by its spelling in the file; built anew at each call."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    @property
     def text_tokens(self) -> list[int]:
         """The ids that stand for text: all that the file has, but the special ones; built anew at
         each call.

@@ -10,12 +10,14 @@ import numpy as np
 
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.runtime.closing import Closing
-from gptoss_onnx.runtime.generation import FinishReason, Generation
+from gptoss_onnx.runtime.generation import Generation
+from gptoss_onnx.runtime.generation_row import FinishReason
 from gptoss_onnx.runtime.harmony import HarmonyParser
 from gptoss_onnx.runtime.harmony_message import HarmonyDelta, HarmonyMessage
 from gptoss_onnx.runtime.kv_cache import KVCache
 from gptoss_onnx.runtime.messages import Message
 from gptoss_onnx.runtime.sampling import Sampling
+from gptoss_onnx.runtime.speculation.speculation import Speculated, Speculation
 from gptoss_onnx.runtime.stops import end_tokens, split_stops, warn_endless
 from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.runtime.text_stream import TextStream
@@ -119,6 +121,11 @@ class TextGeneration(Closing, Iterator[Piece], Generic[Piece]):
         """Seconds of running and choosing the tokens."""
         return self._generation.decode_seconds
 
+    @property
+    def speculated(self) -> Speculated | None:
+        """What came of guessing; see `Generation`."""
+        return self._generation.speculated
+
     def __iter__(self) -> Self:
         return self
 
@@ -161,6 +168,8 @@ def stream_text(
     *,
     text_tokens: int = TEXT_TOKENS,
     cached: int = 0,
+    speculate: int | Speculation = 0,
+    draft: "Session | None" = None,
 ) -> TextGeneration[Any]:
     """Return the generation of a text or an answer; see `Session.stream_text`.
 
@@ -189,7 +198,12 @@ def stream_text(
     # Stop texts are the reader's: in a chat they must not be looked for in thoughts and headers.
     settings = replace(sampling, stop=(), stop_tokens=ends)
     generation = session.generate(
-        prompt.ids[cached:], settings, max_new_tokens=max_new_tokens, cache=cache
+        prompt.ids[cached:],
+        settings,
+        max_new_tokens=max_new_tokens,
+        cache=cache,
+        speculate=speculate,
+        draft=draft,
     )
     return TextGeneration(generation, reader, len(prompt.ids))
 

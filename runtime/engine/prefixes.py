@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.manifest import CacheLayer
+from gptoss_onnx.runtime.cache_rows import common_prefix
 from gptoss_onnx.runtime.row_state import RowState
 
 logger = logging.getLogger(__name__)
@@ -147,10 +148,3 @@ class Prefixes:
     def _drop(self, saved: _Saved) -> None:
         self._saved = [other for other in self._saved if other is not saved]
         self.nbytes -= saved.state.nbytes
-
-
-def common_prefix(one: Tokens, other: Tokens) -> int:
-    """Return how many first tokens are alike."""
-    size = min(one.size, other.size)
-    differ = one[:size] != other[:size]
-    return int(differ.argmax()) if differ.any() else size

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_onnx.runtime.cache_rows import common_prefix
 from gptoss_onnx.runtime.closing import Closing
 from gptoss_onnx.runtime.engine.memory import RESERVE, cache_bytes
-from gptoss_onnx.runtime.engine.prefixes import Prefixes, common_prefix
+from gptoss_onnx.runtime.engine.prefixes import Prefixes
 from gptoss_onnx.runtime.row_state import RowState
 from gptoss_onnx.runtime.session import Session
 
@@ -69,12 +70,13 @@ class Staging(Closing):
         found = self._prefixes.find(tokens, owner)
         own = 0
         if self._owner == owner:
-            own = self._reachable(common_prefix(self._cache.row_tokens(0), tokens[:-1]))
+            shared = common_prefix(self._cache.row_tokens(0), tokens[:-1])
+            own = self._cache.reachable(0, shared)
         self._tokens, self._owner = tokens, owner
         length = own
         if found.state is not None and found.length > own:
             self._cache.load_row(0, found.state)
-            length = self._reachable(found.length)
+            length = self._cache.reachable(0, found.length)
         self._cache.rewind(length)
         self._branch = found.shared if found.shared >= length + BRANCH else 0
         return length
@@ -106,12 +108,6 @@ class Staging(Closing):
         """Free the cache."""
         self._logits = self._state = None
         self._cache.close()
-
-    def _reachable(self, length: int) -> int:
-        """Return to how many tokens, `length` at most, the row can be cut back."""
-        if length >= self._cache.rewind_limit[0]:
-            return length
-        return min(length, self._cache.kept)
 
     def _keep(self, length: int, save: Callable[[], RowState]) -> None:
         nbytes = cache_bytes(self._session, 1, length, self._chunk)

@@ -19,8 +19,9 @@ enum class TokenFormat {
   float32,     // a value, rounded to what the activation mode keeps
   pairs,       // two neighbouring values rounded to bfloat16, the first in the low half
   tile_pairs,  // the same, filled up with zeros to a multiple of 16 lanes
-  tile_pairs_of_two_terms,  // the same, and then as much again of what rounding took away
-  packed,                   // what the kernels' own TokenPacking makes of it
+  tile_pairs_of_two_terms,    // the same, and then as much again of what rounding took away
+  tile_pairs_of_three_terms,  // and of what that rounding took away: their sum is the float32
+  packed,                     // what the kernels' own TokenPacking makes of it
 };
 
 // A format of one kernel's own. `pack` writes all lanes of a token, at an address that is a
@@ -29,6 +30,8 @@ struct TokenPacking {
   size_t (*lanes)(size_t depth) noexcept;  // a multiple of 16
   void (*pack)(const float* x, size_t depth, float* lanes) noexcept;
 };
+
+struct PackedWeight;  // linear_packed.h
 
 // One call's operands.
 struct LinearCall {
@@ -40,6 +43,7 @@ struct LinearCall {
   size_t tokens, depth, rows;   // N, K, M
   size_t lanes;                 // of one token
   size_t row_bytes;             // of the weight
+  const PackedWeight* packed;   // of LinearPacked: what it has beside `weight`, the low bytes
 };
 
 // Tokens that the blocked product multiplies together, gathered so that those of one lane are

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, say, verbose_option
 from gptoss_onnx.cli.text_options import (
     reasoning_options,
+    refuse_draft,
     sampling,
     sampling_options,
     session_options,
+    speculation_options,
     template_variables,
 )
 from gptoss_onnx.cli.writer import Writer
@@ -43,6 +46,7 @@ A message that begins with / is written with two. Ctrl-C ends an answer."""
     help="Of each answer.  [default: 256; 4096 for a model that thinks before it answers]",
 )
 @sampling_options
+@speculation_options
 @session_options
 @verbose_option
 def chat(
@@ -51,6 +55,8 @@ def chat(
     reasoning_effort: str | None,
     show_reasoning: bool,
     max_new_tokens: int | None,
+    speculate: int,
+    draft: Path | None,
     kernels: Kernels,
     activations: Activations,
     provider: Provider,
@@ -73,18 +79,22 @@ def chat(
         options, tokenizer, end_tokens(opened, tokenizer, True, opened.manifest.vocab_size)
     )
     variables = template_variables(tokenizer, reasoning_effort)
-    with (
-        Session.open(package, kernels, activations, provider, threads) as session,
-        Conversation(
+    refuse_draft(opened, draft, speculate)
+    with ExitStack() as stack:
+        how = (kernels, activations, provider, threads)
+        session = stack.enter_context(Session.open(package, *how))
+        other = None if draft is None else stack.enter_context(Session.open(draft, *how))
+        conversation = Conversation(
             session,
             settings,
             system=system,
             max_new_tokens=max_new_tokens,
             variables=variables,
             tokenizer=tokenizer,
-        ) as conversation,
-    ):
-        _Talk(conversation, show_reasoning).run()
+            speculate=speculate,
+            draft=other,
+        )
+        _Talk(stack.enter_context(conversation), show_reasoning).run()
 
 
 class _Talk:

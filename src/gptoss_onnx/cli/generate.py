@@ -2,9 +2,10 @@
 come.
 """
 
-import re
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,38 +13,38 @@ import click
 
 from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
+from gptoss_onnx.cli.prompt_options import (
+    check_flags,
+    check_length,
+    check_one,
+    open_tokenizer,
+    prompt_of,
+    token_ids,
+)
 from gptoss_onnx.cli.text_options import (
     read_prompt,
     reasoning_options,
+    refuse_draft,
     sampling,
     sampling_options,
     session_options,
-    template_variables,
+    speculation_options,
 )
 from gptoss_onnx.cli.writer import Answer, Writer
-from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from gptoss_onnx.runtime import (
-        Package,
+        Generation,
+        KVCache,
         Prompt,
         Sampling,
         Session,
         TextGeneration,
         Tokenizer,
     )
+    from gptoss_onnx.runtime.prompt_cache import PromptCache
 
 NEW_TOKENS = 128  # of a text; an answer that begins with thoughts gets more
-
-
-def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    parts = [] if value is None else [part.strip() for part in value.split(",")]
-    for part in parts:
-        if not re.fullmatch(r"[0-9]{1,18}", part):
-            raise click.BadParameter(
-                f"found {part!r}, expected token ids separated by commas, such as 1,2,3"
-            )
-    return None if value is None else tuple(map(int, parts))
 
 
 @click.command(short_help="Continue a prompt with a package.")
@@ -58,7 +59,7 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--prompt-tokens",
     metavar="IDS",
-    callback=_token_ids,
+    callback=token_ids,
     help="Token ids to continue, such as 1,2,3.",
 )
 @click.option(
@@ -73,6 +74,13 @@ def _token_ids(_: click.Context, __: click.Parameter, value: str | None) -> tupl
     help="[default: 128; with --chat 4096 for a model that thinks before it answers]",
 )
 @sampling_options
+@speculation_options
+@click.option(
+    "--prompt-cache",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep what the prompt computes in FILE; a prompt that begins alike takes it from there.",
+)
 @session_options
 @click.option(
     "--json",
@@ -91,6 +99,9 @@ def generate(
     reasoning_effort: str | None,
     show_reasoning: bool,
     max_new_tokens: int | None,
+    speculate: int,
+    draft: Path | None,
+    prompt_cache: Path | None,
     kernels: Kernels,
     activations: Activations,
     provider: Provider,
@@ -104,153 +115,118 @@ def generate(
     goes to stderr. Timings go to stderr if it is a terminal, or with --verbose.
     """
     if prompt_file is not None:
-        _check_one(prompt, prompt_tokens, prompt_file)
+        check_one(prompt, prompt_tokens, prompt_file)
         prompt = read_prompt(prompt_file)
-    _check_flags(prompt, prompt_tokens, chat, system, reasoning_effort)
+    check_flags(prompt, prompt_tokens, chat, system, reasoning_effort)
     with extra("cpu"):
         from gptoss_onnx.runtime import Session, open_package
+        from gptoss_onnx.runtime.prompt_cache import PromptCache
         from gptoss_onnx.runtime.stops import end_tokens
 
     # mistakes that show without the graph are reported before it is loaded
     opened = open_package(package)
-    tokenizer = _open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
-    continued = _prompt(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
+    tokenizer = open_tokenizer(opened, needed=prompt is not None or bool(options["stop"]))
+    continued = prompt_of(tokenizer, prompt, prompt_tokens, system, reasoning_effort, chat)
     ends = end_tokens(opened, tokenizer, chat, opened.manifest.vocab_size)
     settings = sampling(options, tokenizer, ends)
-    _check_prompt(opened, continued)
+    check_length(opened, continued)
+    refuse_draft(opened, draft, speculate)
+    kept = None if prompt_cache is None else PromptCache.open(prompt_cache, opened, activations)
     begin = time.perf_counter()
-    with Session.open(package, kernels, activations, provider, threads) as session:
+    with ExitStack() as stack:
+        how = (kernels, activations, provider, threads)
+        session = stack.enter_context(Session.open(package, *how))
+        other = None if draft is None else stack.enter_context(Session.open(draft, *how))
         load_seconds = time.perf_counter() - begin
         writer = Writer(quiet=as_json, show_reasoning=show_reasoning)
-        if tokenizer is None:
-            said, answer = _print_ids(
-                session, continued, settings, max_new_tokens, writer, load_seconds
-            )
-        else:
-            said, answer = _print_text(
-                session, continued, tokenizer, settings, max_new_tokens, writer, load_seconds
-            )
-        _report(session, answer, said, as_json)
+        run = _Run(session, continued, settings, max_new_tokens, speculate, other, kept)
+        said, answer = run.ids(writer) if tokenizer is None else run.text(tokenizer, writer)
+        _report(session, replace(answer, load_seconds=load_seconds), said, as_json)
 
 
-def _print_text(
-    session: "Session",
-    prompt: "Prompt",
-    tokenizer: "Tokenizer",
-    settings: "Sampling",
-    max_new_tokens: int | None,
-    writer: Writer,
-    load_seconds: float,
-) -> tuple[dict[str, Any], Answer]:
-    """Print a text or an answer; returns what was said and how it went."""
-    from gptoss_onnx.runtime.text_generation import stream_text
+@dataclass(frozen=True)
+class _Run:
+    """One generation, as the options say."""
 
-    text: TextGeneration[Any]
-    with stream_text(
-        session, prompt, tokenizer, settings, max_new_tokens, text_tokens=NEW_TOKENS
-    ) as text:
-        for piece in text:
-            writer.piece(piece)
-        writer.finish()
-    said: dict[str, Any] = {"text": writer.text}
-    if prompt.is_chat:
-        calls = [message for message in text.messages if message.kind == "tool_call"]
-        said |= {
-            "content": writer.text,
-            "reasoning": writer.reasoning,
-            "tool_calls": [{"recipient": call.recipient, "arguments": call.text} for call in calls],
-        }
-    return said, Answer.of(text, len(prompt.ids), load_seconds)
+    session: "Session"
+    prompt: "Prompt"
+    settings: "Sampling"
+    max_new_tokens: int | None
+    speculate: int
+    draft: "Session | None"
+    kept: "PromptCache | None"
 
+    def text(self, tokenizer: "Tokenizer", writer: Writer) -> tuple[dict[str, Any], Answer]:
+        """Print a text or an answer; returns what was said and how it went."""
+        from gptoss_onnx.runtime.text_generation import stream_text
 
-def _print_ids(
-    session: "Session",
-    prompt: "Prompt",
-    settings: "Sampling",
-    max_new_tokens: int | None,
-    writer: Writer,
-    load_seconds: float,
-) -> tuple[dict[str, Any], Answer]:
-    """Print the ids of a package that has no tokenizer."""
-    from gptoss_onnx.runtime.stops import warn_endless
+        text: TextGeneration[Any]
+        with stream_text(
+            self.session,
+            self.prompt,
+            tokenizer,
+            self.settings,
+            self.max_new_tokens,
+            self._cache(),
+            text_tokens=NEW_TOKENS,
+            cached=self._held,
+            speculate=self.speculate,
+            draft=self.draft,
+        ) as text:
+            for piece in text:
+                writer.piece(piece)
+            writer.finish()
+        said: dict[str, Any] = {"text": writer.text}
+        if self.prompt.is_chat:
+            calls = [message for message in text.messages if message.kind == "tool_call"]
+            said |= {
+                "content": writer.text,
+                "reasoning": writer.reasoning,
+                "tool_calls": [
+                    {"recipient": call.recipient, "arguments": call.text} for call in calls
+                ],
+            }
+        return said, self._answer(text)
 
-    count = max_new_tokens or NEW_TOKENS
-    with session.generate(prompt.ids, settings, max_new_tokens=count) as generation:
-        if generation.endless and max_new_tokens is None:
-            warn_endless(session.package.folder)
-        for token in generation:
-            writer.token(token)
-        writer.finish()
-        return {"text": None}, Answer.of(generation, len(prompt.ids), load_seconds)
+    def ids(self, writer: Writer) -> tuple[dict[str, Any], Answer]:
+        """Print the ids of a package that has no tokenizer."""
+        from gptoss_onnx.runtime.stops import warn_endless
 
+        with self.session.generate(
+            self.prompt.ids[self._held :],
+            self.settings,
+            max_new_tokens=self.max_new_tokens or NEW_TOKENS,
+            cache=self._cache(),
+            speculate=self.speculate,
+            draft=self.draft,
+        ) as generation:
+            if generation.endless and self.max_new_tokens is None:
+                warn_endless(self.session.package.folder)
+            for token in generation:
+                writer.token(token)
+            writer.finish()
+            return {"text": None}, self._answer(generation)
 
-def _check_one(prompt: str | None, tokens: tuple[int, ...] | None, file: Path | None) -> None:
-    ways = {"--prompt": prompt, "--prompt-tokens": tokens, "--prompt-file": file}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) != 1:
-        found = "found neither" if not given else f"found {' and '.join(given)}"
-        raise click.UsageError(
-            f"--prompt, --prompt-file and --prompt-tokens: {found}, expected one of them"
-        )
+    @property
+    def _held(self) -> int:
+        """Tokens of the prompt that the cache holds before the generation begins."""
+        return 0 if self.kept is None else len(self.prompt.ids) - 1
 
+    def _cache(self) -> "KVCache | None":
+        """Return a cache with all of the prompt but its last token, where a file keeps it."""
+        from gptoss_onnx.runtime.text_generation import CHAT_TOKENS
 
-def _check_flags(
-    prompt: str | None,
-    tokens: tuple[int, ...] | None,
-    chat: bool,
-    system: str | None,
-    effort: str | None,
-) -> None:
-    _check_one(prompt, tokens, None)
-    if prompt == "":
-        raise InputError("--prompt: found an empty text, expected something to continue")
-    if chat and prompt is None:
-        raise click.UsageError(
-            "--chat applies the chat template to --prompt, found --prompt-tokens"
-        )
-    if system is not None and not chat:
-        raise click.UsageError("--system is part of a chat: add --chat")
-    if effort is not None and not chat:
-        raise click.UsageError("--reasoning-effort is part of a chat: add --chat")
+        if self.kept is None:
+            return None
+        most = CHAT_TOKENS if self.prompt.is_chat else NEW_TOKENS
+        return self.kept.read(self.session, self.prompt.ids, self.max_new_tokens or most)
 
-
-def _open_tokenizer(package: "Package", needed: bool) -> "Tokenizer | None":
-    """Return the package's tokenizer, or None if it has no tokenizer and needs none."""
-    from gptoss_onnx.package import TOKENIZER_FILE
-    from gptoss_onnx.runtime import Tokenizer
-
-    return (
-        Tokenizer.open(package.folder)
-        if needed or (package.folder / TOKENIZER_FILE).is_file()
-        else None
-    )
-
-
-def _prompt(
-    tokenizer: "Tokenizer | None",
-    prompt: str | None,
-    tokens: tuple[int, ...] | None,
-    system: str | None,
-    effort: str | None,
-    chat: bool,
-) -> "Prompt":
-    from gptoss_onnx.runtime import Prompt, chat_messages
-
-    if prompt is None or tokenizer is None:
-        return Prompt(tokens or (), is_chat=False)
-    if not chat:
-        return Prompt.of(prompt, tokenizer)
-    return Prompt.of(
-        chat_messages(prompt, system), tokenizer, template_variables(tokenizer, effort)
-    )
-
-
-def _check_prompt(package: "Package", prompt: "Prompt") -> None:
-    from gptoss_onnx.runtime.text_generation import check_prompt
-
-    if not prompt.ids:
-        raise InputError("--prompt: found no token in it, expected at least one")
-    check_prompt(prompt, package.manifest.vocab_size, package.manifest.longest)
+    def _answer(self, generation: "Generation[int] | TextGeneration[Any]") -> Answer:
+        answer = Answer.of(generation, len(self.prompt.ids), 0.0)
+        if self.kept is None:
+            return answer
+        seconds = answer.prefill_seconds + self.kept.seconds
+        return replace(answer, prefill_seconds=seconds, cached_tokens=self.kept.cached)
 
 
 def _report(session: "Session", answer: Answer, said: dict[str, Any], as_json: bool) -> None:

@@ -15,7 +15,7 @@ from gptoss_onnx.cli.console import Command, kernel_options
 from gptoss_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from gptoss_onnx.runtime import Sampling, Tokenizer
+    from gptoss_onnx.runtime import Package, Sampling, Tokenizer
 
 STDIN = "-"
 PROMPT_LIMIT = 16_000_000  # bytes of a prompt in a file
@@ -92,6 +92,39 @@ def reasoning_options(command: Command) -> Command:
         ),
     )
     return _all(options, command)
+
+
+def speculation_options(command: Command) -> Command:
+    """Add whether several tokens are guessed and checked in one call, and by what."""
+    options: tuple[_Decorator, ...] = (
+        click.option(
+            "--speculate",
+            type=click.IntRange(0, 64),
+            default=0,
+            metavar="N",
+            help="Guess up to N tokens by what followed the same ones before, and check them in "
+            "one call: faster where a text repeats, and the same text. 0: none.",
+        ),
+        click.option(
+            "--draft",
+            type=click.Path(path_type=Path),
+            metavar="PACKAGE",
+            help="With --speculate: a smaller model of the same vocabulary guesses.",
+        ),
+    )
+    return _all(options, command)
+
+
+def refuse_draft(package: "Package", draft: Path | None, speculate: int) -> None:
+    """Refuse a draft that cannot be used, before any graph is loaded; raises InputError."""
+    from gptoss_onnx.runtime import open_package
+    from gptoss_onnx.runtime.speculation.draft_check import check_draft
+
+    if draft is None:
+        return
+    if speculate == 0:
+        raise click.UsageError("--draft guesses tokens: add --speculate with how many at most")
+    check_draft(package, open_package(draft))
 
 
 def session_options(command: Command) -> Command:

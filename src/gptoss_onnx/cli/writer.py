@@ -13,7 +13,7 @@ import click
 from gptoss_onnx.json_text import printable
 
 if TYPE_CHECKING:
-    from gptoss_onnx.runtime import Generation, HarmonyDelta, TextGeneration
+    from gptoss_onnx.runtime import Generation, HarmonyDelta, Speculated, TextGeneration
 
 _LAYOUT = re.compile("([\n\t])")
 
@@ -98,7 +98,12 @@ class Writer:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a finished generation went; times in seconds."""
+    """How a finished generation went; times in seconds.
+
+    Attributes:
+        cached_tokens: those of the prompt that were not run but taken from a file.
+        speculated: what came of guessing; None where nothing was to be guessed.
+    """
 
     prompt_tokens: int
     tokens: list[int]
@@ -106,6 +111,8 @@ class Answer:
     load_seconds: float
     prefill_seconds: float
     decode_seconds: float
+    cached_tokens: int = 0
+    speculated: "Speculated | None" = None
 
     @classmethod
     def of(
@@ -123,12 +130,14 @@ class Answer:
             load_seconds,
             generation.prefill_seconds,
             generation.decode_seconds,
+            speculated=generation.speculated,
         )
 
     @property
     def prefill_rate(self) -> float | None:
-        """Prompt tokens a second."""
-        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds else None
+        """Prompt tokens a second, of those that were run."""
+        run = self.prompt_tokens - self.cached_tokens
+        return run / self.prefill_seconds if self.prefill_seconds else None
 
     @property
     def decode_rate(self) -> float | None:
@@ -147,12 +156,14 @@ class Answer:
             "timings": {
                 "load_seconds": self.load_seconds,
                 "prompt_tokens": self.prompt_tokens,
+                "cached_tokens": self.cached_tokens,
                 "prefill_seconds": self.prefill_seconds,
                 "prefill_tokens_per_second": self.prefill_rate,
                 "new_tokens": len(self.tokens),
                 "decode_seconds": self.decode_seconds,
                 "decode_tokens_per_second": self.decode_rate,
             },
+            **({} if self.speculated is None else {"speculated": self.speculated._asdict()}),
         }
 
     def summary(self) -> str:
@@ -164,6 +175,16 @@ class Answer:
                 (len(self.tokens), "new tokens", self.decode_seconds, self.decode_rate),
             )
         )
-        return f"finished: {self.finish_reason}; loaded in {self.load_seconds:.2f} s; " + "; ".join(
-            rates
-        )
+        parts = [
+            f"finished: {self.finish_reason}",
+            f"loaded in {self.load_seconds:.2f} s",
+            *([f"{self.cached_tokens} prompt tokens from the file"] if self.cached_tokens else []),
+            *rates,
+            *([] if self.speculated is None else [_guessing(self.speculated)]),
+        ]
+        return "; ".join(parts)
+
+
+def _guessing(speculated: "Speculated") -> str:
+    right = f"{speculated.accepted} of {speculated.drafted} guessed tokens were right"
+    return f"{right}, in {speculated.calls} calls"

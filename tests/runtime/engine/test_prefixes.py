@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from gptoss_onnx.manifest import CacheLayer
 from gptoss_onnx.runtime import Sampling, Session
+from gptoss_onnx.runtime.cache_rows import common_prefix
 from gptoss_onnx.runtime.engine import Engine
 from gptoss_onnx.runtime.engine.memory import RESERVE, cache_bytes
-from gptoss_onnx.runtime.engine.prefixes import MOST_STATES, Prefixes, common_prefix
+from gptoss_onnx.runtime.engine.prefixes import MOST_STATES, Prefixes
 from gptoss_onnx.runtime.row_state import RowState
 from support.engine_sinks import submitted
 from support.fake_package import VOCAB
