@@ -70,8 +70,7 @@ class Staging(Closing):
         found = self._prefixes.find(tokens, owner)
         own = 0
         if self._owner == owner:
-            shared = common_prefix(self._cache.row_tokens(0), tokens[:-1])
-            own = self._cache.reachable(0, shared)
+            own = self._cache.reachable(0, common_prefix(self._cache.row_tokens(0), tokens[:-1]))
         self._tokens, self._owner = tokens, owner
         length = own
         if found.state is not None and found.length > own:
