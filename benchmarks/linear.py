@@ -1,5 +1,6 @@
-"""Time Linear and LinearInt8 on the projections of gpt-oss-20b, beside a plain read, arithmetic
-peaks and stock ORT.
+"""Time Linear, LinearPacked and LinearInt8 on the projections of gpt-oss-20b.
+
+Beside them: a plain read, arithmetic peaks and stock ORT.
 
     python benchmarks/linear.py --threads 2 --json linear.json
 
@@ -17,12 +18,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from linear_models import Mapped, gemm_node, int8_node, linear_node, nbits_node, write_model
+from linear_models import (
+    Mapped,
+    gemm_node,
+    int8_node,
+    linear_node,
+    nbits_node,
+    write_model,
+    write_packed_model,
+)
 from onnx import TensorProto
 from results import ratio, write_document
 from sessions import open_session
@@ -44,7 +54,15 @@ DECODE_BYTES = 384 << 20  # of weights that one decode run reads: several times 
 PEERS = ("gemm_fp32", "nbits_8bit")
 # Weights and activations; 8-bit activations round as bfloat16 ones do where the weights have 16
 # bits.
-OURS = (("bf16", "exact"), ("bf16", "bf16"), ("int8", "exact"), ("int8", "bf16"), ("int8", "int8"))
+OURS = (
+    ("bf16", "exact"),
+    ("bf16", "bf16"),
+    ("packed", "exact"),
+    ("packed", "bf16"),
+    ("int8", "exact"),
+    ("int8", "bf16"),
+    ("int8", "int8"),
+)
 GEMM_LIMIT = 1 << 30  # Gemm would hold two float32 copies of anything larger
 
 
@@ -123,11 +141,16 @@ class Bench:
         self, case: str, rows: int, depth: int, copies: int, folder: Path
     ) -> Iterator[Result]:
         sessions = self._sessions(rows, depth, copies, folder)
-        with Mapped(folder / "linear.bin") as bf16, Mapped(folder / "int8.bin") as int8:
+        files = ("linear.bin", "packed.bin", "int8.bin")
+        with ExitStack() as stack:
+            bf16, packed, int8 = (stack.enter_context(Mapped(folder / name)) for name in files)
             for tokens in DECODE_TOKENS:
                 x = np.random.default_rng(0).standard_normal((tokens, depth), np.float32)
                 runs = {name: _runner(session, x) for name, session in sessions.items()}
                 runs["read bf16"] = lambda: read_seconds(bf16.address, bf16.size, self.threads)
+                runs["read packed"] = lambda: read_seconds(
+                    packed.address, packed.size, self.threads
+                )
                 runs["read int8"] = lambda: read_seconds(int8.address, int8.size, self.threads)
                 times = self._interleaved(runs)
                 for weights, activations in OURS:
@@ -173,7 +196,8 @@ class Bench:
             folder, "linear", linear_node, TensorProto.BFLOAT16, rows, depth, copies
         )
         int8 = write_model(folder, "int8", int8_node, TensorProto.INT8, rows, depth, copies)
-        models = {"bf16": linear, "int8": int8}
+        packed = write_packed_model(folder, rows, depth, copies)
+        models = {"bf16": linear, "packed": packed, "int8": int8}
         sessions = {
             f"{weights} {activations}": open_session(
                 models[weights], self.threads, self.library, activations

@@ -2,14 +2,25 @@
 
 import mmap
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper
 
+from gptoss_onnx.custom_ops.linear_packed import pack
+
 BLOCK = 32  # of MatMulNBits
+PACKED_PARTS = {
+    "low": TensorProto.UINT8,
+    "high": TensorProto.UINT8,
+    "bases": TensorProto.UINT8,
+    "positions": TensorProto.INT32,
+    "values": TensorProto.BFLOAT16,
+}
 
 
 def linear_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
@@ -34,6 +45,12 @@ def int8_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
     return helper.make_node(
         "LinearInt8", ["x", f"w{copy}", f"scales{copy}", "bias"], [f"y{copy}"], domain="ai.gptoss"
     )
+
+
+def packed_node(copy: int, rows: int, depth: int) -> onnx.NodeProto:
+    """Return one by LinearPacked."""
+    inputs = ["x", *(f"{part}{copy}" for part in PACKED_PARTS), "bias"]
+    return helper.make_node("LinearPacked", inputs, [f"y{copy}"], domain="ai.gptoss")
 
 
 class Mapped:
@@ -72,7 +89,10 @@ def write_model(
     blocks = rows * depth // BLOCK if element in (TensorProto.UINT8, TensorProto.INT8) else 0
     scales = np.full(blocks, 1e-3, np.float32)
     with (folder / f"{name}.bin").open("wb") as file:
-        for _ in range(copies):
+        for copy in range(copies):
+            # Equal ones would share what ONNX Runtime makes of them, and be read from a cache.
+            one.flat[0] = copy % 100
+            one.flat[1] = copy // 100
             file.write(one.tobytes() + scales.tobytes())
     tensors = []
     for copy in range(copies):
@@ -84,6 +104,33 @@ def write_model(
             dims = [blocks] if nbits else [rows, depth // BLOCK]
             place = (f"{name}.bin", start + one.nbytes, scales.nbytes)
             tensors.append(_external(f"scales{copy}", TensorProto.FLOAT, dims, *place))
+    return _write_graph(folder, name, node, tensors, rows, depth, copies)
+
+
+def write_packed_model(folder: Path, rows: int, depth: int, copies: int) -> Path:
+    """Write the same with the weights of a bfloat16 model packed for LinearPacked."""
+    packed = _packed_weights(rows, depth)
+    tensors, start = [], 0
+    with (folder / "packed.bin").open("wb") as file:
+        for copy in range(copies):
+            for part, array in packed.items():
+                file.write(array.tobytes())
+                place = ("packed.bin", start, array.nbytes)
+                element, dims = PACKED_PARTS[part], list(array.shape)
+                tensors.append(_external(f"{part}{copy}", element, dims, *place))
+                start += array.nbytes
+    return _write_graph(folder, "packed", packed_node, tensors, rows, depth, copies)
+
+
+def _write_graph(
+    folder: Path,
+    name: str,
+    node: Callable[[int, int, int], onnx.NodeProto],
+    tensors: list[TensorProto],
+    rows: int,
+    depth: int,
+    copies: int,
+) -> Path:
     bias = helper.make_tensor(
         "bias", TensorProto.FLOAT, [rows], np.ones(rows, np.float32).tobytes(), raw=True
     )
@@ -127,3 +174,17 @@ def _random_weights(element: int, rows: int, depth: int) -> np.ndarray:
     if element == TensorProto.BFLOAT16:
         return (values.view(np.uint32) >> 16).astype(np.uint16)
     return values
+
+
+def _packed_weights(rows: int, depth: int) -> dict[str, np.ndarray]:
+    """Return the parts of the random bfloat16 weights, packed some rows at a time."""
+    weight = torch.from_numpy(_random_weights(TensorProto.BFLOAT16, rows, depth).view(np.int16))
+    step = max(1, (1 << 22) // depth)
+    found: dict[str, list[np.ndarray]] = {part: [] for part in PACKED_PARTS}
+    for first in range(0, rows, step):
+        packed = pack(weight[first : first + step].view(torch.bfloat16))
+        parts = {**asdict(packed), "values": packed.values.view(torch.int16)}
+        parts["positions"] = packed.positions + torch.tensor([[first, 0]], dtype=torch.int32)
+        for part, arrays in found.items():
+            arrays.append(parts[part].numpy())
+    return {part: np.concatenate(arrays) for part, arrays in found.items()}

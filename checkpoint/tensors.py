@@ -24,7 +24,9 @@ TORCH_DTYPES = {
     "F32": torch.float32,
     "U8": torch.uint8,
     FP8: torch.float8_e4m3fn,
-    "I8": torch.int8,  # in what `export --dense int8` writes, not in checkpoints
+    # in what `export --dense int8` and `packed` write, not in checkpoints
+    "I8": torch.int8,
+    "I32": torch.int32,
 }
 
 

@@ -23,6 +23,7 @@ from gptoss_onnx.custom_ops import (
     moe_bodies,
     moe_separate_body,
 )
+from gptoss_onnx.custom_ops.packed_body import LinearPacked
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
 from gptoss_onnx.errors import InputError
 
@@ -95,6 +96,7 @@ BODIES = {
     "MoEDispatchSeparate": moe_separate_body.chosen,
     "Linear": lambda use: {"Linear": EitherLinear if use.attribute("transposed") else Linear},
     "LinearInt8": lambda use: {"LinearInt8": LinearInt8},
+    "LinearPacked": lambda use: {"LinearPacked": LinearPacked},
 }
 
 # A body → the simpler one whose nodes it serves as well, where a graph has both.

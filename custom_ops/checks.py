@@ -80,15 +80,16 @@ def check_linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     transposed: bool = False,
+    name: str = "weight",
 ) -> None:
     """Refuse a projection (N, K) · (M, K)ᵀ + (M) whose shapes do not fit.
 
-    With `transposed` the weight is (K, M).
+    With `transposed` the weight is (K, M). `name` is that of the input which holds it.
     """
     legend = "(K, M)" if transposed else "(M, K)"
     expect_rank(op, "x", x, 2, "(N, K)")
-    expect_rank(op, "weight", weight, 2, legend)
+    expect_rank(op, name, weight, 2, legend)
     depth, rows = x.shape[1], weight.shape[1 if transposed else 0]
-    expect_shape(op, "weight", weight, (depth, rows) if transposed else (rows, depth), legend)
+    expect_shape(op, name, weight, (depth, rows) if transposed else (rows, depth), legend)
     if bias is not None:
         expect_shape(op, "bias", bias, (rows,), "(M)")

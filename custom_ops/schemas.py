@@ -16,7 +16,9 @@ CACHE = ("float", "float16", "bfloat16")
 WEIGHT = ("float", "float16", "bfloat16")
 BYTES = ("uint8",)
 INT8 = ("int8",)
+INT32 = ("int32",)
 INT64 = ("int64",)
+BFLOAT16 = ("bfloat16",)
 AttributeValue = int | float | str
 _KINDS = {
     "i": OpSchema.AttrType.INT,
@@ -201,6 +203,20 @@ LINEAR_INT8 = Signature(
     outputs=_floats("output"),
     attributes=(),
 )
+LINEAR_PACKED = Signature(
+    "LinearPacked",
+    inputs=(
+        *_floats("x"),
+        Operand("low", BYTES, "B"),
+        Operand("high", BYTES, "B"),
+        Operand("bases", BYTES, "B"),
+        Operand("positions", INT32, "P"),
+        Operand("values", BFLOAT16, "V"),
+        *_floats("bias", optional=True),
+    ),
+    outputs=_floats("output"),
+    attributes=(),
+)
 SIGNATURES = {
     signature.name: signature
     for signature in (
@@ -210,5 +226,6 @@ SIGNATURES = {
         MOE_DISPATCH_SEPARATE,
         LINEAR,
         LINEAR_INT8,
+        LINEAR_PACKED,
     )
 }

@@ -69,9 +69,10 @@ def export(
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
             where they are, which target `ort` cannot. None is `link`, and for target `ort` on ONNX
             Runtime 1.28 `copy`: one file of all weights.
-        dense: `checkpoint`: projections and lm_head as they are stored; `int8`, with target
-            `portable`: in 8 bits, in a computed weight file (lossy); `float32`, with target `ort`:
-            the same values widened, in a computed file. None is `float32` for target `ort` on the
+        dense: `checkpoint`: projections and lm_head as they are stored; with target `portable`
+            also, in a computed weight file, `packed`: those in bfloat16 in 12 bits, without loss,
+            and `int8`: in 8 bits (lossy); `float32`, with target `ort`: the same values widened, in
+            a computed file. None is `float32` for target `ort` on the
             CPU, since ONNX Runtime is slower on the stored ones (docs/adr/0014), else `checkpoint`.
         experts: `checkpoint`, or with target `ort` a form of MXFP4 for ONNX Runtime older than
             1.32: `int8`, 8-bit integers of the same values, or `int4`, 4-bit integers (lossy).

@@ -16,6 +16,7 @@ ELEMENT_TYPES = {
     "F16": ir.DataType.FLOAT16,
     "F32": ir.DataType.FLOAT,
     "I8": ir.DataType.INT8,
+    "I32": ir.DataType.INT32,
     "U8": ir.DataType.UINT8,
 }
 

@@ -95,11 +95,11 @@ class ExportOptions(Options):
             raise InputError(message)
 
     def _not_with_portable(self) -> Iterator[str]:
-        if self.dense == "int8" and self.weights == "reference":
+        if self.dense in ("int8", "packed") and self.weights == "reference":
             yield (
-                "--dense int8 writes weights into the package, and --weights reference makes ONNX "
-                "Runtime look for all of them below the checkpoint's folder: choose --weights link "
-                "or copy"
+                f"--dense {self.dense} writes weights into the package, and --weights reference "
+                "makes ONNX Runtime look for all of them below the checkpoint's folder: choose "
+                "--weights link or copy"
             )
         if self.dense == "float32":
             yield (
@@ -148,10 +148,10 @@ class ExportOptions(Options):
                 "--dense float32: found with --provider cuda, whose projections are float32 "
                 "anyway: leave --dense out"
             )
-        if self.dense == "int8":
+        if self.dense in ("int8", "packed"):
             yield (
-                "--dense int8: found with --target ort, expected checkpoint or float32; export "
-                "with --target portable"
+                f"--dense {self.dense}: found with --target ort, expected checkpoint or float32; "
+                "export with --target portable"
             )
         if self.provider == "cuda" and self.experts != "checkpoint":
             yield (

@@ -12,6 +12,7 @@ from gptoss_onnx.exporter.cut import keep_stage
 from gptoss_onnx.exporter.int8_projections import convert_projections
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
+from gptoss_onnx.exporter.packed_projections import pack_projections
 from gptoss_onnx.exporter.replicate import replicate
 from gptoss_onnx.exporter.separate_experts import separate_experts, separate_parameters
 from gptoss_onnx.exporter.shorten import plan_of, shorten
@@ -49,16 +50,21 @@ class Planned:
 def plan_export(
     checkpoint: Checkpoint, options: ExportOptions, progress: Progress, stage: Stage | None = None
 ) -> Planned:
-    """Return what an export of `checkpoint` with these options writes. Reads no weight byte.
+    """Return what an export of `checkpoint` with these options writes. Reads no weight byte, but
+    for `--dense packed`, whose size depends on the weights that it packs.
 
     With a `stage` it writes these layers alone. Raises InputError where the options cannot do it
     for this checkpoint.
     """
-    plan = _plan_ort if options.target == "ort" else _plan_portable
-    return plan(checkpoint, options, _trace(checkpoint, options.kv_dtype, progress, stage))
+    graph = _trace(checkpoint, options.kv_dtype, progress, stage)
+    if options.target == "ort":
+        return _plan_ort(checkpoint, options, graph)
+    return _plan_portable(checkpoint, options, graph, progress)
 
 
-def _plan_portable(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model) -> Planned:
+def _plan_portable(
+    checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model, progress: Progress
+) -> Planned:
     separate = separate_parameters(checkpoint)
     assembled = assembled_parameters(checkpoint, options.weights, separate)
     elsewhere = assembled | (checkpoint.named.keys() - graph.graph.initializers.keys())
@@ -69,6 +75,8 @@ def _plan_portable(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Mod
     if options.dense == "int8":
         done, file = convert_projections(graph, checkpoint)
         rounded, files = (*rounded, done), (file,)
+    if options.dense == "packed":
+        files = (pack_projections(graph, checkpoint, progress),)
     files = assemble(graph, checkpoint, assembled) + files
     attach_weights(graph, checkpoint, placement)
     lossy = _lossy_cache(options.kv_dtype) + rounded

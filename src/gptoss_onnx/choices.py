@@ -8,7 +8,8 @@ from gptoss_onnx.errors import InputError
 Target = Literal["portable", "ort"]
 Provider = Literal["cpu", "cuda"]
 WeightMode = Literal["link", "copy", "reference"]
-ProjectionForm = Literal["checkpoint", "int8", "float32"]  # of projections and lm_head: --dense
+# of projections and lm_head: --dense
+ProjectionForm = Literal["checkpoint", "packed", "int8", "float32"]
 ExpertForm = Literal["checkpoint", "int8", "int4"]
 OnnxRuntime = Literal["1.28", "1.32"]  # the least that a package is to run on
 KvDtype = Literal["float32", "float16", "bfloat16"]

@@ -27,7 +27,7 @@ from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
 from support.architecture_judge import Case
 from support.fp8_checkpoint import write_fp8
-from support.tolerances import PACKAGE_LOGITS_NATIVE
+from support.tolerances import PACKAGE_LOGITS
 from support.transformers_models import Judged, write_by_transformers
 
 STREAMING_LIMIT = 32 << 20  # bytes of memory, of which one parameter alone would take 134 MB
@@ -248,4 +248,4 @@ def _check_rounded(checkpoint: Path, folder: Path) -> None:
         expected = model.score(tokens)
     with Session.open(folder, kernels="portable", threads=1) as session:
         found = session.score(tokens)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=PACKAGE_LOGITS_NATIVE)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=PACKAGE_LOGITS)

@@ -7,11 +7,13 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-FLOAT, UINT8, INT8, INT64, FLOAT16, BFLOAT16 = 1, 2, 3, 7, 10, 16  # ONNX's element types
+# ONNX's element types
+FLOAT, UINT8, INT8, INT32, INT64, FLOAT16, BFLOAT16 = 1, 2, 3, 6, 7, 10, 16
 NUMPY_TYPES = {
     FLOAT: np.float32,
     UINT8: np.uint8,
     INT8: np.int8,
+    INT32: np.int32,
     INT64: np.int64,
     FLOAT16: np.float16,
     BFLOAT16: np.uint16,

@@ -18,6 +18,7 @@ from gptoss_onnx.custom_ops import (
     moe_dispatch_separate,  # noqa: F401
     moe_routing,
 )
+from gptoss_onnx.custom_ops.linear_packed import Packed, unpack
 from support.int8_inputs import allowed_error, in_float64, largest_weight
 from support.moe_inputs import listed
 from support.tolerances import FUZZ_EXPERTS, FUZZ_EXPERTS_LEVELS, NATIVE_INT8, NATIVE_LINEAR
@@ -32,7 +33,7 @@ class Expectation(Protocol):
 
 def expectation(case: Case) -> Expectation:
     """Return what a valid case should return."""
-    if case.op == "Linear":
+    if case.op in ("Linear", "LinearPacked"):
         return LinearExpectation(case)
     if case.op == "LinearInt8":
         return LinearInt8Expectation(case)
@@ -45,7 +46,7 @@ class LinearExpectation:
     def __init__(self, case: Case) -> None:
         self._case = case
         inputs = torch_inputs(case)
-        x, weight, bias = inputs["x"].double(), inputs["weight"].double(), inputs["bias"]
+        x, weight, bias = inputs["x"].double(), _weight(inputs).double(), inputs["bias"]
         if case.attributes.get("transposed"):
             weight = weight.T
         if case.mode != "exact":
@@ -68,6 +69,14 @@ class LinearExpectation:
         assert not (found.isfinite() & ~self._expected.isfinite()).any(), (
             "an infinity or NaN got lost"
         )
+
+
+def _weight(inputs: dict[str, torch.Tensor | None]) -> torch.Tensor:
+    """Return the weight of a Linear, or the bfloat16 one that a LinearPacked holds."""
+    if "weight" in inputs:
+        return inputs["weight"]
+    parts = ("low", "high", "bases", "positions", "values")
+    return unpack(Packed(*(inputs[name] for name in parts)))
 
 
 def _tiny(x: torch.Tensor) -> torch.Tensor:

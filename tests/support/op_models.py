@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,6 +23,7 @@ _ELEMENT_TYPES = {
     torch.bfloat16: onnx.TensorProto.BFLOAT16,
     torch.uint8: onnx.TensorProto.UINT8,
     torch.int8: onnx.TensorProto.INT8,
+    torch.int32: onnx.TensorProto.INT32,
     torch.int64: onnx.TensorProto.INT64,
 }
 _OUTPUT_RANKS = {
@@ -31,6 +33,7 @@ _OUTPUT_RANKS = {
     "MoEDispatchSeparate": (2,),
     "Linear": (2,),
     "LinearInt8": (2,),
+    "LinearPacked": (2,),
 }
 
 
@@ -147,11 +150,17 @@ def run_ort(
 def run_reference(
     model: onnx.ModelProto, inputs: Mapping[str, torch.Tensor | None]
 ) -> list[torch.Tensor]:
-    """Run the model in onnx.reference (float32 caches only: numpy has no bfloat16)."""
-    feeds = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
+    """Run the model in onnx.reference, where a bfloat16 is one of ml_dtypes."""
+    feeds = {name: _numpy(tensor) for name, tensor in inputs.items() if tensor is not None}
     return [
         torch.from_numpy(np.asarray(array)) for array in ReferenceEvaluator(model).run(None, feeds)
     ]
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def ort_value(tensor: torch.Tensor) -> onnxruntime.OrtValue:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gptoss_onnx.exporter import Package
+from gptoss_onnx.manifest import OpUse
 from gptoss_onnx.reference import Decoder, open_checkpoint
 from gptoss_onnx.reference.synthetic import tiny_config
 from gptoss_onnx.runtime import Session
@@ -62,9 +63,12 @@ def test_errors_grow_with_what_makes_them() -> None:
     assert [kind.logits for kind in kinds] == sorted(kind.logits for kind in kinds)
 
 
-def test_only_level_amx_multiplies_bfloat16_terms() -> None:
-    assert products_of("native", "amx") == "two bfloat16 terms"
-    assert {products_of("native", "avx512_bf16"), products_of("portable", "")} == {"float32"}
+def test_only_int8_weights_at_level_amx_meet_bfloat16_terms(demo_package: Package) -> None:
+    plain = demo_package.manifest
+    int8 = dataclasses.replace(plain, ops=(OpUse("ai.gptoss", "LinearInt8", 1, 1),))
+    assert products_of(int8, "native", "amx") == "two bfloat16 terms"
+    others = (plain, "native", "amx"), (int8, "native", "avx512_bf16"), (int8, "portable", "")
+    assert {products_of(*each) for each in others} == {"float32"}
 
 
 def test_limits_grow_with_the_logits_and_slowly_with_their_number() -> None:

@@ -25,7 +25,7 @@ from support.hugging_face import (
     load_hugging_face,
     random_tokens,
 )
-from support.tolerances import PACKAGE_LOGITS, PACKAGE_LOGITS_NATIVE
+from support.tolerances import PACKAGE_LOGITS, PACKAGE_LOGITS_INT8
 
 RANDOM = {
     "mxfp4": ("hf-mxfp4", "BF16", {}),
@@ -54,7 +54,8 @@ class Pair:
         positions: slice = slice(None),
     ) -> None:
         expected = hugging_face_logits(self.theirs, token_ids)[positions].numpy()
-        tolerance = PACKAGE_LOGITS if session.kernels == "portable" else PACKAGE_LOGITS_NATIVE
+        int8 = session.kernels == "native" and session.manifest.has_op("LinearInt8")
+        tolerance = PACKAGE_LOGITS_INT8 if int8 else PACKAGE_LOGITS
         np.testing.assert_allclose(found, expected, atol=tolerance, rtol=0)
 
 

@@ -119,7 +119,7 @@ def _column(package: Package, kernels: Kernels, activations: Activations) -> Ses
     name = NAMES.get(choice.kernels, choice.kernels)
     column = Column(name, runs, choice.kernels, activations, "cpu", None, options)
     cpu_level = library_info().cpu_level if choice.kernels == "native" else ""
-    return SessionColumn(column, kernels, products_of(choice.kernels, cpu_level))
+    return SessionColumn(column, kernels, products_of(package.manifest, choice.kernels, cpu_level))
 
 
 def _setting(session: Session, judged: Judged, limits: Limits) -> Setting:

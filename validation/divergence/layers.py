@@ -63,7 +63,7 @@ def _error_model(session: Session, model: Decoder, recording: Recording) -> Erro
     return ErrorModel.of(
         model.config,
         max(ends, default=1),
-        products=products_of(session.kernels, cpu_level),
+        products=products_of(session.manifest, session.kernels, cpu_level),
         activations=session.activations,
         cache=session.manifest.kv_dtype,
     )

@@ -27,9 +27,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.reference.config import AttentionConfig, DecoderConfig, ExpertsConfig, LayerConfig
 
-# How float32 products are made: as they are, or with tokens as two bfloat16 terms (level amx).
+# How float32 products are made: as they are, or with tokens as two bfloat16 terms (by LinearInt8 at
+# level amx; all others have three terms there, which are the float32 itself).
 Products = Literal["float32", "two bfloat16 terms"]
 
 U = 2.0**-24  # largest relative error of rounding to float32
@@ -124,11 +126,12 @@ class ErrorModel:
         return LARGEST_HEADROOM * self.logits * scale * math.sqrt(2 * math.log(max(count, 2)))
 
 
-def products_of(kernels: str, cpu_level: str) -> Products:
-    """Return how `exact` products are made by kernels (`native`, `portable`, `contrib`) at a CPU
-    level.
+def products_of(manifest: Manifest, kernels: str, cpu_level: str) -> Products:
+    """Return how `exact` products of a package are made by kernels (`native`, `portable`,
+    `contrib`) at a CPU level.
     """
-    return "two bfloat16 terms" if (kernels, cpu_level) == ("native", "amx") else "float32"
+    tiles = (kernels, cpu_level) == ("native", "amx")
+    return "two bfloat16 terms" if tiles and manifest.has_op("LinearInt8") else "float32"
 
 
 def widest(every: Iterable[Products]) -> Products:

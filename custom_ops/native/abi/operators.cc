@@ -2,6 +2,7 @@
 
 #include "linear/linear.h"
 #include "linear/linear_int8.h"
+#include "linear/linear_packed.h"
 #include "moe/moe_dispatch.h"
 #include "moe/moe_dispatch_mxfp4.h"
 #include "moe/moe_dispatch_separate.h"
@@ -43,6 +44,7 @@ std::vector<Domain> table(Activations mode) {
       op<LinearFloat16>(mode),
       op<LinearBFloat16>(mode),
       op<LinearInt8>(mode),
+      op<LinearPacked>(mode),
   };
   return {{kDomain, kernels}, {kSelfCheckDomain, {op<SelfCheck>(mode)}}};
 }

@@ -2,8 +2,9 @@
 // time.
 //
 // Weights are the left operand and need no packing: a tile is loaded from where they lie. Tokens
-// are the right one: pairs of bfloat16 values, or in mode exact two such terms, the nearest and the
-// nearest to what is left.
+// are the right one: pairs of bfloat16 values, or in mode exact three such terms, each the nearest
+// to what the ones before left. Their sum is the float32 itself, and a product of two bfloat16 is
+// exact in float32: only sums are rounded.
 #include "linear/linear_tiles.h"
 
 namespace gptoss {
@@ -104,8 +105,9 @@ void blocked_product(const LinearCall& call, const TokenTiles& tiles, size_t beg
 
 LinearKernels linear_amx(bool rounded) {
   LinearKernels kernels = rounded ? linear_avx512_bf16() : linear_avx512(WeightType::bfloat16);
-  kernels.blocked_product = rounded ? blocked_product<1> : blocked_product<2>;
-  kernels.blocked_format = rounded ? TokenFormat::tile_pairs : TokenFormat::tile_pairs_of_two_terms;
+  kernels.blocked_product = rounded ? blocked_product<1> : blocked_product<3>;
+  kernels.blocked_format =
+      rounded ? TokenFormat::tile_pairs : TokenFormat::tile_pairs_of_three_terms;
   kernels.tile_width = kTileRows;
   return kernels;
 }

@@ -19,16 +19,19 @@ enum class TokenFormat {
   float32,     // a value, rounded to what the activation mode keeps
   pairs,       // two neighbouring values rounded to bfloat16, the first in the low half
   tile_pairs,  // the same, filled up with zeros to a multiple of 16 lanes
-  tile_pairs_of_two_terms,  // the same, and then as much again of what rounding took away
-  packed,                   // what the kernels' own TokenPacking makes of it
+  tile_pairs_of_two_terms,    // the same, and then as much again of what rounding took away
+  tile_pairs_of_three_terms,  // and of what that rounding took away: their sum is the float32
+  packed,                     // what the kernels' own TokenPacking makes of it
 };
 
 // A format of one kernel's own. `pack` writes all lanes of a token, at an address that is a
-// multiple of 64 bytes.
+// multiple of 64 bytes where a token has a multiple of 16 lanes.
 struct TokenPacking {
-  size_t (*lanes)(size_t depth) noexcept;  // a multiple of 16
+  size_t (*lanes)(size_t depth) noexcept;
   void (*pack)(const float* x, size_t depth, float* lanes) noexcept;
 };
+
+struct PackedWeight;  // linear_packed.h
 
 // One call's operands.
 struct LinearCall {
@@ -40,6 +43,7 @@ struct LinearCall {
   size_t tokens, depth, rows;   // N, K, M
   size_t lanes;                 // of one token
   size_t row_bytes;             // of the weight
+  const PackedWeight* packed;   // of LinearPacked: what it has beside `weight`, the low bytes
 };
 
 // Tokens that the blocked product multiplies together, gathered so that those of one lane are
@@ -75,7 +79,8 @@ struct LinearKernels {
   BlockedProduct blocked_product;  // null: matrix_vector takes any number of tokens
   TokenFormat blocked_format;
   size_t tile_width;
-  TokenPacking packing = {};  // where vector_format is packed
+  TokenPacking packing = {};          // where vector_format is packed
+  TokenPacking blocked_packing = {};  // where blocked_format is
 };
 
 // The kernels of `level` for one weight type: the best that the level allows. With `rounded`,
@@ -99,9 +104,11 @@ LinearKernels linear_int8_kernels(CpuLevel level, Activations activations);
 
 LinearKernels linear_int8_scalar();
 #if defined(__x86_64__)
-LinearKernels linear_int8_avx2();
+LinearKernels linear_int8_avx2(Activations activations);
+void use_int8_panels_maddubs(LinearKernels& kernels);  // for many tokens, in mode int8
 LinearKernels linear_int8_avx512();
 LinearKernels linear_int8_vnni(Activations activations);
+void use_int8_panels_vnni(Activations activations, LinearKernels& kernels);  // for many tokens
 LinearKernels linear_int8_amx(Activations activations);
 #endif
 

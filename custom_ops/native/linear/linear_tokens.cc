@@ -38,6 +38,20 @@ float remainder(float value) noexcept {
   return std::isfinite(nearest) ? value - nearest : 0.0f;
 }
 
+size_t terms_of(TokenFormat format) noexcept {
+  if (format == TokenFormat::tile_pairs_of_three_terms) return 3;
+  return format == TokenFormat::tile_pairs_of_two_terms ? 2 : 1;
+}
+
+// Two values at `lane`, and what is left of them at the same lane of the terms after.
+void write_terms(float a, float b, size_t terms, size_t distance, float* lane) noexcept {
+  for (size_t term = 0; term < terms; ++term) {
+    lane[term * distance] = pair(a, b);
+    a = remainder(a);
+    b = remainder(b);
+  }
+}
+
 }  // namespace
 
 size_t lanes_of(TokenFormat format, size_t depth) {
@@ -47,9 +61,9 @@ size_t lanes_of(TokenFormat format, size_t depth) {
     case TokenFormat::pairs:
       return pairs;
     case TokenFormat::tile_pairs:
-      return kTileLanes * ceil_div(pairs, kTileLanes);
     case TokenFormat::tile_pairs_of_two_terms:
-      return 2 * kTileLanes * ceil_div(pairs, kTileLanes);
+    case TokenFormat::tile_pairs_of_three_terms:
+      return terms_of(format) * kTileLanes * ceil_div(pairs, kTileLanes);
     default:
       return depth;
   }
@@ -58,14 +72,11 @@ size_t lanes_of(TokenFormat format, size_t depth) {
 void format_token(const float* x, size_t depth, TokenFormat format, Activations activations,
                   float* lanes) noexcept {
   if (format == TokenFormat::float32) return round_activations(activations, x, depth, lanes);
-  const size_t count = lanes_of(format, depth);
+  const size_t count = lanes_of(format, depth), terms = terms_of(format);
   std::fill(lanes, lanes + count, 0.0f);
-  float* rest = lanes + count / 2;
   for (size_t k = 0; k < depth; k += 2) {
     const float a = x[k], b = k + 1 < depth ? x[k + 1] : 0.0f;
-    lanes[k / 2] = pair(a, b);
-    if (format == TokenFormat::tile_pairs_of_two_terms)
-      rest[k / 2] = pair(remainder(a), remainder(b));
+    write_terms(a, b, terms, count / terms, lanes + k / 2);
   }
 }
 
@@ -81,16 +92,13 @@ void format_piece(const float* x, size_t first, size_t count, size_t depth, Toke
     }
     return;
   }
-  const bool two_terms = format == TokenFormat::tile_pairs_of_two_terms;
-  const size_t term_lanes = lanes_of(format, depth) / (two_terms ? 2 : 1);
-  float* rest = lanes + term_lanes * stride;
+  const size_t terms = terms_of(format), term_lanes = lanes_of(format, depth) / terms;
   const bool last = first + count == depth;
   const size_t end = last ? term_lanes : (first + count) / 2;
   for (size_t lane = first / 2; lane < end; ++lane) {
     const size_t k = 2 * lane - first;
     const float a = k < count ? x[k] : 0.0f, b = k + 1 < count ? x[k + 1] : 0.0f;
-    lanes[lane * stride] = pair(a, b);
-    if (two_terms) rest[lane * stride] = pair(remainder(a), remainder(b));
+    write_terms(a, b, terms, term_lanes * stride, lanes + lane * stride);
   }
 }
 

@@ -12,8 +12,8 @@ namespace gptoss {
 // Lanes of one token of `depth` values; `format` is not packed.
 size_t lanes_of(TokenFormat format, size_t depth);
 
-// Writes the lanes of one token. All formats but float32 and tile_pairs_of_two_terms round it to
-// bfloat16.
+// Writes the lanes of one token. All formats but float32 and those of several terms round it
+// to bfloat16.
 void format_token(const float* x, size_t depth, TokenFormat format, Activations activations,
                   float* lanes) noexcept;
 

@@ -12,7 +12,7 @@
 namespace gptoss {
 
 enum class Activations {
-  exact,  // float32, or two bfloat16 terms with a float32 sum: within 1e-5 of float64 for a layer
+  exact,  // float32, or terms or digits that make it up (LinearInt8 at level amx: two terms)
   bf16,   // rounded to bfloat16, the precision the published model runs in
   int8,  // 8 bits with one scale for each 32 values; a kernel may keep more where that is no slower
 };

@@ -33,8 +33,8 @@ GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
 TOGETHER = """\b
 Which options go together:
   --target portable (the default)
-      --weights link | copy | reference; with --dense int8 link | copy
-      --dense checkpoint | int8
+      --weights link | copy | reference; with --dense int8 or packed link | copy
+      --dense checkpoint | packed | int8
       --kv-dtype float32 | float16 | bfloat16
   --target ort --provider cpu
       --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
@@ -145,10 +145,11 @@ def choice(
     WEIGHTS,
     "--dense",
     ProjectionForm,
-    "Projections and lm_head. checkpoint: as they are stored (default). int8, with target "
-    "portable: in 8 bits, in a file of the package's own. Lossy. float32: the same values widened, "
-    "the default of target ort, where checkpoint saves these bytes and decodes more slowly on "
-    "several cores.",
+    "Projections and lm_head. checkpoint: as they are stored (default). packed, with target "
+    "portable: bfloat16 in 12 bits, in a file of the package's own, without loss: a quarter fewer "
+    "bytes to read. int8, with target portable: in 8 bits, in such a file. Lossy. float32: the "
+    "same values widened, the default of target ort, where checkpoint saves these bytes and "
+    "decodes more slowly on several cores.",
 )
 @choice(
     WEIGHTS,
