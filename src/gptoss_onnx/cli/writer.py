@@ -101,7 +101,7 @@ class Answer:
     """How a finished generation went; times in seconds.
 
     Attributes:
-        cached_tokens: those of the prompt that were not run but taken from a file.
+        cached_tokens: those of the prompt that came from a file; None where there is no file.
         speculated: what came of guessing; None where nothing was to be guessed.
     """
 
@@ -111,7 +111,7 @@ class Answer:
     load_seconds: float
     prefill_seconds: float
     decode_seconds: float
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
     speculated: "Speculated | None" = None
 
     @classmethod
@@ -136,7 +136,7 @@ class Answer:
     @property
     def prefill_rate(self) -> float | None:
         """Prompt tokens a second, of those that were run."""
-        run = self.prompt_tokens - self.cached_tokens
+        run = self.prompt_tokens - (self.cached_tokens or 0)
         return run / self.prefill_seconds if self.prefill_seconds else None
 
     @property
@@ -156,7 +156,7 @@ class Answer:
             "timings": {
                 "load_seconds": self.load_seconds,
                 "prompt_tokens": self.prompt_tokens,
-                "cached_tokens": self.cached_tokens,
+                **({} if self.cached_tokens is None else {"cached_tokens": self.cached_tokens}),
                 "prefill_seconds": self.prefill_seconds,
                 "prefill_tokens_per_second": self.prefill_rate,
                 "new_tokens": len(self.tokens),
