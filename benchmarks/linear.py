@@ -1,5 +1,6 @@
-"""Time Linear, LinearPacked and LinearInt8 on the projections of gpt-oss-20b, beside a plain read, arithmetic
-peaks and stock ORT.
+"""Time Linear, LinearPacked and LinearInt8 on the projections of gpt-oss-20b.
+
+Beside them: a plain read, arithmetic peaks and stock ORT.
 
     python benchmarks/linear.py --threads 2 --json linear.json
 

@@ -97,9 +97,9 @@ class ExportOptions(Options):
     def _not_with_portable(self) -> Iterator[str]:
         if self.dense in ("int8", "packed") and self.weights == "reference":
             yield (
-                f"--dense {self.dense} writes weights into the package, and --weights reference makes ONNX "
-                "Runtime look for all of them below the checkpoint's folder: choose --weights link "
-                "or copy"
+                f"--dense {self.dense} writes weights into the package, and --weights reference "
+                "makes ONNX Runtime look for all of them below the checkpoint's folder: choose "
+                "--weights link or copy"
             )
         if self.dense == "float32":
             yield (
@@ -150,8 +150,8 @@ class ExportOptions(Options):
             )
         if self.dense in ("int8", "packed"):
             yield (
-                f"--dense {self.dense}: found with --target ort, expected checkpoint or float32; export "
-                "with --target portable"
+                f"--dense {self.dense}: found with --target ort, expected checkpoint or float32; "
+                "export with --target portable"
             )
         if self.provider == "cuda" and self.experts != "checkpoint":
             yield (

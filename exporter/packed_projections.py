@@ -40,9 +40,7 @@ class _Exceptions:
     values: Tensor
 
 
-def pack_projections(
-    model: ir.Model, checkpoint: Checkpoint, progress: Progress
-) -> ComputedFile:
+def pack_projections(model: ir.Model, checkpoint: Checkpoint, progress: Progress) -> ComputedFile:
     """Rewrite `model` in place; returns the file that is to hold the weights.
 
     Raises InputError if no projection can be packed.

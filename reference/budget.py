@@ -6,15 +6,17 @@ is, and bfloat16.
 Legend: V vocabulary, E experts, K kv heads, D head dim, H query heads, N context in tokens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Self
 
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
+from gptoss_onnx.custom_ops.linear_packed import BLOCK as PACKED_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
+from gptoss_onnx.reference.export_choices import Choice, Piece, choices_of
 from gptoss_onnx.reference.parameters import MOST_MATRICES, matrices_of, meta_state
 
 KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -27,51 +29,7 @@ KINDS = (
     "norms",
     "lm_head",
 )
-_MULTIPLIED = ("attention", "router", "feed-forward", "lm_head")
 _BFLOAT16 = 2  # bytes a number, as checkpoints are published
-_FLOAT32 = 4
-_UINT8_BLOCK = 1 + 4 / 32  # bytes a number: eight bits, and a float32 scale for 32 of them
-_INT4_BLOCK = 0.5 + 4 / 32
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One parameter: its kind, how many numbers it has, their bytes, and what a token needs of it.
-
-    Attributes:
-        kind: one of KINDS.
-        numbers: how many.
-        stored: bytes in the checkpoint; of FP8 weights, their scales too.
-        exported: bytes in a package of target portable; FP8 is bfloat16 there.
-        share: the part that one token multiplies with: k/E of experts, 1/V of an embedding that is
-            only looked up, else 1.
-        projection: whether it is a matrix that `--dense int8` would round.
-        packed: whether it is MXFP4.
-        matrix: whether it has rows and columns, unlike biases and norms.
-        computed: whether a package cannot link it, because the checkpoint stores it in FP8, or in
-            more matrices than a graph can have.
-    """
-
-    kind: str
-    numbers: int
-    stored: int
-    exported: int
-    share: float
-    projection: bool
-    packed: bool
-    matrix: bool
-    computed: bool
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to export, in bytes: what it writes, what its graph multiplies with in all, and what
-    of that a token reads.
-    """
-
-    written: int
-    memory: int
-    read: int
 
 
 @dataclass(frozen=True)
@@ -144,7 +102,7 @@ class Budget:
                 kind: sum(piece.stored for piece in pieces if piece.kind == kind) for kind in KINDS
             },
             exported_bytes=sum(piece.exported for piece in pieces),
-            choices=_choices(pieces),
+            choices=choices_of(pieces),
             cache_bytes_per_token=sum(slots),
             cache_bytes=batch * sum(a * b for a, b in zip(slots, held, strict=True)),
             operations=batch * round(2 * multiplied + scores),
@@ -184,12 +142,14 @@ def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
         numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
+        dtype = "BF16"  # as checkpoints are published
         if parameters is None:
             exported = stored = prod(tensor.shape) * (1 if packed else _BFLOAT16)
             computed = stacked and name.rpartition(".")[2] in architecture.experts
         else:
             parameter = parameters[name]
             exported, stored = parameter.nbytes, parameter.stored_nbytes
+            dtype = parameter.dtype
             apart = len(parameter.sources) > 1 and parameter.scales is None
             computed = stacked if apart else parameter.view is None
         yield Piece(
@@ -199,6 +159,7 @@ def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -
             exported=exported,
             share=_share(config, name),
             projection=_is_projection(name, kind, tuple(tensor.shape)),
+            in_12_bits=_in_12_bits(name, kind, tuple(tensor.shape), dtype),
             packed=packed,
             matrix=tensor.ndim > 1 and not name.endswith("bias"),
             computed=computed,
@@ -238,58 +199,8 @@ def _is_projection(name: str, kind: str, shape: tuple[int, ...]) -> bool:
     return matrix and len(shape) == 2 and shape[-1] % INT8_BLOCK == 0
 
 
-def _choices(pieces: list[Piece]) -> dict[str, Choice]:
-    """Return what each choice of `export` writes beside the checkpoint, holds and reads."""
-    computed = [piece for piece in pieces if piece.computed]
-    projections = [piece for piece in pieces if piece.projection]
-    kept = [piece for piece in pieces if not piece.projection]
-    rounded = [(piece, piece.numbers * _UINT8_BLOCK) for piece in projections]
-    own = rounded + [(piece, piece.exported) for piece in computed if not piece.projection]
-    whole = [(piece, piece.exported) for piece in pieces]
-    choices = {
-        "portable, linked": _choice([(piece, piece.exported) for piece in computed], whole),
-        "portable, copied": _choice(whole, whole),
-        "portable, --dense int8": _choice(
-            own, rounded + [(piece, piece.exported) for piece in kept]
-        ),
-    }
-    return choices | _ort_choices(pieces)
-
-
-def _ort_choices(pieces: list[Piece]) -> dict[str, Choice]:
-    """Return the choices of target ort on the CPU. Its MoE multiplies dense experts in float32."""
-    choices = {
-        "ort": _ort_choice(pieces, _MULTIPLIED),
-        "ort, --dense checkpoint": _ort_choice(pieces),
-    }
-    if any(piece.packed for piece in pieces):
-        for name, size in (("int8", _UINT8_BLOCK), ("int4", _INT4_BLOCK)):
-            choices[f"ort, --experts {name}"] = _ort_choice(pieces, _MULTIPLIED, size)
-    return choices
-
-
-def _ort_choice(
-    pieces: list[Piece], widened: tuple[str, ...] = (), packed: float | None = None
-) -> Choice:
-    """Return the choice that widens matrices of some kinds to float32, and takes `packed` bytes for
-    a number of MXFP4; None: it stays, and all that stays is linked.
-    """
-    written, held = [], []
-    for piece in pieces:
-        dense = piece.matrix and not piece.packed and piece.kind in ("experts", *widened)
-        size: float = piece.numbers * _FLOAT32 if dense else piece.exported
-        if piece.packed and packed is not None:
-            size = piece.numbers * packed
-        held.append((piece, size))
-        if dense or piece.computed or packed is not None:
-            written.append((piece, size))
-    return _choice(written, held)
-
-
-def _choice(written: Sequence[tuple[Piece, float]], held: Sequence[tuple[Piece, float]]) -> Choice:
-    """Return the choice that writes and holds these pieces, each with its bytes."""
-    return Choice(
-        written=round(sum(size for _, size in written)),
-        memory=round(sum(size for _, size in held)),
-        read=round(sum(size * piece.share for piece, size in held)),
-    )
+def _in_12_bits(name: str, kind: str, shape: tuple[int, ...], dtype: str) -> int:
+    """Return the bytes of the planes, and of a base for each row."""
+    if dtype != "BF16" or not _is_projection(name, kind, shape) or shape[-1] % PACKED_BLOCK != 0:
+        return 0
+    return prod(shape) * 3 // 2 + shape[0]

@@ -14,7 +14,7 @@ from gptoss_onnx.bench import machine
 from gptoss_onnx.cli import main
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.package import ASSEMBLED, INT8_FILE, ORT_WEIGHTS
+from gptoss_onnx.package import ASSEMBLED, INT8_FILE, ORT_WEIGHTS, PACKED_FILE
 from gptoss_onnx.reference.architectures import PRESETS
 from gptoss_onnx.reference.synthetic import make_checkpoint, preset_document, tiny_document
 from support.fp8_checkpoint import write_fp8
@@ -128,6 +128,17 @@ def test_target_ort_counts_as_the_export_writes_it(
     folder = export(tiny_checkpoint, tmp_path / "package", target="ort", **options).folder
     written = _payload(folder / ORT_WEIGHTS)
     assert found["choices"][choice]["written"] == written  # type: ignore[index]
+
+
+def test_packed_counts_all_but_the_exceptions(demo_checkpoint: Path, tmp_path: Path) -> None:
+    found = run(demo_checkpoint, "--bandwidth", 1)
+    folder = export(demo_checkpoint, tmp_path / "package", dense="packed").folder
+    tensors = load_file(folder / PACKED_FILE)
+    planes = sum(
+        x.nbytes for name, x in tensors.items() if name.endswith(("_low", "_high", "_bases"))
+    )
+    assert found["choices"]["portable, --dense packed"]["written"] == planes  # type: ignore[index]
+    assert planes > 0.99 * _payload(folder / PACKED_FILE)
 
 
 def _payload(file: Path) -> int:

@@ -1,5 +1,5 @@
-"""The native LinearPacked: against its definition in float64, at every CPU level, on operands at any
-address.
+"""The native LinearPacked: against its definition in float64, at every CPU level, and on operands
+at any address.
 """
 
 from functools import cache

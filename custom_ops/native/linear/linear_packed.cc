@@ -156,9 +156,9 @@ void check_bases(const Context& context, const unsigned char* bases, size_t rows
 LinearPacked::LinearPacked(const OrtApi&, const OrtKernelInfo&, Activations activations)
     : activations_(no_less_than_bf16(activations)),
       kernels_(kernels_of(cpu_level(), activations_ != Activations::exact)),
-      stored_product_(linear_kernels(cpu_level(), WeightType::bfloat16,
-                                     activations_ != Activations::exact)
-                          .blocked_product),
+      stored_product_(
+          linear_kernels(cpu_level(), WeightType::bfloat16, activations_ != Activations::exact)
+              .blocked_product),
       product_(product_kernels(cpu_level(), activations_ != Activations::exact), activations_) {}
 
 void LinearPacked::compute(const Context& context) const {

@@ -1,12 +1,13 @@
 // LinearPacked(x float (N,K), low uint8 (M,K), high uint8 (M,K/2), bases uint8 (M), positions int32
-// (X,2), values bfloat16 (X), bias float (M) optional) -> output float (N,M), output = x · weightᵀ +
-// bias on a bfloat16 weight (M,K) that is held in 12 bits without loss. K is a multiple of 64.
+// (X,2), values bfloat16 (X), bias float (M) optional) -> output float (N,M), output =
+// x · weightᵀ + bias on a bfloat16 weight (M,K) that is held in 12 bits without loss. K is a
+// multiple of 64.
 //
 // `low` has the lower byte of each weight: the last bit of its exponent, and its mantissa. `high`
-// has 4 bits for the upper byte: the sign, and 3 bits c. For c of 1 to 7 the upper seven bits of the
-// exponent are the row's base + c; with c = 0 the weight is a zero, and its lower byte zero as well.
-// Of 64 neighbours of a row, number i < 32 is the lower half of byte i and number 32 + i the upper.
-// Weights of other exponents are exceptions: zero there, and listed in the order of their
+// has 4 bits for the upper byte: the sign, and 3 bits c. For c of 1 to 7 the upper seven bits of
+// the exponent are the row's base + c; with c = 0 the weight is a zero, and its lower byte zero as
+// well. Of 64 neighbours of a row, number i < 32 is the lower half of byte i and number 32 + i the
+// upper. Weights of other exponents are exceptions: zero there, and listed in the order of their
 // (row, column) with their values, which are added. A listed zero changes nothing.
 //
 // Few tokens: 12 bits are read for each weight and widened in registers. Many: a block of rows

@@ -7,9 +7,9 @@
 namespace gptoss {
 namespace {
 
-constexpr size_t kStreams = 4;   // rows side by side: as many as there are registers for
-constexpr size_t kAhead = 768;   // bytes of each row to prefetch
-constexpr size_t kGroup = 32;    // weights that are unpacked together
+constexpr size_t kStreams = 4;  // rows side by side: as many as there are registers for
+constexpr size_t kAhead = 768;  // bytes of each row to prefetch
+constexpr size_t kGroup = 32;   // weights that are unpacked together
 
 // 32 weights as bfloat16. Half q of `first` holds weights 16 q to 16 q + 7, of `second` 16 q + 8 to
 // 16 q + 15.
@@ -28,8 +28,7 @@ __m256i upper_bytes(unsigned char base) {
 
 Unpacked unpack(const unsigned char* low, __m256i codes, __m256i uppers) {
   const __m256i lower = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(low));
-  const __m256i upper =
-      _mm256_shuffle_epi8(uppers, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
+  const __m256i upper = _mm256_shuffle_epi8(uppers, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
   return {_mm256_unpacklo_epi8(lower, upper), _mm256_unpackhi_epi8(lower, upper)};
 }
 
@@ -76,9 +75,8 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
       const __m256i codes = load_codes(code_row);
 #pragma GCC unroll 2
       for (size_t group = 0; group < 2; ++group) {
-        const Unpacked weights =
-            unpack(row + kGroup * group, group == 0 ? codes : _mm256_srli_epi16(codes, 4),
-                   uppers[r]);
+        const Unpacked weights = unpack(
+            row + kGroup * group, group == 0 ? codes : _mm256_srli_epi16(codes, 4), uppers[r]);
 #pragma GCC unroll 4
         for (size_t n = 0; n < kTokens; ++n) {
           const float* token = x + n * call.lanes + k + kGroup * group;
@@ -121,8 +119,8 @@ void unpack_row(const unsigned char* low, const unsigned char* high, unsigned ch
   for (size_t k = 0; k < depth; k += kPackedBlock) {
     const __m256i codes = load_codes(high + k / 2);
     for (size_t group = 0; group < 2; ++group) {
-      const Unpacked weights = unpack(
-          low + k + kGroup * group, group == 0 ? codes : _mm256_srli_epi16(codes, 4), uppers);
+      const Unpacked weights = unpack(low + k + kGroup * group,
+                                      group == 0 ? codes : _mm256_srli_epi16(codes, 4), uppers);
       auto* place = reinterpret_cast<__m256i*>(out + k + kGroup * group);
       _mm256_storeu_si256(place, _mm256_permute2x128_si256(weights.first, weights.second, 0x20));
       _mm256_storeu_si256(place + 1,

@@ -17,7 +17,7 @@
 namespace gptoss {
 namespace {
 
-constexpr size_t kAhead = 768;        // bytes of each row to prefetch
+constexpr size_t kAhead = 768;  // bytes of each row to prefetch
 
 // 64 weights as bfloat16. Quarter q of `first` holds weights 16 q to 16 q + 7, of `second` 16 q + 8
 // to 16 q + 15.
@@ -144,10 +144,10 @@ void unpack_row(const unsigned char* low, const unsigned char* high, unsigned ch
   const __m512i upper_half = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
   for (size_t k = 0; k < depth; k += kPackedBlock) {
     const Unpacked weights = unpack(low + k, high + k / 2, uppers);
-    _mm512_storeu_si512(
-        out + k, _mm512_permutex2var_epi64(weights.first, lower_half, weights.second));
-    _mm512_storeu_si512(
-        out + k + 32, _mm512_permutex2var_epi64(weights.first, upper_half, weights.second));
+    _mm512_storeu_si512(out + k,
+                        _mm512_permutex2var_epi64(weights.first, lower_half, weights.second));
+    _mm512_storeu_si512(out + k + 32,
+                        _mm512_permutex2var_epi64(weights.first, upper_half, weights.second));
   }
 }
 

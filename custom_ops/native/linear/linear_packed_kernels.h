@@ -46,8 +46,8 @@ PackedKernels linear_packed_avx512_bf16();
 #endif
 
 // The tokens of the vector kernels. Unpacking the two bytes of a register's weights leaves them in
-// an order of their own: values 16 a + 2 b + 8 h + p of 4 · kWidth lie at kWidth (2 h + p) + 4 a + b.
-// Here kWidth is the float32 lanes of a register, and b < 4.
+// an order of their own: of 4 · kWidth values, 16 a + 8 h + 2 b + p lies at kWidth (2 h + p) + 4 a
+// + b. Here kWidth is the float32 lanes of a register, b < 4, and h and p are 0 or 1.
 TokenPacking packed_floats_8(bool rounded);
 TokenPacking packed_floats_16(bool rounded);
 // The same for 16 lanes, each the pair of p = 0 and p = 1 rounded to bfloat16.

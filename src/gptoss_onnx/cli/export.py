@@ -147,9 +147,9 @@ def choice(
     ProjectionForm,
     "Projections and lm_head. checkpoint: as they are stored (default). packed, with target "
     "portable: bfloat16 in 12 bits, in a file of the package's own, without loss: a quarter fewer "
-    "bytes to read. int8, with target portable: in 8 bits, in such a file. Lossy. float32: the same values widened, "
-    "the default of target ort, where checkpoint saves these bytes and decodes more slowly on "
-    "several cores.",
+    "bytes to read. int8, with target portable: in 8 bits, in such a file. Lossy. float32: the "
+    "same values widened, the default of target ort, where checkpoint saves these bytes and "
+    "decodes more slowly on several cores.",
 )
 @choice(
     WEIGHTS,
