@@ -95,16 +95,11 @@ struct FloatTile {
   }
 };
 
+// Of the modes whose activations have more than 8 bits.
 template <class V>
 const Mxfp4Kernel& float_kernel(Activations activations) {
-  switch (activations) {
-    case Activations::bf16:
-      return Mxfp4Many<FloatTile<V, Activations::bf16>>::kKernel;
-    case Activations::int8:
-      return Mxfp4Many<FloatTile<V, Activations::int8>>::kKernel;
-    default:
-      return Mxfp4Many<FloatTile<V, Activations::exact>>::kKernel;
-  }
+  if (activations == Activations::bf16) return Mxfp4Many<FloatTile<V, Activations::bf16>>::kKernel;
+  return Mxfp4Many<FloatTile<V, Activations::exact>>::kKernel;
 }
 
 }  // namespace gptoss

@@ -20,7 +20,7 @@ template <class Decode, size_t digits>
 struct VnniTile {
   static constexpr size_t kTokens = 6, kVectors = 2;  // 12 sums of each kind in 32 registers
   static constexpr size_t kRows = kVectors * kLanes;
-  static constexpr size_t kBlocks = 16;         // 18 kB of decoded weights
+  static constexpr size_t kBlocks = kLanes;     // 18 kB of decoded weights
   static constexpr size_t kSteps = kBlock / 4;  // four low nibbles, or four high ones, each
 
   struct TokenBlock {
@@ -58,6 +58,8 @@ struct VnniTile {
       const Across scales = scales_across(rows.scales + first + begin, blocks, end - begin);
       const uint8_t* bytes = rows.blocks + first * kBlockBytes;
       for (size_t block = begin; block < end; ++block) {
+        const uint8_t* ahead = ahead_of(rows, row + v * kLanes + (block - begin), end);
+        for (size_t i = 0; i < kBlocks * kBlockBytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
         PanelBlock& decoded = panel[block - begin];
         const Across weights = across(bytes + block * kBlockBytes, stride);
         for (size_t i = 0; i < 4; ++i) {
@@ -67,6 +69,14 @@ struct VnniTile {
         _mm512_store_ps(decoded.scales[v], factors(scales, block - begin));
       }
     }
+  }
+
+  // What follows a piece of a row in the panel, or in the next one: no hardware prefetcher follows
+  // pieces of rows. With each block that is decoded, one row's is asked for.
+  static const uint8_t* ahead_of(const Mxfp4Rows& rows, size_t row, size_t end) {
+    const size_t blocks = rows.width / kBlock;
+    const size_t next = end < blocks ? row * blocks + end : (row + kRows) * blocks;
+    return rows.blocks + next * kBlockBytes;
   }
 
   template <size_t tokens, bool add>
