@@ -6,7 +6,10 @@ memory; a block from elsewhere, such as a file, goes from the host straight to i
 K kv heads, C slots, N positions of a block, D head dim.
 """
 
+import contextlib
 import math
+import mmap
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_onnx.errors import RuntimeUnavailable
-from gptoss_onnx.runtime.cache_buffer import STORAGE, CacheBuffer, zeros
+from gptoss_onnx.runtime.cache_buffer import STORAGE, CacheBuffer
 from gptoss_onnx.runtime.device_memory import DeviceBlock, part_of
 
 RowBlock = NDArray[Any] | DeviceBlock
+
+# Bytes: page by page, so much takes longer to get than to fill. NumPy's own limit.
+_LARGE = 1 << 22
 
 
 class Piece(NamedTuple):
@@ -29,11 +35,7 @@ class Piece(NamedTuple):
 
 
 class BlockMemory:
-    """The memory of all blocks of one state on the CPU, taken at the first.
-
-    Linux gives a large piece of memory out in huge pages; page by page, it takes longer to get than
-    to fill.
-    """
+    """The memory of all blocks of one state on the CPU, taken at the first."""
 
     def __init__(self, elements: int, dtype: str) -> None:
         self._elements, self._dtype = elements, dtype
@@ -43,7 +45,7 @@ class BlockMemory:
     def take(self, shape: tuple[int, int, int]) -> NDArray[Any]:
         """Return the next block; raises RuntimeUnavailable where there is no memory for all."""
         if self._array is None:
-            self._array = zeros((self._elements,), STORAGE[self._dtype], "a row")
+            self._array = _pages(self._elements, np.dtype(STORAGE[self._dtype]))
         begin, self._taken = self._taken, self._taken + math.prod(shape)
         assert self._taken <= self._elements
         return self._array[begin : self._taken].reshape(shape)
@@ -108,6 +110,30 @@ def copy_slots(buffer: CacheBuffer, source: int, target: int, used: int) -> None
         here, there = ((row * heads + head) * slots * width for row in (target, source))
         count = used * width
         _part(buffer, here, count).update_inplace(_part(buffer, there, count))
+
+
+def _pages(elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros in pages of their own, which the system has back as soon as nobody refers to
+    them; raises RuntimeUnavailable where there is no memory.
+
+    Rows of all sizes come and go for as long as a server runs. Among them malloc leaves gaps that
+    the next ones do not fit in: 20 MB of saved rows took 84 MB.
+    """
+    if elements == 0:
+        return np.zeros(0, dtype)
+    nbytes = elements * dtype.itemsize
+    try:
+        # by default Unix would share it with child processes, which takes no huge pages
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+        memory = mmap.mmap(-1, nbytes, **private)
+    except (OSError, ValueError, OverflowError) as error:
+        raise RuntimeUnavailable(
+            f"KV cache: no memory for a row of {nbytes} bytes; ask for less capacity"
+        ) from error
+    if nbytes >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype)
 
 
 def _shares(

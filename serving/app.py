@@ -5,7 +5,6 @@ import logging
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
@@ -16,6 +15,7 @@ from gptoss_onnx.runtime.text import Tokenizer
 from gptoss_onnx.serving.access import AccessLog
 from gptoss_onnx.serving.chat import chat_completions
 from gptoss_onnx.serving.completions import completions
+from gptoss_onnx.serving.cors import with_cors
 from gptoss_onnx.serving.errors import SERVER, ApiError, respond_to
 from gptoss_onnx.serving.guard import Guard
 from gptoss_onnx.serving.health import health, ready, show_metrics
@@ -45,10 +45,11 @@ def create_app(
     """
     state = ServerState(engine, tokenizer, settings, metrics or ServerMetrics())
     state.metrics.watch(engine.snapshot, lambda: state.active)
-    middleware = [Middleware(AccessLog, state=state)]
-    if settings.cors_origins:
-        middleware.append(_cors(settings))
-    middleware.append(Middleware(Guard, state=state))
+    middleware = [
+        Middleware(AccessLog, state=state),
+        Middleware(with_cors, settings),
+        Middleware(Guard, state=state),
+    ]
     app = Starlette(
         routes=_routes(state),
         middleware=middleware,
@@ -77,16 +78,6 @@ def _routes(state: ServerState) -> list[BaseRoute]:
         *responses_routes(state),
         *page_routes(),
     ]
-
-
-def _cors(settings: ServerSettings) -> Middleware:
-    return Middleware(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST", "DELETE"),
-        allow_headers=("*",),
-        expose_headers=("x-request-id", "retry-after"),
-    )
 
 
 async def _respond_to_ours(_: Request, error: Exception) -> JSONResponse:

@@ -7,6 +7,7 @@ from gptoss_onnx.serving.body import read_body
 from gptoss_onnx.serving.chat_bodies import ChatBodies
 from gptoss_onnx.serving.chat_request import read_chat
 from gptoss_onnx.serving.collected import collect
+from gptoss_onnx.serving.owner import prefix_owner
 from gptoss_onnx.serving.prepare import prepare_chat
 from gptoss_onnx.serving.state import in_thread, state_of
 from gptoss_onnx.serving.streaming import EventStream, unless_gone
@@ -19,7 +20,7 @@ async def chat_completions(request: Request) -> Response:
     asked = await in_thread(lambda: read_chat(fields, state))
     choices = await unless_gone(request.receive, prepare_chat(state, asked.ask))
     bodies = ChatBodies(state, asked.ask.logprobs is not None)
-    running = state.start(choices)
+    running = state.start(choices, prefix_owner(request, state))
     if asked.stream:
         chunks = bodies.chunks(running, len(choices), asked.include_usage)
         return EventStream(chunks, running, state.settings)

@@ -58,6 +58,7 @@ def read_chat(fields: Fields, state: ServerState) -> ChatRequest:
             logprobs=_read_logprobs(fields),
             response_format=_value(fields.object("response_format")),
             parallel_tool_calls=fields.boolean("parallel_tool_calls", True),
+            collects=not stream,
         ),
         stream=stream,
         include_usage=read_include_usage(fields, stream),

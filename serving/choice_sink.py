@@ -5,6 +5,9 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gptoss_onnx.errors import GptOssError
 from gptoss_onnx.runtime.engine import Constraint, FinishReason, TokenLogprobs
 from gptoss_onnx.runtime.sampling import Sampling
@@ -46,7 +49,8 @@ class Choice:
     """One answer that a request asks for.
 
     Attributes:
-        tokens: the prompt's ids.
+        tokens: the prompt's ids, (n). All choices of a prompt share one array: it is made where
+            prompts are read, beside the event loop, which then only hands it on.
         sampling: how tokens are chosen; `index` is added to its seed.
         max_new_tokens: at most so many.
         index: which of the answers to this prompt, from 0.
@@ -57,7 +61,7 @@ class Choice:
         constraint: of its own.
     """
 
-    tokens: tuple[int, ...]
+    tokens: NDArray[np.int64]
     sampling: Sampling
     max_new_tokens: int
     index: int
@@ -86,10 +90,19 @@ class AnswerEvent:
     failure: ApiError | None = None
 
     @property
+    def text_size(self) -> int:
+        """How many characters its texts have."""
+        return sum(len(delta.text) for delta in self.deltas)
+
+    @property
     def size(self) -> int:
         """About how many bytes its texts and log-probabilities take."""
-        texts = sum(len(delta.text) for delta in self.deltas)
-        return texts + sum(_LOGPROB_BYTES * (1 + len(entry.top)) for entry in self.logprobs)
+        return self.text_size + sum(logprob_bytes(len(entry.top)) for entry in self.logprobs)
+
+
+def logprob_bytes(top: int) -> int:
+    """Return about how many bytes the log-probabilities of a token take, with `top` others."""
+    return _LOGPROB_BYTES * (1 + top)
 
 
 class ChoiceSink:

@@ -27,7 +27,8 @@ class Collected:
 async def collect(running: RunningAnswer, count: int, most: int) -> list[Collected]:
     """Return the choices once all of them have ended.
 
-    Raises ApiError as `batches` does, and for answers of more than about `most` bytes.
+    Raises ApiError as `batches` does, and for texts of more than `most` characters together. How
+    much their log-probabilities may take is settled before: see `prepare.collected_room`.
     """
     size = 0
     logprobs: list[list[TokenLogprobs]] = [[] for _ in range(count)]
@@ -35,14 +36,14 @@ async def collect(running: RunningAnswer, count: int, most: int) -> list[Collect
     async for events in running.batches():
         for event in events:
             logprobs[event.choice] += event.logprobs
-            size += event.size
+            size += event.text_size
             if event.finish_reason is not None:
                 reasons[event.choice] = event.finish_reason
         if size > most:
             raise ApiError(
                 400,
-                f"the answer: found more than {most} bytes with its log-probabilities, expected "
-                "fewer: ask for fewer choices or top_logprobs, or for a stream",
+                f"the answer: found more than {most} characters in all its choices, expected "
+                "fewer: ask for fewer choices, or for a stream",
                 code="answer_too_large",
             )
     return [

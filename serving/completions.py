@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse, Response
 
 from gptoss_onnx.serving.body import read_body
 from gptoss_onnx.serving.collected import collect
+from gptoss_onnx.serving.owner import prefix_owner
 from gptoss_onnx.serving.prepare import LONG, text_size
 from gptoss_onnx.serving.state import in_thread, state_of
 from gptoss_onnx.serving.streaming import EventStream, unless_gone
@@ -20,7 +21,7 @@ async def completions(request: Request) -> Response:
     run = state.slowly if is_long else in_thread
     asked = await unless_gone(request.receive, run(lambda: read_text(fields, state)))
     bodies = TextBodies(state, asked)
-    running = state.start(asked.choices)
+    running = state.start(asked.choices, prefix_owner(request, state))
     if asked.stream:
         return EventStream(bodies.chunks(running), running, state.settings)
     most = state.settings.max_answer_bytes

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_onnx.serving.errors import ApiError, unavailable
+from gptoss_onnx.serving.settings import ServerSettings
 from gptoss_onnx.serving.state import STOPPING, ServerState
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})  # they tell nothing of anyone
@@ -33,44 +34,57 @@ class Guard:
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self._app, self._state = app, state
-        self._keys = [_digest(key.encode()) for key in state.settings.api_keys]
+        self._gate = Gate(state.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request."""
         if scope["type"] == "http":
             try:
-                self._check_size(scope)
-                self._check(scope["method"], scope["path"], Headers(scope=scope))
+                self._gate.check(scope)
+                if not is_open(scope["path"]):
+                    self._check_room(scope["method"])
             except ApiError as error:
                 await error.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _check(self, method: str, path: str, headers: Headers) -> None:
-        settings = self._state.settings
+    def _check_room(self, method: str) -> None:
+        state, most = self._state, self._state.settings.max_requests
+        if method == "POST" and state.is_stopping:
+            raise unavailable(STOPPING)
+        if state.active > most:
+            raise unavailable(f"the server has {most} requests in work already")
+
+
+def is_open(path: str) -> bool:
+    """Say whether a path is for everybody, with a key or without."""
+    return path in OPEN_PATHS or path.startswith("/page/")
+
+
+class Gate:
+    """What a server's settings let in, by the head of a request alone."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._keys = [_digest(key.encode()) for key in settings.api_keys]
+
+    def check(self, scope: Scope) -> None:
+        """Raise ApiError 401, 403, 415 or 431 for a request that may not come in."""
+        headers, method = Headers(scope=scope), scope["method"]
+        self._check_size(scope)
         if not self._keys:
             self._check_host(headers.get("host", ""))
         if method in _CHANGING:
             self._check_origin(headers)
-        if path in OPEN_PATHS or path.startswith("/page/"):
+        if is_open(scope["path"]):
             return
         if self._keys:
             self._check_key(headers)
         if method == "POST":
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                raise ApiError(
-                    415,
-                    f"Content-Type: found {kind or 'none'}, expected application/json "
-                    '(curl: -H "Content-Type: application/json")',
-                )
-            if self._state.is_stopping:
-                raise unavailable(STOPPING)
-        if self._state.active > settings.max_requests:
-            raise unavailable(f"the server has {settings.max_requests} requests in work already")
+            _check_type(headers)
 
     def _check_size(self, scope: Scope) -> None:
-        most = self._state.settings.max_header_bytes
+        most = self._settings.max_header_bytes
         size = len(scope["path"]) + len(scope.get("query_string", b""))
         size += sum(len(name) + len(value) for name, value in scope["headers"])
         if size > most:
@@ -92,7 +106,7 @@ class Guard:
 
     def _check_host(self, host: str) -> None:
         name = _host_name(host)
-        allowed = {"localhost", *(given.lower() for given in self._state.settings.allowed_hosts)}
+        allowed = {"localhost", *(given.lower() for given in self._settings.allowed_hosts)}
         if name not in allowed and not _is_address(name):
             raise ApiError(
                 403,
@@ -102,7 +116,7 @@ class Guard:
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
-        allowed = self._state.settings.cors_origins
+        allowed = self._settings.cors_origins
         if origin is None or "*" in allowed or origin in allowed:
             return
         # Behind a proxy that ends TLS the scheme differs; host and port are what a page cannot
@@ -113,6 +127,16 @@ class Guard:
                 f"Origin: found {origin[:60]!r}, a page of another site; expected none, this "
                 "server's own, or one that it was told to allow",
             )
+
+
+def _check_type(headers: Headers) -> None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415,
+            f"Content-Type: found {kind or 'none'}, expected application/json "
+            '(curl: -H "Content-Type: application/json")',
+        )
 
 
 def _digest(key: bytes) -> bytes:

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.answers import answer_reader
-from gptoss_onnx.serving.choice_sink import Choice
+from gptoss_onnx.serving.choice_sink import Choice, logprob_bytes
 from gptoss_onnx.serving.errors import ApiError, refused
 from gptoss_onnx.serving.prompts import ChatPrompt, read_tools, render_chat
 from gptoss_onnx.serving.sampling_fields import SamplingFields
@@ -31,6 +34,7 @@ class ChatAsk:
         logprobs: see `Choice`.
         response_format: what the answer has to be, as chat completions say it; None for any text.
         parallel_tool_calls: an answer may hold several calls.
+        collects: the answers are sent as a whole.
     """
 
     prompt: ChatPrompt
@@ -40,6 +44,7 @@ class ChatAsk:
     logprobs: int | None = None
     response_format: Mapping[str, Any] | None = None
     parallel_tool_calls: bool = True
+    collects: bool = False
 
 
 async def prepare_chat(state: ServerState, ask: ChatAsk) -> list[Choice]:
@@ -69,6 +74,28 @@ def room_for(state: ServerState, prompt: Sequence[int], wanted: int | None) -> i
             param="messages",
         )
     return room if wanted is None else min(wanted, room)
+
+
+def collected_room(
+    state: ServerState, room: int, count: int, logprobs: int | None, collects: bool
+) -> int:
+    """Return how many of `room` tokens each of `count` answers may have: where they are collected
+    to be sent as a whole, as many as there is memory for with their log-probabilities.
+
+    So no answer is generated to be refused. Raises ApiError where not one token fits.
+    """
+    if logprobs is None or not collects:
+        return room
+    most = state.settings.max_answer_bytes // (count * logprob_bytes(logprobs))
+    if most < 1:
+        raise ApiError(
+            400,
+            f"n: found {count} answers with {logprobs} top_logprobs, more than "
+            f"{state.settings.max_answer_bytes} bytes; expected fewer, or a stream",
+            code="answer_too_large",
+            param="n",
+        )
+    return min(room, most)
 
 
 def check_text(state: ServerState, size: int, param: str = "messages") -> None:
@@ -115,17 +142,24 @@ def _prepare(state: ServerState, ask: ChatAsk) -> list[Choice]:
         check_text(state, content_size(prompt))
         tokens = tuple(render_chat(state.tokenizer, prompt))
         room = room_for(state, tokens, ask.max_new_tokens)
-        return [_choice(state, ask, tokens, room, index) for index in range(ask.count)]
+        room = collected_room(state, room, ask.count, ask.logprobs, ask.collects)
+        shared = np.array(tokens, np.int64)
+        return [_choice(state, ask, tokens, shared, room, index) for index in range(ask.count)]
     except InputError as error:
         raise refused(error) from error
 
 
 def _choice(
-    state: ServerState, ask: ChatAsk, tokens: tuple[int, ...], room: int, index: int
+    state: ServerState,
+    ask: ChatAsk,
+    tokens: tuple[int, ...],
+    shared: NDArray[np.int64],
+    room: int,
+    index: int,
 ) -> Choice:
     names = [tool.name for tool in read_tools(ask.prompt.tools)]
     return Choice(
-        tokens=tokens,
+        tokens=shared,
         sampling=ask.chosen.sampling,
         max_new_tokens=room,
         index=index,

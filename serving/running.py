@@ -39,10 +39,17 @@ class RunningAnswer(Closing):
     """All choices of one request; leaving it, or `close`, cancels what still runs.
 
     Used on the event loop. Making it submits all choices, or none: raises ApiError 429 where the
-    queue is full, 503 where the engine ends, 400 for what the engine refuses.
+    queue is full, 503 where the engine ends, 400 for what the engine refuses. `owner` is that of
+    `GenerationRequest`.
     """
 
-    def __init__(self, engine: Engine, choices: Sequence[Choice], settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        choices: Sequence[Choice],
+        settings: ServerSettings,
+        owner: str = "",
+    ) -> None:
         self._engine, self._choices, self._settings = engine, choices, settings
         self._deadline = asyncio.get_running_loop().time() + settings.request_seconds
         self._mailbox: Mailbox[AnswerEvent] = Mailbox(settings.max_pending_bytes)
@@ -52,7 +59,7 @@ class RunningAnswer(Closing):
         self._tickets: list[Ticket] = []
         try:
             for choice, sink in zip(choices, self._sinks, strict=True):
-                self._tickets.append(engine.submit(_request(choice, sink)))
+                self._tickets.append(engine.submit(_request(choice, sink, owner)))
         except QueueFullError as error:
             self.close()
             raise too_many(str(error), error.retry_after) from error
@@ -105,14 +112,14 @@ class RunningAnswer(Closing):
             if choice.index == 0
         ]
         return Usage(
-            prompt_tokens=sum(len(choice.tokens) for choice, _ in firsts),
+            prompt_tokens=sum(choice.tokens.size for choice, _ in firsts),
             cached_tokens=sum(ticket.cached_tokens for _, ticket in firsts),
             completion_tokens=sum(sink.generated for sink in self._sinks),
             reasoning_tokens=sum(sink.reasoned for sink in self._sinks),
         )
 
 
-def _request(choice: Choice, sink: ChoiceSink) -> GenerationRequest:
+def _request(choice: Choice, sink: ChoiceSink, owner: str) -> GenerationRequest:
     return GenerationRequest(
         tokens=choice.tokens,
         sampling=choice.sampling,
@@ -121,4 +128,5 @@ def _request(choice: Choice, sink: ChoiceSink) -> GenerationRequest:
         logprobs=choice.logprobs,
         constraint=choice.constraint,
         sink=sink,
+        owner=owner,
     )

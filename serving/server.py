@@ -1,13 +1,12 @@
-"""make_server: uvicorn with the time limits that it lacks, and an end that lets answers end."""
+"""make_server: uvicorn with the limits that it lacks, and an end that lets answers end."""
 
 import asyncio
 import logging
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gptoss_onnx.serving.settings import ServerSettings
+from gptoss_onnx.serving.connection import limited_protocol
 from gptoss_onnx.serving.state import ServerState
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def make_server(app: Starlette, host: str, port: int) -> "Server":
         app,
         host=host,
         port=port,
-        http=_protocol(state.settings),
+        http=limited_protocol(state.settings),
         ws="none",
         lifespan="off",  # the application has none, and uvicorn would complain of a forced end
         loop="asyncio",
@@ -72,65 +71,3 @@ class Server(uvicorn.Server):
         if self._state.active:
             logger.warning("%d requests did not end in time: cancelled", self._state.active)
             self._state.cancel_all()
-
-
-def _protocol(settings: ServerSettings) -> type[H11Protocol]:
-    """Return uvicorn's connection with limits of time: for the head of a request, and for a reader.
-
-    Uvicorn waits without end for a connection's first request, for the rest of a head, and for a
-    client that reads nothing of what it was sent.
-    """
-
-    class LimitedProtocol(H11Protocol):
-        _head_timer: asyncio.TimerHandle | None = None
-        _reader_timer: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-            super().connection_made(transport)
-            self.access_log = False  # ours is in JSON, and leaves out what clients ask
-            self._await_head()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_head_timer()
-            elif self._head_timer is None:  # the beginning of a further request
-                self._await_head()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            if self._reader_timer is None:
-                self._reader_timer = self._abort_after(settings.slow_reader_seconds)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._stop_reader_timer()
-
-        def timeout_keep_alive_handler(self) -> None:
-            super().timeout_keep_alive_handler()
-            # Closing waits for the client to read what is left for it.
-            if self._reader_timer is None:
-                self._reader_timer = self._abort_after(settings.slow_reader_seconds)
-
-        def connection_lost(self, error: Exception | None) -> None:
-            self._stop_head_timer()
-            self._stop_reader_timer()
-            super().connection_lost(error)
-
-        def _await_head(self) -> None:
-            self._head_timer = self._abort_after(settings.header_seconds)
-
-        def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
-            return self.loop.call_later(seconds, self.transport.abort)
-
-        def _stop_head_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-        def _stop_reader_timer(self) -> None:
-            if self._reader_timer is not None:
-                self._reader_timer.cancel()
-                self._reader_timer = None
-
-    return LimitedProtocol

@@ -19,14 +19,19 @@ class ServerSettings:
         allowed_hosts: names by which clients may call a server without keys, beside `localhost` and
             addresses in numbers. A page of a stranger can give a name of its own to 127.0.0.1, and
             then its calls carry that name.
+        shares_prefixes: prompts of one key may begin with what was saved for another. Then how many
+            tokens were cached, and how soon an answer begins, tell each what others have asked.
         access_log: write one JSON line for each request.
         max_body_bytes: of one request's body.
         max_bodies_bytes: of the bodies of all requests that are being read.
         max_header_bytes: of one request's line and headers.
+        max_connections: open at a time. One too many takes the place of that which has waited
+            longest for a request; where none waits, it gets 503.
         max_requests: that may be in work at a time, streams among them.
         max_choices: `n` times the prompts of one request.
         max_pending_bytes: of one request's answers that wait for a client that reads too slowly.
-        max_answer_bytes: of one request's answers that are collected to be sent as a whole.
+        max_answer_bytes: of one request's answers that are collected to be sent as a whole: of
+            their texts, and of their log-probabilities, which make them end where they are full.
         header_seconds: in which a connection's request line and headers have to arrive.
         body_seconds: in which a request's body has to arrive.
         request_seconds: in which an answer has to be complete.
@@ -42,10 +47,12 @@ class ServerSettings:
     api_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    shares_prefixes: bool = False
     access_log: bool = False
     max_body_bytes: int = 8_000_000
     max_bodies_bytes: int = 128_000_000
     max_header_bytes: int = 16_384
+    max_connections: int = 1_000
     max_requests: int = 512
     max_choices: int = 64
     max_pending_bytes: int = 4_000_000

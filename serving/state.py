@@ -80,11 +80,13 @@ class ServerState:
         """Take no more requests; from any thread."""
         self.is_stopping = True
 
-    def start(self, choices: Sequence[Choice]) -> RunningAnswer:
-        """Submit the choices of one request; raises ApiError as `RunningAnswer` does."""
+    def start(self, choices: Sequence[Choice], owner: str) -> RunningAnswer:
+        """Submit the choices of one request, whose prompts see the saved rows of `owner`; raises
+        ApiError as `RunningAnswer` does.
+        """
         if self.is_stopping:
             raise unavailable(STOPPING)
-        running = RunningAnswer(self.engine, choices, self.settings)
+        running = RunningAnswer(self.engine, choices, self.settings, owner)
         self._running.add(running)
         return running
 

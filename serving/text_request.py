@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.serving.chat_request import read_include_usage
 from gptoss_onnx.serving.choice_sink import Choice
@@ -10,7 +13,7 @@ from gptoss_onnx.serving.errors import ApiError, refused, wrong_field
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.models import read_model
 from gptoss_onnx.serving.plain_reader import PlainReader
-from gptoss_onnx.serving.prepare import check_text, room_for
+from gptoss_onnx.serving.prepare import check_text, collected_room, room_for
 from gptoss_onnx.serving.sampling_fields import (
     MOST_LOGPROBS,
     SamplingFields,
@@ -62,12 +65,13 @@ def read_text(fields: Fields, state: ServerState) -> TextRequest:
     count = read_choice_count(fields, state, len(prompts))
     if fields.integer("best_of", 1, state.settings.max_choices, count) != count:
         raise fields.wrong("best_of", f"the same as n, {count}: all answers are returned")
-    choices = [
-        _choice(state, prompt, chosen, limit, index, logprobs)
-        for prompt in prompts
-        for index in range(count)
-    ]
-    echoed = [state.tokenizer.decode(choice.tokens) if echo else "" for choice in choices]
+    choices, echoed = [], []
+    for prompt in prompts:
+        room = _room(state, prompt, limit)
+        room = collected_room(state, room, count * len(prompts), logprobs, not stream)
+        shared = np.array(prompt, np.int64)
+        choices += [_choice(state, shared, chosen, room, index, logprobs) for index in range(count)]
+        echoed += count * [state.tokenizer.decode(prompt) if echo else ""]
     return TextRequest(choices, echoed, logprobs is not None, stream, include_usage)
 
 
@@ -100,19 +104,22 @@ def _tokens(prompt: Any, where: str, state: ServerState) -> tuple[int, ...]:
     return tuple(prompt)
 
 
-def _choice(
-    state: ServerState,
-    prompt: tuple[int, ...],
-    chosen: SamplingFields,
-    limit: int,
-    index: int,
-    logprobs: int | None,
-) -> Choice:
+def _room(state: ServerState, prompt: tuple[int, ...], limit: int) -> int:
     try:
-        room = room_for(state, prompt, limit)
+        return room_for(state, prompt, limit)
     except ApiError as error:
         error.param = "prompt"
         raise
+
+
+def _choice(
+    state: ServerState,
+    prompt: NDArray[np.int64],
+    chosen: SamplingFields,
+    room: int,
+    index: int,
+    logprobs: int | None,
+) -> Choice:
     return Choice(
         tokens=prompt,
         sampling=chosen.sampling,

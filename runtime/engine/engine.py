@@ -34,8 +34,8 @@ class Engine(Closing):
     One thread does everything, step by step. A step runs at most one chunk of the prompt whose
     turn it is, and gives each running answer one token: nobody who runs waits longer than a chunk.
     Prompts are run first come, first served, in a row of their own, and get a slot when they are
-    done. Saved rows are reused where a prompt begins like one: the next turn of a chat runs what
-    is new alone.
+    done. Saved rows are reused where a prompt of the same owner begins like one: the next turn of a
+    chat runs what is new alone.
 
     An answer does not depend on what else runs, up to rounding: its random numbers come from the
     seed and the choice's index, and a row of a batch sees itself alone. (A batch of another size,
@@ -67,7 +67,8 @@ class Engine(Closing):
         """Allocate the caches, see `plan_bytes`, and start the thread.
 
         Prompts may begin with one of `prefixes`, rows that were saved before, such as that of a
-        long system prompt. They count in `prefix_bytes`, and go when others are used more recently.
+        long system prompt, whoever asks. They count in `prefix_bytes`, and go when others are used
+        more recently.
 
         Raises:
             InputError: a number is out of its range, or a row was saved from another package.

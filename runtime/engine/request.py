@@ -47,7 +47,7 @@ class GenerationRequest:
     """One answer to be generated.
 
     Attributes:
-        tokens: the prompt, at least one token.
+        tokens: the prompt, at least one token. An array of int64 takes the least time to submit.
         sampling: how tokens are chosen, and the tokens that end the answer (None: the package's).
             Stop texts are the sink's to find: an engine refuses them.
         max_new_tokens: tokens to generate at most.
@@ -57,12 +57,15 @@ class GenerationRequest:
             log-probabilities. They are the model's own: before bias, penalties, constraint and
             temperature.
         constraint: what the answer must obey, None for nothing.
+        owner: who asks. Rows that were saved for one owner serve no other: they would tell what
+            others have asked.
     """
 
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] | NDArray[np.int64]
     sampling: Sampling
     max_new_tokens: int
     sink: Sink
     index: int = 0
     logprobs: int | None = None
     constraint: Constraint | None = None
+    owner: str = ""

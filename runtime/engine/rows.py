@@ -78,4 +78,5 @@ class ActiveRows(Closing):
             return
         tokens = self._cache.row_tokens(row)
         nbytes = cache_bytes(self._session, 1, tokens.size, 1)
-        self._prefixes.keep(tokens, nbytes, lambda: self._cache.save_row(row))
+        owner = self.entries[row].request.owner
+        self._prefixes.keep(tokens, nbytes, lambda: self._cache.save_row(row), owner)

@@ -112,7 +112,7 @@ class Scheduler(Closing):
             self.prompt = entry
             try:
                 self._session.check_weights()
-                cached = self._staging.begin(entry.context)
+                cached = self._staging.begin(entry.context, entry.request.owner)
             except Exception as error:  # noqa: BLE001 - told to the sink
                 self._fail_prompt(error)
                 continue

@@ -23,7 +23,7 @@ class Staging(Closing):
     """A cache of one row, and the tokens that are to be in it.
 
     Its last prompt stays until the next one comes: a second choice of the same prompt takes row and
-    logits as they are.
+    logits as they are. What stays serves the prompts of its owner alone, as saved rows do.
 
     Attributes:
         nbytes: of the cache.
@@ -34,6 +34,7 @@ class Staging(Closing):
         self._cache = session.new_cache(1, capacity, RESERVE, chunk=chunk)
         self.nbytes = self._cache.nbytes
         self._tokens = np.zeros(0, np.int64)
+        self._owner = ""
         self._branch = 0
         self._logits: NDArray[np.float32] | None = None  # (V), once all tokens have been run
         self._state: RowState | None = None
@@ -57,18 +58,20 @@ class Staging(Closing):
             self._state = self._cache.save_row(0)
         return self._state
 
-    def holds(self, tokens: NDArray[np.int64]) -> bool:
-        """Say whether exactly these tokens have been run."""
-        return self.ready and np.array_equal(self._tokens, tokens)
+    def holds(self, tokens: NDArray[np.int64], owner: str) -> bool:
+        """Say whether exactly these tokens have been run for their owner."""
+        return self.ready and self._owner == owner and np.array_equal(self._tokens, tokens)
 
-    def begin(self, tokens: NDArray[np.int64]) -> int:
-        """Take up tokens to be run, and return how many of them need not be."""
-        if self.holds(tokens):
+    def begin(self, tokens: NDArray[np.int64], owner: str) -> int:
+        """Take up an owner's tokens to be run, and return how many of them need not be."""
+        if self.holds(tokens, owner):
             return int(tokens.size)
         self._logits = self._state = None
-        self._tokens = tokens
-        found = self._prefixes.find(tokens)
-        own = self._cache.reachable(0, common_prefix(self._cache.row_tokens(0), tokens[:-1]))
+        found = self._prefixes.find(tokens, owner)
+        own = 0
+        if self._owner == owner:
+            own = self._cache.reachable(0, common_prefix(self._cache.row_tokens(0), tokens[:-1]))
+        self._tokens, self._owner = tokens, owner
         length = own
         if found.state is not None and found.length > own:
             self._cache.load_row(0, found.state)
@@ -107,4 +110,4 @@ class Staging(Closing):
 
     def _keep(self, length: int, save: Callable[[], RowState]) -> None:
         nbytes = cache_bytes(self._session, 1, length, self._chunk)
-        self._prefixes.keep(self._tokens[:length], nbytes, save)
+        self._prefixes.keep(self._tokens[:length], nbytes, save, self._owner)

@@ -3,7 +3,8 @@
 It sends a conversation's requests to the replica that holds its beginning, and tells the client
 where a replica ends before its answer does.
 
-It looks at no key and refuses nobody but bodies that are too large or too slow: the replicas do.
+Who may not call is refused here, before anything of a body is read, and what a body may be and take
+is limited. The replicas check both again: they trust no front.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gptoss_onnx.serving.body import read_content
 from gptoss_onnx.serving.body_room import BodyRoom
+from gptoss_onnx.serving.cors import with_cors
 from gptoss_onnx.serving.errors import SERVER, ApiError, unavailable
+from gptoss_onnx.serving.guard import Gate, is_open
 from gptoss_onnx.serving.replicas.keys import RESPONSES, RoutingKeys
 from gptoss_onnx.serving.replicas.relay import passed_on
 from gptoss_onnx.serving.settings import ServerSettings
@@ -43,6 +46,7 @@ class Front:
     def __init__(self, ask: Ask, settings: ServerSettings) -> None:
         self._ask, self._settings = ask, settings
         self._keys, self._room = RoutingKeys(), BodyRoom(settings.max_bodies_bytes)
+        self._gate = Gate(settings)
         self._is_stopping = False
         self._active = 0
 
@@ -76,12 +80,16 @@ class Front:
                 raise unavailable(
                     f"the server has {self._settings.max_requests} requests in work already"
                 )
+            self._gate.check(scope)
             with self._room.body() as counted:
-                body = await read_content(Request(scope, receive), self._settings, counted)
+                body = b""
+                if not is_open(scope["path"]):  # nothing there takes a body
+                    body = await read_content(Request(scope, receive), self._settings, counted)
                 await unless_gone(receive, self._relay(scope, body, send))
         except ApiError as error:
             if error.status != CLIENT_LEFT:
-                await error.response()(scope, receive, send)
+                refusal = with_cors(error.response(), self._settings)
+                await refusal(scope, receive, send)
         finally:
             self._active -= 1
 

@@ -53,6 +53,7 @@ async def prepare(
         logprobs=request.logprobs,
         response_format=request.text_format.chat,
         parallel_tool_calls=request.parallel_tool_calls,
+        collects=not request.streams,
     )
     try:
         try:

@@ -1,6 +1,5 @@
 """`/v1/responses`: make a response, read it, list what it was given, delete it."""
 
-import hashlib
 import logging
 import time
 from dataclasses import replace
@@ -14,6 +13,7 @@ from gptoss_onnx.serving.body import read_body
 from gptoss_onnx.serving.errors import ApiError
 from gptoss_onnx.serving.fields import Fields, shown
 from gptoss_onnx.serving.models import read_model
+from gptoss_onnx.serving.owner import owner_of, prefix_owner
 from gptoss_onnx.serving.responses.answering import Answering
 from gptoss_onnx.serving.responses.ids import new_id
 from gptoss_onnx.serving.responses.input_items import distinct
@@ -59,7 +59,7 @@ class _Handlers:
 
     async def create(self, request: Request) -> Response:
         """Make a response, whole or in events."""
-        state, owner = self._state, _owner(request, self._state)
+        state, owner = self._state, owner_of(request, self._state)
         fields = await read_body(request, state)
         asked, chosen = await in_thread(lambda: _read(fields, state))
         before = self._previous(asked, owner)
@@ -72,7 +72,7 @@ class _Handlers:
             if asked.stores and not self._store.put(made, asked.items, before, owner):
                 logger.warning("a response was not kept: its conversation is larger than the store")
 
-        running = state.start([choice])
+        running = state.start([choice], prefix_owner(request, state))
         answering = Answering(
             running, response, state.token_bytes, asked.logprobs is not None, keep
         )
@@ -80,7 +80,9 @@ class _Handlers:
             chunks = answering.chunks()
             return EventStream(chunks, running, state.settings, answering.error_bytes)
         with running:
-            return JSONResponse(await unless_gone(request.receive, answering.response()))
+            body = await unless_gone(request.receive, answering.response())
+            # beside the event loop: log-probabilities are megabytes
+            return await in_thread(lambda: JSONResponse(body))
 
     async def retrieve(self, request: Request) -> Response:
         """Return a response that is kept."""
@@ -92,14 +94,14 @@ class _Handlers:
     async def delete(self, request: Request) -> Response:
         """Forget a response."""
         name = request.path_params["name"]
-        if not self._store.delete(name, _owner(request, self._state)):
+        if not self._store.delete(name, owner_of(request, self._state)):
             raise _unknown(name)
         return JSONResponse({"id": name, "object": "response", "deleted": True})
 
     async def list_input(self, request: Request) -> Response:
         """List all that the model was given for a response, earlier turns included."""
         name = request.path_params["name"]
-        turn = self._store.turn(name, _owner(request, self._state))
+        turn = self._store.turn(name, owner_of(request, self._state))
         if turn is None:
             raise _unknown(name)
         items = await in_thread(lambda: input_of(turn))
@@ -116,7 +118,7 @@ class _Handlers:
 
     def _kept(self, request: Request) -> dict[str, Any]:
         name = request.path_params["name"]
-        response = self._store.response(name, _owner(request, self._state))
+        response = self._store.response(name, owner_of(request, self._state))
         if response is None:
             raise _unknown(name)
         return response
@@ -139,14 +141,6 @@ class _Handlers:
 def _read(fields: Fields, state: ServerState) -> tuple[ResponseRequest, SamplingFields]:
     read_model(state, fields)
     return read_request(fields), read_sampling(fields, state, state.chat_ends)
-
-
-def _owner(request: Request, state: ServerState) -> str:
-    """Return whose responses a request sees: those of its key, or everybody's without keys."""
-    if not state.settings.api_keys:
-        return ""
-    key = request.headers.get("authorization", "").partition(" ")[2].strip()
-    return hashlib.sha256(key.encode("latin-1")).hexdigest()
 
 
 def _unknown(name: str) -> ApiError:

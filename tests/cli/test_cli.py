@@ -162,13 +162,13 @@ def test_sigterm_removes_what_an_export_had_begun(checkpoint: Path, tmp_path: Pa
 def test_a_sigterm_that_a_destructor_swallows_comes_again() -> None:
     code = """
 import os, signal, time
-from gptoss_onnx.cli.application import terminate
+from gptoss_onnx.cli.application import exit_on_sigterm
 
 class Swallowing:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
 
-signal.signal(signal.SIGTERM, terminate)
+exit_on_sigterm()
 Swallowing()
 print("swallowed", flush=True)
 time.sleep(60)
@@ -177,6 +177,49 @@ time.sleep(60)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
     )
     assert (done.returncode, done.stdout) == (143, "swallowed\n")
+
+
+def test_what_cleans_up_after_a_sigterm_may_take_long() -> None:
+    code = """
+import contextlib, os, signal, time
+from gptoss_onnx.cli import application
+
+application.AGAIN_SECONDS = 0.05
+
+def slowly(what):
+    try:
+        int("none")
+    except ValueError:
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    print(what, flush=True)
+
+class Closing:
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *error):
+        slowly("closed")
+
+@contextlib.contextmanager
+def removing():
+    try:
+        yield
+    finally:
+        slowly("removed")
+
+application.exit_on_sigterm()
+with contextlib.ExitStack() as stack:
+    stack.callback(slowly, "called")
+    with Closing(), removing():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (143, "removed\nclosed\ncalled\n"), done.stderr
 
 
 def test_the_bare_command_shows_the_help() -> None:

@@ -3,6 +3,7 @@ address.
 """
 
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +26,18 @@ InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
 MODES = ("exact", "bf16", "int8")
 FEW = 100  # outputs, of which a norm says little
-# (N, K, M): one and several tokens, odd blocks, whole and partial runs, tiles, panels and blocks,
-# nothing to sum.
+# (N, K, M): odd blocks, whole and partial runs, tiles and panels, long rows, nothing to sum.
 SHAPES = (
     (0, 64, 3),
     (1, 32, 1),
     (1, 2880, 70),
-    (2, 96, 17),
     (3, 544, 5),
     (4, 0, 3),
     (5, 64, 40),
+    (6, 5216, 37),
+    (7, 96, 100),
     (8, 800, 130),
+    (15, 1056, 35),
     (25, 320, 131),
     (33, 32, 33),
     (47, 1504, 128),
@@ -168,9 +170,8 @@ def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_weights_at_odd_addresses(level: str, tmp_path: Path) -> None:
-    drawn = [
-        (int8_inputs(tokens, 352, 37, True), offset) for tokens in (1, 40) for offset in (1, 7, 61)
-    ]
+    places = product((1, 8, 40), (1, 7, 61))
+    drawn = [(int8_inputs(tokens, 352, 37, True), offset) for tokens, offset in places]
     cases = []
     for number, (inputs, offset) in enumerate(drawn):
         folder = tmp_path / str(number)
@@ -184,7 +185,7 @@ def test_weights_at_odd_addresses(level: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", cpu_levels())
 def test_nan_and_infinity_reach_their_own_row_only(level: str, tmp_path: Path) -> None:
     drawn = []
-    for tokens in (4, 40):
+    for tokens in (4, 9, 40):
         for mode in MODES:
             inputs = int8_inputs(tokens, 96, 35, True)
             # times 0 an infinity would be NaN, which is not finite either
@@ -208,7 +209,7 @@ def test_every_integer_is_widened_exactly(level: str, mode: str, tmp_path: Path)
     weight = torch.zeros(256, 32, dtype=torch.int8)
     weight[:, 5] = torch.arange(-128, 128)
     drawn = []
-    for tokens in (1, 40):
+    for tokens in (1, 9, 40):
         x = torch.zeros(tokens, 32)
         x[:, 5] = 1
         drawn.append({"x": x, "weight": weight, "scales": torch.full((256, 1), 0.5), "bias": None})
@@ -218,7 +219,7 @@ def test_every_integer_is_widened_exactly(level: str, mode: str, tmp_path: Path)
         torch.testing.assert_close(found, expected, rtol=NATIVE_INT8["exact"], atol=0)
 
 
-@pytest.mark.parametrize("tokens", [1, 40])
+@pytest.mark.parametrize("tokens", [1, 8, 40])
 def test_the_number_of_threads_changes_nothing(tokens: int) -> None:
     inputs = int8_inputs(tokens, 512, 700, True)
     one, two = (

@@ -84,6 +84,7 @@ def level_cases() -> list[tuple[str, NativeCase, Inputs]]:
         (1, 96, 2880),
         (3, 160, 32),
         (4, 32, 416),
+        (6, 512, 544),
         (9, 352, 64),
         (21, 128, 224),
         (70, 416, 160),
@@ -154,6 +155,26 @@ def test_number_of_threads_changes_no_bit(mode: str) -> None:
         inputs = mxfp4_inputs(tokens, 160, 96, experts=4, seed=6)
         one, three = (run_case(native_case(inputs, mode, threads=threads))[0] for threads in (1, 3))
         assert torch.equal(one, three)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_few_tokens_get_the_bits_that_each_gets_alone(mode: str, tmp_path: Path) -> None:
+    """Four tokens, whose experts meet one to four of them: what other rows a server decodes beside
+    an answer must not show in it.
+    """
+    inputs = mxfp4_inputs(4, 608, 352, experts=6, seed=8)
+    inputs["router_logits"][:, 2] = 100  # an expert of all
+    alone = [
+        {
+            name: tensor[row : row + 1] if name in ("hidden", "router_logits") else tensor
+            for name, tensor in inputs.items()
+        }
+        for row in range(4)
+    ]
+    for level in cpu_levels():
+        cases = [native_case(some, mode) for some in (inputs, *alone)]
+        (together,), *others = run_at_level(level, cases, tmp_path)
+        assert torch.equal(together, torch.cat([output for (output,) in others])), level
 
 
 @pytest.mark.parametrize("dense", [False, True])

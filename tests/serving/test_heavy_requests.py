@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from support.served import PATIENCE, Served, wait_until
@@ -52,6 +53,26 @@ def test_schemas_that_take_long_leave_threads_for_others(
         go_on.set()
         assert waiting[2].recv(12) == b"HTTP/1.1 200"
     assert len(tried) < 5
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_choices_of_a_prompt_share_its_tokens(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """To make an array of a long prompt takes milliseconds, on the event loop once a choice."""
+    served, asked = serve(), []
+    own = served.state.engine.submit
+
+    def noting(request: Any) -> Any:
+        asked.append(request.tokens)
+        return own(request)
+
+    monkeypatch.setattr(served.state.engine, "submit", noting)
+    body = {**HELLO, "prompt": "Hello", "n": 5}
+    assert httpx.post(f"{served.url}{path}", json=body, timeout=PATIENCE).status_code == 200
+    assert len(asked) == 5
+    assert all(tokens is asked[0] for tokens in asked)
+    assert isinstance(asked[0], np.ndarray) and asked[0].dtype == np.int64
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gptoss_onnx.runtime import Sampling, Tokenizer
@@ -23,7 +24,7 @@ from support.served import Served, wait_until
 def choice(tokenizer: Tokenizer, limit: int = 200) -> Choice:
     """Return a choice that goes on up to its limit."""
     sampling = Sampling(temperature=2, seed=3, stop_tokens=())
-    prompt = tuple(tokenizer.encode("Once"))
+    prompt = np.array(tokenizer.encode("Once"), np.int64)
     return Choice(prompt, sampling, limit, 0, PlainReader(tokenizer, ()), frozenset())
 
 

@@ -3,9 +3,9 @@
 // neighbours of a row.
 //
 // The weight is read where it lies. Activation mode exact keeps float32's 24 bits, bf16 rounds x to
-// bfloat16, int8 to 8 bits with one scale for each 32 values. AMX multiplies many tokens in
-// bfloat16. There, mode exact splits x, and weight times scale, into two bfloat16 terms each; modes
-// bf16 and int8 both round them to one.
+// bfloat16, int8 to 8 bits with one scale for each 32 values; with VNNI all three multiply
+// integers. AMX multiplies many tokens in bfloat16. There, mode exact splits x, and weight times
+// scale, into two bfloat16 terms each; modes bf16 and int8 both round them to one.
 #pragma once
 
 #include "machine/activations.h"
@@ -26,12 +26,12 @@ class LinearInt8 {
       {"bias", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL}};
   static constexpr Port kOutputs[] = {{"output", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}};
 
-  LinearInt8(const OrtApi&, const OrtKernelInfo&, Activations activations)
-      : product_(linear_int8_kernels(cpu_level(), activations), activations) {}
+  LinearInt8(const OrtApi&, const OrtKernelInfo&, Activations activations);
   void compute(const Context& context) const;
 
  private:
-  LinearProduct product_;
+  LinearProduct vectors_, tiles_;  // tiles are AMX's
+  size_t vector_tokens_;           // the most tokens that vectors are for
 };
 
 }  // namespace gptoss

@@ -180,8 +180,6 @@ LinearKernels linear_int8_amx(Activations activations) {
   LinearKernels kernels = linear_int8_vnni(activations);
   kernels.blocked_product = exact ? int8_blocked_product<2> : int8_blocked_product<1>;
   kernels.blocked_format = exact ? TokenFormat::tile_pairs_of_two_terms : TokenFormat::tile_pairs;
-  kernels.vector_tokens =
-      activations == Activations::int8 ? 12 : 8;  // beyond, tiles are the faster
   kernels.tile_width = kTileRows;
   return kernels;
 }

@@ -23,6 +23,10 @@ struct Scaled {
 
 }  // namespace
 
-LinearKernels linear_int8_avx2() { return kKernels<Scaled>; }
+LinearKernels linear_int8_avx2(Activations activations) {
+  LinearKernels kernels = kKernels<Scaled>;
+  if (activations == Activations::int8) use_int8_panels_maddubs(kernels);
+  return kernels;
+}
 
 }  // namespace gptoss

@@ -113,7 +113,7 @@ __m512 pair_dot(__m512i weights, const Pair<digits>& pair) {
   return _mm512_fmadd_ps(high, _mm512_set1_ps(65536.0f), low);
 }
 
-constexpr size_t kAhead = 512;        // bytes of each row to prefetch,
+constexpr size_t kAhead = 2048;       // bytes of each row to prefetch,
 constexpr size_t kScalesAhead = 128;  // and of its scales
 
 // Which of a run's scales belong to the eight lanes of each block of a pair.
@@ -223,15 +223,15 @@ void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
     rows_times_all_tokens<digits, 1>(call, m, 1);
 }
 
-// The most tokens for which this is the faster, and not float32 panels.
+// The most tokens for which this is the faster, and not panels.
 template <size_t digits>
-constexpr size_t kVectorTokens = digits == 1   ? 40
-                                 : digits == 2 ? 24
-                                               : 16;
+constexpr size_t kVectorTokens = digits == 1   ? 5
+                                 : digits == 2 ? 4
+                                               : 3;
 
 template <size_t digits>
 LinearKernels kernels() {
-  LinearKernels kernels = linear_int8_avx512();
+  LinearKernels kernels{};
   kernels.matrix_vector = matrix_vector<digits>;
   kernels.vector_format = TokenFormat::packed;
   kernels.vector_tokens = kVectorTokens<digits>;
@@ -242,14 +242,11 @@ LinearKernels kernels() {
 }  // namespace
 
 LinearKernels linear_int8_vnni(Activations activations) {
-  switch (activations) {
-    case Activations::bf16:
-      return kernels<2>();
-    case Activations::int8:
-      return kernels<1>();
-    default:
-      return kernels<3>();
-  }
+  LinearKernels chosen = activations == Activations::int8   ? kernels<1>()
+                         : activations == Activations::bf16 ? kernels<2>()
+                                                            : kernels<3>();
+  use_int8_panels_vnni(activations, chosen);
+  return chosen;
 }
 
 }  // namespace gptoss

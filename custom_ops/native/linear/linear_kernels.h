@@ -25,9 +25,9 @@ enum class TokenFormat {
 };
 
 // A format of one kernel's own. `pack` writes all lanes of a token, at an address that is a
-// multiple of 64 bytes.
+// multiple of 64 bytes where a token has a multiple of 16 lanes.
 struct TokenPacking {
-  size_t (*lanes)(size_t depth) noexcept;  // a multiple of 16
+  size_t (*lanes)(size_t depth) noexcept;
   void (*pack)(const float* x, size_t depth, float* lanes) noexcept;
 };
 
@@ -79,7 +79,8 @@ struct LinearKernels {
   BlockedProduct blocked_product;  // null: matrix_vector takes any number of tokens
   TokenFormat blocked_format;
   size_t tile_width;
-  TokenPacking packing = {};  // where vector_format is packed
+  TokenPacking packing = {};          // where vector_format is packed
+  TokenPacking blocked_packing = {};  // where blocked_format is
 };
 
 // The kernels of `level` for one weight type: the best that the level allows. With `rounded`,
@@ -103,9 +104,11 @@ LinearKernels linear_int8_kernels(CpuLevel level, Activations activations);
 
 LinearKernels linear_int8_scalar();
 #if defined(__x86_64__)
-LinearKernels linear_int8_avx2();
+LinearKernels linear_int8_avx2(Activations activations);
+void use_int8_panels_maddubs(LinearKernels& kernels);  // for many tokens, in mode int8
 LinearKernels linear_int8_avx512();
 LinearKernels linear_int8_vnni(Activations activations);
+void use_int8_panels_vnni(Activations activations, LinearKernels& kernels);  // for many tokens
 LinearKernels linear_int8_amx(Activations activations);
 #endif
 

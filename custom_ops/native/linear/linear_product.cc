@@ -73,12 +73,13 @@ void LinearProduct::compute(const Context& context, LinearCall call) const {
   if (activations_ != Activations::exact || format != TokenFormat::float32) {
     const bool packed = format == TokenFormat::packed;
     const float* x = call.x;
-    call.lanes = packed ? kernels_.packing.lanes(call.depth) : lanes_of(format, call.depth);
+    const TokenPacking& packing = few ? kernels_.packing : kernels_.blocked_packing;
+    call.lanes = packed ? packing.lanes(call.depth) : lanes_of(format, call.depth);
     formatted = AlignedBytes(call.tokens * call.lanes * sizeof(float));
     float* out = reinterpret_cast<float*>(formatted.data());
     context.parallel_for(call.tokens, [&](size_t n) noexcept {
       const float* token = x + n * call.depth;
-      if (packed) return kernels_.packing.pack(token, call.depth, out + n * call.lanes);
+      if (packed) return packing.pack(token, call.depth, out + n * call.lanes);
       format_token(token, call.depth, format, activations_, out + n * call.lanes);
     });
     call.x = out;
@@ -105,11 +106,15 @@ void LinearProduct::multiply_blocks(const Context& context, const LinearCall& ca
                        [&](size_t tile) noexcept { pack_tile(call, tile, width, packed.data()); });
 
   const TokenTiles tiles{packed.data(), width, count};
-  context.parallel_for(ceil_div(call.rows, kBlockRows), [&](size_t block) noexcept {
-    alignas(64) static thread_local float panel[kPanelFloats];
-    const size_t begin = block * kBlockRows;
-    kernels_.blocked_product(call, tiles, begin, std::min(begin + kBlockRows, call.rows), panel);
-  });
+  const size_t scale_bytes = call.scales == nullptr ? 0 : call.depth / kScaleBlock * sizeof(float);
+  run_rows(context, call.rows, call.row_bytes + scale_bytes, kBlockRows,
+           [&](size_t first, size_t end) noexcept {
+             alignas(64) static thread_local float panel[kPanelFloats];
+             for (size_t begin = first; begin < end; begin += kBlockRows) {
+               kernels_.blocked_product(call, tiles, begin, std::min(begin + kBlockRows, end),
+                                        panel);
+             }
+           });
 }
 
 }  // namespace gptoss

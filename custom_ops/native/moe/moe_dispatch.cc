@@ -91,7 +91,8 @@ void MoEDispatchCompute::compute(const Context& context) const {
                          context.data<float>(kGateUpBias),
                          context.data<float>(kDownBias),
                          gate_up,
-                         back};
+                         back,
+                         tokens <= kFewTokens};
     run_experts(context, layer, attributes_, routing, output);
   };
   const bool few = tokens <= kFewTokens;

@@ -1,5 +1,8 @@
 #include "moe/moe_dispatch_mxfp4.h"
 
+#include <algorithm>
+
+#include "machine/aligned_bytes.h"
 #include "machine/cpu_features.h"
 #include "moe/moe_checks.h"
 #include "machine/tasks.h"
@@ -18,47 +21,67 @@ enum {
   kDownBias
 };
 
+// Up to so many tokens an expert, on average, weights are read in long runs.
+constexpr size_t kFewTokensAnExpert = 8;
+
 // Outputs of a task with many tokens: two panels, and even shares of the work.
 constexpr size_t kManyOutputs = 64;
 
+// Each group of tokens is packed and multiplied by the kernel for its size.
 class Mxfp4Projection final : public Projection {
  public:
-  Mxfp4Projection(const Mxfp4Kernel& kernel, size_t outputs_per_task, const uint8_t* blocks,
+  Mxfp4Projection(const Mxfp4Kernels& kernels, size_t outputs_per_task, const uint8_t* blocks,
                   const uint8_t* scales, size_t outputs, size_t width)
-      : kernel_(kernel),
+      : kernels_(kernels),
         outputs_per_task_(outputs_per_task),
         blocks_(blocks),
         scales_(scales),
         outputs_(outputs),
-        width_(width) {}
+        width_(width),
+        token_bytes_(bytes_of_token(kernels, width)) {}
 
-  size_t tile() const noexcept override { return kernel_.tile; }
-  size_t packed_bytes(size_t tokens) const noexcept override {
-    return kernel_.packed_bytes(tokens, width_);
-  }
+  size_t tile() const noexcept override { return kernels_.many->tile; }
+  size_t packed_bytes(size_t tokens) const noexcept override { return tokens * token_bytes_; }
   size_t scratch_bytes(size_t tokens) const noexcept override {
-    return kernel_.scratch_bytes(tokens, width_);
+    return std::max(kernels_.few->scratch_bytes(std::min(tokens, kernels_.few_tokens), width_),
+                    kernels_.many->scratch_bytes(tokens, width_));
   }
   size_t outputs_per_task() const noexcept override { return outputs_per_task_; }
 
   void pack(const float* x, size_t first, size_t count, const TokenPlace& place,
             std::byte* packed) const noexcept override {
-    kernel_.pack(x, first, count, width_, place.first + place.index, packed);
+    kernel_for(place.count)
+        .pack(x, first, count, width_, place.index, packed + place.first * token_bytes_);
   }
 
   void multiply(size_t expert, size_t first, size_t outputs, const PackedTokens& tokens,
                 std::byte* scratch, float* out, size_t stride) const noexcept override {
     const size_t block = (expert * outputs_ + first) * (width_ / kBlock);
-    kernel_.multiply({blocks_ + block * kBlockBytes, scales_ + block, outputs, width_}, tokens,
-                     scratch, out, stride);
+    kernel_for(tokens.count)
+        .multiply({blocks_ + block * kBlockBytes, scales_ + block, outputs, width_},
+                  {tokens.data + tokens.first * token_bytes_, 0, tokens.count}, scratch, out,
+                  stride);
   }
 
  private:
-  const Mxfp4Kernel& kernel_;
+  const Mxfp4Kernel& kernel_for(size_t tokens) const noexcept {
+    return tokens <= kernels_.few_tokens ? *kernels_.few : *kernels_.many;
+  }
+
+  // Room for a token in either kernel's order, in whole cache lines.
+  static size_t bytes_of_token(const Mxfp4Kernels& kernels, size_t width) {
+    constexpr size_t kLine = AlignedBytes::kAlignment;
+    const size_t few = kernels.few->packed_bytes(1, width), tile = kernels.many->tile;
+    const size_t most = std::max(few, (kernels.many->packed_bytes(tile, width) + tile - 1) / tile);
+    return (most + kLine - 1) / kLine * kLine;
+  }
+
+  const Mxfp4Kernels& kernels_;
   size_t outputs_per_task_;
   const uint8_t* blocks_;  // (E, outputs, width / 32, 16)
   const uint8_t* scales_;  // (E, outputs, width / 32)
   size_t outputs_, width_;
+  size_t token_bytes_;
 };
 
 // N tokens, Hd hidden size, E experts, I expert width.
@@ -122,8 +145,7 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
       route_checked(context, kRouterLogits, context.input<float>(kRouterLogits), attributes_);
   const auto tokens = static_cast<size_t>(sizes.tokens), hidden = static_cast<size_t>(sizes.hidden);
   const auto width = static_cast<size_t>(sizes.width);
-  const bool few = tokens <= kFewTokens;
-  const Mxfp4Kernel& kernel = few ? *kernels_.few : *kernels_.many;
+  const bool few = routing.slots.size() <= kFewTokensAnExpert * routing.groups.size();
   const auto task = [&](size_t outputs, size_t inputs) {
     const size_t row_bytes = inputs / kBlock * (kBlockBytes + 1);
     constexpr size_t kRunsACore =
@@ -134,13 +156,13 @@ void MoEDispatchMXFP4::compute(const Context& context) const {
   const auto bytes = [&](size_t index) { return context.data<uint8_t>(index); };
   const auto floats = [&](size_t index) { return context.data<float>(index); };
   const size_t rows = attributes_.activation.rows_each() * width;
-  const Mxfp4Projection gate_up(kernel, task(rows, hidden), bytes(kGateUpBlocks),
+  const Mxfp4Projection gate_up(kernels_, task(rows, hidden), bytes(kGateUpBlocks),
                                 bytes(kGateUpScales), rows, hidden);
-  const Mxfp4Projection down(kernel, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales),
+  const Mxfp4Projection down(kernels_, task(hidden, width), bytes(kDownBlocks), bytes(kDownScales),
                              hidden, width);
   const MoELayer layer{
       tokens,  hidden, width, floats(kHidden), floats(kGateUpBias), floats(kDownBias),
-      gate_up, down};
+      gate_up, down,   few};
   run_experts(context, layer, attributes_, routing, output);
 }
 

@@ -118,8 +118,8 @@ void MoEDispatchSeparateCompute::compute(const Context& context) const {
       projection({nullptr, type_, 2 * width, hidden, matrices.gate_up(), 2});
   const DenseRows down = projection({nullptr, type_, hidden, width, matrices.down(), 1});
   const float* x = context.data<float>(kHidden);
-  run_experts(context, {tokens, hidden, width, x, nullptr, nullptr, gate_up, down}, attributes_,
-              routing, output);
+  run_experts(context, {tokens, hidden, width, x, nullptr, nullptr, gate_up, down, few},
+              attributes_, routing, output);
 }
 
 }  // namespace gptoss

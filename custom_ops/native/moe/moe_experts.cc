@@ -127,15 +127,15 @@ class Run {
 
   void run_down() {
     std::fill_n(output_, layer_.tokens * layer_.hidden_size, 0.0f);
-    if (layer_.tokens <= kFewTokens) {
+    if (layer_.few) {
       run_down_by_expert();
     } else {
       run_down_by_slice();
     }
   }
 
-  // Few tokens: every expert and slice is a task, as many as the threads can share evenly; the sum
-  // comes afterwards.
+  // Few tokens an expert: every expert and slice is a task, as many as the threads can share
+  // evenly; the sum comes afterwards.
   void run_down_by_expert() {
     const size_t outputs = layer_.hidden_size;
     const size_t slice = std::min(layer_.down.outputs_per_task(), outputs);
@@ -152,12 +152,25 @@ class Run {
                            scratch.kernel(worker), products + group.first * outputs + first,
                            outputs);
     });
-    for (const ExpertGroup& group : routing_.groups) {
-      add_weighted(group, products + group.first * outputs, outputs, 0, outputs);
-    }
+    add_by_slice(products);
   }
 
-  // Many tokens: a task is a slice of the output and visits all experts, so that no two threads add
+  // Each output is summed by one task, in the order of experts.
+  void add_by_slice(const float* products) {
+    constexpr size_t kLeastFloats = 16 << 10;  // of a task: starting another takes as long
+    const size_t outputs = layer_.hidden_size, all = routing_.slots.size() * outputs;
+    const size_t tasks = std::clamp<size_t>(all / kLeastFloats, 1, 2 * processors());
+    const auto add = [&](size_t task) noexcept {
+      const size_t first = outputs * task / tasks, end = outputs * (task + 1) / tasks;
+      for (const ExpertGroup& group : routing_.groups) {
+        add_weighted(group, products + group.first * outputs + first, outputs, first, end - first);
+      }
+    };
+    if (tasks == 1) return add(0);
+    run_tasks(context_, tasks, [&](size_t, size_t task) noexcept { add(task); });
+  }
+
+  // Many: a task is a slice of the output and visits all experts, so that no two threads add
   // to one place and only a slice's products are held.
   void run_down_by_slice() {
     const size_t outputs = layer_.hidden_size;

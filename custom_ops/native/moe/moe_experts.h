@@ -9,8 +9,8 @@
 
 namespace gptoss {
 
-constexpr size_t kFewTokens =
-    8;  // up to here a call is decoding: each weight meets one token or two
+// Up to so many tokens, a call with dense weights waits for memory.
+constexpr size_t kFewTokens = 8;
 
 // Pointers are to whole tensors: N tokens, Hd hidden size, E experts, I expert width.
 struct MoELayer {
@@ -20,6 +20,7 @@ struct MoELayer {
   const float* down_bias;     // (E, Hd) or null
   const Projection& gate_up;  // Hd → 2I, or I where the activation has no gate
   const Projection& down;     // I → Hd
+  bool few;                   // few tokens an expert: reading weights takes most of the time
 };
 
 // Writes output (N, Hd): the sum of each token's experts, weighted by their shares.

@@ -63,20 +63,28 @@ struct Mxfp4Kernel {
                    float* out, size_t stride);
 };
 
-// The kernels of a level: the first for a few tokens (decode), the second for many (prefill).
+// The kernels of a level: `few` for groups of up to so many tokens, `many` for larger ones.
 struct Mxfp4Kernels {
   const Mxfp4Kernel* few;
   const Mxfp4Kernel* many;
+  size_t few_tokens;
 };
 
 Mxfp4Kernels mxfp4_kernels(Activations activations, CpuLevel level);
 
 // By level, each in a file of its own; the scalar one is the oracle of the others.
 const Mxfp4Kernel& mxfp4_scalar(Activations activations);
-const Mxfp4Kernel& mxfp4_avx2(Activations activations);
-const Mxfp4Kernel& mxfp4_avx512(Activations activations);
-const Mxfp4Kernel& mxfp4_vnni(Activations activations);
-const Mxfp4Kernel& mxfp4_vbmi(Activations activations);
 const Mxfp4Kernel& mxfp4_amx(Activations activations);
+
+// Those for a few tokens.
+const Mxfp4Kernel& mxfp4_few_avx2(Activations activations);
+const Mxfp4Kernel& mxfp4_few_avx512(Activations activations);
+const Mxfp4Kernel& mxfp4_few_vnni(Activations activations);
+const Mxfp4Kernel& mxfp4_few_vbmi(Activations activations);
+
+// Those for many tokens.
+const Mxfp4Kernel& mxfp4_many_avx2(Activations activations);
+const Mxfp4Kernel& mxfp4_many_avx512(Activations activations);
+const Mxfp4Kernel& mxfp4_many_vnni(Activations activations);
 
 }  // namespace gptoss

@@ -1,163 +1,248 @@
-// MXFP4 times a few tokens with AVX-512 VNNI, at the speed of memory: while decoding, nothing else
-// counts.
+// MXFP4 times a few tokens in eight-bit dot products: while they wait for memory, nothing else
+// counts, and each weight is read and decoded once for all of them.
 //
-// A Decode turns nibbles into doubled levels plus kOffset, as bytes:
-//   static __m512i low(__m512i bytes), high(__m512i bytes);
+// A chunk is as many blocks of a row as a register has lanes. Transposed on its way from memory,
+// its lane belongs to one block: register i of a chunk holds bytes 4i … 4i + 3 of each block. So a
+// block's 32 products add up in one lane, and a chunk needs one conversion to float32 and one
+// multiplication by the scales for each row and token.
 //
-// Included by files that are compiled with AVX-512 alone, as mxfp4_digits.h.
+// A token's lanes are added up in one order however many tokens are with it, so that its bits do
+// not depend on them.
+//
+// `V` names the instructions of a level:
+//   Ints, Floats, kLanes     registers, and lanes of 32 bits
+//   kRows                    rows that a token's values meet while they are in a register
+//   Sum                      of products of bytes; kNarrow: in 16 bits, which hold those of a half
+//   decode, scales, …        see mxfp4_few_avx512.h and mxfp4_few_avx2.cc
+//
+// Included by files that are compiled for one level, each with a V of its own in an anonymous
+// namespace: so every copy of this code stays in its file.
 #pragma once
 
-#include "moe/mxfp4_digits.h"
+#include "moe/mxfp4.h"
+#include "moe/mxfp4_levels.h"
 
 namespace gptoss {
-namespace {
 
-constexpr size_t kStreams = 8;  // rows that are read side by side
-constexpr size_t kAhead = 512;  // bytes of each to prefetch
-constexpr size_t kLineBytes = 64;
-constexpr size_t kScalesAhead = 3;  // rows whose scales to prefetch
+template <class V, size_t digits>
+struct Mxfp4Few {
+  using Ints = typename V::Ints;
+  using Floats = typename V::Floats;
 
-// Scales of four blocks as powers of two, each in four lanes; only a careful one knows the bytes 0
-// and 255 (scale_factor).
-template <bool careful>
-__m512 four_scales(uint32_t bytes) {
-  // Turns each lane until its block's byte lies where a float has its exponent.
-  const __m512i turns =
-      _mm512_setr_epi32(23, 23, 23, 23, 15, 15, 15, 15, 7, 7, 7, 7, 31, 31, 31, 31);
-  const __m512i exponent = _mm512_set1_epi32(0x7f800000);
-  __m512i bits = _mm512_and_si512(
-      _mm512_rolv_epi32(_mm512_set1_epi32(static_cast<int>(bytes)), turns), exponent);
-  if constexpr (careful) {
-    const __mmask16 nan = _mm512_cmpeq_epi32_mask(bits, exponent);
-    bits = _mm512_mask_mov_epi32(bits, _mm512_testn_epi32_mask(bits, bits),
-                                 _mm512_set1_epi32(0x00400000));
-    bits = _mm512_mask_mov_epi32(bits, nan, _mm512_set1_epi32(0x7fc00000));
+  static constexpr size_t kLanes = V::kLanes, kRows = V::kRows;
+  static constexpr size_t kStreams = 8;  // rows that are read side by side
+  static constexpr size_t kMost = 8;     // tokens that pass at once
+  static constexpr size_t kAhead = 512;  // bytes of each to prefetch
+  static constexpr size_t kLine = 64;
+  static constexpr size_t kScalesAhead = 3;  // rows whose scales to prefetch
+  static constexpr size_t kGroups = kBlockBytes / 4;
+  static constexpr size_t kChunkBytes = kLanes * kBlockBytes;
+
+  // A token's values for one chunk, in the order in which weights meet them.
+  struct alignas(kLine) Chunk {
+    // By digit, the last one first, and register of weights: low nibbles, then high ones.
+    int8_t values[digits][2 * kGroups][4 * kLanes];
+    int32_t correction[kLanes];  // −12 · Σ values, which takes the weights' offset back
+    float scale[kLanes];         // includes the half that undoes the doubled levels
+  };
+
+  static size_t chunks_of(size_t width) { return (width / kBlock + kLanes - 1) / kLanes; }
+
+  static size_t packed_bytes(size_t tokens, size_t width) {
+    return tokens * chunks_of(width) * sizeof(Chunk);
   }
-  return _mm512_castsi512_ps(bits);
-}
 
-// Whether one of a row's scale bytes is 0 or 255.
-bool has_edge_scale(const uint8_t* scales, size_t blocks) {
-  __mmask64 found = 0;
-  for (size_t i = 0; i < blocks; i += 64) {
-    const __mmask64 here = blocks - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (blocks - i)) - 1;
-    const __m512i less_one =
-        _mm512_sub_epi8(_mm512_maskz_loadu_epi8(here, scales + i), _mm512_set1_epi8(1));
-    found |= _mm512_mask_cmpge_epu8_mask(here, less_one, _mm512_set1_epi8(static_cast<char>(254)));
+  static void pack(const float* x, size_t first, size_t count, size_t width, size_t token,
+                   std::byte* packed) {
+    auto* chunks = reinterpret_cast<Chunk*>(packed) + token * chunks_of(width);
+    const size_t begin = first / kBlock, end = begin + count / kBlock;
+    for (size_t block = begin; block < end; ++block) {
+      pack_block(x + (block - begin) * kBlock, chunks[block / kLanes], lane_of(block % kLanes));
+    }
+    if (end != width / kBlock) return;
+    for (size_t block = end; block % kLanes != 0; ++block)
+      pack_nothing(chunks[block / kLanes], lane_of(block % kLanes));
   }
-  return found != 0;
-}
 
-// Dot products of a quad: the digits' sums put together, in int32, by lane. Eight products of a
-// digit with at most 24 fit in 16 bits, so that one instruction multiplies and adds the second
-// digit's.
-template <size_t digits>
-__m512i quad_dot(__m512i low, __m512i high, const Quad<digits>& quad) {
-  __m512i sums[digits];
+  // Where the transposition leaves a chunk's block: quarter q of register r goes to lane 4q + r.
+  static size_t lane_of(size_t block) {
+    constexpr size_t kQuarters = kLanes / kGroups;
+    return block % kQuarters * kGroups + block / kQuarters;
+  }
+
+  static void pack_block(const float* x, Chunk& chunk, size_t lane) {
+    // values that meet low nibbles, then those that meet high ones
+    alignas(kLine) int8_t bytes[digits][kBlock];
+    int sum;
+    chunk.scale[lane] = 0.5f * V::template split<digits == 2>(x, kLargest<digits>, bytes, sum);
+    chunk.correction[lane] = -kOffset * sum;
+    for (size_t digit = 0; digit < digits; ++digit) {
+      for (size_t i = 0; i < 2 * kGroups; ++i)
+        std::memcpy(chunk.values[digit][i] + 4 * lane, bytes[digit] + 4 * i, 4);
+    }
+  }
+
+  // A block that a last chunk lacks: zeros, which multiply the zeros read for the weights.
+  static void pack_nothing(Chunk& chunk, size_t lane) {
+    chunk.scale[lane] = 0;
+    chunk.correction[lane] = 0;
+    for (size_t digit = 0; digit < digits; ++digit) {
+      for (size_t i = 0; i < 2 * kGroups; ++i) std::memset(chunk.values[digit][i] + 4 * lane, 0, 4);
+    }
+  }
+
+  // The sums of the rows that are multiplied side by side.
+  static size_t scratch_bytes(size_t tokens, size_t) {
+    return kStreams * (tokens < kMost ? tokens : kMost) * sizeof(Floats);
+  }
+
+  // Rows that are multiplied side by side, `step` rows apart: each is a stream of its own from
+  // memory. A single one would wait at the start of every page of the mapped file, where the
+  // hardware prefetcher stops.
+  struct Lockstep {
+    const uint8_t* bytes;  // of the first one
+    const uint8_t* scales;
+    size_t step, blocks;  // of a row
+
+    const uint8_t* bytes_of(size_t stream) const {
+      return bytes + stream * step * blocks * kBlockBytes;
+    }
+    const uint8_t* scales_of(size_t stream) const { return scales + stream * step * blocks; }
+  };
+
+  struct Tokens {
+    const Chunk* chunks;  // [count][chunks]
+    size_t count;
+    size_t chunks_each;
+  };
+
+  static void multiply(const Mxfp4Rows& rows, const PackedTokens& packed, std::byte* scratch,
+                       float* out, size_t stride) {
+    const size_t blocks = rows.width / kBlock, step = rows.count / kStreams;
+    const size_t chunks = chunks_of(rows.width);
+    const auto* first = reinterpret_cast<const Chunk*>(packed.data) + packed.first * chunks;
+    const size_t passes = (packed.count + kMost - 1) / kMost;
+    float* sums = reinterpret_cast<float*>(scratch);
+    for (size_t i = 0; i < kAhead; i += kLine) {
+      for (size_t s = 0; s < kStreams; ++s)
+        __builtin_prefetch(rows.blocks + s * step * blocks * kBlockBytes + i);
+    }
+    for (size_t r = 0; r < step; ++r) {
+      const Lockstep lockstep{rows.blocks + r * blocks * kBlockBytes, rows.scales + r * blocks,
+                              step, blocks};
+      for (size_t pass = 0; pass < passes; ++pass) {
+        const size_t begin = packed.count * pass / passes;
+        const size_t end = packed.count * (pass + 1) / passes;
+        const Tokens tokens{first + begin * chunks, end - begin, chunks};
+        float* place = out + begin * stride + r;
+        multiply_rows<false>(lockstep, tokens, sums, place, stride);
+        // Only now are the scales in the cache for certain, and edges are rare: what has one is
+        // computed once more.
+        bool edge = false;
+        for (size_t s = 0; s < kStreams; ++s)
+          edge |= V::has_edge_scale(lockstep.scales_of(s), blocks);
+        if (edge) multiply_rows<true>(lockstep, tokens, sums, place, stride);
+      }
+      for (size_t s = 0; s < kStreams; ++s)
+        __builtin_prefetch(lockstep.scales_of(s) + kScalesAhead * blocks);
+    }
+  }
+
+  // Only a careful call knows the scale bytes 0 and 255 (scale_factor).
+  template <bool careful>
+  static void multiply_rows(const Lockstep& rows, const Tokens& tokens, float* sums, float* out,
+                            size_t stride) {
+    const size_t floats = tokens.count * kLanes;  // of a row's sums
+    for (size_t i = 0; i < kStreams * floats; i += kLanes) V::store(sums + i, V::zero());
+    const size_t whole = rows.blocks / kLanes;
+    for (size_t q = 0; q < whole; ++q) add_chunk<careful, true>(rows, tokens, q, kLanes, sums);
+    if (const size_t left = rows.blocks % kLanes; left > 0)
+      add_chunk<careful, false>(rows, tokens, whole, left, sums);
+    for (size_t s = 0; s < kStreams; ++s) {
+      for (size_t t = 0; t < tokens.count; ++t)
+        out[t * stride + s * rows.step] = V::sum(V::load(sums + s * floats + t * kLanes));
+    }
+  }
+
+  template <bool careful, bool whole>
+  [[gnu::always_inline]] static void add_chunk(const Lockstep& rows, const Tokens& tokens, size_t q,
+                                               size_t blocks, float* sums) {
+    const size_t floats = tokens.count * kLanes;
+    const size_t next_scales = rows.step * rows.blocks, next_bytes = next_scales * kBlockBytes;
+    const uint8_t* bytes = rows.bytes + q * kChunkBytes;
+    const uint8_t* scales = rows.scales + q * kLanes;
+    const Chunk* chunk = tokens.chunks + q;
+    const size_t count = tokens.count, next = tokens.chunks_each;
+    for (size_t s = 0; s < kStreams; s += kRows) {
+      Ints weights[kRows][2 * kGroups];
+      Floats factors[kRows];
+#pragma GCC unroll 2
+      for (size_t i = 0; i < kRows; ++i) {
+        for (size_t line = 0; line < kChunkBytes; line += kLine)
+          __builtin_prefetch(bytes + kAhead + line);
+        V::template decode<whole>(bytes, blocks, weights[i]);
+        factors[i] = V::template scales<careful, whole>(scales, blocks);
+        bytes += next_bytes;
+        scales += next_scales;
+      }
+      for (size_t t = 0; t < count; ++t)
+        add_token(weights, factors, chunk[t * next], sums + t * kLanes, floats);
+      sums += kRows * floats;
+    }
+  }
+
+  // Adds a chunk's products with some rows to the sums of a token, each `row` floats apart.
+  [[gnu::always_inline]] static void add_token(const Ints (&weights)[kRows][2 * kGroups],
+                                               const Floats (&factors)[kRows], const Chunk& chunk,
+                                               float* sums, size_t row) {
+    constexpr size_t halves = V::kNarrow ? 2 : 1;
+    typename V::Sum parts[kRows][digits][halves];
+#pragma GCC unroll 2  // these loops are unrolled to keep the sums in registers
+    for (size_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 3
-  for (size_t digit = 0; digit < digits; ++digit) {
-    const __m512i start = digit == 0 ? _mm512_load_si512(quad.correction) : _mm512_setzero_si512();
-    sums[digit] = _mm512_dpbusd_epi32(start, low, _mm512_load_si512(quad.values[0][digit]));
-    sums[digit] = _mm512_dpbusd_epi32(sums[digit], high, _mm512_load_si512(quad.values[1][digit]));
+      for (size_t digit = 0; digit < digits; ++digit) {
+#pragma GCC unroll 2
+        for (size_t half = 0; half < halves; ++half) parts[r][digit][half] = V::nothing();
+      }
+      if constexpr (!V::kNarrow) parts[r][0][0] = V::load(chunk.correction);
+    }
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 2 * kGroups; ++i) {
+#pragma GCC unroll 3
+      for (size_t digit = 0; digit < digits; ++digit) {
+        const Ints values = V::load(chunk.values[digit][i]);
+#pragma GCC unroll 2
+        for (size_t r = 0; r < kRows; ++r) {
+          auto& part = parts[r][digit][i / kGroups * halves / 2];
+          part = V::add_products(part, weights[r][i], values);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kRows; ++r) {
+      Ints sum = V::total(parts[r][digits - 1]);
+      if constexpr (digits > 2) sum = V::add(V::times_256(sum), V::total(parts[r][1]));
+      if constexpr (digits > 1) sum = V::add(V::times_256(sum), V::total(parts[r][0]));
+      if constexpr (V::kNarrow) sum = V::add(sum, V::load(chunk.correction));
+      const Floats both = V::product(factors[r], V::load(chunk.scale));
+      float* lanes = sums + r * row;
+      V::store(lanes, V::add_product(V::load(lanes), V::to_float(sum), both));
+    }
   }
-  __m512i sum = sums[0];
-  if constexpr (digits > 1) sum = _mm512_dpwssd_epi32(sum, sums[1], _mm512_set1_epi32(1 << 8));
-  if constexpr (digits > 2) sum = _mm512_add_epi32(sum, _mm512_slli_epi32(sums[2], 16));
-  return sum;
-}
 
-// Rows that are multiplied side by side, `step` rows apart: `bytes` and `scales` are the first
-// one's.
-struct Lockstep {
-  const uint8_t* bytes;
-  const uint8_t* scales;
-  size_t step, blocks;  // of a row
-
-  const uint8_t* bytes_of(size_t stream) const {
-    return bytes + stream * step * blocks * kBlockBytes;
-  }
-  const uint8_t* scales_of(size_t stream) const { return scales + stream * step * blocks; }
+  static constexpr Mxfp4Kernel kKernel = {1, packed_bytes, pack, scratch_bytes, multiply};
 };
 
-// Some rows against a few tokens, four blocks at a time. Each row is a stream of its own from
-// memory: a single one would wait at the start of every page of the mapped file, where the hardware
-// prefetcher stops.
-template <class Decode, size_t digits, size_t tokens, size_t streams, bool careful>
-void multiply_rows(const Lockstep& rows, const Quad<digits>* quads, float* out, size_t stride) {
-  const size_t quads_a_token = (rows.blocks + kQuad - 1) / kQuad;
-  __m512 sums[streams][tokens];
-#pragma GCC unroll 8  // these loops are unrolled to keep the sums in registers
-  for (size_t s = 0; s < streams; ++s) {
-#pragma GCC unroll 4
-    for (size_t t = 0; t < tokens; ++t) sums[s][t] = _mm512_setzero_ps();
-  }
-  const auto add = [&](size_t s, size_t q, __m512i packed, uint32_t scale_bytes) {
-    const __m512i low = Decode::low(packed), high = Decode::high(packed);
-    const __m512 scale = four_scales<careful>(scale_bytes);
-#pragma GCC unroll 4
-    for (size_t t = 0; t < tokens; ++t) {
-      const Quad<digits>& quad = quads[t * quads_a_token + q];
-      const __m512 dot = _mm512_cvtepi32_ps(quad_dot(low, high, quad));
-      sums[s][t] =
-          _mm512_fmadd_ps(_mm512_mul_ps(dot, scale), _mm512_load_ps(quad.scale), sums[s][t]);
-    }
-  };
-  const size_t whole = rows.blocks / kQuad;
-  for (size_t q = 0; q < whole; ++q) {
-#pragma GCC unroll 8
-    for (size_t s = 0; s < streams; ++s) {
-      const uint8_t* line = rows.bytes_of(s) + q * kQuad * kBlockBytes;
-      _mm_prefetch(line + kAhead, _MM_HINT_T0);
-      uint32_t scale_bytes;
-      std::memcpy(&scale_bytes, rows.scales_of(s) + q * kQuad, sizeof scale_bytes);
-      add(s, q, _mm512_loadu_si512(line), scale_bytes);
-    }
-  }
-  if (const size_t left = rows.blocks % kQuad; left > 0) {
-    const __mmask64 here = (__mmask64{1} << (left * kBlockBytes)) - 1;
-#pragma GCC unroll 8
-    for (size_t s = 0; s < streams; ++s) {
-      // Scales of 1 for the blocks that are not there, since 0 would be an edge.
-      uint32_t scale_bytes = 0x7f7f7f7f;
-      for (size_t i = 0; i < left; ++i) {
-        scale_bytes ^= (0x7fu ^ rows.scales_of(s)[whole * kQuad + i]) << (8 * i);
-      }
-      add(s, whole, _mm512_maskz_loadu_epi8(here, rows.bytes_of(s) + whole * kQuad * kBlockBytes),
-          scale_bytes);
-    }
-  }
-#pragma GCC unroll 8
-  for (size_t s = 0; s < streams; ++s) {
-#pragma GCC unroll 4
-    for (size_t t = 0; t < tokens; ++t)
-      out[t * stride + s * rows.step] = _mm512_reduce_add_ps(sums[s][t]);
+template <class V>
+const Mxfp4Kernel& few_kernel(Activations activations) {
+  switch (activations) {
+    case Activations::bf16:
+      return Mxfp4Few<V, 2>::kKernel;
+    case Activations::int8:
+      return Mxfp4Few<V, 1>::kKernel;
+    default:
+      return Mxfp4Few<V, 3>::kKernel;
   }
 }
 
-template <class Decode, size_t digits, size_t tokens>
-void multiply_few(const Mxfp4Rows& rows, const Quad<digits>* quads, float* out, size_t stride) {
-  constexpr size_t streams =
-      tokens <= 2 ? kStreams : kStreams / 2;  // as many sums as there are registers for
-  const size_t blocks = rows.width / kBlock, step = rows.count / streams;
-  for (size_t i = 0; i < kAhead; i += kLineBytes) {
-    for (size_t s = 0; s < streams; ++s) {
-      _mm_prefetch(rows.blocks + s * step * blocks * kBlockBytes + i, _MM_HINT_T0);
-    }
-  }
-  for (size_t r = 0; r < step; ++r) {
-    const Lockstep lockstep{rows.blocks + r * blocks * kBlockBytes, rows.scales + r * blocks, step,
-                            blocks};
-    multiply_rows<Decode, digits, tokens, streams, false>(lockstep, quads, out + r, stride);
-    // Only now are the scales in the cache for certain, and edges are rare: what has one is
-    // computed once more.
-    bool edge = false;
-    for (size_t s = 0; s < streams; ++s) edge |= has_edge_scale(lockstep.scales_of(s), blocks);
-    if (edge)
-      multiply_rows<Decode, digits, tokens, streams, true>(lockstep, quads, out + r, stride);
-    for (size_t s = 0; s < streams; ++s)
-      _mm_prefetch(lockstep.scales_of(s) + kScalesAhead * blocks, _MM_HINT_T0);
-  }
-}
-
-}  // namespace
 }  // namespace gptoss

@@ -36,18 +36,41 @@ WRONG = 2
 INTERRUPTED = 130
 TERMINATED = 143
 BROKEN_PIPE = 141
-AGAIN_SECONDS = 3  # more than what cleans up takes
+AGAIN_SECONDS = 3
 
 
-def terminate(*_: object) -> None:
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end this program by an exit, so that what cleans up does; see `terminate`."""
+    signal.signal(signal.SIGTERM, terminate)
+    # Python takes its handlers away in its last moments: the alarm would kill it then.
+    atexit.register(_stop_alarm)
+
+
+def terminate(number: int, _: object) -> None:
     """Exit as SIGTERM asks, so that what cleans up does.
 
-    It comes again while the process lives: Python ignores what is raised in a destructor or in a
-    callback, where the signal may find it.
+    It comes again until the exit has begun: Python ignores what is raised in a destructor or in a
+    callback, where the signal may find it. What cleans up is not disturbed, however long it takes.
     """
     signal.signal(signal.SIGALRM, terminate)
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-    sys.exit(TERMINATED)
+    if number != signal.SIGALRM or not _is_ending():
+        sys.exit(TERMINATED)
+
+
+def _stop_alarm() -> None:
+    if signal.getsignal(signal.SIGALRM) is terminate:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_ending() -> bool:
+    """Say whether what the signal has interrupted cleans up after `terminate`."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, SystemExit) and error.code == TERMINATED:
+            return True
+        error = error.__context__
+    return False
 
 
 class Application(click.Group):
@@ -63,8 +86,7 @@ class Application(click.Group):
     ) -> Any:
         """Run one command line and exit; see `click.Command.main`."""
         if standalone_mode and threading.current_thread() is threading.main_thread():
-            # so that what cleans up does
-            signal.signal(signal.SIGTERM, terminate)
+            exit_on_sigterm()
             # Python's last search for garbage takes 1.5 s where PyTorch is loaded, and frees what
             # ends anyway.
             atexit.register(gc.freeze)
@@ -78,7 +100,10 @@ class Application(click.Group):
                 obj=invocation,
                 **extra,
             )
-            code = _exit_code(run, invocation) if standalone_mode else run()
+            try:
+                code = _exit_code(run, invocation) if standalone_mode else run()
+            finally:
+                _stop_alarm()  # the exit has come as far as this
         return sys.exit(code) if standalone_mode else code
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -62,7 +62,12 @@ def serve(
         import gptoss_onnx.serving.app
         import gptoss_onnx.serving.run  # noqa: F401
     from gptoss_onnx.memory import memory_room
+    from gptoss_onnx.serving.malloc import bound_malloc
+    from gptoss_onnx.serving.open_files import allow_connections
     from gptoss_onnx.serving.sizes import AskedSizes
+
+    allow_connections(settings.max_connections)
+    bound_malloc(os.environ)
 
     run = ServeRun(
         package,
@@ -133,7 +138,9 @@ def _settings(package: Path, log_json: bool, options: dict[str, Any]) -> "Server
         api_keys=api_keys(options["keys"], options["key_file"], os.environ),
         cors_origins=options["cors_origins"],
         allowed_hosts=options["allowed_hosts"],
+        shares_prefixes=options["share_prefixes"],
         access_log=log_json,
+        max_connections=options["max_connections"],
         max_body_bytes=options["max_body"],
         max_requests=options["max_requests"],
         request_seconds=options["request_seconds"],

@@ -148,6 +148,13 @@ def _sizes() -> tuple[_Decorator, ...]:
         ),
         _option(
             _SIZES,
+            "--share-prefixes",
+            is_flag=True,
+            help="With several keys: begin with what was saved for another key. Its owner's "
+            "prompts can then be guessed from how much of one's own was cached.",
+        ),
+        _option(
+            _SIZES,
             "--replicas",
             type=click.IntRange(1, 64),
             default=1,
@@ -220,6 +227,15 @@ def _limits() -> tuple[_Decorator, ...]:
             default=512,
             show_default=True,
             help="Requests in work at a time, of every kind; beyond it clients get 503.",
+        ),
+        _option(
+            _LIMITS,
+            "--max-connections",
+            type=click.IntRange(min=1),
+            default=1000,
+            show_default=True,
+            help="Open at a time; one more takes the place of the one that has been idle longest, "
+            "or gets 503.",
         ),
         _option(
             _LIMITS,

@@ -103,7 +103,10 @@ async def test_a_replica_that_ends_before_its_answer_began_is_an_error_to_try_ag
     path: str, after: int
 ) -> None:
     async with client(Replicas(Model(), after)) as http:
-        answer = await http.request("GET" if path == "/stream" else "POST", path, content="{}")
+        if path == "/stream":
+            answer = await http.get(path)
+        else:
+            answer = await http.post(path, json={})
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     error = answer.json()["error"]
@@ -134,8 +137,74 @@ async def test_no_replica_at_all_is_503() -> None:
 async def test_bodies_have_a_limit() -> None:
     replicas = Replicas(Model())
     async with client(replicas, max_body_bytes=100) as http:
-        answer = await http.post("/echo", content=b"x" * 101)
+        answer = await http.post("/echo", json="x" * 101)
     assert (answer.status_code, replicas.keys) == (413, [])
+
+
+async def test_who_may_not_call_is_refused_before_a_body_is_read() -> None:
+    replicas, sent = Replicas(Model()), []
+    settings = ServerSettings(model="m", api_keys=("key",), cors_origins=("https://a.example",))
+    front = Front(replicas.ask, settings)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is to be read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"authorization", b"Bearer other"),
+        (b"content-type", b"application/json"),
+        (b"origin", b"https://a.example"),
+    ]
+    scope = {"type": "http", "method": "POST", "path": "/echo", "headers": headers}
+    await front({**scope, "query_string": b""}, receive, send)
+    assert (sent[0]["status"], replicas.keys) == (401, [])
+    # the page that asks can read why
+    assert (b"access-control-allow-origin", b"https://a.example") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"content-type": "text/plain"}, 415),
+        ({"x-long": "x" * 20_000}, 431),
+    ],
+)
+async def test_the_front_refuses_what_a_server_refuses(
+    headers: dict[str, str], status: int
+) -> None:
+    replicas = Replicas(Model())
+    async with client(replicas) as http:
+        given = {"content-type": "application/json", **headers}
+        answer = await http.post("/echo", content=b"{}", headers=given)
+    assert (answer.status_code, replicas.keys) == (status, [])
+
+
+async def test_a_body_on_an_open_path_is_not_read() -> None:
+    """Everybody may send one there."""
+    sizes = []
+
+    class Nobody:
+        async def ask(self, _: str, scope: Any, body: bytes) -> AsyncGenerator[Message, None]:
+            sizes.append((scope["path"], len(body)))
+            raise unavailable("no replica takes requests")
+            yield {}
+
+    async with client(Nobody(), api_keys=("key",)) as http:
+        answer = await http.post("/health", content=b"x" * 1000)
+    assert (answer.status_code, sizes) == (503, [("/health", 0)])
+
+
+async def test_a_page_may_ask_before_it_calls() -> None:
+    headers = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    settings: dict[str, Any] = {"api_keys": ("key",), "cors_origins": ("https://a.example",)}
+    async with client(Replicas(Model()), **settings) as http:
+        answer = await http.options("/echo", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://a.example"
 
 
 async def test_metrics_of_several_are_refused() -> None:
@@ -171,7 +240,8 @@ async def test_a_client_that_leaves_cancels_the_application() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/endless", "headers": []}
+    host = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "GET", "path": "/endless", "headers": host}
     await front({**scope, "query_string": b""}, receive, send)
     assert (model.begun, model.cancelled, sent) == (1, 1, [])
 
