@@ -247,7 +247,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "target": ("portable", "ort"),
     "provider": ("cpu", "cuda"),
     "weights": (None, "link", "copy", "reference"),
-    "dense": ("checkpoint", "int8", "float32"),
+    "dense": ("checkpoint", "packed", "int8", "float32"),
     "experts": ("checkpoint", "int8", "int4"),
     "kv_dtype": (None, "float32", "float16", "bfloat16"),
     "onnxruntime": (None, "1.28", "1.32"),
@@ -267,7 +267,10 @@ def _said_to_go_together(
     if target == "portable":
         return (
             (provider, experts) == ("cpu", "checkpoint")
-            and (dense == "checkpoint" or (dense == "int8" and weights in (None, "link", "copy")))
+            and (
+                dense == "checkpoint"
+                or (dense in ("packed", "int8") and weights in (None, "link", "copy"))
+            )
             and onnxruntime in (None, "1.28")
         )
     may_link = provider == "cpu" and experts == "checkpoint"
