@@ -114,8 +114,7 @@ void MoEDispatchSeparateCompute::compute(const Context& context) const {
     return DenseRows(rows_, mode_of_rows(activations_), weights,
                      rows_per_task(weights, few, routing.groups.size()));
   };
-  const DenseRows gate_up =
-      projection({nullptr, type_, 2 * width, hidden, matrices.gate_up(), 2});
+  const DenseRows gate_up = projection({nullptr, type_, 2 * width, hidden, matrices.gate_up(), 2});
   const DenseRows down = projection({nullptr, type_, hidden, width, matrices.down(), 1});
   const float* x = context.data<float>(kHidden);
   run_experts(context, {tokens, hidden, width, x, nullptr, nullptr, gate_up, down, few},

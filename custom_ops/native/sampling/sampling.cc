@@ -153,8 +153,7 @@ void cut_nucleus(Row<Score>& row, double top_p) {
   // Two sums a bin in turn: neighbours often have the same one, and would wait for each other.
   std::vector<double> even(kBins), odd(kBins);
   row.for_weighed([&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i)
-      (i % 2 == 0 ? even : odd)[row.bins[i]] += row.weights[i];
+    for (int64_t i = first; i < end; ++i) (i % 2 == 0 ? even : odd)[row.bins[i]] += row.weights[i];
   });
   const double limit = (1 - top_p) * row.total();
   double below = 0;

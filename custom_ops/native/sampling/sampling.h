@@ -9,7 +9,7 @@
 namespace gptoss {
 
 constexpr int64_t kBlock = 1024;  // scores weighed at a time; what it takes lies in the L1 cache
-constexpr int kBins = 4096;   // of scores; the first holds all that are below kLowest
+constexpr int kBins = 4096;       // of scores; the first holds all that are below kLowest
 constexpr double kLowest = -32;
 
 // Where the largest score is 0: a score x is (x − top) / temperature, and out where that is below

@@ -14,8 +14,8 @@ int64_t gptoss_draw_token(const void* scores, int is_float64, int64_t vocab, dou
   try {
     const gptoss::CpuLevel level = gptoss::cpu_level();
     if (is_float64 != 0) {
-      return gptoss::draw_token(static_cast<const double*>(scores), vocab, top, settings,
-                                workspace, level);
+      return gptoss::draw_token(static_cast<const double*>(scores), vocab, top, settings, workspace,
+                                level);
     }
     return gptoss::draw_token(static_cast<const float*>(scores), vocab, top, settings, workspace,
                               level);
