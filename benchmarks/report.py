@@ -28,6 +28,10 @@ both sides. A *share of read* is the time of a plain read of the same bytes, sev
 streams a thread, divided by the kernel's time. This page is written by `benchmarks/report.py` from
 the JSON files beside it; the scripts in `benchmarks/` say how each figure is taken.
 
+*Lowered to* names a CPU level of our kernels below the processor's own; peers use all that it has.
+Where an arithmetic peak is said to be *too high*, the loop that measured it was not yet right, and
+MatMulNBits of few tokens read its weights from the cache (ADR 22 and 23).
+
 llama.cpp is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX,
 because its AMX product of Q8_0 weights crashes there (`benchmarks/peers.sh`). It runs with its
 defaults: MXFP4 experts repacked, Q8_0 elsewhere, a 16-bit cache. It was not run at 8k with 24
@@ -231,9 +235,12 @@ def _section(title: str, document: dict[str, Any], table: str) -> str:
     peaks = (
         f"reads {machine['read_gb_s']:.1f} GB/s, float32 FMA {machine['fma_gflops']:.0f} GFLOP/s"
     )
-    where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}. "
+    old = "" if "lowered_to" in document else " (too high)"
+    where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}{old}. "
     where += f"ONNX Runtime {document.get('onnxruntime', '1.31.1')}. `{document['command']}`"
-    return f"{title}, {_short(machine['cpu'])}\n\n{where}\n\n{table}"
+    level = document.get("lowered_to")
+    named = _short(machine["cpu"]) + (f" lowered to {level}" if level else "")
+    return f"{title}, {named}\n\n{where}\n\n{table}"
 
 
 def _short(cpu: str) -> str:

@@ -3,6 +3,7 @@ run.
 """
 
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -29,5 +30,6 @@ def write_document(path: Path, machine: Machine, **found: Any) -> None:
         "command": shlex.join(["python", *sys.argv]),
         "machine": asdict(machine),
         "onnxruntime": onnxruntime.__version__,
+        "lowered_to": os.environ.get("GPTOSS_CPU_LEVEL"),  # the kernels' CPU level, by hand
     }
     path.write_text(json.dumps(head | found, indent=2) + "\n")
