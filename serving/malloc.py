@@ -1,7 +1,8 @@
-"""bound_malloc: let glibc give memory back that threads have used for a while."""
+"""Let glibc give memory back that threads have used for a while."""
 
 import ctypes
 import os
+import threading
 from collections.abc import Mapping
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -9,6 +10,7 @@ _ARENAS = 2
 # Bytes. Larger pieces are pages of their own, which go back at once. Smaller ones, such as the
 # logits of a row, are taken again and again, and would be slow to get from the system each time.
 _PIECE = 4 << 20
+_TRIM_SECONDS = 15.0
 _CHOSEN = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -20,10 +22,32 @@ def bound_malloc(environ: Mapping[str, str]) -> bool:
     large piece has been freed: a server's memory creeps up for as long as its threads take turns at
     their largest requests. For a process that begins to serve, before its threads begin.
     """
-    if os.name != "posix" or any(name in environ for name in _CHOSEN):
-        return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
+    libc = _glibc()
+    if libc is None or any(name in environ for name in _CHOSEN):
         return False
     values = {_M_ARENA_MAX: _ARENAS, _M_MMAP_THRESHOLD: _PIECE, _M_TRIM_THRESHOLD: _PIECE}
     return all(libc.mallopt(name, value) == 1 for name, value in values.items())
+
+
+def trim_malloc() -> None:
+    """Give back every free page of glibc's malloc from now on, again and again, in a thread that
+    ends with the process; nothing where there is another malloc.
+
+    Pieces that live long lie between others that are freed, so an arena stretches although no more
+    is in use. Its empty pages are of no use until as much is needed again, and cost a page fault
+    each then.
+    """
+    libc = _glibc()
+    if libc is not None:
+        threading.Thread(target=_trim, args=(libc,), name="malloc-trim", daemon=True).start()
+
+
+def _trim(libc: ctypes.CDLL) -> None:
+    never = threading.Event()
+    while not never.wait(_TRIM_SECONDS):
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    return libc if hasattr(libc, "gnu_get_libc_version") else None

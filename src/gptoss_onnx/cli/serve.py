@@ -62,12 +62,13 @@ def serve(
         import gptoss_onnx.serving.app
         import gptoss_onnx.serving.run  # noqa: F401
     from gptoss_onnx.memory import memory_room
-    from gptoss_onnx.serving.malloc import bound_malloc
+    from gptoss_onnx.serving.malloc import bound_malloc, trim_malloc
     from gptoss_onnx.serving.open_files import allow_connections
     from gptoss_onnx.serving.sizes import AskedSizes
 
     allow_connections(settings.max_connections)
     bound_malloc(os.environ)
+    trim_malloc()
 
     run = ServeRun(
         package,
