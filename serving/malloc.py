@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Mapping
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -43,8 +44,8 @@ def trim_malloc() -> None:
 
 
 def _trim(libc: ctypes.CDLL) -> None:
-    never = threading.Event()
-    while not never.wait(_TRIM_SECONDS):
+    while True:
+        time.sleep(_TRIM_SECONDS)
         libc.malloc_trim(0)
 
 

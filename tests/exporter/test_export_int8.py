@@ -8,22 +8,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 import numpy as np
 import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import gptoss_onnx
 from gptoss_onnx.custom_ops.linear_int8 import quantize_int8
 from gptoss_onnx.errors import CheckpointError, InputError, PackageError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session, open_package
 from gptoss_onnx.validation import validate, write_golden_vectors
+from support.exported import valid_manifest, weight_files
 from support.native_levels import needs_native
 from support.tolerances import PACKAGE_LOGITS_INT8
 
@@ -75,11 +73,7 @@ def test_the_graph_has_8_bits_in_the_projections_and_the_checkpoint_elsewhere(
         node.name for node in nodes["LinearInt8"]
     }
     assert len(nodes["LinearInt8"]) == 4 * layers + 1
-    files = {
-        tensor.name: {entry.key: entry.value for entry in tensor.external_data}["location"]
-        for tensor in graph.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-    }
+    files = weight_files(graph)
     ours = {name for node in nodes["LinearInt8"] for name in node.input[1:3]}
     assert {name for name, file in files.items() if file == INT8_FILE} == ours
     assert not any("self_attn" in name and name.endswith("_proj.weight") for name in files)
@@ -87,11 +81,7 @@ def test_the_graph_has_8_bits_in_the_projections_and_the_checkpoint_elsewhere(
 
 
 def test_the_manifest_says_what_is_lossy_and_what_is_not(package: Package) -> None:
-    manifest = Manifest.read(package.folder)
-    schema = json.loads((Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(
-        json.loads((package.folder / "manifest.json").read_text())
-    )
+    manifest = valid_manifest(package.folder)
     layers = len(manifest.cache)
     assert {use.name: use.count for use in manifest.ops} == {
         "Linear": layers,

@@ -2,26 +2,23 @@
 multiplies with them; what it refuses or leaves alone.
 """
 
-import json
 import shutil
 from pathlib import Path
 
-import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 import numpy as np
 import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import gptoss_onnx
 from gptoss_onnx.custom_ops.linear_packed import Packed, unpack
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import PACKED_FILE
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
+from support.exported import valid_manifest, weight_files
 from support.native_levels import needs_native
 from support.packed_inputs import PARTS
 
@@ -73,11 +70,7 @@ def test_the_graph_multiplies_with_the_new_file(package: Package) -> None:
     layers = len(package.manifest.cache)
     assert [node.name.rsplit(".", 2)[1] for node in nodes["Linear"]] == ["router"] * layers
     assert len(nodes["LinearPacked"]) == 4 * layers + 1
-    files = {
-        tensor.name: {entry.key: entry.value for entry in tensor.external_data}["location"]
-        for tensor in graph.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-    }
+    files = weight_files(graph)
     ours = {name for node in nodes["LinearPacked"] for name in node.input[1:6]}
     assert {name for name, file in files.items() if file == PACKED_FILE} == ours
     assert not any("self_attn" in name and name.endswith("_proj.weight") for name in files)
@@ -85,11 +78,7 @@ def test_the_graph_multiplies_with_the_new_file(package: Package) -> None:
 
 
 def test_the_manifest_says_that_nothing_is_lost(package: Package) -> None:
-    manifest = Manifest.read(package.folder)
-    schema = json.loads((Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(
-        json.loads((package.folder / "manifest.json").read_text())
-    )
+    manifest = valid_manifest(package.folder)
     layers = len(manifest.cache)
     assert {use.name: use.count for use in manifest.ops} == {
         "Linear": layers,

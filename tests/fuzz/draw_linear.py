@@ -1,5 +1,7 @@
 """Random calls of Linear. Legend: N tokens, K input width, M output width."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from fuzz.case import (
@@ -20,6 +22,28 @@ MOST_WORK = 3_000_000  # N · K · M
 GIANT = 1 << 60  # a dimension of an empty tensor: its product with another does not fit
 
 
+def block_sizes(rng: np.random.Generator, block: int, most_blocks: int) -> tuple[int, int, int]:
+    """Draw tokens N, blocks of K and rows M of a weight whose columns come in blocks."""
+    tokens, blocks, rows = size(rng, 0, 100), size(rng, 0, most_blocks), size(rng, 0, 300)
+    if rng.random() < 0.03:
+        tokens = size(rng, 500, 1300)
+    blocks = min(blocks, MOST_WORK // max(1, block * tokens))
+    rows = min(rows, MOST_WORK // max(1, tokens * blocks * block))
+    return tokens, blocks, rows
+
+
+def sprinkle_some(
+    rng: np.random.Generator, inputs: dict[str, Tensor | None], names: Iterable[str]
+) -> None:
+    """Put unusual numbers into some of the named inputs, in three calls of ten."""
+    if rng.random() >= 0.3:
+        return
+    for name in names:
+        tensor = inputs[name]
+        if tensor is not None and rng.random() < 0.6:
+            inputs[name] = sprinkle(rng, tensor)
+
+
 def draw_linear(rng: np.random.Generator) -> Case:
     """Draw a call, one in four of them misshapen."""
     tokens, depth, rows = (size(rng, 0, most) for most in (100, 900, 400))
@@ -37,10 +61,7 @@ def draw_linear(rng: np.random.Generator) -> Case:
         ),
         "bias": floats(rng, (rows,), scale=scale, any_address=True) if rng.random() < 0.6 else None,
     }
-    if rng.random() < 0.3:
-        for name, tensor in inputs.items():
-            if tensor is not None and rng.random() < 0.6:
-                inputs[name] = sprinkle(rng, tensor)
+    sprinkle_some(rng, inputs, tuple(inputs))
     if rng.random() < 0.25:
         inputs = misshapen(rng, inputs)
     error = refusal("Linear") if is_wrong(inputs, transposed) else None

@@ -13,10 +13,8 @@ from fuzz.case import (
     placed,
     refusal,
     shapes_of,
-    size,
-    sprinkle,
 )
-from fuzz.draw_linear import GIANT, MOST_WORK
+from fuzz.draw_linear import GIANT, block_sizes, sprinkle_some
 
 BLOCK = 32
 MOST_BLOCKS = 40
@@ -24,11 +22,7 @@ MOST_BLOCKS = 40
 
 def draw_linear_int8(rng: np.random.Generator) -> Case:
     """Draw a call, one in four of them misshapen."""
-    tokens, blocks, rows = size(rng, 0, 100), size(rng, 0, MOST_BLOCKS), size(rng, 0, 300)
-    if rng.random() < 0.03:
-        tokens = size(rng, 500, 1300)
-    blocks = min(blocks, MOST_WORK // max(1, BLOCK * tokens))
-    rows = min(rows, MOST_WORK // max(1, tokens * blocks * BLOCK))
+    tokens, blocks, rows = block_sizes(rng, BLOCK, MOST_BLOCKS)
     scale = 10.0 ** rng.uniform(-3, 3)
     inputs: dict[str, Tensor | None] = {
         "x": floats(rng, (tokens, BLOCK * blocks), scale=scale),
@@ -38,11 +32,7 @@ def draw_linear_int8(rng: np.random.Generator) -> Case:
         "scales": floats(rng, (rows, blocks), scale=0.01, any_address=True),
         "bias": floats(rng, (rows,), scale=scale, any_address=True) if rng.random() < 0.6 else None,
     }
-    if rng.random() < 0.3:
-        for name in ("x", "scales", "bias"):
-            tensor = inputs[name]
-            if tensor is not None and rng.random() < 0.6:
-                inputs[name] = sprinkle(rng, tensor)
+    sprinkle_some(rng, inputs, ("x", "scales", "bias"))
     if rng.random() < 0.25:
         inputs = misshapen(rng, inputs)
     error = refusal("LinearInt8") if is_wrong(inputs) else None

@@ -16,10 +16,9 @@ from fuzz.case import (
     placed,
     refusal,
     shapes_of,
-    size,
     sprinkle,
 )
-from fuzz.draw_linear import GIANT, MOST_WORK
+from fuzz.draw_linear import GIANT, block_sizes, sprinkle_some
 from fuzz.tensors import torch_of
 from gptoss_onnx.custom_ops.linear_packed import LARGEST_BASE, pack
 
@@ -30,22 +29,14 @@ PARTS = {"low": UINT8, "high": UINT8, "bases": UINT8, "positions": INT32, "value
 
 def draw_linear_packed(rng: np.random.Generator) -> Case:
     """Draw a call, one in four of them misshapen, some with positions or bases that do not hold."""
-    tokens, blocks, rows = size(rng, 0, 100), size(rng, 0, MOST_BLOCKS), size(rng, 0, 300)
-    if rng.random() < 0.03:
-        tokens = size(rng, 500, 1300)
-    blocks = min(blocks, MOST_WORK // max(1, BLOCK * tokens))
-    rows = min(rows, MOST_WORK // max(1, tokens * blocks * BLOCK))
+    tokens, blocks, rows = block_sizes(rng, BLOCK, MOST_BLOCKS)
     scale = 10.0 ** rng.uniform(-3, 3)
     inputs: dict[str, Tensor | None] = {
         "x": floats(rng, (tokens, BLOCK * blocks), scale=scale),
         **_packed(rng, floats(rng, (rows, BLOCK * blocks), BFLOAT16, scale=scale)),
         "bias": floats(rng, (rows,), scale=scale, any_address=True) if rng.random() < 0.6 else None,
     }
-    if rng.random() < 0.3:
-        for name in ("x", "bias"):
-            tensor = inputs[name]
-            if tensor is not None and rng.random() < 0.6:
-                inputs[name] = sprinkle(rng, tensor)
+    sprinkle_some(rng, inputs, ("x", "bias"))
     if rng.random() < 0.1:
         _spoil(rng, inputs)
     if rng.random() < 0.25:
