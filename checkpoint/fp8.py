@@ -3,11 +3,48 @@
 Legend: R rows and C columns of a weight, r rows of a piece.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from gptoss_onnx.checkpoint.tensors import Load, TensorInfo
 
-def decode_fp8(weight: Tensor, scales: Tensor, block: tuple[int, int], first: int) -> Tensor:
+Block = tuple[int, int]  # rows and columns that share a scale
+
+
+@dataclass(frozen=True)
+class Fp8Rows:
+    """The computation of a parameter from FP8 weights.
+
+    Attributes:
+        weights: float8_e4m3fn (R, C) each; their rows, one behind the other, are the parameter's.
+        scales: one tensor for each weight.
+        block: rows and columns that share a scale.
+    """
+
+    weights: tuple[TensorInfo, ...]
+    scales: tuple[TensorInfo, ...]
+    block: Block
+    loss = "FP8 weights times their scales rounded to bfloat16"
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """What is read beside the weights."""
+        return self.scales
+
+    def rows(self, load: Load, first: int, end: int) -> Tensor:
+        """Return rows [first, end), bfloat16 (end − first, C)."""
+        each = self.weights[0].shape[0]
+        pieces = []
+        for index in range(first // each, -(-end // each)):
+            low, high = max(first - index * each, 0), min(end - index * each, each)
+            weight, scales = load(self.weights[index])[low:high], load(self.scales[index])
+            pieces.append(decode_fp8(weight, scales, self.block, low))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def decode_fp8(weight: Tensor, scales: Tensor, block: Block, first: int) -> Tensor:
     """Return bfloat16 (r, C): value · scale in float32, rounded once to the nearest.
 
     Args:

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from gptoss_onnx.checkpoint.fields import Problems
-from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
-from gptoss_onnx.checkpoint.fp8 import decode_fp8
-from gptoss_onnx.checkpoint.shards import Shards
+from gptoss_onnx.checkpoint.source import Source
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import open_regular
@@ -32,6 +30,8 @@ class StoredCheckpoint(Generic[Config]):
 
     Attributes:
         folder: the checkpoint's.
+        document: what its `config.json` says, or what other files say in its keys;
+            `document_path` names the file for messages.
         config: what its `config.json` says, as the model reads it.
         settings: the keys of `config.json` that were read, with their values.
         tensors: what is stored, by name.
@@ -42,13 +42,14 @@ class StoredCheckpoint(Generic[Config]):
 
     def __init__(
         self,
-        source: CheckpointFolder,
+        source: Source,
         config: Config,
         settings: Mapping[str, Any],
-        shards: Shards,
         parameters: Mapping[str, Parameter],
     ) -> None:
-        self.folder = source.path
+        shards = source.shards
+        self.folder = shards.folder.path
+        self.document, self.document_path = source.document, source.where
         self.config = config
         self.settings = settings
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(shards.tensors)
@@ -56,7 +57,7 @@ class StoredCheckpoint(Generic[Config]):
         self.named = MappingProxyType({entry.name: entry for entry in parameters.values()})
         self.files = tuple(sorted(shards.files))
         self.file_names: Mapping[Path, str] = MappingProxyType(shards.files)
-        self._source = source
+        self._files, self._beside = shards.folder, source.beside
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
         self._closed = False
@@ -71,6 +72,10 @@ class StoredCheckpoint(Generic[Config]):
         info = self.tensors.get(name)
         if info is None:
             raise CheckpointError(f"{self.folder}: no tensor {name!r} among {len(self.tensors)}")
+        return self.load_tensor(info)
+
+    def load_tensor(self, info: TensorInfo) -> Tensor:
+        """Return a tensor of one of the checkpoint's files, as `load` does."""
         if not info.nbytes:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         handle = self._handle(info.file)
@@ -104,25 +109,23 @@ class StoredCheckpoint(Generic[Config]):
         """Return one parameter by the model's name: mapped if it is one tensor, else in memory."""
         parameter = self.parameters[name]
         if parameter.view is not None:
-            return self.load(parameter.view.name).reshape(parameter.shape)
+            return self.load_tensor(parameter.view).reshape(parameter.shape)
         return self.load_rows(parameter, 0, parameter.rows).reshape(parameter.shape)
 
     def load_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
-        """Return rows of a parameter, (end − first, C): FP8 decoded, one tensor's mapped as it is.
+        """Return rows of a parameter, (end − first, C): computed, or one tensor's mapped as it is.
 
         Rows are runs of the last axis, whatever the other axes are.
         """
+        if parameter.computed is not None:
+            return parameter.computed.rows(self.load_tensor, first, end)
         each = parameter.rows // len(parameter.sources)  # they are equal parts
         pieces = []
         for index in range(first // each, -(-end // each)):
             begin = index * each
-            tensor = self.load(parameter.sources[index].name)
+            tensor = self.load_tensor(parameter.sources[index])
             low, high = max(first - begin, 0), min(end - begin, each)
-            piece = tensor.reshape(each, -1)[low:high]
-            if parameter.scales is not None:
-                scales = self.load(parameter.scales.tensors[index].name)
-                piece = decode_fp8(piece, scales, parameter.scales.block, low)
-            pieces.append(piece)
+            pieces.append(tensor.reshape(each, -1)[low:high])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
@@ -134,26 +137,27 @@ class StoredCheckpoint(Generic[Config]):
 
         Raises CheckpointError for what a checkpoint's files may not be, as `CheckpointFolder.find`.
         """
-        return None if self._source.find(filename) is None else self.folder / filename
+        return None if self._beside.find(filename) is None else self._beside.path / filename
 
     def read(self, filename: str, limit: int) -> bytes | None:
         """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
-        return self._source.read(filename, limit)
+        return self._beside.read(filename, limit)
 
     def read_json(self, filename: str) -> dict[str, Any]:
-        """Return the JSON object in a file such as `config.json`.
+        """Return the JSON object in a side file such as `generation_config.json`.
 
         Raises CheckpointError if the file is not there or holds something else.
         """
-        return self._source.read_json(filename)
+        return self._beside.read_json(filename)
 
     def size_of(self, file: Path) -> int:
         """Return the size in bytes of one of `files`."""
-        return self._source.size(self.file_names[file])
+        return self._files.size(self.file_names[file])
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a file has changed since it was opened or looked for."""
-        self._source.check_unchanged()
+        self._files.check_unchanged()
+        self._beside.check_unchanged()
         problems = Problems()
         note_refused(self.folder, self.file_names.values(), problems)
         problems.check(str(self.folder))
@@ -181,5 +185,5 @@ class StoredCheckpoint(Generic[Config]):
                 self._handles[path] = self._stack.enter_context(open_regular(path, CheckpointError))
             except FileNotFoundError:
                 raise CheckpointError(f"{path}: is gone since the checkpoint was opened") from None
-        self._source.check_open(self.file_names[path], self._handles[path].fileno())
+        self._files.check_open(self.file_names[path], self._handles[path].fileno())
         return self._handles[path]

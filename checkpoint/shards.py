@@ -27,10 +27,16 @@ ENTRY = {"dtype", "shape", "data_offsets"}
 
 @dataclass
 class Shards:
-    """The tensors found, their real files with the names used in the folder, and what the index
-    promised.
+    """The tensors found in the files of a folder.
+
+    Attributes:
+        folder: where the files are.
+        tensors: by name.
+        files: the real files, with their names in the folder.
+        promised: the names that the index lists.
     """
 
+    folder: CheckpointFolder
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     files: dict[Path, str] = field(default_factory=dict)
     promised: set[str] = field(default_factory=set)
@@ -59,7 +65,7 @@ class _Reader:
     """Reads headers one after the other, and counts their bytes together."""
 
     def __init__(self, folder: CheckpointFolder, problems: Problems) -> None:
-        self.shards = Shards()
+        self.shards = Shards(folder)
         self.named: list[str] = []
         self._folder, self._problems = folder, problems
         self._header_bytes = 0

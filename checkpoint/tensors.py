@@ -5,9 +5,10 @@ or the bytes of several, one behind the other.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from gptoss_onnx.checkpoint.fields import Problems
 FLOATS = ("BF16", "F16", "F32")
 BYTES = ("U8",)
 FP8 = "F8_E4M3"
-Block = tuple[int, int]  # rows and columns that share a scale
 TORCH_DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -50,12 +50,29 @@ class TensorInfo:
         return TORCH_DTYPES[self.dtype]
 
 
-@dataclass(frozen=True)
-class BlockScales:
-    """The scales of FP8 tensors, one a `block`; `tensors` are in the order of the weights'."""
+Load = Callable[[TensorInfo], Tensor]
 
-    tensors: tuple[TensorInfo, ...]
-    block: Block
+
+class Computation(Protocol):
+    """How a parameter that is no tensor's bytes comes from what is stored."""
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """What it reads beside the parameter's sources, such as scales."""
+
+    @property
+    def loss(self) -> str | None:
+        """What is lost on the way, as the manifest says it; None where nothing is."""
+
+    def rows(self, load: Load, first: int, end: int) -> Tensor:
+        """Return rows [first, end) of the parameter, (end − first, C), in the parameter's dtype.
+
+        Args:
+            load: returns a stored tensor, mapped.
+            first: the first row; rows are runs of the last axis, whatever the other axes are.
+            end: the one after the last.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,20 +80,19 @@ class Parameter:
     """One parameter of a model: the rows of its `sources`, one behind the other.
 
     `name` is what graphs call it: its tensor's name, or, of several tensors, the one that they
-    would have together. With `scales` the sources are FP8, and the parameter is what they decode
-    to.
+    would have together. With `computed` it is what that makes of the sources and other tensors.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     sources: tuple[TensorInfo, ...]
-    scales: BlockScales | None = None
+    computed: Computation | None = None
 
     @property
     def view(self) -> TensorInfo | None:
         """The one tensor that it is, byte for byte; None where it has to be computed."""
-        return self.sources[0] if len(self.sources) == 1 and self.scales is None else None
+        return self.sources[0] if len(self.sources) == 1 and self.computed is None else None
 
     @property
     def rows(self) -> int:
@@ -85,14 +101,18 @@ class Parameter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole parameter; if it is stored in FP8, of what that decodes to."""
+        """Bytes of the whole parameter; of what is computed, if it is."""
         return element_count(self.shape) * TORCH_DTYPES[self.dtype].itemsize
 
     @property
     def stored_nbytes(self) -> int:
-        """Bytes that it takes in the checkpoint's files, those of its FP8 scales included."""
-        scales = () if self.scales is None else self.scales.tensors
-        return sum(tensor.nbytes for tensor in (*self.sources, *scales))
+        """Bytes that it takes in the checkpoint's files, with those that its computation reads."""
+        return sum(tensor.nbytes for tensor in self.stored)
+
+    @property
+    def stored(self) -> tuple[TensorInfo, ...]:
+        """All tensors that it is made of."""
+        return self.sources + (() if self.computed is None else self.computed.tensors)
 
     def meta(self) -> Tensor:
         """Return an empty tensor of this shape and dtype on the meta device."""

@@ -17,7 +17,6 @@ from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.package import ASSEMBLED
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
-FP8_LOSS = "FP8 weights times their scales rounded to bfloat16"
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
 
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import torch
 
 from gptoss_onnx.choices import KvDtype
-from gptoss_onnx.exporter.assembled import FP8_LOSS, assemble, assembled_parameters
+from gptoss_onnx.exporter.assembled import assemble, assembled_parameters
 from gptoss_onnx.exporter.computed_file import ComputedFile
 from gptoss_onnx.exporter.cut import keep_stage
 from gptoss_onnx.exporter.int8_projections import convert_projections
@@ -115,5 +115,6 @@ def _lossy_cache(kv_dtype: KvDtype) -> tuple[str, ...]:
 
 def _lossy_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return what is lost of weights before any option rounds them."""
-    in_fp8 = any(parameter.scales for parameter in checkpoint.parameters.values())
-    return (FP8_LOSS,) if in_fp8 else ()
+    computed = (parameter.computed for parameter in checkpoint.parameters.values())
+    losses = (entry.loss for entry in computed if entry is not None)
+    return tuple(dict.fromkeys(loss for loss in losses if loss is not None))

@@ -59,7 +59,7 @@ def _is_taken(part: ExpertsConfig) -> bool:
 def _lie_apart(part: ExpertsConfig, gate_up: Parameter, down: Parameter) -> bool:
     """Say whether a layer's experts are stored as three matrices each, all of one dtype."""
     stored = (len(gate_up.sources), len(down.sources)) == (2 * part.count, part.count)
-    computed = gate_up.scales is not None or down.scales is not None
+    computed = gate_up.computed or down.computed
     return stored and not computed and gate_up.dtype == down.dtype
 
 

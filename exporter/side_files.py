@@ -64,7 +64,7 @@ def generation_settings(checkpoint: Checkpoint) -> Settings:
     content = checkpoint.read(GENERATION_CONFIG, JSON_LIMIT)
     warnings = []
     if content is None:
-        ids = _special_ids(checkpoint.read_json(CONFIG), checkpoint.folder / CONFIG)
+        ids = _special_ids(checkpoint.document, checkpoint.document_path)
         if stops:
             ids[EOS] = list(dict.fromkeys([*_as_list(ids.get(EOS)), *stops.values()]))
             warnings.append(
@@ -74,7 +74,7 @@ def generation_settings(checkpoint: Checkpoint) -> Settings:
             )
         content = (json.dumps(ids, indent=2, allow_nan=False) + "\n").encode()
     else:
-        path = checkpoint.folder / GENERATION_CONFIG
+        path = str(checkpoint.folder / GENERATION_CONFIG)
         ids = _special_ids(checkpoint.read_json(GENERATION_CONFIG), path)
         known = _as_list(ids.get(EOS))
         lacking = [
@@ -90,8 +90,8 @@ def generation_settings(checkpoint: Checkpoint) -> Settings:
             )
     eos = _as_list(ids.get(EOS))
     if EOS not in ids:
-        document = {EOS: checkpoint.read_json(CONFIG).get(EOS)}
-        eos = _as_list(_special_ids(document, checkpoint.folder / CONFIG).get(EOS))
+        document = {EOS: checkpoint.document.get(EOS)}
+        eos = _as_list(_special_ids(document, checkpoint.document_path).get(EOS))
     if has_added and not eos:
         warnings.append(
             f"{checkpoint.folder}: neither {GENERATION_CONFIG} nor {CONFIG} has {EOS}: nothing "
@@ -123,7 +123,7 @@ def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
     return stops, bool(tokens)
 
 
-def _special_ids(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _special_ids(document: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the special ids of a document, each an integer or a list of integers."""
     ids = {key: document[key] for key in SPECIAL_IDS if document.get(key) is not None}
     for key, value in ids.items():

@@ -150,7 +150,7 @@ def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -
             parameter = parameters[name]
             exported, stored = parameter.nbytes, parameter.stored_nbytes
             dtype = parameter.dtype
-            apart = len(parameter.sources) > 1 and parameter.scales is None
+            apart = len(parameter.sources) > 1 and parameter.computed is None
             computed = stacked if apart else parameter.view is None
         yield Piece(
             kind=kind,

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
-from gptoss_onnx.checkpoint.folder_kinds import CONFIG
 from gptoss_onnx.checkpoint.locate import locate
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.shards import read_shards
+from gptoss_onnx.checkpoint.source import hugging_face
 from gptoss_onnx.checkpoint.tensors import note_differences
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
@@ -46,13 +46,13 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
     if not promised:
         problems.check(str(path))
     refuse_openai_names(promised, str(path))  # before its config.json, which has other keys as well
-    document = folder.read_json(CONFIG)
-    refuse_quantization(document, str(folder.path / CONFIG))
-    _refuse_code(document, folder.path / CONFIG)
+    found = hugging_face(shards)
+    refuse_quantization(found.document, found.where)
+    _refuse_code(found.document, found.where)
     names = StoredNames(promised)
-    architecture, fields, config = read_config(document, names, str(folder.path / CONFIG))
+    architecture, fields, config = read_config(found.document, names, found.where)
     fp8_block = read_fp8_block(fields)
-    fields.problems.check(str(folder.path / CONFIG))
+    fields.problems.check(found.where)
     for name in [name for name in shards.tensors if architecture.is_ignored(name)]:
         del shards.tensors[name]
     plan = ParameterPlan(architecture, config, names, fp8_block)
@@ -64,7 +64,7 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
         problems.add(line)
     problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    return StoredCheckpoint(folder, config, fields.read, shards, plan.parameters(shards.tensors))
+    return StoredCheckpoint(found, config, fields.read, plan.parameters(shards.tensors))
 
 
 def read_config(
@@ -109,10 +109,10 @@ def refuse_openai_names(names: Collection[str], where: str) -> None:
         )
 
 
-def _refuse_code(document: Mapping[str, Any], path: Path) -> None:
+def _refuse_code(document: Mapping[str, Any], where: str) -> None:
     """Refuse a checkpoint that brings code of its own."""
     if document.get("auto_map") is not None:
         raise CheckpointError(
-            f"{path}: found auto_map, which names Python code of the checkpoint's own: it is never "
-            "run; take the key out if the model is one of those that are read"
+            f"{where}: found auto_map, which names Python code of the checkpoint's own: it is "
+            "never run; take the key out if the model is one of those that are read"
         )

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 import torch
 
+from gptoss_onnx.checkpoint.fp8 import Block, Fp8Rows
 from gptoss_onnx.checkpoint.tensors import (
     BYTES,
     FLOATS,
     FP8,
-    Block,
-    BlockScales,
     ExpectedTensor,
     Parameter,
     TensorInfo,
@@ -83,7 +82,7 @@ class ParameterPlan:
             return Parameter(stored, sources[0].dtype, shape, sources)
         assert self._fp8_block is not None
         scales = tuple(tensors[source.name + FP8_SCALE] for source in sources)
-        return Parameter(stored, "BF16", shape, sources, BlockScales(scales, self._fp8_block))
+        return Parameter(stored, "BF16", shape, sources, Fp8Rows(sources, scales, self._fp8_block))
 
     def unlike(self, tensors: Mapping[str, TensorInfo]) -> list[str]:
         """Return a line for each parameter whose tensors are of several dtypes."""

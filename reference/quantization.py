@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Fields, shown
-from gptoss_onnx.checkpoint.tensors import Block
+from gptoss_onnx.checkpoint.fp8 import Block
 from gptoss_onnx.errors import CheckpointError
 
 # Keys that quantization tools have written.
