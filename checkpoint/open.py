@@ -38,6 +38,7 @@ class StoredCheckpoint(Generic[Config]):
         parameters: what the model is made of, by the model's name, in the order of the computation.
         named: the same by the name that graphs give them.
         files: the real files; `file_names` has their names in the folder.
+        notes: what a user should know of how it was read.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class StoredCheckpoint(Generic[Config]):
         config: Config,
         settings: Mapping[str, Any],
         parameters: Mapping[str, Parameter],
+        notes: tuple[str, ...] = (),
     ) -> None:
         shards = source.shards
         self.folder = shards.folder.path
         self.document, self.document_path = source.document, source.where
         self.config = config
         self.settings = settings
+        self.notes = notes
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(shards.tensors)
         self.parameters = MappingProxyType(dict(parameters))
         self.named = MappingProxyType({entry.name: entry for entry in parameters.values()})

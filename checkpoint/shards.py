@@ -236,6 +236,12 @@ def _refuse_pointer(path: Path) -> None:
             )
 
 
+_SAVE_AGAIN = (
+    'save them anew: python -c "from transformers import AutoModelForCausalLM as M;'
+    "M.from_pretrained('.', dtype='auto').save_pretrained('.')\" (in the folder)"
+)
+
+
 def _what_instead(folder: Path) -> str:
     """Say what a folder without a safetensors checkpoint holds, and what was expected."""
     expected = f"expected {SINGLE} or {INDEX} in Hugging Face layout"
@@ -243,7 +249,13 @@ def _what_instead(folder: Path) -> str:
         ("*.gguf", f"found GGUF files, which are not read; {expected}"),
         (
             "pytorch_model*.bin*",
-            f"found PyTorch .bin weights only, which are not read (they can run code); {expected}",
+            "found PyTorch .bin weights only, which are not read (they can run code): if you trust "
+            f"them, {_SAVE_AGAIN}; {expected}",
+        ),
+        (
+            "*.distcp",
+            "found a distributed checkpoint of PyTorch only, which is not read; gather it with: "
+            f"accelerate merge-weights FOLDER OUTPUT; {expected}",
         ),
         (
             "adapter_model.safetensors",

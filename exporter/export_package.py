@@ -132,7 +132,7 @@ def export(
             check_known_answer(Package(folder, manifest), opened)
         opened.check_unchanged()
         manifest.write(folder)
-    for warning in settings.warnings:
+    for warning in (*opened.notes, *settings.warnings):
         logger.warning("warning: %s", warning)
     logger.info("wrote %s", output)
     return Package(output, manifest)

@@ -30,6 +30,12 @@ TRAINING_KEYS = (
     "summary_first_dropout",
     "use_cache",
 )
+# Tensors that no architecture computes with: frequencies that older versions of transformers saved
+# along, and what trainers save of themselves.
+_NO_WEIGHTS = (
+    r"(.*\.)?rotary_emb\.inv_freq",
+    r"(optimizer|lr_scheduler|scaler|ema)\..*",
+)
 
 
 class StoredNames:
@@ -60,6 +66,8 @@ class Architecture:
         class_name: the only entry of config.json's `architectures`.
         read: config.json and the names of the stored tensors → configuration; notes problems.
         tiny: config.json of a small model that has every feature, no two sizes alike.
+        defaults: what a missing key of config.json means, as transformers has it; not of keys that
+            `read` has an answer for.
         presets: config.json of published shapes, by name.
         aliases: shorter names of presets, alias → name.
         modules: canonical module path → stored one, where they differ; paths within a layer are
@@ -76,6 +84,7 @@ class Architecture:
     class_name: str
     read: Callable[[Fields, StoredNames], DecoderConfig]
     tiny: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
@@ -113,7 +122,7 @@ class Architecture:
 
     def is_ignored(self, stored: str) -> bool:
         """Whether a stored tensor holds no weight, such as a causal mask that was saved along."""
-        return any(re.fullmatch(pattern, stored) for pattern in self.ignored)
+        return any(re.fullmatch(pattern, stored) for pattern in (*self.ignored, *_NO_WEIGHTS))
 
     def _renamed(self, path: str) -> str:
         parts = path.split(".")

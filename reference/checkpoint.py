@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.locate import locate
+from gptoss_onnx.checkpoint.names import unwrap
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
-from gptoss_onnx.checkpoint.shards import read_shards
+from gptoss_onnx.checkpoint.shards import Shards, read_shards
 from gptoss_onnx.checkpoint.source import hugging_face
 from gptoss_onnx.checkpoint.tensors import note_differences
 from gptoss_onnx.errors import CheckpointError
@@ -42,6 +43,7 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
     folder = CheckpointFolder(path)
     problems = Problems()
     shards = read_shards(folder, problems)
+    unwrap(shards, problems)
     promised = shards.tensors.keys() | shards.promised
     if not promised:
         problems.check(str(path))
@@ -51,6 +53,15 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
     _refuse_code(found.document, found.where)
     names = StoredNames(promised)
     architecture, fields, config = read_config(found.document, names, found.where)
+    rows = _embedding_rows(architecture, config, names, shards)
+    notes: tuple[str, ...] = ()
+    if rows != config.vocab_size:
+        document = {**found.document, "vocab_size": rows}
+        notes = (
+            f"{found.where}: vocab_size: found {config.vocab_size}, but the stored embedding has "
+            f"{rows} rows: {rows} is taken",
+        )
+        architecture, fields, config = read_config(document, names, found.where)
     fp8_block = read_fp8_block(fields)
     fields.problems.check(found.where)
     for name in [name for name in shards.tensors if architecture.is_ignored(name)]:
@@ -64,7 +75,7 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
         problems.add(line)
     problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    return StoredCheckpoint(found, config, fields.read, plan.parameters(shards.tensors))
+    return StoredCheckpoint(found, config, fields.read, plan.parameters(shards.tensors), notes)
 
 
 def read_config(
@@ -76,17 +87,32 @@ def read_config(
     CheckpointError with every missing key, wrong type and unsupported value at once.
     """
     problems = Problems()
-    fields = Fields(document, problems)
-    model_type = fields.one_of(
+    model_type = Fields(document, problems).one_of(
         "model_type", tuple(ARCHITECTURES), ": the architectures that are read"
     )
     problems.check(where)
     architecture = ARCHITECTURES[model_type]
+    fields = Fields({**architecture.defaults, **document}, problems)
+    fields.value("model_type")  # among those that were read
     config = architecture.read(fields, names)
     if config.tied and names.has("lm_head.weight"):
         config = replace(config, tied=False)  # what is stored counts, as for transformers 5
     problems.check(where)
     return architecture, fields, config
+
+
+def _embedding_rows(
+    architecture: Architecture, config: DecoderConfig, names: StoredNames, shards: Shards
+) -> int:
+    """Return how many tokens the stored embedding knows, which counts where config.json says
+    another number: trainers pad and extend vocabularies. All tensors of them have to agree.
+    """
+    stored = (
+        shards.tensors.get(architecture.stored_name(name, names))
+        for name in ("model.embed_tokens.weight", "lm_head.weight")
+    )
+    sizes = {info.shape[0] for info in stored if info and info.shape[1:] == (config.hidden_size,)}
+    return sizes.pop() if len(sizes) == 1 else config.vocab_size
 
 
 def _reasons(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ factor, …}`. What a missing key means follows `standardize_rope_params` and th
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Fields
@@ -28,7 +29,7 @@ def read_rope(
     longest: int,
     *,
     kinds: tuple[RopeKind, ...] = KINDS,
-    required: bool = False,
+    absent: Mapping[str, Any] | None = None,
     theta: float = THETA,
     partial: float | None = None,
     interleaved: bool = False,
@@ -42,31 +43,25 @@ def read_rope(
         head_dim: dimensions of a head.
         longest: the model's `max_position_embeddings`.
         kinds: what this architecture may say.
-        required: one of the two keys must be there, because transformers 4 and 5 disagree on what
-            their absence means for gpt-oss. Otherwise it means plain frequencies.
-        theta: what a missing rope_theta means, unless the settings are `required`.
+        absent: the settings where neither key is there or both are null; None means plain
+            frequencies.
+        theta: what a missing rope_theta means.
         partial: share of a head's dimensions that rotate if the file does not say how many; None if
             this architecture always rotates all of them.
         interleaved: dimension 2i pairs with 2i + 1.
     """
     key = "rope_scaling" if fields.value("rope_scaling") else "rope_parameters"
-    given = bool(fields.value(key))
-    if required and not given:
-        fields.problems.add(
-            "rope_scaling: missing (and no rope_parameters), expected one with rope_type 'yarn' or "
-            "'default'"
-        )
-        return _plain({"theta": 1.0, "width": head_dim, "interleaved": interleaved}, longest)
-    rope = Fields(fields.object(key) if given else {}, fields.problems, f"{key}.")
+    settings = fields.object(key) if fields.value(key) else absent or {}
+    rope = Fields(settings, fields.problems, f"{key}.")
     holder = rope if "rope_theta" in rope.document else fields
-    base = holder.number("rope_theta", None if required else theta, above=1.0)
+    base = holder.number("rope_theta", theta, above=1.0)
     width = _read_width(fields, rope, head_dim, partial)
-    settings: dict[str, Any] = {"theta": base, "width": width, "interleaved": interleaved}
+    common: dict[str, Any] = {"theta": base, "width": width, "interleaved": interleaved}
     if rope.document.keys() & {"sliding_attention", "full_attention"}:
         fields.problems.add(
             f"{key}: found settings per layer type, expected one set for all layers"
         )
-        return _plain(settings, longest)
+        return _plain(common, longest)
     spelling = (
         "type" if "rope_type" not in rope.document and "type" in rope.document else "rope_type"
     )
@@ -75,13 +70,13 @@ def read_rope(
         kind = rope.one_of(spelling, kinds, _NOT_READ.get(str(rope.document[spelling]), ""))
     if kind == "linear":
         return RopeConfig(
-            **settings | _plain_scaling(longest), kind="linear", factor=rope.number("factor")
+            **common | _plain_scaling(longest), kind="linear", factor=rope.number("factor")
         )
     if kind == "yarn":
-        return RopeConfig(**settings, kind="yarn", **_read_yarn(fields, rope, longest))
+        return RopeConfig(**common, kind="yarn", **_read_yarn(fields, rope, longest))
     if kind == "llama3":
-        return RopeConfig(**settings, kind="llama3", **_read_llama3(rope))
-    return _plain(settings, longest)
+        return RopeConfig(**common, kind="llama3", **_read_llama3(rope))
+    return _plain(common, longest)
 
 
 def _read_width(fields: Fields, rope: Fields, head_dim: int, partial: float | None) -> int:

@@ -74,6 +74,7 @@ BLOOM = Architecture(
     model_type="bloom",
     class_name=CLASS,
     read=read,
+    defaults={"n_layer": 2, "n_head": 8, "hidden_size": 64, "vocab_size": 250880},
     tiny=_TINY,
     presets={
         "bloom-560m": _TINY

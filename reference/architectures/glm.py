@@ -74,6 +74,16 @@ GLM = Architecture(
     model_type="glm",
     class_name=CLASS,
     read=read,
+    defaults={
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "hidden_size": 4096,
+        "intermediate_size": 13696,
+        "max_position_embeddings": 131072,
+        "vocab_size": 151552,
+    },
     tiny=_TINY,
     presets={"glm-4-9b": _TINY | _9B},
 )

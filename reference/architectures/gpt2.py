@@ -57,6 +57,7 @@ GPT2 = Architecture(
     model_type="gpt2",
     class_name=CLASS,
     read=read,
+    defaults={"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257},
     tiny=_TINY,
     presets={
         "gpt2": _published(12, 12, 768),

@@ -36,14 +36,15 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     expect_constants(fields, CLASS, hidden_act="silu")
     longest = fields.integer("max_position_embeddings")
     heads, kv_heads, head_dim = read_heads(fields)
-    bias = fields.boolean("attention_bias")
-    rope = read_rope(fields, head_dim, longest, kinds=("yarn", "default"), required=True)
+    rope = read_rope(fields, head_dim, longest, kinds=("yarn", "default"), absent=_yarn(4096))
+    bias = fields.boolean("attention_bias", absent=names.has(".self_attn.q_proj.bias"))
     attention = replace(
         plain_attention(heads, kv_heads, head_dim, rope), bias=bias, output_bias=bias, sinks=True
     )
+    count_key = "num_experts" if fields.has("num_experts") else "num_local_experts"
     packed = names.has(f"{_GATE_UP}_blocks") or (_says_mxfp4(fields) and not names.has(_GATE_UP))
     experts = ExpertsConfig(
-        count=fields.integer("num_local_experts"),
+        count=fields.integer(count_key),
         top_k=fields.integer("num_experts_per_tok"),
         width=fields.integer("intermediate_size"),
         activation="swiglu",
@@ -56,7 +57,7 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
         storage="mxfp4" if packed else "columns",
         interleaved=True,
     )
-    check_top_k(fields, experts, "num_local_experts")
+    check_top_k(fields, experts, count_key)
     if packed or _says_mxfp4(fields):
         _check_blocks(fields)
     windows = read_windows(fields, slides=lambda layer: layer % 2 == 0)
@@ -103,8 +104,8 @@ def _yarn(original: int) -> dict[str, Any]:
     return yarn | {"original_max_position_embeddings": original, "truncate": False}
 
 
-def _published(layers: int, experts: int) -> dict[str, Any]:
-    return _COMMON | {
+def _sizes(layers: int, experts: int) -> dict[str, Any]:
+    return {
         "num_hidden_layers": layers,
         "num_local_experts": experts,
         "num_experts_per_tok": 4,
@@ -116,22 +117,25 @@ def _published(layers: int, experts: int) -> dict[str, Any]:
         "head_dim": 64,
         "sliding_window": 128,
         "max_position_embeddings": 131072,
-        "rope_scaling": _yarn(4096),
-        # As in the published files; token ids are those of the o200k_harmony tokenizer.
-        "eos_token_id": 200002,
-        "pad_token_id": 199999,
-        "attention_dropout": 0.0,
-        "initializer_range": 0.02,
-        "output_router_logits": False,
-        "router_aux_loss_coef": 0.9,
-        "use_cache": True,
     }
 
 
+# Of the published files; token ids are those of the o200k_harmony tokenizer.
+_PUBLISHED = _COMMON | {
+    "rope_scaling": _yarn(4096),
+    "eos_token_id": 200002,
+    "pad_token_id": 199999,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.9,
+    "use_cache": True,
+}
 GPT_OSS = Architecture(
     model_type="gpt_oss",
     class_name=CLASS,
     read=read,
+    defaults=_sizes(36, 128) | {"rms_norm_eps": 1e-5, "rope_theta": 150000.0},
     tiny=_COMMON
     | {
         "num_hidden_layers": 4,
@@ -147,7 +151,10 @@ GPT_OSS = Architecture(
         "max_position_embeddings": 2048,
         "rope_scaling": _yarn(64),
     },
-    presets={"gpt-oss-20b": _published(24, 32), "gpt-oss-120b": _published(36, 128)},
+    presets={
+        "gpt-oss-20b": _PUBLISHED | _sizes(24, 32),
+        "gpt-oss-120b": _PUBLISHED | _sizes(36, 128),
+    },
     aliases={"20b": "gpt-oss-20b", "120b": "gpt-oss-120b"},
     genai="gptoss",
 )

@@ -64,6 +64,15 @@ LLAMA = Architecture(
     model_type="llama",
     class_name=CLASS,
     read=read,
+    defaults={
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "max_position_embeddings": 2048,
+        "vocab_size": 32000,
+        "rms_norm_eps": 1e-06,
+    },
     tiny=_COMMON
     | {
         "attention_bias": True,

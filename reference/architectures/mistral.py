@@ -47,6 +47,17 @@ MISTRAL = Architecture(
     model_type="mistral",
     class_name=CLASS,
     read=read,
+    defaults={
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+        "vocab_size": 32000,
+        "rms_norm_eps": 1e-06,
+    },
     tiny=_COMMON
     | {
         "num_hidden_layers": 3,

@@ -50,6 +50,18 @@ MIXTRAL = Architecture(
     model_type="mixtral",
     class_name=CLASS,
     read=read,
+    defaults={
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "vocab_size": 32000,
+        "rms_norm_eps": 1e-05,
+    },
     tiny=_COMMON
     | {
         "num_hidden_layers": 3,

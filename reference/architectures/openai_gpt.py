@@ -32,6 +32,7 @@ OPENAI_GPT = Architecture(
     model_type="openai-gpt",
     class_name=CLASS,
     read=read,
+    defaults={"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 512, "vocab_size": 40478},
     tiny={
         "model_type": "openai-gpt",
         "architectures": [CLASS],

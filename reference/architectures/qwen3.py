@@ -49,6 +49,19 @@ QWEN3 = Architecture(
     model_type="qwen3",
     class_name=CLASS,
     read=read,
+    defaults={
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "sliding_window": 4096,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 28,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-06,
+    },
     tiny=_COMMON
     | {
         "use_sliding_window": True,

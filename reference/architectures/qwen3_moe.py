@@ -67,6 +67,20 @@ QWEN3_MOE = Architecture(
     model_type="qwen3_moe",
     class_name=CLASS,
     read=read,
+    defaults={
+        "num_hidden_layers": 24,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 8,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+        "sliding_window": 4096,
+        "max_position_embeddings": 32768,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-06,
+    },
     tiny=_COMMON
     | {
         "decoder_sparse_step": 2,

@@ -19,8 +19,8 @@ CASES = {
 REFUSED = [
     ({"hidden_act": "gelu"}, "hidden_act: found 'gelu', expected 'silu'"),
     (
-        {"sliding_window": ...},
-        "sliding_window: missing, expected an integer of at least 1, or null for no window",
+        {"sliding_window": 0},
+        "sliding_window: found 0, expected an integer of at least 1, or null for no window",
     ),
     ({"layer_types": ["full_attention"] * 3}, "all layers of Mistral have the same window"),
 ]

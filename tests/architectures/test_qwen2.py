@@ -19,7 +19,7 @@ CASES = {
 
 REFUSED = [
     ({"hidden_act": "gelu"}, "hidden_act: found 'gelu', expected 'silu'"),
-    ({"max_window_layers": ...}, "max_window_layers: missing, expected an integer of at least 1"),
+    ({"max_window_layers": -1}, "max_window_layers: found -1, expected an integer of at least 1"),
     (
         {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 3},
         "expected 'full_attention' alone, since use_sliding_window is false",

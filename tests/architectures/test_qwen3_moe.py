@@ -24,8 +24,8 @@ REFUSED = [
     ({"decoder_sparse_step": 0}, "decoder_sparse_step: found 0, expected an integer of at least 1"),
     ({"num_experts_per_tok": 9}, "num_experts_per_tok: found 9, expected at most num_experts = 8"),
     (
-        {"moe_intermediate_size": ...},
-        "moe_intermediate_size: missing, expected an integer of at least 1",
+        {"moe_intermediate_size": 0},
+        "moe_intermediate_size: found 0, expected an integer of at least 1",
     ),
 ]
 
