@@ -1,9 +1,10 @@
 """CheckpointFolder: the only way in which this project opens a checkpoint's files.
 
-Checkpoints come from strangers. A link in one may lead within its folder, or within the hub
-repository that the folder is a snapshot of, and nowhere else: an export copies files into packages,
-and must not copy those of its user. Every file is a regular one. What a file was when it was first
-looked at is remembered, so that a checkpoint that changes meanwhile is noticed.
+Checkpoints come from strangers. A link in one may lead within its folder, or within one hub
+repository: that which the folder is a snapshot of, or whose files it was made of links to. And
+nowhere else: an export copies files into packages, and must not copy those of its user. Every file
+is a regular one. What a file was when it was first looked at is remembered, so that a checkpoint
+that changes meanwhile is noticed.
 """
 
 import os
@@ -49,6 +50,8 @@ class CheckpointFolder:
         self.path = path
         self.root = _root(path.resolve())
         self._seen: dict[str, FileState | None] = {}
+        # the one whose blobs links of the folder may lead to; None until the first does
+        self._repository = self.root if _is_repository(self.root) else None
 
     def find(self, name: str) -> Path | None:
         """Return the real path of the file of this name, or None if there is no such file.
@@ -128,17 +131,25 @@ class CheckpointFolder:
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "a circle of links"
             raise CheckpointError(f"{path}: cannot be opened ({reason})") from error
-        if not real.is_relative_to(self.root):
+        if not real.is_relative_to(self.root) and not self._is_of_hub(real):
             raise CheckpointError(
-                f"{path}: a link to {_shown(str(real))}, outside of {self.root}: put the file "
-                "itself in its place if "
-                "it belongs to the checkpoint"
+                f"{path}: a link to {_shown(str(real))}, outside of {self.root}: pass the folder "
+                "that it leads to, or put the file itself in its place if it belongs to the "
+                "checkpoint"
             )
         try:
             with open_regular(path, CheckpointError) as file:
                 return real, FileState.of(file.fileno())
         except FileNotFoundError:
             return None, None
+
+    def _is_of_hub(self, real: Path) -> bool:
+        """Whether a file is a blob of a hub repository, and of the same one as those before it."""
+        repository = real.parent.parent
+        if real.parent.name != "blobs" or not _is_repository(repository):
+            return False
+        self._repository = self._repository or repository
+        return repository == self._repository
 
 
 _MEANWHILE = "since it was first looked at: do this again when nothing writes to the checkpoint"
@@ -150,9 +161,13 @@ def _root(folder: Path) -> Path:
     """
     for snapshot in (folder, *folder.parents):
         repository = snapshot.parent.parent
-        if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+        if snapshot.parent.name == "snapshots" and _is_repository(repository):
             return repository
     return folder
+
+
+def _is_repository(folder: Path) -> bool:
+    return folder.name.startswith("models--")
 
 
 def _change(before: FileState | None, now: FileState | None) -> str:

@@ -5,7 +5,7 @@ ignored.
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -107,6 +107,38 @@ def test_a_snapshot_reaches_its_repository_and_no_further(
     (repository / "blobs" / "chat_template.jinja").unlink()
     (repository / "blobs" / "chat_template.jinja").symlink_to(secret)
     assert f"outside of {repository}" in refused(snapshot)
+
+
+def in_hub(files: Iterable[Path], repository: Path) -> dict[str, Path]:
+    """Copy files into a hub cache's repository; returns the blobs by the files' names."""
+    (repository / "blobs").mkdir(parents=True)
+    return {path.name: shutil.copy(path, repository / "blobs" / path.name) for path in files}
+
+
+def test_a_folder_of_links_to_one_hub_repository(
+    folder: Path, tmp_path: Path, secret: Path
+) -> None:
+    """As huggingface_hub made of `local_dir`, and as users make them."""
+    links, hub = tmp_path / "links", tmp_path / "hub"
+    links.mkdir()
+    for name, blob in in_hub(folder.iterdir(), hub / "models--a--b").items():
+        (links / name).symlink_to(blob)
+    export(links, tmp_path / "exported")
+    other = in_hub([secret], hub / "models--c--d")[secret.name]
+    (links / "chat_template.jinja").unlink()
+    (links / "chat_template.jinja").symlink_to(other)
+    assert f"a link to {other}, outside of {links}" in refused(links)
+
+
+def test_a_snapshot_does_not_reach_another_repository(
+    folder: Path, tmp_path: Path, secret: Path
+) -> None:
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "0123"
+    shutil.copytree(folder, snapshot)
+    other = in_hub([secret], tmp_path / "hub" / "models--c--d")[secret.name]
+    (snapshot / "chat_template.jinja").unlink()
+    (snapshot / "chat_template.jinja").symlink_to(other)
+    assert "outside of" in refused(snapshot)
 
 
 @pytest.mark.parametrize(
