@@ -56,6 +56,13 @@ def ort_int8_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def packed_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The demo checkpoint with its projections in 12 bits."""
+    folder = tmp_path_factory.mktemp("demo-packed") / "package"
+    return export(demo_checkpoint, folder, dense="packed")
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random MXFP4 checkpoint of a few hundred kilobytes, without a tokenizer. Tests copy it
     before they break it.

@@ -28,11 +28,17 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="session")
 def packages(
-    demo_package: Package, ort_package: Package, ort_int8_package: Package
+    demo_package: Package,
+    packed_package: Package,
+    ort_package: Package,
+    ort_int8_package: Package,
 ) -> dict[str, Path]:
-    """The demo checkpoint for our ops, and for ONNX Runtime's on MXFP4 and on 8-bit integers."""
+    """The demo checkpoint for our ops, also with packed projections, and for ONNX Runtime's on
+    MXFP4 and on 8-bit integers.
+    """
     return {
         "portable": demo_package.folder,
+        "packed": packed_package.folder,
         "ort": ort_package.folder,
         "ort int8": ort_int8_package.folder,
     }
@@ -95,20 +101,24 @@ def genai_tokens(package: Path, arithmetic: str) -> list[int]:
 def test_greedy_continuations_are_identical_everywhere(
     packages: dict[str, Path], cpp: str, node: str
 ) -> None:
-    portable, ort, int8 = packages.values()
+    portable, packed, ort, int8 = packages.values()
     prompt, reference = short_prompt(portable)
-    assert short_prompt(ort) == short_prompt(int8) == (prompt, reference)
+    assert all(short_prompt(other) == (prompt, reference) for other in packages.values())
     assert len(reference) == TOKENS
     found = {
         "python, portable": python_tokens(portable, prompt),
+        "python, packed": python_tokens(packed, prompt),
         "python, ort": python_tokens(ort, prompt),
         "python, ort int8": python_tokens(int8, prompt),
         "cpp": client_tokens(cpp, portable, prompt),
+        "cpp, packed": client_tokens(cpp, packed, prompt),
         "cpp, ort": client_tokens(cpp, ort, prompt),
         "cpp, ort int8": client_tokens(cpp, int8, prompt),
         "node, native": client_tokens(f"{node} generate", portable, prompt, "--kernels", "native"),
+        "node, packed": client_tokens(f"{node} generate", packed, prompt, "--kernels", "native"),
         "node, ort int8": client_tokens(f"{node} generate", int8, prompt),
         "browser, portable": client_tokens(f"{BROWSER} generate", portable, prompt),
+        "browser, packed": client_tokens(f"{BROWSER} generate", packed, prompt),
         "browser, ort int8": client_tokens(f"{BROWSER} generate", int8, prompt),
         "onnxruntime-genai, ort": genai_tokens(ort, "default"),
         "onnxruntime-genai, ort int8": genai_tokens(int8, "exact"),

@@ -33,13 +33,14 @@ KINDS: Mapping[str, Kind] = {
     "ort, dense checkpoint": Kind(ORT | {"dense": "checkpoint"}),
     "ort, int8 experts": Kind(ORT | {"experts": "int8"}, mxfp4=True),
     "native, int8 weights": Kind({"dense": "int8"}, {"kernels": "native"}),
+    "native, packed weights": Kind({"dense": "packed"}, {"kernels": "native"}),
     "native, float16 cache": Kind({"kv_dtype": "float16"}, {"kernels": "native"}),
     "native, bfloat16 cache": Kind({"kv_dtype": "bfloat16"}, {"kernels": "native"}),
     "ort, float16 cache": Kind(ORT | {"kv_dtype": "float16"}),
     "native, bf16": Kind(run={"kernels": "native", "activations": "bf16"}),
     "native, int8": Kind(run={"kernels": "native", "activations": "int8"}),
 }
-# How often each is drawn, of 44.
+# How often each is drawn, of 47.
 DRAWN = (
     *["native"] * 11,
     *["portable"] * 10,
@@ -47,6 +48,7 @@ DRAWN = (
     *["ort, dense checkpoint"] * 4,
     *["ort, int8 experts"] * 3,
     *["native, int8 weights"] * 3,
+    *["native, packed weights"] * 3,
     *["native, float16 cache"] * 2,
     *["native, bfloat16 cache"] * 2,
     *["ort, float16 cache"] * 1,
@@ -70,7 +72,7 @@ class Healthy:
 
 
 def healthy(count: int, seed: int) -> Iterator[Healthy]:
-    """Yield `count` packages to make, drawn from a seed; the first 44 cover every kind."""
+    """Yield `count` packages to make, drawn from a seed; the first 47 cover every kind."""
     draw = random.Random(seed)
     for number in range(count):
         kind = DRAWN[number * 7 % len(DRAWN)]
