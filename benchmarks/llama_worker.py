@@ -1,5 +1,5 @@
 """Serve a GGUF file with llama.cpp to worker.py's commands: python benchmarks/llama_worker.py MODEL
-THREADS.
+THREADS [CAPACITY].
 
 Runs in the environment that peers.sh makes. Everything is as llama.cpp has it by default: weights
 repacked for its kernels, a 16-bit KV cache, flash attention where it finds it useful, batches of
@@ -12,13 +12,13 @@ import ctypes
 import llama_cpp
 from worker import BATCH, Peer, serve
 
-CONTEXT = 8192 + 512 + 256
+CAPACITY = 8192 + 512 + 256
 
 
 class Llama(Peer):
     """One sequence in a loaded model."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    def __init__(self, path: str, threads: int, capacity: int) -> None:
         llama_cpp.llama_backend_init()
         model = llama_cpp.llama_model_load_from_file(
             path.encode(), llama_cpp.llama_model_default_params()
@@ -27,7 +27,7 @@ class Llama(Peer):
             raise SystemExit(f"{path}: llama.cpp cannot load it")
         super().__init__(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model)))
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = CONTEXT, BATCH, BATCH
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = capacity, BATCH, BATCH
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.swa_full = False
         self._context = llama_cpp.llama_init_from_model(model, parameters)
@@ -51,5 +51,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("threads", type=int)
+    parser.add_argument("capacity", type=int, nargs="?", default=CAPACITY)
     arguments = parser.parse_args()
-    serve(Llama(arguments.model, arguments.threads))
+    serve(Llama(arguments.model, arguments.threads, arguments.capacity))

@@ -17,6 +17,7 @@ CACHE = ("--kv-dtype", "bfloat16")
 # The options of each package of ours.
 EXPORTS = {
     "checkpoint": ("--dense", "checkpoint", *CACHE),
+    "packed": ("--dense", "packed", *CACHE),
     "int8": ("--dense", "int8", *CACHE),
     "ort": ("--target", "ort"),
 }
@@ -57,7 +58,8 @@ def contenders_in(folder: Path, layers: int, threads: int, genai: bool) -> list[
         found.append(by_genai("the same in onnxruntime-genai", "ort"))
         found.append(by_genai("onnxruntime-genai's own int4", "genai"))
         found.append(by_genai("onnxruntime-genai's own int4, level 4", "genai-4"))
-    for dense, label in (("checkpoint", "bf16 dense"), ("int8", "int8 dense")):
+    labels = (("checkpoint", "bf16 dense"), ("packed", "packed dense"), ("int8", "int8 dense"))
+    for dense, label in labels:
         for activations in ("exact", "bf16", "int8"):
             found.append(ours(f"{label}, {activations}", dense, activations))
     return found
@@ -87,11 +89,17 @@ def prepare(model: Path, folder: Path, layers: int) -> None:
         return
     kind = model.name.split("-", 2)[2]
     if kind in EXPORTS:
-        _run(TOOL, "export", checkpoint, "--output", model, *EXPORTS[kind])
+        export_once(checkpoint, model, *EXPORTS[kind])
     else:
         (builder,) = PEERS.glob("venv/lib/*/site-packages/onnxruntime_genai/models")
         program = (sys.executable, HERE / "genai_builder.py")
         _run(*program, builder, checkpoint, model, *BUILDS[kind])
+
+
+def export_once(checkpoint: Path, package: Path, *options: str) -> None:
+    """Export a checkpoint with these options, unless the package is there."""
+    if not package.exists():
+        _run(TOOL, "export", checkpoint, "--output", package, *options)
 
 
 def new_bytes(model: Path) -> int:

@@ -30,6 +30,9 @@ class Model(Protocol):
     def fill(self, tokens: int) -> None:
         """Bring the context to `tokens` tokens."""
 
+    def extend(self, tokens: int) -> None:
+        """Run `tokens` tokens after the context in one call, and compute the last one's logits."""
+
     def step(self) -> None:
         """Run one token and compute its logits."""
 
@@ -55,6 +58,10 @@ class Peer(ABC):
         """See Model."""
         while self._length < tokens:
             self._run_random(min(BATCH, tokens - self._length))
+
+    def extend(self, tokens: int) -> None:
+        """See Model."""
+        self._run_random(tokens)
 
     def step(self) -> None:
         """See Model."""
