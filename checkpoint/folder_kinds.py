@@ -20,6 +20,11 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 GENERATION_CONFIG = "generation_config.json"
 TOKENIZER = "tokenizer.json"
+ORIGINAL = "original"  # the folder of OpenAI's own layout
+METAL = (
+    "found model.bin of metal/, which cannot be linked to: q and k are permuted and scaled there, "
+    "and each expert's weights lie together; expected Hugging Face's layout, or OpenAI's original/"
+)
 
 Meaning = Literal["read", "copied", "refused", "ignored"]
 
@@ -117,7 +122,7 @@ KINDS = (
         "the weights in OpenAI's, Apple's and Mistral's layouts",
         "ignored",
         "published beside the Hugging Face layout, with the same values; transformers, too, reads "
-        "the files above alone",
+        "the files above alone. original/ is read where it is named, or is all there is",
     ),
     FileKind(
         (
@@ -159,6 +164,12 @@ KINDS = (
         "the weights in another format",
         "ignored",
         "transformers, too, reads safetensors where there are some",
+    ),
+    FileKind(
+        ("dtypes.json",),
+        "the types of the tensors in OpenAI's layout",
+        "ignored",
+        "the headers of the files say them",
     ),
     FileKind(
         ("vocab.json", "merges.txt", "tokenizer.model", "*.tiktoken", "additional_chat_templates/"),

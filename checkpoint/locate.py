@@ -3,11 +3,13 @@
 Nothing here imports torch, so that a missing checkpoint is reported at once.
 """
 
+import logging
 import os
 import re
 from pathlib import Path
 from types import ModuleType
 
+from gptoss_onnx.checkpoint.folder_kinds import CONFIG, METAL, ORIGINAL
 from gptoss_onnx.errors import CheckpointError, InputError, RuntimeUnavailable
 from gptoss_onnx.extras import install_command
 from gptoss_onnx.files import read_file
@@ -22,6 +24,7 @@ _REFERENCE_BYTES = 200  # of refs/main, which holds a commit's name
 # metal/ of gpt-oss, consolidated.safetensors of Mistral).
 _WANTED = ["*.json", "*.safetensors", "*.jinja"]
 _UNWANTED = ["*/*", "consolidated*"]
+logger = logging.getLogger(__name__)
 
 
 def locate(
@@ -57,18 +60,25 @@ def locate(
         ) from error
     if is_folder:
         return _local(path, revision, download)
+    if exists and path.name == "model.bin":
+        raise CheckpointError(f"{path}: {METAL}")
     if exists:
         kind = "GGUF is not read" if path.suffix == ".gguf" else "found a file"
         raise CheckpointError(
             f"{path}: {kind}, expected the checkpoint's folder in Hugging Face layout (config.json "
             "and *.safetensors)"
         )
-    if not _HUB_ID.fullmatch(name):
+    if not is_hub_id(name):
         raise CheckpointError(
             f"{printable(name)}: no such folder, expected a checkpoint folder or a hub id "
             "(owner/name)"
         )
     return _from_hub(name, revision, download, cache_dir)
+
+
+def is_hub_id(name: str) -> bool:
+    """Say whether a name could be that of a repository of the hub, `owner/name`."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def _local(folder: Path, revision: str | None, download: bool) -> Path:
@@ -77,12 +87,21 @@ def _local(folder: Path, revision: str | None, download: bool) -> Path:
             f"--download: found with the folder {folder}, expected a hub id (owner/name)"
         )
     if (folder / "snapshots").is_dir():
-        return _snapshot(folder, revision or "main")
+        return _original(_snapshot(folder, revision or "main"))
     if revision is not None:
         raise InputError(
             f"--revision: found with the folder {folder}, expected a hub id (owner/name)"
         )
-    return folder
+    return _original(folder)
+
+
+def _original(folder: Path) -> Path:
+    """Return `original/` of a repository that has no other weights, else the folder itself."""
+    inner = folder / ORIGINAL
+    if not (inner / CONFIG).exists() or any(folder.glob("*.safetensors*")):
+        return folder
+    logger.info("%s: no weights beside original/: reading those, in OpenAI's own layout", folder)
+    return _inside(inner, folder, folder)
 
 
 def _from_hub(name: str, revision: str | None, download: bool, cache_dir: Path | None) -> Path:

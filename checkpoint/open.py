@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
+from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
@@ -30,6 +31,7 @@ class StoredCheckpoint(Generic[Config]):
 
     Attributes:
         folder: the checkpoint's.
+        layout: of its files, as `Source` names it.
         document: what its `config.json` says, or what other files say in its keys;
             `document_path` names the file for messages.
         config: what its `config.json` says, as the model reads it.
@@ -48,9 +50,10 @@ class StoredCheckpoint(Generic[Config]):
         settings: Mapping[str, Any],
         parameters: Mapping[str, Parameter],
         notes: tuple[str, ...] = (),
+        tokenizer: Path | None = None,
     ) -> None:
         shards = source.shards
-        self.folder = shards.folder.path
+        self.folder, self.layout = shards.folder.path, source.layout
         self.document, self.document_path = source.document, source.where
         self.config = config
         self.settings = settings
@@ -60,7 +63,8 @@ class StoredCheckpoint(Generic[Config]):
         self.named = MappingProxyType({entry.name: entry for entry in parameters.values()})
         self.files = tuple(sorted(shards.files))
         self.file_names: Mapping[Path, str] = MappingProxyType(shards.files)
-        self._files, self._beside = shards.folder, source.beside
+        self._files = shards.folder
+        self._beside = SideFiles(source.beside, tokenizer)
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
         self._closed = False
@@ -140,7 +144,7 @@ class StoredCheckpoint(Generic[Config]):
 
         Raises CheckpointError for what a checkpoint's files may not be, as `CheckpointFolder.find`.
         """
-        return None if self._beside.find(filename) is None else self._beside.path / filename
+        return self._beside.path_of(filename)
 
     def read(self, filename: str, limit: int) -> bytes | None:
         """Return the bytes of a side file of at most `limit` bytes; None if there is none."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
-from gptoss_onnx.checkpoint.folder_kinds import INDEX, SINGLE, note_refused
+from gptoss_onnx.checkpoint.folder_kinds import INDEX, METAL, SINGLE, note_refused
 from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import HEADER_LIMIT, is_plain_name, open_regular, safetensors_header
@@ -58,6 +58,15 @@ def read_shards(folder: CheckpointFolder, problems: Problems) -> Shards:
     else:
         raise CheckpointError(f"{folder.path}: {_what_instead(folder.path)}")
     note_refused(folder.path, reader.named, problems)
+    return reader.shards
+
+
+def read_named(folder: CheckpointFolder, names: list[str], problems: Problems) -> Shards:
+    """Read the headers of files of these names, whatever else the folder holds; what is wrong with
+    one is noted in `problems`.
+    """
+    reader = _Reader(folder, problems)
+    reader.read_files(names)
     return reader.shards
 
 
@@ -268,8 +277,11 @@ def _what_instead(folder: Path) -> str:
         ),
         (
             "original",
-            f"found original/ only: the OpenAI original layout is not read yet; {expected}",
+            f"found original/ only, OpenAI's own layout: name that folder, {folder / 'original'}; "
+            f"{expected}",
         ),
+        ("model.bin", METAL),
+        ("metal", METAL),
     )
     return next(
         (text for pattern, text in kinds if any(folder.glob(pattern))),

@@ -18,12 +18,14 @@ class Source:
         beside: the folder of the side files: tokenizer, chat template, generation settings.
         document: what config.json says, or what other files say, in its keys.
         where: the file that the document is from, for messages.
+        layout: how manifests name it, before the form of the experts.
     """
 
     shards: Shards
     beside: CheckpointFolder
     document: Mapping[str, Any]
     where: str
+    layout: str = "hf"
 
 
 def hugging_face(shards: Shards) -> Source:

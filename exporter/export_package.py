@@ -50,6 +50,7 @@ def export(
     kv_dtype: KvDtype | None = None,
     onnxruntime: OnnxRuntime | None = None,
     layers: tuple[int, int] | None = None,
+    tokenizer: str | Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Package:
@@ -60,7 +61,8 @@ def export(
     read they must be finite.
 
     Args:
-        checkpoint: a folder, or a hub id in the local Hugging Face cache.
+        checkpoint: a folder, in Hugging Face's layout or OpenAI's, or a hub id in the local Hugging
+            Face cache.
         output: the package folder to make; it appears only when it is complete.
         target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
             in the ops that every build of ONNX Runtime has.
@@ -82,6 +84,8 @@ def export(
             None is `1.32` for the checkpoint's experts on the CPU, and otherwise `1.28`.
         layers: (A, B) exports layers A to B − 1 alone, a stage of a model that does not fit on one
             machine: `runtime.staged` runs it beside the others. None is all.
+        tokenizer: a folder with a tokenizer.json and what goes with it, or such a file, in place of
+            the checkpoint's own.
         force: replace an existing package.
         progress: hears of the stages; None writes them to the log.
 
@@ -91,14 +95,17 @@ def export(
         RuntimeUnavailable: ONNX Runtime is installed and multiplies MXFP4 in another order than
             the checkpoint's.
         PackageError: the output cannot be written; nothing is left behind.
-        InputError: an option has no such value, two do not go together, or `target` lacks what the
-            checkpoint asks for.
+        InputError: an option has no such value, two do not go together, `target` lacks what the
+            checkpoint asks for, or there is no such tokenizer.
     """
     options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype, onnxruntime)
     progress = progress or LoggedProgress(logger)
     output = Path(output).absolute()
     check_output(output, force)
-    with open_checkpoint(checkpoint) as opened, staged_folder(output, force) as folder:
+    with (
+        open_checkpoint(checkpoint, tokenizer=tokenizer) as opened,
+        staged_folder(output, force) as folder,
+    ):
         options.check_checkpoint(opened)
         stage = None if layers is None else choose_stage(*layers, opened.config.num_layers)
         _check_finite(opened, options, progress)

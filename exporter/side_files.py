@@ -74,7 +74,7 @@ def generation_settings(checkpoint: Checkpoint) -> Settings:
             )
         content = (json.dumps(ids, indent=2, allow_nan=False) + "\n").encode()
     else:
-        path = str(checkpoint.folder / GENERATION_CONFIG)
+        path = str(checkpoint.path_of(GENERATION_CONFIG))
         ids = _special_ids(checkpoint.read_json(GENERATION_CONFIG), path)
         known = _as_list(ids.get(EOS))
         lacking = [
@@ -108,7 +108,7 @@ def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
     content = checkpoint.read(TOKENIZER, TOKENIZER_LIMIT)
     if content is None:
         return {}, False
-    path = checkpoint.folder / TOKENIZER
+    path = checkpoint.path_of(TOKENIZER)
     tokens = added_tokens(content, str(path), CheckpointError)
     stops = harmony_stops(tokens)
     beyond = [

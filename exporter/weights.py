@@ -104,6 +104,11 @@ def attach_weights(model: ir.Model, checkpoint: Checkpoint, placement: Placement
         value.const_value = byte_range(view, location, view.offset, value.dtype, value.shape)
 
 
+def layout_of(checkpoint: Checkpoint) -> str:
+    """Return how manifests name a checkpoint's layout: that of its files, and of its experts."""
+    return checkpoint.config.layout.replace("hf", checkpoint.layout, 1)
+
+
 def describe_weights(
     checkpoint: Checkpoint,
     placement: Placement | None,
@@ -125,7 +130,7 @@ def describe_weights(
     return Weights(
         mode=placement.mode,
         root=None if placement.root is None else str(placement.root),
-        layout=checkpoint.config.layout,
+        layout=layout_of(checkpoint),
         bit_identical=exact,
         files=tuple(files),
     )

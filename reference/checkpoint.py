@@ -1,19 +1,15 @@
 """Open a checkpoint where it lies: which architecture it is, its configuration, its parameters."""
 
 import os
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from gptoss_onnx.checkpoint.fields import Fields, Problems
-from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.locate import locate
-from gptoss_onnx.checkpoint.names import unwrap
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
-from gptoss_onnx.checkpoint.shards import Shards, read_shards
-from gptoss_onnx.checkpoint.source import hugging_face
+from gptoss_onnx.checkpoint.shards import Shards
 from gptoss_onnx.checkpoint.tensors import note_differences
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
@@ -21,37 +17,39 @@ from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
+from gptoss_onnx.reference.sources import read_source
 
 Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
 
 
-def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str | os.PathLike[str],
+    cache_dir: Path | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> Checkpoint:
     """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
 
-    Reads `config.json` and the safetensors headers, no weights.
+    Reads `config.json` and the safetensors headers, no weights. The folder may be in Hugging Face's
+    layout or in OpenAI's.
 
     Args:
         source: a folder, or a hub id such as `openai/gpt-oss-20b`.
         cache_dir: where hub ids are looked up; the user's Hugging Face cache when None.
+        tokenizer: a folder or a tokenizer.json, in place of the checkpoint's own tokenizer.
 
     Raises:
+        InputError: there is no such tokenizer.
         CheckpointError: the checkpoint is not there, of an unknown model type, in a layout that is
             not read, or its files do not hold exactly the tensors that `config.json` implies; one
             message lists every problem.
     """
     path = locate(source, cache_dir=cache_dir)
-    folder = CheckpointFolder(path)
     problems = Problems()
-    shards = read_shards(folder, problems)
-    unwrap(shards, problems)
-    promised = shards.tensors.keys() | shards.promised
-    if not promised:
-        problems.check(str(path))
-    refuse_openai_names(promised, str(path))  # before its config.json, which has other keys as well
-    found = hugging_face(shards)
+    found = read_source(path, problems)
+    shards = found.shards
     refuse_quantization(found.document, found.where)
     _refuse_code(found.document, found.where)
-    names = StoredNames(promised)
+    names = StoredNames(shards.tensors.keys() | shards.promised)
     architecture, fields, config = read_config(found.document, names, found.where)
     rows = _embedding_rows(architecture, config, names, shards)
     notes: tuple[str, ...] = ()
@@ -75,7 +73,9 @@ def open_checkpoint(source: str | os.PathLike[str], cache_dir: Path | None = Non
         problems.add(line)
     problems.check(str(path))
     shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    return StoredCheckpoint(found, config, fields.read, plan.parameters(shards.tensors), notes)
+    parameters = plan.parameters(shards.tensors)
+    named = None if tokenizer is None else Path(tokenizer)
+    return StoredCheckpoint(found, config, fields.read, parameters, notes, named)
 
 
 def read_config(
@@ -123,16 +123,6 @@ def _reasons(settings: Mapping[str, Any]) -> dict[str, str]:
     keys = [key for key, value in settings.items() if key.endswith("bias") and value is False]
     said = ", ".join(f"{key}: false" for key in keys)
     return {".bias": f" although config.json says {said}"} if keys else {}
-
-
-def refuse_openai_names(names: Collection[str], where: str) -> None:
-    """Raise CheckpointError when the tensors are named as in OpenAI's original checkpoints."""
-    if any(re.match(r"block\.\d+\.", name) for name in names):
-        raise CheckpointError(
-            f"{where}: found tensors named like block.0.attn.qkv.weight: the OpenAI original "
-            "layout is not read yet, expected the Hugging Face layout (the folder above original/, "
-            "with model.layers.0.* tensors)"
-        )
 
 
 def _refuse_code(document: Mapping[str, Any], where: str) -> None:

@@ -1,24 +1,18 @@
 """Make checkpoints of any shape: small random ones, published shapes as holes or random numbers.
 
-They are complete Hugging Face checkpoints without a tokenizer: `config.json` in the published
-spelling and safetensors files, sharded like the published ones where they are as large.
+They are complete checkpoints without a tokenizer: `config.json` in the published spelling and
+safetensors files, sharded like the published ones where they are as large.
 """
 
 import copy
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
-from gptoss_onnx.checkpoint.folder_kinds import INDEX
 from gptoss_onnx.checkpoint.tensors import BYTES, FLOATS
-from gptoss_onnx.checkpoint.writer import (
-    PlannedTensor,
-    index_document,
-    plan_files,
-    write_safetensors,
-)
+from gptoss_onnx.checkpoint.writer import PlannedTensor, write_safetensors
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.architecture import StoredNames
@@ -33,10 +27,13 @@ from gptoss_onnx.reference.checkpoint import read_config
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.random_weights import distribution_of, random_weights
+from gptoss_onnx.reference.synthetic_layouts import (
+    NO_NAMES,
+    Document,
+    SyntheticLayout,
+    lay_out,
+)
 
-SyntheticLayout = Literal["hf-mxfp4", "hf-bf16"]
-Document = Mapping[str, Any]
-NO_NAMES = StoredNames([])  # nothing is stored yet, so config.json alone says how
 LAYERS_KEYS = ("num_hidden_layers", "n_layer")  # under which a config.json counts its layers
 INDICES_KEYS = ("moe_layers", "mlp_only_layers")  # whose values are lists of layers
 QUANTIZATION = "quantization_config"
@@ -62,7 +59,8 @@ def make_checkpoint(
         out: folder to create; what was written is removed again on any failure.
         document: its `config.json`; see `tiny_document` and `preset_document`.
         layout: `hf-bf16` stores every tensor as it is computed with, `hf-mxfp4` packs the experts
-            as the document must say; None: as the document says.
+            as the document must say; `openai` packs them in OpenAI's own layout, with the same
+            bytes; None: as the document says.
         seed: of the random values; each tensor's also depend on its name.
         sparse: leave holes instead of values: all weights are zero, the disk holds headers only.
         dtype: of every tensor that is not packed: BF16 as published, F16 or F32.
@@ -76,30 +74,30 @@ def make_checkpoint(
     document = _in_layout(document, layout)
     config, plan = _plan(document)
     tensors = _tensors(plan, dtype)
-    files = plan_files(tensors, shard_bytes)
+    laid = lay_out(document, tensors, shard_bytes, openai=layout == "openai")
     total = sum(tensor.nbytes for tensor in tensors)
     created = _prepare(out, 0 if sparse else total)
     if progress is not None:
         progress.begin("writing random weights", total)
 
     def content(tensor: PlannedTensor) -> Iterable[bytes]:
-        distribution = distribution_of(plan.owners[tensor.name], tensor.shape, config)
-        for piece in random_weights(tensor, distribution, seed):
-            yield piece
-            if progress is not None:
-                progress.advance(len(piece))
+        for part in laid.parts[tensor.name]:
+            distribution = distribution_of(plan.owners[part.name], part.shape, config)
+            for piece in random_weights(part, distribution, seed):
+                yield piece
+                if progress is not None:
+                    progress.advance(len(piece))
 
     finished = False
     try:
-        _write_json(out / "config.json", document)
-        for name, members in files.items():
+        for name, content_of in laid.documents.items():
+            _write_json(out / name, content_of)
+        for name, members in laid.files.items():
             write_safetensors(out / name, members, None if sparse else content)
-        if len(files) > 1:
-            _write_json(out / INDEX, index_document(files))
         finished = True
     finally:
         if not finished:
-            for name in ("config.json", *files, INDEX):
+            for name in (*laid.documents, *laid.files):
                 (out / name).unlink(missing_ok=True)
             if created:
                 out.rmdir()
@@ -186,11 +184,12 @@ def config_of(document: Document) -> DecoderConfig:
 
 def _in_layout(document: Document, layout: str | None) -> Document:
     """Return a config.json that says how its experts are stored."""
-    if layout not in (None, "hf-mxfp4", "hf-bf16"):
-        raise InputError(f"layout: found {layout!r}, expected one of hf-mxfp4, hf-bf16")
-    if layout == "hf-mxfp4" and QUANTIZATION not in document:
+    known = get_args(SyntheticLayout)
+    if layout not in (None, *known):
+        raise InputError(f"layout: found {layout!r}, expected one of {', '.join(known)}")
+    if layout in ("hf-mxfp4", "openai") and QUANTIZATION not in document:
         raise InputError(
-            f"layout: found hf-mxfp4, expected hf-bf16: config.json has no {QUANTIZATION}"
+            f"layout: found {layout}, expected hf-bf16: config.json has no {QUANTIZATION}"
         )
     dropped = QUANTIZATION if layout == "hf-bf16" else None
     return {key: value for key, value in document.items() if key != dropped}

@@ -2,7 +2,7 @@
 
 A package may come from a stranger, and its manifest and its graph name files. **One rule**, the
 same in the clients of other languages: every file of the package is a plain name of a regular file
-in its folder, and what the graph reads outside of itself is exactly one tensor each of a
+in its folder, and what the graph reads outside of itself is one tensor each, or a part of one, of a
 safetensors file that the manifest lists.
 """
 
@@ -15,7 +15,7 @@ from gptoss_onnx.manifest import Manifest
 from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import folder_path
 from gptoss_onnx.runtime.graph_file import GraphFile
-from gptoss_onnx.runtime.weight_files import check_weight_file, tensor_ranges
+from gptoss_onnx.runtime.weight_files import check_weight_file, lies_in_one, tensor_ranges
 
 
 def open_package(folder: str | os.PathLike[str]) -> Package:
@@ -64,9 +64,9 @@ def open_whole(folder: str | os.PathLike[str]) -> Package:
 
 
 def _check_external_data(
-    path: Path, graph: GraphFile, tensors: Mapping[str, frozenset[tuple[int, int]]]
+    path: Path, graph: GraphFile, tensors: Mapping[str, list[tuple[int, int]]]
 ) -> None:
-    """Refuse a graph that reads anything but tensors of the weight files, each of them whole.
+    """Refuse a graph that reads anything but tensors of the weight files.
 
     `tensors` are the byte ranges of each file by its name, and `path` names the graph in messages.
     """
@@ -79,9 +79,9 @@ def _check_external_data(
                 f"{path}: {initializer.name!r:.80} reads the file {found.location!r:.80}, expected "
                 "one of weights.files in the manifest; export the package again"
             )
-        if (found.offset, found.length) not in tensors[found.location]:
+        if not lies_in_one(tensors[found.location], found.offset, found.length):
             raise PackageError(
                 f"{path}: {initializer.name!r:.80} reads {found.length} bytes at {found.offset} of "
-                f"{found.location}, expected exactly one tensor of that file; export the package "
-                "again"
+                f"{found.location}, expected one tensor of that file, or a part of one; export the "
+                "package again"
             )

@@ -3,6 +3,8 @@ lie?
 """
 
 import hashlib
+from bisect import bisect_right
+from operator import itemgetter
 from pathlib import Path
 
 from gptoss_onnx.errors import CheckpointError, PackageError
@@ -39,14 +41,24 @@ def check_weight_file(path: Path, entry: WeightFile, *, compare_time: bool) -> b
     return header
 
 
-def tensor_ranges(path: Path, header: bytes) -> frozenset[tuple[int, int]]:
+def tensor_ranges(path: Path, header: bytes) -> list[tuple[int, int]]:
     """Return (offset, length) in bytes of each tensor of a safetensors file, from the beginning of
-    the file.
+    the file, in their order there.
 
     `path` names the file in messages. Raises PackageError where the header is not that of a
     safetensors file.
     """
-    return frozenset(named_ranges(path, header).values())
+    return sorted(named_ranges(path, header).values())
+
+
+def lies_in_one(ranges: list[tuple[int, int]], offset: int, length: int) -> bool:
+    """Say whether some bytes are those of one tensor, or a part of them.
+
+    A part is what q, k and v are where a checkpoint stores the rows of the three in one tensor.
+    `ranges` are those of `tensor_ranges`.
+    """
+    before = bisect_right(ranges, offset, key=itemgetter(0))
+    return before > 0 and length >= 0 and offset + length <= sum(ranges[before - 1])
 
 
 def named_ranges(path: Path, header: bytes) -> dict[str, tuple[int, int]]:

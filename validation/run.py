@@ -13,7 +13,7 @@ from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
 from gptoss_onnx.choices import Activations, AskedRuntime, CpuLevel, Kernels
 from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.golden import write_golden
-from gptoss_onnx.package import GOLDEN_FILE
+from gptoss_onnx.package import GOLDEN_FILE, TOKENIZER_FILE, own_file
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime.package_check import open_whole
@@ -171,6 +171,9 @@ def write_golden_vectors(
     with open_checkpoint(reference) as checkpoint:
         check_pair(opened, checkpoint, progress)
         progress.begin("computing golden vectors with the reference")
-        write_golden(reference_model(opened, checkpoint), folder, checkpoint.path_of(TOKENIZER))
+        # one that `export --tokenizer` has added is not beside the checkpoint
+        own = own_file(folder, TOKENIZER_FILE)
+        tokenizer = checkpoint.path_of(TOKENIZER) or (own if own.exists() else None)
+        write_golden(reference_model(opened, checkpoint), folder, tokenizer)
         checkpoint.check_unchanged()
     return golden

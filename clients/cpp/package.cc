@@ -245,11 +245,9 @@ std::string Package::read_graph() const {
     expect(found != weights.end(), thing, "its data in '" + tensor.file + "'",
            "a file that the manifest lists under weights");
     const auto& [offset, length] = tensor.range;
-    const auto& tensors = found->tensors;
-    const bool is_tensor = std::binary_search(tensors.begin(), tensors.end(), tensor.range);
-    expect(is_tensor, thing,
+    expect(lies_in_one(found->tensors, tensor.range), thing,
            std::to_string(length) + " bytes from " + std::to_string(offset) + " on",
-           "exactly one tensor of " + found->file->path.string());
+           "one tensor, or a part of one, of " + found->file->path.string());
   }
   return model;
 }

@@ -56,8 +56,8 @@ class Package {
   bool runs(const std::string& feature) const;
   // Throws where an ONNX Runtime of version `found`, such as 1.32.0, is too old for the graph.
   void check_runtime(const std::string& found) const;
-  // The bytes of the ONNX file. Throws unless each of its external tensors is exactly one tensor of
-  // a weight file.
+  // The bytes of the ONNX file. Throws unless each of its external tensors is one tensor of a
+  // weight file, or a part of one.
   std::string read_graph() const;
 
   const std::filesystem::path folder;

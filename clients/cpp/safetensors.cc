@@ -3,6 +3,7 @@
 #include "safetensors.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "json.h"
 #include "text.h"
@@ -36,6 +37,16 @@ std::vector<ByteRange> tensors_of(RegularFile& file) {
   }
   std::sort(ranges.begin(), ranges.end());
   return ranges;
+}
+
+bool lies_in_one(const std::vector<ByteRange>& tensors, const ByteRange& range) {
+  const auto after =
+      std::upper_bound(tensors.begin(), tensors.end(), ByteRange{range.offset, INT64_MAX});
+  if (after == tensors.begin()) return false;
+  const ByteRange& found = *std::prev(after);
+  // in this order no sum can overflow
+  const int64_t skipped = range.offset - found.offset;
+  return skipped <= found.length && range.length <= found.length - skipped;
 }
 
 }  // namespace gptoss

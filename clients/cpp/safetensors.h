@@ -12,4 +12,8 @@ namespace gptoss {
 // file that is cut off, or whose header is larger than 16 MB or contradicts itself.
 std::vector<ByteRange> tensors_of(RegularFile& file);
 
+// Whether some bytes are those of one tensor, or a part of them: q, k and v are parts where a
+// checkpoint stores the rows of the three in one tensor. `tensors` are in ascending order.
+bool lies_in_one(const std::vector<ByteRange>& tensors, const ByteRange& range);
+
 }  // namespace gptoss

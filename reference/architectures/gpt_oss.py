@@ -36,7 +36,7 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     expect_constants(fields, CLASS, hidden_act="silu")
     longest = fields.integer("max_position_embeddings")
     heads, kv_heads, head_dim = read_heads(fields)
-    rope = read_rope(fields, head_dim, longest, kinds=("yarn", "default"), absent=_yarn(4096))
+    rope = read_rope(fields, head_dim, longest, kinds=("yarn", "default"), absent=yarn(4096))
     bias = fields.boolean("attention_bias", absent=names.has(".self_attn.q_proj.bias"))
     attention = replace(
         plain_attention(heads, kv_heads, head_dim, rope), bias=bias, output_bias=bias, sinks=True
@@ -86,7 +86,7 @@ _QUANTIZATION = {
     ],
     "quant_method": "mxfp4",
 }
-_COMMON: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "model_type": "gpt_oss",
     "architectures": [CLASS],
     "hidden_act": "silu",
@@ -99,9 +99,18 @@ _COMMON: dict[str, Any] = {
 }
 
 
-def _yarn(original: int) -> dict[str, Any]:
-    yarn = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0}
-    return yarn | {"original_max_position_embeddings": original, "truncate": False}
+def yarn(
+    original: int, factor: float = 32.0, fast: float = 32.0, slow: float = 1.0
+) -> dict[str, Any]:
+    """Return the rope_scaling of a gpt-oss that has seen `original` tokens at once."""
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "beta_fast": fast,
+        "beta_slow": slow,
+        "original_max_position_embeddings": original,
+        "truncate": False,
+    }
 
 
 def _sizes(layers: int, experts: int) -> dict[str, Any]:
@@ -121,8 +130,8 @@ def _sizes(layers: int, experts: int) -> dict[str, Any]:
 
 
 # Of the published files; token ids are those of the o200k_harmony tokenizer.
-_PUBLISHED = _COMMON | {
-    "rope_scaling": _yarn(4096),
+_PUBLISHED = COMMON | {
+    "rope_scaling": yarn(4096),
     "eos_token_id": 200002,
     "pad_token_id": 199999,
     "attention_dropout": 0.0,
@@ -136,7 +145,7 @@ GPT_OSS = Architecture(
     class_name=CLASS,
     read=read,
     defaults=_sizes(36, 128) | {"rms_norm_eps": 1e-5, "rope_theta": 150000.0},
-    tiny=_COMMON
+    tiny=COMMON
     | {
         "num_hidden_layers": 4,
         "num_local_experts": 6,
@@ -149,7 +158,7 @@ GPT_OSS = Architecture(
         "head_dim": 16,
         "sliding_window": 8,
         "max_position_embeddings": 2048,
-        "rope_scaling": _yarn(64),
+        "rope_scaling": yarn(64),
     },
     presets={
         "gpt-oss-20b": _PUBLISHED | _sizes(24, 32),

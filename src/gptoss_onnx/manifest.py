@@ -99,11 +99,11 @@ class Weights:
 
     `mode` is `link` (hard links to the checkpoint's files), `copy` or `reference`; `root` is the
     absolute folder the names are relative to for `reference` and null otherwise (the package
-    folder). `layout` names the source layout (`hf-mxfp4`, `hf-dense`); `bit_identical` says that
-    every weight that multiplies is the checkpoint's, bit for bit or in another form of exactly the
-    same value (in target `ort` MXFP4 as 8-bit integers, bfloat16 as float32; with `--dense packed`
-    bfloat16 in 12 bits). Where it is
-    false, `Manifest.lossy` names the weights that are not, and all others are.
+    folder). `layout` names the source layout (`hf-mxfp4`, `hf-dense`, `openai-mxfp4`);
+    `bit_identical` says that every weight that multiplies is the checkpoint's, bit for bit or in
+    another form of exactly the same value (in target `ort` MXFP4 as 8-bit integers, bfloat16 as
+    float32; with `--dense packed` bfloat16 in 12 bits). Where it is false, `Manifest.lossy` names
+    the weights that are not, and all others are.
     """
 
     mode: WeightMode

@@ -53,7 +53,7 @@ def test_the_entry_point_is_the_command() -> None:
     "arguments",
     [
         ("export", "x", "--output", "y", "--experts", "packed"),
-        ("make-checkpoint", "tiny", "x", "--layout", "openai"),
+        ("make-checkpoint", "tiny", "x", "--layout", "gguf"),
     ],
     ids=lambda arguments: " ".join(arguments),
 )

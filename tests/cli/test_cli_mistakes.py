@@ -215,5 +215,5 @@ def test_a_made_checkpoint_over_something(desk: Desk) -> None:
 
 def test_missing_arguments(desk: Desk) -> None:
     desk.refused("Missing option '--output'", "export", desk.checkpoint)
-    desk.refused("Missing argument 'PACKAGE'", "inspect")
+    desk.refused("Missing argument 'PACKAGE|CHECKPOINT'", "inspect")
     desk.refused("No such command 'exprot'", "exprot")

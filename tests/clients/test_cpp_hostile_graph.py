@@ -75,21 +75,20 @@ def test_a_graph_reads_no_file_of_the_references_folder(
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 8), (8, 1), (0, 10**6), (2**63 - 1, 2**63 - 1)])
-def test_external_data_are_no_header_and_no_part(
+def test_external_data_are_no_header(
     client: Client, package: Path, offset: int, length: int
 ) -> None:
     tensor = external("weights.safetensors", offset, length)
     change_graph(package, lambda model: model.graph.initializer.append(tensor))
     line = client.refused(package, *PROMPT)
     assert (
-        f"'stolen': found {length} bytes from {offset} on, expected exactly one tensor of" in line
+        f"'stolen': found {length} bytes from {offset} on, expected one tensor, or a part of one,"
+        in line
     )
 
 
-@pytest.mark.parametrize(
-    ("key", "change"), [("offset", -4), ("offset", 4), ("length", -4), ("length", 4)]
-)
-def test_external_data_are_one_whole_tensor(
+@pytest.mark.parametrize(("key", "change"), [("offset", -4), ("offset", 4), ("length", 4)])
+def test_external_data_are_no_more_than_one_tensor(
     client: Client, package: Path, key: str, change: int
 ) -> None:
     def shift(model: onnx.ModelProto) -> None:
@@ -98,7 +97,7 @@ def test_external_data_are_one_whole_tensor(
 
     change_graph(package, shift)
     assert "tensor 'bias': found " in (line := client.refused(package, *PROMPT))
-    assert "expected exactly one tensor of" in line
+    assert "expected one tensor, or a part of one, of" in line
 
 
 @pytest.mark.parametrize("value", ["-1", "", "+0", "0x0", "1e2", " 72", "72 ", "9" * 30, "7\x002"])

@@ -64,3 +64,14 @@ def test_slice_of_two_layers_takes_a_decode_step(tmp_path: Path, name: str) -> N
         logits = session.forward([[4]], cache)
     assert logits.shape == (1, 1, document["vocab_size"])
     assert (logits == 0).all()  # a sparse checkpoint is zeros
+
+
+def test_openais_layout_of_full_size_is_linked(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "original", preset_document("20b"), layout="openai", sparse=True)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "original"), str(tmp_path / "package")]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(f"original/ of 20b: {found['seconds']:.1f} s, peak {found['peak'] / 2**20:.0f} MiB")
+    assert found["peak"] < PEAK_BYTES
+    weights = list((tmp_path / "package").glob("*.safetensors"))
+    assert len(weights) == len(list((tmp_path / "original").glob("*.safetensors")))
+    assert all(path.samefile(tmp_path / "original" / path.name) for path in weights)

@@ -13,7 +13,7 @@ from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.planned import Planned
 from gptoss_onnx.files import safetensors_header
-from gptoss_onnx.package import Package
+from gptoss_onnx.reference.sources import hugging_face_ranges
 from gptoss_onnx.runtime.weight_files import named_ranges
 from gptoss_onnx.validation.comparison.findings import Findings
 from gptoss_onnx.validation.comparison.fresh import FreshExport
@@ -96,7 +96,7 @@ def compare_ranges(fresh: FreshExport, findings: Findings) -> None:
     found = external_ranges(fresh.found.graph)
     expected = external_ranges(fresh.expected.graph)
     tensors = Sources.of(fresh).tensors
-    names = _names(fresh.package, {place.location for place in found.values()})
+    names = _names(fresh, {place.location for place in found.values()})
     for initializer, place in expected.items():
         ours = found.get(initializer)
         if ours is None:
@@ -108,12 +108,14 @@ def compare_ranges(fresh: FreshExport, findings: Findings) -> None:
             findings.add(where, f"{initializer}: byte range", read, f"{wanted} ({place})")
 
 
-def _names(package: Package, locations: set[str]) -> dict[Range, str]:
+def _names(fresh: FreshExport, locations: set[str]) -> dict[Range, str]:
     """Return the name of each tensor in the package's weight files of these names."""
     names: dict[Range, str] = {}
-    for entry in package.manifest.weights.files:
+    document, where = fresh.checkpoint.document, fresh.checkpoint.document_path
+    for entry in fresh.package.manifest.weights.files:
         if entry.name in locations:
-            path = package.weight_path(entry)
-            for name, (offset, length) in named_ranges(path, safetensors_header(path)).items():
-                names.setdefault(Range(entry.name, offset, length), name)
+            path = fresh.package.weight_path(entry)
+            ranges = named_ranges(path, safetensors_header(path))
+            for name, place in hugging_face_ranges(ranges, document, where).items():
+                names.setdefault(Range(entry.name, *place), name)
     return names

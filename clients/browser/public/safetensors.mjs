@@ -30,7 +30,7 @@ export function headerEnd(prefix, size, where) {
 }
 
 /**
- * Return each tensor's place in the file, as `placeOf` writes it, with the tensor's name.
+ * Return where each tensor begins and ends in the file, in their order there.
  * @param {Uint8Array} header  of `headerEnd` bytes, prefix included
  * @param {number} size
  * @param {string} where
@@ -39,8 +39,8 @@ export function tensorPlaces(header, size, where) {
   const document = parseJson(header.subarray(PREFIX), where);
   const isObject = typeof document === "object" && document !== null && !Array.isArray(document);
   expect(`${where}: safetensors header`, document, isObject, "an object");
-  /** @type {Map<string, string>} */
-  const places = new Map();
+  /** @type {[number, number][]} */
+  const places = [];
   for (const [name, tensor] of Object.entries(document)) {
     if (name === "__metadata__") continue;
     const offsets = tensor?.data_offsets;
@@ -51,10 +51,24 @@ export function tensorPlaces(header, size, where) {
       begin <= end &&
       header.length + end <= size;
     expect(`${where}: data_offsets of ${name}`, offsets, inside, "two places within the file");
-    places.set(placeOf(header.length + begin, end - begin), name);
+    places.push([header.length + begin, header.length + end]);
   }
-  return places;
+  return places.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
 }
 
-/** Return a text for some bytes of a file. @param {number} offset @param {number} length */
-export const placeOf = (offset, length) => `${offset}+${length}`;
+/**
+ * Say whether some bytes are those of one tensor, or a part of them: q, k and v are parts where a
+ * checkpoint stores the rows of the three in one tensor.
+ * @param {[number, number][]} places  as `tensorPlaces` returns them
+ * @param {number} offset
+ * @param {number} length
+ */
+export function liesInOne(places, offset, length) {
+  let [low, high] = [0, places.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (places[middle][0] <= offset) low = middle + 1;
+    else high = middle;
+  }
+  return low > 0 && length >= 0 && offset + length <= places[low - 1][1];
+}

@@ -13,9 +13,11 @@ const PREFIX = 8; // bytes before the header, which give its length
  */
 export interface SafetensorsHeader {
   sha256: string;
-  /** Where each tensor lies in the file, as `offset:length` in bytes. */
-  ranges: ReadonlySet<string>;
+  ranges: Ranges;
 }
+
+/** Where each tensor begins and ends in the file, in their order there. */
+export type Ranges = readonly (readonly [number, number])[];
 
 /** Reads the header of an open file of `size` bytes; `path` names it in errors. */
 export function readHeader(descriptor: number, size: number, path: string): SafetensorsHeader {
@@ -31,7 +33,7 @@ export function readHeader(descriptor: number, size: number, path: string): Safe
   const bytes = readAt(descriptor, PREFIX, length);
   const document = parseJson(bytes, `${path}: safetensors header`);
   const begin = PREFIX + length;
-  const ranges = new Set<string>();
+  const ranges: [number, number][] = [];
   const header = new Fields(document, path);
   for (const name of Object.keys(document as object)) {
     if (name === "__metadata__") continue;
@@ -44,7 +46,22 @@ export function readHeader(descriptor: number, size: number, path: string): Safe
       `${from}, ${to}`,
       "a range within the file",
     );
-    ranges.add(`${begin + from}:${to - from}`);
+    ranges.push([begin + from, begin + to]);
   }
+  ranges.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   return { sha256: createHash("sha256").update(bytes).digest("hex"), ranges };
+}
+
+/**
+ * Whether some bytes are those of one tensor, or a part of them: q, k and v are parts where a
+ * checkpoint stores the rows of the three in one tensor.
+ */
+export function liesInOne(ranges: Ranges, offset: number, length: number): boolean {
+  let [low, high] = [0, ranges.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ranges[middle]![0] <= offset) low = middle + 1;
+    else high = middle;
+  }
+  return low > 0 && length >= 0 && offset + length <= ranges[low - 1]![1];
 }

@@ -1,5 +1,5 @@
-// Graphs of strangers: every tensor outside of the model is one tensor of a weight file that is
-// listed.
+// Graphs of strangers: every tensor outside of the model is one tensor, or a part of one, of a weight
+// file that is listed.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -26,11 +26,15 @@ const node = (...fields) => message(1, message(2, "y"), message(4, "Constant"), 
 const within = (...fields) => withinGraph(MODEL, node(attribute(...fields)));
 const beside = (...fields) => Buffer.concat([MODEL, ...fields]);
 
-test("these bytes are a model: a whole tensor of a listed file is taken", (t) => {
-  const folder = copied(t);
-  writeFileSync(join(folder, "model.onnx"), weight(WHOLE));
-  assert.equal(PackageFolder.open(folder).manifest.graph, "model.onnx");
-});
+for (const [name, bytes] of [
+  ["a whole tensor of a listed file", WHOLE],
+  ["a part of one, as q, k and v of OpenAI's layout are", external(WEIGHTS, OFFSET + 2, 2)],
+])
+  test(`these bytes are a model: ${name} is taken`, (t) => {
+    const folder = copied(t);
+    writeFileSync(join(folder, "model.onnx"), weight(bytes));
+    assert.equal(PackageFolder.open(folder).manifest.graph, "model.onnx");
+  });
 
 const second = message(13, message(1, "location"), message(2, "/etc/passwd"));
 for (const [name, bytes, reason] of [
@@ -38,7 +42,7 @@ for (const [name, bytes, reason] of [
   ["a location above the folder", weight(external("../secret")), /'..\/secret', expected a weight/],
   ["a file that is not listed", weight(external("tokenizer.json")), /'tokenizer.json', expected a/],
   ["an address in memory", weight(external("*/_ORT_MEM_ADDR_/*", 4096)), /MEM_ADDR.*expected a/],
-  ["part of a tensor", weight(external(WEIGHTS, OFFSET, LENGTH - 1)), /the bytes of one tensor/],
+  ["more than a tensor", weight(external(WEIGHTS, OFFSET, LENGTH + 1)), /the bytes of one tensor/],
   ["another place", weight(external(WEIGHTS, OFFSET + 1, LENGTH)), /the bytes of one tensor/],
   ["the header of a file", weight(external(WEIGHTS, 8, 64)), /the bytes of one tensor/],
   ["a negative offset", weight(external(WEIGHTS, -1, 4)), /offset of its external data: found -1/],

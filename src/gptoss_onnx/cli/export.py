@@ -95,6 +95,15 @@ def choice(
     group="The package",
     help="Replace an existing package.",
 )
+@click.option(
+    "--tokenizer",
+    cls=GroupedOption,
+    group="The package",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER|FILE",
+    help="A folder with tokenizer.json and chat template, or a tokenizer.json, in place of the "
+    "checkpoint's own.",
+)
 @choice(
     GRAPH,
     "--target",
@@ -164,6 +173,7 @@ def choice(
 def export(
     checkpoint: str,
     output: Path,
+    tokenizer: Path | None,
     target: Target,
     provider: Provider,
     weights: WeightMode | None,
@@ -178,8 +188,8 @@ def export(
 ) -> None:
     """Export CHECKPOINT to an ONNX package.
 
-    CHECKPOINT is a folder, or a hub id such as openai/gpt-oss-20b: in the local Hugging Face cache,
-    or to be downloaded with --download.
+    CHECKPOINT is a folder, in Hugging Face's layout or OpenAI's (original/), or a hub id such as
+    openai/gpt-oss-20b: in the local Hugging Face cache, or to be downloaded with --download.
     """
     begin = time.perf_counter()
     let_threads_sleep()
@@ -200,6 +210,7 @@ def export(
             kv_dtype=kv_dtype,
             onnxruntime=onnxruntime,
             layers=layers,
+            tokenizer=tokenizer,
             force=force,
             progress=display,
         )

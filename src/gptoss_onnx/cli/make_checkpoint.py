@@ -39,8 +39,9 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--layout",
-    type=click.Choice(["hf-mxfp4", "hf-bf16"]),
-    help="hf-mxfp4 packs the experts, hf-bf16 stores them dense; as published where left out.",
+    type=click.Choice(["hf-mxfp4", "hf-bf16", "openai"]),
+    help="hf-mxfp4 packs the experts, hf-bf16 stores them dense, openai is original/ of gpt-oss; "
+    "as published where left out.",
 )
 @click.option(
     "--sparse",
@@ -59,7 +60,7 @@ def make_checkpoint(
     model: str,
     out: Path,
     layers: int | None,
-    layout: Literal["hf-mxfp4", "hf-bf16"] | None,
+    layout: Literal["hf-mxfp4", "hf-bf16", "openai"] | None,
     sparse: bool,
     seed: int,
     **shape: int | bool | None,
@@ -96,7 +97,7 @@ def make_checkpoint(
     size = sum(path.stat().st_size for path in files)
     holes = ", all holes" if sparse else ""
     layers_made, files_made = count_of(config.num_layers, "layer"), count_of(len(files), "file")
-    layout_made = "hf-mxfp4" if config.layout == "hf-mxfp4" else "hf-bf16"
+    layout_made = layout or ("hf-mxfp4" if config.layout == "hf-mxfp4" else "hf-bf16")
     say(
         f"{out}: {model}, {layers_made}, {layout_made}, {files_made} of weights "
         f"({file_size(size)}{holes})"
