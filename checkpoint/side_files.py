@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
-from gptoss_onnx.checkpoint.folder_kinds import GENERATION_CONFIG, TOKENIZER, names_copied
+from gptoss_onnx.checkpoint.folder_kinds import GENERATION_CONFIG, TOKENIZER
 from gptoss_onnx.errors import InputError
 
 
@@ -27,17 +27,14 @@ class SideFiles:
         be one.
         """
         self._own, self._named, self._file = own, own, TOKENIZER
-        self._alone = False
+        self._is_file = tokenizer is not None and not tokenizer.is_dir()
         if tokenizer is None:
             return
-        self._alone = not tokenizer.is_dir()
-        folder = tokenizer.parent if self._alone else tokenizer
-        self._named, self._file = CheckpointFolder(folder), TOKENIZER
-        if self._alone:
-            self._file = tokenizer.name
+        self._named = CheckpointFolder(tokenizer.parent if self._is_file else tokenizer)
+        self._file = tokenizer.name if self._is_file else TOKENIZER
         if self._named.find(self._file) is None:
             raise InputError(
-                f"--tokenizer: found no {folder / self._file}, expected a folder with a "
+                f"--tokenizer: found no {self._named.path / self._file}, expected a folder with a "
                 f"{TOKENIZER}, or that file"
             )
 
@@ -69,12 +66,11 @@ class SideFiles:
 
     def _place(self, name: str) -> tuple[CheckpointFolder, str] | None:
         """Return the folder that a file is in, and its name there."""
-        own = self._own, name
-        named = self._named, self._file if name == TOKENIZER else name
+        own, named = (self._own, name), (self._named, name)
         if name == TOKENIZER:
-            places = [named]
-        elif self._alone:
-            places = [] if name in names_copied() else [own]
-        else:
-            places = [own, named] if name == GENERATION_CONFIG else [named]
+            places = [(self._named, self._file)]
+        elif name == GENERATION_CONFIG:
+            places = [own] if self._is_file else [own, named]
+        else:  # what goes with a tokenizer.json
+            places = [] if self._is_file else [named]
         return next((place for place in places if place[0].find(place[1]) is not None), None)
