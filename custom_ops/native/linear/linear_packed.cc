@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "machine/bfloat16.h"
+
 namespace gptoss {
 namespace {
 
@@ -50,13 +52,14 @@ size_t first_exception(const PackedWeight& packed, size_t row) noexcept {
 // Adds what the exceptions of rows [begin, end) contribute, after the rest of each sum.
 void add_exceptions(const LinearCall& call, size_t begin, size_t end) noexcept {
   const PackedWeight& packed = *call.packed;
+  const bool rounded = packed.activations != Activations::exact;
   for (size_t i = first_exception(packed, begin); i < packed.exceptions; ++i) {
     const Position at = position(packed, i);
     if (static_cast<size_t>(at.row) >= end) return;
     const float weight = value(packed, i);
     for (size_t n = 0; n < call.tokens; ++n) {
-      float token;
-      round_activations(packed.activations, packed.tokens + n * call.depth + at.column, 1, &token);
+      const float exact = packed.tokens[n * call.depth + at.column];
+      const float token = rounded ? round_to_bf16(exact) : exact;
       call.y[n * call.rows + at.row] += weight * token;
     }
   }
@@ -125,19 +128,22 @@ void expect(const Context& context, size_t input, const Shape& expected) {
   if (found != expected) context.reject(input, "shape " + describe(found), describe(expected));
 }
 
-// A kernel that trusted these would read and write anywhere.
+// A kernel that trusted these would read and write anywhere. Rows ascend, so the last one bounds
+// them all; what is negative is too large without a sign.
 void check_positions(const Context& context, const PackedWeight& packed, size_t rows,
                      size_t depth) {
-  int64_t last = -1;
   bool holds = true;
+  uint64_t before = 0;
   for (size_t i = 0; i < packed.exceptions; ++i) {
     const Position at = position(packed, i);
-    holds &= at.row >= 0 && static_cast<size_t>(at.row) < rows;
-    holds &= at.column >= 0 && static_cast<size_t>(at.column) < depth;
-    const int64_t now = static_cast<int64_t>(at.row) * static_cast<int64_t>(depth) + at.column;
-    holds &= now > last;
-    last = now;
+    const uint64_t now =
+        uint64_t{static_cast<uint32_t>(at.row)} << 32 | static_cast<uint32_t>(at.column);
+    holds &= static_cast<size_t>(at.column) < depth;
+    holds &= now > before || i == 0;
+    before = now;
   }
+  if (packed.exceptions > 0)
+    holds &= static_cast<size_t>(position(packed, packed.exceptions - 1).row) < rows;
   if (holds) return;
   const auto size = Shape{static_cast<int64_t>(rows), static_cast<int64_t>(depth)};
   context.reject(kPositions, "other ones",

@@ -3,29 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+
+#include "machine/bfloat16.h"
 
 namespace gptoss {
 namespace {
 
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-
-// The bits of the nearest bfloat16, ties to even; NaN stays NaN.
-uint16_t bfloat16_bits(float value) noexcept {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const bool nan = (bits & 0x7fffffff) > 0x7f800000;
-  bits = nan ? bits | 0x00400000 : bits + 0x7fff + (bits >> 16 & 1);
-  return static_cast<uint16_t>(bits >> 16);
-}
-
-float float_of(uint32_t bits) noexcept {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-float rounded(float value) noexcept { return float_of(uint32_t{bfloat16_bits(value)} << 16); }
 
 // Two values as bfloat16 in one lane.
 float pair(float a, float b) noexcept {
@@ -34,7 +18,7 @@ float pair(float a, float b) noexcept {
 
 // What rounding took away; zero where that is not a number.
 float remainder(float value) noexcept {
-  const float nearest = rounded(value);
+  const float nearest = round_to_bf16(value);
   return std::isfinite(nearest) ? value - nearest : 0.0f;
 }
 

@@ -2,27 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <limits>
 
 #include "abi/error.h"
+#include "machine/bfloat16.h"
 
 namespace gptoss {
 namespace {
 
 constexpr const char* kEntry = "gptoss.activations";
-
-// To the nearest bfloat16, ties to even.
-float round_to_bf16(float x) {
-  if (std::isnan(x)) return x;
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  bits += 0x7fff + ((bits >> 16) & 1);
-  bits &= 0xffff0000u;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
 
 // At most 32 values, to 8 bits with one scale.
 void round_to_int8(const float* x, size_t count, float* out) {
