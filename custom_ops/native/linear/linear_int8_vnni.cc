@@ -113,8 +113,10 @@ __m512 pair_dot(__m512i weights, const Pair<digits>& pair) {
   return _mm512_fmadd_ps(high, _mm512_set1_ps(65536.0f), low);
 }
 
-constexpr size_t kAhead = 2048;       // bytes of each row to prefetch,
-constexpr size_t kScalesAhead = 128;  // and of its scales
+// Bytes of each row to prefetch, and of its scales. So many bytes of four rows would leave no room
+// for the token in the first-level cache, so they wait in the second.
+constexpr size_t kAhead = 2048;
+constexpr size_t kScalesAhead = 128;
 
 // Which of a run's scales belong to the eight lanes of each block of a pair.
 struct Spread {
@@ -166,7 +168,7 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
 #pragma GCC unroll 4
       for (size_t r = 0; r < kRows; ++r) {
         const unsigned char* address = rows + r * step * call.row_bytes + offset;
-        _mm_prefetch(address + kAhead, _MM_HINT_T0);
+        _mm_prefetch(address + kAhead, _MM_HINT_T1);
         const __m512i weights =
             _mm512_xor_si512(load(address), _mm512_set1_epi8(static_cast<char>(kOffset)));
 #pragma GCC unroll 4

@@ -17,7 +17,8 @@
 namespace gptoss {
 namespace {
 
-constexpr size_t kAhead = 768;  // bytes of each row to prefetch
+constexpr size_t kAhead = 384;  // bytes of each row's lower plane to prefetch: 16 streams share
+                                // the first-level cache with the tokens
 
 // 64 weights as bfloat16. Quarter q of `first` holds weights 16 q to 16 q + 7, of `second` 16 q + 8
 // to 16 q + 15.
@@ -87,7 +88,7 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
   }
 }
 
-// The same rows times tokens [n, n + tokens), at most eight.
+// The same rows times tokens [n, n + tokens), at most four.
 template <class Arithmetic, size_t kRows>
 void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t n, size_t tokens) {
   switch (tokens) {
@@ -99,22 +100,14 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t n, 
       return rows_times_tokens<Arithmetic, 3, kRows>(call, m, step, n);
     case 4:
       return rows_times_tokens<Arithmetic, 4, kRows>(call, m, step, n);
-    case 5:
-      return rows_times_tokens<Arithmetic, 5, kRows>(call, m, step, n);
-    case 6:
-      return rows_times_tokens<Arithmetic, 6, kRows>(call, m, step, n);
-    case 7:
-      return rows_times_tokens<Arithmetic, 7, kRows>(call, m, step, n);
-    case 8:
-      return rows_times_tokens<Arithmetic, 8, kRows>(call, m, step, n);
   }
 }
 
-// kStreams rows side by side, and up to eight tokens at a time; for the later ones the rows are
+// kStreams rows side by side, and up to four tokens at a time; for the later ones the rows are
 // still in the cache.
 template <class Arithmetic, size_t kStreams>
 void rows_side_by_side(const LinearCall& call, size_t begin, size_t end) {
-  const size_t groups = (call.tokens + 7) / 8;
+  const size_t groups = (call.tokens + 3) / 4;
   const size_t tokens = (call.tokens + groups - 1) / groups;
   const auto times_all = [&](auto rows, size_t m, size_t step) {
     for (size_t n = 0; n < call.tokens; n += tokens) {
@@ -133,8 +126,7 @@ void rows_side_by_side(const LinearCall& call, size_t begin, size_t end) {
 template <class Arithmetic>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
   if (call.tokens <= 2) return rows_side_by_side<Arithmetic, kVectorRows>(call, begin, end);
-  if (call.tokens <= 4) return rows_side_by_side<Arithmetic, kVectorRows / 2>(call, begin, end);
-  rows_side_by_side<Arithmetic, kVectorRows / 4>(call, begin, end);
+  rows_side_by_side<Arithmetic, kVectorRows / 2>(call, begin, end);
 }
 
 void unpack_row(const unsigned char* low, const unsigned char* high, unsigned char base,
