@@ -1,22 +1,21 @@
 // Weights by columns, written once for the vector widths.
 //
-// `V` is a vector type of kLanes floats with load(address, T), which widens, zero, broadcast,
-// add_product, store and store_some. Included by files that are compiled for one level, each with a
-// V of its own in an anonymous namespace: so every copy of this code stays in its file.
+// `V` is one of machine/vectors_LEVEL.h, with kTokens and kVectors: how many tokens pass how many
+// vectors of columns together. Included by files that are compiled for one level, each with a V of
+// its own in an anonymous namespace: so every copy of this code stays in its file.
 #pragma once
 
-#include "attention/attention.h"  // Float16, BFloat16
 #include "linear/linear_columns.h"
+#include "linear/linear_weights.h"
 
 namespace gptoss {
 
-template <class V, class T>
+template <class V, WeightType type>
 struct ColumnTiles {
   using Vector = typename V::Vector;
 
   static constexpr size_t kStreams = 8;  // rows that are read side by side
   static constexpr size_t kAhead = 512;  // bytes of each to prefetch
-  static constexpr size_t kCacheLine = 64;
   static constexpr size_t kSums = 6144;  // floats: 24 KB
 
   static void multiply(const WeightColumns& columns, const TokenRows& tokens, float* out,
@@ -66,9 +65,9 @@ struct ColumnTiles {
     const size_t step = columns.width / kStreams;
     for (size_t c = 0; c < columns.count; c += width) {
       const size_t count = columns.count - c < width ? columns.count - c : width;
-      const WeightColumns block{columns.first + c * sizeof(T), columns.row_bytes, count,
+      const WeightColumns block{columns.first + c * bytes_of(type), columns.row_bytes, count,
                                 columns.width};
-      alignas(kCacheLine) float sums[kSums];
+      alignas(kLine) float sums[kSums];
       const Sums all{
           sums, width + V::kLanes};  // an odd distance: else tokens may share a set of the cache
       for (size_t i = 0; i < tokens * all.stride; ++i) sums[i] = 0;
@@ -101,17 +100,18 @@ struct ColumnTiles {
     }
     for (size_t c = 0; c < columns.count; c += V::kLanes) {
       const size_t lanes = columns.count - c < V::kLanes ? columns.count - c : V::kLanes;
-      if (c * sizeof(T) % kCacheLine == 0) {
+      if (c * bytes_of(type) % kLine == 0) {
 #pragma GCC unroll 8
-        for (size_t s = 0; s < streams; ++s) __builtin_prefetch(rows[s] + c * sizeof(T) + kAhead);
+        for (size_t s = 0; s < streams; ++s)
+          __builtin_prefetch(rows[s] + c * bytes_of(type) + kAhead);
       }
       Vector weights[streams];
 #pragma GCC unroll 8
-      for (size_t s = 0; s < streams; ++s) weights[s] = load(rows[s] + c * sizeof(T), lanes);
+      for (size_t s = 0; s < streams; ++s) weights[s] = load(rows[s] + c * bytes_of(type), lanes);
 #pragma GCC unroll 8
       for (size_t t = 0; t < tokens; ++t) {
         float* place = sums.first + t * sums.stride + c;
-        Vector sum = V::load(reinterpret_cast<const std::byte*>(place), float{});
+        Vector sum = V::load(place);
 #pragma GCC unroll 8
         for (size_t s = 0; s < streams; ++s) sum = V::add_product(sum, values[t][s], weights[s]);
         V::store(place, sum);
@@ -142,11 +142,11 @@ struct ColumnTiles {
     for (size_t t = 0; t < tokens; ++t) {
       for (size_t v = 0; v < vectors; ++v) sums[t][v] = V::zero();
     }
-    const std::byte* row = columns.first + c * sizeof(T);
+    const std::byte* row = columns.first + c * bytes_of(type);
     for (size_t k = 0; k < columns.width; ++k, row += columns.row_bytes) {
       Vector weights[vectors];
       for (size_t v = 0; v < vectors; ++v)
-        weights[v] = load(row + v * V::kLanes * sizeof(T), lanes);
+        weights[v] = load(row + v * V::kLanes * bytes_of(type), lanes);
       for (size_t t = 0; t < tokens; ++t) {
         const Vector value = V::broadcast(x[t * x_stride + k]);
         for (size_t v = 0; v < vectors; ++v)
@@ -160,11 +160,7 @@ struct ColumnTiles {
   }
 
   static Vector load(const std::byte* address, size_t lanes) {
-    if (lanes == V::kLanes) return V::load(address, T{});
-    T some[V::kLanes] = {};
-    for (size_t i = 0; i < lanes * sizeof(T); ++i)
-      reinterpret_cast<std::byte*>(some)[i] = address[i];
-    return V::load(reinterpret_cast<const std::byte*>(some), T{});
+    return lanes == V::kLanes ? widen<V, type>(address) : widen_some<V, type>(address, lanes);
   }
 
   static void store(float* p, Vector x, size_t lanes) {
@@ -178,11 +174,11 @@ template <class V>
 MultiplyColumns columns_of(WeightType type) {
   switch (type) {
     case WeightType::float32:
-      return ColumnTiles<V, float>::multiply;
+      return ColumnTiles<V, WeightType::float32>::multiply;
     case WeightType::float16:
-      return ColumnTiles<V, Float16>::multiply;
+      return ColumnTiles<V, WeightType::float16>::multiply;
     case WeightType::bfloat16:
-      return ColumnTiles<V, BFloat16>::multiply;
+      return ColumnTiles<V, WeightType::bfloat16>::multiply;
   }
   return nullptr;
 }

@@ -7,8 +7,6 @@
 
 namespace gptoss {
 
-constexpr size_t kLine = 64;  // bytes of the cache
-
 // What the next panel will be made of. Its lines are asked for a few at a time, while this one is
 // turned and multiplied, so that memory does not wait for arithmetic; and in several streams, as
 // the kernels for one token read.

@@ -22,13 +22,8 @@ float* tile_of(float* panel, size_t block, size_t term, size_t group) {
   return panel + ((block * terms + term) * kGroups + group) * kTileFloats;
 }
 
-__m512 widen(const unsigned char* address) {
-  return _mm512_cvtepi32_ps(
-      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(address))));
-}
-
 // Two times 16 values as bfloat16, in order.
-__m512i round_to_bf16(__m512 low, __m512 high) {
+__m512i to_bf16(__m512 low, __m512 high) {
   const __m512bh pairs = _mm512_cvtne2ps_pbh(high, low);
   __m512i bits;
   __builtin_memcpy(&bits, &pairs, sizeof bits);  // compilers differ on how to cast
@@ -67,15 +62,15 @@ void pack_rows(const LinearCall& call, size_t begin, size_t end, size_t first, s
       __builtin_memcpy(&scale, scales + (first + i) * sizeof scale,
                        sizeof scale);  // the address may be odd
       const __m512 factor = _mm512_set1_ps(scale);
-      const __m512 low = _mm512_mul_ps(widen(address), factor),
-                   high = _mm512_mul_ps(widen(address + kLanes), factor);
-      const __m512i nearest = round_to_bf16(low, high);
+      const __m512 low = _mm512_mul_ps(Floats16::from_int8(address), factor),
+                   high = _mm512_mul_ps(Floats16::from_int8(address + Floats16::kLanes), factor);
+      const __m512i nearest = to_bf16(low, high);
       _mm512_store_si512(tile_of<terms>(panel, i, 0, group) + place, nearest);
       if constexpr (terms == 2) {
         const __m512 low_rest = remainder(low, _mm512_castsi512_si256(nearest));
         const __m512 high_rest = remainder(high, _mm512_extracti64x4_epi64(nearest, 1));
         _mm512_store_si512(tile_of<terms>(panel, i, 1, group) + place,
-                           round_to_bf16(low_rest, high_rest));
+                           to_bf16(low_rest, high_rest));
       }
     }
   }

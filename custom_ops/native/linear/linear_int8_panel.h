@@ -6,8 +6,6 @@
 //   Floats, Integers: vectors of kLanes lanes of 32 bits; kTileWidth: tokens that pass together.
 //   kOffset: what offset(weights) adds to them, because one side of a dot product is unsigned.
 //   dot(sum, weights, tokens): sum + by lane four offset weights times four values.
-//   load_rows(row): 16 bytes of each fourth row, one after the other, where row(i) says where.
-//   unpack_low_32, ...: of the halves of each 128 bits, as the instructions of that name.
 //   write_integers: as linear_int8_tokens.h says.
 //   The rest is plain arithmetic; `some` is the lanes from the first on that there are.
 // Included by files that are compiled for one level, each with a V of its own in an anonymous
@@ -88,7 +86,7 @@ struct Int8Panel {
     }
 #pragma GCC unroll 8
     for (size_t t = 0; t < width; ++t) {
-      const Floats token_scale = V::broadcast(scale + t);
+      const Floats token_scale = V::broadcast(scale[t]);
 #pragma GCC unroll 2
       for (size_t g = 0; g < kGroups; ++g) {
         const Floats both = V::product(V::load(block.scales[g]), token_scale);
@@ -127,7 +125,7 @@ struct Int8Panel {
         Floats sum = sums[g][t];
         if (out.last && out.bias != nullptr)
           sum = V::sum(sum, V::load_some(out.bias + first, out.rows - first));
-        V::store_some(out.y + t * out.stride + first, out.rows - first, sum);
+        V::store_some(out.y + t * out.stride + first, sum, out.rows - first);
       }
     }
   }
@@ -150,48 +148,39 @@ struct Int8Panel {
 
   using RowAddresses = const unsigned char * [V::kLanes];
 
-  // Turns 16 bytes of each row, `offset` bytes into it: put(i, x) gets the rows' i-th four.
+  // Turns up to V::kLanes lanes of four bytes of each row, `offset` bytes into it: put(i, x) gets
+  // the rows' i-th. Whole lines of a row are read at once, since rows may share a set of the cache.
   template <class Put>
-  [[gnu::always_inline]] static void turn(const RowAddresses& rows, size_t offset, const Put& put) {
-    const auto every_fourth = [&](size_t first) {
-      return V::load_rows([&](size_t i) { return rows[4 * i + first] + offset; });
-    };
-    const Integers a = every_fourth(0), b = every_fourth(1), c = every_fourth(2),
-                   d = every_fourth(3);
-    const Integers ab_low = V::unpack_low_32(a, b), ab_high = V::unpack_high_32(a, b);
-    const Integers cd_low = V::unpack_low_32(c, d), cd_high = V::unpack_high_32(c, d);
-    put(0, V::unpack_low_64(ab_low, cd_low));
-    put(1, V::unpack_high_64(ab_low, cd_low));
-    put(2, V::unpack_low_64(ab_high, cd_high));
-    put(3, V::unpack_high_64(ab_high, cd_high));
+  [[gnu::always_inline]] static void turn(const RowAddresses& rows, size_t offset, size_t lanes,
+                                          const Put& put) {
+    Floats square[V::kLanes];
+#pragma GCC unroll 16
+    for (size_t i = 0; i < V::kLanes; ++i) {
+      const void* address = rows[i] + offset;  // which may be odd
+      square[i] = lanes >= V::kLanes ? V::load(address) : V::load_some(address, lanes);
+    }
+    V::transpose(square);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < V::kLanes; ++i) {
+      if (i < lanes) put(i, square[i]);
+    }
   }
-
-  static constexpr size_t kTurned = 16;  // bytes of a row
 
   static void turn_weights(const RowAddresses& rows, size_t count, size_t group, Ahead& ahead,
                            Block* panel) {
-    for (size_t block = 0; block < count; ++block) {
-      ahead.fetch();
-      for (size_t at = 0; at < kScaleBlock; at += kTurned) {
-        turn(rows, block * kScaleBlock + at, [&](size_t i, Integers quad) {
-          V::store(panel[block].weights[at / 4 + i][group], V::offset(quad));
-        });
-      }
+    constexpr size_t turned = V::kLanes / kQuads;  // blocks
+    for (size_t block = 0; block < count; block += turned) {
+      for (size_t i = 0; i < turned; ++i) ahead.fetch();
+      turn(rows, block * kScaleBlock, (count - block) * kQuads, [&](size_t i, Floats quad) {
+        V::store(panel[block + i / kQuads].weights[i % kQuads][group], V::offset(quad));
+      });
     }
   }
 
   static void turn_scales(const RowAddresses& rows, size_t count, size_t group, Block* panel) {
-    constexpr size_t turned = kTurned / sizeof(float);
-    size_t block = 0;
-    for (; block + turned <= count; block += turned) {
-      turn(rows, block * sizeof(float),
-           [&](size_t i, Integers scales) { V::store(panel[block + i].scales[group], scales); });
-    }
-    for (; block < count; ++block) {  // more bytes may not be there
-      for (size_t i = 0; i < V::kLanes; ++i) {
-        __builtin_memcpy(panel[block].scales[group] + i, rows[i] + block * sizeof(float),
-                         sizeof(float));  // the address may be odd
-      }
+    for (size_t block = 0; block < count; block += V::kLanes) {
+      turn(rows, block * sizeof(float), count - block,
+           [&](size_t i, Floats scales) { V::store(panel[block + i].scales[group], scales); });
     }
   }
 

@@ -4,60 +4,30 @@
 // (CMakeLists.txt says why).
 #pragma once
 
-#include <immintrin.h>
-
 #include "linear/linear_int8_panel.h"
+#include "machine/vectors_avx2.h"
 
 namespace gptoss {
 namespace {
 
-struct Avx2 {
-  using Floats = __m256;
+struct Avx2 : Floats8 {
+  using Floats = Vector;
   using Integers = __m256i;
-  static constexpr size_t kLanes = 8;
 
+  using Floats8::load, Floats8::store;
   static Integers load(const unsigned char* address) {
     return _mm256_load_si256(reinterpret_cast<const __m256i*>(address));
-  }
-  static Floats load(const float* address) { return _mm256_load_ps(address); }
-  static Integers first(size_t some) {
-    const Integers lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const int count = static_cast<int>(some < kLanes ? some : kLanes);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
-  }
-  static Floats load_some(const float* address, size_t some) {
-    return _mm256_maskload_ps(address, first(some));
   }
   static void store(void* address, Integers x) {
     _mm256_store_si256(static_cast<__m256i*>(address), x);
   }
-  static void store_some(float* address, size_t some, Floats x) {
-    _mm256_maskstore_ps(address, first(some), x);
-  }
-  static Floats broadcast(const float* address) { return _mm256_broadcast_ss(address); }
   static Integers broadcast_integer(const float* address) {
     return _mm256_castps_si256(_mm256_broadcast_ss(address));
   }
-  static Floats zero() { return _mm256_setzero_ps(); }
   static Integers zero_integers() { return _mm256_setzero_si256(); }
   static Integers shift_8(Integers x) { return _mm256_slli_epi32(x, 8); }
   static Integers add(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
-  static Floats sum(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   static Floats to_floats(Integers x) { return _mm256_cvtepi32_ps(x); }
-  static Floats product(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-  static Floats add_product(Floats sum, Floats a, Floats b) { return _mm256_fmadd_ps(a, b, sum); }
-
-  template <class Row>
-  static Integers load_rows(const Row& row) {
-    const auto at = [&](size_t i) {
-      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row(i)));
-    };
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(at(0)), at(1), 1);
-  }
-  static Integers unpack_low_32(Integers a, Integers b) { return _mm256_unpacklo_epi32(a, b); }
-  static Integers unpack_high_32(Integers a, Integers b) { return _mm256_unpackhi_epi32(a, b); }
-  static Integers unpack_low_64(Integers a, Integers b) { return _mm256_unpacklo_epi64(a, b); }
-  static Integers unpack_high_64(Integers a, Integers b) { return _mm256_unpackhi_epi64(a, b); }
 
   // As to_integers of machine/digits.h, which is of AVX-512.
   template <bool rounded>

@@ -10,7 +10,7 @@ struct Maddubs : Avx2 {
   static constexpr int kOffset = 0;
   static constexpr size_t kTileWidth = 3;  // more would not fit the registers
 
-  static Integers offset(Integers x) { return x; }
+  static Integers offset(Floats bytes) { return _mm256_castps_si256(bytes); }
   // The signs go to the tokens, -127 to 127: two products are at most 2 * 128 * 127, which fits.
   static Integers dot(Integers sum, Integers weights, Integers tokens) {
     const Integers pairs =

@@ -6,8 +6,8 @@
 // one pass of dot products over the weights: one digit is mode int8; two hold bfloat16's eight bits
 // 2^8 below the block's largest value; three are a fixed point of 24 bits, what float32 has. Sums
 // of a block are exact; blocks add up in float32.
+#include "linear/linear_streams.h"
 #include "machine/digits.h"
-#include "linear/linear_kernels.h"
 
 namespace gptoss {
 namespace {
@@ -132,10 +132,16 @@ constexpr Spread spread() {
 }
 constexpr Spread kSpread = spread();
 
-// kRows weight rows, from m on and `step` rows apart, times kTokens tokens from `first_token` on:
-// each row is a stream of its own from memory, as in linear_avx512.h.
-template <size_t digits, size_t kTokens, size_t kRows>
-void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t first_token) {
+template <size_t digits>
+struct DigitProducts {
+  template <size_t kTokens, size_t kRows>
+  static void multiply(const LinearCall& call, size_t m, size_t step, size_t first_token);
+};
+
+template <size_t digits>
+template <size_t kTokens, size_t kRows>
+void DigitProducts<digits>::multiply(const LinearCall& call, size_t m, size_t step,
+                                     size_t first_token) {
   const size_t blocks = call.depth / kScaleBlock, scale_bytes = blocks * sizeof(float);
   const unsigned char* rows = call.weight + m * call.row_bytes;
   const unsigned char* scales = call.scales + m * scale_bytes;
@@ -187,42 +193,13 @@ void rows_times_tokens(const LinearCall& call, size_t m, size_t step, size_t fir
       });
     }
   }
-#pragma GCC unroll 4
-  for (size_t r = 0; r < kRows; ++r) {
-    const size_t row = m + r * step;
-    const float bias = call.bias == nullptr ? 0.0f : call.bias[row];
-#pragma GCC unroll 4
-    for (size_t n = 0; n < kTokens; ++n) {
-      call.y[(first_token + n) * call.rows + row] = _mm512_reduce_add_ps(sums[r][n]) + bias;
-    }
-  }
-}
-
-// Some tokens at a time; for the later ones the rows are still in the cache.
-template <size_t digits, size_t kRows>
-void rows_times_all_tokens(const LinearCall& call, size_t m, size_t step) {
-  constexpr size_t kTokens = 4;  // more would not fit the registers
-  size_t n = 0;
-  for (; n + kTokens <= call.tokens; n += kTokens)
-    rows_times_tokens<digits, kTokens, kRows>(call, m, step, n);
-  switch (call.tokens - n) {
-    case 3:
-      return rows_times_tokens<digits, 3, kRows>(call, m, step, n);
-    case 2:
-      return rows_times_tokens<digits, 2, kRows>(call, m, step, n);
-    case 1:
-      return rows_times_tokens<digits, 1, kRows>(call, m, step, n);
-  }
+  write_totals<Floats16>(call, m, step, first_token, sums);
 }
 
 template <size_t digits>
 void matrix_vector(const LinearCall& call, size_t begin, size_t end) noexcept {
-  constexpr size_t kStreams = 4;
-  const size_t step = (end - begin) / kStreams;
-  for (size_t m = begin; m < begin + step; ++m)
-    rows_times_all_tokens<digits, kStreams>(call, m, step);
-  for (size_t m = begin + kStreams * step; m < end; ++m)
-    rows_times_all_tokens<digits, 1>(call, m, 1);
+  // As many rows and tokens as there are registers for their sums.
+  multiply_streams<DigitProducts<digits>, 4, 4>(call, begin, end);
 }
 
 // The most tokens for which this is the faster, and not panels.

@@ -12,6 +12,8 @@ namespace gptoss {
 
 enum class WeightType { float32, float16, bfloat16 };
 
+constexpr size_t kLine = 64;  // bytes of the cache
+
 constexpr size_t bytes_of(WeightType type) { return type == WeightType::float32 ? 4 : 2; }
 
 // What the lanes of a token hold, each the size of one float32.

@@ -7,7 +7,7 @@ namespace {
 struct Pairs {
   static constexpr size_t kLanes = 32;
 
-  static __m512 multiply_add(const Unpacked& weights, const float* token, __m512 sum) {
+  static __m512 multiply_add(const Unpack512::Weights& weights, const float* token, __m512 sum) {
     sum = _mm512_dpbf16_ps(sum, pairs(weights.first), pairs(_mm512_loadu_si512(token)));
     return _mm512_dpbf16_ps(sum, pairs(weights.second), pairs(_mm512_loadu_si512(token + 16)));
   }
@@ -23,7 +23,8 @@ struct Pairs {
 }  // namespace
 
 PackedKernels linear_packed_avx512_bf16() {
-  return {matrix_vector<Pairs>, TokenFormat::packed, packed_pairs_16(), unpack_row};
+  return {packed_vectors<Floats16, Unpack512, Pairs>, TokenFormat::packed, packed_pairs_16(),
+          unpack_row<Unpack512>};
 }
 
 }  // namespace gptoss

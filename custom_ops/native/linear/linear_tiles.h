@@ -6,10 +6,13 @@
 #pragma once
 
 #include "machine/amx_tiles.h"
-#include "linear/linear_avx512.h"
+#include "linear/linear_kernels.h"
+#include "machine/vectors_avx512.h"
 
 namespace gptoss {
 namespace {
+
+constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 // Tiles 0 to 3 hold sums, 4 and 5 weights, 6 and 7 tokens.
 void configure(size_t tile_width) {
@@ -30,8 +33,8 @@ void store(const LinearCall& call, const float (&sums)[kTileRows][kTileRows], si
   if (m >= end) return;
   __m512 columns[kTileRows];
   for (size_t i = 0; i < kTileRows; ++i) columns[i] = _mm512_load_ps(sums[i]);
-  transpose(columns);
-  const __mmask16 mask = first(end - m);
+  Floats16::transpose(columns);
+  const __mmask16 mask = Floats16::first(end - m);
   const __m512 bias =
       call.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, call.bias + m);
   for (size_t t = 0; t < tokens; ++t) {

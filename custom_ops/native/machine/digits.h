@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "machine/vectors_avx512.h"
+
 namespace gptoss {
 namespace {
 
@@ -26,22 +28,14 @@ struct BlockIntegers {
   float scale;
 };
 
-// To the nearest bfloat16, ties to even; what is not finite is caught by its block's scale.
-__m512 round_to_bf16(__m512 x) {
-  const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-}
-
 // The 32 values from x on, rounded to bfloat16 first where `rounded`; the greatest magnitude
 // becomes `largest`.
 template <bool rounded>
 BlockIntegers to_integers(const float* x, float largest) {
   __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + kLanes);
   if constexpr (rounded) {
-    a = round_to_bf16(a);
-    b = round_to_bf16(b);
+    a = Floats16::round_to_bf16(a);
+    b = Floats16::round_to_bf16(b);
   }
   // The greatest magnitude as bits, whose order is that of the numbers, with NaN and infinity on
   // top.

@@ -5,6 +5,7 @@
 // Weights are the left operand, whose tiles are rows as they come, so that only tokens need the
 // interleaving of the right operand, once. Sums are float32.
 #include "machine/amx_tiles.h"
+#include "machine/vectors_avx512.h"
 #include "moe/mxfp4.h"
 
 namespace gptoss {
@@ -37,15 +38,8 @@ constexpr size_t tile_stride(size_t blocks) {
   return blocks * terms * kTileBytes;
 }
 
-// The upper halves of floats rounded to the nearest bfloat16, ties to even; NaN stays NaN.
-__m512i round_to_bf16(__m512 x) {
-  const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  const __m512i kept = _mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
-  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-  return _mm512_mask_mov_epi32(kept, nan, _mm512_set1_epi32(0x7fc00000));
-}
+// The upper halves of floats rounded to the nearest bfloat16.
+__m512i round_to_bf16(__m512 x) { return _mm512_castps_si512(Floats16::round_to_bf16(x)); }
 
 template <size_t terms>
 void pack(const float* x, size_t first, size_t count, size_t width, size_t token,
