@@ -2,7 +2,6 @@
 address.
 """
 
-from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from onnx import helper
 
 from gptoss_onnx.custom_ops import DOMAIN
 from support.int8_inputs import Inputs, allowed_error, in_float64, int8_inputs
-from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
-from support.op_models import op_model, run_ort
+from support.linear_contract import MODES, LinearContract
+from support.native_levels import cpu_levels, native_session, needs_native, run_at_level
 from support.tolerances import NATIVE_INT8, NATIVE_INT8_NORM
 
 pytestmark = needs_native
 InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
-MODES = ("exact", "bf16", "int8")
+SEVERAL = (6, 8, 16)  # more than what is multiplied row by row, fewer than AMX tiles are for
 FEW = 100  # outputs, of which a norm says little
 # (N, K, M): odd blocks, whole and partial runs, tiles and panels, long rows, nothing to sum.
 SHAPES = (
@@ -76,15 +75,7 @@ def assert_is_the_definition(found: torch.Tensor, inputs: Inputs, mode: str = "e
         assert (found - expected).norm() <= NATIVE_INT8_NORM[mode] * expected.norm(), mode
 
 
-def model_of(inputs: Inputs) -> bytes:
-    return op_model("LinearInt8", inputs, {}).SerializeToString()
-
-
-@cache
-def session_for(with_bias: bool, activations: str) -> onnxruntime.InferenceSession:
-    return native_session(
-        model_of(int8_inputs(1, 32, 1, with_bias)), {"gptoss.activations": activations}
-    )
+INT8 = LinearContract("LinearInt8", int8_inputs, ("scales", "weight"), 32, assert_is_the_definition)
 
 
 @settings(max_examples=150, deadline=None)
@@ -99,23 +90,12 @@ def session_for(with_bias: bool, activations: str) -> onnxruntime.InferenceSessi
 def test_any_shape(
     tokens: int, blocks: int, rows: int, with_bias: bool, mode: str, seed: int
 ) -> None:
-    inputs = int8_inputs(tokens, 32 * blocks, rows, with_bias, seed)
-    assert_is_the_definition(run_ort(session_for(with_bias, mode), inputs)[0], inputs, mode)
+    INT8.check_shape(tokens, blocks, rows, with_bias, mode, seed)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_every_level_computes_the_definition(level: str, tmp_path: Path) -> None:
-    drawn = [
-        (int8_inputs(*shape, with_bias, seed=number), mode)
-        for number, shape in enumerate(SHAPES)
-        for with_bias in (False, True)
-        for mode in MODES
-    ]
-    cases = [
-        NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn
-    ]
-    for (inputs, mode), [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
-        assert_is_the_definition(found, inputs, mode)
+    INT8.check_shapes(level, SHAPES, tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
@@ -125,9 +105,7 @@ def test_tokens_are_rounded_as_the_mode_says(level: str, mode: str, tmp_path: Pa
     that counts.
     """
     inputs = int8_inputs(3, 2880, 256, True, seed=5)
-    [[found]] = run_at_level(
-        level, [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode})], tmp_path
-    )
+    [[found]] = run_at_level(level, [INT8.case(inputs, mode)], tmp_path)
     expected = definition(inputs, mode)
     assert (found - expected).norm() <= NATIVE_INT8_NORM["rounded"] * expected.norm()
 
@@ -137,69 +115,23 @@ def test_an_outlier_does_not_drown_its_neighbours_blocks(level: str, tmp_path: P
     """Real activations have a few values a thousand times the others."""
     inputs = int8_inputs(2, 2880, 64, True)
     inputs["x"][:, 77] *= 1000
-    cases = [NativeCase(model_of(inputs), inputs)]
-    [[found]] = run_at_level(level, cases, tmp_path)
-    assert_is_the_definition(found, inputs)
-
-
-def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
-    """Write a model whose weight and scales lie `offset` bytes into a file beside it, as in a
-    safetensors file.
-    """
-    model = op_model("LinearInt8", inputs, {})
-    content = bytes(offset)
-    for name in ("scales", "weight"):
-        [value] = [value for value in model.graph.input if value.name == name]
-        model.graph.input.remove(value)
-        data = inputs[name].contiguous().view(torch.uint8).numpy().tobytes()
-        initializer = model.graph.initializer.add(
-            name=name,
-            data_type=value.type.tensor_type.elem_type,
-            dims=inputs[name].shape,
-            data_location=onnx.TensorProto.EXTERNAL,
-        )
-        place = {"location": "weight.bin", "offset": str(len(content)), "length": str(len(data))}
-        for key, entry in place.items():
-            initializer.external_data.add(key=key, value=entry)
-        content += data
-    (folder / "weight.bin").write_bytes(content)
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    return str(path)
+    INT8.check_level(level, [(inputs, "exact")], tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_weights_at_odd_addresses(level: str, tmp_path: Path) -> None:
     places = product((1, 8, 40), (1, 7, 61))
     drawn = [(int8_inputs(tokens, 352, 37, True), offset) for tokens, offset in places]
-    cases = []
-    for number, (inputs, offset) in enumerate(drawn):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        path = with_external_weight(inputs, offset, folder)
-        cases.append(NativeCase(path, {**inputs, "weight": None, "scales": None}))
-    for (inputs, _), [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
-        assert_is_the_definition(found, inputs)
+    INT8.check_addresses(level, drawn, tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_nan_and_infinity_reach_their_own_row_only(level: str, tmp_path: Path) -> None:
-    drawn = []
-    for tokens in (4, 9, 40):
-        for mode in MODES:
-            inputs = int8_inputs(tokens, 96, 35, True)
-            # times 0 an infinity would be NaN, which is not finite either
-            inputs["weight"][:, 52] = 3
-            for token, value in ((1, torch.nan), (2, torch.inf), (3, -torch.inf)):
-                inputs["x"][token, 52] = value
-            drawn.append((inputs, mode))
-    cases = [
-        NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs, mode in drawn
-    ]
-    for [found] in run_at_level(level, cases, tmp_path):
-        special = torch.zeros_like(found, dtype=torch.bool)
-        special[1:4] = True
-        assert torch.equal(~found.isfinite(), special)
+    drawn = [int8_inputs(tokens, 96, 35, True) for tokens in (4, 9, 40)]
+    for inputs in drawn:
+        # times 0 an infinity would be NaN, which is not finite either
+        inputs["weight"][:, 52] = 3
+    INT8.check_not_finite(level, drawn, tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
@@ -213,19 +145,23 @@ def test_every_integer_is_widened_exactly(level: str, mode: str, tmp_path: Path)
         x = torch.zeros(tokens, 32)
         x[:, 5] = 1
         drawn.append({"x": x, "weight": weight, "scales": torch.full((256, 1), 0.5), "bias": None})
-    cases = [NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode}) for inputs in drawn]
+    cases = [INT8.case(inputs, mode) for inputs in drawn]
     for [found] in run_at_level(level, cases, tmp_path):
         expected = (0.5 * torch.arange(-128, 128)).expand_as(found)
         torch.testing.assert_close(found, expected, rtol=NATIVE_INT8["exact"], atol=0)
 
 
+@pytest.mark.parametrize("level", cpu_levels())
+@pytest.mark.parametrize("mode", MODES)
+def test_bits_do_not_depend_on_the_other_tokens(level: str, mode: str, tmp_path: Path) -> None:
+    """Panels of few tokens are longer than those of many: the sums must not show it."""
+    inputs = int8_inputs(SEVERAL[-1], 2880, 70, True)
+    INT8.check_counts(level, inputs, SEVERAL, mode, tmp_path)
+
+
 @pytest.mark.parametrize("tokens", [1, 8, 40])
 def test_the_number_of_threads_changes_nothing(tokens: int) -> None:
-    inputs = int8_inputs(tokens, 512, 700, True)
-    one, two = (
-        run_ort(native_session(model_of(inputs), threads=threads), inputs)[0] for threads in (1, 2)
-    )
-    assert torch.equal(one, two)
+    INT8.check_threads(tokens)
 
 
 def bare_session() -> onnxruntime.InferenceSession:

@@ -2,26 +2,29 @@
 at any address.
 """
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptoss_onnx.custom_ops.linear_packed import LARGEST_BASE, Packed, unpack
-from support.native_levels import NativeCase, cpu_levels, native_session, needs_native, run_at_level
+from support.linear_contract import MODES, LinearContract
+from support.native_levels import (
+    NativeCase,
+    cpu_levels,
+    native_session,
+    needs_native,
+    run_at_level,
+)
 from support.op_models import bare_model, op_model, run_ort
 from support.packed_inputs import PARTS, Inputs, packed_inputs, packed_parts, random_weight
 from support.tolerances import NATIVE_LINEAR
 
 pytestmark = needs_native
 
-MODES = ("exact", "bf16", "int8")
 MANY = 40  # tokens, which Linear's kernels multiply
 # (N, K, M): one and several tokens, a block and many, whole and partial runs, tiles, panels and
 # blocks of rows, nothing to sum, nothing to compute.
@@ -59,18 +62,7 @@ def assert_is_the_definition(found: torch.Tensor, inputs: Inputs, mode: str = "e
     assert torch.all((found - expected).abs() <= NATIVE_LINEAR * magnitude)
 
 
-def model_of(inputs: Inputs) -> bytes:
-    return op_model("LinearPacked", inputs, {}).SerializeToString()
-
-
-def case_of(inputs: Inputs, mode: str = "exact") -> NativeCase:
-    return NativeCase(model_of(inputs), inputs, {"gptoss.activations": mode})
-
-
-@cache
-def session_for(with_bias: bool, mode: str) -> onnxruntime.InferenceSession:
-    model = model_of(packed_inputs(1, 64, 1, with_bias))
-    return native_session(model, {"gptoss.activations": mode})
+PACKED = LinearContract("LinearPacked", packed_inputs, PARTS, 64, assert_is_the_definition)
 
 
 @settings(max_examples=150, deadline=None)
@@ -85,21 +77,12 @@ def session_for(with_bias: bool, mode: str) -> onnxruntime.InferenceSession:
 def test_any_shape(
     tokens: int, blocks: int, rows: int, with_bias: bool, mode: str, seed: int
 ) -> None:
-    inputs = packed_inputs(tokens, 64 * blocks, rows, with_bias, seed)
-    assert_is_the_definition(run_ort(session_for(with_bias, mode), inputs)[0], inputs, mode)
+    PACKED.check_shape(tokens, blocks, rows, with_bias, mode, seed)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_every_level_computes_the_definition(level: str, tmp_path: Path) -> None:
-    drawn = [
-        (packed_inputs(*shape, with_bias, seed=number), mode)
-        for number, shape in enumerate(SHAPES)
-        for with_bias in (False, True)
-        for mode in MODES
-    ]
-    cases = [case_of(inputs, mode) for inputs, mode in drawn]
-    for (inputs, mode), [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
-        assert_is_the_definition(found, inputs, mode)
+    PACKED.check_shapes(level, SHAPES, tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
@@ -127,7 +110,7 @@ def test_every_code_is_unpacked_exactly(level: str, tokens: int, tmp_path: Path)
             }
         )
     for inputs, [found] in zip(
-        drawn, run_at_level(level, [case_of(x) for x in drawn], tmp_path), strict=True
+        drawn, run_at_level(level, [PACKED.case(x) for x in drawn], tmp_path), strict=True
     ):
         assert torch.equal(found, weight_of(inputs).float().sum(1).expand_as(found))
 
@@ -142,7 +125,7 @@ def test_many_tokens_have_the_bits_of_linear(level: str, mode: str, tmp_path: Pa
     linear = NativeCase(
         op_model("Linear", whole, {}).SerializeToString(), whole, {"gptoss.activations": mode}
     )
-    [[found], [expected]] = run_at_level(level, [case_of(packed, mode), linear], tmp_path)
+    [[found], [expected]] = run_at_level(level, [PACKED.case(packed, mode), linear], tmp_path)
     assert torch.equal(found, expected)
 
 
@@ -157,51 +140,19 @@ def test_rows_that_are_all_exceptions_or_zeros(level: str, tmp_path: Path) -> No
         x = torch.randn(tokens, 128, generator=torch.Generator().manual_seed(tokens))
         drawn.append({"x": x, **packed_parts(weight), "bias": None})
     assert len(drawn[0]["values"]) >= 3 * 64
-    cases = [case_of(inputs) for inputs in drawn]
-    for inputs, [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
-        assert_is_the_definition(found, inputs)
+    PACKED.check_level(level, [(inputs, "exact") for inputs in drawn], tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_a_token_has_the_same_bits_beside_others(level: str, tmp_path: Path) -> None:
     inputs = packed_inputs(24, 832, 150, True)
-    cases = [case_of({**inputs, "x": inputs["x"][:count]}) for count in (1, 2, 3, 5, 8, 24)]
-    alone, *more = (found for [found] in run_at_level(level, cases, tmp_path))
-    for found in more:
-        assert torch.equal(found[:1], alone)
+    for mode in MODES:
+        PACKED.check_counts(level, inputs, (1, 2, 3, 5, 8, 24), mode, tmp_path)
 
 
 @pytest.mark.parametrize("tokens", [1, MANY])
 def test_the_number_of_threads_changes_nothing(tokens: int) -> None:
-    inputs = packed_inputs(tokens, 512, 700, True)
-    one, two = (
-        run_ort(native_session(model_of(inputs), threads=threads), inputs)[0] for threads in (1, 2)
-    )
-    assert torch.equal(one, two)
-
-
-def with_external_weight(inputs: Inputs, offset: int, folder: Path) -> str:
-    """Write a model whose packed weight lies `offset` bytes into a file beside it."""
-    model = op_model("LinearPacked", inputs, {})
-    content = bytes(offset)
-    for name in PARTS:
-        [value] = [value for value in model.graph.input if value.name == name]
-        model.graph.input.remove(value)
-        data = inputs[name].contiguous().view(torch.uint8).numpy().tobytes()
-        initializer = model.graph.initializer.add(
-            name=name,
-            data_type=value.type.tensor_type.elem_type,
-            dims=inputs[name].shape,
-            data_location=onnx.TensorProto.EXTERNAL,
-        )
-        place = {"location": "weight.bin", "offset": str(len(content)), "length": str(len(data))}
-        for key, entry in place.items():
-            initializer.external_data.add(key=key, value=entry)
-        content += data
-    (folder / "weight.bin").write_bytes(content)
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    return str(path)
+    PACKED.check_threads(tokens)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
@@ -211,30 +162,13 @@ def test_operands_at_odd_addresses(level: str, tmp_path: Path) -> None:
         for tokens in (1, MANY)
         for offset in (1, 7, 61)
     ]
-    cases = []
-    for number, (inputs, offset) in enumerate(drawn):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        path = with_external_weight(inputs, offset, folder)
-        cases.append(NativeCase(path, {**inputs, **dict.fromkeys(PARTS)}))
-    for (inputs, _), [found] in zip(drawn, run_at_level(level, cases, tmp_path), strict=True):
-        assert_is_the_definition(found, inputs)
+    PACKED.check_addresses(level, drawn, tmp_path)
 
 
 @pytest.mark.parametrize("level", cpu_levels())
 def test_nan_and_infinity_reach_their_own_row_only(level: str, tmp_path: Path) -> None:
-    drawn = []
-    for tokens in (4, MANY):
-        for mode in MODES:
-            inputs = packed_inputs(tokens, 128, 35, True)
-            for token, value in ((1, torch.nan), (2, torch.inf), (3, -torch.inf)):
-                inputs["x"][token, 52] = value
-            drawn.append((inputs, mode))
-    cases = [case_of(inputs, mode) for inputs, mode in drawn]
-    for [found] in run_at_level(level, cases, tmp_path):
-        special = torch.zeros_like(found, dtype=torch.bool)
-        special[1:4] = True
-        assert torch.equal(~found.isfinite(), special)
+    drawn = [packed_inputs(tokens, 128, 35, True) for tokens in (4, MANY)]
+    PACKED.check_not_finite(level, drawn, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -288,5 +222,7 @@ def test_the_mode_rounds_tokens_at_exceptions_too() -> None:
     x[0, 9] = 1 + 2.0**-10
     inputs = {"x": x, **packed_parts(weight), "bias": None}
     for mode, expected in (("exact", 1 + 2.0**-10), ("bf16", 1.0), ("int8", 1.0)):
-        found = run_ort(native_session(model_of(inputs), {"gptoss.activations": mode}), inputs)[0]
+        found = run_ort(native_session(PACKED.model(inputs), {"gptoss.activations": mode}), inputs)[
+            0
+        ]
         assert np.unique(found.numpy()) == np.float32(expected * 2.0**40)
