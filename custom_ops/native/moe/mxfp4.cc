@@ -25,6 +25,8 @@ Mxfp4Kernels mxfp4_kernels(Activations activations, CpuLevel level) {
 #if defined(__x86_64__)
   if (level >= CpuLevel::amx)
     return {&mxfp4_few_vbmi(activations), &mxfp4_amx(activations), up_to(8, 9, 15)};
+  if (level >= CpuLevel::avx512_bf16 && activations == Activations::bf16 && bf16_dots_are_fast())
+    return {&mxfp4_few_vbmi(activations), &mxfp4_many_bf16(), up_to(9, 10, 12)};
   if (level >= CpuLevel::avx512_vbmi)
     return {&mxfp4_few_vbmi(activations), &mxfp4_many_vnni(activations), up_to(9, 10, 12)};
   if (level >= CpuLevel::avx512_vnni)

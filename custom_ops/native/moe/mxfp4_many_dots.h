@@ -5,11 +5,11 @@
 //   static constexpr bool kRounded;    // values are rounded to bfloat16 first
 //   static constexpr float kLargest;   // the integer of a block's greatest value
 //   struct Values;                     // of kDotTokens tokens
-//   struct Weights;                    // of kDotVectors registers of rows
+//   struct Weights;                    // of kPanelVectors registers of rows
 //   static void pack(__m512i first, __m512i second, size_t token, Values& values);
 //   static void decode(const Across& nibbles, size_t v, Weights& weights);
 //   template <size_t tokens>
-//   static void dot(const Weights&, const Values&, __m512i (&parts)[tokens][kDotVectors]);
+//   static void dot(const Weights&, const Values&, __m512i (&parts)[tokens][kPanelVectors]);
 //
 // Lane r of a register has weights of row r, and one instruction adds their products with as many
 // values of a token.
@@ -17,19 +17,18 @@
 // Included by files that are compiled with AVX-512 alone, as mxfp4_transpose.h.
 #pragma once
 
-#include "machine/digits.h"
 #include "moe/mxfp4_levels.h"
 #include "moe/mxfp4_nibbles.h"
-#include "moe/mxfp4_transpose.h"
+#include "moe/mxfp4_many_piece.h"
 
 namespace gptoss {
 namespace {
 
-constexpr size_t kDotTokens = 6, kDotVectors = 2;  // 12 sums of each kind in 32 registers
+constexpr size_t kDotTokens = 6;  // and two registers of rows: 12 sums of each kind in 32
 constexpr size_t kByteSteps = kBlock / 4, kWordSteps = kBlock / 2;
 
 template <size_t tokens>
-using Parts = __m512i[tokens][kDotVectors];
+using Parts = __m512i[tokens][kPanelVectors];
 
 // Four bytes or two words, in every lane.
 __m512i broadcast(const void* four) {
@@ -39,19 +38,19 @@ __m512i broadcast(const void* four) {
 }
 
 // parts += dot products of the steps, `multiply(sum, weights, values)` each.
-template <size_t steps, size_t tokens, class Value, class Multiply>
-void add_steps(const uint8_t (&weights)[steps][kDotVectors][64], const Value& values,
-               Parts<tokens>& parts, const Multiply& multiply) {
+template <size_t steps, size_t tokens, class Value, class Part, class Multiply>
+void add_steps(const uint8_t (&weights)[steps][kPanelVectors][64], const Value& values,
+               Part (&parts)[tokens][kPanelVectors], const Multiply& multiply) {
 #pragma GCC unroll 16  // these loops are unrolled to keep the sums in registers
   for (size_t step = 0; step < steps; ++step) {
-    __m512i rows[kDotVectors];
+    __m512i rows[kPanelVectors];
 #pragma GCC unroll 2
-    for (size_t v = 0; v < kDotVectors; ++v) rows[v] = _mm512_load_si512(weights[step][v]);
+    for (size_t v = 0; v < kPanelVectors; ++v) rows[v] = _mm512_load_si512(weights[step][v]);
 #pragma GCC unroll 6
     for (size_t t = 0; t < tokens; ++t) {
       const __m512i some = broadcast(values[step][t]);
 #pragma GCC unroll 2
-      for (size_t v = 0; v < kDotVectors; ++v) parts[t][v] = multiply(parts[t][v], rows[v], some);
+      for (size_t v = 0; v < kPanelVectors; ++v) parts[t][v] = multiply(parts[t][v], rows[v], some);
     }
   }
 }
@@ -59,7 +58,7 @@ void add_steps(const uint8_t (&weights)[steps][kDotVectors][64], const Value& va
 // Four values, even ones of eight or odd ones, with the bytes of a register's lanes that are low
 // nibbles or high ones.
 void store_bytes(const Across& nibbles, __m512i table, size_t v,
-                 uint8_t (&bytes)[kByteSteps][kDotVectors][64]) {
+                 uint8_t (&bytes)[kByteSteps][kPanelVectors][64]) {
   const __m512i low = _mm512_set1_epi8(15);
   for (size_t i = 0; i < 4; ++i) {
     const __m512i some = nibbles.dwords[i], others = _mm512_srli_epi16(some, 4);
@@ -81,26 +80,29 @@ void pack_bytes(__m512i first, __m512i second, size_t token,
   }
 }
 
+// The doubled levels in each quarter of a register.
+__m512i signed_levels() { return _mm512_sub_epi8(level_table(), _mm512_set1_epi8(kOffset)); }
+
 // Words of a register whose lanes have eight nibbles of a row, 0 … 3 in one word and 4 … 7 in the
-// other: word w of register 4i + k is nibble 4w + k of dword i.
+// other: word w of register 4i + k is nibble 4w + k of dword i. `finish` takes what the table says,
+// and a register whose words begin with the nibbles.
+template <class Finish>
 void store_words(const Across& nibbles, __m512i table, size_t v,
-                 uint8_t (&words)[kWordSteps][kDotVectors][64]) {
+                 uint8_t (&words)[kWordSteps][kPanelVectors][64], const Finish& finish) {
   for (size_t i = 0; i < 4; ++i) {
     __m512i some = nibbles.dwords[i];
     for (size_t k = 0; k < 4; ++k) {
       // The permutation looks at five bits of a word, and the table holds every level twice.
-      _mm512_store_si512(words[4 * i + k][v], _mm512_permutexvar_epi16(some, table));
+      const __m512i levels = _mm512_permutexvar_epi16(some, table);
+      _mm512_store_si512(words[4 * i + k][v], finish(levels, some));
       some = _mm512_srli_epi16(some, 4);
     }
   }
 }
 
-// A token's integers of 16 bits, in that order.
-void pack_words(__m512i first, __m512i second, size_t token,
-                int16_t (&words)[kWordSteps][kDotTokens][2]) {
-  const __m512i values = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)),
-                                            _mm512_cvtepi32_epi16(second), 1);
-  alignas(64) int16_t ordered[kBlock];
+// A token's 32 words, in that order.
+void pack_words(__m512i values, size_t token, uint16_t (&words)[kWordSteps][kDotTokens][2]) {
+  alignas(64) uint16_t ordered[kBlock];
   _mm512_store_si512(ordered, values);
   for (size_t step = 0; step < kWordSteps; ++step) {
     const size_t value = step / 4 * 8 + step % 4;
@@ -109,17 +111,25 @@ void pack_words(__m512i first, __m512i second, size_t token,
   }
 }
 
+// The lower 16 bits of 32 integers.
+__m512i words_of(__m512i first, __m512i second) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)),
+                            _mm512_cvtepi32_epi16(second), 1);
+}
+
+void store_words(const Across& nibbles, size_t v, uint8_t (&words)[kWordSteps][kPanelVectors][64]) {
+  const __m512i table = _mm512_cvtepi8_epi16(_mm512_castsi512_si256(signed_levels()));
+  store_words(nibbles, table, v, words, [](__m512i levels, __m512i) { return levels; });
+}
+
 template <size_t tokens>
 void clear(Parts<tokens>& parts) {
 #pragma GCC unroll 6
   for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
-    for (size_t v = 0; v < kDotVectors; ++v) parts[t][v] = _mm512_setzero_si512();
+    for (size_t v = 0; v < kPanelVectors; ++v) parts[t][v] = _mm512_setzero_si512();
   }
 }
-
-// The doubled levels in each quarter of a register.
-__m512i signed_levels() { return _mm512_sub_epi8(level_table(), _mm512_set1_epi8(kOffset)); }
 
 // 8 bits: signed integers, and weights with an offset, since one side of the instruction is
 // unsigned. A sum begins with what takes the offset back.
@@ -133,7 +143,7 @@ struct ByteDots {
     int32_t correction[kDotTokens];  // −12 · Σ values
   };
   struct Weights {
-    uint8_t bytes[kByteSteps][kDotVectors][64];
+    uint8_t bytes[kByteSteps][kPanelVectors][64];
   };
 
   static void pack(__m512i first, __m512i second, size_t token, Values& values) {
@@ -150,7 +160,7 @@ struct ByteDots {
 #pragma GCC unroll 6
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
-      for (size_t v = 0; v < kDotVectors; ++v)
+      for (size_t v = 0; v < kPanelVectors; ++v)
         parts[t][v] = _mm512_set1_epi32(values.correction[t]);
     }
     add_steps<kByteSteps, tokens>(weights.bytes, values.bytes, parts,
@@ -167,19 +177,18 @@ struct WordDots {
   static constexpr float kLargest = gptoss::kLargest<2>;
 
   struct Values {
-    int16_t words[kWordSteps][kDotTokens][2];
+    uint16_t words[kWordSteps][kDotTokens][2];
   };
   struct Weights {
-    uint8_t words[kWordSteps][kDotVectors][64];
+    uint8_t words[kWordSteps][kPanelVectors][64];
   };
 
   static void pack(__m512i first, __m512i second, size_t token, Values& values) {
-    pack_words(first, second, token, values.words);
+    pack_words(words_of(first, second), token, values.words);
   }
 
   static void decode(const Across& nibbles, size_t v, Weights& weights) {
-    store_words(nibbles, _mm512_cvtepi8_epi16(_mm512_castsi512_si256(signed_levels())), v,
-                weights.words);
+    store_words(nibbles, v, weights.words);
   }
 
   template <size_t tokens>
@@ -200,23 +209,23 @@ struct WordAndByteDots {
   static constexpr float kLargest = gptoss::kLargest<3>;
 
   struct Values {
-    int16_t words[kWordSteps][kDotTokens][2];
+    uint16_t words[kWordSteps][kDotTokens][2];
     uint8_t bytes[kByteSteps][kDotTokens][4];
   };
   struct Weights {
-    uint8_t words[kWordSteps][kDotVectors][64];
-    uint8_t bytes[kByteSteps][kDotVectors][64];
+    uint8_t words[kWordSteps][kPanelVectors][64];
+    uint8_t bytes[kByteSteps][kPanelVectors][64];
   };
 
   static void pack(__m512i first, __m512i second, size_t token, Values& values) {
-    pack_words(_mm512_srai_epi32(first, 8), _mm512_srai_epi32(second, 8), token, values.words);
+    pack_words(words_of(_mm512_srai_epi32(first, 8), _mm512_srai_epi32(second, 8)), token,
+               values.words);
     pack_bytes(first, second, token, values.bytes);
   }
 
   static void decode(const Across& nibbles, size_t v, Weights& weights) {
-    const __m512i table = signed_levels();
-    store_words(nibbles, _mm512_cvtepi8_epi16(_mm512_castsi512_si256(table)), v, weights.words);
-    store_bytes(nibbles, table, v, weights.bytes);
+    store_words(nibbles, v, weights.words);
+    store_bytes(nibbles, signed_levels(), v, weights.bytes);
   }
 
   template <size_t tokens>
@@ -229,7 +238,7 @@ struct WordAndByteDots {
 #pragma GCC unroll 6
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
-      for (size_t v = 0; v < kDotVectors; ++v) parts[t][v] = _mm512_slli_epi32(parts[t][v], 8);
+      for (size_t v = 0; v < kPanelVectors; ++v) parts[t][v] = _mm512_slli_epi32(parts[t][v], 8);
     }
     add_steps<kByteSteps, tokens>(weights.bytes, values.bytes, parts,
                                   [](__m512i sum, __m512i rows, __m512i some) {

@@ -10,25 +10,26 @@
 #pragma once
 
 #include "machine/digits.h"
-#include "moe/mxfp4_many.h"
 #include "moe/mxfp4_many_dots.h"
+#include "moe/mxfp4_many_piece.h"
 
 namespace gptoss {
 namespace {
 
 constexpr int32_t kBias = 127 << 23;  // the exponent of 1, in place
 
-// Exponents of weights and tokens whose product has one, too: 64 … 191 and 64 … 190.
-__mmask16 plain_weights(__m512i exponents) {
-  return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(exponents, _mm512_set1_epi32(64 << 23)),
-                                 _mm512_set1_epi32(128 << 23));
-}
+// Exponents of weights and tokens whose products have one, too.
+constexpr uint8_t kLowest = 64, kHighest = 191;
 bool is_plain_token(float scale) { return scale >= 0x1p-63f && scale < 0x1p64f; }
+__mmask16 plain_weights(__m512i exponents) {
+  return _mm512_cmple_epu32_mask(_mm512_sub_epi32(exponents, _mm512_set1_epi32(kLowest << 23)),
+                                 _mm512_set1_epi32((kHighest - kLowest) << 23));
+}
 
 template <class Dots>
 struct VnniTile {
-  static constexpr size_t kTokens = kDotTokens, kVectors = kDotVectors;
-  static constexpr size_t kRows = kVectors * kLanes;
+  static constexpr size_t kTokens = kDotTokens, kVectors = kPanelVectors;
+  static constexpr size_t kRows = kPanelRows;
   static constexpr size_t kBlocks = Dots::kBlocks;
 
   struct TokenBlock {
@@ -42,41 +43,7 @@ struct VnniTile {
     int32_t exponents[kVectors][kLanes];  // scale bytes, where a float has its exponent
   };
 
-  struct RowLanes {
-    using Scales = Across;
-    static constexpr size_t kLanes = gptoss::kLanes;
-    static Across scales(const uint8_t* scales, size_t stride, size_t count) {
-      return scales_across(scales, stride, count);
-    }
-  };
-
-  struct Piece : PieceOfRows<RowLanes, kVectors> {
-    Piece(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end)
-        : PieceOfRows<RowLanes, kVectors>(rows, row, begin, end), unusual(false) {
-      const size_t next = (row + kRows) * (rows.width / kBlock) + begin * kRows;
-      ahead = rows.blocks + next * kBlockBytes;
-      scales_ahead = rows.scales + next;
-      for (const Across& scales : this->scales) {
-        for (const __m512i& bytes : scales.dwords) {
-          const __m512i from_lowest = _mm512_sub_epi8(bytes, _mm512_set1_epi8(64));
-          unusual |=
-              _mm512_cmpge_epu8_mask(from_lowest, _mm512_set1_epi8(static_cast<char>(128))) != 0;
-        }
-      }
-    }
-
-    // The next panel, which follows in memory, is asked for while this one is in use: no hardware
-    // prefetcher follows pieces of rows. Each block that is decoded asks for its share.
-    void ask_ahead(size_t block) const {
-      const uint8_t* bytes = ahead + block * kRows * kBlockBytes;
-      for (size_t i = 0; i < kRows * kBlockBytes; i += 64) _mm_prefetch(bytes + i, _MM_HINT_T1);
-      _mm_prefetch(scales_ahead + block * kRows, _MM_HINT_T1);
-    }
-
-    const uint8_t* ahead;  // the piece's share of the next panel
-    const uint8_t* scales_ahead;
-    bool unusual;  // one of its scales is
-  };
+  using Piece = PanelPiece<kLowest, kHighest>;
 
   static void pack(const float* x, size_t token, TokenBlock& block) {
     const auto [first, second, scale] = to_integers<Dots::kRounded>(x, Dots::kLargest);
