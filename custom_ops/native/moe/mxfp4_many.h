@@ -15,6 +15,10 @@
 //   static void decode(const Piece& piece, size_t block, PanelBlock& decoded);
 //   template <size_t tokens>
 //   static void multiply(const Piece& piece, const Sums<Tile>& sums);
+//   // Whether it has this, too, which decodes blocks [0, count) of the next piece meanwhile.
+//   static constexpr bool kDecodesAhead;
+//   static void multiply_ahead(const Piece& piece, const Sums<Tile>& sums, const Piece& next,
+//                              size_t count, PanelBlock* panel);
 //
 // Included by files that are compiled for one level, each with a Tile of its own in an anonymous
 // namespace: so every copy of this code stays in its file.
@@ -25,7 +29,7 @@
 
 namespace gptoss {
 
-// What a tile of tokens adds up for a piece.
+// What a tile of tokens adds up for a piece. Tokens may come from memory: a Tile asks for the next.
 template <class Tile>
 struct Sums {
   const typename Tile::PanelBlock* panel;
@@ -34,6 +38,7 @@ struct Sums {
   bool add;  // to what `out` holds
   float* out;
   size_t stride;
+  const typename Tile::TokenBlock* next;  // tokens that will multiply afterwards
 };
 
 // A piece where it lies in the mapped file: `vectors` times V::kLanes rows, and V::Scales of each.
@@ -73,7 +78,9 @@ struct Mxfp4Many {
     for (size_t i = 0; i < count; i += kBlock) Tile::pack(x + i, token % Tile::kTokens, *block++);
   }
 
-  static size_t scratch_bytes(size_t, size_t) { return Tile::kBlocks * sizeof(PanelBlock); }
+  static size_t scratch_bytes(size_t, size_t) {
+    return (Tile::kDecodesAhead ? 2 : 1) * Tile::kBlocks * sizeof(PanelBlock);
+  }
 
   static void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scratch,
                        float* out, size_t stride) {
@@ -81,18 +88,48 @@ struct Mxfp4Many {
     const auto* x =
         reinterpret_cast<const TokenBlock*>(tokens.data) + tokens.first / Tile::kTokens * blocks;
     auto* panel = reinterpret_cast<PanelBlock*>(scratch);
-    for (size_t r = 0; r < rows.count; r += Tile::kRows) {
-      for (size_t begin = 0; begin < blocks; begin += Tile::kBlocks) {
-        const size_t left = blocks - begin, count = left < Tile::kBlocks ? left : Tile::kBlocks;
-        const Piece piece(rows, r, begin, begin + count);
-        for (size_t block = 0; block < count; ++block) Tile::decode(piece, block, panel[block]);
-        for (size_t t = 0; t < tokens.count; t += Tile::kTokens) {
-          const Sums<Tile> sums{
-              panel, x + t / Tile::kTokens * blocks + begin, count, begin > 0, out + t * stride + r,
-              stride};
-          multiply_tile<Tile::kTokens>(piece, tokens.count - t, sums);
+    const auto length = [&](size_t begin) {
+      return blocks - begin < Tile::kBlocks ? blocks - begin : Tile::kBlocks;
+    };
+    const auto piece_of = [&](size_t row, size_t begin) {
+      return Piece(rows, row, begin, begin + length(begin));
+    };
+    Piece piece = piece_of(0, 0);
+    size_t decoded = 0;  // blocks of this piece, while the one before was multiplied
+    for (size_t r = 0, begin = 0; r < rows.count;) {
+      const size_t count = length(begin);
+      for (; decoded < count; ++decoded) Tile::decode(piece, decoded, panel[decoded]);
+      const bool end = begin + count == blocks;
+      const size_t next_r = end ? r + Tile::kRows : r, next_begin = end ? 0 : begin + count;
+      const auto sums = [&](size_t t) {
+        const TokenBlock* here = x + t / Tile::kTokens * blocks + begin;
+        const TokenBlock* next = t + Tile::kTokens < tokens.count ? here + blocks : x + next_begin;
+        return Sums<Tile>{panel, here, count, begin > 0, out + t * stride + r, stride, next};
+      };
+      size_t t = 0;
+      decoded = 0;
+      Piece next = piece;
+      PanelBlock* next_panel = panel;
+      if (next_r < rows.count) {
+        next = piece_of(next_r, next_begin);
+        if constexpr (Tile::kDecodesAhead) {
+          auto* first = reinterpret_cast<PanelBlock*>(scratch);
+          next_panel = panel == first ? first + Tile::kBlocks : first;
+          if (tokens.count >= Tile::kTokens) {
+            const size_t some = length(next_begin);
+            decoded = some < count ? some : count;
+            Tile::multiply_ahead(piece, sums(0), next, decoded, next_panel);
+            t = Tile::kTokens;
+          }
         }
       }
+      for (; t < tokens.count; t += Tile::kTokens) {
+        multiply_tile<Tile::kTokens>(piece, tokens.count - t, sums(t));
+      }
+      piece = next;
+      panel = next_panel;
+      r = next_r;
+      begin = next_begin;
     }
   }
 

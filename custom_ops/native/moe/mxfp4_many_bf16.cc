@@ -72,31 +72,65 @@ struct Bf16Tile {
     pack_words(words, token, block.words);
   }
 
+  static constexpr bool kDecodesAhead = true;
+
   static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {
-    piece.ask_ahead(block);
-    const __m512i table = _mm512_load_si512(kLevelBits);
-    for (size_t v = 0; v < kVectors; ++v) {
-      const __m512i scales = exponents(piece.scales[v], block);
-      __m512i added = _mm512_setzero_si512();
-      if (piece.unusual) {
-        _mm512_store_ps(decoded.factors[v], factors(scales));
-      } else {
-        const __m512i upper = _mm512_sub_epi32(scales, _mm512_set1_epi32(127 << 23));
-        added = _mm512_or_si512(upper, _mm512_srli_epi32(upper, 16));
-      }
-      // A scale adds to the exponent of every level but zero.
-      const auto scaled = [&](__m512i levels, __m512i nibbles) {
-        const __mmask32 nonzero = _mm512_test_epi16_mask(nibbles, _mm512_set1_epi16(7));
-        return _mm512_maskz_add_epi16(nonzero, levels, added);
-      };
-      store_words(across(piece.bytes[v] + block * kBlockBytes, piece.stride), table, v,
-                  decoded.words, scaled);
-    }
+    const Decoding decoding(piece, block, decoded);
+    for (size_t step = 0; step < kWordSteps; ++step) decoding(step);
   }
+
+  struct Decoding {
+    Decoding(const Piece& piece, size_t block, PanelBlock& decoded) : words(decoded.words) {
+      piece.load(block, nibbles);
+      for (size_t v = 0; v < kVectors; ++v) {
+        const __m512i scales = exponents(piece.scales[v], block);
+        added[v] = _mm512_setzero_si512();
+        if (piece.unusual) {
+          _mm512_store_ps(decoded.factors[v], factors(scales));
+        } else {
+          const __m512i upper = _mm512_sub_epi32(scales, _mm512_set1_epi32(127 << 23));
+          added[v] = _mm512_or_si512(upper, _mm512_srli_epi32(upper, 16));
+        }
+      }
+    }
+
+    // A scale adds to the exponent of every level but zero.
+    void operator()(size_t step) const {
+      const __m512i table = _mm512_load_si512(kLevelBits);
+      const auto scaled = [&](__m512i levels, __m512i some) {
+        const __mmask32 nonzero = _mm512_test_epi16_mask(some, _mm512_set1_epi16(7));
+        return _mm512_maskz_add_epi16(nonzero, levels, added[step / 8]);
+      };
+      store_word_step(nibbles, table, step, words, scaled);
+    }
+
+    Nibbles nibbles;
+    __m512i added[kVectors];
+    uint8_t (&words)[kWordSteps][kVectors][64];
+  };
 
   template <size_t tokens>
   static void multiply(const Piece& piece, const Sums<Bf16Tile>& of) {
     if (piece.unusual) return multiply_unusual(of, tokens);
+    add_blocks<tokens>(of, [](size_t, const auto& dot) { dot([](size_t) {}); });
+  }
+
+  static void multiply_ahead(const Piece& piece, const Sums<Bf16Tile>& of, const Piece& next,
+                             size_t count, PanelBlock* panel) {
+    if (piece.unusual) {
+      for (size_t block = 0; block < count; ++block) decode(next, block, panel[block]);
+      return multiply_unusual(of, kTokens);
+    }
+    add_blocks<kTokens>(of, [&](size_t block, const auto& dot) {
+      const size_t other = block < count ? block : count - 1;  // a short one's last again
+      dot(Decoding(next, other, panel[other]));
+    });
+  }
+
+  // with_block(block, dot) calls dot(after) once.
+  template <size_t tokens, class WithBlock>
+  [[gnu::always_inline]] static void add_blocks(const Sums<Bf16Tile>& of,
+                                                const WithBlock& with_block) {
     __m512 sums[tokens][kVectors];
 #pragma GCC unroll 6  // these loops are unrolled to keep the sums in registers
     for (size_t t = 0; t < tokens; ++t) {
@@ -107,10 +141,15 @@ struct Bf16Tile {
       }
     }
     for (size_t block = 0; block < of.blocks; ++block) {
-      add_steps(of.panel[block].words, of.x[block].words, sums,
-                [](__m512 sum, __m512i rows, __m512i some) {
-                  return _mm512_dpbf16_ps(sum, pairs(rows), pairs(some));
-                });
+      ask_soon(of.next + block);
+      with_block(block, [&](const auto& after) {
+        add_steps(
+            of.panel[block].words, of.x[block].words, sums,
+            [](__m512 sum, __m512i rows, __m512i some) {
+              return _mm512_dpbf16_ps(sum, pairs(rows), pairs(some));
+            },
+            after);
+      });
     }
 #pragma GCC unroll 6
     for (size_t t = 0; t < tokens; ++t) {

@@ -40,6 +40,7 @@ struct FloatTile {
     for (size_t i = 0; i < kBlock; ++i) block.values[i][token] = rounded[i];
   }
 
+  static constexpr bool kDecodesAhead = false;
   using Piece = PieceOfRows<V, kVectors>;
 
   static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {

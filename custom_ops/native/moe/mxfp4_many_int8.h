@@ -65,6 +65,7 @@ struct Int8Tile {
     block.scale[token] = sum != 0 ? sum : usable ? largest / kLargest * 0.5f : 0;
   }
 
+  static constexpr bool kDecodesAhead = false;
   using Piece = PieceOfRows<V, kVectors>;
 
   static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {

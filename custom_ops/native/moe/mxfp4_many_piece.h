@@ -20,6 +20,16 @@ struct RowLanes {
   }
 };
 
+// Asks for what lies at `place`, where it is read soon.
+template <class T>
+void ask_soon(const T* place) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(place);
+  for (size_t i = 0; i < sizeof(T); i += 64) _mm_prefetch(bytes + i, _MM_HINT_T0);
+}
+
+// A block of the panel's rows, across the lanes.
+using Nibbles = Across[kPanelVectors];
+
 // `lowest` and `highest`: scale bytes that the fast way knows.
 template <uint8_t lowest, uint8_t highest>
 struct PanelPiece : PieceOfRows<RowLanes, kPanelVectors> {
@@ -37,6 +47,16 @@ struct PanelPiece : PieceOfRows<RowLanes, kPanelVectors> {
     const uint8_t* bytes = bytes_ahead_ + block * kPanelRows * kBlockBytes;
     for (size_t i = 0; i < kPanelRows * kBlockBytes; i += 64) _mm_prefetch(bytes + i, _MM_HINT_T1);
     _mm_prefetch(scales_ahead_ + block * kPanelRows, _MM_HINT_T1);
+  }
+
+  // What decoding a block begins with.
+  void load(size_t block, Nibbles& nibbles) const {
+    ask_ahead(block);
+    const uint8_t* soon = bytes[0] + block % 4 * (kPanelRows / 4) * stride + (block / 4 + 1) * 64;
+    for (size_t row = 0; row < kPanelRows / 4; ++row)
+      _mm_prefetch(soon + row * stride, _MM_HINT_T0);
+    for (size_t v = 0; v < kPanelVectors; ++v)
+      nibbles[v] = across(bytes[v] + block * kBlockBytes, stride);
   }
 
   bool unusual;  // has a scale that the fast way does not know

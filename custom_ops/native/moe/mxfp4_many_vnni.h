@@ -43,6 +43,8 @@ struct VnniTile {
     int32_t exponents[kVectors][kLanes];  // scale bytes, where a float has its exponent
   };
 
+  static constexpr bool kDecodesAhead = true;
+
   using Piece = PanelPiece<kLowest, kHighest>;
 
   static void pack(const float* x, size_t token, TokenBlock& block) {
@@ -55,18 +57,43 @@ struct VnniTile {
   }
 
   static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {
-    piece.ask_ahead(block);
-    for (size_t v = 0; v < kVectors; ++v) {
-      Dots::decode(across(piece.bytes[v] + block * kBlockBytes, piece.stride), v, decoded.weights);
+    Nibbles nibbles;
+    begin_decoding(piece, block, nibbles, decoded);
+    for (size_t step = 0; step < Dots::kSteps; ++step) Dots::decode(nibbles, step, decoded.weights);
+  }
+
+  static void begin_decoding(const Piece& piece, size_t block, Nibbles& nibbles,
+                             PanelBlock& decoded) {
+    piece.load(block, nibbles);
+    for (size_t v = 0; v < kVectors; ++v)
       _mm512_store_si512(decoded.exponents[v], exponents(piece.scales[v], block));
-    }
   }
 
   template <size_t tokens>
   static void multiply(const Piece& piece, const Sums<VnniTile>& of) {
-    if (piece.unusual || any_unusual<tokens>(of.x, of.blocks)) {
-      return multiply_unusual(of, tokens);
+    if (piece.unusual || any_unusual<tokens>(of.x, of.blocks)) return multiply_unusual(of, tokens);
+    add_blocks<tokens>(of, [&](size_t, const auto& dot) { dot([](size_t) {}); });
+  }
+
+  // Dot products leave ports and most of the processor's time at its front to decoding.
+  static void multiply_ahead(const Piece& piece, const Sums<VnniTile>& of, const Piece& next,
+                             size_t count, PanelBlock* panel) {
+    if (piece.unusual || any_unusual<kTokens>(of.x, of.blocks)) {
+      for (size_t block = 0; block < count; ++block) decode(next, block, panel[block]);
+      return multiply_unusual(of, kTokens);
     }
+    add_blocks<kTokens>(of, [&](size_t block, const auto& dot) {
+      const size_t other = block < count ? block : count - 1;  // a short one's last again
+      Nibbles nibbles;
+      begin_decoding(next, other, nibbles, panel[other]);
+      dot([&](size_t step) { Dots::decode(nibbles, step, panel[other].weights); });
+    });
+  }
+
+  // with_block(block, dot) calls dot(after) once.
+  template <size_t tokens, class WithBlock>
+  [[gnu::always_inline]] static void add_blocks(const Sums<VnniTile>& of,
+                                                const WithBlock& with_block) {
     __m512 sums[tokens][kVectors];
 #pragma GCC unroll 6  // these loops are unrolled to keep the sums in registers
     for (size_t t = 0; t < tokens; ++t) {
@@ -79,8 +106,11 @@ struct VnniTile {
     for (size_t block = 0; block < of.blocks; ++block) {
       const PanelBlock& panel = of.panel[block];
       const TokenBlock& x = of.x[block];
+      ask_soon(of.next + block);
       __m512i parts[tokens][kVectors];
-      Dots::template dot<tokens>(panel.weights, x.values, parts);
+      with_block(block, [&](const auto& after) {
+        Dots::template dot<tokens>(panel.weights, x.values, parts, after);
+      });
 #pragma GCC unroll 6
       for (size_t t = 0; t < tokens; ++t) {
         const __m512i scale = _mm512_set1_epi32(x.scales[t]);
@@ -118,7 +148,7 @@ struct VnniTile {
       const PanelBlock& panel = of.panel[block];
       const TokenBlock& x = of.x[block];
       __m512i parts[kTokens][kVectors];  // of all: those behind the last count for nothing
-      Dots::template dot<kTokens>(panel.weights, x.values, parts);
+      Dots::template dot<kTokens>(panel.weights, x.values, parts, [](size_t) {});
       for (size_t t = 0; t < tokens; ++t) {
         const __m512i bits = _mm512_set1_epi32(x.scales[t]);
         const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(kBias)));

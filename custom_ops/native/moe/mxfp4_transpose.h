@@ -18,7 +18,7 @@ struct Across {
 
 // `load(r)` gives the bytes of row r.
 template <class Load>
-Across transpose(const Load& load) {
+[[gnu::always_inline]] inline Across transpose(const Load& load) {
   const auto four = [&](size_t r) {
     __m512i rows = _mm512_castsi128_si512(load(r));
     rows = _mm512_inserti32x4(rows, load(r + 4), 1);
@@ -33,7 +33,7 @@ Across transpose(const Load& load) {
 }
 
 // A block of sixteen rows, `stride` bytes from one to the next.
-Across across(const uint8_t* bytes, size_t stride) {
+[[gnu::always_inline]] inline Across across(const uint8_t* bytes, size_t stride) {
   // In a loop the compiler would hold an address for each row, and has no registers for so many.
   asm("" : "+r"(bytes));
   const uint8_t* const quarters[4] = {bytes, bytes + 4 * stride, bytes + 8 * stride,
