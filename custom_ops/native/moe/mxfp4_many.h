@@ -88,50 +88,57 @@ struct Mxfp4Many {
     const auto* x =
         reinterpret_cast<const TokenBlock*>(tokens.data) + tokens.first / Tile::kTokens * blocks;
     auto* panel = reinterpret_cast<PanelBlock*>(scratch);
-    const auto length = [&](size_t begin) {
-      return blocks - begin < Tile::kBlocks ? blocks - begin : Tile::kBlocks;
-    };
-    const auto piece_of = [&](size_t row, size_t begin) {
-      return Piece(rows, row, begin, begin + length(begin));
-    };
-    Piece piece = piece_of(0, 0);
-    size_t decoded = 0;  // blocks of this piece, while the one before was multiplied
-    for (size_t r = 0, begin = 0; r < rows.count;) {
-      const size_t count = length(begin);
-      for (; decoded < count; ++decoded) Tile::decode(piece, decoded, panel[decoded]);
-      const bool end = begin + count == blocks;
-      const size_t next_r = end ? r + Tile::kRows : r, next_begin = end ? 0 : begin + count;
-      const auto sums = [&](size_t t) {
-        const TokenBlock* here = x + t / Tile::kTokens * blocks + begin;
-        const TokenBlock* next = t + Tile::kTokens < tokens.count ? here + blocks : x + next_begin;
-        return Sums<Tile>{panel, here, count, begin > 0, out + t * stride + r, stride, next};
-      };
-      size_t t = 0;
+    auto* other = panel + (Tile::kDecodesAhead ? Tile::kBlocks : 0);
+    Place here(blocks, 0, 0);
+    Piece piece(rows, here.row, here.begin, here.end());
+    size_t decoded = 0;  // blocks of the piece
+    while (here.row < rows.count) {
+      for (; decoded < here.count; ++decoded) Tile::decode(piece, decoded, panel[decoded]);
       decoded = 0;
-      Piece next = piece;
-      PanelBlock* next_panel = panel;
-      if (next_r < rows.count) {
-        next = piece_of(next_r, next_begin);
+      const Place following = here.following(blocks);
+      const bool is_last = following.row >= rows.count;
+      const Piece next =
+          is_last ? piece : Piece(rows, following.row, following.begin, following.end());
+      for (size_t t = 0; t < tokens.count; t += Tile::kTokens) {
+        const TokenBlock* tile = x + t / Tile::kTokens * blocks + here.begin;
+        const bool more = t + Tile::kTokens < tokens.count;
+        const Sums<Tile> sums{panel,
+                              tile,
+                              here.count,
+                              here.begin > 0,
+                              out + t * stride + here.row,
+                              stride,
+                              more ? tile + blocks : x + following.begin};
         if constexpr (Tile::kDecodesAhead) {
-          auto* first = reinterpret_cast<PanelBlock*>(scratch);
-          next_panel = panel == first ? first + Tile::kBlocks : first;
-          if (tokens.count >= Tile::kTokens) {
-            const size_t some = length(next_begin);
-            decoded = some < count ? some : count;
-            Tile::multiply_ahead(piece, sums(0), next, decoded, next_panel);
-            t = Tile::kTokens;
+          if (t == 0 && tokens.count >= Tile::kTokens && !is_last) {
+            decoded = following.count < here.count ? following.count : here.count;
+            Tile::multiply_ahead(piece, sums, next, decoded, other);
+            continue;
           }
         }
+        multiply_tile<Tile::kTokens>(piece, tokens.count - t, sums);
       }
-      for (; t < tokens.count; t += Tile::kTokens) {
-        multiply_tile<Tile::kTokens>(piece, tokens.count - t, sums(t));
-      }
+      here = following;
       piece = next;
-      panel = next_panel;
-      r = next_r;
-      begin = next_begin;
+      PanelBlock* const swapped = panel;
+      panel = other;
+      other = swapped;
     }
   }
+
+  // Where a piece lies: `count` blocks of the rows from `row` on.
+  struct Place {
+    Place(size_t blocks, size_t row, size_t begin)
+        : row(row),
+          begin(begin),
+          count(blocks - begin < Tile::kBlocks ? blocks - begin : Tile::kBlocks) {}
+    size_t end() const { return begin + count; }
+    Place following(size_t blocks) const {
+      return end() < blocks ? Place(blocks, row, end()) : Place(blocks, row + Tile::kRows, 0);
+    }
+
+    size_t row, begin, count;
+  };
 
   // A last tile has fewer tokens, and takes less time.
   template <size_t tokens>
