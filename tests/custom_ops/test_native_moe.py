@@ -117,9 +117,10 @@ def test_every_cpu_level_equals_definition_and_scalar(tmp_path: Path) -> None:
             assert finer or relative_error(output, scalar) < NATIVE_EXPERTS_LEVELS[mode], shape
 
 
-def test_every_scale_byte_means_what_the_format_says(tmp_path: Path) -> None:
-    """Small scales with huge activations, so that 2^-127 counts; 255 is NaN in its own row
-    alone.
+@pytest.mark.parametrize("mode", MODES)
+def test_every_scale_byte_means_what_the_format_says(mode: str, tmp_path: Path) -> None:
+    """Small scales with huge activations, so that 2^-127 counts, large ones with tiny activations,
+    and one of zeros; 255 is NaN in its own row alone.
     """
     cases = []
     for tokens in (1, 3, 40):
@@ -131,22 +132,47 @@ def test_every_scale_byte_means_what_the_format_says(tmp_path: Path) -> None:
             torch.arange(5, dtype=torch.uint8).expand_as(inputs["gate_up_scales"])
         )
         cases.append(inputs)
-        inputs = {
-            name: tensor.clone()
-            for name, tensor in mxfp4_inputs(tokens, 160, 64, 2, seed=tokens).items()
-        }
+        inputs = _copied(mxfp4_inputs(tokens, 160, 64, 2, seed=tokens))
+        inputs["hidden"] *= 1e-28
+        inputs["gate_up_scales"][:, ::3, 1] = 223
+        cases.append(inputs)
+        inputs = _copied(mxfp4_inputs(tokens, 160, 64, 2, seed=tokens))
         inputs["down_scales"][:, 7, 1] = 255
         inputs["down_scales"][:, 9, 0] = 0
+        inputs["gate_up_scales"][:, 5, 2] = 0
+        inputs["gate_up_blocks"][:, 5, 2] = 0
         cases.append(inputs)
     for level in cpu_levels():
-        found = run_at_level(level, [native_case(inputs) for inputs in cases], tmp_path)
+        found = run_at_level(level, [native_case(inputs, mode) for inputs in cases], tmp_path)
         for inputs, (output,) in zip(cases, found, strict=True):
             expected = definition(inputs)
             assert torch.equal(output.isnan(), expected.isnan()), level
             assert (
                 relative_error(output.double().nan_to_num(), expected.nan_to_num())
-                < NATIVE_EXPERTS["exact"]
+                < NATIVE_EXPERTS[mode]
             ), level
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_token_gets_the_same_bits_beside_one_of_another_size(mode: str, tmp_path: Path) -> None:
+    """Kernels multiply scales in a faster way where all of them allow it: a token whose scale does
+    not, or a NaN, must not show in the others of its tile.
+    """
+    inputs = mxfp4_inputs(40, 160, 64, experts=2, seed=12)
+    beside = _copied(inputs)
+    beside["hidden"][3] *= 1e-25
+    beside["hidden"][17] *= 1e30
+    beside["hidden"][29, 40] = float("nan")
+    others = [row for row in range(40) if row not in (3, 17, 29)]
+    for level in cpu_levels():
+        cases = [native_case(some, mode) for some in (inputs, beside)]
+        (alone,), (found,) = run_at_level(level, cases, tmp_path)
+        assert torch.equal(found[others], alone[others]), level
+        assert found[29].isnan().all(), level
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    return {name: tensor.clone() for name, tensor in inputs.items()}
 
 
 @pytest.mark.parametrize("mode", MODES)

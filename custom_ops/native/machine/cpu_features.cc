@@ -102,6 +102,15 @@ CpuLevel detect_cpu_level() noexcept {
 #endif
 }
 
+bool bf16_dots_are_fast() noexcept {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd") != 0;
+#else
+  return false;
+#endif
+}
+
 CpuLevel choose_cpu_level(const char* requested, CpuLevel best) {
   if (requested == nullptr || *requested == '\0') return best;
   const std::optional<CpuLevel> level = level_named(requested);

@@ -29,4 +29,8 @@ CpuLevel choose_cpu_level(const char* requested, CpuLevel best);
 // variable is read at the first call; a value that cannot be honoured throws Error at every call.
 CpuLevel cpu_level();
 
+// Whether a bfloat16 dot product of 512 bits takes as long as one of bytes or words. AMD documents
+// that from Zen 4 on; Intel's processors take twice as long, without AMX as with it.
+bool bf16_dots_are_fast() noexcept;
+
 }  // namespace gptoss

@@ -173,21 +173,33 @@ class Run {
   // Many: a task is a slice of the output and visits all experts, so that no two threads add
   // to one place and only a slice's products are held.
   void run_down_by_slice() {
-    const size_t outputs = layer_.hidden_size;
-    const size_t slice = std::min(layer_.down.outputs_per_task(), outputs);
-    const size_t tasks = round_up(outputs, slice) / slice;
-    Scratch scratch(layer_.down, most_tokens_, slice, workers_for(tasks));
+    const std::vector<size_t> begins =
+        slices_of(layer_.hidden_size, layer_.down.outputs_per_task());
+    const size_t tasks = begins.size() - 1, widest = begins[1];
+    Scratch scratch(layer_.down, most_tokens_, widest, workers_for(tasks));
     run_tasks(context_, tasks, [&](size_t worker, size_t task) noexcept {
-      const size_t first = task * slice, count = std::min(slice, outputs - first);
+      const size_t first = begins[task], count = begins[task + 1] - first;
       for (size_t g = 0; g < routing_.groups.size(); ++g) {
         const ExpertGroup& group = routing_.groups[g];
         float* y = scratch.products(worker);
         layer_.down.multiply(group.expert, first, count,
                              {activated_.data(), activated_places_.first[g], group.count},
-                             scratch.kernel(worker), y, slice);
-        add_weighted(group, y, slice, first, count);
+                             scratch.kernel(worker), y, widest);
+        add_weighted(group, y, widest, first, count);
       }
     });
+  }
+
+  // Where slices of the outputs begin, and the end: of `most` while much is left, then ever shorter
+  // ones, so that the cores end together.
+  static std::vector<size_t> slices_of(size_t outputs, size_t most) {
+    constexpr size_t kUnit = 64, kSlicesACore = 2;  // of what is left
+    std::vector<size_t> begins{0};
+    for (size_t left = outputs; left > 0; left = outputs - begins.back()) {
+      const size_t even = left / (kSlicesACore * processors()) / kUnit * kUnit;
+      begins.push_back(begins.back() + std::min({left, most, std::max(even, kUnit)}));
+    }
+    return begins;
   }
 
   void add_weighted(const ExpertGroup& group, const float* y, size_t stride, size_t first,

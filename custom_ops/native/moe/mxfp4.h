@@ -86,5 +86,6 @@ const Mxfp4Kernel& mxfp4_few_vbmi(Activations activations);
 const Mxfp4Kernel& mxfp4_many_avx2(Activations activations);
 const Mxfp4Kernel& mxfp4_many_avx512(Activations activations);
 const Mxfp4Kernel& mxfp4_many_vnni(Activations activations);
+const Mxfp4Kernel& mxfp4_many_bf16();  // of mode bf16
 
 }  // namespace gptoss

@@ -10,13 +10,15 @@
 //   struct TokenBlock;  // one block of kTokens tokens
 //   struct PanelBlock;  // one block of kRows rows, decoded
 //   static void pack(const float* x, size_t token, TokenBlock& block);  // 32 values
-//   // Blocks [begin, end) of the rows from `row` on.
-//   static void decode(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end,
-//                      PanelBlock* panel);
-//   // Writes the sums over `blocks` blocks, or adds them to what `out` holds.
-//   template <size_t tokens, bool add>
-//   static void multiply(const PanelBlock* panel, const TokenBlock* x, size_t blocks, float* out,
-//                        size_t stride);
+//   // A piece as it lies in memory: blocks [begin, end) of the rows from `row` on.
+//   struct Piece { Piece(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end); };
+//   static void decode(const Piece& piece, size_t block, PanelBlock& decoded);
+//   template <size_t tokens>
+//   static void multiply(const Piece& piece, const Sums<Tile>& sums);
+//   // Whether it has this, too, which decodes blocks [0, count) of the next piece meanwhile.
+//   static constexpr bool kDecodesAhead;
+//   static void multiply_ahead(const Piece& piece, const Sums<Tile>& sums, const Piece& next,
+//                              size_t count, PanelBlock* panel);
 //
 // Included by files that are compiled for one level, each with a Tile of its own in an anonymous
 // namespace: so every copy of this code stays in its file.
@@ -27,10 +29,41 @@
 
 namespace gptoss {
 
+// What a tile of tokens adds up for a piece. Tokens may come from memory: a Tile asks for the next.
+template <class Tile>
+struct Sums {
+  const typename Tile::PanelBlock* panel;
+  const typename Tile::TokenBlock* x;
+  size_t blocks;
+  bool add;  // to what `out` holds
+  float* out;
+  size_t stride;
+  const typename Tile::TokenBlock* next;  // tokens that will multiply afterwards
+};
+
+// A piece where it lies in the mapped file: `vectors` times V::kLanes rows, and V::Scales of each.
+template <class V, size_t vectors>
+struct PieceOfRows {
+  PieceOfRows(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end)
+      : stride(rows.width / kBlock * kBlockBytes) {
+    const size_t blocks = rows.width / kBlock;
+    for (size_t v = 0; v < vectors; ++v) {
+      const size_t first = (row + v * V::kLanes) * blocks + begin;
+      bytes[v] = rows.blocks + first * kBlockBytes;
+      scales[v] = V::scales(rows.scales + first, blocks, end - begin);
+    }
+  }
+
+  size_t stride;  // bytes from one row to the next
+  const uint8_t* bytes[vectors];
+  typename V::Scales scales[vectors];
+};
+
 template <class Tile>
 struct Mxfp4Many {
   using TokenBlock = typename Tile::TokenBlock;
   using PanelBlock = typename Tile::PanelBlock;
+  using Piece = typename Tile::Piece;
 
   static size_t tiles_of(size_t tokens) { return (tokens + Tile::kTokens - 1) / Tile::kTokens; }
 
@@ -45,7 +78,9 @@ struct Mxfp4Many {
     for (size_t i = 0; i < count; i += kBlock) Tile::pack(x + i, token % Tile::kTokens, *block++);
   }
 
-  static size_t scratch_bytes(size_t, size_t) { return Tile::kBlocks * sizeof(PanelBlock); }
+  static size_t scratch_bytes(size_t, size_t) {
+    return (Tile::kDecodesAhead ? 2 : 1) * Tile::kBlocks * sizeof(PanelBlock);
+  }
 
   static void multiply(const Mxfp4Rows& rows, const PackedTokens& tokens, std::byte* scratch,
                        float* out, size_t stride) {
@@ -53,36 +88,65 @@ struct Mxfp4Many {
     const auto* x =
         reinterpret_cast<const TokenBlock*>(tokens.data) + tokens.first / Tile::kTokens * blocks;
     auto* panel = reinterpret_cast<PanelBlock*>(scratch);
-    for (size_t r = 0; r < rows.count; r += Tile::kRows) {
-      for (size_t begin = 0; begin < blocks; begin += Tile::kBlocks) {
-        const size_t left = blocks - begin, count = left < Tile::kBlocks ? left : Tile::kBlocks;
-        Tile::decode(rows, r, begin, begin + count, panel);
-        const Piece piece{panel, count, begin > 0};
-        for (size_t t = 0; t < tokens.count; t += Tile::kTokens) {
-          multiply_tile<Tile::kTokens>(piece, tokens.count - t,
-                                       x + t / Tile::kTokens * blocks + begin, out + t * stride + r,
-                                       stride);
+    auto* other = panel + (Tile::kDecodesAhead ? Tile::kBlocks : 0);
+    Place here(blocks, 0, 0);
+    Piece piece(rows, here.row, here.begin, here.end());
+    size_t decoded = 0;  // blocks of the piece
+    while (here.row < rows.count) {
+      for (; decoded < here.count; ++decoded) Tile::decode(piece, decoded, panel[decoded]);
+      decoded = 0;
+      const Place following = here.following(blocks);
+      const bool is_last = following.row >= rows.count;
+      const Piece next =
+          is_last ? piece : Piece(rows, following.row, following.begin, following.end());
+      for (size_t t = 0; t < tokens.count; t += Tile::kTokens) {
+        const TokenBlock* tile = x + t / Tile::kTokens * blocks + here.begin;
+        const bool more = t + Tile::kTokens < tokens.count;
+        const Sums<Tile> sums{panel,
+                              tile,
+                              here.count,
+                              here.begin > 0,
+                              out + t * stride + here.row,
+                              stride,
+                              more ? tile + blocks : x + following.begin};
+        if constexpr (Tile::kDecodesAhead) {
+          if (t == 0 && tokens.count >= Tile::kTokens && !is_last) {
+            decoded = following.count < here.count ? following.count : here.count;
+            Tile::multiply_ahead(piece, sums, next, decoded, other);
+            continue;
+          }
         }
+        multiply_tile<Tile::kTokens>(piece, tokens.count - t, sums);
       }
+      here = following;
+      piece = next;
+      PanelBlock* const swapped = panel;
+      panel = other;
+      other = swapped;
     }
   }
 
-  struct Piece {
-    const PanelBlock* panel;
-    size_t blocks;
-    bool add;
+  // Where a piece lies: `count` blocks of the rows from `row` on.
+  struct Place {
+    Place(size_t blocks, size_t row, size_t begin)
+        : row(row),
+          begin(begin),
+          count(blocks - begin < Tile::kBlocks ? blocks - begin : Tile::kBlocks) {}
+    size_t end() const { return begin + count; }
+    Place following(size_t blocks) const {
+      return end() < blocks ? Place(blocks, row, end()) : Place(blocks, row + Tile::kRows, 0);
+    }
+
+    size_t row, begin, count;
   };
 
   // A last tile has fewer tokens, and takes less time.
   template <size_t tokens>
-  static void multiply_tile(const Piece& piece, size_t count, const TokenBlock* x, float* out,
-                            size_t stride) {
+  static void multiply_tile(const Piece& piece, size_t count, const Sums<Tile>& sums) {
     if constexpr (tokens > 1) {
-      if (count < tokens) return multiply_tile<tokens - 1>(piece, count, x, out, stride);
+      if (count < tokens) return multiply_tile<tokens - 1>(piece, count, sums);
     }
-    if (piece.add)
-      return Tile::template multiply<tokens, true>(piece.panel, x, piece.blocks, out, stride);
-    Tile::template multiply<tokens, false>(piece.panel, x, piece.blocks, out, stride);
+    Tile::template multiply<tokens>(piece, sums);
   }
 
   static constexpr Mxfp4Kernel kKernel = {Tile::kTokens, packed_bytes, pack, scratch_bytes,

@@ -21,6 +21,7 @@ struct Scales {
 struct Avx2 {
   using Vector = __m256;
   using Ints = __m256i;
+  using Scales = gptoss::Scales;
   static constexpr size_t kLanes = 8;
   static constexpr size_t kFloatTokens = 6;  // 2 × 6 sums, 2 weights and a value in 16 registers
   static constexpr size_t kByteTokens = 4;   // 2 × 4 sums

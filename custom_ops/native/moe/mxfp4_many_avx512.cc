@@ -11,6 +11,7 @@ namespace {
 struct Avx512 {
   using Vector = __m512;
   using Ints = __m512i;
+  using Scales = Across;
   static constexpr size_t kLanes = 16;
   static constexpr size_t kFloatTokens = 12;  // 2 × 12 sums, 2 weights and a value in 32 registers
   static constexpr size_t kByteTokens = 8;    // 2 × 8 sums
@@ -30,7 +31,7 @@ struct Avx512 {
     return scales_across(scales, stride, count);
   }
   static Vector factors(const Across& scales, size_t block) {
-    return gptoss::factors(scales, block);
+    return gptoss::factors(exponents(scales, block));
   }
   static Ints next_nibbles(Ints x) { return _mm512_srli_epi32(x, 4); }
   // A permutation looks at the low four bits of each lane only.

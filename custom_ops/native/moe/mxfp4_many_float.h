@@ -6,7 +6,7 @@
 //   zero, broadcast, load, store, sum, product, add_product (sum + a · b)
 //   across                              sixteen bytes of kLanes rows: lane r of register i has
 //                                       bytes 4i … 4i + 3 of row r
-//   scales, factors                     scale bytes of up to sixteen blocks of kLanes rows, and
+//   Scales, scales, factors             scale bytes of up to sixteen blocks of kLanes rows, and
 //                                       what those of one block stand for
 //   levels                              what the low four bits of each lane stand for
 //   next_nibbles                        lanes, four bits to the right
@@ -40,44 +40,39 @@ struct FloatTile {
     for (size_t i = 0; i < kBlock; ++i) block.values[i][token] = rounded[i];
   }
 
-  static void decode(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end,
-                     PanelBlock* panel) {
-    const size_t blocks = rows.width / kBlock, stride = blocks * kBlockBytes;
+  static constexpr bool kDecodesAhead = false;
+  using Piece = PieceOfRows<V, kVectors>;
+
+  static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {
     for (size_t v = 0; v < kVectors; ++v) {
-      const size_t first = (row + v * V::kLanes) * blocks;
-      const auto scales = V::scales(rows.scales + first + begin, blocks, end - begin);
-      for (size_t block = begin; block < end; ++block) {
-        float (&weights)[kBlock][kVectors][V::kLanes] = panel[block - begin].weights;
-        const auto across = V::across(rows.blocks + (first + block) * kBlockBytes, stride);
-        const Vector scale = V::factors(scales, block - begin);
-        for (size_t i = 0; i < kBlock / 8; ++i) {
-          auto nibbles = across.dwords[i];
-          for (size_t k = 0; k < 8; ++k) {
-            V::store(weights[8 * i + k][v], V::product(V::levels(nibbles), scale));
-            nibbles = V::next_nibbles(nibbles);
-          }
+      const auto across = V::across(piece.bytes[v] + block * kBlockBytes, piece.stride);
+      const Vector scale = V::factors(piece.scales[v], block);
+      for (size_t i = 0; i < kBlock / 8; ++i) {
+        auto nibbles = across.dwords[i];
+        for (size_t k = 0; k < 8; ++k) {
+          V::store(decoded.weights[8 * i + k][v], V::product(V::levels(nibbles), scale));
+          nibbles = V::next_nibbles(nibbles);
         }
       }
     }
   }
 
-  template <size_t tokens, bool add>
-  static void multiply(const PanelBlock* panel, const TokenBlock* x, size_t blocks, float* out,
-                       size_t stride) {
+  template <size_t tokens>
+  static void multiply(const Piece&, const Sums<FloatTile>& of) {
     Vector sums[tokens][kVectors];
 #pragma GCC unroll 12  // these loops are unrolled to keep the sums in registers
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
       for (size_t v = 0; v < kVectors; ++v) sums[t][v] = V::zero();
     }
-    for (size_t block = 0; block < blocks; ++block) {
+    for (size_t block = 0; block < of.blocks; ++block) {
       for (size_t k = 0; k < kBlock; ++k) {
         Vector weights[kVectors];
 #pragma GCC unroll 2
-        for (size_t v = 0; v < kVectors; ++v) weights[v] = V::load(panel[block].weights[k][v]);
+        for (size_t v = 0; v < kVectors; ++v) weights[v] = V::load(of.panel[block].weights[k][v]);
 #pragma GCC unroll 12
         for (size_t t = 0; t < tokens; ++t) {
-          const Vector value = V::broadcast(x[block].values[k][t]);
+          const Vector value = V::broadcast(of.x[block].values[k][t]);
 #pragma GCC unroll 2
           for (size_t v = 0; v < kVectors; ++v)
             sums[t][v] = V::add_product(sums[t][v], weights[v], value);
@@ -88,8 +83,8 @@ struct FloatTile {
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
       for (size_t v = 0; v < kVectors; ++v) {
-        float* place = out + t * stride + v * V::kLanes;
-        V::store(place, add ? V::sum(V::load(place), sums[t][v]) : sums[t][v]);
+        float* place = of.out + t * of.stride + v * V::kLanes;
+        V::store(place, of.add ? V::sum(V::load(place), sums[t][v]) : sums[t][v]);
       }
     }
   }

@@ -65,50 +65,46 @@ struct Int8Tile {
     block.scale[token] = sum != 0 ? sum : usable ? largest / kLargest * 0.5f : 0;
   }
 
-  static void decode(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end,
-                     PanelBlock* panel) {
-    const size_t blocks = rows.width / kBlock, stride = blocks * kBlockBytes;
+  static constexpr bool kDecodesAhead = false;
+  using Piece = PieceOfRows<V, kVectors>;
+
+  static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {
     for (size_t v = 0; v < kVectors; ++v) {
-      const size_t first = (row + v * V::kLanes) * blocks;
-      const auto scales = V::scales(rows.scales + first + begin, blocks, end - begin);
-      for (size_t block = begin; block < end; ++block) {
-        PanelBlock& decoded = panel[block - begin];
-        const auto across = V::across(rows.blocks + (first + block) * kBlockBytes, stride);
-        for (size_t i = 0; i < kSteps / 2; ++i) {
-          V::store(decoded.weights[i][v], V::offset_levels(across.dwords[i]));
-          V::store(decoded.weights[kSteps / 2 + i][v],
-                   V::offset_levels(V::next_nibbles(across.dwords[i])));
-        }
-        V::store(decoded.scales[v], V::factors(scales, block - begin));
+      const auto across = V::across(piece.bytes[v] + block * kBlockBytes, piece.stride);
+      for (size_t i = 0; i < kSteps / 2; ++i) {
+        V::store(decoded.weights[i][v], V::offset_levels(across.dwords[i]));
+        V::store(decoded.weights[kSteps / 2 + i][v],
+                 V::offset_levels(V::next_nibbles(across.dwords[i])));
       }
+      V::store(decoded.scales[v], V::factors(piece.scales[v], block));
     }
   }
 
-  template <size_t tokens, bool add>
-  static void multiply(const PanelBlock* panel, const TokenBlock* x, size_t blocks, float* out,
-                       size_t stride) {
+  template <size_t tokens>
+  static void multiply(const Piece&, const Sums<Int8Tile>& of) {
     // Sums of floats stay in `out`: registers have the integers.
-    for (size_t block = 0; block < blocks; ++block) {
+    for (size_t block = 0; block < of.blocks; ++block) {
       Ints parts[tokens][kVectors];
       for (size_t t = 0; t < tokens; ++t) {
-        for (size_t v = 0; v < kVectors; ++v) parts[t][v] = broadcast(x[block].correction[t]);
+        for (size_t v = 0; v < kVectors; ++v) parts[t][v] = broadcast(of.x[block].correction[t]);
       }
       for (size_t step = 0; step < kSteps; ++step) {
         Ints weights[kVectors];
-        for (size_t v = 0; v < kVectors; ++v) weights[v] = V::load(panel[block].weights[step][v]);
+        for (size_t v = 0; v < kVectors; ++v)
+          weights[v] = V::load(of.panel[block].weights[step][v]);
         for (size_t t = 0; t < tokens; ++t) {
-          const Ints values = broadcast(x[block].values[step][t]);
+          const Ints values = broadcast(of.x[block].values[step][t]);
           for (size_t v = 0; v < kVectors; ++v)
             parts[t][v] = V::add_pairs(parts[t][v], weights[v], values);
         }
       }
       for (size_t t = 0; t < tokens; ++t) {
-        const Vector scale = V::broadcast(x[block].scale[t]);
+        const Vector scale = V::broadcast(of.x[block].scale[t]);
         for (size_t v = 0; v < kVectors; ++v) {
-          float* sums = out + t * stride + v * V::kLanes;
-          const Vector sum = add || block > 0 ? V::load(sums) : V::zero();
+          float* sums = of.out + t * of.stride + v * V::kLanes;
+          const Vector sum = of.add || block > 0 ? V::load(sums) : V::zero();
           const Vector partial = V::product(V::total(parts[t][v]), scale);
-          V::store(sums, V::add_product(sum, partial, V::load(panel[block].scales[v])));
+          V::store(sums, V::add_product(sum, partial, V::load(of.panel[block].scales[v])));
         }
       }
     }

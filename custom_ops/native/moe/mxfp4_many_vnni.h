@@ -1,105 +1,124 @@
-// MXFP4 times many tokens with AVX-512 VNNI, for any Decode (mxfp4_few.h) and number of digits.
+// MXFP4 times many tokens with AVX-512 VNNI, for any Dots (mxfp4_many_dots.h): how a block's
+// integers are multiplied.
 //
-// Lane r of a register has four weights of row r, and a dot product adds their products with the
-// same four values of a token. Sums of a block and its digits are exact in int32: the last digit of
-// a block joins what the ones before it left, shifted by its eight bits. (A sum may wrap while the
-// offset of the weights is in it; what remains when it is taken back fits.)
+// Lane r of a register belongs to row r. A block's sum of integers is exact in int32. It is worth
+// the weights' scale, a power of two, times the token's: adding the exponent of one to the bits of
+// the other gives their product on a port that dot products leave idle. A panel or a block of
+// tokens where that would leave the range of exponents takes a slower way.
 //
 // Included by files that are compiled with AVX-512 alone, as mxfp4_transpose.h.
 #pragma once
 
 #include "machine/digits.h"
-#include "moe/mxfp4_levels.h"
-#include "moe/mxfp4_many.h"
-#include "moe/mxfp4_transpose.h"
+#include "moe/mxfp4_many_dots.h"
+#include "moe/mxfp4_many_piece.h"
 
 namespace gptoss {
 namespace {
 
-template <class Decode, size_t digits>
+constexpr int32_t kBias = 127 << 23;  // the exponent of 1, in place
+
+// Exponents of weights and tokens whose products have one, too.
+constexpr uint8_t kLowest = 64, kHighest = 191;
+bool is_plain_token(float scale) { return scale >= 0x1p-63f && scale < 0x1p64f; }
+__mmask16 plain_weights(__m512i exponents) {
+  return _mm512_cmple_epu32_mask(_mm512_sub_epi32(exponents, _mm512_set1_epi32(kLowest << 23)),
+                                 _mm512_set1_epi32((kHighest - kLowest) << 23));
+}
+
+template <class Dots>
 struct VnniTile {
-  static constexpr size_t kTokens = 6, kVectors = 2;  // 12 sums of each kind in 32 registers
-  static constexpr size_t kRows = kVectors * kLanes;
-  static constexpr size_t kBlocks = kLanes;     // 18 kB of decoded weights
-  static constexpr size_t kSteps = kBlock / 4;  // four low nibbles, or four high ones, each
+  static constexpr size_t kTokens = kDotTokens, kVectors = kPanelVectors;
+  static constexpr size_t kRows = kPanelRows;
+  static constexpr size_t kBlocks = Dots::kBlocks;
 
   struct TokenBlock {
-    int8_t values[digits][kSteps][kTokens][4];  // the last digit first
-    int32_t correction[kTokens];                // −12 · Σ values, which takes the offset back
-    float scale[kTokens];                       // half of it: levels are doubled
+    typename Dots::Values values;
+    int32_t scales[kTokens];  // bits of half the scale, because levels are doubled, less kBias
+    uint8_t unusual[8];       // by token, where the bits cannot be used so
   };
 
   struct alignas(64) PanelBlock {
-    uint8_t weights[kSteps][kVectors][64];
-    float scales[kVectors][kLanes];
+    typename Dots::Weights weights;
+    int32_t exponents[kVectors][kLanes];  // scale bytes, where a float has its exponent
   };
 
+  static constexpr bool kDecodesAhead = true;
+
+  using Piece = PanelPiece<kLowest, kHighest>;
+
   static void pack(const float* x, size_t token, TokenBlock& block) {
-    const auto [first, second, scale] = to_integers<digits == 2>(x, kLargest<digits>);
-    const __m512i even =
-        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    alignas(16) int8_t values[digits][kBlock];
-    store_digits(_mm512_permutex2var_epi32(first, even, second), values, 0);
-    store_digits(_mm512_permutex2var_epi32(first, odd, second), values, kBlockBytes);
-    for (size_t digit = 0; digit < digits; ++digit) {
-      for (size_t step = 0; step < kSteps; ++step)
-        std::memcpy(block.values[digit][step][token], values[digit] + step * 4, 4);
+    const auto [first, second, scale] = to_integers<Dots::kRounded>(x, Dots::kLargest);
+    Dots::pack(first, second, token, block.values);
+    const float half = scale == 0 ? 1.0f : scale * 0.5f;  // of zeros, any
+    std::memcpy(&block.scales[token], &half, sizeof half);
+    block.scales[token] -= kBias;
+    block.unusual[token] = !is_plain_token(half);
+  }
+
+  static void decode(const Piece& piece, size_t block, PanelBlock& decoded) {
+    Nibbles nibbles;
+    begin_decoding(piece, block, nibbles, decoded);
+    for (size_t step = 0; step < Dots::kSteps; ++step) Dots::decode(nibbles, step, decoded.weights);
+  }
+
+  static void begin_decoding(const Piece& piece, size_t block, Nibbles& nibbles,
+                             PanelBlock& decoded) {
+    piece.load(block, nibbles);
+    for (size_t v = 0; v < kVectors; ++v)
+      _mm512_store_si512(decoded.exponents[v], exponents(piece.scales[v], block));
+  }
+
+  template <size_t tokens>
+  static void multiply(const Piece& piece, const Sums<VnniTile>& of) {
+    if (piece.unusual || any_unusual<tokens>(of.x, of.blocks)) return multiply_unusual(of, tokens);
+    add_blocks<tokens>(of, [&](size_t, const auto& dot) { dot([](size_t) {}); });
+  }
+
+  // Dot products leave ports and most of the processor's time at its front to decoding.
+  static void multiply_ahead(const Piece& piece, const Sums<VnniTile>& of, const Piece& next,
+                             size_t count, PanelBlock* panel) {
+    if (piece.unusual || any_unusual<kTokens>(of.x, of.blocks)) {
+      for (size_t block = 0; block < count; ++block) decode(next, block, panel[block]);
+      return multiply_unusual(of, kTokens);
     }
-    block.correction[token] = -kOffset * _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
-    block.scale[token] = scale * 0.5f;
+    add_blocks<kTokens>(of, [&](size_t block, const auto& dot) {
+      const size_t other = block < count ? block : count - 1;  // a short one's last again
+      Nibbles nibbles;
+      begin_decoding(next, other, nibbles, panel[other]);
+      dot([&](size_t step) { Dots::decode(nibbles, step, panel[other].weights); });
+    });
   }
 
-  static void decode(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end,
-                     PanelBlock* panel) {
-    const size_t blocks = rows.width / kBlock, stride = blocks * kBlockBytes;
-    for (size_t v = 0; v < kVectors; ++v) {
-      const size_t first = (row + v * kLanes) * blocks;
-      const Across scales = scales_across(rows.scales + first + begin, blocks, end - begin);
-      const uint8_t* bytes = rows.blocks + first * kBlockBytes;
-      for (size_t block = begin; block < end; ++block) {
-        const uint8_t* ahead = ahead_of(rows, row + v * kLanes + (block - begin), end);
-        for (size_t i = 0; i < kBlocks * kBlockBytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
-        PanelBlock& decoded = panel[block - begin];
-        const Across weights = across(bytes + block * kBlockBytes, stride);
-        for (size_t i = 0; i < 4; ++i) {
-          _mm512_store_si512(decoded.weights[i][v], Decode::low(weights.dwords[i]));
-          _mm512_store_si512(decoded.weights[4 + i][v], Decode::high(weights.dwords[i]));
-        }
-        _mm512_store_ps(decoded.scales[v], factors(scales, block - begin));
-      }
-    }
-  }
-
-  // What follows a piece of a row in the panel, or in the next one: no hardware prefetcher follows
-  // pieces of rows. With each block that is decoded, one row's is asked for.
-  static const uint8_t* ahead_of(const Mxfp4Rows& rows, size_t row, size_t end) {
-    const size_t blocks = rows.width / kBlock;
-    const size_t next = end < blocks ? row * blocks + end : (row + kRows) * blocks;
-    return rows.blocks + next * kBlockBytes;
-  }
-
-  template <size_t tokens, bool add>
-  static void multiply(const PanelBlock* panel, const TokenBlock* x, size_t blocks, float* out,
-                       size_t stride) {
+  // with_block(block, dot) calls dot(after) once.
+  template <size_t tokens, class WithBlock>
+  [[gnu::always_inline]] static void add_blocks(const Sums<VnniTile>& of,
+                                                const WithBlock& with_block) {
     __m512 sums[tokens][kVectors];
 #pragma GCC unroll 6  // these loops are unrolled to keep the sums in registers
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
       for (size_t v = 0; v < kVectors; ++v) {
-        sums[t][v] = add ? _mm512_loadu_ps(out + t * stride + v * kLanes) : _mm512_setzero_ps();
+        sums[t][v] =
+            of.add ? _mm512_loadu_ps(of.out + t * of.stride + v * kLanes) : _mm512_setzero_ps();
       }
     }
-    for (size_t block = 0; block < blocks; ++block) {
+    for (size_t block = 0; block < of.blocks; ++block) {
+      const PanelBlock& panel = of.panel[block];
+      const TokenBlock& x = of.x[block];
+      ask_soon(of.next + block);
       __m512i parts[tokens][kVectors];
-      dot<tokens>(panel[block], x[block], parts);
+      with_block(block, [&](const auto& after) {
+        Dots::template dot<tokens>(panel.weights, x.values, parts, after);
+      });
 #pragma GCC unroll 6
       for (size_t t = 0; t < tokens; ++t) {
-        const __m512 scale = _mm512_set1_ps(x[block].scale[t]);
+        const __m512i scale = _mm512_set1_epi32(x.scales[t]);
 #pragma GCC unroll 2
         for (size_t v = 0; v < kVectors; ++v) {
-          const __m512 partial = _mm512_mul_ps(_mm512_cvtepi32_ps(parts[t][v]), scale);
-          sums[t][v] = _mm512_fmadd_ps(partial, _mm512_load_ps(panel[block].scales[v]), sums[t][v]);
+          const __m512i product = _mm512_add_epi32(scale, _mm512_load_si512(panel.exponents[v]));
+          sums[t][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(parts[t][v]),
+                                       _mm512_castsi512_ps(product), sums[t][v]);
         }
       }
     }
@@ -107,58 +126,45 @@ struct VnniTile {
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 2
       for (size_t v = 0; v < kVectors; ++v)
-        _mm512_storeu_ps(out + t * stride + v * kLanes, sums[t][v]);
+        _mm512_storeu_ps(of.out + t * of.stride + v * kLanes, sums[t][v]);
     }
   }
 
-  // A block's integers.
   template <size_t tokens>
-  static void dot(const PanelBlock& panel, const TokenBlock& x,
-                  __m512i (&parts)[tokens][kVectors]) {
-#pragma GCC unroll 3
-    for (size_t pass = 0; pass < digits; ++pass) {
-      const size_t digit = digits - 1 - pass;
-#pragma GCC unroll 6
+  static bool any_unusual(const TokenBlock* x, size_t blocks) {
+    uint64_t any = 0;
+    for (size_t block = 0; block < blocks; ++block) {
+      uint64_t flags;
+      std::memcpy(&flags, x[block].unusual, sizeof flags);
+      any |= flags;
+    }
+    return (any & (~uint64_t{0} >> (64 - 8 * tokens))) != 0;
+  }
+
+  // Where a product of scales is no normal number, the block's sum is multiplied by one after the
+  // other; elsewhere it gets the same bits as above.
+  [[gnu::noinline]] static void multiply_unusual(const Sums<VnniTile>& of, size_t tokens) {
+    for (size_t block = 0; block < of.blocks; ++block) {
+      const PanelBlock& panel = of.panel[block];
+      const TokenBlock& x = of.x[block];
+      __m512i parts[kTokens][kVectors];  // of all: those behind the last count for nothing
+      Dots::template dot<kTokens>(panel.weights, x.values, parts, [](size_t) {});
       for (size_t t = 0; t < tokens; ++t) {
-#pragma GCC unroll 2
+        const __m512i bits = _mm512_set1_epi32(x.scales[t]);
+        const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(kBias)));
         for (size_t v = 0; v < kVectors; ++v) {
-          parts[t][v] = pass == 0 ? start(x, t) : _mm512_slli_epi32(parts[t][v], 8);
-        }
-      }
-#pragma GCC unroll 8
-      for (size_t step = 0; step < kSteps; ++step) {
-        __m512i weights[kVectors];
-#pragma GCC unroll 2
-        for (size_t v = 0; v < kVectors; ++v)
-          weights[v] = _mm512_load_si512(panel.weights[step][v]);
-#pragma GCC unroll 6
-        for (size_t t = 0; t < tokens; ++t) {
-          const __m512i values = broadcast(x.values[digit][step][t]);
-#pragma GCC unroll 2
-          for (size_t v = 0; v < kVectors; ++v)
-            parts[t][v] = _mm512_dpbusd_epi32(parts[t][v], weights[v], values);
+          float* place = of.out + t * of.stride + v * kLanes;
+          const __m512 sum = of.add || block > 0 ? _mm512_loadu_ps(place) : _mm512_setzero_ps();
+          const __m512 part = _mm512_cvtepi32_ps(parts[t][v]);
+          const __m512i weights = _mm512_load_si512(panel.exponents[v]);
+          const __m512 plain =
+              _mm512_fmadd_ps(part, _mm512_castsi512_ps(_mm512_add_epi32(bits, weights)), sum);
+          const __m512 other = _mm512_fmadd_ps(_mm512_mul_ps(part, scale), factors(weights), sum);
+          const __mmask16 usual = x.unusual[t] ? __mmask16{0} : plain_weights(weights);
+          _mm512_storeu_ps(place, _mm512_mask_mov_ps(other, usual, plain));
         }
       }
     }
-    if constexpr (digits > 1) {
-#pragma GCC unroll 6
-      for (size_t t = 0; t < tokens; ++t) {
-#pragma GCC unroll 2
-        for (size_t v = 0; v < kVectors; ++v)
-          parts[t][v] = _mm512_add_epi32(parts[t][v], _mm512_set1_epi32(x.correction[t]));
-      }
-    }
-  }
-
-  // One digit begins with the correction, which costs nothing; more would shift it.
-  static __m512i start(const TokenBlock& x, size_t t) {
-    return digits == 1 ? _mm512_set1_epi32(x.correction[t]) : _mm512_setzero_si512();
-  }
-
-  static __m512i broadcast(const int8_t* four) {
-    int32_t bits;
-    std::memcpy(&bits, four, sizeof bits);
-    return _mm512_set1_epi32(bits);
   }
 };
 

@@ -18,7 +18,7 @@ struct Across {
 
 // `load(r)` gives the bytes of row r.
 template <class Load>
-Across transpose(const Load& load) {
+[[gnu::always_inline]] inline Across transpose(const Load& load) {
   const auto four = [&](size_t r) {
     __m512i rows = _mm512_castsi128_si512(load(r));
     rows = _mm512_inserti32x4(rows, load(r + 4), 1);
@@ -33,7 +33,7 @@ Across transpose(const Load& load) {
 }
 
 // A block of sixteen rows, `stride` bytes from one to the next.
-Across across(const uint8_t* bytes, size_t stride) {
+[[gnu::always_inline]] inline Across across(const uint8_t* bytes, size_t stride) {
   // In a loop the compiler would hold an address for each row, and has no registers for so many.
   asm("" : "+r"(bytes));
   const uint8_t* const quarters[4] = {bytes, bytes + 4 * stride, bytes + 8 * stride,
@@ -43,20 +43,27 @@ Across across(const uint8_t* bytes, size_t stride) {
   });
 }
 
-// Scale bytes of up to sixteen blocks: no byte behind them is read.
+// Scale bytes of up to sixteen blocks: no byte behind them is read, and those of further blocks are
+// 1's.
 Across scales_across(const uint8_t* scales, size_t stride, size_t count) {
   const auto here = static_cast<__mmask16>((1u << count) - 1);
-  return transpose([&](size_t r) { return _mm_maskz_loadu_epi8(here, scales + r * stride); });
+  const __m128i one = _mm_set1_epi8(127);
+  return transpose([&](size_t r) { return _mm_mask_loadu_epi8(one, here, scales + r * stride); });
 }
 
-// What the scale bytes of one of those blocks stand for (scale_factor).
-__m512 factors(const Across& scales, size_t block) {
-  const __m512i exponent = _mm512_set1_epi32(0x7f800000);
+// The scale bytes of one of those blocks, each where a float has its exponent.
+__m512i exponents(const Across& scales, size_t block) {
   const __m512i turn = _mm512_set1_epi32((23 - 8 * static_cast<int>(block % 4)) & 31);
-  __m512i bits = _mm512_and_si512(_mm512_rolv_epi32(scales.dwords[block / 4], turn), exponent);
-  const __mmask16 nan = _mm512_cmpeq_epi32_mask(bits, exponent);
-  bits = _mm512_mask_mov_epi32(bits, _mm512_testn_epi32_mask(bits, bits),
-                               _mm512_set1_epi32(0x00400000));
+  return _mm512_and_si512(_mm512_rolv_epi32(scales.dwords[block / 4], turn),
+                          _mm512_set1_epi32(0x7f800000));
+}
+
+// What they stand for (scale_factor).
+__m512 factors(__m512i exponents) {
+  const __m512i infinity = _mm512_set1_epi32(0x7f800000);
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(exponents, infinity);
+  const __m512i bits = _mm512_mask_mov_epi32(
+      exponents, _mm512_testn_epi32_mask(exponents, exponents), _mm512_set1_epi32(0x00400000));
   return _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, nan, _mm512_set1_epi32(0x7fc00000)));
 }
 
