@@ -32,7 +32,6 @@ struct FewAvx2 {
 
   static Floats zero() { return _mm256_setzero_ps(); }
   static Floats load(const float* p) { return _mm256_load_ps(p); }
-  static void store(float* p, Floats x) { _mm256_store_ps(p, x); }
   static Floats to_float(Ints x) { return _mm256_cvtepi32_ps(x); }
   static Floats product(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   static Floats add_product(Floats sum, Floats a, Floats b) { return _mm256_fmadd_ps(a, b, sum); }
