@@ -26,9 +26,9 @@ Mxfp4Kernels mxfp4_kernels(Activations activations, CpuLevel level) {
   if (level >= CpuLevel::amx)
     return {&mxfp4_few_vbmi(activations), &mxfp4_amx(activations), up_to(8, 9, 15)};
   if (level >= CpuLevel::avx512_vbmi)
-    return {&mxfp4_few_vbmi(activations), &mxfp4_many_vnni(activations), up_to(9, 10, 12)};
+    return {&mxfp4_few_vbmi(activations), &mxfp4_many_vnni(activations), up_to(14, 10, 12)};
   if (level >= CpuLevel::avx512_vnni)
-    return {&mxfp4_few_vnni(activations), &mxfp4_many_vnni(activations), up_to(9, 10, 12)};
+    return {&mxfp4_few_vnni(activations), &mxfp4_many_vnni(activations), up_to(14, 10, 12)};
   if (level >= CpuLevel::avx512)
     return {&mxfp4_few_avx512(activations), &mxfp4_many_avx512(activations), up_to(4, 7, 12)};
   if (level >= CpuLevel::avx2)
