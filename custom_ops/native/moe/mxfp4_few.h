@@ -30,10 +30,10 @@ struct Mxfp4Few {
   using Floats = typename V::Floats;
 
   static constexpr size_t kLanes = V::kLanes, kRows = V::kRows;
-  static constexpr size_t kStreams = 8;  // rows that are read side by side
-  static constexpr size_t kMost = 8;     // tokens that pass at once
-  static constexpr size_t kAhead = 512;  // bytes of each to prefetch
+  static constexpr size_t kMost = 8;         // tokens that pass at once
+  static constexpr size_t kMostStreams = 8;  // rows that are read side by side
   static constexpr size_t kLine = 64;
+  static constexpr int kSecondLevel = 2;     // cache, as __builtin_prefetch names it
   static constexpr size_t kScalesAhead = 3;  // rows whose scales to prefetch
   static constexpr size_t kGroups = kBlockBytes / 4;
   static constexpr size_t kChunkBytes = kLanes * kBlockBytes;
@@ -93,7 +93,16 @@ struct Mxfp4Few {
 
   // The sums of the rows that are multiplied side by side.
   static size_t scratch_bytes(size_t tokens, size_t) {
-    return kStreams * (tokens < kMost ? tokens : kMost) * sizeof(Floats);
+    return kMostStreams * (tokens < kMost ? tokens : kMost) * sizeof(Floats);
+  }
+
+  // Rows that are read side by side, and bytes of each to ask for ahead. Several tokens read more
+  // rows, so that a chunk of theirs stays in the first-level cache the longer.
+  struct Streams {
+    size_t count, ahead;
+  };
+  static Streams streams_for(size_t tokens) {
+    return tokens == 1 ? Streams{4, 3072} : Streams{kMostStreams, 2048};
   }
 
   // Rows that are multiplied side by side, `step` rows apart: each is a stream of its own from
@@ -103,6 +112,7 @@ struct Mxfp4Few {
     const uint8_t* bytes;  // of the first one
     const uint8_t* scales;
     size_t step, blocks;  // of a row
+    Streams streams;
 
     const uint8_t* bytes_of(size_t stream) const {
       return bytes + stream * step * blocks * kBlockBytes;
@@ -118,18 +128,20 @@ struct Mxfp4Few {
 
   static void multiply(const Mxfp4Rows& rows, const PackedTokens& packed, std::byte* scratch,
                        float* out, size_t stride) {
-    const size_t blocks = rows.width / kBlock, step = rows.count / kStreams;
+    const size_t blocks = rows.width / kBlock;
+    const Streams streams = streams_for(packed.count);
+    const size_t step = rows.count / streams.count;
     const size_t chunks = chunks_of(rows.width);
     const auto* first = reinterpret_cast<const Chunk*>(packed.data) + packed.first * chunks;
     const size_t passes = (packed.count + kMost - 1) / kMost;
-    float* sums = reinterpret_cast<float*>(scratch);
-    for (size_t i = 0; i < kAhead; i += kLine) {
-      for (size_t s = 0; s < kStreams; ++s)
-        __builtin_prefetch(rows.blocks + s * step * blocks * kBlockBytes + i);
+    auto* sums = reinterpret_cast<Floats*>(scratch);
+    for (size_t i = 0; i < streams.ahead; i += kLine) {
+      for (size_t s = 0; s < streams.count; ++s)
+        __builtin_prefetch(rows.blocks + s * step * blocks * kBlockBytes + i, 0, kSecondLevel);
     }
     for (size_t r = 0; r < step; ++r) {
       const Lockstep lockstep{rows.blocks + r * blocks * kBlockBytes, rows.scales + r * blocks,
-                              step, blocks};
+                              step, blocks, streams};
       for (size_t pass = 0; pass < passes; ++pass) {
         const size_t begin = packed.count * pass / passes;
         const size_t end = packed.count * (pass + 1) / passes;
@@ -138,63 +150,94 @@ struct Mxfp4Few {
         multiply_rows<false>(lockstep, tokens, sums, place, stride);
         // Only now are the scales in the cache for certain, and edges are rare: what has one is
         // computed once more.
-        bool edge = false;
-        for (size_t s = 0; s < kStreams; ++s)
-          edge |= V::has_edge_scale(lockstep.scales_of(s), blocks);
-        if (edge) multiply_rows<true>(lockstep, tokens, sums, place, stride);
+        if (has_edge(lockstep)) multiply_rows<true>(lockstep, tokens, sums, place, stride);
       }
-      for (size_t s = 0; s < kStreams; ++s)
-        __builtin_prefetch(lockstep.scales_of(s) + kScalesAhead * blocks);
+      for (size_t s = 0; s < streams.count; ++s) {
+        const uint8_t* scales = lockstep.scales_of(s) + kScalesAhead * blocks;
+        for (size_t i = 0; i < blocks; i += kLine) __builtin_prefetch(scales + i);
+      }
     }
+  }
+
+  // Whether one of the scale bytes is 0 or 255.
+  static bool has_edge(const Lockstep& rows) {
+    Ints found = V::nothing();
+    for (size_t s = 0; s < rows.streams.count; ++s)
+      found = V::find_edges(found, rows.scales_of(s), rows.blocks);
+    return V::found_edge(found);
   }
 
   // Only a careful call knows the scale bytes 0 and 255 (scale_factor).
   template <bool careful>
-  static void multiply_rows(const Lockstep& rows, const Tokens& tokens, float* sums, float* out,
+  static void multiply_rows(const Lockstep& rows, const Tokens& tokens, Floats* sums, float* out,
                             size_t stride) {
-    const size_t floats = tokens.count * kLanes;  // of a row's sums
-    for (size_t i = 0; i < kStreams * floats; i += kLanes) V::store(sums + i, V::zero());
+    if (tokens.count == 1) return multiply_one<careful>(rows, tokens.chunks, out);
+    for (size_t i = 0; i < rows.streams.count * tokens.count; ++i) sums[i] = V::zero();
     const size_t whole = rows.blocks / kLanes;
     for (size_t q = 0; q < whole; ++q) add_chunk<careful, true>(rows, tokens, q, kLanes, sums);
     if (const size_t left = rows.blocks % kLanes; left > 0)
       add_chunk<careful, false>(rows, tokens, whole, left, sums);
-    for (size_t s = 0; s < kStreams; ++s) {
+    for (size_t s = 0; s < rows.streams.count; ++s) {
       for (size_t t = 0; t < tokens.count; ++t)
-        out[t * stride + s * rows.step] = V::sum(V::load(sums + s * floats + t * kLanes));
+        out[t * stride + s * rows.step] = V::sum(sums[s * tokens.count + t]);
     }
   }
 
+  // A chunk of several tokens meets all rows before the next one, so that it is still in the
+  // first-level cache.
   template <bool careful, bool whole>
   [[gnu::always_inline]] static void add_chunk(const Lockstep& rows, const Tokens& tokens, size_t q,
-                                               size_t blocks, float* sums) {
-    const size_t floats = tokens.count * kLanes;
-    const size_t next_scales = rows.step * rows.blocks, next_bytes = next_scales * kBlockBytes;
-    const uint8_t* bytes = rows.bytes + q * kChunkBytes;
-    const uint8_t* scales = rows.scales + q * kLanes;
+                                               size_t blocks, Floats* sums) {
     const Chunk* chunk = tokens.chunks + q;
     const size_t count = tokens.count, next = tokens.chunks_each;
-    for (size_t s = 0; s < kStreams; s += kRows) {
-      Ints weights[kRows][2 * kGroups];
-      Floats factors[kRows];
-#pragma GCC unroll 2
-      for (size_t i = 0; i < kRows; ++i) {
-        for (size_t line = 0; line < kChunkBytes; line += kLine)
-          __builtin_prefetch(bytes + kAhead + line);
-        V::template decode<whole>(bytes, blocks, weights[i]);
-        factors[i] = V::template scales<careful, whole>(scales, blocks);
-        bytes += next_bytes;
-        scales += next_scales;
-      }
-      for (size_t t = 0; t < count; ++t)
-        add_token(weights, factors, chunk[t * next], sums + t * kLanes, floats);
-      sums += kRows * floats;
+    for (size_t s = 0; s < rows.streams.count; s += kRows) {
+      const Weights weights = decode<careful, whole>(rows, s, q, blocks);
+      for (size_t t = 0; t < count; ++t) add_token(weights, chunk[t * next], sums + t, count);
+      sums += kRows * count;
     }
   }
 
-  // Adds a chunk's products with some rows to the sums of a token, each `row` floats apart.
-  [[gnu::always_inline]] static void add_token(const Ints (&weights)[kRows][2 * kGroups],
-                                               const Floats (&factors)[kRows], const Chunk& chunk,
-                                               float* sums, size_t row) {
+  // One token's chunks fit the cache, and its sums the registers.
+  template <bool careful>
+  static void multiply_one(const Lockstep& rows, const Chunk* token, float* out) {
+    const size_t whole = rows.blocks / kLanes, left = rows.blocks % kLanes;
+    for (size_t s = 0; s < rows.streams.count; s += kRows) {
+      Floats lanes[kRows];
+#pragma GCC unroll 2
+      for (size_t r = 0; r < kRows; ++r) lanes[r] = V::zero();
+      for (size_t q = 0; q < whole; ++q)
+        add_token(decode<careful, true>(rows, s, q, kLanes), token[q], lanes, 1);
+      if (left > 0) add_token(decode<careful, false>(rows, s, whole, left), token[whole], lanes, 1);
+#pragma GCC unroll 2
+      for (size_t r = 0; r < kRows; ++r) out[(s + r) * rows.step] = V::sum(lanes[r]);
+    }
+  }
+
+  // A chunk of some rows.
+  struct Weights {
+    Ints values[kRows][2 * kGroups];
+    Floats scales[kRows];
+  };
+
+  template <bool careful, bool whole>
+  [[gnu::always_inline]] static Weights decode(const Lockstep& rows, size_t s, size_t q,
+                                               size_t blocks) {
+    Weights weights;
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kRows; ++r) {
+      const uint8_t* bytes = rows.bytes_of(s + r) + q * kChunkBytes;
+      for (size_t line = 0; line < kChunkBytes; line += kLine)
+        __builtin_prefetch(bytes + rows.streams.ahead + line, 0, kSecondLevel);
+      V::template decode<whole>(bytes, blocks, weights.values[r]);
+      weights.scales[r] =
+          V::template scales<careful, whole>(rows.scales_of(s + r) + q * kLanes, blocks);
+    }
+    return weights;
+  }
+
+  // Adds a chunk's products with some rows to the sums of a token, each `next` behind the last.
+  [[gnu::always_inline]] static void add_token(const Weights& weights, const Chunk& chunk,
+                                               Floats* sums, size_t next) {
     constexpr size_t halves = V::kNarrow ? 2 : 1;
     typename V::Sum parts[kRows][digits][halves];
 #pragma GCC unroll 2  // these loops are unrolled to keep the sums in registers
@@ -214,7 +257,7 @@ struct Mxfp4Few {
 #pragma GCC unroll 2
         for (size_t r = 0; r < kRows; ++r) {
           auto& part = parts[r][digit][i / kGroups * halves / 2];
-          part = V::add_products(part, weights[r][i], values);
+          part = V::add_products(part, weights.values[r][i], values);
         }
       }
     }
@@ -224,9 +267,9 @@ struct Mxfp4Few {
       if constexpr (digits > 2) sum = V::add(V::times_256(sum), V::total(parts[r][1]));
       if constexpr (digits > 1) sum = V::add(V::times_256(sum), V::total(parts[r][0]));
       if constexpr (V::kNarrow) sum = V::add(sum, V::load(chunk.correction));
-      const Floats both = V::product(factors[r], V::load(chunk.scale));
-      float* lanes = sums + r * row;
-      V::store(lanes, V::add_product(V::load(lanes), V::to_float(sum), both));
+      const Floats both = V::product(weights.scales[r], V::load(chunk.scale));
+      Floats& lanes = sums[r * next];
+      lanes = V::add_product(lanes, V::to_float(sum), both);
     }
   }
 

@@ -32,7 +32,6 @@ struct FewAvx2 {
 
   static Floats zero() { return _mm256_setzero_ps(); }
   static Floats load(const float* p) { return _mm256_load_ps(p); }
-  static void store(float* p, Floats x) { _mm256_store_ps(p, x); }
   static Floats to_float(Ints x) { return _mm256_cvtepi32_ps(x); }
   static Floats product(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   static Floats add_product(Floats sum, Floats a, Floats b) { return _mm256_fmadd_ps(a, b, sum); }
@@ -104,19 +103,27 @@ struct FewAvx2 {
     return _mm256_castsi256_ps(bits);
   }
 
-  // Whether one of a row's scale bytes is 0 or 255.
-  static bool has_edge_scale(const uint8_t* scales, size_t blocks) {
-    const Ints zeros = _mm256_setzero_si256(), ones = _mm256_set1_epi8(-1);
-    Ints found = zeros;
-    size_t i = 0;
-    for (; i + 32 <= blocks; i += 32) {
-      const Ints bytes = _mm256_loadu_si256(reinterpret_cast<const Ints*>(scales + i));
-      found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, zeros));
-      found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, ones));
+  // The greatest of `so_far` and a row's scale bytes less one, by lanes of bytes: 0 and 255 become
+  // the greatest two. A last register overlaps the one before it.
+  static Ints find_edges(Ints so_far, const uint8_t* scales, size_t blocks) {
+    const auto find = [&](const uint8_t* bytes) {
+      const Ints loaded = _mm256_loadu_si256(reinterpret_cast<const Ints*>(bytes));
+      so_far = _mm256_max_epu8(so_far, _mm256_add_epi8(loaded, _mm256_set1_epi8(-1)));
+    };
+    for (size_t i = 0; i + 32 <= blocks; i += 32) find(scales + i);
+    if (blocks >= 32) {
+      find(scales + blocks - 32);
+    } else {
+      alignas(32) uint8_t some[32];
+      std::memset(some, 1, sizeof some);
+      for (size_t i = 0; i < blocks; ++i) some[i] = scales[i];
+      find(some);
     }
-    bool edge = !_mm256_testz_si256(found, found);
-    for (; i < blocks; ++i) edge |= static_cast<uint8_t>(scales[i] - 1) >= 254;
-    return edge;
+    return so_far;
+  }
+  static bool found_edge(Ints found) {
+    const Ints edges = _mm256_cmpeq_epi8(_mm256_max_epu8(found, _mm256_set1_epi8(-2)), found);
+    return _mm256_movemask_epi8(edges) != 0;
   }
 
   // Writes the digits of a block's 32 values as integers below `largest`, the even ones first, and

@@ -33,8 +33,17 @@ struct FewAvx512 {
   static constexpr bool kNarrow = Dots::kNarrow;
 
   static Ints nothing() { return _mm512_setzero_si512(); }
-  static Ints load(const int8_t* p) { return _mm512_load_si512(p); }
+  // Values that several rows meet, in a register: else the compiler loads them for each, and a
+  // processor that loads one register a cycle (Zen 4) waits for loads. Sums in halves leave none.
+  static Ints load(const int8_t* p) {
+    const Ints values = _mm512_load_si512(p);
+    return kNarrow ? values : kept(values);
+  }
   static Ints load(const int32_t* p) { return _mm512_load_si512(p); }
+  static Ints kept(Ints x) {
+    __asm__("" : "+v"(x));
+    return x;
+  }
   static Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static Ints times_256(Ints x) { return _mm512_slli_epi32(x, 8); }
   static Sum add_products(Sum sum, Ints weights, Ints values) {
@@ -49,7 +58,6 @@ struct FewAvx512 {
 
   static Floats zero() { return _mm512_setzero_ps(); }
   static Floats load(const float* p) { return _mm512_load_ps(p); }
-  static void store(float* p, Floats x) { _mm512_store_ps(p, x); }
   static Floats to_float(Ints x) { return _mm512_cvtepi32_ps(x); }
   static Floats product(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static Floats add_product(Floats sum, Floats a, Floats b) { return _mm512_fmadd_ps(a, b, sum); }
@@ -62,8 +70,8 @@ struct FewAvx512 {
     Ints loaded[4];
 #pragma GCC unroll 4
     for (size_t r = 0; r < 4; ++r)
-      loaded[r] =
-          whole ? _mm512_loadu_si512(bytes + r * 4 * kBlockBytes) : load_quarters(bytes, blocks, r);
+      loaded[r] = kept(whole ? _mm512_loadu_si512(bytes + r * 4 * kBlockBytes)
+                             : load_quarters(bytes, blocks, r));
     const Ints ab_low = _mm512_unpacklo_epi32(loaded[0], loaded[1]);
     const Ints ab_high = _mm512_unpackhi_epi32(loaded[0], loaded[1]);
     const Ints cd_low = _mm512_unpacklo_epi32(loaded[2], loaded[3]);
@@ -103,17 +111,23 @@ struct FewAvx512 {
     return _mm512_castsi512_ps(bits);
   }
 
-  // Whether one of a row's scale bytes is 0 or 255.
-  static bool has_edge_scale(const uint8_t* scales, size_t blocks) {
-    __mmask64 found = 0;
-    for (size_t i = 0; i < blocks; i += 64) {
-      const __mmask64 here = blocks - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (blocks - i)) - 1;
-      const __m512i less_one =
-          _mm512_sub_epi8(_mm512_maskz_loadu_epi8(here, scales + i), _mm512_set1_epi8(1));
-      found |=
-          _mm512_mask_cmpge_epu8_mask(here, less_one, _mm512_set1_epi8(static_cast<char>(254)));
+  // The greatest of `so_far` and a row's scale bytes less one, by lanes of bytes: 0 and 255 become
+  // the greatest two. A last register overlaps the one before it.
+  static Ints find_edges(Ints so_far, const uint8_t* scales, size_t blocks) {
+    const Ints less_one = _mm512_set1_epi8(-1);
+    const auto find = [&](Ints bytes) {
+      so_far = _mm512_max_epu8(so_far, _mm512_add_epi8(bytes, less_one));
+    };
+    for (size_t i = 0; i + 64 <= blocks; i += 64) find(_mm512_loadu_si512(scales + i));
+    if (blocks < 64) {
+      find(_mm512_mask_loadu_epi8(_mm512_set1_epi8(1), (__mmask64{1} << blocks) - 1, scales));
+    } else {
+      find(_mm512_loadu_si512(scales + blocks - 64));
     }
-    return found != 0;
+    return so_far;
+  }
+  static bool found_edge(Ints found) {
+    return _mm512_cmpge_epu8_mask(found, _mm512_set1_epi8(static_cast<char>(254))) != 0;
   }
 
   // Writes the digits of a block's 32 values as integers below `largest`, the even ones first, and
