@@ -98,6 +98,11 @@ def generation_settings(checkpoint: Checkpoint) -> Settings:
             "ends a text before its "
             "length does"
         )
+    if checkpoint.layout == "openai" and checkpoint.path_of(TOKENIZER) is None:
+        warnings.append(
+            f"{checkpoint.folder}: no {TOKENIZER} there, nor above an original/: the package takes "
+            "and gives token ids alone; name one with --tokenizer"
+        )
     return Settings(content, ids, tuple(eos), tuple(warnings))
 
 
