@@ -40,7 +40,7 @@ def lower_experts(model: ir.Model, weights: OrtWeights, options: ExportOptions) 
             lowered = _moe(model.graph, node, chosen[-1], weights)
         elif options.provider == "cuda":
             lowered = _qmoe_by_column(model.graph, node, chosen[-1], weights)
-        elif options.experts == "checkpoint":
+        elif options.experts in ("checkpoint", "mxfp4"):
             lowered = _qmoe_as_stored(node, chosen[-1])
         else:
             bits: Literal[4, 8] = 4 if options.experts == "int4" else 8
