@@ -1,8 +1,8 @@
 """Graph pass of `export --experts mxfp4`: dense experts become MXFP4.
 
 Matches every MoEDispatch and makes it MoEDispatchMXFP4, on weights from a new file. Where gates and
-ups are halves, their rows and biases take turns there, as the op wants them. Leaves alone: the
-router, and experts that are MXFP4 already.
+ups are halves, their rows take turns there, and their biases before the op, as it wants them.
+Leaves alone: the router, and experts that are MXFP4 already.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.exporter.expert_errors import ExpertErrors
-from gptoss_onnx.exporter.nodes import make_node, replace
+from gptoss_onnx.exporter.nodes import interleave_biases, make_node, replace
 from gptoss_onnx.reference.checkpoint import Checkpoint
-from gptoss_onnx.reference.experts_mxfp4 import interleaved_name, mxfp4_names
+from gptoss_onnx.reference.experts_mxfp4 import mxfp4_names
 
 
 def quantize_experts(
@@ -49,12 +49,14 @@ def quantize_experts(
             weights.add(graph, experts.quantizing(weight, in_rows, pairs))
             for weight, pairs in ((gate_up, halves), (down, False))
         ]
+        reorder: list[ir.Node] = []
         if halves and gate_up_bias is not None:
-            (gate_up_bias,) = weights.add(graph, experts.interleaving(gate_up_bias))
+            reorder = interleave_biases(graph, node, gate_up_bias)
+            gate_up_bias = reorder[-1].outputs[0]
         inputs = [hidden, logits, *both[0], gate_up_bias, *both[1], down_bias]
         attributes = {name: a.value for name, a in node.attributes.items() if name in kept}
         new = make_node(node, "MoEDispatchMXFP4", inputs, attributes, domain=DOMAIN)
-        replace(graph, node, [new])
+        replace(graph, node, [*reorder, new])
 
 
 def _flag(node: ir.Node, name: str, default: int) -> bool:
@@ -103,17 +105,6 @@ class _Experts:
             return Conversion(planned, count, rows * depth, convert)
         each = 2 if halves else 1
         return Conversion(planned, count * rows // each, each * depth, convert)
-
-    def interleaving(self, value: ir.Value) -> Conversion:
-        """Return how biases (E, 2I) of gates, then ups, become such of both in turns."""
-        name, parameter = self._find(value)
-        planned = PlannedTensor(interleaved_name(name), parameter.dtype, parameter.shape)
-
-        def convert(first: int, end: int) -> Sequence[Tensor]:
-            rows = self._checkpoint.read_rows(parameter, first, end)
-            return [rows.unflatten(1, (2, -1)).mT]
-
-        return Conversion((planned,), parameter.rows, parameter.shape[-1], convert)
 
     def _find(self, value: ir.Value | None) -> tuple[str, Parameter]:
         assert value is not None

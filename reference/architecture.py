@@ -72,7 +72,6 @@ class Architecture:
         aliases: shorter names of presets, alias → name.
         modules: canonical module path → stored one, where they differ; paths within a layer are
             relative to it, and the longest path that fits counts.
-        respelled: canonical module path within a layer → how some checkpoints call it.
         prefix: the beginning of stored names that a checkpoint of the bare model leaves out.
         experts: for experts that are stored one by one, parameter → the tensors of one expert whose
             rows, one behind the other, are it; `{}` stands for its number.
@@ -90,7 +89,6 @@ class Architecture:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
-    respelled: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stacked_too: bool = False
@@ -106,9 +104,6 @@ class Architecture:
         else:
             trunk = self.modules.get(LAYERS, LAYERS)
             stored = f"{trunk}.{layer[1]}.{self._renamed(layer[2])}"
-            for path, other in self.respelled.items():
-                found = stored.replace(f".{path}.", f".{other}.")
-                stored = found if found in names else stored
         bare = bool(self.prefix) and not names.begins(self.prefix)
         return stored.removeprefix(self.prefix) if bare else stored
 

@@ -1,15 +1,15 @@
 """The reference with the very MXFP4 experts that a package of `export --experts mxfp4` has.
 
 Such a package keeps them in a weight file: `…_blocks` (E, R, C/32, 16) and `…_scales` (E, R, C/32)
-behind the decoder's name of each weight, gate and up rows in turns. Biases that the checkpoint has
-in halves are there in turns, too. Legend: E experts, R rows, C columns of a matrix.
+behind the decoder's name of each weight, gate and up rows in turns. Legend: E experts, R rows, C
+columns of a matrix.
 """
 
 import dataclasses
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gptoss_onnx.checkpoint.stored_file import StoredFile
 from gptoss_onnx.reference.decoder import Decoder
@@ -24,11 +24,6 @@ def mxfp4_names(weight: str) -> tuple[str, str]:
     `model.layers.0.mlp.experts.down_proj`.
     """
     return f"{weight}_blocks", f"{weight}_scales"
-
-
-def interleaved_name(bias: str) -> str:
-    """Return the name of biases of gates and ups in turns, which are halves in the checkpoint."""
-    return f"{bias}_interleaved"
 
 
 def use_experts_mxfp4(model: Decoder, file: Path) -> Decoder:
@@ -54,15 +49,16 @@ def use_experts_mxfp4(model: Decoder, file: Path) -> Decoder:
 def _fill(weights: ExpertWeights, stored: StoredFile, name: str, old: MixtureOfExperts) -> None:
     """Give `weights`, which are on the meta device, those of the file and the biases of `old`."""
     for key, parameter in list(weights.named_parameters()):
-        tensor = _bias(stored, name, old, key) if key in _BIASES else None
-        if tensor is None:
+        if key in _BIASES:
+            tensor = getattr(old.experts, key)
+        else:
             tensor = stored.tensor(f"{name}.{key}", torch.uint8, tuple(parameter.shape))
         setattr(weights, key, nn.Parameter(tensor, requires_grad=False))
+    if weights.gate_up_proj_bias is not None and _in_halves(old):
+        weights.gate_up_proj_bias.data = (
+            weights.gate_up_proj_bias.unflatten(1, (2, -1)).mT.flatten(1)  # (E, 2I), in turns
+        )
 
 
-def _bias(stored: StoredFile, name: str, old: MixtureOfExperts, key: str) -> Tensor:
-    bias: Tensor = getattr(old.experts, key)
-    halves = old.config.activation == "swiglu" and not old.config.interleaved
-    if key == "down_proj_bias" or not halves:
-        return bias
-    return stored.tensor(interleaved_name(f"{name}.{key}"), bias.dtype, tuple(bias.shape))
+def _in_halves(old: MixtureOfExperts) -> bool:
+    return old.config.activation == "swiglu" and not old.config.interleaved

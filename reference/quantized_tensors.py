@@ -54,6 +54,6 @@ def _refuse(names: list[str], scheme: str, where: str) -> None:
     if names:
         count = f"{len(names)} tensors" if len(names) > 1 else "a tensor"
         raise CheckpointError(
-            f"{where}: found {scheme}: {count} such as {names[0]:.100}, expected bfloat16, float16, "
-            "float32 or gpt-oss's MXFP4: take the checkpoint that it was made from"
+            f"{where}: found {scheme}: {count} such as {names[0]:.100}, expected bfloat16, "
+            "float16, float32 or gpt-oss's MXFP4: take the checkpoint that it was made from"
         )

@@ -168,9 +168,7 @@ GPT_OSS = Architecture(
         "gpt-oss-120b": _PUBLISHED | _sizes(36, 128),
     },
     aliases={"20b": "gpt-oss-20b", "120b": "gpt-oss-120b"},
-    # Unsloth makes each expert two projections of its own, and the router one, to train on 4-bit
-    # weights.
-    respelled={"mlp.router": "mlp.router.linear"},
+    # Unsloth makes each expert two projections of its own, to train on 4-bit weights.
     experts={
         f"{name}_proj{bias}": (f"{name}_projs.{{}}.{'bias' if bias else 'weight'}",)
         for name in ("gate_up", "down")
