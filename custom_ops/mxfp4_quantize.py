@@ -15,7 +15,9 @@ from torch import Tensor
 
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, BYTES_PER_BLOCK, SCALE_BIAS, SCALE_NAN
 
-_AT_ONCE = 4096  # blocks whose intermediate results stay in the cache
+# Blocks at once: fewer make threads wait for one another between the many short operations, and
+# with more the intermediate results leave the cache.
+_AT_ONCE = 1 << 14
 _MANTISSA, _EXPONENT = 23, 0x7F80_0000  # of float32: how many bits, and which
 # Six times a larger scale is beyond float32: decoders there would give infinity.
 _LARGEST_SCALE = 252
@@ -67,8 +69,8 @@ def quantize_mxfp4(weight: Tensor, *, columns: bool = False) -> Quantized:
     lost = total = 0.0
     for lanes, words, bytes_ in _pieces(weight, columns, blocks, scales):
         piece = _quantize(_floats(lanes))
-        words.copy_(piece.words.T)
-        bytes_.copy_(piece.scales)
+        words.copy_(piece.words.T.view(words.shape))
+        bytes_.copy_(piece.scales.view(bytes_.shape))
         lost += piece.lost
         total += piece.total
     return Quantized(blocks.view(torch.uint8), scales, lost, total)
@@ -93,12 +95,19 @@ def _floats(lanes: Tensor) -> Tensor:
 def _pieces(
     weight: Tensor, columns: bool, blocks: Tensor | None, scales: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield some blocks at a time as (32, n), with where their words (n, 8) and scales (n) go."""
+    """Yield some blocks at a time as (32, n), with where their words and scales go: (n, 8) and (n),
+    whatever axes stand for n.
+    """
     nowhere = torch.empty(0)
     if columns:
-        for group, lanes in enumerate(weight.split(BLOCK)):
-            words = nowhere if blocks is None else blocks[:, group]
-            yield lanes, words, nowhere if scales is None else scales[:, group]
+        depth, rows = weight.shape
+        groups = weight.view(depth // BLOCK, BLOCK, rows)
+        step = max(1, _AT_ONCE // max(1, rows))
+        for first in range(0, len(groups), step):
+            some = slice(first, first + step)
+            words = nowhere if blocks is None else blocks[:, some].transpose(0, 1)
+            lanes = groups[some].transpose(0, 1).reshape(BLOCK, -1)
+            yield lanes, words, nowhere if scales is None else scales[:, some].T
         return
     lanes = weight.reshape(-1, BLOCK).T
     for first in range(0, lanes.shape[1], _AT_ONCE):

@@ -97,6 +97,8 @@ class _Experts:
         def convert(first: int, end: int) -> Sequence[Tensor]:
             if not in_rows:
                 pieces = [self._quantize(name, parameter, e, depth) for e in range(first, end)]
+                if len(pieces) == 1:
+                    return pieces[0]  # as where experts are large: nothing to copy
                 return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
             read = self._read_pairs if halves else self._checkpoint.read_rows
             return self._quantized(name, parameter, first, read(parameter, first, end))
