@@ -234,10 +234,17 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
         "weights": _weights(manifest),
         "lossy": ", ".join(manifest.lossy),
+        "rounding": "; ".join(_rounding(manifest)),
         "written": f"{file_size(_bytes_written(folder, manifest))} of new files",
         "time": f"{seconds:.1f} s",
     }
     return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
+
+
+def _rounding(manifest: "Manifest") -> list[str]:
+    from gptoss_onnx.exporter.expert_errors import said_of
+
+    return [line for entry in manifest.rounded for line in said_of(entry.errors)]
 
 
 def _experts(graph: Path) -> str:
