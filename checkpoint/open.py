@@ -15,7 +15,7 @@ from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
 from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source
-from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
+from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import open_regular
 
@@ -134,6 +134,21 @@ class StoredCheckpoint(Generic[Config]):
             low, high = max(first - begin, 0), min(end - begin, each)
             pieces.append(tensor.reshape(each, -1)[low:high])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def read_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
+        """Return rows of a parameter as `load_rows` does, but read into memory, not mapped: faster
+        where each is looked at once, and nothing of the file stays.
+        """
+        if parameter.computed is not None:
+            return self.load_rows(parameter, first, end)
+        each = parameter.rows // len(parameter.sources)
+        size = parameter.nbytes // parameter.rows
+        pieces = []
+        for index in range(first // each, -(-end // each)):
+            low, high = max(first - index * each, 0), min(end - index * each, each)
+            pieces.append(self.read_bytes(parameter.sources[index], low * size, high * size))
+        content = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return content.view(TORCH_DTYPES[parameter.dtype]).view(end - first, -1)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) of all that is stored, in the order of the computation."""

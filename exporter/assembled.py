@@ -21,17 +21,23 @@ _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin
 
 
 def assembled_parameters(
-    checkpoint: Checkpoint, mode: WeightMode, separate: frozenset[str]
+    checkpoint: Checkpoint,
+    mode: WeightMode,
+    separate: frozenset[str],
+    quantized: frozenset[str],
 ) -> frozenset[str]:
     """Return the parameters, by the graph's names, that go into the package's own weight file.
 
     These are the ones that are no view of the checkpoint, but for the `separate` ones, which are
-    several. For mode `copy` they are all parameters if there is such a one, so that no weight is
+    several, and for the `quantized` ones, which the graph reads from another new file. For mode
+    `copy` they are all parameters if there is such a one, or a quantized one, so that no weight is
     copied in two forms.
     """
     parameters = checkpoint.parameters.values()
-    computed = frozenset(entry.name for entry in parameters if entry.view is None) - separate
-    return frozenset(checkpoint.named) if computed and mode == "copy" else computed
+    computed = frozenset(entry.name for entry in parameters if entry.view is None)
+    computed -= separate | quantized
+    in_two_forms = mode == "copy" and (computed or quantized)
+    return frozenset(checkpoint.named) - quantized if in_two_forms else computed
 
 
 def assemble(

@@ -190,7 +190,7 @@ def _experts(checkpoint: Checkpoint, progress: Progress | None) -> Experts | Non
 
 def _plan(checkpoint: Checkpoint) -> Plan:
     separate = separate_parameters(checkpoint)
-    anew = assembled_parameters(checkpoint, "link", separate)
+    anew = assembled_parameters(checkpoint, "link", separate, frozenset())
     stay = [entry for name, entry in checkpoint.named.items() if name not in anew]
     written: dict[str | None, list[int]] = {}
     for name in sorted(anew):

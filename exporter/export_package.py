@@ -18,7 +18,8 @@ from gptoss_onnx.choices import (
 )
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.check import check_onnx
-from gptoss_onnx.exporter.describe import describe, rounded_by
+from gptoss_onnx.exporter.describe import describe, lost_by, rounded_by
+from gptoss_onnx.exporter.expert_errors import said_of
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.known_answer import check_known_answer
 from gptoss_onnx.exporter.options import ExportOptions, choose_stage
@@ -27,7 +28,7 @@ from gptoss_onnx.exporter.planned import Planned, plan_export
 from gptoss_onnx.exporter.side_files import copy_side_files, generation_settings
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.weights import describe_weights, place_weights
-from gptoss_onnx.manifest import Weights
+from gptoss_onnx.manifest import RoundedWeights
 from gptoss_onnx.package import GRAPH_FILE, Package
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, Decoder, open_checkpoint
@@ -76,8 +77,10 @@ def export(
             and `int8`: in 8 bits (lossy); `float32`, with target `ort`: the same values widened, in
             a computed file. None is `float32` for target `ort` on the
             CPU, since ONNX Runtime is slower on the stored ones (docs/adr/0014), else `checkpoint`.
-        experts: `checkpoint`, or with target `ort` a form of MXFP4 for ONNX Runtime older than
-            1.32: `int8`, 8-bit integers of the same values, or `int4`, 4-bit integers (lossy).
+        experts: `checkpoint`; `mxfp4`: dense ones in MXFP4, in a computed weight file, which
+            changes nothing where they are MXFP4 by their values and is lossy elsewhere; or, with
+            target `ort`, a form of MXFP4 for ONNX Runtime older than 1.32: `int8`, 8-bit integers
+            of the same values, or `int4`, 4-bit integers (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
             which takes no other.
         onnxruntime: the least version of ONNX Runtime that a package of target `ort` is to run on.
@@ -110,7 +113,9 @@ def export(
         stage = None if layers is None else choose_stage(*layers, opened.config.num_layers)
         _check_finite(opened, options, progress)
         planned = plan_export(opened, options, progress, stage)
-        record = _write_weights(opened, planned, folder, progress)
+        _write_weights(opened, planned, folder, progress)
+        rounded = rounded_by(options, planned.measured)
+        lost = lost_by(rounded)
         progress.begin("checking and writing the graph")
         proto = ir.to_proto(planned.graph)
         check_onnx(proto)
@@ -123,13 +128,20 @@ def export(
                 write_genai_config(
                     opened.config, settings.special_ids, GRAPH_FILE, folder, provider
                 )
-            _write_golden_if_small(opened, folder, options, progress)
+            _write_golden_if_small(opened, folder, rounded, progress)
         manifest = describe(
             opened,
             proto,
             options,
-            weights=record,
-            lossy=planned.lossy,
+            weights=describe_weights(
+                opened,
+                planned.placement,
+                folder,
+                computed=tuple(file.name for file in planned.files),
+                exact=planned.exact and not lost,
+            ),
+            rounded=rounded,
+            lossy=planned.lossy + lost,
             tokenizer_files=tokenizer_files,
             eos_tokens=settings.eos_tokens,
             stage=stage,
@@ -139,6 +151,8 @@ def export(
             check_known_answer(Package(folder, manifest), opened)
         opened.check_unchanged()
         manifest.write(folder)
+    for line in said_of(planned.measured):
+        logger.info(line)
     for warning in (*opened.notes, *settings.warnings):
         logger.warning("warning: %s", warning)
     logger.info("wrote %s", output)
@@ -147,14 +161,12 @@ def export(
 
 def _write_weights(
     checkpoint: Checkpoint, planned: Planned, folder: Path, progress: Progress
-) -> Weights:
-    """Bring all weights of the graph into `folder`; returns the manifest's record of them."""
+) -> None:
+    """Bring all weights of the graph into `folder`."""
     if planned.placement is not None:
         place_weights(checkpoint, planned.placement, folder, progress)
     for file in planned.files:
         file.write(folder, progress)
-    computed = tuple(file.name for file in planned.files)
-    return describe_weights(checkpoint, planned.placement, folder, computed, exact=planned.exact)
 
 
 def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
@@ -179,7 +191,10 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _write_golden_if_small(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    rounded: tuple[RoundedWeights, ...],
+    progress: Progress,
 ) -> None:
     size = _size(checkpoint)
     if size >= GOLDEN_LIMIT:
@@ -191,5 +206,5 @@ def _write_golden_if_small(
         return
     progress.begin("computing golden vectors with the reference")
     # with the weights that every client of this package multiplies
-    model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded_by(options))
+    model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded)
     write_golden(model, folder, checkpoint.path_of(TOKENIZER))

@@ -17,6 +17,7 @@ from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
+from gptoss_onnx.reference.quantized_tensors import refuse_quantized_tensors
 from gptoss_onnx.reference.sources import read_source
 
 Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
@@ -48,8 +49,10 @@ def open_checkpoint(
     found = read_source(path, problems)
     shards = found.shards
     refuse_quantization(found.document, found.where)
+    promised = shards.tensors.keys() | shards.promised
+    refuse_quantized_tensors(promised, shards.tensors, found.document, str(path))
     _refuse_code(found.document, found.where)
-    names = StoredNames(shards.tensors.keys() | shards.promised)
+    names = StoredNames(promised)
     architecture, fields, config = read_config(found.document, names, found.where)
     rows = _embedding_rows(architecture, config, names, shards)
     notes: tuple[str, ...] = ()

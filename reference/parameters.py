@@ -55,9 +55,9 @@ class ParameterPlan:
         for name, tensor in state.items():
             shape = tuple(tensor.shape)
             sources = architecture.sources(name, shape[0], names)
-            if len(sources) > 1:  # of (E, rows, columns), the rows of one expert in equal parts
-                count, rows, columns = shape
-                shape = (rows * count // len(sources), columns)
+            if sources != (self._names[name],):  # of one expert, the rows in equal parts, or a bias
+                count, rows, *columns = shape
+                shape = (rows * count // len(sources), *columns)
             dtypes = BYTES if tensor.dtype == torch.uint8 else FLOATS
             self._sources[name] = sources
             in_fp8 = fp8_block and any(source + FP8_SCALE in names for source in sources)
@@ -107,10 +107,22 @@ def _refuse_too_many(architecture: Architecture, config: DecoderConfig) -> None:
 
 
 def matrices_of(architecture: Architecture, config: DecoderConfig) -> int:
-    """Return how many matrices the experts are that an architecture stores one by one."""
+    """Return how many tensors the experts are that an architecture stores one by one."""
     each = sum(map(len, architecture.experts.values()))
     mixtures = [part.feed_forward for part in config.layers]
-    return sum(each * part.count for part in mixtures if isinstance(part, ExpertsConfig))
+    return sum(
+        each * part.count
+        for part in mixtures
+        if isinstance(part, ExpertsConfig) and part.storage == "rows"
+    )
+
+
+def reads_apart(part: ExpertsConfig) -> bool:
+    """Say whether MoEDispatchSeparate computes what these experts do, where each is matrices of
+    its own.
+    """
+    gated = part.activation == "swiglu" and not part.interleaved
+    return gated and part.storage == "rows" and not part.bias
 
 
 def meta_state(config: DecoderConfig) -> dict[str, torch.Tensor]:

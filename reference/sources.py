@@ -22,6 +22,7 @@ from gptoss_onnx.reference.architectures.gpt_oss_original import (
     is_original,
     sizes_of,
 )
+from gptoss_onnx.reference.respelled import respell
 
 _EXAMPLE = "block.0.attn.qkv.weight"
 
@@ -38,6 +39,7 @@ def read_source(path: Path, problems: Problems) -> Source:
     original = document is not None and is_original(document)
     shards = openai_layout.read_all(folder, problems) if original else read_shards(folder, problems)
     unwrap(shards, problems)
+    respell(shards)
     names = shards.tensors.keys() | shards.promised
     if not names:
         problems.check(str(path))

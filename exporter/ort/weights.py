@@ -25,11 +25,15 @@ _ALIGNMENT = 8  # bytes, of the first tensor
 
 
 class OrtWeights:
-    """All weights of a package of target ort, in one file."""
+    """All weights of a package of target ort, in one file.
+
+    Attributes:
+        computed: those that are no tensors of the checkpoint as they are.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._computed = ComputedWeights()
+        self.computed = ComputedWeights()
         self._stored: dict[str, ir.Value] = {}
         self._chunks: dict[str, ir.Value] = {}
 
@@ -41,7 +45,7 @@ class OrtWeights:
         planned = PlannedTensor(name, parameter.dtype, parameter.shape)
         self._stored[name] = ir.Value(name=name) if value is None else value
         conversion = self._by_rows(name, planned, lambda rows: rows)
-        self._computed.give([self._stored[name]], conversion)
+        self.computed.give([self._stored[name]], conversion)
 
     def chunks(self, graph: ir.Graph, value: ir.Value, size: int) -> ir.Value:
         """Return an initializer (M/R, R, K), the bytes of the parameter `value` (M, K) in chunks of
@@ -183,9 +187,9 @@ class OrtWeights:
         """Return the file of this name that is to hold them, if there are any, and make every
         initializer a byte range of it.
         """
-        if not self._computed:
+        if not self.computed:
             return ()
-        file = self._computed.lay_out(
+        file = self.computed.lay_out(
             name,
             what="the weights of target ort",
             doing="writing the weights of target ort",
@@ -205,7 +209,7 @@ class OrtWeights:
         return Conversion((planned,), parameter.rows, prod(parameter.shape[-1:]), rows)
 
     def _add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
-        return self._computed.add(graph, conversion)
+        return self.computed.add(graph, conversion)
 
     def _load(self, name: str) -> Tensor:
         """Return a parameter that is one tensor, MXFP4's for instance."""

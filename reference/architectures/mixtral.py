@@ -88,5 +88,5 @@ MIXTRAL = Architecture(
         }
     },
     modules={"mlp.router": "block_sparse_moe.gate", "mlp.experts": "block_sparse_moe.experts"},
-    experts={"gate_up_proj": ("w1.weight", "w3.weight"), "down_proj": ("w2.weight",)},
+    experts={"gate_up_proj": ("{}.w1.weight", "{}.w3.weight"), "down_proj": ("{}.w2.weight",)},
 )

@@ -33,12 +33,14 @@ GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
 TOGETHER = """\b
 Which options go together:
   --target portable (the default)
-      --weights link | copy | reference; with --dense int8 or packed link | copy
+      --weights link | copy | reference; with --dense int8 or packed, or --experts mxfp4,
+          link | copy
       --dense checkpoint | packed | int8
+      --experts checkpoint | mxfp4
       --kv-dtype float32 | float16 | bfloat16
   --target ort --provider cpu
-      --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
-          MXFP4 takes 1.32
+      --experts checkpoint (the default) | mxfp4, with --weights link | copy and --onnxruntime
+          1.32 | 1.28; MXFP4 takes 1.32
       --dense float32 | checkpoint
       --experts int8 | int4, with --weights copy and --onnxruntime 1.28 | 1.32
       --kv-dtype float32 | float16
@@ -164,8 +166,10 @@ def choice(
     WEIGHTS,
     "--experts",
     ExpertForm,
-    "What target ort makes of MXFP4. checkpoint: ONNX Runtime multiplies it as it is. int8: 8-bit "
-    "integers of the same values, for ONNX Runtime before 1.32. int4: 4-bit integers. Lossy.",
+    "checkpoint: experts as they are stored. mxfp4: dense ones in MXFP4, in a file of the "
+    "package's own: without loss where they were MXFP4 once, as fine-tunes of gpt-oss in bfloat16, "
+    "and lossy elsewhere. With target ort, of MXFP4: int8, 8-bit integers of the same values, for "
+    "ONNX Runtime before 1.32; int4, 4-bit integers. Lossy.",
     default="checkpoint",
 )
 @hub_options
@@ -230,10 +234,17 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
         "weights": _weights(manifest),
         "lossy": ", ".join(manifest.lossy),
+        "rounding": "; ".join(_rounding(manifest)),
         "written": f"{file_size(_bytes_written(folder, manifest))} of new files",
         "time": f"{seconds:.1f} s",
     }
     return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
+
+
+def _rounding(manifest: "Manifest") -> list[str]:
+    from gptoss_onnx.exporter.expert_errors import said_of
+
+    return [line for entry in manifest.rounded for line in said_of(entry.errors)]
 
 
 def _experts(graph: Path) -> str:
