@@ -49,7 +49,9 @@ class SideFiles:
     def read(self, name: str, limit: int) -> bytes | None:
         """Return the bytes of a file of at most `limit` bytes; None if there is none."""
         place = self._place(name)
-        return None if place is None else place[0].read(place[1], limit)
+        if place is None:  # or it is in the checkpoint's own file
+            return self._own.read(name, limit) if self._named is self._own else None
+        return place[0].read(place[1], limit)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in a file.

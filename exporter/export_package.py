@@ -61,8 +61,8 @@ def export(
     read they must be finite.
 
     Args:
-        checkpoint: a folder, in Hugging Face's layout or OpenAI's, or a hub id in the local Hugging
-            Face cache.
+        checkpoint: a folder, in Hugging Face's layout or OpenAI's, a hub id in the local Hugging
+            Face cache, or a GGUF file of gpt-oss, whose weights are all written anew.
         output: the package folder to make; it appears only when it is complete.
         target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
             in the ops that every build of ONNX Runtime has.
@@ -123,7 +123,10 @@ def export(
                 write_genai_config(
                     opened.config, settings.special_ids, GRAPH_FILE, folder, provider
                 )
-            _write_golden_if_small(opened, folder, options, progress)
+            tokenizer = opened.path_of(TOKENIZER)
+            if tokenizer is None and TOKENIZER in tokenizer_files:
+                tokenizer = folder / TOKENIZER  # a GGUF file's own
+            _write_golden_if_small(opened, folder, options, tokenizer, progress)
         manifest = describe(
             opened,
             proto,
@@ -179,7 +182,11 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _write_golden_if_small(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    options: ExportOptions,
+    tokenizer: Path | None,
+    progress: Progress,
 ) -> None:
     size = _size(checkpoint)
     if size >= GOLDEN_LIMIT:
@@ -192,4 +199,4 @@ def _write_golden_if_small(
     progress.begin("computing golden vectors with the reference")
     # with the weights that every client of this package multiplies
     model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded_by(options))
-    write_golden(model, folder, checkpoint.path_of(TOKENIZER))
+    write_golden(model, folder, tokenizer)

@@ -6,7 +6,9 @@ See `runtime.expert_check` for why, and for who asks again.
 import logging
 
 import torch
+from torch import Tensor
 
+from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.custom_ops.moe_dispatch import moe_dispatch_mxfp4
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.package import Package
@@ -57,11 +59,10 @@ def _answer(node: ExpertNode, checkpoint: Checkpoint) -> KnownAnswer:
         if isinstance(layer.feed_forward, ExpertsConfig)
     )
     taken = sorted({expert for row in known_experts(node.experts, node.top_k) for expert in row})
-    weights = []
-    for place in (2, 3, 5, 6):
-        view = checkpoint.named[node.operands[place]].view
-        assert view is not None
-        weights.append(checkpoint.load(view.name)[taken])  # a copy of these experts alone
+    weights = [
+        _some_experts(checkpoint, checkpoint.named[node.operands[place]], taken)
+        for place in (2, 3, 5, 6)
+    ]
     tokens, logits = (torch.from_numpy(array) for array in known_tokens(*_sizes(node)))
     with torch.inference_mode():
         result = moe_dispatch_mxfp4(
@@ -78,6 +79,13 @@ def _answer(node: ExpertNode, checkpoint: Checkpoint) -> KnownAnswer:
             activation=config.activation,
         )
     return KnownAnswer.of(node.name, result.numpy())
+
+
+def _some_experts(checkpoint: Checkpoint, parameter: Parameter, taken: list[int]) -> Tensor:
+    """Return a copy of these experts alone."""
+    each = parameter.rows // parameter.shape[0]
+    experts = [checkpoint.load_rows(parameter, at * each, (at + 1) * each) for at in taken]
+    return torch.stack([rows.reshape(parameter.shape[1:]) for rows in experts])
 
 
 def _sizes(node: ExpertNode) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from gptoss_onnx.choices import KvDtype
 from gptoss_onnx.exporter.assembled import assemble, assembled_parameters
 from gptoss_onnx.exporter.computed_file import ComputedFile
 from gptoss_onnx.exporter.cut import keep_stage
-from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.int8_projections import convert_projections, keep_q8_projections
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
 from gptoss_onnx.exporter.packed_projections import pack_projections
@@ -74,9 +74,11 @@ def _plan_portable(
     files: tuple[ComputedFile, ...] = ()
     if options.dense == "int8":
         done, file = convert_projections(graph, checkpoint)
-        rounded, files = (*rounded, done), (file,)
+        rounded, files = rounded + done, (file,)
+    else:
+        files = keep_q8_projections(graph, checkpoint)
     if options.dense == "packed":
-        files = (pack_projections(graph, checkpoint, progress),)
+        files += (pack_projections(graph, checkpoint, progress),)
     files = assemble(graph, checkpoint, assembled) + files
     attach_weights(graph, checkpoint, placement)
     lossy = _lossy_cache(options.kv_dtype) + rounded
