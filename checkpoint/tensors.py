@@ -29,6 +29,7 @@ TORCH_DTYPES = {
     "I32": torch.int32,
     # the bytes of blocks in GGUF files
     "MXFP4": torch.uint8,
+    "MXFP4 of ollama": torch.uint8,
     "Q8_0": torch.uint8,
 }
 
@@ -37,8 +38,8 @@ TORCH_DTYPES = {
 class TensorInfo:
     """Where one stored tensor lies: `nbytes` bytes from `offset` on in the real file `file`.
 
-    `dtype` is in safetensors' spelling: BF16, F16, F32, F8_E4M3 or U8; or in that of GGUF, MXFP4 or
-    Q8_0, where the last axis is the bytes of a block.
+    `dtype` is in safetensors' spelling: BF16, F16, F32, F8_E4M3 or U8; or that of blocks in GGUF
+    files (`checkpoint/gguf/kinds.py`), where the last axis is the bytes of a block.
     """
 
     name: str

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gptoss_onnx.checkpoint.gguf.kinds import OLLAMA_MXFP4
 from gptoss_onnx.checkpoint.tensors import Load, TensorInfo
 from gptoss_onnx.errors import CheckpointError
 
 BLOCK = 32
 MXFP4, Q8_0 = "MXFP4", "Q8_0"
+MXFP4_KINDS = (MXFP4, OLLAMA_MXFP4)
 E8M0_NAN = 255
 _SCALE_BYTES = 2  # of Q8_0
 _LOW = 0x0F0F0F0F0F0F0F0F  # the low nibbles of eight bytes
@@ -30,7 +32,7 @@ class Mxfp4Experts:
 
     Attributes:
         parts: uint8 (E, R, B, 17) each: gate and up, whose rows alternate in Hugging Face's layout,
-            or down alone.
+            or one whose rows are all.
     """
 
     parts: tuple[TensorInfo, ...]
@@ -49,7 +51,8 @@ class Mxfp4Experts:
                 f"{self.parts[0].name}: a NaN scale (255) in rows {first} to {end - 1}: the file "
                 "is damaged"
             )
-        return neighbours(rows[..., 1:]), scales
+        in_order = self.parts[0].dtype == OLLAMA_MXFP4
+        return (rows[..., 1:].contiguous() if in_order else neighbours(rows[..., 1:])), scales
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,8 @@ def neighbours(halves: Tensor) -> Tensor:
 
     Eight bytes are one integer, which no operation here treats as a number.
     """
-    even = halves[..., 0::2].contiguous().view(torch.int64)  # (…, 1)
-    odd = halves[..., 1::2].contiguous().view(torch.int64)
+    even = _copied(halves[..., 0::2]).view(torch.int64)  # (…, 1)
+    odd = _copied(halves[..., 1::2]).view(torch.int64)
     low = (even & _LOW) | ((odd & _LOW) << 4)
     high = ((even >> 4) & _LOW) | (odd & ~_LOW)
     return torch.cat([low, high], dim=-1).view(torch.uint8)
@@ -181,11 +184,18 @@ def scales_of(tensor: Tensor, dtype: str) -> Tensor:
     """Return the scales of a tensor in blocks, uint8 of MXFP4 and float16 of Q8_0; any other tensor
     as it is.
     """
-    if dtype == MXFP4:
+    if dtype in MXFP4_KINDS:
         return tensor[..., 0]
     if dtype == Q8_0:
-        return tensor[..., :_SCALE_BYTES].contiguous().view(torch.float16).squeeze(-1)
+        return _copied(tensor[..., :_SCALE_BYTES]).view(torch.float16).squeeze(-1)
     return tensor
+
+
+def _copied(part: Tensor) -> Tensor:
+    """Return a copy, which begins at an address where wider numbers may lie; `contiguous` makes
+    none of a single row.
+    """
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 def q8_codes(blocks: Tensor, name: str) -> tuple[Tensor, Tensor]:

@@ -64,10 +64,9 @@ def _place(
     """Return where a tensor lies; None if it is noted that it cannot be read."""
     kind = KINDS.get(entry.kind)
     if kind is None:
-        read = ", ".join(known.name for known in KINDS.values())
         problems.add(
-            f"{entry.name}: found type {kind_name(entry.kind)} in {file}, expected {read}: other "
-            "quantizations are not read"
+            f"{entry.name}: found type {kind_name(entry.kind)} in {file}, expected F32, F16, Q8_0, "
+            "BF16 or MXFP4: other quantizations are not read"
         )
         return None
     shape = entry.shape or (1,)

@@ -12,9 +12,12 @@ class Kind:
     nbytes: int
 
 
+# Of ollama's first converter, by a number that ggml gave up: bytes as in Hugging Face's layout.
+OLLAMA_MXFP4 = "MXFP4 of ollama"
 KINDS = {
     0: Kind("F32", 1, 4),
     1: Kind("F16", 1, 2),
+    4: Kind(OLLAMA_MXFP4, 32, 17),
     8: Kind("Q8_0", 32, 34),
     30: Kind("BF16", 1, 2),
     39: Kind("MXFP4", 32, 17),
@@ -23,7 +26,6 @@ KINDS = {
 _OTHERS = {
     2: "Q4_0",
     3: "Q4_1",
-    4: "Q4_2 (or MXFP4 of early versions of ollama)",
     5: "Q4_3",
     6: "Q5_0",
     7: "Q5_1",

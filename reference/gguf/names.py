@@ -27,8 +27,11 @@ LAYER = {
     "ffn_gate_inp.weight": "mlp.router.weight",
     "ffn_gate_inp.bias": "mlp.router.bias",
     "ffn_down_exps.bias": "mlp.experts.down_proj_bias",
+    "ffn_gate_up_exps.bias": "mlp.experts.gate_up_proj_bias",
 }
 GATE, UP, DOWN = "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"
+GATE_UP = "ffn_gate_up_exps"  # of ollama, rows as in Hugging Face's layout
+QKV = "attn_qkv"  # rows of q, then k, then v
 OLLAMA = {
     "attn_out.weight": "attn_output.weight",
     "attn_out.bias": "attn_output.bias",
@@ -60,4 +63,4 @@ def gguf_name(name: str) -> str:
     found = _HF_LAYER.fullmatch(name)
     if found is None:
         return _TO_GGUF.get(name, name)
-    return f"blk.{found[1]}.{_TO_GGUF.get(found[2]) or _EXPERTS.get(found[2], found[2])}"
+    return f"blk.{found[1]}.{_EXPERTS.get(found[2]) or _TO_GGUF.get(found[2], found[2])}"

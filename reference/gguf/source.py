@@ -14,7 +14,7 @@ from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.gguf.blocks import (
     BLOCK,
-    MXFP4,
+    MXFP4_KINDS,
     Q8_0,
     Alternating,
     ColumnsOfExperts,
@@ -24,12 +24,23 @@ from gptoss_onnx.checkpoint.gguf.blocks import (
     Q8Rows,
 )
 from gptoss_onnx.checkpoint.gguf.container import Gguf, read_gguf
+from gptoss_onnx.checkpoint.gguf.kinds import OLLAMA_MXFP4
 from gptoss_onnx.checkpoint.gguf.side_files import GgufSideFiles
 from gptoss_onnx.checkpoint.shards import Shards
 from gptoss_onnx.checkpoint.source import Source
 from gptoss_onnx.checkpoint.tensors import FLOATS, Computation, Parameter, TensorInfo
 from gptoss_onnx.reference.gguf.document import check_architecture, document_of
-from gptoss_onnx.reference.gguf.names import DOWN, GATE, LAYER, TRUNK, UP, gguf_name, split_name
+from gptoss_onnx.reference.gguf.names import (
+    DOWN,
+    GATE,
+    GATE_UP,
+    LAYER,
+    QKV,
+    TRUNK,
+    UP,
+    gguf_name,
+    split_name,
+)
 
 _EMBEDDING = "token_embd.weight"
 
@@ -43,13 +54,15 @@ def read_gguf_source(path: Path, problems: Problems) -> Source:
     folder = CheckpointFolder(path.parent)
     found = read_gguf(folder, path.name, problems)
     where = str(path)
-    check_architecture(found.metadata, where)
-    reader = _Reader(found, problems)
+    architecture = check_architecture(found.metadata, where)
+    reader = _Reader(found, architecture, problems)
     reader.read()
     table = found.tensors.get(_EMBEDDING)
-    vocabulary = table.shape[0] if table is not None else 1
+    if table is None:
+        problems.add(f"{_EMBEDDING}: missing, expected the embedding")
+        raise problems.error(where)
     of_metadata = Problems()
-    document = document_of(found.metadata, vocabulary, reader.mxfp4, of_metadata)
+    document = document_of(found.metadata, table.shape[0], reader.mxfp4, of_metadata)
     of_metadata.check(where)
     shards = Shards(folder, reader.tensors, dict(found.files))
     beside = GgufSideFiles(folder, where, found.metadata)
@@ -65,7 +78,8 @@ class _Reader:
         mxfp4: whether experts are MXFP4.
     """
 
-    def __init__(self, found: Gguf, problems: Problems) -> None:
+    def __init__(self, found: Gguf, architecture: str, problems: Problems) -> None:
+        self._architecture = architecture
         self.tensors: dict[str, TensorInfo] = {}
         self.computed: dict[str, Parameter] = {}
         self.mxfp4 = False
@@ -75,17 +89,21 @@ class _Reader:
         """Go through all tensors of the file."""
         experts: dict[int, dict[str, TensorInfo]] = {}
         for name, info in self._found.tensors.items():
+            if info.dtype == OLLAMA_MXFP4 and self._architecture != "gptoss":
+                self._problems.add(f"{name}: found type 4, which only ollama's own files have")
             place = split_name(name)
             if place is None:
                 self._add(TRUNK.get(name), info)
-            elif place[1].startswith((GATE, UP, DOWN)) and place[1] not in LAYER:
+            elif place[1].startswith(f"{QKV}."):
+                self._add_qkv(place[0], place[1].removeprefix(f"{QKV}."), info)
+            elif place[1].startswith((GATE, UP, GATE_UP, DOWN)) and place[1] not in LAYER:
                 experts.setdefault(place[0], {})[place[1]] = info
             elif place[1] in LAYER:
                 self._add(f"model.layers.{place[0]}.{LAYER[place[1]]}", info)
             else:
                 self._add(None, info)
         kinds = {info.dtype for layer in experts.values() for info in layer.values()} - {"F32"}
-        self.mxfp4 = MXFP4 in kinds
+        self.mxfp4 = bool(kinds & set(MXFP4_KINDS))
         for layer, tensors in experts.items():
             self._add_experts(f"model.layers.{layer}.mlp.experts.", tensors)
 
@@ -104,11 +122,15 @@ class _Reader:
 
     def _add_experts(self, prefix: str, tensors: Mapping[str, TensorInfo]) -> None:
         """Take the experts of a layer: gates and ups together, and downs."""
-        for stem, parts in (("gate_up_proj", (GATE, UP)), ("down_proj", (DOWN,))):
+        both = (GATE_UP,) if f"{GATE_UP}.weight" in tensors else (GATE, UP)
+        known = {f"{part}.weight" for part in (*both, DOWN)} | {f"{GATE}.bias", f"{UP}.bias"}
+        for name in sorted(tensors.keys() - known):
+            self._add(None, tensors[name])
+        for stem, parts in (("gate_up_proj", both), ("down_proj", (DOWN,))):
             weights = self._all(tensors, [f"{part}.weight" for part in parts])
             if weights:
-                add = self._add_mxfp4 if weights[0].dtype == MXFP4 else self._add_columns
-                add(prefix + stem, weights)
+                in_mxfp4 = weights[0].dtype in MXFP4_KINDS
+                (self._add_mxfp4 if in_mxfp4 else self._add_columns)(prefix + stem, weights)
         biases = self._all(tensors, [f"{GATE}.bias", f"{UP}.bias"])
         if biases:
             gate, up = biases
@@ -171,6 +193,6 @@ class _Reader:
 
 def _shape(info: TensorInfo) -> tuple[int, ...]:
     """Return the shape of what a tensor's bytes stand for."""
-    if info.dtype in (MXFP4, Q8_0):
+    if info.dtype in (*MXFP4_KINDS, Q8_0):
         return (*info.shape[:-2], info.shape[-2] * BLOCK)
     return info.shape

@@ -48,6 +48,7 @@ class Recipe:
         metadata: changes the writer's metadata before they are written.
         tokenizer: a tokenizer.json that the file is to hold.
         parts: how many files.
+        architecture: the name that it says.
     """
 
     dense: Kind = Kind.Q8_0
@@ -57,6 +58,7 @@ class Recipe:
     metadata: Callable[[dict[str, Any]], object] = field(default=lambda entries: None)
     tokenizer: Path | None = None
     parts: int = 1
+    architecture: str = "gpt-oss"
 
 
 def write_gguf(source: Path, file: Path, recipe: Recipe) -> Path:
@@ -65,10 +67,10 @@ def write_gguf(source: Path, file: Path, recipe: Recipe) -> Path:
     recipe.spoil(tensors)
     each = -(-len(tensors) // recipe.parts) if recipe.parts > 1 else 0
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(file, "gpt-oss", split_max_tensors=each)
+    writer = gguf.GGUFWriter(file, recipe.architecture, split_max_tensors=each)
     _describe(writer, json.loads((source / "config.json").read_text()))
     if recipe.tokenizer is not None:
-        _add_tokenizer(writer, recipe.tokenizer)
+        add_tokenizer(writer, recipe.tokenizer)
     recipe.metadata(writer.kv_data[0])
     for name, (content, kind) in tensors.items():
         writer.add_tensor(name, content, raw_dtype=kind)
@@ -100,6 +102,29 @@ def quantized(source: Path, recipe: Recipe) -> Tensors:
         is_matrix = inner.startswith("self_attn") and values.ndim == 2
         tensors[block + stem] = _as(values, recipe.dense if is_matrix else Kind.F32)
     return tensors
+
+
+def as_ollama(tensors: Tensors) -> None:
+    """Give the tensors the names and the form of ollama's converter: q, k and v one behind the
+    other, and rows of gates and ups in turn.
+    """
+    for name in [name for name in tensors if name.startswith("blk.")]:
+        block, end = ".".join(name.split(".")[:2]), name.rpartition(".")[2]
+        if ".attn_q." in name:
+            parts = [tensors.pop(f"{block}.attn_{part}.{end}") for part in "qkv"]
+            joined = np.concatenate([content for content, _ in parts])
+            tensors[f"{block}.attn_qkv.{end}"] = (joined, parts[0][1])
+        elif ".ffn_gate_exps." in name:
+            gate, up = (tensors.pop(f"{block}.ffn_{part}_exps.{end}") for part in ("gate", "up"))
+            both = np.stack([gate[0], up[0]], axis=2)  # (E, I, 2) and, of matrices, their rows
+            both = both.reshape(len(both), -1, *both.shape[3:])
+            tensors[f"{block}.ffn_gate_up_exps.{end}"] = (both, gate[1])
+        elif ".attn_output." in name:
+            tensors[f"{block}.attn_out.{end}"] = tensors.pop(name)
+        elif ".attn_sinks." in name:
+            tensors[f"{block}.attn_sinks"] = tensors.pop(name)
+        elif ".post_attention_norm." in name:
+            tensors[f"{block}.ffn_norm.weight"] = tensors.pop(name)
 
 
 def decoded(tensors: Mapping[str, tuple[NDArray[Any], Kind]]) -> dict[str, torch.Tensor]:
@@ -177,7 +202,7 @@ def _describe(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_MXFP4_MOE)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, path: Path) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, path: Path) -> None:
     """Write a tokenizer as llama.cpp's conversion does."""
     document = json.loads(path.read_text())
     words = {
