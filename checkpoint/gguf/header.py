@@ -17,6 +17,7 @@ from gptoss_onnx.checkpoint.fields import shown
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import open_regular
+from gptoss_onnx.json_text import printable
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -217,4 +218,4 @@ class _Reader:
         return self._error(f"found a header of more than {HEADER_LIMIT} bytes")
 
     def _error(self, problem: str) -> CheckpointError:
-        return CheckpointError(f"{self._where}: {problem}")
+        return CheckpointError(f"{self._where}: {printable(problem)}")

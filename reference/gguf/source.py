@@ -138,6 +138,26 @@ class _Reader:
             count, width = gate.shape if len(gate.shape) == 2 else (1, 0)
             self._compute(name, gate.dtype, (count, 2 * width), biases, Alternating((gate, up)))
 
+    def _add_qkv(self, layer: int, end: str, info: TensorInfo) -> None:
+        """Take q, k and v, which lie one behind the other; their rows follow from the metadata."""
+        keys = ("head_count", "head_count_kv", "key_length")
+        read = [self._found.metadata.get(f"{self._architecture}.attention.{key}") for key in keys]
+        heads, kv_heads, head_dim = (value if type(value) is int else 0 for value in read)
+        counts = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * head_dim}
+        rows = info.shape[0]
+        if sum(counts.values()) != rows or min(counts.values()) <= 0:
+            self._problems.add(
+                f"{info.name}: found {rows} rows, expected {sum(counts.values())}, those of q, k "
+                "and v"
+            )
+            return
+        first, each = 0, info.nbytes // rows
+        for part, count in counts.items():
+            shape, offset = (count, *info.shape[1:]), info.offset + first * each
+            name = f"model.layers.{layer}.self_attn.{part}_proj.{end}"
+            self._add(name, replace(info, shape=shape, offset=offset, nbytes=count * each))
+            first += count
+
     def _all(self, tensors: Mapping[str, TensorInfo], names: list[str]) -> tuple[TensorInfo, ...]:
         """Return the tensors of these names; none if one is missing, or if they are not alike, a
         fault that is noted.

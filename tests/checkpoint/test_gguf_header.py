@@ -81,7 +81,7 @@ def test_what_the_package_writes_is_read_back(tmp_path: Path) -> None:
     [
         (b"", "not a GGUF file"),
         (b"PK\3\4" * 9, "not a GGUF file: it does not begin with GGUF"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (head(0, 0, 1), "found version 1, expected a little-endian GGUF file of version 2 or 3"),
         (head(0, 0, 0x03000000), "found a big-endian file"),
         (head(0, 0)[:20], "cut off: 20 bytes end within the header"),
