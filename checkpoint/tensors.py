@@ -110,6 +110,11 @@ class Parameter:
         return element_count(self.shape) * TORCH_DTYPES[self.dtype].itemsize
 
     @property
+    def stored_nbytes(self) -> int:
+        """Bytes that it takes in the checkpoint's files, with those that its computation reads."""
+        return sum(tensor.nbytes for tensor in self.stored)
+
+    @property
     def stored(self) -> tuple[TensorInfo, ...]:
         """All tensors that it is made of."""
         return self.sources + (() if self.computed is None else self.computed.tensors)

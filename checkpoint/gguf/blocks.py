@@ -9,6 +9,7 @@ Legend: E experts, I expert width, H hidden size, R and C rows and columns of a 
 a row, n rows of a piece.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ BLOCK = 32
 MXFP4, Q8_0 = "MXFP4", "Q8_0"
 MXFP4_KINDS = (MXFP4, OLLAMA_MXFP4)
 E8M0_NAN = 255
+ReadRows = Callable[[TensorInfo, int, int], Tensor]
 _SCALE_BYTES = 2  # of Q8_0
 _LOW = 0x0F0F0F0F0F0F0F0F  # the low nibbles of eight bytes
 
@@ -37,14 +39,20 @@ class Mxfp4Experts:
 
     parts: tuple[TensorInfo, ...]
 
-    def matrix_rows(self, load: Load, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def matrix_rows(self, read: ReadRows, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return rows [first, end) of all matrices: blocks uint8 (n, B, 16), scales uint8 (n, B).
+
+        Args:
+            read: returns some rows of a part, all its matrices one behind the other, (n, B, 17).
+            first: the first row.
+            end: the one after the last.
 
         Raises CheckpointError for a scale that is NaN.
         """
-        rows = alternating(
-            [load(part).flatten(0, 1) for part in self.parts], first, end
-        )  # (n, B, 17)
+        count = len(self.parts)
+        begin, last = first // count, -(-end // count)
+        rows = torch.stack([read(part, begin, last) for part in self.parts], dim=1).flatten(0, 1)
+        rows = rows[first - begin * count : end - begin * count]  # (n, B, 17)
         scales = rows[..., 0].contiguous()
         if scales.numel() and int(scales.max()) == E8M0_NAN:
             raise CheckpointError(
@@ -67,7 +75,7 @@ class Mxfp4Blocks:
         """Return blocks [first, end), uint8 (n, 16)."""
         width = self.experts.parts[0].shape[2]
         begin = first // width
-        blocks, _ = self.experts.matrix_rows(load, begin, -(-end // width))
+        blocks, _ = self.experts.matrix_rows(mapped(load), begin, -(-end // width))
         return blocks.flatten(0, 1)[first - begin * width : end - begin * width]
 
 
@@ -81,7 +89,7 @@ class Mxfp4Scales:
 
     def rows(self, load: Load, first: int, end: int) -> Tensor:
         """Return scales of rows [first, end), uint8 (n, B)."""
-        return self.experts.matrix_rows(load, first, end)[1]
+        return self.experts.matrix_rows(mapped(load), first, end)[1]
 
 
 @dataclass(frozen=True)
@@ -159,12 +167,9 @@ class ColumnsOfExperts:
         return values[:, first - begin * BLOCK : end - begin * BLOCK].to(torch.bfloat16)
 
 
-def alternating(parts: list[Tensor], first: int, end: int) -> Tensor:
-    """Return rows [first, end) of what has row 0 of each part, then row 1 of each, and so on."""
-    count = len(parts)
-    begin = first // count
-    rows = torch.stack([part[begin : -(-end // count)] for part in parts], dim=1).flatten(0, 1)
-    return rows[first - begin * count : end - begin * count]
+def mapped(load: Load) -> ReadRows:
+    """Return what reads rows of a part that `load` maps."""
+    return lambda part, first, end: load(part).flatten(0, 1)[first:end]
 
 
 def neighbours(halves: Tensor) -> Tensor:

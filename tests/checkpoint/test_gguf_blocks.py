@@ -20,6 +20,7 @@ from gptoss_onnx.checkpoint.gguf.blocks import (
     Mxfp4Experts,
     Mxfp4Scales,
     Q8Rows,
+    mapped,
     neighbours,
 )
 from gptoss_onnx.checkpoint.gguf.kinds import KINDS, OLLAMA_MXFP4, kind_name
@@ -82,7 +83,7 @@ def test_every_value_of_mxfp4_is_kept(names: tuple[str, ...]) -> None:
 def test_mxfp4_of_ollama_has_the_bytes_of_hugging_face() -> None:
     blocks = raw(5, 17, EXPERTS, ROWS, BLOCKS)
     experts = Mxfp4Experts(stored({"both": blocks}, OLLAMA_MXFP4))
-    found, scales = experts.matrix_rows(lambda _: blocks, 0, EXPERTS * ROWS)
+    found, scales = experts.matrix_rows(mapped(lambda _: blocks), 0, EXPERTS * ROWS)
     assert torch.equal(found, blocks[..., 1:].flatten(0, 1))
     assert torch.equal(scales, blocks[..., 0].flatten(0, 1))
 
@@ -152,7 +153,7 @@ def test_scales_that_are_not_numbers_are_refused() -> None:
     blocks[1, 2, 1, 0] = 255
     experts = Mxfp4Experts(stored({"blk.0.ffn_down_exps.weight": blocks}, MXFP4))
     with pytest.raises(CheckpointError, match=r"blk.0.ffn_down_exps.weight: a NaN scale \(255\)"):
-        experts.matrix_rows(lambda _: blocks, 0, EXPERTS * ROWS)
+        experts.matrix_rows(mapped(lambda _: blocks), 0, EXPERTS * ROWS)
     tensor = raw(4, 34, 8, 2)
     tensor[3, 1, :2] = torch.tensor([0, 0x7C], dtype=torch.uint8)  # infinity
     (info,) = stored({"output.weight": tensor}, Q8_0)
