@@ -152,6 +152,10 @@ class StoredCheckpoint(Generic[Config]):
         """
         return self._beside.path_of(filename)
 
+    def holds(self, filename: str) -> bool:
+        """Say whether there is such a side file, or a GGUF file has its content."""
+        return self._beside.holds(filename)
+
     def read(self, filename: str, limit: int) -> bytes | None:
         """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
         return self._beside.read(filename, limit)

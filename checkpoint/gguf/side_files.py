@@ -28,6 +28,12 @@ class GgufSideFiles(CheckpointFolder):
         """See CheckpointFolder: the path of what lies beside, None for what is in the file."""
         return super().find(name) if self._is_beside else None
 
+    def holds(self, name: str) -> bool:
+        """See CheckpointFolder; what is in the file is not built for that."""
+        if self._is_beside:
+            return super().holds(name)
+        return name == TOKENIZER or (name == CHAT_TEMPLATE and TEMPLATE in self._metadata)
+
     def read(self, name: str, limit: int) -> bytes | None:
         """See CheckpointFolder: the bytes of a side file, wherever it is."""
         return super().read(name, limit) if self._is_beside else self._inside.get(name)
