@@ -1,6 +1,6 @@
 """The tokenizer of a GGUF file as a tokenizer.json.
 
-gpt-oss's is a byte-level BPE, `gpt2` in GGUF, that splits texts as GPT-4o's does (`gpt-4o`).
+gpt-oss's is a byte-level BPE, as GPT-2's, that splits texts as GPT-4o's does.
 """
 
 import json
@@ -17,6 +17,7 @@ MODEL = "tokenizer.ggml.model"
 TEMPLATE = "tokenizer.chat_template"
 _PRE, _TOKENS = "tokenizer.ggml.pre", "tokenizer.ggml.tokens"
 _TYPES, _MERGES = "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
+_FORM = "gpt2/gpt-4o"  # what the two keys say
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 # OpenAI's o200k_base, tiktoken_ext/openai_public.py.
 _SPLIT = (
@@ -37,7 +38,7 @@ def tokenizer_document(metadata: Mapping[str, Value], where: str) -> dict[str, A
     """
     if MODEL not in metadata:
         return None
-    for key, only in ((MODEL, "gpt2"), (_PRE, "gpt-4o")):
+    for key, only in zip((MODEL, _PRE), _FORM.split("/"), strict=True):
         if metadata.get(key) != only:
             found = metadata.get(key)
             text = "a list" if isinstance(found, Texts | np.ndarray) else shown(found)

@@ -12,7 +12,7 @@ import numpy as np
 from gptoss_onnx.checkpoint.fields import Fields, Problems, shown
 from gptoss_onnx.checkpoint.gguf.header import Texts, Value
 from gptoss_onnx.errors import CheckpointError
-from gptoss_onnx.reference.architectures.gpt_oss import CLASS, LIMIT
+from gptoss_onnx.reference.architectures.gpt_oss import CLASS, GPT_OSS, LIMIT
 from gptoss_onnx.reference.layer_types import FULL, MOST_LAYERS, SLIDING
 from gptoss_onnx.reference.rope_fields import BETA_FAST, BETA_SLOW
 
@@ -59,7 +59,7 @@ def document_of(
     width_key = width_key if fields.has(width_key) else "feed_forward_length"
     head_dim = fields.integer("attention.key_length")
     document = {
-        "model_type": "gpt_oss",
+        "model_type": GPT_OSS.model_type,
         "architectures": [CLASS],
         "num_hidden_layers": layers,
         "num_local_experts": fields.integer("expert_count"),
