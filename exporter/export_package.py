@@ -109,14 +109,14 @@ def export(
         options.check_checkpoint(opened)
         stage = None if layers is None else choose_stage(*layers, opened.config.num_layers)
         _check_finite(opened, options, progress)
+        tokenizer_files = copy_side_files(opened, folder)  # before minutes of writing weights
+        settings = generation_settings(opened)
         planned = plan_export(opened, options, progress, stage)
         record = _write_weights(opened, planned, folder, progress)
         progress.begin("checking and writing the graph")
         proto = ir.to_proto(planned.graph)
         check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-        tokenizer_files = copy_side_files(opened, folder)
-        settings = generation_settings(opened)
         (folder / GENERATION_CONFIG).write_bytes(settings.content)
         if stage is None:  # what runs by itself
             if target == "ort":
