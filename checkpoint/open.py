@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
+from gptoss_onnx.checkpoint.shards import SUFFIX
 from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source
 from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, Parameter, TensorInfo, element_count
@@ -30,7 +31,7 @@ class StoredCheckpoint(Generic[Config]):
     to one never reaches the disk.
 
     Attributes:
-        folder: the checkpoint's.
+        folder: the checkpoint's; of a GGUF checkpoint its file.
         layout: of its files, as `Source` names it.
         document: what its `config.json` says, or what other files say in its keys;
             `document_path` names the file for messages.
@@ -53,7 +54,7 @@ class StoredCheckpoint(Generic[Config]):
         tokenizer: Path | None = None,
     ) -> None:
         shards = source.shards
-        self.folder, self.layout = shards.folder.path, source.layout
+        self.folder, self.layout = source.path, source.layout
         self.document, self.document_path = source.document, source.where
         self.config = config
         self.settings = settings
@@ -68,6 +69,11 @@ class StoredCheckpoint(Generic[Config]):
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
         self._closed = False
+
+    @property
+    def linkable(self) -> bool:
+        """Whether a package may hold links to the files: those that its clients can read."""
+        return all(name.endswith(SUFFIX) for name in self.file_names.values())
 
     def load(self, name: str) -> Tensor:
         """Return one tensor as stored (uint8 for MXFP4 blocks and scales, float8 for FP8 weights
@@ -161,6 +167,10 @@ class StoredCheckpoint(Generic[Config]):
         """
         return self._beside.path_of(filename)
 
+    def holds(self, filename: str) -> bool:
+        """Say whether there is such a side file, or a GGUF file has its content."""
+        return self._beside.holds(filename)
+
     def read(self, filename: str, limit: int) -> bytes | None:
         """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
         return self._beside.read(filename, limit)
@@ -180,9 +190,10 @@ class StoredCheckpoint(Generic[Config]):
         """Raise CheckpointError if a file has changed since it was opened or looked for."""
         self._files.check_unchanged()
         self._beside.check_unchanged()
-        problems = Problems()
-        note_refused(self.folder, self.file_names.values(), problems)
-        problems.check(str(self.folder))
+        if self.folder.is_dir():
+            problems = Problems()
+            note_refused(self.folder, self.file_names.values(), problems)
+            problems.check(str(self.folder))
 
     def close(self) -> None:
         """Close the files; tensors already loaded stay valid."""

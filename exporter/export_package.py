@@ -62,8 +62,8 @@ def export(
     read they must be finite.
 
     Args:
-        checkpoint: a folder, in Hugging Face's layout or OpenAI's, or a hub id in the local Hugging
-            Face cache.
+        checkpoint: a folder, in Hugging Face's layout or OpenAI's, a hub id in the local Hugging
+            Face cache, or a GGUF file of gpt-oss, whose weights are all written anew.
         output: the package folder to make; it appears only when it is complete.
         target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
             in the ops that every build of ONNX Runtime has.
@@ -112,6 +112,8 @@ def export(
         options.check_checkpoint(opened)
         stage = None if layers is None else choose_stage(*layers, opened.config.num_layers)
         _check_finite(opened, options, progress)
+        tokenizer_files = copy_side_files(opened, folder)  # before minutes of writing weights
+        settings = generation_settings(opened)
         planned = plan_export(opened, options, progress, stage)
         _write_weights(opened, planned, folder, progress)
         rounded = rounded_by(options, planned.measured)
@@ -120,15 +122,16 @@ def export(
         proto = ir.to_proto(planned.graph)
         check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-        tokenizer_files = copy_side_files(opened, folder)
-        settings = generation_settings(opened)
         (folder / GENERATION_CONFIG).write_bytes(settings.content)
         if stage is None:  # what runs by itself
             if target == "ort":
                 write_genai_config(
                     opened.config, settings.special_ids, GRAPH_FILE, folder, provider
                 )
-            _write_golden_if_small(opened, folder, rounded, progress)
+            tokenizer = opened.path_of(TOKENIZER)
+            if tokenizer is None and TOKENIZER in tokenizer_files:
+                tokenizer = folder / TOKENIZER  # a GGUF file's own
+            _write_golden_if_small(opened, folder, rounded, tokenizer, progress)
         manifest = describe(
             opened,
             proto,
@@ -194,6 +197,7 @@ def _write_golden_if_small(
     checkpoint: Checkpoint,
     folder: Path,
     rounded: tuple[RoundedWeights, ...],
+    tokenizer: Path | None,
     progress: Progress,
 ) -> None:
     size = _size(checkpoint)
@@ -207,4 +211,4 @@ def _write_golden_if_small(
     progress.begin("computing golden vectors with the reference")
     # with the weights that every client of this package multiplies
     model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded)
-    write_golden(model, folder, checkpoint.path_of(TOKENIZER))
+    write_golden(model, folder, tokenizer)

@@ -61,10 +61,9 @@ def _answer(node: ExpertNode, package: Package, checkpoint: Checkpoint) -> Known
         if isinstance(layer.feed_forward, ExpertsConfig)
     )
     taken = sorted({expert for row in known_experts(node.experts, node.top_k) for expert in row})
-    weights = []
-    for place in (2, 3, 5, 6):
-        weight = _load(node.operands[place], package, checkpoint)
-        weights.append(weight[taken])  # a copy of these experts alone
+    weights = [
+        _some_experts(node.operands[place], taken, package, checkpoint) for place in (2, 3, 5, 6)
+    ]
     tokens, logits = (torch.from_numpy(array) for array in known_tokens(*_sizes(node)))
     with torch.inference_mode():
         result = moe_dispatch_mxfp4(
@@ -83,12 +82,14 @@ def _answer(node: ExpertNode, package: Package, checkpoint: Checkpoint) -> Known
     return KnownAnswer.of(node.name, result.numpy())
 
 
-def _load(name: str, package: Package, checkpoint: Checkpoint) -> Tensor:
+def _some_experts(name: str, taken: list[int], package: Package, checkpoint: Checkpoint) -> Tensor:
+    """Return a copy of these experts alone."""
     if name not in checkpoint.named:
-        return StoredFile(package.folder / ORT_WEIGHTS).mapped(name)
-    view = checkpoint.named[name].view
-    assert view is not None
-    return checkpoint.load(view.name)
+        return StoredFile(package.folder / ORT_WEIGHTS).mapped(name)[taken]
+    parameter = checkpoint.named[name]
+    each = parameter.rows // parameter.shape[0]
+    experts = [checkpoint.load_rows(parameter, at * each, (at + 1) * each) for at in taken]
+    return torch.stack([rows.reshape(parameter.shape[1:]) for rows in experts])
 
 
 def _sizes(node: ExpertNode) -> tuple[int, int, int]:

@@ -181,8 +181,8 @@ class ExportOptions(Options):
         views = all(entry.view or entry.name in apart for entry in checkpoint.parameters.values())
         if self.weights == "reference" and not views:
             yield (
-                "--weights reference: found FP8, or experts of another kind, which the package "
-                "holds in another form, and ONNX Runtime looks for all weights below the "
+                "--weights reference: found FP8, GGUF, or experts of another kind, which the "
+                "package holds in another form, and ONNX Runtime looks for all weights below the "
                 "checkpoint's folder: choose --weights link or copy"
             )
         if self.target == "ort":

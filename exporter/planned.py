@@ -11,7 +11,7 @@ from gptoss_onnx.exporter.computed_file import ComputedFile
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.exporter.cut import keep_stage
 from gptoss_onnx.exporter.expert_errors import ExpertErrors
-from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.int8_projections import convert_projections, keep_q8_projections
 from gptoss_onnx.exporter.mxfp4_experts import quantize_experts
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
@@ -87,7 +87,9 @@ def _plan_portable(
     rounded = _lossy_weights(checkpoint)
     if options.dense == "int8":
         done, file = convert_projections(graph, checkpoint)
-        rounded, files = (*rounded, done), (*files, file)
+        rounded, files = rounded + done, (*files, file)
+    else:
+        files = (*files, *keep_q8_projections(graph, checkpoint))
     if options.dense == "packed":
         files = (*files, pack_projections(graph, checkpoint, progress))
     files = assemble(graph, checkpoint, assembled) + files

@@ -113,7 +113,7 @@ def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
     content = checkpoint.read(TOKENIZER, TOKENIZER_LIMIT)
     if content is None:
         return {}, False
-    path = checkpoint.path_of(TOKENIZER)
+    path = checkpoint.path_of(TOKENIZER) or checkpoint.folder
     tokens = added_tokens(content, str(path), CheckpointError)
     stops = harmony_stops(tokens)
     beyond = [

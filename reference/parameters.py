@@ -71,9 +71,17 @@ class ParameterPlan:
             self.expected |= dict.fromkeys(sources, ExpectedTensor(shape, dtypes))
             self.owners |= dict.fromkeys(sources, name)
 
-    def parameters(self, tensors: Mapping[str, TensorInfo]) -> dict[str, Parameter]:
-        """Return the parameters, by the decoder's names, of tensors that are as expected."""
-        return {name: self._parameter(name, tensors) for name in self._shapes}
+    def parameters(
+        self, tensors: Mapping[str, TensorInfo], computed: Mapping[str, Parameter]
+    ) -> dict[str, Parameter]:
+        """Return the parameters, by the decoder's names, of tensors that are as expected.
+
+        Those in `computed`, by the stored names, are already known.
+        """
+        return {
+            name: computed.get(self._names[name]) or self._parameter(name, tensors)
+            for name in self._shapes
+        }
 
     def _parameter(self, name: str, tensors: Mapping[str, TensorInfo]) -> Parameter:
         stored, shape = self._names[name], self._shapes[name]

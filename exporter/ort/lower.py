@@ -69,7 +69,7 @@ def lower_to_ort(
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
     kept = {name for name in graph.initializers if name in checkpoint.named} | weights.chunked
     linked = {name for name in kept if checkpoint.named[name].view is not None}
-    linked &= kept if options.weights == "link" else set()
+    linked &= kept if options.weights == "link" and checkpoint.linkable else set()
     for name in sorted(kept - linked):
         weights.as_stored(name, graph.initializers.get(name))
     placement = None

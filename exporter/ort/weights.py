@@ -162,7 +162,9 @@ class OrtWeights:
 
         def convert(first: int, end: int) -> list[Tensor]:
             rounded, steps = mxfp4_as_int4(self._rows(f"{stem}_blocks", first, end))
-            stored = self._load(f"{stem}_scales").reshape(-1)[first:end]
+            begin = first // blocks  # a row of scales has that many
+            stored = self._rows(f"{stem}_scales", begin, -(-end // blocks)).flatten()
+            stored = stored[first - begin * blocks : end - begin * blocks]
             return [rounded, mxfp4_int4_scales(steps, stored)]
 
         conversion = Conversion((codes, scales), count * rows * blocks, width, convert)
@@ -177,9 +179,16 @@ class OrtWeights:
         planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * BLOCK, rows // 2))
 
         def convert(first: int, end: int) -> list[Tensor]:
-            experts = self._load(name)
-            columns = (experts[row // blocks, :, row % blocks] for row in range(first, end))
-            return [torch.cat([mxfp4_by_column(column.unsqueeze(1)) for column in columns])]
+            pieces = []
+            while first < end:
+                expert, at = divmod(first, blocks)
+                last = min(blocks, at + end - first)
+                each = rows * blocks
+                matrix = self._rows(name, expert * each, (expert + 1) * each)
+                columns = matrix.reshape(rows, blocks, width)[:, at:last].split(1, dim=1)
+                pieces += [mxfp4_by_column(column) for column in columns]
+                first += last - at
+            return [torch.cat(pieces)]
 
         return self._add(graph, Conversion((planned,), count * blocks, rows * width, convert))[0]
 
@@ -210,12 +219,6 @@ class OrtWeights:
 
     def _add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
         return self.computed.add(graph, conversion)
-
-    def _load(self, name: str) -> Tensor:
-        """Return a parameter that is one tensor, MXFP4's for instance."""
-        view = self._checkpoint.named[name].view
-        assert view is not None
-        return self._checkpoint.load(view.name)
 
     def _rows(self, name: str, first: int, end: int) -> Tensor:
         """Return some rows of a parameter (…, C) as (n, C)."""

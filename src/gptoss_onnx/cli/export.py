@@ -192,8 +192,9 @@ def export(
 ) -> None:
     """Export CHECKPOINT to an ONNX package.
 
-    CHECKPOINT is a folder, in Hugging Face's layout or OpenAI's (original/), or a hub id such as
-    openai/gpt-oss-20b: in the local Hugging Face cache, or to be downloaded with --download.
+    CHECKPOINT is a folder, in Hugging Face's layout or OpenAI's (original/), a GGUF file of
+    gpt-oss, or a hub id such as openai/gpt-oss-20b: in the local Hugging Face cache, or to be
+    downloaded with --download.
     """
     begin = time.perf_counter()
     let_threads_sleep()
