@@ -65,18 +65,20 @@ def export(
         checkpoint: a folder, in Hugging Face's layout or OpenAI's, a hub id in the local Hugging
             Face cache, or a GGUF file of gpt-oss, whose weights are all written anew.
         output: the package folder to make; it appears only when it is complete.
-        target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
-            in the ops that every build of ONNX Runtime has.
+        target: `portable`, the graph of `ai.gptoss` ops with their bodies; `ort`, the same graph
+            in the ops that every build of ONNX Runtime has; or `openvino`, the portable graph with
+            the bodies in the place of the ops, all of them standard ones that OpenVINO reads.
         provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
             compute in bfloat16 (lossy), and the experts stay MXFP4.
         weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
-            where they are, which target `ort` cannot. None is `link`, and for target `ort` on ONNX
-            Runtime 1.28 `copy`: one file of all weights.
+            where they are, which target `portable` alone can. None is `link`, and for target `ort`
+            on ONNX Runtime 1.28 `copy`: one file of all weights.
         dense: `checkpoint`: projections and lm_head as they are stored; with target `portable`
             also, in a computed weight file, `packed`: those in bfloat16 in 12 bits, without loss,
-            and `int8`: in 8 bits (lossy); `float32`, with target `ort`: the same values widened, in
-            a computed file. None is `float32` for target `ort` on the
-            CPU, since ONNX Runtime is slower on the stored ones (docs/adr/0014), else `checkpoint`.
+            and, with target `openvino` too, `int8`: in 8 bits (lossy); `float32`, with target
+            `ort`: the same values widened, in a computed file. None is `float32` for target `ort`
+            on the CPU, since ONNX Runtime is slower on the stored ones (docs/adr/0014), else
+            `checkpoint`.
         experts: `checkpoint`; `mxfp4`: dense ones in MXFP4, in a computed weight file, which
             changes nothing where they are MXFP4 by their values and is lossy elsewhere; or, with
             target `ort`, a form of MXFP4 for ONNX Runtime older than 1.32: `int8`, 8-bit integers

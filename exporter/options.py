@@ -82,8 +82,12 @@ class ExportOptions(Options):
         check_choice("experts", self.experts, ExpertForm)
         check_choice("kv_dtype", self.kv_dtype, KvDtype)
         check_choice("onnxruntime", self.onnxruntime, OnnxRuntime)
-        refused = self._not_with_ort() if self.target == "ort" else self._not_with_portable()
-        for message in refused:
+        refused = {
+            "portable": self._not_with_portable,
+            "ort": self._not_with_ort,
+            "openvino": self._not_with_openvino,
+        }[self.target]
+        for message in refused():
             raise InputError(message)
 
     def needs_fp4(self, config: DecoderConfig) -> bool:
@@ -108,23 +112,36 @@ class ExportOptions(Options):
             )
         if self.dense == "float32":
             yield (
-                "--dense float32: found with --target portable, which multiplies with the "
+                f"--dense float32: found with --target {self.target}, which multiplies with the "
                 "checkpoint's own: leave --dense out, or choose --target ort"
             )
         if self.experts not in ("checkpoint", "mxfp4"):
             yield (
-                f"--experts {self.experts}: found with --target portable, which runs the "
+                f"--experts {self.experts}: found with --target {self.target}, which runs the "
                 "checkpoint's own: leave --experts out, or choose --target ort"
             )
         if self.provider != "cpu":
             yield (
-                f"--provider {self.provider}: found with --target portable, which runs on every "
-                "provider: leave --provider out"
+                f"--provider {self.provider}: found with --target {self.target}, which runs on "
+                "every provider: leave --provider out"
             )
         if self.onnxruntime != "1.28":
             yield (
-                f"--onnxruntime {self.onnxruntime}: found with --target portable, which runs on "
-                "1.28 and later: leave --onnxruntime out"
+                f"--onnxruntime {self.onnxruntime}: found with --target {self.target}, which runs "
+                "on 1.28 and later: leave --onnxruntime out"
+            )
+
+    def _not_with_openvino(self) -> Iterator[str]:
+        yield from self._not_with_portable()
+        if self.weights == "reference":
+            yield (
+                "--weights reference: found with --target openvino, and OpenVINO looks for weights "
+                "beside the graph: choose --weights link or copy"
+            )
+        if self.dense == "packed":
+            yield (
+                "--dense packed: found with --target openvino, expected checkpoint or int8 "
+                "(OpenVINO 2026.4 unpacks other numbers): leave --dense out"
             )
 
     def _not_with_ort(self) -> Iterator[str]:

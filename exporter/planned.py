@@ -19,6 +19,7 @@ from gptoss_onnx.exporter.packed_projections import pack_projections
 from gptoss_onnx.exporter.replicate import replicate
 from gptoss_onnx.exporter.separate_experts import separate_experts, separate_parameters
 from gptoss_onnx.exporter.shorten import plan_of, shorten
+from gptoss_onnx.exporter.standard_ops import in_standard_ops
 from gptoss_onnx.exporter.tidy import tidy
 from gptoss_onnx.exporter.trace import attach_bodies, trace
 from gptoss_onnx.exporter.weights import Placement, attach_weights, name_weights, plan_placement
@@ -94,6 +95,8 @@ def _plan_portable(
         files = (*files, pack_projections(graph, checkpoint, progress))
     files = assemble(graph, checkpoint, assembled) + files
     attach_weights(graph, checkpoint, placement)
+    if options.target == "openvino":
+        in_standard_ops(graph)
     lossy = _lossy_cache(options.kv_dtype) + rounded
     return Planned(graph, placement, files, lossy, exact=not rounded, errors=errors)
 

@@ -7,7 +7,8 @@ Legend: B batch, S new tokens, T kept positions, K kv heads, C cache capacity, D
 import gc
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -141,22 +142,35 @@ def _one_node(name: str) -> Callable[..., Any]:
 def attach_bodies(model: ir.Model) -> None:
     """Give `model` the portable body of each custom op it uses, and of no other.
 
-    A node then has as many inputs as its body, empty where it has none: onnx.reference refuses
-    nodes that leave trailing ones out.
+    onnx.reference refuses nodes that leave out trailing inputs, and knows no defaults of a
+    function. So a node then has as many inputs as its body, empty where it has none, and it states
+    each attribute that another node of its op states.
 
     Raises:
         InputError: two nodes of one op would need different bodies.
     """
     model.functions.clear()
-    uses = [_use_of(node) for node in model.graph if node.domain == DOMAIN]
+    nodes = [node for node in model.graph if node.domain == DOMAIN]
+    _state_alike(nodes)
+    uses = [_use_of(node) for node in nodes]
     for proto in function_protos(uses):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
-    for node in model.graph:
-        body = model.functions.get(node.op_identifier())
-        if body is not None:
-            node.resize_inputs(len(body.inputs))
+    for node in nodes:
+        node.resize_inputs(len(model.functions[node.op_identifier()].inputs))
     model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+def _state_alike(nodes: Sequence[ir.Node]) -> None:
+    """Let every node state the attributes that some node of its op states."""
+    stated: defaultdict[str, set[str]] = defaultdict(set)
+    for node in nodes:
+        stated[node.op_type].update(node.attributes)
+    for node in nodes:
+        for attribute in SIGNATURES[node.op_type].attributes:
+            name = attribute.name
+            if name in stated[node.op_type] and name not in node.attributes:
+                node.attributes[name] = ir.convenience.convert_attribute(name, attribute.default)
 
 
 def _use_of(node: ir.Node) -> Use:

@@ -91,6 +91,8 @@ def _native(manifest: Manifest, provider: str) -> KernelChoice | str:
     """Return the native choice, or the reason why native kernels cannot run the graph."""
     from gptoss_onnx.custom_ops.library import library_info, library_path
 
+    if "native" not in contract_of(manifest).kernels:
+        return f"target {manifest.target} has none of their ops; export with --target portable"
     if provider != "cpu":
         return f"they run on the CPU only, and the provider is {provider}"
     if library_path() is None:

@@ -74,6 +74,8 @@ _PORTABLE = TargetContract(
     kernels=("native", "portable"),
     allocates_logits=False,
 )
+# The same graph in standard ops, for which there are no native kernels.
+_STANDARD = replace(_PORTABLE, kernels=("portable",))
 
 
 def contract_of(manifest: Manifest) -> TargetContract:
@@ -116,6 +118,8 @@ def _of_stage(whole: TargetContract, stage: Stage) -> TargetContract:
 def _of_all_layers(manifest: Manifest) -> TargetContract:
     if manifest.target == "portable":
         return _PORTABLE
+    if manifest.target == "openvino":
+        return _STANDARD
     optional, layout = ("logit_positions",), _layout(manifest)
     if layout.ragged:
         windows = any(layer.window for layer in manifest.cache)

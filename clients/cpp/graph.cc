@@ -73,14 +73,21 @@ static Kernels choose_contrib(const Package& package, const Options& options) {
   return {"contrib", "ONNX Runtime's own", {}};
 }
 
+// Empty where they run.
+static std::string why_not_native(const Package& package, const std::string& choice,
+                                  const fs::path& library) {
+  if (choice == "portable") return "asked for";
+  if (package.target == "openvino") return "target openvino has none of their ops";
+  return missing_kernels(library, package.ops);
+}
+
 Kernels choose_kernels(const Package& package, const Options& options) {
   check_options(options);
   if (package.target == "ort") return choose_contrib(package, options);
   const auto& [choice, activations, path, threads] = options;
   const auto beside = fs::read_symlink("/proc/self/exe").replace_filename("libgptoss_ops.so");
   const fs::path library = path.empty() ? beside : path;
-  const std::string missing =
-      choice == "portable" ? "asked for" : missing_kernels(library, package.ops);
+  const std::string missing = why_not_native(package, choice, library);
   if (missing.empty()) return {"native", library, library};
   const bool may_be_portable = activations == "exact" && choice != "native";
   expect(may_be_portable, "--kernels " + choice + " --activations " + activations,

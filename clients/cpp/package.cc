@@ -37,7 +37,7 @@ Package::Package(const fs::path& path) : folder(path) {
   file_in(folder, "manifest.json");
   const Json document = read_manifest(file);
   const JsonPlace manifest(document, file);
-  target = manifest.at("target").one_of({"portable", "ort"});
+  target = manifest.at("target").one_of({"portable", "ort", "openvino"});
   read_needs(manifest);
   read_model(manifest);
   read_cache(manifest);

@@ -61,7 +61,7 @@ class Package {
   std::string read_graph() const;
 
   const std::filesystem::path folder;
-  std::string target;       // portable: ops with a body; ort: ONNX Runtime's own
+  std::string target;  // portable: ops with a body; ort: ONNX Runtime's own; openvino: standard
   std::string onnxruntime;  // the least version that runs the graph, such as 1.28
   std::filesystem::path graph;
   std::filesystem::path weights_root;  // the folder of the weight files

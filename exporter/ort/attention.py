@@ -45,7 +45,7 @@ def lower_attention(model: ir.Model, lengths: Lengths) -> None:
             scope = "alibi" if seen is lengths else "alibi_in_windows"
             biases[slopes, seen] = insert_alibi(graph, node, slopes, seen, scope)
         assert given.get("distance_bias") is None
-        assert "sink_tokens" not in node.attributes
+        assert node.attributes.get_int("sink_tokens", 0) == 0
         heads, kv_heads = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
         query, key = given["query"], given["key"]
         rotations = []
@@ -117,7 +117,7 @@ def _rotation(
     attributes = {"num_heads": heads}
     if width:
         attributes["rotary_embedding_dim"] = width
-    if "interleaved" in old.attributes:
+    if old.attributes.get_int("interleaved", 0) == 1:
         attributes["interleaved"] = 1
     return make_node(old, "RotaryEmbedding", inputs, attributes, suffix=suffix)
 

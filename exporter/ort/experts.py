@@ -139,8 +139,8 @@ def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) ->
     hidden, _, gate_up, gate_up_bias, down, down_bias, *_ = *old.inputs, None
     assert gate_up is not None
     assert down is not None
-    as_rows = "transposed" in old.attributes
-    in_halves = "interleaved" in old.attributes and _activation(old) == "swiglu"
+    as_rows = old.attributes.get_int("transposed", 0) == 1
+    in_halves = old.attributes.get_int("interleaved", 1) == 0 and _activation(old) == "swiglu"
     reorder: list[ir.Node] = []
     if in_halves:
         assert as_rows
@@ -190,7 +190,7 @@ def _activation(old: ir.Node) -> str:
 
 
 def _is_over_all(old: ir.Node) -> bool:
-    return "normalize" in old.attributes  # which states it only where it is 0
+    return old.attributes.get_int("normalize", 1) == 0
 
 
 def _name(value: ir.Value | None) -> str:

@@ -31,7 +31,7 @@ def lower_linear(model: ir.Model, weights: OrtWeights, options: ExportOptions) -
         hidden, weight, *bias = node.inputs
         assert weight is not None
         assert weight.shape is not None
-        transposed = "transposed" in node.attributes
+        transposed = node.attributes.get_int("transposed", 0) == 1
         rows, columns = weight.shape.numpy()
         size = chunk_rows(rows, columns) if in_chunks and not transposed else None
         if size is None:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from gptoss_onnx.errors import InputError
 
-Target = Literal["portable", "ort"]
+Target = Literal["portable", "ort", "openvino"]
 Provider = Literal["cpu", "cuda"]
 WeightMode = Literal["link", "copy", "reference"]
 # of projections and lm_head: --dense

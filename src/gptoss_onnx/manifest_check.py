@@ -93,7 +93,7 @@ def _check_cache(manifest: "Manifest") -> None:
         _range(f"cache[{index}].window", layer.window, 0)
         # A window sees at least one token that it does not keep; a full layer keeps them all.
         # Target ort has no op that keeps some.
-        limit = max(layer.window, 1) if manifest.target == "portable" else 1
+        limit = max(layer.window, 1) if manifest.target != "ort" else 1
         _range(f"cache[{index}].sink_tokens", layer.sink_tokens, 0, limit)
         _range(f"cache[{index}].kv_heads", layer.kv_heads, 1)
         _range(f"cache[{index}].head_dim", layer.head_dim, 1)

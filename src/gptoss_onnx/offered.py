@@ -20,13 +20,16 @@ def not_offered(
     """Return what a package exported with these options cannot do.
 
     Args:
-        target: `portable`, which can do everything, or `ort`.
+        target: `portable`, which can do everything, `openvino`, which is that without native
+            kernels, or `ort`.
         provider: what the graph is made for.
         onnxruntime: the least version that it runs on.
         experts: their form. Only integers may be multiplied by integer activations.
     """
     if target == "portable":
         return ()
+    if target == "openvino":
+        return ("activations bf16", "activations int8")
     by_row = BY_ROW if onnxruntime == "1.28" else ()
     if provider == "cuda":  # its ops have no kernels of their types on the CPU
         narrow = ("kv cache in float32", "kv cache in float16", "activations bf16")

@@ -263,7 +263,7 @@ def test_force_leaves_alone_what_is_no_package(tiny_checkpoint: Path, tmp_path: 
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "target": ("portable", "ort"),
+    "target": ("portable", "ort", "openvino"),
     "provider": ("cpu", "cuda"),
     "weights": (None, "link", "copy", "reference"),
     "dense": ("checkpoint", "packed", "int8", "float32"),
@@ -283,12 +283,13 @@ def _said_to_go_together(
     onnxruntime: str,
 ) -> bool:
     """What the help of `export` says, in the order of its lines."""
-    if target == "portable":
+    if target in ("portable", "openvino"):
+        written = ("packed", "int8") if target == "portable" else ("checkpoint", "int8")
         return (
             (provider, experts) == ("cpu", "checkpoint")
             and (
-                dense == "checkpoint"
-                or (dense in ("packed", "int8") and weights in (None, "link", "copy"))
+                (dense == "checkpoint" and target == "portable")
+                or (dense in written and weights in (None, "link", "copy"))
             )
             and onnxruntime in (None, "1.28")
         )

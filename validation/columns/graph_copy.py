@@ -2,18 +2,19 @@
 words that they know.
 """
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
-import onnx.inliner
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+import onnx_ir as ir
+from onnx import ModelProto, TensorProto
 
 from gptoss_onnx.errors import PackageError, RuntimeUnavailable
+from gptoss_onnx.exporter.standard_ops import in_standard_ops
 from gptoss_onnx.files import open_regular
 from gptoss_onnx.package import Package
 
+# What onnx_ir raises for calls and bodies that do not fit each other.
+_NOT_OURS = (ir.passes.PassError, ir.passes.InvariantError, KeyError, RuntimeError, ValueError)
 PROTOBUF_LIMIT = 1_900_000_000  # bytes; a protobuf holds no more than two gigabytes
 
 
@@ -75,91 +76,14 @@ def _bytes(path: Path, offset: int, length: int) -> bytes:
 
 
 def in_standard_words(model: ModelProto) -> ModelProto:
-    """Return a model for a runtime that knows neither functions, nor TensorScatter, nor inputs that
-    are left out at the end by an empty name.
-
-    Matches every function call, and every TensorScatter along the third axis, which are all that an
-    export writes.
+    """Return a model for a runtime that knows neither functions, nor TensorScatter: what
+    `export --target openvino` makes of a graph.
 
     Raises:
-        PackageError: a TensorScatter has another axis.
+        PackageError: the graph is none that an export writes.
     """
-    plain = onnx.inliner.inline_local_functions(model)
-    for graph in list(_graphs(plain.graph)):
-        nodes: list[NodeProto] = []
-        for index, node in enumerate(graph.node):
-            while node.input and not node.input[-1]:
-                node.input.pop()
-            nodes += _scatter(node, index) if node.op_type == "TensorScatter" else [node]
-        del graph.node[:]
-        graph.node.extend(nodes)
-    return plain
-
-
-def _scatter(node: NodeProto, index: int) -> Iterator[NodeProto]:
-    """Yield what writes `update` (B, K, S, D) into `past` (B, K, C, D) from slot `start` (B) on:
-    slot (start + s) mod C where the mode is circular.
-    """
-    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-    if attributes.get("axis", -2) not in (-2, 2):
-        raise PackageError(
-            f"{node.name}: TensorScatter along axis {attributes['axis']}, expected 2"
-        )
-    past, update, *rest = node.input
-    start = rest[0] if rest else ""
-
-    def name(what: str) -> str:
-        return f"{node.name or 'TensorScatter'}.{index}.{what}"
-
-    def constant(what: str, value: int | list[int]) -> NodeProto:
-        if isinstance(value, int):
-            return helper.make_node("Constant", [], [name(what)], value_int=value)
-        return helper.make_node("Constant", [], [name(what)], value_ints=value)
-
-    def made(op: str, inputs: list[str], what: str, **more: Any) -> NodeProto:
-        return helper.make_node(op, inputs, [name(what)], **more)
-
-    yield constant("zero", 0)
-    yield constant("one", 1)
-    yield constant("columns_axis", [1])
-    yield constant("other_axes", [1, 3])
-    yield made("Shape", [update], "new", start=2, end=3)
-    yield made("Squeeze", [name("new")], "count")
-    yield made("Range", [name("zero"), name("count"), name("one")], "columns")  # (S)
-    slots = name("columns")
-    if start:
-        yield made("Unsqueeze", [start, name("columns_axis")], "start")  # (B, 1)
-        yield made("Add", [name("start"), name("columns")], "slots")  # (B, S)
-        slots = name("slots")
-    else:
-        yield constant("row_axis", [0])
-        yield made("Unsqueeze", [slots, name("row_axis")], "slots")  # (1, S)
-        slots = name("slots")
-    if attributes.get("mode", b"linear") == b"circular":
-        yield made("Shape", [past], "capacity", start=2, end=3)
-        yield made("Mod", [slots, name("capacity")], "wrapped")
-        slots = name("wrapped")
-    yield made("Unsqueeze", [slots, name("other_axes")], "indices")  # (B, 1, S, 1)
-    yield made("Shape", [update], "shape")
-    yield made("Expand", [name("indices"), name("shape")], "everywhere")  # (B, K, S, D)
-    scatter = helper.make_node(
-        "ScatterElements", [past, name("everywhere"), update], list(node.output), axis=2
-    )
-    yield scatter
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """Yield a graph and all those inside its nodes."""
-    waiting = [graph]
-    while waiting:
-        here = waiting.pop()
-        yield here
-        waiting += _inside(here.node)
-
-
-def _inside(nodes: Iterable[NodeProto]) -> Iterator[GraphProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+    try:
+        return ir.to_proto(in_standard_ops(ir.from_proto(model)))
+    except _NOT_OURS as error:
+        text = " ".join(str(error).split())[:300]
+        raise PackageError(f"its functions cannot be inlined: {text}") from error

@@ -110,7 +110,8 @@ class GraphColumn:
                 seconds = time.perf_counter() - begin
                 yield load, Cell(load.name, runtime.name, "refused", seconds, note=str(error))
                 return
-            runs = f"portable bodies in {runtime.shown} {served.version} on cpu ({runtime.edited})"
+            edited = "as is" if judged.package.manifest.target == "openvino" else runtime.edited
+            runs = f"portable bodies in {runtime.shown} {served.version} on cpu ({edited})"
             self.column = replace(self.column, runs=runs)
             seconds = time.perf_counter() - begin
             yield load, Cell(load.name, runtime.name, "passed", seconds)
@@ -147,7 +148,7 @@ class GraphColumn:
 def _refused(package: Package, runtime: GraphRuntime) -> str:
     """Return why a package is none for the runtime; empty if it is one."""
     manifest = package.manifest
-    if manifest.target != "portable":
+    if manifest.target == "ort":
         return f"the graph of target {manifest.target} has operators of ONNX Runtime's own"
     if manifest.kv_dtype == "bfloat16":
         return "its cache is bfloat16, which numpy does not have"

@@ -96,7 +96,7 @@ def session_columns(
         InputError: an argument has no such value.
     """
     offered = contract_of(package.manifest).kernels
-    asked: list[Kernels] = ["native", "portable"] if "portable" in offered else ["auto"]
+    asked: list[Kernels] = ["native", "portable"] if "native" in offered else ["auto"]
     if kernels != "auto":
         asked = [kernels]
     columns = [_column(package, each, activations) for each in asked]

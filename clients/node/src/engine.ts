@@ -131,7 +131,8 @@ function whatNeedsNative(
   return undefined;
 }
 
-function whyNotNative({ ops }: Manifest, library: string): string | undefined {
+function whyNotNative({ ops, target }: Manifest, library: string): string | undefined {
+  if (target === "openvino") return "target openvino has none of their ops";
   if (process.platform !== "linux") return `found ${process.platform}, expected linux`;
   if (!existsSync(ADDON)) return "the addon is not built; run npm run build with a C++ compiler";
   if (!existsSync(library)) return `found no library ${library}; name it, or put it there`;

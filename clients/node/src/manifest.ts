@@ -36,7 +36,7 @@ export interface WeightFile {
 
 /** What this client reads of `manifest.json`; `manifest.schema.json` describes all of it. */
 export interface Manifest {
-  target: "portable" | "ort";
+  target: "portable" | "ort" | "openvino";
   onnxruntime: string; // the least version that runs the graph, major and minor
   graph: string;
   kv_dtype: "float32" | "float16" | "bfloat16";
@@ -58,7 +58,7 @@ export function parseManifest(document: unknown, where: string): Manifest {
   const isWhole = fields.get("stage") === undefined;
   const all = "one of all layers: export again without --layers";
   check(isWhole, where, "a package of some layers alone", all);
-  const target = fields.oneOf("target", ["portable", "ort"] as const);
+  const target = fields.oneOf("target", ["portable", "ort", "openvino"] as const);
   const graph = fields.fileName("graph");
   // ONNX Runtime reads names that end in .ort as another format, which this client does not check.
   check(graph.endsWith(".onnx"), fields.name("graph"), graph, "a name that ends in .onnx");
@@ -99,7 +99,7 @@ function cacheLayer(layer: Fields, target: Manifest["target"]): CacheLayer {
   const window = layer.integer("window", 0, MOST_SLOTS);
   // A window sees a token that it does not keep; a full layer keeps all; target ort has no op that
   // keeps some.
-  const mostKept = target === "portable" ? Math.max(window - 1, 0) : 0;
+  const mostKept = target === "ort" ? 0 : Math.max(window - 1, 0);
   return {
     window,
     sink_tokens: layer.integer("sink_tokens", 0, mostKept),

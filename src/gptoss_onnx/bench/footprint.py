@@ -62,6 +62,14 @@ def weight_bytes(graph: GraphFile) -> WeightBytes:
     return WeightBytes(**sums)
 
 
+def read_inside(graph: GraphFile) -> int:
+    """Count the initializers that no node of the main graph reads, but only loops and branches:
+    nobody can say how much of them a token needs, and `weight_bytes` leaves them out.
+    """
+    read = {name for node in graph.nodes for name in node.inputs}
+    return len(graph.initializers.keys() - read)
+
+
 def cache_bytes(layers: Sequence[CacheLayer], kv_dtype: str, past: int) -> int:
     """Return the bytes of keys and values that the query after `past` tokens sees.
 

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from gptoss_onnx.amounts import file_size
+from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.bench import machine
-from gptoss_onnx.bench.footprint import cache_bytes, weight_bytes
+from gptoss_onnx.bench.footprint import cache_bytes, read_inside, weight_bytes
 from gptoss_onnx.bench.speed import Settings, Speed
 from gptoss_onnx.bench.stopwatch import Plan, Stopwatch, WeightReader
 from gptoss_onnx.choices import Activations, Kernels
@@ -46,11 +46,12 @@ def measure_speed(
             f"found {plan.longest} tokens, expected at most {manifest.longest}, the longest this "
             "model takes"
         )
-    weights = weight_bytes(GraphFile.read(package.graph))
+    graph = GraphFile.read(package.graph)
+    weights = weight_bytes(graph)
     onnxruntime = load_onnxruntime()
     cached = cache_bytes(manifest.cache, manifest.kv_dtype, plan.context + plan.decode // 2)
     before = _machine(used, tell)
-    unmeasured = before if isinstance(before, str) else _no_floor(weights.total + cached)
+    unmeasured = before if isinstance(before, str) else _no_floor(graph, weights.total + cached)
     reader = None if unmeasured else WeightReader(package, used)
     tell("open")
     begin = time.perf_counter()
@@ -87,8 +88,13 @@ def _machine(threads: int, tell: Callable[[str], None]) -> machine.Machine | str
         return str(error)
 
 
-def _no_floor(count: int) -> str | None:
+def _no_floor(graph: GraphFile, count: int) -> str | None:
     """Return why reading `count` bytes a token sets no floor, or None if it does."""
+    inside = read_inside(graph)
+    if inside:
+        return (
+            f"loops of the graph read {count_of(inside, 'more weight')}, nobody can say how often"
+        )
     cache = machine.last_level_cache()
     if cache is None or count > cache:
         return None

@@ -38,6 +38,8 @@ Which options go together:
       --dense checkpoint | packed | int8
       --experts checkpoint | mxfp4
       --kv-dtype float32 | float16 | bfloat16
+  --target openvino
+      the same, but for --weights reference and --dense packed
   --target ort --provider cpu
       --experts checkpoint (the default) | mxfp4, with --weights link | copy and --onnxruntime
           1.32 | 1.28; MXFP4 takes 1.32
@@ -112,7 +114,8 @@ def choice(
     Target,
     "The ops of the graph: portable, ai.gptoss ops that carry their bodies in standard ONNX; ort, "
     "the ops of stock "
-    "ONNX Runtime builds, for onnxruntime-genai and the web.",
+    "ONNX Runtime builds, for onnxruntime-genai and the web; openvino, standard ONNX ops alone, "
+    "those that OpenVINO 2026.4 reads, for it and for tools that read no functions.",
     default="portable",
 )
 @choice(

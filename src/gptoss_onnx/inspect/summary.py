@@ -85,6 +85,8 @@ def _specs(specs: tuple[TensorSpec, ...]) -> Iterator[str]:
 
 
 def _ops(findings: Findings) -> Iterator[str]:
+    if not findings.manifest.ops:
+        yield "standard ONNX ops alone, without functions"
     for use in findings.manifest.ops:
         yield f"{use.domain}.{use.name} version {use.version}: {count_of(use.count, 'node')}"
 

@@ -54,7 +54,8 @@ class OpenVino:
     def run(self, given: Arrays) -> Arrays:
         """Run the graph."""
         found = self._compiled(given)
-        return {port.get_any_name(): found[port] for port in self._compiled.outputs}
+        # where it drops an operation, the value before and the one after are the same port
+        return {name: found[port] for port in self._compiled.outputs for name in port.names}
 
 
 class Genai:
