@@ -72,8 +72,8 @@ export async function fetchModel(manifest, folder, onProgress) {
 }
 
 /**
- * Throw unless every tensor that a graph reads from a file is one tensor of a listed weight file, or
- * a part of one.
+ * Throw unless every tensor that a graph reads from a file is one tensor of a listed weight file,
+ * or a part of one.
  * @param {Manifest} manifest
  * @param {import("./onnx-file.mjs").ExternalTensor[]} tensors  of the graph
  * @param {NamedBytes[]} weights  the listed files, in their order

@@ -1,5 +1,5 @@
-// Graphs of strangers: every tensor outside of the model is one tensor, or a part of one, of a weight
-// file that is listed.
+// Graphs of strangers: every tensor outside of the model is one tensor, or a part of one, of a
+// weight file that is listed.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
