@@ -111,25 +111,6 @@ def test_copy_passes_the_checker_by_path(demo_package: Package) -> None:
     assert (demo_package.folder / "model.safetensors").stat().st_nlink == 1
 
 
-def test_a_copy_shares_its_blocks_where_the_file_system_can(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Btrfs and XFS can; here a stand-in writes what the clone would hold."""
-    cloned = []
-
-    def clone(target: int, request: int, source: int) -> int:
-        assert request == 0x40049409
-        os.pwrite(target, os.pread(source, os.fstat(source).st_size, 0), 0)
-        cloned.append(target)
-        return 0
-
-    monkeypatch.setattr("fcntl.ioctl", clone)
-    package = export(tiny_checkpoint, tmp_path / "package", weights="copy")
-    assert len(cloned) == 1
-    name = "model.safetensors"
-    assert (package.folder / name).read_bytes() == (tiny_checkpoint / name).read_bytes()
-
-
 def test_link_passes_the_checker_with_weights_as_inputs(tiny_package: Package) -> None:
     check_onnx(onnx.load(tiny_package.folder / "model.onnx", load_external_data=False))
 
