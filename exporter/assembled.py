@@ -1,13 +1,17 @@
-"""Weights that no tensors of the checkpoint are: FP8, and experts stored one by one where the graph
-wants them stacked.
+"""Weights that no tensors of the checkpoint are: FP8, what an adapter changes, and experts stored
+one by one where the graph wants them stacked.
 
-Experts are stacked and FP8 is decoded to bfloat16, into a weight file of the package's own, some
-rows at a time.
+Experts are stacked, FP8 is decoded to bfloat16, and adapters are added, into a weight file of the
+package's own, some rows at a time.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 from torch import Tensor
 
+from gptoss_onnx.checkpoint.low_rank import Adapted
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.choices import WeightMode
@@ -18,6 +22,23 @@ from gptoss_onnx.package import ASSEMBLED
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `first` to `end` − 1 of a parameter, which may be a matrix of it."""
+
+    parameter: Parameter
+    first: int
+    end: int
+
+    @property
+    def are_computed(self) -> bool:
+        """Whether they differ from what is stored; experts that no adapter names do not."""
+        computed = self.parameter.computed
+        if isinstance(computed, Adapted):
+            return computed.changes(self.first, self.end)
+        return computed is not None
 
 
 def assembled_parameters(
@@ -38,19 +59,21 @@ def assemble(
     model: ir.Model,
     checkpoint: Checkpoint,
     names: frozenset[str],
+    parts: Mapping[str, Rows],
 ) -> tuple[ComputedFile, ...]:
-    """Return the file that is to hold the weights of these names that the graph has, if any."""
-    values = [
-        value
-        for name, value in model.graph.initializers.items()
-        if value.const_value is None and name in names
-    ]
-    if not values:
-        return ()
+    """Return the file that is to hold the weights of these names that the graph has, if any.
+
+    `parts` has initializers that are some rows of a parameter, by name.
+    """
     weights = ComputedWeights()
-    for value in values:
-        assert value.name is not None
-        weights.give([value], _conversion(checkpoint, checkpoint.named[value.name]))
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None and name in parts:
+            weights.give([value], _conversion(checkpoint, name, parts[name], value))
+        elif value.const_value is None and name in names:
+            whole = checkpoint.named[name]
+            weights.give([value], _conversion(checkpoint, name, Rows(whole, 0, whole.rows), value))
+    if not weights:
+        return ()
     file = weights.lay_out(
         ASSEMBLED,
         what="the weights that are put together",
@@ -60,10 +83,12 @@ def assemble(
     return (file,)
 
 
-def _conversion(checkpoint: Checkpoint, parameter: Parameter) -> Conversion:
-    planned = PlannedTensor(parameter.name, parameter.dtype, parameter.shape)
+def _conversion(checkpoint: Checkpoint, name: str, rows: Rows, value: ir.Value) -> Conversion:
+    parameter = rows.parameter
+    assert value.shape is not None
+    planned = PlannedTensor(name, parameter.dtype, tuple(value.shape.numpy()))
 
     def convert(first: int, end: int) -> list[Tensor]:
-        return [checkpoint.load_rows(parameter, first, end)]
+        return [checkpoint.load_rows(parameter, rows.first + first, rows.first + end)]
 
-    return Conversion((planned,), parameter.rows, parameter.shape[-1], convert)
+    return Conversion((planned,), rows.end - rows.first, parameter.shape[-1], convert)

@@ -173,12 +173,16 @@ class ExportOptions(Options):
         config = checkpoint.config
         is_mxfp4 = config.layout == MXFP4
         apart = separate_parameters(checkpoint)
-        views = all(entry.view or entry.name in apart for entry in checkpoint.parameters.values())
-        if self.weights == "reference" and not views:
+        own = [
+            entry
+            for entry in checkpoint.parameters.values()
+            if entry.computed or (entry.view is None and entry.name not in apart)
+        ]
+        if self.weights == "reference" and own:
             yield (
-                "--weights reference: found FP8, or experts of another kind, which the package "
-                "holds in another form, and ONNX Runtime looks for all weights below the "
-                "checkpoint's folder: choose --weights link or copy"
+                "--weights reference: found FP8, or experts of another kind, or adapters, so that "
+                "the package holds weights of its own, and ONNX Runtime looks for all of them "
+                "below the checkpoint's folder: choose --weights link or copy"
             )
         if self.target == "ort":
             yield from not_lowered(config)
@@ -186,6 +190,17 @@ class ExportOptions(Options):
             yield (
                 "--provider cuda: found no MXFP4 experts, expected them (the only ones that this "
                 "export has for CUDA): export with --provider cpu"
+            )
+        if checkpoint.products and (self.dense == "int8" or self.provider == "cuda"):
+            option = "--provider cuda" if self.provider == "cuda" else "--dense int8"
+            yield (
+                f"--adapter-mode runtime: found with {option}, which takes adapters in the weights "
+                "alone: leave --adapter-mode out"
+            )
+        if self.provider == "cuda" and config != checkpoint.base_config:
+            yield (
+                "--provider cuda: found an adapter of the experts, whose layers are then bfloat16, "
+                "expected MXFP4 in all: export with --provider cpu"
             )
         if self.experts != "checkpoint" and not is_mxfp4:
             yield (

@@ -69,7 +69,7 @@ def _plan_portable(
     assembled = assembled_parameters(checkpoint, options.weights, separate)
     elsewhere = assembled | (checkpoint.named.keys() - graph.graph.initializers.keys())
     placement = plan_placement(checkpoint, options.weights, elsewhere)
-    separate_experts(graph, checkpoint, placement, separate)
+    parts = separate_experts(graph, checkpoint, placement, separate)
     rounded = _lossy_weights(checkpoint)
     files: tuple[ComputedFile, ...] = ()
     if options.dense == "int8":
@@ -77,7 +77,7 @@ def _plan_portable(
         rounded, files = (*rounded, done), (file,)
     if options.dense == "packed":
         files = (pack_projections(graph, checkpoint, progress),)
-    files = assemble(graph, checkpoint, assembled) + files
+    files = assemble(graph, checkpoint, assembled, parts) + files
     attach_weights(graph, checkpoint, placement)
     lossy = _lossy_cache(options.kv_dtype) + rounded
     return Planned(graph, placement, files, lossy, exact=not rounded)

@@ -76,6 +76,8 @@ class Architecture:
         experts: for experts that are stored one by one, parameter → the tensors of one expert whose
             rows, one behind the other, are it.
         ignored: patterns (`re.fullmatch`) of stored tensors that hold no weight.
+        renamed: modules within a layer that the newest transformers calls otherwise than files do,
+            as adapters then do, too.
         genai: `model.type` of onnxruntime-genai; `decoder` is its name for any.
         refusals: what a checkpoint of this type may ask for and is refused, with the reason.
     """
@@ -91,6 +93,7 @@ class Architecture:
     prefix: str = ""
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
     genai: str = "decoder"
     refusals: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ import click
 
 from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.choices import (
+    AdapterMode,
     ExpertForm,
     KvDtype,
     OnnxRuntime,
@@ -25,7 +26,7 @@ from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
 
 if TYPE_CHECKING:
-    from gptoss_onnx.manifest import Manifest
+    from gptoss_onnx.manifest import Adapter, Manifest
 
 
 GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
@@ -168,6 +169,25 @@ def choice(
     "integers of the same values, for ONNX Runtime before 1.32. int4: 4-bit integers. Lossy.",
     default="checkpoint",
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    cls=GroupedOption,
+    group=WEIGHTS,
+    type=click.Path(path_type=Path),
+    help="Folder of a PEFT adapter (LoRA) to add; several are added in their order. What it "
+    "touches is written anew; MXFP4 experts of touched layers become bfloat16.",
+)
+@choice(
+    WEIGHTS,
+    "--adapter-mode",
+    AdapterMode,
+    "merge: adapters are in the weights. runtime: one adapter stays beside them, and the graph "
+    "multiplies with it, so that packages of many adapters link one base; for attention, router, "
+    "dense projections and lm_head.",
+    default="merge",
+)
 @hub_options
 @verbose_option
 def export(
@@ -182,6 +202,8 @@ def export(
     kv_dtype: KvDtype | None,
     onnxruntime: OnnxRuntime | None,
     layers: tuple[int, int] | None,
+    adapters: tuple[Path, ...],
+    adapter_mode: AdapterMode,
     force: bool,
     download: bool,
     revision: str | None,
@@ -211,6 +233,8 @@ def export(
             onnxruntime=onnxruntime,
             layers=layers,
             tokenizer=tokenizer,
+            adapters=adapters,
+            adapter_mode=adapter_mode,
             force=force,
             progress=display,
         )
@@ -229,6 +253,7 @@ def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -
         "experts": _experts(folder / manifest.graph),
         "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
         "weights": _weights(manifest),
+        "adapter": ", ".join(map(_adapter, manifest.adapters)),
         "lossy": ", ".join(manifest.lossy),
         "written": f"{file_size(_bytes_written(folder, manifest))} of new files",
         "time": f"{seconds:.1f} s",
@@ -265,6 +290,10 @@ def _weights(manifest: "Manifest") -> str:
         if entry not in placed
     )
     return "; ".join([*([text] if placed else []), *computed])
+
+
+def _adapter(adapter: "Adapter") -> str:
+    return adapter.name if adapter.base is None else f"{adapter.name} (made for {adapter.base})"
 
 
 def _bytes_written(folder: Path, manifest: "Manifest") -> int:
