@@ -9,13 +9,12 @@ T kept positions, V vocabulary.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from gptoss_onnx.checkpoint.low_rank import Product
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig, LayerConfig
 from gptoss_onnx.reference.layers import (
@@ -24,10 +23,10 @@ from gptoss_onnx.reference.layers import (
     FeedForward,
     KeyValue,
     Linear,
-    LowRankProduct,
     MixtureOfExperts,
     Norm,
 )
+from gptoss_onnx.reference.products import add_products
 from gptoss_onnx.reference.rope import inverse_frequencies
 
 LONGEST_WAVE = 10000.0  # of sinusoidal positions: Vaswani et al. 2017, section 3.5
@@ -138,7 +137,7 @@ class Decoder(nn.Module):
         """
         with torch.device("meta"):
             model = cls(checkpoint.config, compute)
-            model.add_products(checkpoint.products)
+            add_products(model, checkpoint.products)
         if device == "meta":
             state = {name: stored.meta() for name, stored in checkpoint.parameters.items()}
         else:
@@ -155,15 +154,6 @@ class Decoder(nn.Module):
                 setattr(model, name, buffer.to(device))
         model.load_state_dict(state, strict=True, assign=True)
         return model.requires_grad_(False).eval()
-
-    def add_products(self, products: Mapping[str, Product]) -> None:
-        """Give projections, by their names, the products of an adapter, without values."""
-        for name, product in products.items():
-            projection = self.get_submodule(name)
-            assert isinstance(projection, Linear)
-            rows, columns = projection.weight.shape
-            inputs, outputs = (rows, columns) if projection.transposed else (columns, rows)
-            projection.product = LowRankProduct(inputs, outputs, product.rank, product.scale)
 
     def keep_layers(self, layers: Sequence[int]) -> None:
         """Leave only these layers, in this order, and renumber them."""
