@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptoss_onnx.checkpoint.gguf.blocks import E8M0_NAN, scales_of
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.tensors import TensorInfo
 from gptoss_onnx.progress import Progress
 
 CHUNK = 1 << 20  # elements looked at together: small enough to stay in cache
-E8M0_NAN = 255
 _ALWAYS_FINITE = "_blocks"  # of MXFP4: every byte is two numbers
 
 
@@ -27,19 +27,18 @@ def first_non_finite(
     """Return where the first NaN or infinity of a checkpoint is, or None when every weight is
     finite.
 
-    Reads all float tensors and the MXFP4 scales (a scale byte of 255 is NaN; every block byte is a
-    number), one mapped tensor at a time, and tells `progress` the bytes. The text names tensor,
-    index, file and value. Unless `whole`, it reads those of adapters alone.
+    Reads all float tensors and the scales of MXFP4 and Q8_0 (a scale byte of 255 is NaN; every
+    block byte is a number), one mapped tensor at a time, and tells `progress` the bytes. The text
+    names tensor, index, file and value. Unless `whole`, it reads those of adapters alone.
     """
     for info, file in _tensors(checkpoint, whole):
-        tensor = checkpoint.load_tensor(info)
+        tensor = scales_of(checkpoint.load_tensor(info), info.dtype)
         at = _first_bad(tensor.reshape(-1))
         if progress is not None:
             progress.advance(info.nbytes)
         if at is not None:
-            value = (
-                "a NaN scale (255)" if info.dtype == "U8" else str(tensor.reshape(-1)[at].item())
-            )
+            is_byte = tensor.dtype == torch.uint8
+            value = "a NaN scale (255)" if is_byte else str(tensor.reshape(-1)[at].item())
             index = [int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape)]
             return f"{info.name}{index} in {file} is {value}"
     return None

@@ -66,6 +66,10 @@ class CheckpointFolder:
             raise CheckpointError(f"{self.path / name}: {_change(before, state)} {_MEANWHILE}")
         return real
 
+    def holds(self, name: str) -> bool:
+        """Say whether there is such a file; raises as `find`."""
+        return self.find(name) is not None
+
     def require(self, name: str) -> Path:
         """Return the real path of a file that every checkpoint has; raises as `find`, and if it is
         missing.

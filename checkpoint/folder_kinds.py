@@ -162,7 +162,8 @@ KINDS = (
         ),
         "the weights in another format",
         "ignored",
-        "transformers, too, reads safetensors where there are some",
+        "transformers, too, reads safetensors where there are some; where there are none, a GGUF "
+        "file of gpt-oss is read",
     ),
     FileKind(
         ("dtypes.json",),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from gptoss_onnx.checkpoint.folder_kinds import CONFIG, METAL, ORIGINAL
+from gptoss_onnx.checkpoint.gguf.parts import is_gguf
 from gptoss_onnx.errors import CheckpointError, InputError, RuntimeUnavailable
 from gptoss_onnx.extras import install_command
 from gptoss_onnx.files import read_file
@@ -35,7 +36,7 @@ def locate(
     cache_dir: Path | None = None,
 ) -> Path:
     """Return the checkpoint's folder for a path, a cached repository's folder, or a hub id
-    (`openai/gpt-oss-20b`).
+    (`openai/gpt-oss-20b`); of a GGUF file, the file.
 
     Args:
         source: what the user named.
@@ -62,11 +63,13 @@ def locate(
         return _local(path, revision, download)
     if exists and path.name == "model.bin":
         raise CheckpointError(f"{path}: {METAL}")
+    if exists and is_gguf(path):
+        _refuse_hub_options(path, revision, download)
+        return path
     if exists:
-        kind = "GGUF is not read" if path.suffix == ".gguf" else "found a file"
         raise CheckpointError(
-            f"{path}: {kind}, expected the checkpoint's folder in Hugging Face layout (config.json "
-            "and *.safetensors)"
+            f"{path}: found a file, expected the checkpoint's folder in Hugging Face layout "
+            "(config.json and *.safetensors), or a GGUF file"
         )
     if not is_hub_id(name):
         raise CheckpointError(
@@ -82,16 +85,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def _local(folder: Path, revision: str | None, download: bool) -> Path:
-    if download:
-        raise InputError(
-            f"--download: found with the folder {folder}, expected a hub id (owner/name)"
-        )
-    if (folder / "snapshots").is_dir():
+    if (folder / "snapshots").is_dir() and not download:
         return _original(_snapshot(folder, revision or "main"))
-    if revision is not None:
-        raise InputError(
-            f"--revision: found with the folder {folder}, expected a hub id (owner/name)"
-        )
+    _refuse_hub_options(folder, revision, download)
     return _original(folder)
 
 
@@ -102,6 +98,16 @@ def _original(folder: Path) -> Path:
         return folder
     logger.info("%s: no weights beside original/: reading those, in OpenAI's own layout", folder)
     return _inside(inner, folder, folder)
+
+
+def _refuse_hub_options(path: Path, revision: str | None, download: bool) -> None:
+    """Raise InputError for options that go with a hub id, not with what lies at `path`."""
+    for option, given in (("--download", download), ("--revision", revision is not None)):
+        if given:
+            what = "folder" if path.is_dir() else "file"
+            raise InputError(
+                f"{option}: found with the {what} {path}, expected a hub id (owner/name)"
+            )
 
 
 def _from_hub(name: str, revision: str | None, download: bool, cache_dir: Path | None) -> Path:

@@ -15,9 +15,10 @@ from gptoss_onnx.checkpoint.adapter import IN_PACKAGE, AdapterFiles
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
 from gptoss_onnx.checkpoint.low_rank import Product
+from gptoss_onnx.checkpoint.shards import SUFFIX
 from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source
-from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
+from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import open_regular
 
@@ -32,7 +33,7 @@ class StoredCheckpoint(Generic[Config]):
     to one never reaches the disk.
 
     Attributes:
-        folder: the checkpoint's.
+        folder: the checkpoint's; of a GGUF checkpoint its file.
         layout: of its files, as `Source` names it.
         document: what its `config.json` says, or what other files say in its keys;
             `document_path` names the file for messages.
@@ -62,7 +63,7 @@ class StoredCheckpoint(Generic[Config]):
         products: Mapping[str, Product] | None = None,
     ) -> None:
         shards = source.shards
-        self.folder, self.layout = shards.folder.path, source.layout
+        self.folder, self.layout = source.path, source.layout
         self.document, self.document_path = source.document, source.where
         self.config = config
         self.base_config = config if base_config is None else base_config
@@ -84,6 +85,11 @@ class StoredCheckpoint(Generic[Config]):
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
         self._closed = False
+
+    @property
+    def linkable(self) -> bool:
+        """Whether a package may hold links to the files: those that its clients can read."""
+        return all(name.endswith(SUFFIX) for name in self.file_names.values())
 
     def load(self, name: str) -> Tensor:
         """Return one tensor as stored (uint8 for MXFP4 blocks and scales, float8 for FP8 weights
@@ -158,6 +164,21 @@ class StoredCheckpoint(Generic[Config]):
             names |= dict.fromkeys(adapter.shards.files, name)
         return names
 
+    def read_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
+        """Return rows of a parameter as `load_rows` does, but read into memory, not mapped: faster
+        where each is looked at once, and nothing of the file stays.
+        """
+        if parameter.computed is not None:
+            return self.load_rows(parameter, first, end)
+        each = parameter.rows // len(parameter.sources)
+        size = parameter.nbytes // parameter.rows
+        pieces = []
+        for index in range(first // each, -(-end // each)):
+            low, high = max(first - index * each, 0), min(end - index * each, each)
+            pieces.append(self.read_bytes(parameter.sources[index], low * size, high * size))
+        content = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return content.view(TORCH_DTYPES[parameter.dtype]).view(end - first, -1)
+
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) of all that is stored, in the order of the computation."""
         return ((name, self.load(name)) for name in self.tensors)
@@ -168,6 +189,10 @@ class StoredCheckpoint(Generic[Config]):
         Raises CheckpointError for what a checkpoint's files may not be, as `CheckpointFolder.find`.
         """
         return self._beside.path_of(filename)
+
+    def holds(self, filename: str) -> bool:
+        """Say whether there is such a side file, or a GGUF file has its content."""
+        return self._beside.holds(filename)
 
     def read(self, filename: str, limit: int) -> bytes | None:
         """Return the bytes of a side file of at most `limit` bytes; None if there is none."""
@@ -191,9 +216,10 @@ class StoredCheckpoint(Generic[Config]):
         self._beside.check_unchanged()
         for adapter in self.adapters:
             adapter.folder.check_unchanged()
-        problems = Problems()
-        note_refused(self.folder, self.file_names.values(), problems)
-        problems.check(str(self.folder))
+        if self.folder.is_dir():
+            problems = Problems()
+            note_refused(self.folder, self.file_names.values(), problems)
+            problems.check(str(self.folder))
 
     def close(self) -> None:
         """Close the files; tensors already loaded stay valid."""

@@ -255,7 +255,6 @@ def _what_instead(folder: Path) -> str:
     """Say what a folder without a safetensors checkpoint holds, and what was expected."""
     expected = f"expected {SINGLE} or {INDEX} in Hugging Face layout"
     kinds = (
-        ("*.gguf", f"found GGUF files, which are not read; {expected}"),
         (
             "pytorch_model*.bin*",
             "found PyTorch .bin weights only, which are not read (they can run code): if you trust "

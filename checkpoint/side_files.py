@@ -46,10 +46,18 @@ class SideFiles:
         place = self._place(name)
         return None if place is None else place[0].path / place[1]
 
+    def holds(self, name: str) -> bool:
+        """Say whether there is such a file, or the checkpoint's own file has its content."""
+        if self._place(name) is not None:
+            return True
+        return self._named is self._own and self._own.holds(name)
+
     def read(self, name: str, limit: int) -> bytes | None:
         """Return the bytes of a file of at most `limit` bytes; None if there is none."""
         place = self._place(name)
-        return None if place is None else place[0].read(place[1], limit)
+        if place is None:  # or it is in the checkpoint's own file
+            return self._own.read(name, limit) if self._named is self._own else None
+        return place[0].read(place[1], limit)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in a file.

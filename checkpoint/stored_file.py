@@ -30,11 +30,16 @@ class StoredFile:
         """The names of all tensors."""
         return tuple(self._tensors)
 
-    def tensor(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor; raises PackageError if the file has no such tensor."""
+    def mapped(self, name: str) -> Tensor:
+        """Return a tensor of whatever dtype and shape; raises PackageError if there is none."""
         found = self._tensors.get(name)
         if found is None:
             raise self.error(f"found no tensor {name}")
+        return found
+
+    def tensor(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor; raises PackageError if the file has no such tensor."""
+        found = self.mapped(name)
         if found.dtype != dtype or tuple(found.shape) != shape:
             raise self.error(
                 f"{name}: found {found.dtype} {tuple(found.shape)}, expected {dtype} {shape}"

@@ -27,6 +27,10 @@ TORCH_DTYPES = {
     # in what `export --dense int8` and `packed` write, not in checkpoints
     "I8": torch.int8,
     "I32": torch.int32,
+    # the bytes of blocks in GGUF files
+    "MXFP4": torch.uint8,
+    "MXFP4 of ollama": torch.uint8,
+    "Q8_0": torch.uint8,
 }
 
 
@@ -34,7 +38,8 @@ TORCH_DTYPES = {
 class TensorInfo:
     """Where one stored tensor lies: `nbytes` bytes from `offset` on in the real file `file`.
 
-    `dtype` is in safetensors' spelling: BF16, F16, F32, F8_E4M3 or U8.
+    `dtype` is in safetensors' spelling: BF16, F16, F32, F8_E4M3 or U8; or that of blocks in GGUF
+    files (`checkpoint/gguf/kinds.py`), where the last axis is the bytes of a block.
     """
 
     name: str
@@ -149,6 +154,7 @@ def note_differences(
     reported: Collection[str],
     problems: Problems,
     reasons: Mapping[str, str],
+    called: Callable[[str], str] = str,
 ) -> None:
     """Note every tensor that is missing, unexpected, or of another shape or dtype than expected.
 
@@ -159,22 +165,23 @@ def note_differences(
         reported: names whose absence is noted already.
         problems: gets the notes.
         reasons: why a tensor is not expected, by the end of its name.
+        called: what people call a tensor of such a name.
     """
     for name, want in expected.items():
-        have = found.get(name)
+        have, shown = found.get(name), called(name)
         if have is None:
             if name not in reported:
-                problems.add(f"{name}: missing, expected {want.shape} {' or '.join(want.dtypes)}")
+                problems.add(f"{shown}: missing, expected {want.shape} {' or '.join(want.dtypes)}")
             continue
         place = files[have.file]
         if have.shape != want.shape:
-            problems.add(f"{name}: found shape {have.shape} in {place}, expected {want.shape}")
+            problems.add(f"{shown}: found shape {have.shape} in {place}, expected {want.shape}")
         if have.dtype not in want.dtypes:
             dtypes = " or ".join(want.dtypes)
-            problems.add(f"{name}: found dtype {have.dtype} in {place}, expected {dtypes}")
+            problems.add(f"{shown}: found dtype {have.dtype} in {place}, expected {dtypes}")
     for name in sorted(found.keys() - expected.keys()):
         why = next((reason for ending, reason in reasons.items() if name.endswith(ending)), "")
-        problems.add(f"{name}: unexpected, found in {files[found[name].file]}{why}")
+        problems.add(f"{called(name)}: unexpected, found in {files[found[name].file]}{why}")
 
 
 def element_count(shape: tuple[int, ...]) -> int:

@@ -133,7 +133,7 @@ class CheckpointFindings:
             files={name: checkpoint.size_of(path) for path, name in _sorted(checkpoint.file_names)},
             tensors=len(checkpoint.tensors),
             dtypes=_by_dtype(checkpoint.tensors.values()),
-            side_files=tuple(name for name in sides if checkpoint.path_of(name) is not None),
+            side_files=tuple(name for name in sides if checkpoint.holds(name)),
             notes=checkpoint.notes,
             parameters=budget.parameters,
             kinds={kind: count for kind, count in budget.weight_bytes.items() if count},
@@ -160,7 +160,7 @@ class CheckpointFindings:
             files={name: shards.folder.size(name) for _, name in _sorted(shards.files)},
             tensors=len(shards.tensors),
             dtypes=_by_dtype(shards.tensors.values()),
-            side_files=tuple(name for name in sides if source.beside.find(name) is not None),
+            side_files=tuple(name for name in sides if source.beside.holds(name)),
             refusal=str(refusal),
         )
 
@@ -190,7 +190,7 @@ def _experts(checkpoint: Checkpoint, progress: Progress | None) -> Experts | Non
 
 def _plan(checkpoint: Checkpoint) -> Plan:
     separate = separate_parameters(checkpoint)
-    anew = assembled_parameters(checkpoint, "link", separate)
+    anew = assembled_parameters(checkpoint, "link", separate, frozenset())
     stay = [entry for name, entry in checkpoint.named.items() if name not in anew]
     written: dict[str | None, list[int]] = {}
     for name in sorted(anew):

@@ -69,7 +69,7 @@ def _experts(findings: CheckpointFindings) -> Iterator[str]:
     elif experts.exact is None:
         yield "dense; whether their values are MXFP4 is not known without --values"
     elif experts.exact:
-        yield "dense, and every value is MXFP4: they could be packed without loss"
+        yield "dense, and every value is MXFP4: `export --experts mxfp4` loses nothing"
     else:
         yield f"dense, and not MXFP4: {experts.inexact} is the first with other values"
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
-from gptoss_onnx.custom_ops.mxfp4 import BLOCK as INT4_BLOCK
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK as MXFP4_BLOCK
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.json_text import printable
 from gptoss_onnx.manifest import (
@@ -17,13 +17,15 @@ from gptoss_onnx.manifest import (
     OpUse,
     RoundedWeights,
     Stage,
+    TensorError,
     TensorSpec,
     Weights,
 )
 from gptoss_onnx.offered import not_offered
-from gptoss_onnx.package import GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
+from gptoss_onnx.package import EXPERTS_FILE, GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
 from gptoss_onnx.reference import Checkpoint, DecoderConfig
 from gptoss_onnx.reference.adapters.settings import AdapterSettings
+from gptoss_onnx.reference.experts_mxfp4 import EXPERTS_MXFP4
 
 
 def describe(
@@ -32,6 +34,7 @@ def describe(
     options: ExportOptions,
     *,
     weights: Weights,
+    rounded: tuple[RoundedWeights, ...],
     lossy: tuple[str, ...],
     tokenizer_files: tuple[str, ...],
     eos_tokens: tuple[int, ...],
@@ -44,6 +47,7 @@ def describe(
         proto: the graph as it is written.
         options: of the export.
         weights: the record of the graph's weights.
+        rounded: the weights that it has rounded.
         lossy: what was lost on the way.
         tokenizer_files: names of the side files in the package.
         eos_tokens: ids that end a text.
@@ -72,7 +76,7 @@ def describe(
             for (domain, name), count in sorted(ops.items())
         ),
         weights=weights,
-        rounded=rounded_by(options),
+        rounded=rounded,
         tokenizer_files=tokenizer_files,
         lossy=lossy,
         unsupported=not_offered(
@@ -106,13 +110,28 @@ def _least(options: ExportOptions, config: DecoderConfig) -> str:
     return "1.29" if keeps_window and options.onnxruntime == "1.28" else options.onnxruntime
 
 
-def rounded_by(options: ExportOptions) -> tuple[RoundedWeights, ...]:
-    """Return the weights that an export with these options rounds."""
-    dense = RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK)
-    experts = RoundedWeights("experts-int4", ORT_WEIGHTS, INT4_BLOCK)
-    return ((dense,) if options.dense == "int8" else ()) + (
-        (experts,) if options.experts == "int4" else ()
-    )
+def rounded_by(
+    options: ExportOptions, errors: tuple[TensorError, ...] = ()
+) -> tuple[RoundedWeights, ...]:
+    """Return the weights that an export with these options rounds; `errors` are those of MXFP4."""
+    found = []
+    if options.dense == "int8":
+        found.append(RoundedWeights("dense-int8", INT8_FILE, INT8_BLOCK))
+    if options.experts == "int4":
+        found.append(RoundedWeights("experts-int4", ORT_WEIGHTS, MXFP4_BLOCK))
+    if options.experts == "mxfp4":
+        file = ORT_WEIGHTS if options.target == "ort" else EXPERTS_FILE
+        found.append(RoundedWeights("experts-mxfp4", file, MXFP4_BLOCK, errors))
+    return tuple(found)
+
+
+def lost_by(rounded: tuple[RoundedWeights, ...]) -> tuple[str, ...]:
+    """Return what is lost by rounding of which only the weights tell whether it changes them."""
+    return (EXPERTS_MXFP4,) if any(_is_lossy(entry) for entry in rounded) else ()
+
+
+def _is_lossy(entry: RoundedWeights) -> bool:
+    return entry.kind == "experts-mxfp4" and not entry.exact
 
 
 def _cache_layer(config: DecoderConfig, layer: int) -> CacheLayer:

@@ -1,23 +1,16 @@
 """Whether dense experts are MXFP4 that was widened: they could be packed again without loss.
 
 A block of 32 numbers is MXFP4 if all of them are levels 0, 0.5, 1, 1.5, 2, 3, 4 or 6, of either
-sign, times one power of two. The smallest power under which the largest number is a level, 4 or 6,
-has all levels of the larger ones, so no other has to be tried.
+sign, times one power of two.
 """
 
-import torch
-from torch import Tensor
-
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
+from gptoss_onnx.custom_ops.mxfp4_quantize import is_mxfp4
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ExpertsConfig
 
 PIECE = 1 << 20  # numbers read together
-_BLOCKS = 2048  # looked at together: what that needs stays in the cache
-_BIAS, _MANTISSA = 127, 23  # of float32: of its exponent, and bits behind that
-_TO_LARGEST = 3  # frexp of 4 and of 6
-_LEAST_POWER = -126  # one less, the least scale, would be multiplied by 2^128, beyond float32
 
 
 def first_inexact(checkpoint: Checkpoint, progress: Progress) -> str | None:
@@ -55,26 +48,3 @@ def dense_experts(checkpoint: Checkpoint) -> dict[str, bool]:
                 path = f"model.layers.{index}.mlp.experts.{name}"
                 found[path] = experts.storage == "columns"
     return found
-
-
-def is_mxfp4(weight: Tensor, *, columns: bool = False) -> bool:
-    """Say whether each block of `weight` has a scale under which all its numbers are E2M1 levels.
-
-    Args:
-        weight: (R, C), or (C, R) for `columns`; float32, float16 or bfloat16. C is a multiple of
-            32.
-        columns: the blocks lie along the first axis, as where experts are stored (in, out).
-    """
-    rows = weight.T.contiguous() if columns else weight
-    return all(_are_levels(blocks) for blocks in rows.reshape(-1, BLOCK).split(_BLOCKS))
-
-
-def _are_levels(blocks: Tensor) -> bool:
-    numbers = blocks.float().abs()
-    powers = torch.frexp(numbers.amax(1, keepdim=True)).exponent - _TO_LARGEST
-    exponents = 1 - powers.clamp(min=_LEAST_POWER)
-    doubled = numbers * (exponents + _BIAS << _MANTISSA).view(torch.float32)  # times 2^exponents
-    whole = doubled == doubled.floor()
-    # twice the levels: 0 to 4, 6, 8, 12; what is not finite is none of them
-    level = (doubled <= 4) | (doubled == 6) | (doubled == 8) | (doubled == 12)
-    return bool((whole & level).all())

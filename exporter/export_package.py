@@ -21,7 +21,8 @@ from gptoss_onnx.choices import (
 )
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.check import check_onnx
-from gptoss_onnx.exporter.describe import describe, rounded_by
+from gptoss_onnx.exporter.describe import describe, lost_by, rounded_by
+from gptoss_onnx.exporter.expert_errors import said_of
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.exporter.known_answer import check_known_answer
 from gptoss_onnx.exporter.options import ExportOptions, choose_stage
@@ -30,7 +31,7 @@ from gptoss_onnx.exporter.planned import Planned, plan_export
 from gptoss_onnx.exporter.side_files import copy_side_files, generation_settings
 from gptoss_onnx.exporter.staging import check_output, staged_folder
 from gptoss_onnx.exporter.weights import describe_weights, place_weights
-from gptoss_onnx.manifest import Weights
+from gptoss_onnx.manifest import RoundedWeights
 from gptoss_onnx.package import GRAPH_FILE, Package
 from gptoss_onnx.progress import LoggedProgress, Progress
 from gptoss_onnx.reference import Checkpoint, Decoder, open_checkpoint
@@ -66,8 +67,8 @@ def export(
     read they must be finite.
 
     Args:
-        checkpoint: a folder, in Hugging Face's layout or OpenAI's, or a hub id in the local Hugging
-            Face cache.
+        checkpoint: a folder, in Hugging Face's layout or OpenAI's, a hub id in the local Hugging
+            Face cache, or a GGUF file of gpt-oss, whose weights are all written anew.
         output: the package folder to make; it appears only when it is complete.
         target: `portable`, the graph of `ai.gptoss` ops with their bodies, or `ort`, the same graph
             in the ops that every build of ONNX Runtime has.
@@ -81,8 +82,10 @@ def export(
             and `int8`: in 8 bits (lossy); `float32`, with target `ort`: the same values widened, in
             a computed file. None is `float32` for target `ort` on the
             CPU, since ONNX Runtime is slower on the stored ones (docs/adr/0014), else `checkpoint`.
-        experts: `checkpoint`, or with target `ort` a form of MXFP4 for ONNX Runtime older than
-            1.32: `int8`, 8-bit integers of the same values, or `int4`, 4-bit integers (lossy).
+        experts: `checkpoint`; `mxfp4`: dense ones in MXFP4, in a computed weight file, which
+            changes nothing where they are MXFP4 by their values and is lossy elsewhere; or, with
+            target `ort`, a form of MXFP4 for ONNX Runtime older than 1.32: `int8`, 8-bit integers
+            of the same values, or `int4`, 4-bit integers (lossy).
         kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
             which takes no other.
         onnxruntime: the least version of ONNX Runtime that a package of target `ort` is to run on.
@@ -122,27 +125,39 @@ def export(
         options.check_checkpoint(opened)
         stage = None if layers is None else choose_stage(*layers, opened.config.num_layers)
         _check_finite(opened, options, progress)
+        tokenizer_files = copy_side_files(opened, folder)  # before minutes of writing weights
+        settings = generation_settings(opened)
         planned = plan_export(opened, options, progress, stage)
-        record = _write_weights(opened, planned, folder, progress)
+        _write_weights(opened, planned, folder, progress)
+        rounded = rounded_by(options, planned.measured)
+        lost = lost_by(rounded)
         progress.begin("checking and writing the graph")
         proto = ir.to_proto(planned.graph)
         check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-        tokenizer_files = copy_side_files(opened, folder)
-        settings = generation_settings(opened)
         (folder / GENERATION_CONFIG).write_bytes(settings.content)
         if stage is None:  # what runs by itself
             if target == "ort":
                 write_genai_config(
                     opened.config, settings.special_ids, GRAPH_FILE, folder, provider
                 )
-            _write_golden_if_small(opened, folder, options, progress)
+            tokenizer = opened.path_of(TOKENIZER)
+            if tokenizer is None and TOKENIZER in tokenizer_files:
+                tokenizer = folder / TOKENIZER  # a GGUF file's own
+            _write_golden_if_small(opened, folder, rounded, tokenizer, progress)
         manifest = describe(
             opened,
             proto,
             options,
-            weights=record,
-            lossy=planned.lossy,
+            weights=describe_weights(
+                opened,
+                planned.placement,
+                folder,
+                computed=tuple(file.name for file in planned.files),
+                exact=planned.exact and not lost,
+            ),
+            rounded=rounded,
+            lossy=planned.lossy + lost,
             tokenizer_files=tokenizer_files,
             eos_tokens=settings.eos_tokens,
             stage=stage,
@@ -152,6 +167,8 @@ def export(
             check_known_answer(Package(folder, manifest), opened)
         opened.check_unchanged()
         manifest.write(folder)
+    for line in said_of(planned.measured):
+        logger.info(line)
     for warning in (*opened.notes, *settings.warnings):
         logger.warning("warning: %s", warning)
     logger.info("wrote %s", output)
@@ -160,14 +177,12 @@ def export(
 
 def _write_weights(
     checkpoint: Checkpoint, planned: Planned, folder: Path, progress: Progress
-) -> Weights:
-    """Bring all weights of the graph into `folder`; returns the manifest's record of them."""
+) -> None:
+    """Bring all weights of the graph into `folder`."""
     if planned.placement is not None:
         place_weights(checkpoint, planned.placement, folder, progress)
     for file in planned.files:
         file.write(folder, progress)
-    computed = tuple(file.name for file in planned.files)
-    return describe_weights(checkpoint, planned.placement, folder, computed, exact=planned.exact)
 
 
 def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
@@ -193,7 +208,11 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _write_golden_if_small(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    rounded: tuple[RoundedWeights, ...],
+    tokenizer: Path | None,
+    progress: Progress,
 ) -> None:
     size = _size(checkpoint)
     if size >= GOLDEN_LIMIT:
@@ -205,5 +224,5 @@ def _write_golden_if_small(
         return
     progress.begin("computing golden vectors with the reference")
     # with the weights that every client of this package multiplies
-    model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded_by(options))
-    write_golden(model, folder, checkpoint.path_of(TOKENIZER))
+    model = apply(Decoder.from_checkpoint(checkpoint), folder, rounded)
+    write_golden(model, folder, tokenizer)

@@ -1,9 +1,13 @@
-"""Graph pass of `export --dense int8`: projections and lm_head become LinearInt8.
+"""Graph pass of `export --dense int8`, and of GGUF's Q8_0: projections and lm_head become
+LinearInt8.
 
 Matches every Linear whose weight is that of attention, of a dense feed-forward layer or of lm_head
 (or the embedding, where lm_head is tied to it) and whose input width is a multiple of 32, and gives
 it 8-bit weights from a new file. Leaves alone: the router, the experts, the embedding's lookup,
 biases, and projections of other widths, with the checkpoint's weights.
+
+Q8_0 has the same blocks, and scales that float32 holds: such weights change their layout and no
+value, whatever the options are.
 """
 
 from collections.abc import Sequence
@@ -11,6 +15,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from torch import Tensor
 
+from gptoss_onnx.checkpoint.gguf.blocks import Q8Rows
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
@@ -29,9 +34,20 @@ from gptoss_onnx.reference.dense_int8 import int8_names
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
 
 
-def convert_projections(model: ir.Model, checkpoint: Checkpoint) -> tuple[str, ComputedFile]:
-    """Rewrite `model` in place; returns what was done, as the manifest says it, and the file that
-    is to hold the weights.
+def keep_q8_projections(model: ir.Model, checkpoint: Checkpoint) -> tuple[ComputedFile, ...]:
+    """Rewrite, in place, the projections that are Q8_0 in the checkpoint; returns the file that is
+    to hold their weights, if there are any.
+    """
+    matches = find_projections(model, checkpoint)
+    chosen = [match for match in matches if _is_q8(match)]
+    return (_convert(model, checkpoint, chosen),) if chosen else ()
+
+
+def convert_projections(
+    model: ir.Model, checkpoint: Checkpoint
+) -> tuple[tuple[str, ...], ComputedFile]:
+    """Rewrite `model` in place; returns what was rounded, as the manifest says it, and the file
+    that is to hold the weights.
 
     Raises InputError if no projection has an input width that is a multiple of 32. To compute the
     file raises CheckpointError where a weight is not finite.
@@ -44,6 +60,12 @@ def convert_projections(model: ir.Model, checkpoint: Checkpoint) -> tuple[str, C
             f"--dense int8: found input widths {widths}, expected a multiple of {BLOCK} for at "
             "least one projection; export with --dense checkpoint"
         )
+    left = [match for match in matches if match not in chosen]
+    rounded = [match for match in chosen if not _is_q8(match)]
+    return _describe(rounded, left), _convert(model, checkpoint, chosen)
+
+
+def _convert(model: ir.Model, checkpoint: Checkpoint, chosen: Sequence[Projection]) -> ComputedFile:
     weights = ComputedWeights()
     for match in chosen:
         hidden, _, *bias = match.node.inputs  # no bias, or an omitted one, or one
@@ -54,18 +76,18 @@ def convert_projections(model: ir.Model, checkpoint: Checkpoint) -> tuple[str, C
     file = weights.lay_out(
         INT8_FILE,
         what="the int8 weights",
-        doing="quantizing the dense weights to int8",
+        doing="writing the dense weights in int8",
         alignment=_ALIGNMENT,
     )
     attach_bodies(model)
-    left = [match for match in matches if match not in chosen]
-    return _describe(chosen, left), file
+    return file
 
 
 def quantizing(
     checkpoint: Checkpoint, parameter: Parameter, projection: str, transposed: bool = False
 ) -> Conversion:
-    """Return how a projection's weight (R, C) becomes int8 (R, C) with float32 scales (R, C/32).
+    """Return how a projection's weight (R, C) becomes int8 (R, C) with float32 scales (R, C/32);
+    one in Q8_0 keeps its own.
 
     Args:
         checkpoint: where the weight is.
@@ -81,6 +103,8 @@ def quantizing(
     )
 
     def convert(first: int, end: int) -> Sequence[Tensor]:
+        if isinstance(parameter.computed, Q8Rows):
+            return parameter.computed.codes(checkpoint.load_tensor, first, end)
         weight = load_rows(checkpoint, parameter, transposed, first, end)
         quantized, scales = quantize_int8(weight)
         if not scales.isfinite().all():
@@ -92,10 +116,16 @@ def quantizing(
     return Conversion(planned, rows, depth, convert)
 
 
-def _describe(chosen: list[Projection], left: list[Projection]) -> str:
-    text = f"{listed(chosen)} in int8 (block {BLOCK})"
+def _is_q8(projection: Projection) -> bool:
+    return isinstance(projection.parameter.computed, Q8Rows)
+
+
+def _describe(rounded: list[Projection], left: list[Projection]) -> tuple[str, ...]:
+    if not rounded:
+        return ()
+    text = f"{listed(rounded)} in int8 (block {BLOCK})"
     if left:
         text += (
             f"; {listed(left)} as in the checkpoint, whose input width is no multiple of {BLOCK}"
         )
-    return text
+    return (text,)

@@ -5,6 +5,7 @@ before one.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -83,3 +84,14 @@ def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
             const_value=tensor,
         )
     return graph.initializers[name]
+
+
+def interleave_biases(graph: ir.Graph, old: ir.Node, bias: ir.Value) -> list[ir.Node]:
+    """Return nodes, the last of which gives experts' biases (E, 2I) of gates, then ups, in turns;
+    they are named after `old`.
+    """
+    halves = constant(graph, "experts.halves", np.array([0, 2, -1], np.int64))
+    joined = constant(graph, "experts.joined", np.array([0, -1], np.int64))
+    split = make_node(old, "Reshape", [bias, halves], suffix="_halves")  # (E, 2, I)
+    turned = make_node(old, "Transpose", [split.outputs[0]], {"perm": [0, 2, 1]})
+    return [split, turned, make_node(old, "Reshape", [turned.outputs[0], joined])]

@@ -15,12 +15,13 @@ from gptoss_onnx.choices import (
     WeightMode,
     check_choice,
 )
+from gptoss_onnx.custom_ops.mxfp4 import BLOCK
 from gptoss_onnx.errors import InputError
 from gptoss_onnx.exporter.ort.refused import not_lowered
 from gptoss_onnx.exporter.separate_experts import separate_parameters
 from gptoss_onnx.manifest import Stage
 from gptoss_onnx.reference.checkpoint import Checkpoint
-from gptoss_onnx.reference.config import DecoderConfig
+from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 
 MXFP4 = "hf-mxfp4"
 # What attention and experts read in bfloat16 on CUDA.
@@ -46,9 +47,10 @@ class ExportOptions(Options):
 
         Raises InputError for a value that is not offered, and for values that do not go together.
         """
-        newest = target == "ort" and provider == "cpu" and experts == "checkpoint"
+        as_mxfp4 = experts in ("checkpoint", "mxfp4")
+        newest = target == "ort" and provider == "cpu" and as_mxfp4
         onnxruntime = onnxruntime or ("1.32" if newest else "1.28")
-        in_own_file = target == "ort" and (onnxruntime == "1.28" or experts != "checkpoint")
+        in_own_file = target == "ort" and (onnxruntime == "1.28" or not as_mxfp4)
         on_cpu = target == "ort" and provider == "cpu"
         dense = dense or ("float32" if on_cpu else "checkpoint")
         weights = weights or ("copy" if in_own_file else "link")
@@ -85,9 +87,10 @@ class ExportOptions(Options):
             raise InputError(message)
 
     def needs_fp4(self, config: DecoderConfig) -> bool:
-        """Say whether ONNX Runtime's own op multiplies the checkpoint's MXFP4 on the CPU."""
+        """Say whether ONNX Runtime's own op multiplies MXFP4 on the CPU."""
         on_cpu = self.target == "ort" and self.provider == "cpu"
-        return on_cpu and self.experts == "checkpoint" and config.layout == MXFP4
+        stored = self.experts == "checkpoint" and config.layout == MXFP4
+        return on_cpu and (stored or self.experts == "mxfp4")
 
     def check_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Raise InputError for a checkpoint that the ops of these options cannot compute."""
@@ -95,9 +98,11 @@ class ExportOptions(Options):
             raise InputError(message)
 
     def _not_with_portable(self) -> Iterator[str]:
-        if self.dense in ("int8", "packed") and self.weights == "reference":
+        written = [f"--dense {self.dense}"] if self.dense in ("int8", "packed") else []
+        written += ["--experts mxfp4"] if self.experts == "mxfp4" else []
+        if written and self.weights == "reference":
             yield (
-                f"--dense {self.dense} writes weights into the package, and --weights reference "
+                f"{written[0]} writes weights into the package, and --weights reference "
                 "makes ONNX Runtime look for all of them below the checkpoint's folder: choose "
                 "--weights link or copy"
             )
@@ -106,7 +111,7 @@ class ExportOptions(Options):
                 "--dense float32: found with --target portable, which multiplies with the "
                 "checkpoint's own: leave --dense out, or choose --target ort"
             )
-        if self.experts != "checkpoint":
+        if self.experts not in ("checkpoint", "mxfp4"):
             yield (
                 f"--experts {self.experts}: found with --target portable, which runs the "
                 "checkpoint's own: leave --experts out, or choose --target ort"
@@ -128,7 +133,7 @@ class ExportOptions(Options):
                 "--weights reference: found with --target ort, which writes weights into the "
                 "package: leave --weights out"
             )
-        if self.weights == "link" and self.experts != "checkpoint":
+        if self.weights == "link" and self.experts in ("int8", "int4"):
             yield (
                 f"--weights link: found with --experts {self.experts}, which leaves nothing of the "
                 "checkpoint's files that is worth a link: leave --weights out"
@@ -180,8 +185,8 @@ class ExportOptions(Options):
         ]
         if self.weights == "reference" and own:
             yield (
-                "--weights reference: found FP8, or experts of another kind, or adapters, so that "
-                "the package holds weights of its own, and ONNX Runtime looks for all of them "
+                "--weights reference: found FP8, GGUF, experts of another kind, or adapters, which "
+                "the package holds in files of its own, and ONNX Runtime looks for all weights "
                 "below the checkpoint's folder: choose --weights link or copy"
             )
         if self.target == "ort":
@@ -202,16 +207,22 @@ class ExportOptions(Options):
                 "--provider cuda: found an adapter of the experts, whose layers are then bfloat16, "
                 "expected MXFP4 in all: export with --provider cpu"
             )
-        if self.experts != "checkpoint" and not is_mxfp4:
+        if self.experts == "mxfp4":
+            yield from _not_quantized(config)
+        if self.experts in ("int8", "int4") and not is_mxfp4:
             yield (
                 f"--experts {self.experts}: found no MXFP4 experts, expected them (what it is made "
                 "for): leave --experts out"
             )
         if self.needs_fp4(config) and self.onnxruntime == "1.28":
+            instead = (
+                ""
+                if self.experts == "mxfp4"
+                else ("add --experts int8, which holds the same values, or ")
+            )
             yield (
                 "--onnxruntime 1.28: found MXFP4 experts, which ONNX Runtime runs on the CPU from "
-                "1.32 on: add --experts int8, which holds the same values, or leave --onnxruntime "
-                "out"
+                f"1.32 on: {instead}leave --onnxruntime out"
             )
         for name, tensor in checkpoint.tensors.items() if self.provider == "cuda" else ():
             if name.endswith(IN_BFLOAT16) and tensor.dtype != "BF16":
@@ -219,6 +230,25 @@ class ExportOptions(Options):
                     f"--provider cuda: {name}: found {tensor.dtype}, expected BF16 (what attention "
                     "and experts compute in there): export with --provider cpu"
                 )
+
+
+def _not_quantized(config: DecoderConfig) -> Iterator[str]:
+    """Yield why the experts cannot become MXFP4."""
+    parts = [layer.feed_forward for layer in config.layers]
+    experts = [part for part in parts if isinstance(part, ExpertsConfig)]
+    if not experts:
+        yield "--experts mxfp4: found no experts, expected some: leave --experts out"
+    if config.layout == MXFP4:
+        yield (
+            "--experts mxfp4: found experts that are MXFP4 already, expected dense ones: leave "
+            "--experts out"
+        )
+    for size in {size for part in experts for size in (config.hidden_size, part.width)}:
+        if size % BLOCK:
+            yield (
+                f"--experts mxfp4: found experts of width {size}, expected a multiple of {BLOCK}, "
+                "the block of MXFP4: leave --experts out"
+            )
 
 
 def choose_stage(first: int, end: int, total: int) -> Stage | None:

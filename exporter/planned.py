@@ -8,8 +8,11 @@ import torch
 from gptoss_onnx.choices import KvDtype
 from gptoss_onnx.exporter.assembled import assemble, assembled_parameters
 from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.exporter.cut import keep_stage
-from gptoss_onnx.exporter.int8_projections import convert_projections
+from gptoss_onnx.exporter.expert_errors import ExpertErrors
+from gptoss_onnx.exporter.int8_projections import convert_projections, keep_q8_projections
+from gptoss_onnx.exporter.mxfp4_experts import quantize_experts
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.lower import lower_to_ort
 from gptoss_onnx.exporter.packed_projections import pack_projections
@@ -17,13 +20,15 @@ from gptoss_onnx.exporter.replicate import replicate
 from gptoss_onnx.exporter.separate_experts import separate_experts, separate_parameters
 from gptoss_onnx.exporter.shorten import plan_of, shorten
 from gptoss_onnx.exporter.tidy import tidy
-from gptoss_onnx.exporter.trace import trace
+from gptoss_onnx.exporter.trace import attach_bodies, trace
 from gptoss_onnx.exporter.weights import Placement, attach_weights, name_weights, plan_placement
-from gptoss_onnx.manifest import Stage
+from gptoss_onnx.manifest import Stage, TensorError
+from gptoss_onnx.package import EXPERTS_FILE
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference import Checkpoint, Decoder
 from gptoss_onnx.reference.experts_int4 import EXPERTS_INT4
 
+_ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
 CUDA_LOSS = "activations of attention and experts in bfloat16"
 
 
@@ -38,6 +43,7 @@ class Planned:
         files: those that are computed.
         lossy: what is lost on the way, as the manifest says it.
         exact: no weight is rounded.
+        errors: of experts in MXFP4; what rounding them loses is known when they are computed.
     """
 
     graph: ir.Model
@@ -45,6 +51,12 @@ class Planned:
     files: tuple[ComputedFile, ...]
     lossy: tuple[str, ...]
     exact: bool
+    errors: ExpertErrors | None = None
+
+    @property
+    def measured(self) -> tuple[TensorError, ...]:
+        """What each tensor in MXFP4 loses, of those that have been computed."""
+        return () if self.errors is None else self.errors.found
 
 
 def plan_export(
@@ -65,30 +77,53 @@ def plan_export(
 def _plan_portable(
     checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model, progress: Progress
 ) -> Planned:
-    separate = separate_parameters(checkpoint)
-    assembled = assembled_parameters(checkpoint, options.weights, separate)
+    errors, files = _quantize_experts(checkpoint, options, graph)
+    quantized = checkpoint.named.keys() - graph.graph.initializers.keys() if files else ()
+    separate = separate_parameters(checkpoint) - frozenset(quantized)
+    assembled = assembled_parameters(checkpoint, options.weights, separate, frozenset(quantized))
+    separate -= assembled  # where all are written anew, they are stacked
     elsewhere = assembled | (checkpoint.named.keys() - graph.graph.initializers.keys())
     placement = plan_placement(checkpoint, options.weights, elsewhere)
     parts = separate_experts(graph, checkpoint, placement, separate)
     rounded = _lossy_weights(checkpoint)
-    files: tuple[ComputedFile, ...] = ()
     if options.dense == "int8":
         done, file = convert_projections(graph, checkpoint)
-        rounded, files = (*rounded, done), (file,)
+        rounded, files = rounded + done, (*files, file)
+    else:
+        files = (*files, *keep_q8_projections(graph, checkpoint))
     if options.dense == "packed":
-        files = (pack_projections(graph, checkpoint, progress),)
+        files = (*files, pack_projections(graph, checkpoint, progress))
     files = assemble(graph, checkpoint, assembled, parts) + files
     attach_weights(graph, checkpoint, placement)
     lossy = _lossy_cache(options.kv_dtype) + rounded
-    return Planned(graph, placement, files, lossy, exact=not rounded)
+    return Planned(graph, placement, files, lossy, exact=not rounded, errors=errors)
+
+
+def _quantize_experts(
+    checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model
+) -> tuple[ExpertErrors | None, tuple[ComputedFile, ...]]:
+    """Rewrite the graph if experts are to be MXFP4; returns the file that is to hold them."""
+    if options.experts != "mxfp4":
+        return None, ()
+    weights, errors = ComputedWeights(), ExpertErrors()
+    quantize_experts(graph, checkpoint, weights, errors)
+    file = weights.lay_out(
+        EXPERTS_FILE,
+        what="the MXFP4 experts",
+        doing="quantizing the experts to MXFP4",
+        alignment=_ALIGNMENT,
+    )
+    attach_bodies(graph)
+    return errors, (file,)
 
 
 def _plan_ort(checkpoint: Checkpoint, options: ExportOptions, graph: ir.Model) -> Planned:
-    placement, files = lower_to_ort(graph, checkpoint, options)
+    errors = ExpertErrors() if options.experts == "mxfp4" else None
+    placement, files = lower_to_ort(graph, checkpoint, options, errors)
     lossy = _lossy_cache(options.kv_dtype) + (() if options.provider == "cpu" else (CUDA_LOSS,))
     rounded = _lossy_weights(checkpoint)
     rounded += (EXPERTS_INT4,) if options.experts == "int4" else ()
-    return Planned(graph, placement, files, lossy + rounded, exact=not rounded)
+    return Planned(graph, placement, files, lossy + rounded, exact=not rounded, errors=errors)
 
 
 def _trace(

@@ -21,7 +21,7 @@ from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.exporter.weights import Placement
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ExpertsConfig
-from gptoss_onnx.reference.parameters import MOST_MATRICES
+from gptoss_onnx.reference.parameters import MOST_MATRICES, reads_apart
 
 _NAMES = ("gate_up_proj", "down_proj")
 
@@ -36,7 +36,7 @@ def separate_parameters(checkpoint: Checkpoint) -> frozenset[str]:
         for index, layer in enumerate(checkpoint.config.layers)
         if isinstance(part := layer.feed_forward, ExpertsConfig)
     ]
-    if len({part.count for _, part in layers}) != 1 or not all(_is_taken(p) for _, p in layers):
+    if len({part.count for _, part in layers}) != 1 or not all(reads_apart(p) for _, p in layers):
         return frozenset()
     pairs = [
         [checkpoint.parameters[f"model.layers.{index}.mlp.experts.{name}"] for name in _NAMES]
@@ -49,12 +49,6 @@ def separate_parameters(checkpoint: Checkpoint) -> frozenset[str]:
     if sum(len(parameter.sources) for parameter in parameters) > MOST_MATRICES:
         return frozenset()
     return frozenset(parameter.name for parameter in parameters)
-
-
-def _is_taken(part: ExpertsConfig) -> bool:
-    """Say whether the op computes what these experts do."""
-    gated = part.activation == "swiglu" and not part.interleaved
-    return gated and part.storage == "rows" and not part.bias
 
 
 def _lie_apart(part: ExpertsConfig, gate_up: Parameter, down: Parameter) -> bool:

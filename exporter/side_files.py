@@ -98,6 +98,11 @@ def generation_settings(checkpoint: Checkpoint) -> Settings:
             "ends a text before its "
             "length does"
         )
+    if checkpoint.layout == "openai" and checkpoint.path_of(TOKENIZER) is None:
+        warnings.append(
+            f"{checkpoint.folder}: no {TOKENIZER} there, nor above an original/: the package takes "
+            "and gives token ids alone; name one with --tokenizer"
+        )
     return Settings(content, ids, tuple(eos), tuple(warnings))
 
 
@@ -108,7 +113,7 @@ def _stops(checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
     content = checkpoint.read(TOKENIZER, TOKENIZER_LIMIT)
     if content is None:
         return {}, False
-    path = checkpoint.path_of(TOKENIZER)
+    path = checkpoint.path_of(TOKENIZER) or checkpoint.folder
     tokens = added_tokens(content, str(path), CheckpointError)
     stops = harmony_stops(tokens)
     beyond = [

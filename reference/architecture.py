@@ -74,7 +74,8 @@ class Architecture:
             relative to it, and the longest path that fits counts.
         prefix: the beginning of stored names that a checkpoint of the bare model leaves out.
         experts: for experts that are stored one by one, parameter → the tensors of one expert whose
-            rows, one behind the other, are it.
+            rows, one behind the other, are it; `{}` stands for its number.
+        stacked_too: whether a checkpoint may have such a parameter whole as well: its names decide.
         ignored: patterns (`re.fullmatch`) of stored tensors that hold no weight.
         renamed: modules within a layer that the newest transformers calls otherwise than files do,
             as adapters then do, too.
@@ -92,6 +93,7 @@ class Architecture:
     modules: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stacked_too: bool = False
     ignored: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     genai: str = "decoder"
@@ -120,8 +122,10 @@ class Architecture:
         stem, _, parameter = stored.rpartition(".")
         if parameter not in self.experts:
             return (stored,)
-        parts = self.experts[parameter]
-        return tuple(f"{stem}.{expert}.{part}" for expert in range(count) for part in parts)
+        parts = [f"{stem}.{part}" for part in self.experts[parameter]]
+        if self.stacked_too and parts[0].format(0) not in names:
+            return (stored,)
+        return tuple(part.format(expert) for expert in range(count) for part in parts)
 
     def is_ignored(self, stored: str) -> bool:
         """Whether a stored tensor holds no weight, such as a causal mask that was saved along."""

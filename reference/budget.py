@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Self
 
-from gptoss_onnx.checkpoint.tensors import Parameter
+from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.custom_ops.linear_packed import BLOCK as PACKED_BLOCK
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig
 from gptoss_onnx.reference.export_choices import Choice, Piece, choices_of
-from gptoss_onnx.reference.parameters import MOST_MATRICES, matrices_of, meta_state
+from gptoss_onnx.reference.parameters import MOST_MATRICES, matrices_of, meta_state, reads_apart
 
 KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KINDS = (
@@ -139,6 +139,9 @@ def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -
     state = meta_state(config)
     architecture = ARCHITECTURES[config.model_type]
     stacked = matrices_of(architecture, config) > MOST_MATRICES
+    mixtures = [part.feed_forward for part in config.layers]
+    separate = all(reads_apart(part) for part in mixtures if isinstance(part, ExpertsConfig))
+    counted: set[TensorInfo] = set()  # blocks and scales may come from the same bytes
     for name, tensor in state.items():
         kind, packed = _kind(name), name.endswith(("_blocks", "_scales"))
         numbers = prod(tensor.shape) * (2 if name.endswith("_blocks") else 1)
@@ -148,9 +151,11 @@ def _pieces(config: DecoderConfig, parameters: Mapping[str, Parameter] | None) -
             computed = stacked and name.rpartition(".")[2] in architecture.experts
         else:
             parameter = parameters[name]
-            exported, stored = parameter.nbytes, parameter.stored_nbytes
+            exported = parameter.nbytes
+            stored = sum(tensor.nbytes for tensor in set(parameter.stored) - counted)
+            counted |= set(parameter.stored)
             dtype = parameter.dtype
-            apart = len(parameter.sources) > 1 and parameter.computed is None
+            apart = separate and len(parameter.sources) > 1 and parameter.computed is None
             computed = stacked if apart else parameter.view is None
         yield Piece(
             kind=kind,

@@ -10,10 +10,9 @@ from gptoss_onnx.checkpoint.adapter import read_adapter
 from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.locate import locate
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
-from gptoss_onnx.checkpoint.shards import Shards
-from gptoss_onnx.checkpoint.tensors import note_differences
+from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, note_differences
 from gptoss_onnx.choices import AdapterMode
-from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.reference.adapters.adapt import adapt
 from gptoss_onnx.reference.adapters.base import Base
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
@@ -21,6 +20,7 @@ from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
 from gptoss_onnx.reference.parameters import ParameterPlan
 from gptoss_onnx.reference.quantization import read_fp8_block, refuse_quantization
+from gptoss_onnx.reference.quantized_tensors import refuse_quantized_tensors
 from gptoss_onnx.reference.sources import read_source
 
 Checkpoint: TypeAlias = StoredCheckpoint[DecoderConfig]
@@ -33,33 +33,42 @@ def open_checkpoint(
     adapters: Sequence[str | os.PathLike[str]] = (),
     adapter_mode: AdapterMode = "merge",
 ) -> Checkpoint:
-    """Open a checkpoint folder, a Hugging Face cache snapshot, or a hub id of the local cache.
+    """Open a checkpoint folder, a Hugging Face cache snapshot, a hub id of the local cache, or a
+    GGUF file.
 
-    Reads `config.json` and the safetensors headers, no weights. The folder may be in Hugging Face's
-    layout or in OpenAI's.
+    Reads `config.json` and the headers of the files, no weights. The folder may be in Hugging
+    Face's layout or in OpenAI's, or hold one GGUF checkpoint.
 
     Args:
-        source: a folder, or a hub id such as `openai/gpt-oss-20b`.
+        source: a folder, a hub id such as `openai/gpt-oss-20b`, or a GGUF file of gpt-oss, of which
+            all parts are read.
         cache_dir: where hub ids are looked up; the user's Hugging Face cache when None.
         tokenizer: a folder or a tokenizer.json, in place of the checkpoint's own tokenizer.
         adapters: folders of PEFT adapters (LoRA) that are added to the weights, in this order.
         adapter_mode: `merge`, or `runtime`: the one adapter stays beside the weights.
 
     Raises:
-        InputError: there is no such tokenizer.
+        InputError: there is no such tokenizer, or adapters are named with a GGUF file.
         CheckpointError: the checkpoint is not there, of an unknown model type, in a layout that is
             not read, or its files do not hold exactly the tensors that `config.json` implies; or an
             adapter is not one, or is of another model. One message lists every problem.
     """
-    path = locate(source, cache_dir=cache_dir)
     problems = Problems()
-    found = read_source(path, problems)
-    shards = found.shards
+    found = read_source(locate(source, cache_dir=cache_dir), problems)
+    if adapters and found.layout == "gguf":
+        raise InputError(
+            f"{found.path}: found a GGUF file and --adapter, expected a checkpoint in safetensors, "
+            "which adapters are added to: leave --adapter out, or name the model's own checkpoint"
+        )
+    shards, where = found.shards, str(found.path)
+    stored = shards.tensors | _stand_ins(found.computed)
     refuse_quantization(found.document, found.where)
+    promised = stored.keys() | shards.promised
+    refuse_quantized_tensors(promised, shards.tensors, found.document, where)
     _refuse_code(found.document, found.where)
-    names = StoredNames(shards.tensors.keys() | shards.promised)
+    names = StoredNames(promised)
     architecture, fields, config = read_config(found.document, names, found.where)
-    rows = _embedding_rows(architecture, config, names, shards)
+    rows = _embedding_rows(architecture, config, names, stored)
     notes: tuple[str, ...] = ()
     if rows != config.vocab_size:
         document = {**found.document, "vocab_size": rows}
@@ -70,18 +79,20 @@ def open_checkpoint(
         architecture, fields, config = read_config(document, names, found.where)
     fp8_block = read_fp8_block(fields)
     fields.problems.check(found.where)
-    for name in [name for name in shards.tensors if architecture.is_ignored(name)]:
-        del shards.tensors[name]
+    for name in [name for name in stored if architecture.is_ignored(name)]:
+        del stored[name]
     plan = ParameterPlan(architecture, config, names, fp8_block)
     reasons = _reasons(fields.read)
     note_differences(
-        shards.tensors, shards.files, plan.expected, shards.promised, problems, reasons
+        stored, shards.files, plan.expected, shards.promised, problems, reasons, found.called
     )
-    for line in plan.unlike(shards.tensors):
+    for line in plan.unlike(stored):
         problems.add(line)
-    problems.check(str(path))
-    shards.tensors = {name: shards.tensors[name] for name in plan.expected}
-    parameters = plan.parameters(shards.tensors)
+    problems.check(where)
+    parameters = plan.parameters(stored, found.computed)
+    shards.tensors = {
+        tensor.name: tensor for parameter in parameters.values() for tensor in parameter.stored
+    }
     named = None if tokenizer is None else Path(tokenizer)
     if not adapters:
         return StoredCheckpoint(found, config, fields.read, parameters, notes, named)
@@ -98,6 +109,14 @@ def open_checkpoint(
         adapters=files,
         products=adapted.products,
     )
+
+
+def _stand_ins(computed: Mapping[str, Parameter]) -> dict[str, TensorInfo]:
+    """Return what is computed as if it were stored, to be compared with what is expected."""
+    return {
+        name: TensorInfo(name, entry.dtype, entry.shape, entry.stored[0].file, 0, 0)
+        for name, entry in computed.items()
+    }
 
 
 def read_config(
@@ -124,13 +143,16 @@ def read_config(
 
 
 def _embedding_rows(
-    architecture: Architecture, config: DecoderConfig, names: StoredNames, shards: Shards
+    architecture: Architecture,
+    config: DecoderConfig,
+    names: StoredNames,
+    tensors: Mapping[str, TensorInfo],
 ) -> int:
     """Return how many tokens the stored embedding knows, which counts where config.json says
     another number: trainers pad and extend vocabularies. All tensors of them have to agree.
     """
     stored = (
-        shards.tensors.get(architecture.stored_name(name, names))
+        tensors.get(architecture.stored_name(name, names))
         for name in ("model.embed_tokens.weight", "lm_head.weight")
     )
     sizes = {info.shape[0] for info in stored if info and info.shape[1:] == (config.hidden_size,)}

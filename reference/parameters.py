@@ -55,9 +55,9 @@ class ParameterPlan:
         for name, tensor in state.items():
             shape = tuple(tensor.shape)
             sources = architecture.sources(name, shape[0], names)
-            if len(sources) > 1:  # of (E, rows, columns), the rows of one expert in equal parts
-                count, rows, columns = shape
-                shape = (rows * count // len(sources), columns)
+            if sources != (self._names[name],):  # of one expert, the rows in equal parts, or a bias
+                count, rows, *columns = shape
+                shape = (rows * count // len(sources), *columns)
             dtypes = BYTES if tensor.dtype == torch.uint8 else FLOATS
             self._sources[name] = sources
             in_fp8 = fp8_block and any(source + FP8_SCALE in names for source in sources)
@@ -71,9 +71,17 @@ class ParameterPlan:
             self.expected |= dict.fromkeys(sources, ExpectedTensor(shape, dtypes))
             self.owners |= dict.fromkeys(sources, name)
 
-    def parameters(self, tensors: Mapping[str, TensorInfo]) -> dict[str, Parameter]:
-        """Return the parameters, by the decoder's names, of tensors that are as expected."""
-        return {name: self._parameter(name, tensors) for name in self._shapes}
+    def parameters(
+        self, tensors: Mapping[str, TensorInfo], computed: Mapping[str, Parameter]
+    ) -> dict[str, Parameter]:
+        """Return the parameters, by the decoder's names, of tensors that are as expected.
+
+        Those in `computed`, by the stored names, are already known.
+        """
+        return {
+            name: computed.get(self._names[name]) or self._parameter(name, tensors)
+            for name in self._shapes
+        }
 
     def _parameter(self, name: str, tensors: Mapping[str, TensorInfo]) -> Parameter:
         stored, shape = self._names[name], self._shapes[name]
@@ -107,10 +115,22 @@ def _refuse_too_many(architecture: Architecture, config: DecoderConfig) -> None:
 
 
 def matrices_of(architecture: Architecture, config: DecoderConfig) -> int:
-    """Return how many matrices the experts are that an architecture stores one by one."""
+    """Return how many tensors the experts are that an architecture stores one by one."""
     each = sum(map(len, architecture.experts.values()))
     mixtures = [part.feed_forward for part in config.layers]
-    return sum(each * part.count for part in mixtures if isinstance(part, ExpertsConfig))
+    return sum(
+        each * part.count
+        for part in mixtures
+        if isinstance(part, ExpertsConfig) and part.storage == "rows"
+    )
+
+
+def reads_apart(part: ExpertsConfig) -> bool:
+    """Say whether MoEDispatchSeparate computes what these experts do, where each is matrices of
+    its own.
+    """
+    gated = part.activation == "swiglu" and not part.interleaved
+    return gated and part.storage == "rows" and not part.bias
 
 
 def meta_state(config: DecoderConfig) -> dict[str, torch.Tensor]:

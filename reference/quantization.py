@@ -20,6 +20,7 @@ _METHODS = {
     "gptq": "GPTQ",
     "bitsandbytes": "bitsandbytes",
     "compressed-tensors": "compressed-tensors",
+    "modelopt": "ModelOpt's",
 }
 
 

@@ -12,6 +12,7 @@ from gptoss_onnx.checkpoint import openai_layout
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import CONFIG, ORIGINAL, TOKENIZER
+from gptoss_onnx.checkpoint.gguf.parts import gguf_of
 from gptoss_onnx.checkpoint.names import unwrap
 from gptoss_onnx.checkpoint.shards import Shards, read_shards
 from gptoss_onnx.checkpoint.source import Source, hugging_face
@@ -22,22 +23,29 @@ from gptoss_onnx.reference.architectures.gpt_oss_original import (
     is_original,
     sizes_of,
 )
+from gptoss_onnx.reference.gguf.source import read_gguf_source
+from gptoss_onnx.reference.respelled import respell
 
 _EXAMPLE = "block.0.attn.qkv.weight"
 
 
 def read_source(path: Path, problems: Problems) -> Source:
-    """Return what the files of a checkpoint's folder say; no weight byte is read.
+    """Return what the files of a checkpoint's folder, or a GGUF file, say; no weight byte is read.
 
     What is wrong with a file is noted in `problems`. Raises CheckpointError where the folder is no
     checkpoint, or is in another layout than Hugging Face's and its tensors are not those that its
     config.json implies.
     """
+    if path.is_file():
+        return read_gguf_source(path, problems)
     folder, where = CheckpointFolder(path), str(path / CONFIG)
+    if not any(path.glob("*.safetensors*")) and (file := gguf_of(path)) is not None:
+        return read_gguf_source(file, problems)
     document = None if folder.find(CONFIG) is None else folder.read_json(CONFIG)
     original = document is not None and is_original(document)
     shards = openai_layout.read_all(folder, problems) if original else read_shards(folder, problems)
     unwrap(shards, problems)
+    respell(shards)
     names = shards.tensors.keys() | shards.promised
     if not names:
         problems.check(str(path))

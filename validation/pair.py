@@ -32,7 +32,8 @@ def check_pair(package: Package, checkpoint: Checkpoint, progress: Progress) -> 
     """
     ours, theirs = dict(package.manifest.model), dict(checkpoint.settings)
     try:
-        _, _, config = read_config(ours, StoredNames(checkpoint.tensors), "manifest.json: model")
+        names = StoredNames(checkpoint.tensors.keys() | checkpoint.named.keys())
+        _, _, config = read_config(ours, names, "manifest.json: model")
     except CheckpointError as error:
         raise PackageError(f"{package.folder}: {error}; export the package again") from error
     if config != checkpoint.base_config:

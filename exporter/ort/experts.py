@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
-from gptoss_onnx.exporter.nodes import CONTRIB, constant, make_node, replace
+from gptoss_onnx.exporter.nodes import CONTRIB, constant, interleave_biases, make_node, replace
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.refused import ACTIVATIONS
 from gptoss_onnx.exporter.ort.weights import OrtWeights
@@ -40,7 +40,7 @@ def lower_experts(model: ir.Model, weights: OrtWeights, options: ExportOptions) 
             lowered = _moe(model.graph, node, chosen[-1], weights)
         elif options.provider == "cuda":
             lowered = _qmoe_by_column(model.graph, node, chosen[-1], weights)
-        elif options.experts == "checkpoint":
+        elif options.experts in ("checkpoint", "mxfp4"):
             lowered = _qmoe_as_stored(node, chosen[-1])
         else:
             bits: Literal[4, 8] = 4 if options.experts == "int4" else 8
@@ -94,8 +94,9 @@ def _qmoe_as_stored(old: ir.Node, routed: ir.Node) -> list[ir.Node]:
     `runtime.expert_check` compares results.
     """
     hidden, _, gate_up_blocks, gate_up_scales, gate_up_bias, down_blocks, down_scales, down_bias = (
-        old.inputs
-    )
+        *old.inputs,
+        None,  # down_bias, of experts that have none
+    )[:8]
     for blocks in (gate_up_blocks, down_blocks):
         assert blocks is not None
         assert blocks.shape is not None
@@ -145,22 +146,13 @@ def _moe(graph: ir.Graph, old: ir.Node, routed: ir.Node, weights: OrtWeights) ->
         assert as_rows
         rows = weights.interleaved_float32(graph, gate_up)
         if gate_up_bias is not None:
-            reorder = _interleave(graph, old, gate_up_bias)
+            reorder = interleave_biases(graph, old, gate_up_bias)
             gate_up_bias = reorder[-1].outputs[0]
     else:
         rows = (weights.float32 if as_rows else weights.transposed_float32)(graph, gate_up)
     columns = (weights.float32 if as_rows else weights.transposed_float32)(graph, down)
     operands = [hidden, routed.outputs[0], rows, gate_up_bias, columns, down_bias]
     return [*reorder, make_node(old, "MoE", operands, _attributes(old), domain=CONTRIB)]
-
-
-def _interleave(graph: ir.Graph, old: ir.Node, bias: ir.Value) -> list[ir.Node]:
-    """Return nodes, the last of which gives biases (E, 2I) of gates, then ups, alternating."""
-    halves = constant(graph, "experts.halves", np.array([0, 2, -1], np.int64))
-    joined = constant(graph, "experts.joined", np.array([0, -1], np.int64))
-    split = make_node(old, "Reshape", [bias, halves], suffix="_halves")  # (E, 2, I)
-    turned = make_node(old, "Transpose", [split.outputs[0]], {"perm": [0, 2, 1]})
-    return [split, turned, make_node(old, "Reshape", [turned.outputs[0], joined])]
 
 
 def _share(graph: ir.Graph, old: ir.Node, top: ir.Node, lowered: ir.Node) -> list[ir.Node]:

@@ -12,6 +12,8 @@ import onnx_ir as ir
 
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.exporter.computed_file import ComputedFile
+from gptoss_onnx.exporter.expert_errors import ExpertErrors
+from gptoss_onnx.exporter.mxfp4_experts import quantize_experts
 from gptoss_onnx.exporter.nodes import CONTRIB
 from gptoss_onnx.exporter.options import ExportOptions
 from gptoss_onnx.exporter.ort.attention import lower_attention
@@ -29,7 +31,10 @@ E8M0_IR_VERSION = 12  # the first of ONNX that has FLOAT8E8M0
 
 
 def lower_to_ort(
-    model: ir.Model, checkpoint: Checkpoint, options: ExportOptions
+    model: ir.Model,
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    errors: ExpertErrors | None = None,
 ) -> tuple[Placement | None, tuple[ComputedFile, ...]]:
     """Rewrite `model` in place.
 
@@ -41,11 +46,15 @@ def lower_to_ort(
             `cuda`.
         checkpoint: where the weights are read.
         options: of the export; those of the weights, of the provider and of the experts count here.
+        errors: get those of experts that are quantized to MXFP4, if they are, while these are
+            computed.
     """
     graph = model.graph
     weights = OrtWeights(checkpoint)
     lengths = lower_interface(model, by_row=options.onnxruntime != "1.28")
     lower_attention(model, lengths)
+    if errors is not None:
+        quantize_experts(model, checkpoint, weights.computed, errors)
     lower_experts(model, weights, options)
     lower_linear(model, weights, options)
     drop_unused_inputs(model)
@@ -60,7 +69,7 @@ def lower_to_ort(
     graph.opset_imports[CONTRIB] = CONTRIB_VERSION
     kept = {name for name in graph.initializers if name in checkpoint.named} | weights.chunked
     linked = {name for name in kept if checkpoint.named[name].view is not None}
-    linked &= kept if options.weights == "link" else set()
+    linked &= kept if options.weights == "link" and checkpoint.linkable else set()
     for name in sorted(kept - linked):
         weights.as_stored(name, graph.initializers.get(name))
     placement = None

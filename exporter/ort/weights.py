@@ -25,11 +25,15 @@ _ALIGNMENT = 8  # bytes, of the first tensor
 
 
 class OrtWeights:
-    """All weights of a package of target ort, in one file."""
+    """All weights of a package of target ort, in one file.
+
+    Attributes:
+        computed: those that are no tensors of the checkpoint as they are.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._computed = ComputedWeights()
+        self.computed = ComputedWeights()
         self._stored: dict[str, ir.Value] = {}
         self._chunks: dict[str, ir.Value] = {}
 
@@ -41,7 +45,7 @@ class OrtWeights:
         planned = PlannedTensor(name, parameter.dtype, parameter.shape)
         self._stored[name] = ir.Value(name=name) if value is None else value
         conversion = self._by_rows(name, planned, lambda rows: rows)
-        self._computed.give([self._stored[name]], conversion)
+        self.computed.give([self._stored[name]], conversion)
 
     def chunks(self, graph: ir.Graph, value: ir.Value, size: int) -> ir.Value:
         """Return an initializer (M/R, R, K), the bytes of the parameter `value` (M, K) in chunks of
@@ -158,7 +162,9 @@ class OrtWeights:
 
         def convert(first: int, end: int) -> list[Tensor]:
             rounded, steps = mxfp4_as_int4(self._rows(f"{stem}_blocks", first, end))
-            stored = self._load(f"{stem}_scales").reshape(-1)[first:end]
+            begin = first // blocks  # a row of scales has that many
+            stored = self._rows(f"{stem}_scales", begin, -(-end // blocks)).flatten()
+            stored = stored[first - begin * blocks : end - begin * blocks]
             return [rounded, mxfp4_int4_scales(steps, stored)]
 
         conversion = Conversion((codes, scales), count * rows * blocks, width, convert)
@@ -173,9 +179,16 @@ class OrtWeights:
         planned = PlannedTensor(f"{name}_by_column", "U8", (count, blocks * BLOCK, rows // 2))
 
         def convert(first: int, end: int) -> list[Tensor]:
-            experts = self._load(name)
-            columns = (experts[row // blocks, :, row % blocks] for row in range(first, end))
-            return [torch.cat([mxfp4_by_column(column.unsqueeze(1)) for column in columns])]
+            pieces = []
+            while first < end:
+                expert, at = divmod(first, blocks)
+                last = min(blocks, at + end - first)
+                each = rows * blocks
+                matrix = self._rows(name, expert * each, (expert + 1) * each)
+                columns = matrix.reshape(rows, blocks, width)[:, at:last].split(1, dim=1)
+                pieces += [mxfp4_by_column(column) for column in columns]
+                first += last - at
+            return [torch.cat(pieces)]
 
         return self._add(graph, Conversion((planned,), count * blocks, rows * width, convert))[0]
 
@@ -183,9 +196,9 @@ class OrtWeights:
         """Return the file of this name that is to hold them, if there are any, and make every
         initializer a byte range of it.
         """
-        if not self._computed:
+        if not self.computed:
             return ()
-        file = self._computed.lay_out(
+        file = self.computed.lay_out(
             name,
             what="the weights of target ort",
             doing="writing the weights of target ort",
@@ -205,13 +218,7 @@ class OrtWeights:
         return Conversion((planned,), parameter.rows, prod(parameter.shape[-1:]), rows)
 
     def _add(self, graph: ir.Graph, conversion: Conversion) -> list[ir.Value]:
-        return self._computed.add(graph, conversion)
-
-    def _load(self, name: str) -> Tensor:
-        """Return a parameter that is one tensor, MXFP4's for instance."""
-        view = self._checkpoint.named[name].view
-        assert view is not None
-        return self._checkpoint.load(view.name)
+        return self.computed.add(graph, conversion)
 
     def _rows(self, name: str, first: int, end: int) -> Tensor:
         """Return some rows of a parameter (…, C) as (n, C)."""

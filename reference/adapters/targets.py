@@ -130,7 +130,7 @@ class Targets:
         else:
             return None
         for parameter, pieces in parts:
-            own = [piece.removesuffix(".weight") for piece in pieces]
+            own = [piece.removeprefix("{}.").removesuffix(".weight") for piece in pieces]
             name = self._canonical.get(f"{stem}.{parameter}")
             if part not in own or name is None:
                 continue

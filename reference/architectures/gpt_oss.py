@@ -31,7 +31,8 @@ LIMIT = 7.0
 def read(fields: Fields, names: StoredNames) -> DecoderConfig:
     """Return the configuration.
 
-    Experts are as the checkpoint stores them; if it stores none, as quantization_config says.
+    Experts are as the checkpoint stores them: packed, stacked, or as projections of their own. If
+    it stores none, they are as quantization_config says.
     """
     expect_constants(fields, CLASS, hidden_act="silu")
     longest = fields.integer("max_position_embeddings")
@@ -42,7 +43,9 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
         plain_attention(heads, kv_heads, head_dim, rope), bias=bias, output_bias=bias, sinks=True
     )
     count_key = "num_experts" if fields.has("num_experts") else "num_local_experts"
-    packed = names.has(f"{_GATE_UP}_blocks") or (_says_mxfp4(fields) and not names.has(_GATE_UP))
+    apart = names.has(f"{_GATE_UP}s.0.weight")
+    dense = apart or names.has(_GATE_UP)
+    packed = names.has(f"{_GATE_UP}_blocks") or (_says_mxfp4(fields) and not dense)
     experts = ExpertsConfig(
         count=fields.integer(count_key),
         top_k=fields.integer("num_experts_per_tok"),
@@ -54,7 +57,7 @@ def read(fields: Fields, names: StoredNames) -> DecoderConfig:
         normalize=True,
         router_bias=True,
         bias=True,
-        storage="mxfp4" if packed else "columns",
+        storage="mxfp4" if packed else "rows" if apart else "columns",
         interleaved=True,
     )
     check_top_k(fields, experts, count_key)
@@ -165,5 +168,12 @@ GPT_OSS = Architecture(
         "gpt-oss-120b": _PUBLISHED | _sizes(36, 128),
     },
     aliases={"20b": "gpt-oss-20b", "120b": "gpt-oss-120b"},
+    # Unsloth makes each expert two projections of its own, to train on 4-bit weights.
+    experts={
+        f"{name}_proj{bias}": (f"{name}_projs.{{}}.{'bias' if bias else 'weight'}",)
+        for name in ("gate_up", "down")
+        for bias in ("", "_bias")
+    },
+    stacked_too=True,
     genai="gptoss",
 )

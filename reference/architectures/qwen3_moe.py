@@ -119,7 +119,7 @@ QWEN3_MOE = Architecture(
     },
     modules={"mlp.router": "mlp.gate"},
     experts={
-        "gate_up_proj": ("gate_proj.weight", "up_proj.weight"),
-        "down_proj": ("down_proj.weight",),
+        "gate_up_proj": ("{}.gate_proj.weight", "{}.up_proj.weight"),
+        "down_proj": ("{}.down_proj.weight",),
     },
 )

@@ -28,7 +28,7 @@ NEXT_HIDDEN, HIDDEN = "next_hidden", "hidden"
 # of a folder an export is still writing, or was when it was interrupted
 STAGING_SUFFIX = ".partial"
 
-RoundedKind = Literal["dense-int8", "experts-int4"]
+RoundedKind = Literal["dense-int8", "experts-int4", "experts-mxfp4"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ class Weights:
     folder). `layout` names the source layout (`hf-mxfp4`, `hf-dense`, `openai-mxfp4`);
     `bit_identical` says that every weight that multiplies is the checkpoint's, bit for bit or in
     another form of exactly the same value (in target `ort` MXFP4 as 8-bit integers, bfloat16 as
-    float32; with `--dense packed` bfloat16 in 12 bits). Where it is false, `Manifest.lossy` names
-    the weights that are not, and all others are.
+    float32; with `--dense packed` bfloat16 in 12 bits; with `--experts mxfp4` experts that are
+    MXFP4 by their values). Where it is false, `Manifest.lossy` names the weights that are not, and
+    all others are.
     """
 
     mode: WeightMode
@@ -114,12 +115,31 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class TensorError:
+    """How far a rounded tensor is from the checkpoint's: the root mean square of the differences,
+    over that of the numbers. 0 if and only if all numbers are as before.
+    """
+
+    name: str
+    relative_rms: float
+
+
+@dataclass(frozen=True)
 class RoundedWeights:
-    """Weights that the export rounded: those in `file` share a scale in blocks of `block`."""
+    """Weights that the export rounded: those in `file` share a scale in blocks of `block`.
+
+    `errors` are those of `experts-mxfp4`, tensor by tensor; other kinds have none.
+    """
 
     kind: RoundedKind
     file: str
     block: int
+    errors: tuple[TensorError, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights were measured, and rounding changed none."""
+        return bool(self.errors) and not any(entry.relative_rms for entry in self.errors)
 
 
 @dataclass(frozen=True)
@@ -209,11 +229,14 @@ class Manifest:
         return self.offers(f"provider {provider}")
 
     def document(self) -> dict[str, Any]:
-        """Return what `manifest.json` says, which leaves out `options`, `stage` and `adapters`
-        where there are none.
+        """Return what `manifest.json` says, which leaves out `options`, `stage`, `adapters` and the
+        errors of what is rounded where there are none.
         """
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         absent = [key for key in ("options", "stage", "adapters") if not document[key]]
+        for entry in document["rounded"]:
+            if not entry["errors"]:
+                del entry["errors"]
         return {key: value for key, value in document.items() if key not in absent}
 
     def write(self, folder: Path) -> None:

@@ -166,6 +166,11 @@ def _check_rounded(manifest: "Manifest") -> None:
         expected = "one of weights.files of origin export"
         _expect(f"rounded[{index}].file", rounded.file, rounded.file in computed, expected)
         _range(f"rounded[{index}].block", rounded.block, 1)
+        for number, error in enumerate(rounded.errors):
+            place = f"rounded[{index}].errors[{number}]"
+            _check_name(f"{place}.name", error.name)
+            found = error.relative_rms
+            _expect(f"{place}.relative_rms", found, 0 <= found <= 1, "a share from 0 to 1")
     _check_different("rounded", [entry.kind for entry in manifest.rounded])
 
 

@@ -31,5 +31,5 @@ def not_offered(
     if provider == "cuda":  # its ops have no kernels of their types on the CPU
         narrow = ("kv cache in float32", "kv cache in float16", "activations bf16")
         return (*by_row, *narrow, "activations int8", "provider cpu")
-    integers = () if experts != "checkpoint" else ("activations int8",)
+    integers = () if experts in ("int8", "int4") else ("activations int8",)
     return (*by_row, "kv cache in bfloat16", "activations bf16", "provider cuda", *integers)

@@ -17,6 +17,7 @@ from gptoss_onnx.manifest import Manifest, WeightFile
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "dense-int8.safetensors"  # projections rounded to 8 bits, in target portable
 PACKED_FILE = "dense-packed.safetensors"  # projections in 12 bits without loss, in target portable
+EXPERTS_FILE = "experts-mxfp4.safetensors"  # experts quantized to MXFP4, in target portable
 ASSEMBLED = "assembled.safetensors"  # weights stacked or decoded by the export, in target portable
 ORT_WEIGHTS = "weights.safetensors"  # all weights, in target ort
 TOKENIZER_FILE = "tokenizer.json"

@@ -207,7 +207,7 @@ def test_what_the_configuration_excludes_is_explained(copy_of: Callable[[str], P
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["model-Q4.gguf"], "found GGUF files, which are not read"),
+        (["model-Q4.gguf"], "model-Q4.gguf: not a GGUF file"),
         (["pytorch_model.bin"], "found PyTorch .bin weights only"),
         (
             ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
@@ -252,7 +252,7 @@ def test_other_models_and_quantizations_are_refused(copy_of: Callable[[str], Pat
 def test_a_file_is_not_a_folder(originals: Path, tmp_path: Path) -> None:
     assert "expected the checkpoint's folder" in failure(originals / "mxfp4" / SINGLE)
     (tmp_path / "model.gguf").touch()
-    assert "GGUF is not read" in failure(tmp_path / "model.gguf")
+    assert "not a GGUF file" in failure(tmp_path / "model.gguf")
 
 
 def test_other_experts_are_refused(copy_of: Callable[[str], Path]) -> None:

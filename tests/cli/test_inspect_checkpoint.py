@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
-from gptoss_onnx.exporter.exact_mxfp4 import is_mxfp4
+from gptoss_onnx.custom_ops.mxfp4_quantize import is_mxfp4
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from support.checkpoints import edit_json, rewrite
 from support.command_line import done, run

@@ -164,6 +164,16 @@ def test_a_folder_gives_all_that_goes_with_a_tokenizer(
     assert all(found.findings == () for found in compared(package.folder, original).values())
 
 
+def test_a_package_without_a_tokenizer_comes_with_a_warning(
+    original: Path, tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    export(original, tmp_path / "without")
+    assert "no tokenizer.json there, nor above an original/" in caplog.text
+    caplog.clear()
+    export(original, tmp_path / "with", tokenizer=tokenizer)
+    assert "no tokenizer.json" not in caplog.text
+
+
 def test_a_file_is_the_tokenizer_alone(original: Path, tokenizer: Path, tmp_path: Path) -> None:
     file = (tokenizer / "tokenizer.json").rename(tokenizer / "mine.json")
     package = export(original, tmp_path / "package", tokenizer=file)

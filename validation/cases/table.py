@@ -78,6 +78,8 @@ def cases(suite: Suite, setting: Setting) -> Iterator[Case]:
     yield Case("greedy", f"{count} tokens, chosen one by one", partial(greedy, count))
     session = setting.drive.session
     for rounded in session.manifest.rounded if isinstance(session, Session) else ():
+        if rounded.exact:
+            continue
         rounding = ROUNDINGS[rounded.kind]
         description = "the whole sequence in one call, against the checkpoint's own weights"
         yield Case(rounding.name, description, partial(loss, rounding))

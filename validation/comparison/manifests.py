@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gptoss_onnx.checkpoint.folder_kinds import TOKENIZER
-from gptoss_onnx.exporter.describe import describe
+from gptoss_onnx.exporter.describe import describe, lost_by, rounded_by
 from gptoss_onnx.exporter.side_files import generation_settings
 from gptoss_onnx.validation.comparison.findings import Findings
 from gptoss_onnx.validation.comparison.fresh import FreshExport
@@ -30,12 +30,17 @@ FIELDS = (
 def compare_manifests(fresh: FreshExport, findings: Findings) -> None:
     """Add every entry that differs; cache layers one by one."""
     found = fresh.package.manifest
+    # whose errors are compared where the weights are computed again
+    errors = tuple(error for entry in found.rounded for error in entry.errors)
+    rounded = rounded_by(fresh.options, errors)
+    lost = lost_by(rounded)
     expected = describe(
         fresh.checkpoint,
         fresh.expected,
         fresh.options,
-        weights=replace(found.weights, bit_identical=fresh.planned.exact),
-        lossy=fresh.planned.lossy,
+        weights=replace(found.weights, bit_identical=fresh.planned.exact and not lost),
+        rounded=rounded,
+        lossy=fresh.planned.lossy + lost,
         tokenizer_files=found.tokenizer_files,
         eos_tokens=generation_settings(fresh.checkpoint).eos_tokens,
         stage=found.stage,

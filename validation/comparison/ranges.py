@@ -8,11 +8,13 @@ from typing import Self
 
 import onnx
 
+from gptoss_onnx.checkpoint.names import plain_name
 from gptoss_onnx.checkpoint.tensors import TensorInfo
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.planned import Planned
 from gptoss_onnx.files import safetensors_header
+from gptoss_onnx.reference.respelled import published_name
 from gptoss_onnx.reference.sources import hugging_face_ranges
 from gptoss_onnx.runtime.weight_files import named_ranges
 from gptoss_onnx.validation.comparison.findings import Findings
@@ -102,10 +104,16 @@ def compare_ranges(fresh: FreshExport, findings: Findings) -> None:
         if ours is None:
             continue  # a missing or an inner one is found with the graph
         tensor, wanted = names.get(ours), tensors[place].name
-        if tensor != wanted:
+        if tensor is None or wanted not in _names_for(tensor):
             where = fresh.labels.reader(initializer)
             read = f"{tensor or 'no whole tensor'} ({ours})"
             findings.add(where, f"{initializer}: byte range", read, f"{wanted} ({place})")
+
+
+def _names_for(stored: str) -> tuple[str, ...]:
+    """Return what an export may call a tensor of this name, which a trainer gave it."""
+    plain = plain_name(stored)
+    return stored, plain, published_name(plain)
 
 
 def _names(fresh: FreshExport, locations: set[str]) -> dict[Range, str]:

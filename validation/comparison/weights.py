@@ -1,5 +1,6 @@
 """`compare_weights`: is every weight of a package the checkpoint's, or what is to be made of it?"""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -18,6 +19,8 @@ from gptoss_onnx.validation.comparison.ranges import Range, Sources, external_ra
 from gptoss_onnx.validation.report.document import Comparison
 
 NAME = "weights"
+WHERE = "manifest.json"
+ERROR_DIGITS = 1e-3  # relative, of what the manifest records
 DESCRIPTION = "every tensor in the package's weight files against the checkpoint's"
 
 
@@ -71,12 +74,34 @@ def weights_comparison(fresh: FreshExport, progress: Progress) -> Comparison:
         for reading in readings:
             if reading.difference is not None:
                 findings.add(fresh.labels.reader(reading.initializers[0]), *reading.difference)
+    _compare_errors(fresh, findings)
     notes = [*fresh.notes]
     if shared:
         notes.append(
             f"{shared} tensors lie in the reference's own files: where they lie was compared"
         )
     return findings.comparison(NAME, DESCRIPTION, notes)
+
+
+def _compare_errors(fresh: FreshExport, findings: Findings) -> None:
+    """Add every error of experts in MXFP4 that is recorded otherwise than it was found again."""
+    entries = fresh.package.manifest.rounded
+    recorded = {error.name: error.relative_rms for entry in entries for error in entry.errors}
+    measured = {error.name: error.relative_rms for error in fresh.planned.measured}
+    for name in dict.fromkeys((*measured, *recorded)):
+        found, expected = recorded.get(name), measured.get(name)
+        same = found is not None and expected is not None and _are_same(found, expected)
+        if not same:
+            findings.add(WHERE, f"error of {name}", found, expected)
+
+
+def _are_same(found: float, expected: float) -> bool:
+    """Say whether both errors are 0, or both are not and nearly equal: machines may differ in the
+    last digits.
+    """
+    return (found == 0.0) == (expected == 0.0) and math.isclose(
+        found, expected, rel_tol=ERROR_DIGITS
+    )
 
 
 def _readings(

@@ -29,12 +29,14 @@ GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
 TOGETHER = """\b
 Which options go together:
   --target portable (the default)
-      --weights link | copy | reference; with --dense int8 or packed link | copy
+      --weights link | copy | reference; with --dense int8 or packed, or --experts mxfp4,
+          link | copy
       --dense checkpoint | packed | int8
+      --experts checkpoint | mxfp4
       --kv-dtype float32 | float16 | bfloat16
   --target ort --provider cpu
-      --experts checkpoint (the default), with --weights link | copy and --onnxruntime 1.32 | 1.28;
-          MXFP4 takes 1.32
+      --experts checkpoint (the default) | mxfp4, with --weights link | copy and --onnxruntime
+          1.32 | 1.28; MXFP4 takes 1.32
       --dense float32 | checkpoint
       --experts int8 | int4, with --weights copy and --onnxruntime 1.28 | 1.32
       --kv-dtype float32 | float16
@@ -160,8 +162,10 @@ def choice(
     WEIGHTS,
     "--experts",
     ExpertForm,
-    "What target ort makes of MXFP4. checkpoint: ONNX Runtime multiplies it as it is. int8: 8-bit "
-    "integers of the same values, for ONNX Runtime before 1.32. int4: 4-bit integers. Lossy.",
+    "checkpoint: experts as they are stored. mxfp4: dense ones in MXFP4, in a file of the "
+    "package's own: without loss where they were MXFP4 once, as fine-tunes of gpt-oss in bfloat16, "
+    "and lossy elsewhere. With target ort, of MXFP4: int8, 8-bit integers of the same values, for "
+    "ONNX Runtime before 1.32; int4, 4-bit integers. Lossy.",
     default="checkpoint",
 )
 @click.option(
@@ -205,8 +209,9 @@ def export(
 ) -> None:
     """Export CHECKPOINT to an ONNX package.
 
-    CHECKPOINT is a folder, in Hugging Face's layout or OpenAI's (original/), or a hub id such as
-    openai/gpt-oss-20b: in the local Hugging Face cache, or to be downloaded with --download.
+    CHECKPOINT is a folder, in Hugging Face's layout or OpenAI's (original/), a GGUF file of
+    gpt-oss, or a hub id such as openai/gpt-oss-20b: in the local Hugging Face cache, or to be
+    downloaded with --download.
     """
     begin = time.perf_counter()
     let_threads_sleep()

@@ -22,10 +22,17 @@ def export_summary(output: Path, folder: Path, manifest: Manifest, seconds: floa
         "weights": _weights(manifest),
         "adapter": ", ".join(map(_adapter, manifest.adapters)),
         "lossy": ", ".join(manifest.lossy),
+        "rounding": "; ".join(_rounding(manifest)),
         "written": f"{file_size(_bytes_written(folder, manifest))} of new files",
         "time": f"{seconds:.1f} s",
     }
     return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
+
+
+def _rounding(manifest: Manifest) -> list[str]:
+    from gptoss_onnx.exporter.expert_errors import said_of
+
+    return [line for entry in manifest.rounded for line in said_of(entry.errors)]
 
 
 def _experts(graph: Path) -> str:

@@ -52,7 +52,7 @@ def plan(
     """Say what a model costs. Reads no weights.
 
     NAME is a published shape such as gpt-oss-20b (`make-checkpoint --help` lists them), CHECKPOINT
-    a folder or hub id, PACKAGE what `export` wrote.
+    a folder, GGUF file or hub id, PACKAGE what `export` wrote.
     """
     with extra("export"):
         from gptoss_onnx.reference.budget import Budget

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reference",
     required=True,
-    help="The checkpoint the package was exported from: folder or hub id.",
+    help="The checkpoint the package was exported from: folder, GGUF file or hub id.",
 )
 @click.option(
     "--adapter",
