@@ -238,7 +238,7 @@ def _not_quantized(config: DecoderConfig) -> Iterator[str]:
     experts = [part for part in parts if isinstance(part, ExpertsConfig)]
     if not experts:
         yield "--experts mxfp4: found no experts, expected some: leave --experts out"
-    if config.layout == MXFP4:
+    elif all(part.storage == "mxfp4" for part in experts):
         yield (
             "--experts mxfp4: found experts that are MXFP4 already, expected dense ones: leave "
             "--experts out"

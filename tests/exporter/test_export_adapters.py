@@ -16,9 +16,11 @@ from gptoss_onnx.validation import validate
 from support.architecture_judge import Case
 from support.command_line import run
 from support.peft_adapters import Base
+from support.tolerances import MXFP4_ROUNDING
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 EXPERTS = ["gate_up_proj", "down_proj"]
+LOSS = "MXFP4 experts"  # the case of `validate` that compares with the sums before they are rounded
 Kept = tuple[Base, Path]
 
 
@@ -105,6 +107,40 @@ def test_of_experts_that_lie_apart_only_the_touched_ones_are_written(tmp_path: P
     graph = onnx.load(package.graph, load_external_data=False).graph
     kinds = {node.op_type for node in graph.node if node.op_type.startswith("MoE")}
     assert kinds == {"MoEDispatchSeparate"}
+
+
+def test_a_copy_of_experts_that_lie_apart_holds_them_stacked(tmp_path: Path) -> None:
+    base = Base.write("mixtral", {"num_hidden_layers": 2}, tmp_path / "base")
+    adapter = base.adapter(tmp_path / "adapter", target_modules=["q_proj"])
+    package = export(base.folder, tmp_path / "package", adapters=[adapter], weights="copy")
+    assert [path.name for path in package.folder.glob("*.safetensors")] == [ASSEMBLED]
+    Case(base.merged([adapter])).check_package(package.folder, "portable", "auto")
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+@pytest.mark.parametrize("model_type", ["mxfp4", "mixtral"])
+def test_experts_with_an_adapter_become_mxfp4(
+    request: pytest.FixtureRequest, tmp_path: Path, model_type: str, target: Any
+) -> None:
+    """All of Mixtral's, and those of gpt-oss that were MXFP4 before the adapter was added."""
+    if model_type == "mxfp4":
+        base, adapter = request.getfixturevalue("mxfp4")
+    else:
+        base = Base.write("mixtral", {"num_hidden_layers": 2}, tmp_path / "base")
+        names = [f"layers.1.mlp.experts.{name}" for name in EXPERTS]
+        adapter = base.adapter(
+            tmp_path / "adapter", target_modules=ATTENTION, target_parameters=names
+        )
+    options: dict[str, Any] = {"adapters": [adapter], "experts": "mxfp4", "target": target}
+    package = export(base.folder, tmp_path / "package", **options)
+    (rounded,) = Manifest.read(package.folder).rounded
+    layers = (1, 2) if model_type == "mxfp4" else (0, 1)
+    names = {f"model.layers.{n}.mlp.experts.{name}" for n in layers for name in EXPERTS}
+    assert {error.name for error in rounded.errors} == names
+    assert all(0 < error.relative_rms < MXFP4_ROUNDING for error in rounded.errors)
+    assert not package.manifest.has_op("MoEDispatch")
+    report = validate(package.folder, base.folder, adapters=[adapter])
+    assert set(report.failed()) <= {LOSS}, report.table()
 
 
 def test_several_adapters_are_added_in_their_order(llama: Kept, tmp_path: Path) -> None:
