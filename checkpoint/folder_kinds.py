@@ -86,9 +86,8 @@ KINDS = (
         ("adapter_config.json", "adapter_model*", "adapters.safetensors", "adapters.npz"),
         "an adapter (LoRA)",
         "refused",
-        "transformers adds it to the weights; merge it into them (PEFT: merge_and_unload), or move "
-        "it away to export "
-        "the base model",
+        "transformers adds it to the weights; move it into a folder of its own, which `export "
+        "--adapter` adds or leaves out",
     ),
     FileKind(
         (

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +11,10 @@ from typing import Any, BinaryIO, Generic, Self, TypeVar
 import torch
 from torch import Tensor
 
+from gptoss_onnx.checkpoint.adapter import IN_PACKAGE, AdapterFiles
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
+from gptoss_onnx.checkpoint.low_rank import Product
 from gptoss_onnx.checkpoint.shards import SUFFIX
 from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source
@@ -35,7 +37,11 @@ class StoredCheckpoint(Generic[Config]):
         layout: of its files, as `Source` names it.
         document: what its `config.json` says, or what other files say in its keys;
             `document_path` names the file for messages.
-        config: what its `config.json` says, as the model reads it.
+        config: the model's, as `config.json` and the adapters make it; `base_config` is what
+            `config.json` alone says.
+        adapters: what is added to the checkpoint's own weights, in this order.
+        products: by the names of projections, what is added to their results instead; their
+            matrices are parameters then.
         settings: the keys of `config.json` that were read, with their values.
         tensors: what is stored, by name.
         parameters: what the model is made of, by the model's name, in the order of the computation.
@@ -52,11 +58,17 @@ class StoredCheckpoint(Generic[Config]):
         parameters: Mapping[str, Parameter],
         notes: tuple[str, ...] = (),
         tokenizer: Path | None = None,
+        base_config: Config | None = None,
+        adapters: Sequence[AdapterFiles] = (),
+        products: Mapping[str, Product] | None = None,
     ) -> None:
         shards = source.shards
         self.folder, self.layout = source.path, source.layout
         self.document, self.document_path = source.document, source.where
         self.config = config
+        self.base_config = config if base_config is None else base_config
+        self.adapters = tuple(adapters)
+        self.products: Mapping[str, Product] = MappingProxyType(dict(products or {}))
         self.settings = settings
         self.notes = notes
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(shards.tensors)
@@ -66,6 +78,10 @@ class StoredCheckpoint(Generic[Config]):
         self.file_names: Mapping[Path, str] = MappingProxyType(shards.files)
         self._files = shards.folder
         self._beside = SideFiles(source.beside, tokenizer)
+        everything = [shards, *(adapter.shards for adapter in adapters)]
+        self._places = {
+            real: (s.folder, name) for s in everything for real, name in s.files.items()
+        }
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
         self._closed = False
@@ -126,20 +142,27 @@ class StoredCheckpoint(Generic[Config]):
         return self.load_rows(parameter, 0, parameter.rows).reshape(parameter.shape)
 
     def load_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
-        """Return rows of a parameter, (end − first, C): computed, or one tensor's mapped as it is.
+        """Return rows of a parameter, as `Parameter.load_rows` does from these files."""
+        return parameter.load_rows(self.load_tensor, first, end)
 
-        Rows are runs of the last axis, whatever the other axes are.
+    @property
+    def viewed(self) -> Mapping[str, TensorInfo]:
+        """All tensors that may be parameters as they are: those of adapters if there are
+        `products`, too.
         """
-        if parameter.computed is not None:
-            return parameter.computed.rows(self.load_tensor, first, end)
-        each = parameter.rows // len(parameter.sources)  # they are equal parts
-        pieces = []
-        for index in range(first // each, -(-end // each)):
-            begin = index * each
-            tensor = self.load_tensor(parameter.sources[index])
-            low, high = max(first - begin, 0), min(end - begin, each)
-            pieces.append(tensor.reshape(each, -1)[low:high])
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        more = self.adapters if self.products else ()
+        return dict(self.tensors) | {k: v for one in more for k, v in one.shards.tensors.items()}
+
+    @property
+    def placed(self) -> Mapping[Path, str]:
+        """The real files that they lie in, and what a package calls them."""
+        names = dict(self.file_names)
+        for adapter in self.adapters if self.products else ():
+            taken, name = set(names.values()), IN_PACKAGE
+            while name in taken:
+                name = f"_{name}"
+            names |= dict.fromkeys(adapter.shards.files, name)
+        return names
 
     def read_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
         """Return rows of a parameter as `load_rows` does, but read into memory, not mapped: faster
@@ -183,13 +206,16 @@ class StoredCheckpoint(Generic[Config]):
         return self._beside.read_json(filename)
 
     def size_of(self, file: Path) -> int:
-        """Return the size in bytes of one of `files`."""
-        return self._files.size(self.file_names[file])
+        """Return the size in bytes of a file that parameters lie in."""
+        folder, name = self._places[file]
+        return folder.size(name)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a file has changed since it was opened or looked for."""
         self._files.check_unchanged()
         self._beside.check_unchanged()
+        for adapter in self.adapters:
+            adapter.folder.check_unchanged()
         if self.folder.is_dir():
             problems = Problems()
             note_refused(self.folder, self.file_names.values(), problems)
@@ -218,5 +244,6 @@ class StoredCheckpoint(Generic[Config]):
                 self._handles[path] = self._stack.enter_context(open_regular(path, CheckpointError))
             except FileNotFoundError:
                 raise CheckpointError(f"{path}: is gone since the checkpoint was opened") from None
-        self._files.check_open(self.file_names[path], self._handles[path].fileno())
+        folder, name = self._places[path]
+        folder.check_open(name, self._handles[path].fileno())
         return self._handles[path]

@@ -267,7 +267,7 @@ def _what_instead(folder: Path) -> str:
         ),
         (
             "adapter_model.safetensors",
-            f"found an adapter, merge it into its base model first; {expected}",
+            f"found an adapter: export its base model, with --adapter and this folder; {expected}",
         ),
         ("model-*-of-*.safetensors", f"found shards but no {INDEX}; download it as well"),
         (

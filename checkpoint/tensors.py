@@ -119,6 +119,21 @@ class Parameter:
         """All tensors that it is made of."""
         return self.sources + (() if self.computed is None else self.computed.tensors)
 
+    def load_rows(self, load: Load, first: int, end: int) -> Tensor:
+        """Return rows [first, end), (end − first, C): computed, or one tensor's mapped as it is.
+
+        Rows are runs of the last axis, whatever the other axes are; `load` returns a stored tensor.
+        """
+        if self.computed is not None:
+            return self.computed.rows(load, first, end)
+        each = self.rows // len(self.sources)  # they are equal parts
+        pieces = []
+        for index in range(first // each, -(-end // each)):
+            begin = index * each
+            low, high = max(first - begin, 0), min(end - begin, each)
+            pieces.append(load(self.sources[index]).reshape(each, -1)[low:high])
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
     def meta(self) -> Tensor:
         """Return an empty tensor of this shape and dtype on the meta device."""
         return torch.empty(self.shape, dtype=TORCH_DTYPES[self.dtype], device="meta")

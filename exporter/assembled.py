@@ -1,16 +1,18 @@
-"""Weights that no tensors of the checkpoint are: FP8, experts stored one by one where the graph
-wants them stacked, and all of a GGUF file.
+"""Weights that no tensors of the checkpoint are: FP8, what an adapter changes, experts stored one
+by one where the graph wants them stacked, and all of a GGUF file.
 
-Experts are stacked, FP8 is decoded to bfloat16, and GGUF's blocks are put in the order of Hugging
-Face's, into a weight file of the package's own, some rows at a time.
+Experts are stacked, FP8 is decoded to bfloat16, adapters are added, and GGUF's blocks are put in
+the order of Hugging Face's, into a weight file of the package's own, some rows at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 from torch import Tensor
 
 from gptoss_onnx.checkpoint.gguf.blocks import BLOCK, Mxfp4Blocks, Mxfp4Scales
+from gptoss_onnx.checkpoint.low_rank import Adapted
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.choices import WeightMode
@@ -22,6 +24,23 @@ from gptoss_onnx.package import ASSEMBLED
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `first` to `end` − 1 of a parameter, which may be a matrix of it."""
+
+    parameter: Parameter
+    first: int
+    end: int
+
+    @property
+    def are_computed(self) -> bool:
+        """Whether they differ from what is stored; experts that no adapter names do not."""
+        computed = self.parameter.computed
+        if isinstance(computed, Adapted):
+            return computed.changes(self.first, self.end)
+        return computed is not None
 
 
 def assembled_parameters(
@@ -49,19 +68,24 @@ def assemble(
     model: ir.Model,
     checkpoint: Checkpoint,
     names: frozenset[str],
+    parts: Mapping[str, Rows],
 ) -> tuple[ComputedFile, ...]:
-    """Return the file that is to hold the weights of these names that the graph has, if any."""
-    values = [
-        value
+    """Return the file that is to hold the weights of these names that the graph has, if any.
+
+    `parts` has initializers that are some rows of a parameter, by name.
+    """
+    weights = ComputedWeights()
+    values = {
+        name: value
         for name, value in model.graph.initializers.items()
-        if value.const_value is None and name in names
-    ]
+        if value.const_value is None and (name in parts or name in names)
+    }
     if not values:
         return ()
-    weights = ComputedWeights()
-    by_name = {str(value.name): value for value in values}
-    for conversion in _conversions(checkpoint, [checkpoint.named[name] for name in by_name]):
-        weights.give([by_name[tensor.name] for tensor in conversion.tensors], conversion)
+    whole = [checkpoint.named[name] for name in values if name not in parts]
+    conversions = [*_conversions(checkpoint, whole), *_of_parts(checkpoint, parts, values)]
+    for conversion in conversions:
+        weights.give([values[tensor.name] for tensor in conversion.tensors], conversion)
     file = weights.lay_out(
         ASSEMBLED,
         what="the weights that are put together",
@@ -69,6 +93,17 @@ def assemble(
         alignment=_ALIGNMENT,
     )
     return (file,)
+
+
+def _of_parts(
+    checkpoint: Checkpoint, parts: Mapping[str, Rows], values: Mapping[str, ir.Value]
+) -> Iterator[Conversion]:
+    """Yield what computes the initializers that are some rows of a parameter."""
+    for name, rows in parts.items():
+        shape = values[name].shape
+        assert shape is not None
+        planned = PlannedTensor(name, rows.parameter.dtype, tuple(shape.numpy()))
+        yield _conversion(checkpoint, planned, rows)
 
 
 def _conversions(checkpoint: Checkpoint, parameters: Sequence[Parameter]) -> Iterator[Conversion]:
@@ -84,7 +119,8 @@ def _conversions(checkpoint: Checkpoint, parameters: Sequence[Parameter]) -> Ite
         if isinstance(entry.computed, Mxfp4Scales):
             yield _experts(checkpoint, blocks.pop(entry.computed.experts), entry)
         elif not isinstance(entry.computed, Mxfp4Blocks):
-            yield _conversion(checkpoint, entry)
+            planned = PlannedTensor(entry.name, entry.dtype, entry.shape)
+            yield _conversion(checkpoint, planned, Rows(entry, 0, entry.rows))
     assert not blocks, "blocks without scales"
 
 
@@ -107,18 +143,18 @@ def _experts(checkpoint: Checkpoint, blocks: Parameter, scales: Parameter) -> Co
     return Conversion(planned, scales.rows, scales.shape[-1] * BLOCK, convert)
 
 
-def _conversion(checkpoint: Checkpoint, parameter: Parameter) -> Conversion:
-    planned = PlannedTensor(parameter.name, parameter.dtype, parameter.shape)
+def _conversion(checkpoint: Checkpoint, planned: PlannedTensor, rows: Rows) -> Conversion:
+    parameter = rows.parameter
 
     def convert(first: int, end: int) -> list[Tensor]:
-        rows = checkpoint.load_rows(parameter, first, end)
+        found = checkpoint.load_rows(parameter, rows.first + first, rows.first + end)
         # of other files than these an export reads no weight, or looks at all beforehand
-        if not checkpoint.linkable and not rows.isfinite().all():
+        if not checkpoint.linkable and not found.isfinite().all():
             names = " and ".join(tensor.name for tensor in parameter.stored)
             raise CheckpointError(
                 f"{checkpoint.folder}: {names}: found a weight that is not finite: the file is "
                 "damaged, download it again"
             )
-        return [rows]
+        return [found]
 
-    return Conversion((planned,), parameter.rows, parameter.shape[-1], convert)
+    return Conversion((planned,), rows.end - rows.first, parameter.shape[-1], convert)

@@ -9,7 +9,9 @@ from gptoss_onnx.custom_ops.bodies import OPSET_VERSION
 from gptoss_onnx.custom_ops.linear_int8 import BLOCK as INT8_BLOCK
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK as MXFP4_BLOCK
 from gptoss_onnx.exporter.options import ExportOptions
+from gptoss_onnx.json_text import printable
 from gptoss_onnx.manifest import (
+    Adapter,
     CacheLayer,
     Manifest,
     OpUse,
@@ -22,6 +24,7 @@ from gptoss_onnx.manifest import (
 from gptoss_onnx.offered import not_offered
 from gptoss_onnx.package import EXPERTS_FILE, GRAPH_FILE, INT8_FILE, ORT_WEIGHTS
 from gptoss_onnx.reference import Checkpoint, DecoderConfig
+from gptoss_onnx.reference.adapters.settings import AdapterSettings
 from gptoss_onnx.reference.experts_mxfp4 import EXPERTS_MXFP4
 
 
@@ -81,6 +84,21 @@ def describe(
         ),
         options=options.record,
         stage=stage,
+        adapters=adapters_of(checkpoint),
+    )
+
+
+def adapters_of(checkpoint: Checkpoint) -> tuple[Adapter, ...]:
+    """Return the record of a checkpoint's adapters, whose files are read for it."""
+    return tuple(
+        Adapter(
+            name=printable(adapter.name),
+            mode="runtime" if checkpoint.products else "merge",
+            base=AdapterSettings.read(adapter.settings, adapter.settings_path).base,
+            config_sha256=adapter.settings_sha256,
+            weights_sha256=adapter.weights_sha256(),
+        )
+        for adapter in checkpoint.adapters
     )
 
 

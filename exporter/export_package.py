@@ -1,6 +1,7 @@
 """`export`: from a checkpoint to a package folder, whole or not at all."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -8,6 +9,7 @@ import onnx_ir as ir
 from gptoss_onnx.checkpoint.finite import bytes_checked, first_non_finite
 from gptoss_onnx.checkpoint.folder_kinds import GENERATION_CONFIG, TOKENIZER
 from gptoss_onnx.choices import (
+    AdapterMode,
     ExpertForm,
     KvDtype,
     OnnxRuntime,
@@ -15,6 +17,7 @@ from gptoss_onnx.choices import (
     Provider,
     Target,
     WeightMode,
+    check_choice,
 )
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.check import check_onnx
@@ -52,6 +55,8 @@ def export(
     onnxruntime: OnnxRuntime | None = None,
     layers: tuple[int, int] | None = None,
     tokenizer: str | Path | None = None,
+    adapters: Sequence[str | Path] = (),
+    adapter_mode: AdapterMode = "merge",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Package:
@@ -91,6 +96,11 @@ def export(
             machine: `runtime.staged` runs it beside the others. None is all.
         tokenizer: a folder with a tokenizer.json and what goes with it, or such a file, in place of
             the checkpoint's own.
+        adapters: folders of PEFT adapters (LoRA), which are added to the weights in this order.
+            Weights that they touch are written anew, into a file of the package's own; MXFP4
+            experts of touched layers become bfloat16 ones.
+        adapter_mode: `merge`, or `runtime`: the one adapter, of projections alone, stays beside
+            the weights, and the graph multiplies with it.
         force: replace an existing package.
         progress: hears of the stages; None writes them to the log.
 
@@ -103,12 +113,15 @@ def export(
         InputError: an option has no such value, two do not go together, `target` lacks what the
             checkpoint asks for, or there is no such tokenizer.
     """
+    check_choice("adapter_mode", adapter_mode, AdapterMode)
     options = ExportOptions.choose(target, provider, weights, dense, experts, kv_dtype, onnxruntime)
     progress = progress or LoggedProgress(logger)
     output = Path(output).absolute()
     check_output(output, force)
     with (
-        open_checkpoint(checkpoint, tokenizer=tokenizer) as opened,
+        open_checkpoint(
+            checkpoint, tokenizer=tokenizer, adapters=adapters, adapter_mode=adapter_mode
+        ) as opened,
         staged_folder(output, force) as folder,
     ):
         options.check_checkpoint(opened)
@@ -177,17 +190,18 @@ def _write_weights(
 def _check_finite(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
     """Refuse weights that are not numbers, if this export reads the weights anyway.
 
-    It reads none of a large checkpoint that it links or refers to; `validate` checks these.
+    It reads none of a large checkpoint that it links or refers to; `validate` checks these. It
+    reads all of adapters.
     """
-    if options.weights != "copy" and _size(checkpoint) >= GOLDEN_LIMIT:
+    whole = options.weights == "copy" or _size(checkpoint) < GOLDEN_LIMIT
+    if not whole and not checkpoint.adapters:
         return
-    progress.begin("checking that the weights are finite", bytes_checked(checkpoint))
-    broken = first_non_finite(checkpoint, progress)
+    progress.begin("checking that the weights are finite", bytes_checked(checkpoint, whole))
+    broken = first_non_finite(checkpoint, progress, whole)
     if broken is not None:
         raise CheckpointError(
             f"{checkpoint.folder}: {broken}, expected finite weights: the checkpoint is damaged, "
-            "download it or "
-            "quantize it again"
+            "download it or quantize it again"
         )
 
 

@@ -195,12 +195,16 @@ class ExportOptions(Options):
         config = checkpoint.config
         is_mxfp4 = config.layout == MXFP4
         apart = separate_parameters(checkpoint)
-        views = all(entry.view or entry.name in apart for entry in checkpoint.parameters.values())
-        if self.weights == "reference" and not views:
+        own = [
+            entry
+            for entry in checkpoint.parameters.values()
+            if entry.computed or (entry.view is None and entry.name not in apart)
+        ]
+        if self.weights == "reference" and own:
             yield (
-                "--weights reference: found FP8, GGUF, or experts of another kind, which the "
-                "package holds in another form, and ONNX Runtime looks for all weights below the "
-                "checkpoint's folder: choose --weights link or copy"
+                "--weights reference: found FP8, GGUF, experts of another kind, or adapters, which "
+                "the package holds in files of its own, and ONNX Runtime looks for all weights "
+                "below the checkpoint's folder: choose --weights link or copy"
             )
         if self.target == "ort":
             yield from not_lowered(config)
@@ -208,6 +212,17 @@ class ExportOptions(Options):
             yield (
                 "--provider cuda: found no MXFP4 experts, expected them (the only ones that this "
                 "export has for CUDA): export with --provider cpu"
+            )
+        if checkpoint.products and (self.dense == "int8" or self.provider == "cuda"):
+            option = "--provider cuda" if self.provider == "cuda" else "--dense int8"
+            yield (
+                f"--adapter-mode runtime: found with {option}, which takes adapters in the weights "
+                "alone: leave --adapter-mode out"
+            )
+        if self.provider == "cuda" and config != checkpoint.base_config:
+            yield (
+                "--provider cuda: found an adapter of the experts, whose layers are then bfloat16, "
+                "expected MXFP4 in all: export with --provider cpu"
             )
         if self.experts == "mxfp4":
             yield from _not_quantized(config)
@@ -240,7 +255,7 @@ def _not_quantized(config: DecoderConfig) -> Iterator[str]:
     experts = [part for part in parts if isinstance(part, ExpertsConfig)]
     if not experts:
         yield "--experts mxfp4: found no experts, expected some: leave --experts out"
-    if config.layout == MXFP4:
+    elif all(part.storage == "mxfp4" for part in experts):
         yield (
             "--experts mxfp4: found experts that are MXFP4 already, expected dense ones: leave "
             "--experts out"

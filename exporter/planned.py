@@ -82,9 +82,10 @@ def _plan_portable(
     quantized = checkpoint.named.keys() - graph.graph.initializers.keys() if files else ()
     separate = separate_parameters(checkpoint) - frozenset(quantized)
     assembled = assembled_parameters(checkpoint, options.weights, separate, frozenset(quantized))
+    separate -= assembled  # where all are written anew, they are stacked
     elsewhere = assembled | (checkpoint.named.keys() - graph.graph.initializers.keys())
     placement = plan_placement(checkpoint, options.weights, elsewhere)
-    separate_experts(graph, checkpoint, placement, separate)
+    parts = separate_experts(graph, checkpoint, placement, separate)
     rounded = _lossy_weights(checkpoint)
     if options.dense == "int8":
         done, file = convert_projections(graph, checkpoint)
@@ -93,7 +94,7 @@ def _plan_portable(
         files = (*files, *keep_q8_projections(graph, checkpoint))
     if options.dense == "packed":
         files = (*files, pack_projections(graph, checkpoint, progress))
-    files = assemble(graph, checkpoint, assembled) + files
+    files = assemble(graph, checkpoint, assembled, parts) + files
     attach_weights(graph, checkpoint, placement)
     if options.target == "openvino":
         in_standard_ops(graph)

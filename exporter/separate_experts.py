@@ -2,18 +2,19 @@
 lie.
 
 Matches every MoEDispatch whose weights are the rows of one gate, one up and one down matrix for
-each expert, and makes it MoEDispatchSeparate on these matrices: none is copied. Does so for all of
-a graph or for none, since its layers share one body: `separate_parameters` says what for. Leaves
-alone: stacked experts, and those that have to be computed, as FP8.
+each expert, and makes it MoEDispatchSeparate on these matrices: none is copied, and only those
+that an adapter changes are written anew. Does so for all of a graph or for none, since its layers
+share one body: `separate_parameters` says what for. Leaves alone: stacked experts, and those that
+have to be computed from something else, as FP8.
 """
-
-from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from gptoss_onnx.checkpoint.low_rank import Adapted
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.schemas import MOE_DISPATCH_SEPARATE
+from gptoss_onnx.exporter.assembled import Rows
 from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range
 from gptoss_onnx.exporter.nodes import make_node, replace
 from gptoss_onnx.exporter.trace import attach_bodies
@@ -53,14 +54,23 @@ def separate_parameters(checkpoint: Checkpoint) -> frozenset[str]:
 def _lie_apart(part: ExpertsConfig, gate_up: Parameter, down: Parameter) -> bool:
     """Say whether a layer's experts are stored as three matrices each, all of one dtype."""
     stored = (len(gate_up.sources), len(down.sources)) == (2 * part.count, part.count)
-    computed = gate_up.computed or down.computed
-    return stored and not computed and gate_up.dtype == down.dtype
+    own = all(isinstance(one.computed, Adapted | None) for one in (gate_up, down))
+    return stored and own and not _base_computed(gate_up, down) and gate_up.dtype == down.dtype
+
+
+def _base_computed(*parameters: Parameter) -> bool:
+    """Say whether one is computed even without its adapters."""
+    found = (entry.computed for entry in parameters)
+    return any(isinstance(one, Adapted) and one.base.computed is not None for one in found)
 
 
 def separate_experts(
     model: ir.Model, checkpoint: Checkpoint, placement: Placement, names: frozenset[str]
-) -> None:
+) -> dict[str, Rows]:
     """Rewrite `model`, in place, to read the matrices of these parameters where they lie.
+
+    Returns those that an adapter changes: initializers without a value, by name, and which rows of
+    which parameter they are.
 
     Args:
         model: the graph, with the checkpoint's names.
@@ -69,15 +79,17 @@ def separate_experts(
         names: what `separate_parameters` returns.
     """
     if not names:
-        return
+        return {}
     graph = model.graph
+    changed: dict[str, Rows] = {}
     for node in [node for node in graph if node.op_type == "MoEDispatch"]:
         hidden, logits, gate_up, _, down, *_ = node.inputs
         assert gate_up is not None
         assert down is not None
-        both = checkpoint.named[str(gate_up.name)].sources  # gate and up of each expert
-        matrices = [*both[0::2], *both[1::2], *checkpoint.named[str(down.name)].sources]
-        weights = _initializers(graph, matrices, placement)
+        both = _matrices(checkpoint.named[str(gate_up.name)])  # gate and up of each expert
+        matrices = [*both[0::2], *both[1::2], *_matrices(checkpoint.named[str(down.name)])]
+        weights = [_initializer(graph, *matrix, placement) for matrix in matrices]
+        changed |= {info.name: rows for info, rows in matrices if rows.are_computed}
         kept = {a.name for a in MOE_DISPATCH_SEPARATE.attributes}
         attributes = {
             name: attribute.value for name, attribute in node.attributes.items() if name in kept
@@ -86,20 +98,27 @@ def separate_experts(
         new = make_node(node, "MoEDispatchSeparate", inputs, attributes, domain=DOMAIN)
         replace(graph, node, [new])
     attach_bodies(model)
+    return changed
 
 
-def _initializers(
-    graph: ir.Graph, matrices: Sequence[TensorInfo], placement: Placement
-) -> list[ir.Value]:
-    """Add the matrices to the graph, each as a range of bytes of its file."""
-    values = []
-    for matrix in matrices:
-        value = ir.Value(
-            name=matrix.name,
-            shape=ir.Shape(matrix.shape),
-            type=ir.TensorType(ELEMENT_TYPES[matrix.dtype]),
-            const_value=byte_range(matrix, placement.locations[matrix.file], matrix.offset),
-        )
-        graph.initializers[matrix.name] = value
-        values.append(value)
-    return values
+def _matrices(parameter: Parameter) -> list[tuple[TensorInfo, Rows]]:
+    """Return the matrices that a parameter is stored as, and which of its rows each is."""
+    each = parameter.rows // len(parameter.sources)
+    return [
+        (source, Rows(parameter, index * each, (index + 1) * each))
+        for index, source in enumerate(parameter.sources)
+    ]
+
+
+def _initializer(graph: ir.Graph, matrix: TensorInfo, rows: Rows, placement: Placement) -> ir.Value:
+    """Add a matrix to the graph: a range of bytes of its file, or without a value."""
+    value = ir.Value(
+        name=matrix.name,
+        shape=ir.Shape(matrix.shape),
+        type=ir.TensorType(ELEMENT_TYPES[matrix.dtype]),
+    )
+    if not rows.are_computed:
+        location = placement.locations[matrix.file]
+        value.const_value = byte_range(matrix, location, matrix.offset)
+    graph.initializers[matrix.name] = value
+    return value

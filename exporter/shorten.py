@@ -1,9 +1,9 @@
 """Which layers of a model have to be traced, and the model of these alone.
 
 Two layers are of one kind if their configurations are equal and so are the names, dtypes and shapes
-of their parameters. All layers of a kind have the same nodes, but for what the first of them
-computes and the later ones share: shapes, for instance. So the first two of each kind are traced,
-and the second is the pattern of all that follow.
+of their parameters, and what an adapter's products are multiplied by. All layers of a kind have the
+same nodes, but for what the first of them computes and the later ones share: shapes, for instance.
+So the first two of each kind are traced, and the second is the pattern of all that follow.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from typing import Self
 from torch import nn
 
 from gptoss_onnx.reference.decoder import Decoder
+from gptoss_onnx.reference.layers import LowRankProduct
 
 _TRACED = 2  # layers of one kind
 
@@ -64,4 +65,9 @@ def _layers(model: Decoder) -> nn.ModuleList:
 def _kind(model: Decoder, layer: int) -> Hashable:
     parameters = _layers(model)[layer].state_dict().items()
     tensors = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in parameters]
-    return model.config.layers[layer], tuple(tensors)
+    products = [
+        (name, module.scale)
+        for name, module in _layers(model)[layer].named_modules()
+        if isinstance(module, LowRankProduct)
+    ]
+    return model.config.layers[layer], tuple(tensors), tuple(products)

@@ -57,7 +57,7 @@ def plan_placement(
         if name not in elsewhere
         for source in parameter.sources
     }
-    files = {path: name for path, name in checkpoint.file_names.items() if path in used}
+    files = {path: name for path, name in checkpoint.placed.items() if path in used}
     if mode == "reference":
         root = Path(os.path.commonpath([path.parent for path in files]))
         return Placement(mode, root, {path: path.relative_to(root).as_posix() for path in files})

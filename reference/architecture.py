@@ -77,6 +77,8 @@ class Architecture:
             rows, one behind the other, are it; `{}` stands for its number.
         stacked_too: whether a checkpoint may have such a parameter whole as well: its names decide.
         ignored: patterns (`re.fullmatch`) of stored tensors that hold no weight.
+        renamed: modules within a layer that the newest transformers calls otherwise than files do,
+            as adapters then do, too.
         genai: `model.type` of onnxruntime-genai; `decoder` is its name for any.
         refusals: what a checkpoint of this type may ask for and is refused, with the reason.
     """
@@ -93,6 +95,7 @@ class Architecture:
     experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stacked_too: bool = False
     ignored: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
     genai: str = "decoder"
     refusals: tuple[str, ...] = ()
 

@@ -1,16 +1,20 @@
 """Open a checkpoint where it lies: which architecture it is, its configuration, its parameters."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from gptoss_onnx.checkpoint.adapter import read_adapter
 from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.locate import locate
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, note_differences
-from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.choices import AdapterMode
+from gptoss_onnx.errors import CheckpointError, InputError
+from gptoss_onnx.reference.adapters.adapt import adapt
+from gptoss_onnx.reference.adapters.base import Base
 from gptoss_onnx.reference.architecture import Architecture, StoredNames
 from gptoss_onnx.reference.architectures import ARCHITECTURES
 from gptoss_onnx.reference.config import DecoderConfig
@@ -26,6 +30,8 @@ def open_checkpoint(
     source: str | os.PathLike[str],
     cache_dir: Path | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
+    adapters: Sequence[str | os.PathLike[str]] = (),
+    adapter_mode: AdapterMode = "merge",
 ) -> Checkpoint:
     """Open a checkpoint folder, a Hugging Face cache snapshot, a hub id of the local cache, or a
     GGUF file.
@@ -38,15 +44,22 @@ def open_checkpoint(
             all parts are read.
         cache_dir: where hub ids are looked up; the user's Hugging Face cache when None.
         tokenizer: a folder or a tokenizer.json, in place of the checkpoint's own tokenizer.
+        adapters: folders of PEFT adapters (LoRA) that are added to the weights, in this order.
+        adapter_mode: `merge`, or `runtime`: the one adapter stays beside the weights.
 
     Raises:
-        InputError: there is no such tokenizer.
+        InputError: there is no such tokenizer, or adapters are named with a GGUF file.
         CheckpointError: the checkpoint is not there, of an unknown model type, in a layout that is
-            not read, or its files do not hold exactly the tensors that `config.json` implies; one
-            message lists every problem.
+            not read, or its files do not hold exactly the tensors that `config.json` implies; or an
+            adapter is not one, or is of another model. One message lists every problem.
     """
     problems = Problems()
     found = read_source(locate(source, cache_dir=cache_dir), problems)
+    if adapters and found.layout == "gguf":
+        raise InputError(
+            f"{found.path}: found a GGUF file and --adapter, expected a checkpoint in safetensors, "
+            "which adapters are added to: leave --adapter out, or name the model's own checkpoint"
+        )
     shards, where = found.shards, str(found.path)
     stored = shards.tensors | _stand_ins(found.computed)
     refuse_quantization(found.document, found.where)
@@ -81,7 +94,21 @@ def open_checkpoint(
         tensor.name: tensor for parameter in parameters.values() for tensor in parameter.stored
     }
     named = None if tokenizer is None else Path(tokenizer)
-    return StoredCheckpoint(found, config, fields.read, parameters, notes, named)
+    if not adapters:
+        return StoredCheckpoint(found, config, fields.read, parameters, notes, named)
+    files = [read_adapter(adapter) for adapter in adapters]
+    adapted = adapt(Base(architecture, config, names, parameters), files, adapter_mode)
+    return StoredCheckpoint(
+        found,
+        adapted.config,
+        fields.read,
+        adapted.parameters,
+        notes,
+        named,
+        base_config=config,
+        adapters=files,
+        products=adapted.products,
+    )
 
 
 def _stand_ins(computed: Mapping[str, Parameter]) -> dict[str, TensorInfo]:

@@ -26,6 +26,7 @@ from gptoss_onnx.reference.layers import (
     MixtureOfExperts,
     Norm,
 )
+from gptoss_onnx.reference.products import add_products
 from gptoss_onnx.reference.rope import inverse_frequencies
 
 LONGEST_WAVE = 10000.0  # of sinusoidal positions: Vaswani et al. 2017, section 3.5
@@ -136,6 +137,7 @@ class Decoder(nn.Module):
         """
         with torch.device("meta"):
             model = cls(checkpoint.config, compute)
+            add_products(model, checkpoint.products)
         if device == "meta":
             state = {name: stored.meta() for name, stored in checkpoint.parameters.items()}
         else:

@@ -29,14 +29,18 @@ def mxfp4_names(weight: str) -> tuple[str, str]:
 def use_experts_mxfp4(model: Decoder, file: Path) -> Decoder:
     """Replace in `model` the experts by those of `file`, mapped from it; returns the model.
 
-    Raises PackageError where the file cannot be read, or lacks the experts of this model.
+    Experts that are MXFP4 stay: those of layers that no adapter touches. Raises PackageError where
+    all are, and where the file cannot be read, or lacks the experts of this model.
     """
     stored = StoredFile(file)
-    for name, mlp in list(model.named_modules()):
-        if not isinstance(mlp, MixtureOfExperts):
-            continue
-        if mlp.config.storage == "mxfp4":
-            raise stored.error("experts that are rounded to MXFP4 are MXFP4 in this checkpoint")
+    mixtures = [
+        (name, mlp)
+        for name, mlp in model.named_modules()
+        if isinstance(mlp, MixtureOfExperts) and mlp.config.storage != "mxfp4"
+    ]
+    if not mixtures:
+        raise stored.error("experts that are rounded to MXFP4 are MXFP4 in this checkpoint")
+    for name, mlp in mixtures:
         config = dataclasses.replace(mlp.config, storage="mxfp4", interleaved=True)
         with torch.device("meta"):
             new = MixtureOfExperts(model.config.hidden_size, config)

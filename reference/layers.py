@@ -47,21 +47,41 @@ def parameter(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape, dtype=dtype), requires_grad=False)
 
 
+class LowRankProduct(nn.Module):
+    """What an adapter adds to a projection while it runs: scale · (x · aᵀ) · bᵀ."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.a = parameter(rank, inputs)
+        self.b = parameter(outputs, rank)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project (N, in) to (N, out)."""
+        narrow = torch.ops.gptoss.linear(x, self.a, None)  # (N, rank)
+        return torch.ops.gptoss.linear(narrow, self.b, None) * self.scale  # type: ignore[no-any-return]
+
+
 class Linear(nn.Module):
-    """A projection (N, in) → (N, out); its weight is (out, in), or (in, out) where `transposed`."""
+    """A projection (N, in) → (N, out); its weight is (out, in), or (in, out) where `transposed`.
+
+    `product` is an adapter's that was not merged into the weight; None without one.
+    """
 
     def __init__(self, inputs: int, outputs: int, bias: bool, transposed: bool = False) -> None:
         super().__init__()
         self.weight = parameter(*((inputs, outputs) if transposed else (outputs, inputs)))
         self.bias = parameter(outputs) if bias else None
         self.transposed = transposed
+        self.product: LowRankProduct | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Project (N, in) to (N, out)."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return torch.ops.gptoss.linear(  # type: ignore[no-any-return]
+        result: Tensor = torch.ops.gptoss.linear(
             x, self.weight, bias, *([True] if self.transposed else [])
         )
+        return result if self.product is None else result + self.product(x)
 
 
 class Norm(nn.Module):
@@ -200,6 +220,7 @@ class ExpertWeights(nn.Module):
     def __init__(self, hidden: int, config: ExpertsConfig) -> None:
         super().__init__()
         count, width = config.count, config.width
+        self.as_rows = config.storage == "rows"
         rows = 2 * width if config.activation == "swiglu" else width
         if config.storage == "mxfp4":
             gate_up, down = (count, rows, hidden // BLOCK), (count, hidden, width // BLOCK)

@@ -15,7 +15,6 @@ from gptoss_onnx.errors import InputError, PackageError
 from gptoss_onnx.exporter.golden import write_golden
 from gptoss_onnx.package import GOLDEN_FILE, TOKENIZER_FILE, own_file
 from gptoss_onnx.progress import LoggedProgress, Progress
-from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime.package_check import open_whole
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.cases.table import Suite
@@ -32,7 +31,7 @@ from gptoss_onnx.validation.foreign.validate import is_foreign, validate_foreign
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
 from gptoss_onnx.validation.made_on import machine, versions
-from gptoss_onnx.validation.pair import check_pair, reference_model
+from gptoss_onnx.validation.pair import check_pair, open_reference, reference_model
 from gptoss_onnx.validation.report.document import Cell, Report, Row
 from gptoss_onnx.validation.sliced.package import first_layers
 
@@ -53,6 +52,7 @@ def validate(
     clients: Mapping[str, str] | None = None,
     cpu_levels: Sequence[CpuLevel] = (),
     layers: int | None = None,
+    adapters: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Compare a package with the PyTorch reference in float32, case by case.
@@ -75,6 +75,7 @@ def validate(
         cpu_levels: levels at which native kernels run, each in a process of its own.
         layers: run the first of them alone, of package and reference, for models that do not fit.
             All weights and the whole graph are compared nevertheless.
+        adapters: folders of the adapters that the package was exported with, in the same order.
         progress: hears of the cases; None writes them to the log.
 
     Returns:
@@ -83,7 +84,7 @@ def validate(
 
     Raises:
         InputError: an argument has no such value.
-        ParityError: the package was exported from another model.
+        ParityError: the package was exported from another model, or with other adapters.
         CheckpointError: the checkpoint cannot be read, or its weights are not finite.
         PackageError: the folder is not a package, or was changed.
         RuntimeUnavailable: nothing that is to be judged can run here.
@@ -92,7 +93,7 @@ def validate(
         raise InputError(f"suite: found {suite!r}, expected one of {', '.join(SUITES)}")
     progress = progress or LoggedProgress(logger)
     if is_foreign(package):
-        _check_foreign_options(kernels, activations, runtimes, cpu_levels, layers)
+        _check_foreign_options(kernels, activations, runtimes, cpu_levels, layers, adapters)
         return validate_foreign(package, reference, suite, SEED, progress)
     progress.begin("opening the package")
     opened = open_whole(package)
@@ -104,7 +105,8 @@ def validate(
     columns = asked_columns(opened, asked)
     rows: dict[str, Row] = {}
     cells: list[Cell] = []
-    with open_checkpoint(reference) as checkpoint, ExitStack() as stack:
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(open_reference(opened, reference, adapters))
         check_pair(opened, checkpoint, progress)
         run = opened if layers is None else stack.enter_context(first_layers(opened, layers))
         comparisons = compare(opened, checkpoint, progress)
@@ -140,20 +142,25 @@ def _check_foreign_options(
     runtimes: Sequence[AskedRuntime],
     cpu_levels: Sequence[CpuLevel],
     layers: int | None,
+    adapters: Sequence[str | Path],
 ) -> None:
     """Refuse options that would have no effect: ONNX Runtime's own kernels run other exporters'
     graphs, in this process.
     """
-    given = (kernels, activations, tuple(runtimes), tuple(cpu_levels), layers)
-    if given != ("auto", "exact", ("python",), (), None):
+    given = (kernels, activations, tuple(runtimes), tuple(cpu_levels), layers, tuple(adapters))
+    if given != ("auto", "exact", ("python",), (), None, ()):
         raise InputError(
-            "kernels, activations, runtimes, cpu_levels, slice: found for an export of another "
-            "program, which ONNX Runtime's own kernels run here, whole and exact; leave them out"
+            "kernels, activations, runtimes, cpu_levels, slice, adapters: found for an export of "
+            "another program, which ONNX Runtime's own kernels run here, whole and exact; leave "
+            "them out"
         )
 
 
 def write_golden_vectors(
-    package: str | Path, reference: str | Path, progress: Progress | None = None
+    package: str | Path,
+    reference: str | Path,
+    progress: Progress | None = None,
+    adapters: Sequence[str | Path] = (),
 ) -> Path:
     """Write golden vectors into a package whose checkpoint was too large for `export` to run;
     returns the folder.
@@ -168,7 +175,7 @@ def write_golden_vectors(
     if os.path.lexists(golden):
         raise PackageError(f"{golden}: exists; delete it to write the golden vectors anew")
     progress = progress or LoggedProgress(logger)
-    with open_checkpoint(reference) as checkpoint:
+    with open_reference(opened, reference, adapters) as checkpoint:
         check_pair(opened, checkpoint, progress)
         progress.begin("computing golden vectors with the reference")
         # one that `export --tokenizer` has added is not beside the checkpoint

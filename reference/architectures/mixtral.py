@@ -88,5 +88,6 @@ MIXTRAL = Architecture(
         }
     },
     modules={"mlp.router": "block_sparse_moe.gate", "mlp.experts": "block_sparse_moe.experts"},
+    renamed={"block_sparse_moe": "mlp"},
     experts={"gate_up_proj": ("{}.w1.weight", "{}.w3.weight"), "down_proj": ("{}.w2.weight",)},
 )

@@ -11,6 +11,7 @@ WeightMode = Literal["link", "copy", "reference"]
 # of projections and lm_head: --dense
 ProjectionForm = Literal["checkpoint", "packed", "int8", "float32"]
 ExpertForm = Literal["checkpoint", "mxfp4", "int8", "int4"]
+AdapterMode = Literal["merge", "runtime"]
 OnnxRuntime = Literal["1.28", "1.32"]  # the least that a package is to run on
 KvDtype = Literal["float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "portable"]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gptoss_onnx.choices import Options, Provider, Target, WeightMode
+from gptoss_onnx.choices import AdapterMode, Options, Provider, Target, WeightMode
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.files import write_atomically
 from gptoss_onnx.json_text import printable, read_json_object
@@ -143,6 +143,23 @@ class RoundedWeights:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A PEFT adapter (LoRA) that the export added to the checkpoint's weights.
+
+    `mode` says whether it is in the weights (`merge`) or beside them in the graph (`runtime`).
+    `name` is that of its folder, `base` what it says of the model that it was trained on, for
+    people to read. The sha256 are those of its adapter_config.json and adapter_model.safetensors:
+    `validate` asks for the same files.
+    """
+
+    name: str
+    mode: AdapterMode
+    base: str | None
+    config_sha256: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """The layers `first` to `end` − 1 of the `layers` of a model, in a package of their own."""
 
@@ -173,7 +190,7 @@ class Manifest:
     `generation_config.json` names others. `onnxruntime` is the least version of ONNX Runtime that
     runs the graph, as `major.minor`. `options` are those that `export` was given; manifests written
     before they were recorded have none. `stage` says which layers these are where they are not all;
-    `cache` has an entry for each of them.
+    `cache` has an entry for each of them. `adapters` are in the order in which they were added.
     """
 
     exporter: str
@@ -197,6 +214,7 @@ class Manifest:
     unsupported: tuple[str, ...]
     options: Options | None = None
     stage: Stage | None = None
+    adapters: tuple[Adapter, ...] = ()
 
     def has_op(self, name: str) -> bool:
         """Say whether the graph uses the custom op of this name."""
@@ -211,11 +229,11 @@ class Manifest:
         return self.offers(f"provider {provider}")
 
     def document(self) -> dict[str, Any]:
-        """Return what `manifest.json` says, which leaves out `options`, `stage` and the errors of
-        what is rounded where there are none.
+        """Return what `manifest.json` says, which leaves out `options`, `stage`, `adapters` and the
+        errors of what is rounded where there are none.
         """
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        absent = [key for key in ("options", "stage") if document[key] is None]
+        absent = [key for key in ("options", "stage", "adapters") if not document[key]]
         for entry in document["rounded"]:
             if not entry["errors"]:
                 del entry["errors"]

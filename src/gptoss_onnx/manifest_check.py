@@ -55,6 +55,7 @@ def check_manifest(manifest: "Manifest") -> None:
     _check_stage(manifest)
     _check_weights(manifest.weights)
     _check_rounded(manifest)
+    _check_adapters(manifest)
     _check_texts("lossy", manifest.lossy)
     _check_texts("unsupported", manifest.unsupported)
     if manifest.options is not None:
@@ -156,8 +157,7 @@ def _check_weight_file(where: str, entry: "WeightFile", refers: bool) -> None:
     _range(f"{where}.size", entry.size, 1, _SIZE_LIMIT)
     for key, digest in (("header_sha256", entry.header_sha256), ("sha256", entry.sha256)):
         if digest is not None:
-            fits = len(digest) == 64 and _SHA256_DIGITS.issuperset(digest)
-            _expect(f"{where}.{key}", digest, fits, "64 hexadecimal digits")
+            _check_sha256(f"{where}.{key}", digest)
 
 
 def _check_rounded(manifest: "Manifest") -> None:
@@ -172,6 +172,23 @@ def _check_rounded(manifest: "Manifest") -> None:
             found = error.relative_rms
             _expect(f"{place}.relative_rms", found, 0 <= found <= 1, "a share from 0 to 1")
     _check_different("rounded", [entry.kind for entry in manifest.rounded])
+
+
+def _check_adapters(manifest: "Manifest") -> None:
+    modes = sorted({adapter.mode for adapter in manifest.adapters})
+    _expect("adapters", modes, len(modes) <= 1, "one mode of all")
+    for index, adapter in enumerate(manifest.adapters):
+        where = f"adapters[{index}]"
+        _check_name(f"{where}.name", adapter.name)
+        if adapter.base is not None:
+            _check_name(f"{where}.base", adapter.base)
+        for key in ("config_sha256", "weights_sha256"):
+            _check_sha256(f"{where}.{key}", getattr(adapter, key))
+
+
+def _check_sha256(where: str, digest: str) -> None:
+    fits = len(digest) == 64 and _SHA256_DIGITS.issuperset(digest)
+    _expect(where, digest, fits, "64 hexadecimal digits")
 
 
 def _is_below(name: str) -> bool:

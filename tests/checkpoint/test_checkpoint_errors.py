@@ -213,7 +213,7 @@ def test_what_the_configuration_excludes_is_explained(copy_of: Callable[[str], P
             ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
             "found PyTorch .bin weights only",
         ),
-        (["adapter_model.safetensors"], "merge it into its base model first"),
+        (["adapter_model.safetensors"], "export its base model, with --adapter"),
         (["consolidated.safetensors"], "found consolidated.safetensors only: Mistral's own layout"),
         (["model-00001-of-00002.safetensors"], f"found shards but no {INDEX}"),
         (["original/model.safetensors"], "found original/ only, OpenAI's own layout: name that"),

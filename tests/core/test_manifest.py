@@ -21,7 +21,7 @@ SCHEMA: dict[str, Any] = json.loads(
     (Path(gptoss_onnx.__file__).parent / "manifest.schema.json").read_text()
 )
 HEAD = {"format", "format_version"}
-OPTIONAL = {"options", "stage"}  # of older exporters; of whole models
+OPTIONAL = {"options", "stage", "adapters"}  # of older exporters; of whole models; of plain ones
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def test_an_exported_manifest_is_valid(document: dict[str, Any]) -> None:
         "TensorError",
         "Options",
         "Stage",
+        "Adapter",
     ],
 )
 def test_every_field_is_in_the_schema_and_nothing_else(kind: str) -> None:
@@ -114,6 +115,18 @@ SPOILERS: dict[str, Callable[[dict[str, Any]], Any]] = {
         window=0, sink_tokens=1
     ),
     "control character in a name": lambda document: document["inputs"][0].update(name="a\0b"),
+    "an adapter without hashes": lambda document: document.update(
+        adapters=[
+            {
+                "name": "a",
+                "mode": "merge",
+                "base": None,
+                "config_sha256": "0" * 64,
+                "weights_sha256": "",
+            }
+        ]
+    ),
+    "a list of no adapters that is an object": lambda document: document.update(adapters={}),
     "terminal sequence": lambda document: document.update(lossy=["\x1b[31mred"]),
     "ops without a name": lambda document: document["ops"][0].update(name=""),
     "an option that nobody knows": lambda document: document["options"].update(speed="most"),

@@ -34,6 +34,13 @@ def published(source: Path) -> Path:
     return write_gguf(source, source.parent / "published" / FILE, Recipe())
 
 
+def test_adapters_are_refused(published: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found a GGUF file and --adapter, expected") as refused:
+        export(published, tmp_path / "package", adapters=[tmp_path])
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
 def _keys(**changes: Any) -> Callable[[dict[str, Any]], object]:
     """Return a change of metadata; keys have `__` for a dot, and None takes one out."""
 

@@ -5,7 +5,7 @@ judge shows itself: it computes every logit with a cache and without one, and th
 difference between the two is the gap.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,19 +40,23 @@ class Case:
         """Let transformers write a tiny checkpoint, with `changes` to its config.json."""
         return cls(write_by_transformers(model_type, changes, folder, sharded=sharded))
 
-    def check_reference(self) -> None:
+    def check_reference(self, adapters: Sequence[Path] = ()) -> None:
         """Compare the PyTorch reference: all at once, and one token a call over the cache."""
-        with open_checkpoint(self.judged.folder) as checkpoint:
+        with open_checkpoint(self.judged.folder, adapters=adapters) as checkpoint:
             model = Decoder.from_checkpoint(checkpoint)
             self._check(model.score(self.tokens))
             self._check(_decode(model, self.tokens))
 
     def check_package(
-        self, folder: Path, target: Literal["portable", "ort"], kernels: Literal["auto", "portable"]
+        self,
+        folder: Path,
+        target: Literal["portable", "ort"],
+        kernels: Literal["auto", "portable"],
+        adapters: Sequence[Path] = (),
     ) -> None:
         """Export to `folder` unless it is there, and compare a session with the judge."""
         if not folder.exists():
-            export(self.judged.folder, folder, target=target)
+            export(self.judged.folder, folder, target=target, adapters=adapters)
         with Session.open(folder, kernels=kernels, threads=1) as session:
             self._check(session.score(self.tokens, chunk=TOKENS))
             with session.new_cache(1, TOKENS) as cache:

@@ -18,13 +18,12 @@ from gptoss_onnx.custom_ops.library import library_info
 from gptoss_onnx.errors import GptOssError, RuntimeUnavailable
 from gptoss_onnx.json_text import dump_json, printable
 from gptoss_onnx.progress import LoggedProgress
-from gptoss_onnx.reference import open_checkpoint
 from gptoss_onnx.runtime import open_package
 from gptoss_onnx.validation.cases.sizes import Sizes
 from gptoss_onnx.validation.columns.session import Judged, session_columns
 from gptoss_onnx.validation.judging.expected import Expected
 from gptoss_onnx.validation.judging.limits import limits_for
-from gptoss_onnx.validation.pair import reference_model
+from gptoss_onnx.validation.pair import open_reference, reference_model
 from gptoss_onnx.validation.report.document import Column, Report
 
 
@@ -55,7 +54,7 @@ def run(job: dict[str, Any]) -> Report:
         missing = Column("native", "", "native", activations, "cpu", None, "", str(error))
         return replace(report, columns=(missing,))
     progress = LoggedProgress(logging.getLogger(__name__))
-    with open_checkpoint(Path(job["reference"])) as checkpoint:
+    with open_reference(package, job["reference"], job["adapters"]) as checkpoint:
         near = limits_for(package.manifest, activations).near
         model = reference_model(package, checkpoint)
         expected = Expected(model, seed, near, column.products)

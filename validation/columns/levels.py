@@ -86,6 +86,7 @@ class LevelColumn:
         job = {
             "package": str(judged.package.folder.resolve()),
             "reference": str(judged.checkpoint.folder.resolve()),
+            "adapters": [str(a.folder.path.resolve()) for a in judged.checkpoint.adapters],
             "suite": judged.suite,
             "activations": judged.activations,
             "seed": judged.expected.seed,

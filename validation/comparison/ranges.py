@@ -72,7 +72,7 @@ class Sources:
         locations = {} if placement is None else placement.locations
         stored = {
             Range(locations[info.file], info.offset, info.nbytes): info
-            for info in fresh.checkpoint.tensors.values()
+            for info in fresh.checkpoint.viewed.values()
             if info.file in locations
         }
         tensors = {

@@ -137,7 +137,7 @@ def _as_stored(checkpoint: Checkpoint, readings: Sequence[Reading]) -> list[Conv
 
 def _unchanged(checkpoint: Checkpoint, tensor: PlannedTensor) -> Conversion:
     """Return a conversion that reads a tensor's bytes; its rows are elements."""
-    info = checkpoint.tensors[tensor.name]
+    info = checkpoint.viewed[tensor.name]
 
     def convert(first: int, end: int) -> list[Tensor]:
         return [checkpoint.read_bytes(info, first * tensor.itemsize, end * tensor.itemsize)]

@@ -2,15 +2,14 @@
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import click
 
-from gptoss_onnx.amounts import count_of, file_size
 from gptoss_onnx.choices import (
+    AdapterMode,
     ExpertForm,
     KvDtype,
     OnnxRuntime,
@@ -21,12 +20,9 @@ from gptoss_onnx.choices import (
 )
 from gptoss_onnx.cli.checkpoint_argument import find_checkpoint, hub_options
 from gptoss_onnx.cli.console import Command, extra, let_threads_sleep, say, verbose_option
+from gptoss_onnx.cli.export_summary import export_summary
 from gptoss_onnx.cli.grouped import GroupedCommand, GroupedOption
 from gptoss_onnx.cli.progress import progress_on_stderr
-
-if TYPE_CHECKING:
-    from gptoss_onnx.manifest import Manifest
-
 
 GRAPH, WEIGHTS = "What the graph is made for", "What becomes of the weights"
 # Kept in step with exporter/options.py by a test that tries every combination.
@@ -175,6 +171,25 @@ def choice(
     "ONNX Runtime before 1.32; int4, 4-bit integers. Lossy.",
     default="checkpoint",
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    cls=GroupedOption,
+    group=WEIGHTS,
+    type=click.Path(path_type=Path),
+    help="Folder of a PEFT adapter (LoRA) to add; several are added in their order. What it "
+    "touches is written anew; MXFP4 experts of touched layers become bfloat16.",
+)
+@choice(
+    WEIGHTS,
+    "--adapter-mode",
+    AdapterMode,
+    "merge: adapters are in the weights. runtime: one adapter stays beside them, and the graph "
+    "multiplies with it, so that packages of many adapters link one base; for attention, router, "
+    "dense projections and lm_head.",
+    default="merge",
+)
 @hub_options
 @verbose_option
 def export(
@@ -189,6 +204,8 @@ def export(
     kv_dtype: KvDtype | None,
     onnxruntime: OnnxRuntime | None,
     layers: tuple[int, int] | None,
+    adapters: tuple[Path, ...],
+    adapter_mode: AdapterMode,
     force: bool,
     download: bool,
     revision: str | None,
@@ -219,79 +236,9 @@ def export(
             onnxruntime=onnxruntime,
             layers=layers,
             tokenizer=tokenizer,
+            adapters=adapters,
+            adapter_mode=adapter_mode,
             force=force,
             progress=display,
         )
-    say(_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
-
-
-def _summary(output: Path, folder: Path, manifest: "Manifest", seconds: float) -> str:
-    windows = Counter(layer.window for layer in manifest.cache)
-    kinds = (
-        f"{count} {f'window {window}' if window else 'full'}"
-        for window, count in sorted(windows.items())
-    )
-    layers = len(manifest.cache) if manifest.stage is None else manifest.stage
-    lines = {
-        "layers": f"{layers} ({', '.join(kinds)})",
-        "experts": _experts(folder / manifest.graph),
-        "ops": ", ".join(f"{use.count} {use.name}" for use in manifest.ops),
-        "weights": _weights(manifest),
-        "lossy": ", ".join(manifest.lossy),
-        "rounding": "; ".join(_rounding(manifest)),
-        "written": f"{file_size(_bytes_written(folder, manifest))} of new files",
-        "time": f"{seconds:.1f} s",
-    }
-    return "\n".join([str(output), *(f"  {key:<9}{text}" for key, text in lines.items() if text)])
-
-
-def _rounding(manifest: "Manifest") -> list[str]:
-    from gptoss_onnx.exporter.expert_errors import said_of
-
-    return [line for entry in manifest.rounded for line in said_of(entry.errors)]
-
-
-def _experts(graph: Path) -> str:
-    from gptoss_onnx.bench.footprint import mixtures
-    from gptoss_onnx.runtime.graph_file import GraphFile
-
-    kinds = mixtures(GraphFile.read(graph))
-    texts = (
-        f"{experts}, {taken} a token, in {count_of(layers, 'layer')}"
-        for (experts, taken), layers in sorted(kinds.items())
-    )
-    return "; ".join(texts)
-
-
-def _weights(manifest: "Manifest") -> str:
-    weights = manifest.weights
-    done = {
-        "link": "hard-linked, no byte copied",
-        "copy": "copied",
-        "reference": f"referred to in {weights.root}",
-    }
-    placed = [entry for entry in weights.files if entry.origin == "checkpoint"]
-    size = sum(entry.size for entry in placed)
-    files = count_of(len(placed), "file")
-    text = f"{files} {done[weights.mode]} ({file_size(size)}, {weights.layout})"
-    computed = (
-        f"{entry.name} computed ({file_size(entry.size)})"
-        for entry in weights.files
-        if entry not in placed
-    )
-    return "; ".join([*([text] if placed else []), *computed])
-
-
-def _bytes_written(folder: Path, manifest: "Manifest") -> int:
-    """Return the size of the package's files that are not links to the checkpoint's."""
-    weights = manifest.weights
-    shared = (
-        entry.name
-        for entry in weights.files
-        if weights.mode == "link" and entry.origin == "checkpoint"
-    )
-    linked = set(shared)
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sum(
-        path.stat().st_size for path in files if path.relative_to(folder).as_posix() not in linked
-    )
+    say(export_summary(output, package.folder, package.manifest, time.perf_counter() - begin))

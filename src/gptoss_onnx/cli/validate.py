@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     help="The checkpoint the package was exported from: folder, GGUF file or hub id.",
 )
 @click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of an adapter that the package was exported with; as many as there, in that "
+    "order.",
+)
+@click.option(
     "--suite",
     type=click.Choice(["quick", "full"]),
     default="quick",
@@ -72,6 +80,7 @@ if TYPE_CHECKING:
 def validate(
     package: Path,
     reference: str,
+    adapters: tuple[Path, ...],
     suite: Literal["quick", "full"],
     kernels: Kernels,
     activations: Activations,
@@ -111,7 +120,7 @@ def validate(
 
         accepted, before = forms.baselines()
         if write_golden:
-            write_golden_vectors(package, checkpoint, display)
+            write_golden_vectors(package, checkpoint, display, adapters)
         found = run_validation(
             package,
             checkpoint,
@@ -122,6 +131,7 @@ def validate(
             clients=commands,
             cpu_levels=cpu_levels,
             layers=layers,
+            adapters=adapters,
             progress=display,
         )
     _keep(found, package, f"{stem}.json")

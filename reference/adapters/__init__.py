@@ -1,0 +1,1 @@
+"""PEFT adapters (LoRA): which parameters of a checkpoint an adapter changes, and how."""
