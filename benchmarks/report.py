@@ -38,9 +38,13 @@ defaults: MXFP4 experts repacked, Q8_0 elsewhere, a 16-bit cache. It was not run
 layers: filling that context takes it a quarter of an hour.
 
 Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole model. *bf16 dense*
-multiplies every weight as the checkpoint has it, *int8 dense* is `export --dense int8`; exact, bf16
-and int8 are the activations. The first token of a process that finds its weights on disk includes
-reading them. *New MB* are bytes on disk that are no links to the checkpoint.
+multiplies every weight as the checkpoint has it, *packed dense* is the same weights in 12 bits
+(`export --dense packed`), *int8 dense* is `export --dense int8`; exact, bf16 and int8 are the
+activations. The first token of a process that finds its weights on disk includes reading them.
+*New MB* are bytes on disk that are no links to the checkpoint.
+
+Rows that decode together choose experts of their own. *Bound* is the factor over one row that
+reading every chosen expert once, and all else once, would allow.
 
 *stock ONNX Runtime 1.32 fp4* is `export --target ort`: ONNX Runtime's own ops, nothing registered,
 on the checkpoint's MXFP4 and float32 elsewhere, exact. onnxruntime-genai 0.18 runs that package at
@@ -79,6 +83,7 @@ def main() -> None:
         ("moe", experts),
         ("attention", attention),
         ("linear", linear),
+        ("rows", together),
     ):
         sections += [write(found) for key, found in documents.items() if key.startswith(name)]
     if whole:
@@ -211,6 +216,25 @@ def linear(document: dict[str, Any]) -> str:
         for result in document["results"]
     ]
     return _section("## Projections", document, _table(header, rows))
+
+
+def together(document: dict[str, Any]) -> str:
+    """Return the section of one rows.py run."""
+    rows = [
+        [
+            point["activations"],
+            str(point["rows"]),
+            f"{point['seconds'] * 1e3:.0f}",
+            f"{point['rows'] / point['seconds']:.1f}",
+            f"{point['speedup']:.2f}",
+            f"{point['bound']:.2f}",
+            f"{point['experts']:.1f}",
+        ]
+        for point in document["points"]
+    ]
+    header = ["activations", "rows", "ms a call", "tokens/s", "× one row", "bound", "experts"]
+    title = f"## Rows that decode together, {document['layers']} layers, {document['dense']} dense"
+    return _section(title, document, _table(header, rows))
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
