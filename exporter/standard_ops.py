@@ -50,8 +50,9 @@ def in_standard_ops(model: ir.Model) -> ir.Model:
         replace(graph, node, new)
     for node in [node for node in graph if node.op_type == "Cast"]:
         (source,), (wanted,) = node.inputs, node.outputs
-        same = source is not None and source.dtype == node.attributes["to"].as_int()
-        if same and not wanted.is_graph_output():
+        if source is None or wanted.is_graph_output():
+            continue
+        if source.dtype == node.attributes["to"].as_int():
             ir.convenience.replace_all_uses_with(wanted, source)
             graph.remove(node, safe=True)
     for node in ir.traversal.RecursiveGraphIterator(graph):
