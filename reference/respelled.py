@@ -12,7 +12,7 @@ from gptoss_onnx.checkpoint.shards import Shards
 from gptoss_onnx.checkpoint.tensors import FLOATS
 
 _WIDENED = re.compile(r"(.*\.mlp\.experts\.(?:gate_up|down)_proj)_blocks")
-_ROUTER = re.compile(r"(.*\.mlp\.router)\.linear(\.weight|\.bias)$")
+_ROUTER = re.compile(r"(.*\.mlp\.router)\.linear(\.weight|\.bias)")
 
 
 def respell(shards: Shards) -> None:
@@ -37,4 +37,5 @@ def published_name(name: str) -> str:
     """
     if (widened := _WIDENED.fullmatch(name)) is not None:
         return widened[1]
-    return _ROUTER.sub(r"\1\2", name)
+    router = _ROUTER.fullmatch(name)
+    return name if router is None else router[1] + router[2]

@@ -39,9 +39,9 @@ CHECKPOINTS: dict[str, tuple[Callable[[Desk], object], Words]] = {
         lambda desk: desk.edit_config(model_type="t5"),
         ("model_type: found 't5'", "'gpt_oss'"),
     ),
-    "a missing key": (
-        lambda desk: desk.edit_config(head_dim=None),
-        "head_dim: missing, expected an integer",
+    "a wrong key": (
+        lambda desk: desk.edit_config(head_dim=0),
+        "head_dim: found 0, expected an integer",
     ),
     "several wrong keys": (
         lambda desk: desk.edit_config(num_attention_heads=7, rms_norm_eps="small"),

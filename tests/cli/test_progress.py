@@ -54,7 +54,7 @@ def heard(checkpoint: Path, output: Path, **options: str) -> HeardProgress:
     [
         ({}, "tracing 2 of 2 layers"),
         ({"weights": "copy"}, "copying the weights"),
-        ({"dense": "int8"}, "quantizing the dense weights to int8"),
+        ({"dense": "int8"}, "writing the dense weights in int8"),
         ({"target": "ort", "weights": "copy"}, "writing the weights of target ort"),
     ],
 )

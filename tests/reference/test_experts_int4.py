@@ -150,7 +150,7 @@ def test_golden_vectors_written_later_are_the_same(
         ({"target": "ort", "provider": "cuda"}, "--experts int4: found with --provider cuda"),
         (
             {"experts": "int3", "target": "ort"},
-            "experts: found 'int3', expected one of checkpoint, int8, int4",
+            "experts: found 'int3', expected one of checkpoint, mxfp4, int8, int4",
         ),
     ],
 )
