@@ -4,6 +4,7 @@ torch.compile, FSDP, activation checkpointing, DataParallel, DeepSpeed and PEFT 
 model or its parts, and `state_dict` has their names in front of the model's own.
 """
 
+import re
 from dataclasses import replace
 
 from gptoss_onnx.checkpoint.fields import Problems
@@ -15,6 +16,8 @@ from gptoss_onnx.errors import CheckpointError
 _ANYWHERE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _IN_FRONT = (("module",), ("_forward_module",), ("base_model", "model"))
 _LORA = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"}
+# What any of these leaves on a name; hardly any checkpoint has one, and a stranger's many names.
+_MARKED = re.compile(r"_module\b|\b(?:_orig_mod|module|base_model|base_layer|lora_\w+)\b")
 
 
 def plain_name(name: str) -> str:
@@ -33,6 +36,9 @@ def unwrap(shards: Shards, problems: Problems) -> None:
     """
     plain: dict[str, TensorInfo] = {}
     for name, info in shards.tensors.items():
+        if _MARKED.search(name) is None and name not in plain:
+            plain[name] = info
+            continue
         parts = set(name.split("."))
         if parts & _LORA or "base_layer" in parts:
             raise CheckpointError(
@@ -44,4 +50,6 @@ def unwrap(shards: Shards, problems: Problems) -> None:
             problems.add(f"{name}: found {short} as well, expected one of the two")
         plain.setdefault(short, replace(info, name=short))
     shards.tensors = plain
-    shards.promised = {plain_name(name) for name in shards.promised}
+    shards.promised = {
+        plain_name(name) if _MARKED.search(name) else name for name in shards.promised
+    }

@@ -41,10 +41,11 @@ class Source:
         return self.file or self.shards.folder.path
 
 
-def hugging_face(shards: Shards) -> Source:
+def hugging_face(shards: Shards, document: Mapping[str, Any] | None) -> Source:
     """Return the source that a folder of Hugging Face's layout is.
 
-    Raises CheckpointError where config.json is missing or is not an object.
+    `document` is its config.json, None where there is none, for which it raises CheckpointError.
     """
     folder = shards.folder
-    return Source(shards, folder, folder.read_json(CONFIG), str(folder.path / CONFIG))
+    where = str(folder.path / CONFIG)
+    return Source(shards, folder, folder.read_json(CONFIG) if document is None else document, where)

@@ -32,10 +32,7 @@ TRAINING_KEYS = (
 )
 # Tensors that no architecture computes with: frequencies that older versions of transformers saved
 # along, and what trainers save of themselves.
-_NO_WEIGHTS = (
-    r"(.*\.)?rotary_emb\.inv_freq",
-    r"(optimizer|lr_scheduler|scaler|ema)\..*",
-)
+_NO_WEIGHTS = re.compile(r"(.*\.)?rotary_emb\.inv_freq|(optimizer|lr_scheduler|scaler|ema)\..*")
 
 
 class StoredNames:
@@ -129,7 +126,9 @@ class Architecture:
 
     def is_ignored(self, stored: str) -> bool:
         """Whether a stored tensor holds no weight, such as a causal mask that was saved along."""
-        return any(re.fullmatch(pattern, stored) for pattern in (*self.ignored, *_NO_WEIGHTS))
+        return _NO_WEIGHTS.fullmatch(stored) is not None or any(
+            re.fullmatch(pattern, stored) for pattern in self.ignored
+        )
 
     def _renamed(self, path: str) -> str:
         parts = path.split(".")

@@ -19,6 +19,8 @@ def respell(shards: Shards) -> None:
     """Give tensors in `shards` the published names, in place; none that is taken already."""
     names = shards.tensors.keys() | shards.promised
     for name, info in list(shards.tensors.items()):
+        if ".mlp." not in name:
+            continue
         widened = _WIDENED.fullmatch(name)
         if widened is not None and (info.dtype not in FLOATS or f"{widened[1]}_scales" in names):
             continue

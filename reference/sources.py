@@ -56,7 +56,7 @@ def read_source(path: Path, problems: Problems) -> Source:
             f"{where}: found the keys of OpenAI's own layout, but tensors named like "
             f"{min(names, default='nothing')}; expected tensors like {_EXAMPLE}"
         )
-    return hugging_face(shards)
+    return hugging_face(shards, document)
 
 
 def _openai(
