@@ -24,6 +24,7 @@ _SCHEMES = (
     (r"[._](weight|input|output)_scale", "FP8"),
     (r"\.self_attn\.[kv]_scale", "FP8"),
 )
+_ANY_SCHEME = re.compile(f".*(?:{'|'.join(ending for ending, _ in _SCHEMES)})")
 
 
 def refuse_quantized_tensors(
@@ -40,9 +41,10 @@ def refuse_quantized_tensors(
         document: config.json, which says if FP8 is what it can be read as.
         where: what the message begins with.
     """
+    suspicious = list(filter(_ANY_SCHEME.fullmatch, names))
     for ending, scheme in _SCHEMES:
         pattern = re.compile(rf".*{ending}")
-        _refuse(sorted(filter(pattern.fullmatch, names)), scheme, where)
+        _refuse(sorted(filter(pattern.fullmatch, suspicious)), scheme, where)
     if document.get("quantization_config") is not None:
         return
     in_fp8 = [name for name in names if name.endswith(FP8_SCALE)]

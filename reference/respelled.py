@@ -17,10 +17,10 @@ _ROUTER = re.compile(r"(.*\.mlp\.router)\.linear(\.weight|\.bias)")
 
 def respell(shards: Shards) -> None:
     """Give tensors in `shards` the published names, in place; none that is taken already."""
-    names = shards.tensors.keys() | shards.promised
-    for name, info in list(shards.tensors.items()):
-        if ".mlp." not in name:
-            continue
+    candidates = [name for name in shards.tensors if ".mlp." in name]
+    names = shards.tensors.keys() | shards.promised if candidates else set()
+    for name in candidates:
+        info = shards.tensors[name]
         widened = _WIDENED.fullmatch(name)
         if widened is not None and (info.dtype not in FLOATS or f"{widened[1]}_scales" in names):
             continue
