@@ -22,6 +22,8 @@ _MARKED = re.compile(r"_module\b|\b(?:_orig_mod|module|base_model|base_layer|lor
 
 def plain_name(name: str) -> str:
     """Return a tensor's name without the names of wrappers."""
+    if _MARKED.search(name) is None:
+        return name
     parts = [part for part in name.split(".") if part not in _ANYWHERE]
     while wrapper := next((w for w in _IN_FRONT if tuple(parts[: len(w)]) == w), None):
         parts = parts[len(wrapper) :]
@@ -50,6 +52,4 @@ def unwrap(shards: Shards, problems: Problems) -> None:
             problems.add(f"{name}: found {short} as well, expected one of the two")
         plain.setdefault(short, replace(info, name=short))
     shards.tensors = plain
-    shards.promised = {
-        plain_name(name) if _MARKED.search(name) else name for name in shards.promised
-    }
+    shards.promised = {plain_name(name) for name in shards.promised}
