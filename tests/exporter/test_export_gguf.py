@@ -16,7 +16,15 @@ from gptoss_onnx.validation import validate
 from support.architecture_judge import Case
 from support.command_line import run
 from support.exported import valid_manifest
-from support.gguf_files import Recipe, as_ollama, decoded, quantized, write_gguf, write_oracle
+from support.gguf_files import (
+    Recipe,
+    as_ollama,
+    decoded,
+    quantized,
+    write_gguf,
+    write_oracle,
+    write_source,
+)
 from support.transformers_models import Judged, write_by_transformers
 
 PUBLISHED = Recipe()  # as ggml-org publishes gpt-oss: MXFP4 and Q8_0
@@ -34,9 +42,7 @@ FILE = "gpt-oss.gguf"
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that transformers wrote."""
-    folder = tmp_path_factory.mktemp("gguf") / "source"
-    write_by_transformers("gpt_oss", {"num_hidden_layers": 2}, folder, sharded=False)
-    return folder
+    return write_source(tmp_path_factory.mktemp("gguf") / "source")
 
 
 @pytest.fixture(scope="module")

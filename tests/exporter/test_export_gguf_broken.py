@@ -14,8 +14,7 @@ from gguf.gguf_writer import GGUFValue
 
 from gptoss_onnx.errors import CheckpointError, InputError
 from gptoss_onnx.exporter import export
-from support.gguf_files import Recipe, Tensors, write_gguf
-from support.transformers_models import write_by_transformers
+from support.gguf_files import Recipe, Tensors, write_gguf, write_source
 
 FILE = "gpt-oss.gguf"
 
@@ -23,9 +22,7 @@ FILE = "gpt-oss.gguf"
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that transformers wrote."""
-    folder = tmp_path_factory.mktemp("gguf") / "source"
-    write_by_transformers("gpt_oss", {"num_hidden_layers": 2}, folder, sharded=False)
-    return folder
+    return write_source(tmp_path_factory.mktemp("gguf") / "source")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from support.transformers_models import write_by_transformers
+
 Tensors = dict[str, tuple[NDArray[Any], Kind]]
 NAMES = {
     "input_layernorm.weight": "attn_norm.weight",
@@ -59,6 +61,12 @@ class Recipe:
     tokenizer: Path | None = None
     parts: int = 1
     architecture: str = "gpt-oss"
+
+
+def write_source(folder: Path) -> Path:
+    """Let transformers write the checkpoint that files are made from."""
+    write_by_transformers("gpt_oss", {"num_hidden_layers": 2}, folder, sharded=False)
+    return folder
 
 
 def write_gguf(source: Path, file: Path, recipe: Recipe) -> Path:
