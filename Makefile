@@ -30,7 +30,7 @@ FUZZ_SEED ?= $(shell date +%s)
 CLIENT_TESTS ?= tests/clients tests/serving/prompts
 
 # What `make test` runs; `make test MARKERS=` runs everything.
-MARKERS ?= not slow and not gpu and not clients
+MARKERS ?= not slow and not gpu and not clients and not image
 
 # Processes that share the tests, each with up to 1 GB of memory; 0 runs them in one, where `--pdb` works.
 WORKERS ?= 2
@@ -74,6 +74,7 @@ test: lint ## Lint, then run the tests that need no GPU, no client in another la
 	@echo '  slow     minutes rather than seconds, or gigabytes of address space'
 	@echo '  gpu      a CUDA device and onnxruntime-gpu'
 	@echo '  clients  npm packages, a Chromium, onnxruntime-genai: make test-clients installs them'
+	@echo '  image    root, buildah, debootstrap and ten minutes: builds the image of the Dockerfile'
 	@echo 'Run one group with, for instance: make test MARKERS=slow'
 
 client-tools: $(CLIENT_TOOLS) ## Install what the clients in C++, Node.js and the browser need

@@ -1,6 +1,7 @@
 """What this machine offers: ONNX Runtime, whole and alone, and the execution provider asked for."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from gptoss_onnx.package import Package
 from gptoss_onnx.runtime.arguments import shown
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
+# ONNX Runtime 1.32 on Linux and macOS writes an id of the machine into the user's cache folder and
+# tells its makers of every session, unless this is set before it is imported.
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _PROVIDERS: dict[str, tuple[str, ...]] = {
     "cpu": ("CPUExecutionProvider",),
     # CUDA takes every node it can; ONNX Runtime itself keeps shape arithmetic on the CPU.
@@ -25,7 +29,8 @@ _OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"
 
 
 def load_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime.
+    """Import ONNX Runtime, which then reports to nobody: who wants it to sets
+    ORT_DISABLE_TELEMETRY=0, or imports it before.
 
     Raises RuntimeUnavailable if it is not installed, if it cannot be imported, or if both of its
     builds are installed: `onnxruntime` and `onnxruntime-gpu` write into one folder, and the later
@@ -38,6 +43,7 @@ def load_onnxruntime() -> ModuleType:
             "keep one: "
             f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('cpu')}  (or [gpu])"
         )
+    os.environ.setdefault(_NO_TELEMETRY, "1")
     try:
         return import_module("onnxruntime")
     except ImportError as error:

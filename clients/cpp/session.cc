@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "graph.h"
 #include "kv_cache.h"
@@ -14,11 +15,21 @@ static double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// ONNX Runtime 1.32 on Linux and macOS writes an id of the machine into the user's cache folder and
+// tells its makers of every session, unless this is set before its first environment. Who wants
+// that sets the variable to 0.
+static void report_to_nobody() {
+#ifndef _WIN32
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+#endif
+}
+
 Session::Session(const Package& opened, const Options& given)
     : package(after_version_check(opened)), options(given) {
   const Kernels chosen = choose_kernels(package, options);
   kernels = chosen.name;
   reason = chosen.reason;
+  report_to_nobody();
   env_ = Ort::Env(ORT_LOGGING_LEVEL_FATAL, "gptoss");
   graph_ = open_graph(env_, package, options, chosen);
 }

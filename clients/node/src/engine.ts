@@ -89,6 +89,8 @@ export async function openEngine(files: PackageFolder, options: OpenOptions): Pr
 
 /** Chooses what runs: nothing falls back but kernels `auto`, and that is said. */
 async function chooseEngine(files: PackageFolder, options: OpenOptions): Promise<Engine> {
+  // From 1.32 on ONNX Runtime tells its makers of every session, unless this is set before.
+  process.env.ORT_DISABLE_TELEMETRY ??= "1";
   const { kernels = "auto", activations = "exact", threads = 0, library = LIBRARY } = options;
   oneOf("kernels", kernels, ["auto", "native", "portable"]);
   oneOf("activations", activations, ["exact", "bf16", "int8"]);

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def serve(
     from gptoss_onnx.serving.open_files import allow_connections
     from gptoss_onnx.serving.sizes import AskedSizes
 
-    allow_connections(settings.max_connections)
+    settings = replace(settings, max_connections=allow_connections(options["max_connections"]))
     bound_malloc(os.environ)
     trim_malloc()
 
@@ -141,7 +142,6 @@ def _settings(package: Path, log_json: bool, options: dict[str, Any]) -> "Server
         allowed_hosts=options["allowed_hosts"],
         shares_prefixes=options["share_prefixes"],
         access_log=log_json,
-        max_connections=options["max_connections"],
         max_body_bytes=options["max_body"],
         max_requests=options["max_requests"],
         request_seconds=options["request_seconds"],

@@ -232,8 +232,8 @@ def _limits() -> tuple[_Decorator, ...]:
             _LIMITS,
             "--max-connections",
             type=click.IntRange(min=1),
-            default=1000,
-            show_default=True,
+            default=None,
+            show_default="1000, or as many as the limit of open files allows",
             help="Open at a time; one more takes the place of the one that has been idle longest, "
             "or gets 503.",
         ),
