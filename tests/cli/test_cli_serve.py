@@ -116,7 +116,7 @@ def test_defaults_are_those_of_the_server() -> None:
     defaults = {parameter.name: parameter.default for parameter in serve.params}
     settings = ServerSettings(model="x")
     assert defaults["max_body"] == settings.max_body_bytes
-    for name in ("max_requests", "max_connections", "request_seconds", "drain_seconds"):
+    for name in ("max_requests", "request_seconds", "drain_seconds"):
         assert defaults[name] == getattr(settings, name)
 
 

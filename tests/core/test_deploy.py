@@ -1,4 +1,4 @@
-"""Dockerfile, compose.yaml and what they name, as far as no daemon is needed (tests/image builds)."""
+"""Dockerfile, compose.yaml and what they name. No daemon is needed here; tests/image builds."""
 
 import json
 import shlex
