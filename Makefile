@@ -103,5 +103,8 @@ demo: venv ## Export the demo checkpoint, validate the package, generate from it
 wheel: venv ## Build the wheel of this machine's platform into dist/; again, it compiles only what has changed
 	$(BIN)/pip wheel --no-deps $(if $(shell command -v cmake),--no-build-isolation) --wheel-dir dist .
 
+release-check: ## Run all that a release rests on, in a clean clone of the last commit
+	bash deploy/release_check.sh
+
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist demo/package demo/report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,7 +60,7 @@ def describe(
     return Manifest(
         exporter=f"{proto.producer_name} {proto.producer_version}",
         target=options.target,
-        onnxruntime=_least(options, config),
+        onnxruntime=least_onnxruntime(options, config),
         model=dict(checkpoint.settings),
         vocab_size=config.vocab_size,
         longest=config.longest,
@@ -102,7 +102,7 @@ def adapters_of(checkpoint: Checkpoint) -> tuple[Adapter, ...]:
     )
 
 
-def _least(options: ExportOptions, config: DecoderConfig) -> str:
+def least_onnxruntime(options: ExportOptions, config: DecoderConfig) -> str:
     """Return the least ONNX Runtime that runs the graph. GroupQueryAttention keeps a window by
     itself (`sliding_window_cache`) since 1.29.
     """

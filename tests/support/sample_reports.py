@@ -67,7 +67,7 @@ def report(cells: tuple[Cell, ...], **changes: Any) -> Report:
         reference="demo/checkpoint",
         suite="quick",
         seed=20250805,
-        versions={"gptoss-onnx": "0.1.0", "onnxruntime": "1.32.0"},
+        versions={"gptoss-onnx": "0.2.0", "onnxruntime": "1.32.0"},
         machine={"processor": "a processor with avx512", "cores": "2"},
         columns=(column("native"), column("portable")),
         rows=tuple(Row(name, ROWS.get(name, name)) for name in cases),

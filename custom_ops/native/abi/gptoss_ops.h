@@ -13,7 +13,7 @@ extern "C" {
 // Returns null, or a status that says what is wrong; never aborts.
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
 
-// The package version that the library was built from, for instance "0.1.0".
+// The package version that the library was built from, for instance "0.2.0".
 const char* gptoss_ops_version();
 
 // Operators of domain ai.gptoss with a native kernel, comma-separated; "" if it has none.
