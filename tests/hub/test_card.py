@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from gptoss_onnx.errors import CheckpointError, InputError, PackageError
-from gptoss_onnx.exporter import Package
 from gptoss_onnx.hub.card import card, write_card
 from gptoss_onnx.hub.markdown import code, plain
 from gptoss_onnx.hub.measured import NOT_VALIDATED
 from gptoss_onnx.hub.origin import Origin, front_matter
 from gptoss_onnx.manifest import Adapter, Manifest
+from gptoss_onnx.package import Package
 from support import sample_reports
 from support.command_line import done, run
 

@@ -9,12 +9,12 @@ import huggingface_hub
 import pytest
 
 from gptoss_onnx.errors import InputError, PackageError, RuntimeUnavailable
-from gptoss_onnx.exporter import Package
 from gptoss_onnx.hub.card import write_card
 from gptoss_onnx.hub.layout import uploads
 from gptoss_onnx.hub.origin import Origin
 from gptoss_onnx.hub.push import push
 from gptoss_onnx.manifest import Manifest
+from gptoss_onnx.package import Package
 from gptoss_onnx.runtime import Session, open_package
 from support.command_line import done, run
 from support.fake_hub import Hub, fake_hub
@@ -55,7 +55,7 @@ def _link_weights(source: str, target: str) -> None:
 
 
 def _files_of(manifest: Manifest) -> set[str]:
-    names = {entry.name for entry in manifest.weights.files}
+    names = {entry.name for entry in manifest.weights.files} | {*manifest.tokenizer_files}
     return names | {manifest.graph, "manifest.json", "generation_config.json", "golden/golden.json"}
 
 
@@ -65,6 +65,7 @@ def test_a_package_comes_back_and_runs(hub: Hub, package: Package, tmp_path: Pat
     files = hub.files(NAME)
     inside = {f"onnx/{name}" for name in _files_of(package.manifest)}
     root = {"README.md", "LICENSE", "config.json", "generation_config.json"}
+    root |= {*package.manifest.tokenizer_files}
     assert set(files) == inside | root == {upload.path for upload in found.files}
     assert found.size == sum(map(len, files.values()))
     assert (hub.commits, hub.private) == (1, set())

@@ -83,7 +83,7 @@ def test_the_configuration_is_transformers_own(
 def test_an_unknown_architecture_has_a_plain_configuration(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    folder = write_fake_package(tmp_path_factory.mktemp("package"), (0, 4))
+    folder = write_fake_package(tmp_path_factory.mktemp("package"), (0, 3, 8))
     with GptossOnnxForCausalLM.from_pretrained(folder, threads=1).session as session:
         config = GptossOnnxForCausalLM(session).config
         assert config.vocab_size == session.vocab
