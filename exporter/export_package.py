@@ -20,6 +20,7 @@ from gptoss_onnx.choices import (
     check_choice,
 )
 from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.exporter.about import tell_about
 from gptoss_onnx.exporter.check import check_onnx
 from gptoss_onnx.exporter.describe import describe, lost_by, rounded_by
 from gptoss_onnx.exporter.expert_errors import said_of
@@ -134,6 +135,7 @@ def export(
         rounded = rounded_by(options, planned.measured)
         lost = lost_by(rounded)
         progress.begin("checking and writing the graph")
+        tell_about(planned.graph, opened, options, stage)
         proto = ir.to_proto(planned.graph)
         check_onnx(proto)
         (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))

@@ -24,6 +24,8 @@ BELOW: dict[str, set[str]] = {
     "bench": {"custom_ops", "runtime"},
     "inspect": {"bench", "runtime"},
     "lm_eval": {"runtime"},
+    "transformers": {"runtime"},
+    "hub": {"checkpoint", "runtime"},
     "serving": {"runtime"},
 }
 HEAVY = {"torch", "transformers", "onnxscript"}
@@ -33,6 +35,7 @@ WITHOUT_TORCH = (
     "bench",
     "inspect",
     "lm_eval",
+    "hub",
     "serving",
     "cli",
 )  # cli: at import; its commands import what they do

@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from gptoss_onnx.cli.bench import bench
+from gptoss_onnx.cli.card import card
 from gptoss_onnx.cli.chat import chat
 from gptoss_onnx.cli.console import Invocation, one_line, verbose_option
 from gptoss_onnx.cli.export import export
@@ -28,6 +29,7 @@ from gptoss_onnx.cli.generate import generate
 from gptoss_onnx.cli.inspect import inspect
 from gptoss_onnx.cli.make_checkpoint import make_checkpoint
 from gptoss_onnx.cli.plan import plan
+from gptoss_onnx.cli.push import push
 from gptoss_onnx.cli.serve import serve
 from gptoss_onnx.cli.validate import validate
 from gptoss_onnx.errors import GptOssError
@@ -143,7 +145,19 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (export, inspect, generate, chat, serve, validate, bench, plan, make_checkpoint):
+for command in (
+    export,
+    inspect,
+    generate,
+    chat,
+    serve,
+    validate,
+    bench,
+    plan,
+    card,
+    push,
+    make_checkpoint,
+):
     main.add_command(command)
 
 

@@ -41,12 +41,12 @@ def find_checkpoint(source: str, revision: str | None, download: bool, display: 
     from gptoss_onnx.checkpoint.locate import locate
 
     if download:
-        _quiet_off_a_terminal()
+        quiet_off_a_terminal()
         display.clear()  # the download has bars of its own
     return locate(source, revision=revision, download=download)
 
 
-def _quiet_off_a_terminal() -> None:
+def quiet_off_a_terminal() -> None:
     """Switch huggingface_hub's progress bars off where stderr is a file or a pipe."""
     if not sys.stderr.isatty():
         try:

@@ -96,6 +96,13 @@ def choice(
     help="Replace an existing package.",
 )
 @click.option(
+    "--card",
+    is_flag=True,
+    cls=GroupedOption,
+    group="The package",
+    help="Write a model card, README.md, into the package (extra hub).",
+)
+@click.option(
     "--tokenizer",
     cls=GroupedOption,
     group="The package",
@@ -207,6 +214,7 @@ def export(
     adapters: tuple[Path, ...],
     adapter_mode: AdapterMode,
     force: bool,
+    card: bool,
     download: bool,
     revision: str | None,
 ) -> None:
@@ -223,6 +231,12 @@ def export(
         display.begin("loading PyTorch")
         with extra("export"):
             from gptoss_onnx.exporter import export as export_package
+        if card:
+            display.begin("reading the checkpoint's card")
+            with extra("hub"):
+                from gptoss_onnx.hub.card import write_card
+                from gptoss_onnx.hub.origin import Origin
+            origin = Origin.of_checkpoint(checkpoint, found)
 
         package = export_package(
             found,
@@ -241,4 +255,6 @@ def export(
             force=force,
             progress=display,
         )
+        if card:
+            write_card(package, origin, None)
     say(export_summary(output, package.folder, package.manifest, time.perf_counter() - begin))
