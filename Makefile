@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test client-tools test-clients fuzz demo wheel clean
+.PHONY: help venv lint test client-tools test-clients fuzz demo wheel wheels release-check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,7 +30,7 @@ FUZZ_SEED ?= $(shell date +%s)
 CLIENT_TESTS ?= tests/clients tests/serving/prompts
 
 # What `make test` runs; `make test MARKERS=` runs everything.
-MARKERS ?= not slow and not gpu and not clients and not image
+MARKERS ?= not slow and not gpu and not clients and not image and not wheels
 
 # Processes that share the tests, each with up to 1 GB of memory; 0 runs them in one, where `--pdb` works.
 WORKERS ?= 2
@@ -73,6 +73,7 @@ test: lint ## Lint, then run the tests that need no GPU, no client in another la
 	@echo 'what most machines lack or takes too long:'
 	@echo '  slow     minutes rather than seconds, or gigabytes of address space'
 	@echo '  gpu      a CUDA device and onnxruntime-gpu'
+	@echo '  wheels   the files of make wheels in dist/'
 	@echo '  clients  npm packages, a Chromium, onnxruntime-genai: make test-clients installs them'
 	@echo '  image    root, buildah, debootstrap and ten minutes: builds the image of the Dockerfile'
 	@echo 'Run one group with, for instance: make test MARKERS=slow'
@@ -105,6 +106,9 @@ wheel: venv ## Build the wheel of this machine's platform into dist/; again, it 
 
 release-check: ## Run all that a release rests on, in a clean clone of the last commit
 	bash deploy/release_check.sh
+
+wheels: ## Build what is published into dist/: manylinux_2_28 wheels of MACHINES, and the sdist
+	bash wheels/build.sh
 
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist demo/package demo/report .pytest_cache .mypy_cache .ruff_cache .hypothesis
