@@ -60,7 +60,7 @@ class PackageCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return how many columns were run, padding included."""
-        return self._real.shape[1]
+        return int(self._real.shape[1])
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         """Return the most tokens that a row can have."""

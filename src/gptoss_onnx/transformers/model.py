@@ -27,7 +27,7 @@ OFFERED = (
 )
 
 
-class GptossOnnxForCausalLM(PreTrainedModel, GenerationMixin):
+class GptossOnnxForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]  # their __init_subclass__
     """A package that `pipeline("text-generation")` and `generate` run on.
 
     Greedy decoding, sampling, streamers, stopping criteria and assisted generation work; beams and
@@ -48,7 +48,7 @@ class GptossOnnxForCausalLM(PreTrainedModel, GenerationMixin):
         self.generation_config = generation_config(session.package)
         # Nothing computes with it: it is where the tensors of calls come back to.
         self.register_buffer("_place", torch.zeros(0), persistent=False)
-        self.eval()
+        self.eval()  # type: ignore[no-untyped-call]  # transformers annotates only part of its own
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # a package has no other options
@@ -125,7 +125,7 @@ class GptossOnnxForCausalLM(PreTrainedModel, GenerationMixin):
         """Refuse: a package is copied as a folder."""
         raise InputError(f"save_pretrained: copy the folder {self.session.package.folder} instead")
 
-    def push_to_hub(self, *names: Any, **options: Any) -> NoReturn:
+    def push_to_hub(self, *names: Any, **options: Any) -> NoReturn:  # type: ignore[override]  # refuses all
         """Refuse: `gptoss-onnx push` uploads packages."""
         raise InputError("push_to_hub: use `gptoss-onnx push` instead")
 
@@ -135,7 +135,7 @@ class GptossOnnxForCausalLM(PreTrainedModel, GenerationMixin):
         if generation_mode not in OFFERED:
             names = ", ".join(mode.value for mode in OFFERED)
             raise InputError(f"generate: found {generation_mode.value}, expected one of {names}")
-        super()._validate_generation_mode(generation_mode, *settings, **others)
+        super()._validate_generation_mode(generation_mode, *settings, **others)  # type: ignore[misc]  # its self is a protocol
 
     def _prepare_cache_for_generation(  # type: ignore[override]  # the base returns nothing, too
         self,
@@ -211,4 +211,4 @@ def _kept(logits_to_keep: int | Tensor, columns: int) -> np.ndarray[Any, np.dtyp
     every = np.arange(columns)
     if isinstance(logits_to_keep, int):
         return every[-logits_to_keep:]  # 0 keeps all
-    return every[logits_to_keep.cpu().numpy()]
+    return np.asarray(every[logits_to_keep.cpu().numpy()])

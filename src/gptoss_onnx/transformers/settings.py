@@ -23,11 +23,11 @@ def model_config(package: Package) -> PreTrainedConfig:
     said = package.manifest.model
     architecture = said.get(_ARCHITECTURE)
     fields = {key: value for key, value in said.items() if key not in _LEFT_OUT}
-    known = isinstance(architecture, str) and architecture in CONFIG_MAPPING
     try:
-        config = (
-            AutoConfig.for_model(architecture, **fields) if known else PreTrainedConfig(**fields)
-        )
+        if isinstance(architecture, str) and architecture in CONFIG_MAPPING:
+            config = AutoConfig.for_model(architecture, **fields)
+        else:
+            config = PreTrainedConfig(**fields)
     except Exception as error:  # each architecture checks its fields in its own way
         raise PackageError(
             f"{package.folder}: transformers refuses the manifest's model: "
