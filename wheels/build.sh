@@ -71,7 +71,9 @@ make_wheel() {
     -C cmake.define.GPTOSS_GLIBC="$work/glibc-$machine"
   local wheel=("$work"/first/*linux_"$machine".whl)
   "$bin/auditwheel" show "${wheel[0]}"
-  "$bin/auditwheel" repair --plat "$platform" --only-plat --wheel-dir "$work/out" "${wheel[0]}"
+  # not `auditwheel repair`, which tags for this machine alone; check.py asks for what the tag says
+  "$bin/wheel" tags --platform-tag "$platform" --remove "${wheel[0]}"
+  mv "$work/first"/*"$platform.whl" "$work/out/"
 }
 
 # Puts the libraries of glibc for machine $1 into folder $2. They hold names and versions alone,

@@ -31,7 +31,7 @@ def library_faults(elf: bytes, machine: str) -> list[str]:
     names = [
         symbol.name
         for symbol in file.get_section_by_name(".dynsym").iter_symbols()
-        if symbol["st_shndx"] != "SHN_UNDEF"
+        if symbol["st_shndx"] != "SHN_UNDEF" and symbol["st_info"]["bind"] != "STB_LOCAL"
     ]
     faults = []
     if file["e_machine"] != MACHINES[machine]:
