@@ -147,7 +147,7 @@ def _conversion(checkpoint: Checkpoint, planned: PlannedTensor, rows: Rows) -> C
     parameter = rows.parameter
 
     def convert(first: int, end: int) -> list[Tensor]:
-        found = checkpoint.load_rows(parameter, rows.first + first, rows.first + end)
+        found = checkpoint.read_rows(parameter, rows.first + first, rows.first + end)
         # of other files than these an export reads no weight, or looks at all beforehand
         if not checkpoint.linkable and not found.isfinite().all():
             names = " and ".join(tensor.name for tensor in parameter.stored)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gptoss_onnx.checkpoint.gguf.kinds import OLLAMA_MXFP4
-from gptoss_onnx.checkpoint.tensors import Load, TensorInfo
+from gptoss_onnx.checkpoint.tensors import Stored, TensorInfo
 from gptoss_onnx.errors import CheckpointError
 
 BLOCK = 32
@@ -71,11 +71,11 @@ class Mxfp4Blocks:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return blocks [first, end), uint8 (n, 16)."""
         width = self.experts.parts[0].shape[2]
         begin = first // width
-        blocks, _ = self.experts.matrix_rows(mapped(load), begin, -(-end // width))
+        blocks, _ = self.experts.matrix_rows(mapped(stored), begin, -(-end // width))
         return blocks.flatten(0, 1)[first - begin * width : end - begin * width]
 
 
@@ -87,9 +87,9 @@ class Mxfp4Scales:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return scales of rows [first, end), uint8 (n, B)."""
-        return self.experts.matrix_rows(mapped(load), first, end)[1]
+        return self.experts.matrix_rows(mapped(stored), first, end)[1]
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ class Q8Rows:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def codes(self, load: Load, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def codes(self, stored: Stored, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return rows [first, end) as int8 (n, C) and their float32 scales (n, C/32).
 
         Raises CheckpointError for a scale that is not finite.
         """
-        return q8_codes(load(self.matrix)[first:end], self.matrix.name)
+        return q8_codes(stored.load_tensor(self.matrix)[first:end], self.matrix.name)
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), float32 (n, C)."""
-        return q8_values(load(self.matrix)[first:end], self.matrix.name)
+        return q8_values(stored.load_tensor(self.matrix)[first:end], self.matrix.name)
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,10 @@ class Alternating:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (n, 2I)."""
-        return torch.stack([load(part)[first:end] for part in self.parts], dim=2).flatten(1)
+        gate, up = (stored.load_tensor(part)[first:end] for part in self.parts)
+        return torch.stack([gate, up], dim=2).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class ColumnsOfExperts:
         in_q8 = any(part.dtype == Q8_0 for part in self.parts)
         return "Q8_0 experts times their scales rounded to bfloat16" if in_q8 else None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return columns [first, end) of all matrices, one behind the other, (n, R)."""
         part = self.parts[0]
         columns = part.shape[2] * (BLOCK if part.dtype == Q8_0 else 1)
@@ -152,14 +153,14 @@ class ColumnsOfExperts:
         while first < end:
             expert, at = divmod(first, columns)
             count = min(columns - at, end - first)
-            matrices = [self._columns(part, load, expert, at, at + count) for part in self.parts]
+            matrices = [self._columns(part, stored, expert, at, at + count) for part in self.parts]
             pieces.append(torch.stack(matrices, dim=1).flatten(0, 1).T)
             first += count
         return torch.cat(pieces)
 
-    def _columns(self, part: TensorInfo, load: Load, expert: int, first: int, end: int) -> Tensor:
+    def _columns(self, part: TensorInfo, stored: Stored, expert: int, first: int, end: int) -> Tensor:
         """Return columns [first, end) of one expert's matrix, (R, n)."""
-        matrix = load(part)[expert]
+        matrix = stored.load_tensor(part)[expert]
         if part.dtype != Q8_0:
             return matrix[:, first:end]
         begin = first // BLOCK
@@ -167,9 +168,9 @@ class ColumnsOfExperts:
         return values[:, first - begin * BLOCK : end - begin * BLOCK].to(torch.bfloat16)
 
 
-def mapped(load: Load) -> ReadRows:
-    """Return what reads rows of a part that `load` maps."""
-    return lambda part, first, end: load(part).flatten(0, 1)[first:end]
+def mapped(stored: Stored) -> ReadRows:
+    """Return what reads rows of a part, mapped."""
+    return lambda part, first, end: stored.load_tensor(part).flatten(0, 1)[first:end]
 
 
 def neighbours(halves: Tensor) -> Tensor:
