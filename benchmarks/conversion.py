@@ -44,8 +44,8 @@ class Seen:
         moved: bytes read from the disk and written.
         seconds: until it ended; `synced` until the disk had everything.
         computing: of these, those in which weights were computed; of a copy all.
-        processor: seconds of all threads.
-        peak: most memory, in bytes.
+        processor: seconds of all threads in these.
+        peak: most memory, in bytes; of an export.
     """
 
     moved: int
@@ -53,7 +53,7 @@ class Seen:
     synced: float
     computing: float
     processor: float
-    peak: int
+    peak: int = 0
 
     def rates(self) -> tuple[float, float, float]:
         """Bytes a second: while weights are computed, from start to end, and to the disk."""
@@ -96,10 +96,11 @@ def main() -> None:
 def line(seen: Seen) -> str:
     """Return one run in words."""
     computing, whole, synced = (rate / 1e9 for rate in seen.rates())
+    peak = f", {seen.peak / 1e6:.0f} MB of memory" if seen.peak else ""
     return (
         f"{seen.moved / 1e9:6.2f} GB in {seen.computing:5.1f} of {seen.seconds:5.1f} s, "
         f"{seen.synced:5.1f} s to the disk: {computing:.2f}, {whole:.2f}, {synced:.2f} GB/s; "
-        f"{seen.processor:.1f} s of processor, {seen.peak / 1e6:.0f} MB"
+        f"{seen.processor:.1f} s of processor{peak}"
     )
 
 
@@ -127,41 +128,29 @@ def copy(source: Path, folder: Path) -> Seen:
     """Copy the largest file."""
     largest = max(weight_files(source), key=lambda path: path.stat().st_size)
     target = folder / "copy"
-    seen = run(["cp", "--reflink=never", str(largest), str(target)], source)
+    seconds, synced, processor = run(["cp", "--reflink=never", str(largest), str(target)], source)
     target.unlink()
-    return timed(seen, 2 * largest.stat().st_size, seen.wall)
+    return Seen(2 * largest.stat().st_size, seconds, synced, seconds, processor)
 
 
 def export(source: Path, folder: Path, options: list[str]) -> Seen:
     """Export, and ask the run when its stages began."""
     output, told = folder / "package", folder / "told.json"
     words = [sys.executable, str(Path(__file__).with_name("conversion_worker.py"))]
-    seen = run([*words, str(told), str(source), str(output), *options], source)
+    seconds, synced, _ = run([*words, str(told), str(source), str(output), *options], source)
     written = sum(
         path.stat().st_size for path in output.glob("*.safetensors") if path.stat().st_nlink == 1
     )
     shutil.rmtree(output)
     found = json.loads(told.read_text())
-    return timed(seen, found["read"] + written, found["computing"])
+    moved = found["read"] + written
+    return Seen(moved, seconds, synced, found["computing"], found["processor"], found["peak"])
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the system says of a process."""
-
-    wall: float
-    synced: float
-    processor: float
-    peak: int
-
-
-def timed(seen: Run, moved: int, computing: float) -> Seen:
-    """Return a run with the bytes that it moved."""
-    return Seen(moved, seen.wall, seen.synced, computing, seen.processor, seen.peak)
-
-
-def run(words: list[str], source: Path) -> Run:
-    """Run a process without the checkpoint in the file cache."""
+def run(words: list[str], source: Path) -> tuple[float, float, float]:
+    """Run a process without the checkpoint in the file cache; return the seconds until it ended,
+    those until the disk had everything, and those of the processor.
+    """
     os.sync()
     for file in descriptors(weight_files(source)):
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -169,12 +158,12 @@ def run(words: list[str], source: Path) -> Run:
     process = subprocess.Popen(words)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{words[0]}: ended with {process.returncode}")
     os.sync()
     synced = time.perf_counter() - began
-    return Run(wall, synced, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return seconds, synced, usage.ru_utime + usage.ru_stime
 
 
 def descriptors(paths: list[Path]) -> Iterator[int]:

@@ -2,42 +2,56 @@
 
     python benchmarks/conversion_worker.py TOLD SOURCE OUTPUT [--experts mxfp4] [--adapter FOLDER]
 
-Writes into TOLD how long weights were computed and how many bytes came from the disk meanwhile.
+Writes into TOLD how long weights were computed, in seconds of the clock and of the processor, how
+many bytes came from the disk meanwhile, and the most memory that the process took.
 """
 
 import argparse
 import json
+import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from gptoss_onnx.exporter import export
 from gptoss_onnx.progress import Unit
 
 
+@dataclass(frozen=True)
+class Stage:
+    """How a stage begins: whether it computes weights, and what the process has taken so far."""
+
+    computes: bool
+    clock: float
+    processor: float
+    read: int
+
+
 class Stages:
-    """A Progress that notes when stages begin, and what the disk had given until then."""
+    """A Progress that notes what stages take."""
 
     def __init__(self) -> None:
-        self._began: list[tuple[str, float, int, int]] = []
+        self._began: list[Stage] = []
 
     def begin(self, stage: str, total: int | None = None, unit: Unit = "bytes") -> None:
         """Note it."""
-        counted = (total or 0) if unit == "bytes" else 0
-        self._began.append((stage, time.perf_counter(), bytes_read(), counted))
+        computes = bool(total) and unit == "bytes" and not stage.startswith("checking")
+        taken = time.perf_counter(), time.process_time(), bytes_read()
+        self._began.append(Stage(computes, *taken))
 
     def advance(self, count: int) -> None:
         """Do nothing."""
 
-    def longest(self) -> tuple[float, int]:
-        """Return the seconds of the stages that compute weights, and the bytes read in them."""
+    def computing(self) -> dict[str, float]:
+        """Return what the stages took that computed weights."""
         self.begin("end")
         steps = zip(self._began, self._began[1:], strict=False)
-        found = [
-            (until - since, after - before)
-            for (stage, since, before, total), (_, until, after, _) in steps
-            if total and not stage.startswith("checking")
-        ]
-        return sum(seconds for seconds, _ in found), sum(count for _, count in found)
+        found = [(stage, after) for stage, after in steps if stage.computes]
+        return {
+            "computing": sum(after.clock - stage.clock for stage, after in found),
+            "processor": sum(after.processor - stage.processor for stage, after in found),
+            "read": sum(after.read - stage.read for stage, after in found),
+        }
 
 
 def bytes_read() -> int:
@@ -66,8 +80,8 @@ def main() -> None:
         adapters=adapters,
         progress=stages,
     )
-    computing, read = stages.longest()
-    arguments.told.write_text(json.dumps({"computing": computing, "read": read}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    arguments.told.write_text(json.dumps({**stages.computing(), "peak": peak}))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, BYTES_PER_BLOCK, SCALE_NAN
-from gptoss_onnx.custom_ops.mxfp4_quantize import Quantized, empty_mxfp4
 from gptoss_onnx.custom_ops.mxfp4_native import quantize
+from gptoss_onnx.custom_ops.mxfp4_quantize import Quantized, empty_mxfp4
 from gptoss_onnx.custom_ops.schemas import MOE_DISPATCH_MXFP4
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.computed_weights import ComputedWeights

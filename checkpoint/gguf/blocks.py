@@ -158,7 +158,9 @@ class ColumnsOfExperts:
             first += count
         return torch.cat(pieces)
 
-    def _columns(self, part: TensorInfo, stored: Stored, expert: int, first: int, end: int) -> Tensor:
+    def _columns(
+        self, part: TensorInfo, stored: Stored, expert: int, first: int, end: int
+    ) -> Tensor:
         """Return columns [first, end) of one expert's matrix, (R, n)."""
         matrix = stored.load_tensor(part)[expert]
         if part.dtype != Q8_0:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gptoss_onnx.custom_ops import mxfp4_native
 from gptoss_onnx.custom_ops.mxfp4 import SCALE_NAN
-from gptoss_onnx.custom_ops.mxfp4_quantize import empty_mxfp4, quantize_mxfp4
 from gptoss_onnx.custom_ops.mxfp4_native import is_exact, quantize
+from gptoss_onnx.custom_ops.mxfp4_quantize import empty_mxfp4, quantize_mxfp4
 from gptoss_onnx.errors import RuntimeUnavailable
 from support.mxfp4_cases import CASES, DTYPES, check, check_every_code, made
 from support.native_levels import needs_native
@@ -67,7 +67,9 @@ def test_a_library_that_cannot_quantize_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(mxfp4_native, "_FUNCTIONS", {"gptoss_of_later": ()})
     mxfp4_native._library.cache_clear()
     if mxfp4_native.library_path() is not None:
-        with pytest.raises(RuntimeUnavailable, match="is too old for MXFP4; to rebuild it, reinstall"):
+        with pytest.raises(
+            RuntimeUnavailable, match="is too old for MXFP4; to rebuild it, reinstall"
+        ):
             quantize(torch.zeros(1, 32))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gptoss_onnx.custom_ops.library import library_info
 from gptoss_onnx.custom_ops.mxfp4 import SCALE_NAN, decode_mxfp4
-from gptoss_onnx.custom_ops.mxfp4_quantize import is_mxfp4, quantize_mxfp4
 from gptoss_onnx.custom_ops.mxfp4_native import decode, is_exact, quantize
+from gptoss_onnx.custom_ops.mxfp4_quantize import is_mxfp4, quantize_mxfp4
 from support.tolerances import SUMS_IN_ANY_ORDER
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
