@@ -66,7 +66,7 @@ def is_exact(weight: Tensor, *, columns: bool = False) -> bool:
         return is_mxfp4(weight, columns=columns)
     weight = weight.contiguous()
     rows, groups = _shape(weight, columns)
-    return library.gptoss_is_mxfp4(*_matrix(weight, rows, groups, columns)) == 1
+    return bool(library.gptoss_is_mxfp4(*_matrix(weight, rows, groups, columns)) == 1)
 
 
 def decode(blocks: Tensor, scales: Tensor) -> Tensor:

@@ -77,9 +77,8 @@ def choices_of(pieces: list[Piece]) -> dict[str, Choice]:
     if dense:
         small = [(piece, piece.numbers * _MXFP4_BLOCK) for piece in dense]
         others = [(piece, piece.exported) for piece in pieces if not _is_dense_expert(piece)]
-        choices["portable, --experts mxfp4"] = _choice(
-            small + [(piece, size) for piece, size in others if piece.computed], small + others
-        )
+        new = [(piece, size) for piece, size in others if piece.computed]
+        choices["portable, --experts mxfp4"] = _choice([*small, *new], [*small, *others])
     return choices | _ort_choices(pieces)
 
 

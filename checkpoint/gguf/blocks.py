@@ -9,7 +9,6 @@ Legend: E experts, I expert width, H hidden size, R and C rows and columns of a 
 a row, n rows of a piece.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,6 @@ BLOCK = 32
 MXFP4, Q8_0 = "MXFP4", "Q8_0"
 MXFP4_KINDS = (MXFP4, OLLAMA_MXFP4)
 E8M0_NAN = 255
-ReadRows = Callable[[TensorInfo, int, int], Tensor]
 _SCALE_BYTES = 2  # of Q8_0
 _LOW = 0x0F0F0F0F0F0F0F0F  # the low nibbles of eight bytes
 
@@ -39,20 +37,15 @@ class Mxfp4Experts:
 
     parts: tuple[TensorInfo, ...]
 
-    def matrix_rows(self, read: ReadRows, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def matrix_rows(self, stored: Stored, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return rows [first, end) of all matrices: blocks uint8 (n, B, 16), scales uint8 (n, B).
-
-        Args:
-            read: returns some rows of a part, all its matrices one behind the other, (n, B, 17).
-            first: the first row.
-            end: the one after the last.
 
         Raises CheckpointError for a scale that is NaN.
         """
         count = len(self.parts)
         begin, last = first // count, -(-end // count)
-        rows = torch.stack([read(part, begin, last) for part in self.parts], dim=1).flatten(0, 1)
-        rows = rows[first - begin * count : end - begin * count]  # (n, B, 17)
+        rows = torch.stack([_rows_of(stored, part, begin, last) for part in self.parts], dim=1)
+        rows = rows.flatten(0, 1)[first - begin * count : end - begin * count]  # (n, B, 17)
         scales = rows[..., 0].contiguous()
         if scales.numel() and int(scales.max()) == E8M0_NAN:
             raise CheckpointError(
@@ -75,7 +68,7 @@ class Mxfp4Blocks:
         """Return blocks [first, end), uint8 (n, 16)."""
         width = self.experts.parts[0].shape[2]
         begin = first // width
-        blocks, _ = self.experts.matrix_rows(mapped(stored), begin, -(-end // width))
+        blocks, _ = self.experts.matrix_rows(stored, begin, -(-end // width))
         return blocks.flatten(0, 1)[first - begin * width : end - begin * width]
 
 
@@ -89,7 +82,7 @@ class Mxfp4Scales:
 
     def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return scales of rows [first, end), uint8 (n, B)."""
-        return self.experts.matrix_rows(mapped(stored), first, end)[1]
+        return self.experts.matrix_rows(stored, first, end)[1]
 
 
 @dataclass(frozen=True)
@@ -105,11 +98,11 @@ class Q8Rows:
 
         Raises CheckpointError for a scale that is not finite.
         """
-        return q8_codes(stored.load_tensor(self.matrix)[first:end], self.matrix.name)
+        return q8_codes(_rows_of(stored, self.matrix, first, end), self.matrix.name)
 
     def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), float32 (n, C)."""
-        return q8_values(stored.load_tensor(self.matrix)[first:end], self.matrix.name)
+        return q8_values(_rows_of(stored, self.matrix, first, end), self.matrix.name)
 
 
 @dataclass(frozen=True)
@@ -170,9 +163,14 @@ class ColumnsOfExperts:
         return values[:, first - begin * BLOCK : end - begin * BLOCK].to(torch.bfloat16)
 
 
-def mapped(stored: Stored) -> ReadRows:
-    """Return what reads rows of a part, mapped."""
-    return lambda part, first, end: stored.load_tensor(part).flatten(0, 1)[first:end]
+def _rows_of(stored: Stored, part: TensorInfo, first: int, end: int) -> Tensor:
+    """Return rows [first, end) of all matrices of a part, (n, B, bytes of a block).
+
+    They are read: to map a tensor for each piece would take longer than to decode it.
+    """
+    blocks = part.shape[-2]
+    found = stored.read_tensor_rows(part, first * blocks, end * blocks)
+    return found.unflatten(0, (end - first, blocks))
 
 
 def neighbours(halves: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ CASES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     .int()
     .view(torch.float32),
     "ties": lambda x, g: torch.randint(-28, 29, x.shape, generator=g) / 4,
-    "denormal": lambda x, g: x * torch.randint(-149, -120, x.shape[:1], generator=g).exp2()[:, None],
+    "denormal": lambda x, g: x * torch.randint(-149, -120, (len(x), 1), generator=g).exp2(),
     "exact": lambda x, _: decode_mxfp4(*_encoded(x)),
     "nearly exact": lambda x, g: decode_mxfp4(*_encoded(x))
     * (1 + 2.0**-20 * (torch.rand(x.shape, generator=g) < 0.01)),
@@ -46,8 +46,8 @@ def made(case: str, rows: int, groups: int, dtype: torch.dtype, seed: int) -> Te
 
 def check(weight: Tensor, *, columns: bool) -> None:
     """Hold what the library makes of (R, C), or of its transpose, to the definition."""
-    given_ = weight.T.contiguous() if columns else weight
-    ours, expected = quantize(given_, columns=columns), quantize_mxfp4(given_, columns=columns)
+    matrix = weight.T.contiguous() if columns else weight
+    ours, expected = quantize(matrix, columns=columns), quantize_mxfp4(matrix, columns=columns)
     assert torch.equal(ours.scales, expected.scales)
     finite = expected.scales != SCALE_NAN
     assert torch.equal(ours.blocks[finite], expected.blocks[finite])
@@ -55,7 +55,7 @@ def check(weight: Tensor, *, columns: bool) -> None:
         assert (ours.lost == 0) == (expected.lost == 0)
         assert ours.lost == pytest.approx(expected.lost, rel=SUMS_IN_ANY_ORDER, abs=0)
         assert ours.total == pytest.approx(expected.total, rel=SUMS_IN_ANY_ORDER, abs=0)
-    assert is_exact(given_, columns=columns) == is_mxfp4(given_, columns=columns)
+    assert is_exact(matrix, columns=columns) == is_mxfp4(matrix, columns=columns)
 
 
 def check_every_code() -> None:
