@@ -6,9 +6,9 @@
     python benchmarks/conversion.py gguf FOLDER --gguf FILE
 
 Makes a checkpoint of gpt-oss-20b's shapes in FOLDER, and an adapter for it where the kind wants
-one. In each round `cp` copies a file of it, and then an export runs, each without the checkpoint in
-the file cache and with everything else written out. A rate counts the bytes that are read from the
-disk and those that are written.
+one. In each round an export runs, and then a loop that reads and writes as many bytes of the same
+files, 4 MiB at a time; each without the checkpoint in the file cache and with everything else
+written out. What is printed is the loop's time by the export's.
 """
 
 import argparse
@@ -34,6 +34,12 @@ LAYOUTS = {
     "gguf": "",
 }
 MODEL = "gpt-oss-20b"
+AT_ONCE = 4 << 20
+SAID = {
+    "computing": "while weights are computed",
+    "whole": "from start to end",
+    "synced": "until the disk has everything",
+}
 
 
 @dataclass(frozen=True)
@@ -41,27 +47,21 @@ class Seen:
     """One run.
 
     Attributes:
-        moved: bytes read from the disk and written.
-        seconds: until it ended; `synced` until the disk had everything.
-        computing: of these, those in which weights were computed; of a copy all.
-        processor: seconds of all threads in these.
+        read, written: bytes that came from the disk while weights were computed, and of new files.
+        computing: seconds in which weights were computed; of a copy all.
+        whole: seconds until it ended.
+        synced: seconds until the disk had everything.
+        processor: seconds of all threads in `computing`.
         peak: most memory, in bytes; of an export.
     """
 
-    moved: int
-    seconds: float
-    synced: float
+    read: int
+    written: int
     computing: float
+    whole: float
+    synced: float
     processor: float
     peak: int = 0
-
-    def rates(self) -> tuple[float, float, float]:
-        """Bytes a second: while weights are computed, from start to end, and to the disk."""
-        return (
-            self.moved / self.computing,
-            self.moved / self.seconds,
-            self.moved / self.synced,
-        )
 
 
 def main() -> None:
@@ -82,25 +82,25 @@ def main() -> None:
         part = arguments.kind.removeprefix("lora-")
         options = ["--adapter", str(make_adapter(folder / part, part, arguments.layers))]
     print(f"{cpu_name()}, {os.cpu_count()} processors; {arguments.kind}")
-    rounds = [(copy(source, folder), export(source, folder, options))
-              for _ in range(arguments.rounds)]  # fmt: skip
-    for copied, exported in rounds:
-        print(f"  cp      {line(copied)}\n  export  {line(exported)}")
-    said = ("while weights are computed", "from start to end", "until the disk has everything")
-    for index, what in enumerate(said):
-        shares = [ours.rates()[index] / theirs.rates()[index] for theirs, ours in rounds]
-        print(f"{statistics.median(shares):.2f} of copying {what} "
-              f"({min(shares):.2f} to {max(shares):.2f})")  # fmt: skip
+    rounds = []
+    for _ in range(arguments.rounds):
+        exported = export(source, folder, options)
+        copied = copy(source, folder, exported.read, exported.written)
+        print(f"  export  {line(exported)}\n  copy    {line(copied)}")
+        rounds.append((copied, exported))
+    for name, what in SAID.items():
+        shares = [getattr(copied, name) / getattr(ours, name) for copied, ours in rounds]
+        spread = f"{min(shares):.2f} to {max(shares):.2f}"
+        print(f"{statistics.median(shares):.2f} of copying's speed {what} ({spread})")
 
 
 def line(seen: Seen) -> str:
     """Return one run in words."""
-    computing, whole, synced = (rate / 1e9 for rate in seen.rates())
     peak = f", {seen.peak / 1e6:.0f} MB of memory" if seen.peak else ""
     return (
-        f"{seen.moved / 1e9:6.2f} GB in {seen.computing:5.1f} of {seen.seconds:5.1f} s, "
-        f"{seen.synced:5.1f} s to the disk: {computing:.2f}, {whole:.2f}, {synced:.2f} GB/s; "
-        f"{seen.processor:.1f} s of processor{peak}"
+        f"{seen.read / 1e9:.2f} GB read, {seen.written / 1e9:.2f} written in {seen.computing:.1f} "
+        f"of {seen.whole:.1f} s, {seen.synced:.1f} s to the disk, {seen.processor:.1f} s of "
+        f"processor{peak}"
     )
 
 
@@ -124,46 +124,48 @@ def weight_files(source: Path) -> list[Path]:
     return sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
 
 
-def copy(source: Path, folder: Path) -> Seen:
-    """Copy the largest file."""
-    largest = max(weight_files(source), key=lambda path: path.stat().st_size)
-    target = folder / "copy"
-    seconds, synced, processor = run(["cp", "--reflink=never", str(largest), str(target)], source)
-    target.unlink()
-    return Seen(2 * largest.stat().st_size, seconds, synced, seconds, processor)
-
-
 def export(source: Path, folder: Path, options: list[str]) -> Seen:
-    """Export, and ask the run when its stages began."""
+    """Export, and ask the run what it took while weights were computed."""
     output, told = folder / "package", folder / "told.json"
     words = [sys.executable, str(Path(__file__).with_name("conversion_worker.py"))]
-    seconds, synced, _ = run([*words, str(told), str(source), str(output), *options], source)
-    written = sum(
-        path.stat().st_size for path in output.glob("*.safetensors") if path.stat().st_nlink == 1
-    )
+    forget(source)
+    began = time.perf_counter()
+    subprocess.run([*words, str(told), str(source), str(output), *options], check=True)
+    whole = time.perf_counter() - began
+    os.sync()
+    synced = time.perf_counter() - began
+    files = [path.stat() for path in output.glob("*.safetensors")]
+    written = sum(file.st_size for file in files if file.st_nlink == 1)
     shutil.rmtree(output)
     found = json.loads(told.read_text())
-    moved = found["read"] + written
-    return Seen(moved, seconds, synced, found["computing"], found["processor"], found["peak"])
+    taken = found["computing"], whole, synced, found["processor"], found["peak"]
+    return Seen(found["read"], written, *taken)
 
 
-def run(words: list[str], source: Path) -> tuple[float, float, float]:
-    """Run a process without the checkpoint in the file cache; return the seconds until it ended,
-    those until the disk had everything, and those of the processor.
-    """
+def copy(source: Path, folder: Path, read: int, written: int) -> Seen:
+    """Read so many bytes of the checkpoint, and write so many, in turns."""
+    target, buffer = folder / "copy", memoryview(bytearray(AT_ONCE))
+    forget(source)
+    began, processor = time.perf_counter(), time.process_time()
+    taken = given = 0
+    with target.open("xb", buffering=0) as out:
+        for file in descriptors(weight_files(source)):
+            while taken < read and (count := os.readv(file, [buffer[: read - taken]])):
+                taken += count
+                while given < written * taken // read:
+                    given += out.write(buffer[: written * taken // read - given])
+    whole, processor = time.perf_counter() - began, time.process_time() - processor
+    os.sync()
+    synced = time.perf_counter() - began
+    target.unlink()
+    return Seen(taken, given, whole, whole, synced, processor)
+
+
+def forget(source: Path) -> None:
+    """Take the checkpoint out of the file cache, and let the disk end what it has to write."""
     os.sync()
     for file in descriptors(weight_files(source)):
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    began = time.perf_counter()
-    process = subprocess.Popen(words)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - began
-    if process.returncode:
-        raise SystemExit(f"{words[0]}: ended with {process.returncode}")
-    os.sync()
-    synced = time.perf_counter() - began
-    return seconds, synced, usage.ru_utime + usage.ru_stime
 
 
 def descriptors(paths: list[Path]) -> Iterator[int]:

@@ -170,7 +170,8 @@ def _rows_of(stored: Stored, part: TensorInfo, first: int, end: int) -> Tensor:
     """
     blocks = part.shape[-2]
     found = stored.read_tensor_rows(part, first * blocks, end * blocks)
-    return found.unflatten(0, (end - first, blocks))
+    rows: Tensor = found.unflatten(0, (end - first, blocks))
+    return rows
 
 
 def neighbours(halves: Tensor) -> Tensor:

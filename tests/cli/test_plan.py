@@ -85,7 +85,8 @@ def test_a_checkpoint_and_its_package(tiny_checkpoint: Path, demo_package: Packa
 def fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen3-MoE whose projections are in FP8, experts one by one, and all else in float32."""
     root = tmp_path_factory.mktemp("fp8")
-    write_by_transformers("qwen3_moe", {"num_hidden_layers": 1}, root / "float32", sharded=False)
+    changes = {"num_hidden_layers": 1, "decoder_sparse_step": 1}
+    write_by_transformers("qwen3_moe", changes, root / "float32", sharded=False)
     write_fp8(root / "float32", root / "fp8", root / "decoded", (16, 32))
     return root / "fp8"
 

@@ -209,7 +209,8 @@ def test_what_cannot_be_quantized_is_refused(
 
 
 def test_fp8_experts_become_what_their_decoded_values_do(tmp_path: Path) -> None:
-    write_by_transformers("qwen3_moe", {"num_hidden_layers": 1}, tmp_path / "own", sharded=False)
+    changes = {"num_hidden_layers": 1, "decoder_sparse_step": 1}
+    write_by_transformers("qwen3_moe", changes, tmp_path / "own", sharded=False)
     write_fp8(tmp_path / "own", tmp_path / "fp8", tmp_path / "decoded", (16, 32))
     package = export(tmp_path / "fp8", tmp_path / "package", experts="mxfp4")
     ours = load_file(package.folder / EXPERTS_FILE)
