@@ -8,6 +8,8 @@ model without one.
 """
 
 import argparse
+from collections.abc import Iterator
+from itertools import islice
 
 import gguf
 import numpy as np
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def describe(writer: gguf.GGUFWriter, layers: int) -> None:
-    """Write the model's sizes and a tokenizer of bytes and made-up words."""
+    """Write the model's sizes and a tokenizer: bytes, all pairs of them, and some of three."""
     writer.add_block_count(layers)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(HIDDEN)
@@ -77,18 +79,28 @@ def describe(writer: gguf.GGUFWriter, layers: int) -> None:
     letters = {byte: chr(byte) for byte in printable} | {
         byte: chr(256 + i) for i, byte in enumerate(others)
     }
-    tokens = [letters[byte] for byte in range(256)] + [f"token{i}" for i in range(256, VOCABULARY)]
+    tokens = [letters[byte] for byte in range(256)]
+    merges = list(islice(joined(tokens), VOCABULARY - len(tokens)))
+    tokens += ["".join(merge) for merge in merges]
     kinds = [gguf.TokenType.NORMAL] * VOCABULARY
     for name, token in SPECIAL.items():
         tokens[token], kinds[token] = f"<|{name}|>", gguf.TokenType.CONTROL
+    words = set(tokens)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-4o")
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges([" ".join(merge) for merge in merges if "".join(merge) in words])
     writer.add_bos_token_id(SPECIAL["bos"])
     writer.add_eos_token_id(SPECIAL["eos"])
     writer.add_pad_token_id(SPECIAL["pad"])
+
+
+def joined(letters: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield what a word is joined from: two letters, then two and a third."""
+    pairs = [(one, other) for one in letters for other in letters]
+    yield from pairs
+    yield from ((one + other, third) for one, other in pairs for third in letters)
 
 
 def plan(layers: int):

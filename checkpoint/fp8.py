@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.tensors import Load, TensorInfo
+from gptoss_onnx.checkpoint.tensors import Stored, TensorInfo
 
 Block = tuple[int, int]  # rows and columns that share a scale
 
@@ -33,13 +33,14 @@ class Fp8Rows:
         """What is read beside the weights."""
         return self.scales
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), bfloat16 (end − first, C)."""
         each = self.weights[0].shape[0]
         pieces = []
         for index in range(first // each, -(-end // each)):
             low, high = max(first - index * each, 0), min(end - index * each, each)
-            weight, scales = load(self.weights[index])[low:high], load(self.scales[index])
+            weight = stored.read_tensor_rows(self.weights[index], low, high)
+            scales = stored.load_tensor(self.scales[index])
             pieces.append(decode_fp8(weight, scales, self.block, low))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 

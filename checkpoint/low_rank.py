@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gptoss_onnx.checkpoint.tensors import (
     TORCH_DTYPES,
-    Load,
     Parameter,
+    Stored,
     TensorInfo,
     element_count,
 )
@@ -66,26 +66,35 @@ class LowRank:
         begin = self.expert * each + self.first
         return begin < end and first < begin + self.rows
 
-    def add_to(self, rows: Tensor, load: Load, matrix: int, low: int) -> None:
+    def add_to(self, rows: Tensor, stored: Stored, matrix: int, low: int) -> None:
         """Add it, in place, to float32 (n, C), the rows of a matrix from `low` on."""
         if self.expert not in (None, matrix):
             return
         begin, end = max(low, self.first), min(low + len(rows), self.first + self.rows)
         if begin >= end:
             return
-        left, right = self._factors(load, 0 if self.expert is not None else matrix)
+        left, right = self._factors(stored, 0 if self.expert is not None else matrix)
         part = rows[begin - low : end - low]
-        part.addmm_(left[begin - self.first : end - self.first].float(), right, alpha=self.scale)
+        part.addmm_(left[begin - self.first : end - self.first], right, alpha=self.scale)
         if self.magnitude is not None:
-            wanted = load(self.magnitude)[begin - self.first : end - self.first].float()
-            part *= (wanted / torch.linalg.vector_norm(part, dim=1)).unsqueeze(1)
+            wanted = stored.load_tensor(self.magnitude)[begin - self.first : end - self.first]
+            part *= (wanted.float() / torch.linalg.vector_norm(part, dim=1)).unsqueeze(1)
 
-    def _factors(self, load: Load, index: int) -> tuple[Tensor, Tensor]:
-        """Return (R, r), as stored, and float32 (r, C): their product is the matrix as it lies."""
-        rank = self.a.shape[0] // self.experts
-        a = load(self.a)[index * rank : (index + 1) * rank]  # (r, I)
-        b = load(self.b).unflatten(1, (rank, self.experts))[:, :, index]  # (O, r)
-        return (a.T, b.T.float()) if self.transposed else (b, a.float())
+    def _factors(self, stored: Stored, index: int) -> tuple[Tensor, Tensor]:
+        """Return (R, r) and (r, C), float32: their product is the matrix as it lies.
+
+        They are kept, since many pieces of rows ask for them.
+        """
+
+        def read() -> tuple[Tensor, Tensor]:
+            rank = self.a.shape[0] // self.experts
+            a = stored.read_tensor_rows(self.a, index * rank, (index + 1) * rank)  # (r, I)
+            experts = stored.load_tensor(self.b).unflatten(1, (rank, self.experts))
+            b = experts[:, :, index]  # (O, r)
+            left, right = (a.T, b.T) if self.transposed else (b, a)
+            return left.float().contiguous(), right.float().contiguous()
+
+        return stored.keep((self, index), read)
 
 
 @dataclass(frozen=True)
@@ -112,10 +121,10 @@ class BiasSum:
         """Whether it adds anything: it does, to its one row."""
         return first < end
 
-    def add_to(self, rows: Tensor, load: Load, matrix: int, low: int) -> None:
+    def add_to(self, rows: Tensor, stored: Stored, matrix: int, low: int) -> None:
         """Add it, in place, to float32 (1, O)."""
         assert (matrix, low) == (0, 0)
-        rows.add_(load(self.bias).float(), alpha=self.scale)
+        rows.add_(stored.load_tensor(self.bias).float(), alpha=self.scale)
 
 
 @dataclass(frozen=True)
@@ -150,17 +159,15 @@ class Adapted:
         each = element_count(self.base.shape[-2:-1])
         return any(term.touches(first, end, each) for term in self.added)
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (end − first, C), in the dtype.
 
         Raises CheckpointError where a sum passes the largest number of the dtype.
         """
-        sums = self.base.load_rows(load, first, end).float()
-        if self.base.computed is None and self.base.dtype == "F32":
-            sums = sums.clone()  # mapped from the file
+        sums = self.base.read_rows(stored, first, end).float()
         for matrix, low, part in self._by_matrix(sums, first):
             for term in self.added:
-                term.add_to(part, load, matrix, low)
+                term.add_to(part, stored, matrix, low)
         result = sums.to(TORCH_DTYPES[self.dtype])
         if self.dtype == "F16" and not bool(torch.isfinite(result).all()):
             raise CheckpointError(
@@ -198,8 +205,7 @@ class Replaced:
         """What it reads; a package has nothing of the checkpoint's own tensor."""
         return (self.tensor,)
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (end − first, C), in the dtype."""
-        whole = load(self.tensor)
-        stored = whole.reshape(-1, whole.shape[-1])[first:end]
-        return stored.to(TORCH_DTYPES[self.dtype])
+        found = stored.read_tensor_rows(self.tensor, first, end)
+        return found.to(TORCH_DTYPES[self.dtype])

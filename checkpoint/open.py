@@ -2,7 +2,8 @@
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -18,11 +19,13 @@ from gptoss_onnx.checkpoint.low_rank import Product
 from gptoss_onnx.checkpoint.shards import SUFFIX
 from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source
-from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, Parameter, TensorInfo, element_count
+from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import open_regular
 
 Config = TypeVar("Config")
+T = TypeVar("T")
+_MOST_KEPT = 16  # results of `keep`
 
 
 class StoredCheckpoint(Generic[Config]):
@@ -84,6 +87,8 @@ class StoredCheckpoint(Generic[Config]):
         }
         self._handles: dict[Path, BinaryIO] = {}
         self._stack = ExitStack()
+        self._kept: dict[Hashable, Any] = {}
+        self._keeping = threading.Lock()
         self._closed = False
 
     @property
@@ -128,11 +133,30 @@ class StoredCheckpoint(Generic[Config]):
         They are read, not mapped: faster where each is looked at once. Raises CheckpointError for a
         closed checkpoint, or a file that has changed since the checkpoint was opened.
         """
-        content = bytearray(end - first)
-        descriptor = self._handle(tensor.file).fileno()
-        if os.preadv(descriptor, [content], tensor.offset + first) < len(content):
-            raise CheckpointError(f"{tensor.file}: became shorter while it was read")
-        return torch.frombuffer(content, dtype=torch.uint8)
+        content = torch.empty(end - first, dtype=torch.uint8)  # not filled before it is read
+        descriptor, room = self._handle(tensor.file).fileno(), content.numpy().data
+        while room:  # the system reads 2 GiB at most
+            count = os.preadv(descriptor, [room], tensor.offset + end - len(room))
+            if not count:
+                raise CheckpointError(f"{tensor.file}: became shorter while it was read")
+            room = room[count:]
+        return content
+
+    def read_tensor_rows(self, info: TensorInfo, first: int, end: int) -> Tensor:
+        """Return rows of a tensor, (end − first, C), read as `read_bytes` does."""
+        size = info.shape[-1] * info.torch_dtype.itemsize
+        content = self.read_bytes(info, first * size, end * size)
+        return content.view(info.torch_dtype).view(end - first, info.shape[-1])
+
+    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when the key was new; it is forgotten after some others."""
+        with self._keeping:
+            if key not in self._kept:
+                self._kept[key] = make()
+                if len(self._kept) > _MOST_KEPT:
+                    del self._kept[next(iter(self._kept))]
+            found: T = self._kept[key]
+        return found
 
     def load_parameter(self, name: str) -> Tensor:
         """Return one parameter by the model's name: mapped if it is one tensor, else in memory."""
@@ -143,7 +167,7 @@ class StoredCheckpoint(Generic[Config]):
 
     def load_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
         """Return rows of a parameter, as `Parameter.load_rows` does from these files."""
-        return parameter.load_rows(self.load_tensor, first, end)
+        return parameter.load_rows(self, first, end)
 
     @property
     def viewed(self) -> Mapping[str, TensorInfo]:
@@ -165,19 +189,8 @@ class StoredCheckpoint(Generic[Config]):
         return names
 
     def read_rows(self, parameter: Parameter, first: int, end: int) -> Tensor:
-        """Return rows of a parameter as `load_rows` does, but read into memory, not mapped: faster
-        where each is looked at once, and nothing of the file stays.
-        """
-        if parameter.computed is not None:
-            return self.load_rows(parameter, first, end)
-        each = parameter.rows // len(parameter.sources)
-        size = parameter.nbytes // parameter.rows
-        pieces = []
-        for index in range(first // each, -(-end // each)):
-            low, high = max(first - index * each, 0), min(end - index * each, each)
-            pieces.append(self.read_bytes(parameter.sources[index], low * size, high * size))
-        content = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return content.view(TORCH_DTYPES[parameter.dtype]).view(end - first, -1)
+        """Return rows of a parameter, as `Parameter.read_rows` does from these files."""
+        return parameter.read_rows(self, first, end)
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) of all that is stored, in the order of the computation."""
@@ -225,6 +238,7 @@ class StoredCheckpoint(Generic[Config]):
         """Close the files; tensors already loaded stay valid."""
         self._closed = True
         self._handles.clear()
+        self._kept.clear()
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -49,7 +49,9 @@ class Quantized:
     total: float
 
 
-def quantize_mxfp4(weight: Tensor, *, columns: bool = False) -> Quantized:
+def quantize_mxfp4(
+    weight: Tensor, *, columns: bool = False, into: tuple[Tensor, Tensor] | None = None
+) -> Quantized:
     """Return the MXFP4 form of `weight`.
 
     The scale of a block is 2^(⌊log2 of the largest magnitude⌋ − 2), which the OCP specification
@@ -62,18 +64,26 @@ def quantize_mxfp4(weight: Tensor, *, columns: bool = False) -> Quantized:
         weight: (R, C), or (C, R) for `columns`; float32, float16 or bfloat16. C is a multiple of
             32.
         columns: the blocks lie along the first axis, as where experts are stored (in, out).
+        into: blocks and scales that are written and returned; with `columns` they may be some
+            groups of wider ones. None makes them.
     """
     depth, rows = weight.shape if columns else reversed(weight.shape)
-    blocks = torch.empty(rows, depth // BLOCK, BYTES_PER_BLOCK // 2, dtype=torch.int16)
-    scales = torch.empty(rows, depth // BLOCK, dtype=torch.uint8)
+    blocks, scales = into or empty_mxfp4(rows, depth)
     lost = total = 0.0
-    for lanes, words, bytes_ in _pieces(weight, columns, blocks, scales):
+    for lanes, words, bytes_ in _pieces(weight, columns, blocks.view(torch.int16), scales):
         piece = _quantize(_floats(lanes))
         words.copy_(piece.words.T.view(words.shape))
         bytes_.copy_(piece.scales.view(bytes_.shape))
         lost += piece.lost
         total += piece.total
-    return Quantized(blocks.view(torch.uint8), scales, lost, total)
+    return Quantized(blocks, scales, lost, total)
+
+
+def empty_mxfp4(rows: int, depth: int) -> tuple[Tensor, Tensor]:
+    """Return room for blocks, uint8 (R, G, 16), and scales, uint8 (R, G), of a matrix (R, C)."""
+    groups = depth // BLOCK
+    blocks = torch.empty(rows, groups, BYTES_PER_BLOCK, dtype=torch.uint8)
+    return blocks, torch.empty(rows, groups, dtype=torch.uint8)
 
 
 def is_mxfp4(weight: Tensor, *, columns: bool = False) -> bool:
@@ -144,9 +154,12 @@ class _Scaled:
         """Say whether levels times scales are the numbers; NaN and infinity never are."""
         return torch.equal(self._decoded(), self.numbers)
 
-    def tiny_loss(self) -> float:
-        """Return the sum of squares of what rounding adds, where float32 takes them for zero."""
-        return float((self._decoded().double() - self.numbers.double()).square().sum())
+    def tiny_losses(self, least: Tensor) -> Tensor:
+        """Return the sum of squares of what rounding adds to each block, float64 (n), where float32
+        takes them for zero, as `least` says; elsewhere 0.
+        """
+        added = (self._decoded().double() - self.numbers.double()) * (least == 0)
+        return added.square_().sum(0)
 
     def _decoded(self) -> Tensor:
         return _nearest(self.values, 1.0) * _power(self.bytes_)
@@ -161,12 +174,17 @@ def _nearest(values: Tensor, scale: float) -> Tensor:
 
 
 def _loss(values: Tensor, scale: float) -> Tensor:
-    """Return the sum of squares (n) of what `_nearest` adds to each block of values (32, n).
-
-    The order of the sum is the same on any machine, so that the same weights give the same bytes.
-    """
+    """Return the sum of squares (n) of what `_nearest` adds to each block of values (32, n)."""
     squares = _nearest(values, scale).sub_(values)
     squares *= squares
+    return _halves_added(squares)
+
+
+def _halves_added(squares: Tensor) -> Tensor:
+    """Return the sum (n) over each block of squares (32, n), which are overwritten.
+
+    Its order is the same on any machine, so that the same weights give the same bytes.
+    """
     count = BLOCK
     while count > 1:
         count //= 2
@@ -193,15 +211,17 @@ class _Piece:
 def _quantize(numbers: Tensor) -> _Piece:
     scaled = _Scaled.of(numbers)
     least = _loss(scaled.values, 1.0)
+    chosen = scaled.bytes_
     if least.any():
         chosen, least = _choose(scaled, least)
-        scales = _power(scaled.bytes_).double()
-        lost = float((least.double() * scales * scales).sum())
-    else:
-        chosen, lost = scaled.bytes_, 0.0 if scaled.is_exact() else scaled.tiny_loss()
+    squares = _power(scaled.bytes_).double().square()
+    lost = least.double() * squares
+    if not least.all() and not scaled.is_exact():
+        lost += scaled.tiny_losses(least)
+    total = _halves_added(scaled.values.square()).double() * squares
     words = _words(numbers, chosen)
     scales = chosen.masked_fill(~scaled.largest.isfinite(), SCALE_NAN)
-    return _Piece(words, scales, lost, _sum_of_squares(numbers))
+    return _Piece(words, scales, float(lost.sum()), float(total.sum()))
 
 
 def _choose(scaled: _Scaled, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,12 +242,6 @@ def _choose(scaled: _Scaled, least: Tensor) -> tuple[Tensor, Tensor]:
         least[columns] = loss[better]
         chosen[columns] = scaled.bytes_[columns] + step
     return chosen, least
-
-
-def _sum_of_squares(numbers: Tensor) -> float:
-    flat = numbers.flatten()
-    found = float(flat.dot(flat))
-    return found if 0.0 < found < float("inf") else float(flat.double().square().sum())
 
 
 def _words(numbers: Tensor, scales: Tensor) -> Tensor:

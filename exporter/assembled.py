@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gptoss_onnx.checkpoint.gguf.blocks import BLOCK, Mxfp4Blocks, Mxfp4Scales
 from gptoss_onnx.checkpoint.low_rank import Adapted
-from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, element_count
+from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.choices import WeightMode
 from gptoss_onnx.errors import CheckpointError
@@ -131,14 +131,8 @@ def _experts(checkpoint: Checkpoint, blocks: Parameter, scales: Parameter) -> Co
     assert isinstance(scales.computed, Mxfp4Scales)
     experts = scales.computed.experts
 
-    def read(part: TensorInfo, first: int, end: int) -> Tensor:
-        """Read, not map: to map a tensor for each piece would take longer than to decode it."""
-        width = element_count(part.shape[2:])
-        content = checkpoint.read_bytes(part, first * width, end * width)
-        return content.reshape(-1, *part.shape[2:])
-
     def convert(first: int, end: int) -> Sequence[Tensor]:
-        return experts.matrix_rows(read, first, end)
+        return experts.matrix_rows(checkpoint, first, end)
 
     return Conversion(planned, scales.rows, scales.shape[-1] * BLOCK, convert)
 
@@ -147,7 +141,7 @@ def _conversion(checkpoint: Checkpoint, planned: PlannedTensor, rows: Rows) -> C
     parameter = rows.parameter
 
     def convert(first: int, end: int) -> list[Tensor]:
-        found = checkpoint.load_rows(parameter, rows.first + first, rows.first + end)
+        found = checkpoint.read_rows(parameter, rows.first + first, rows.first + end)
         # of other files than these an export reads no weight, or looks at all beforehand
         if not checkpoint.linkable and not found.isfinite().all():
             names = " and ".join(tensor.name for tensor in parameter.stored)

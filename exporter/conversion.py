@@ -14,7 +14,7 @@ from torch import Tensor
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 
 PIECE = 1 << 18  # elements converted together: a piece and what it becomes stay in the cache
-SPAN = 8  # pieces that one thread takes at a time
+SPAN = 8 * PIECE  # elements that one thread takes at a time, a piece behind the other
 MOST_THREADS = 4  # more would wait for the disk, each with its piece in memory
 
 # Given the first row and the one after the last, these rows of each tensor that is computed.
@@ -44,6 +44,11 @@ class Conversion:
         """Rows converted at a time."""
         return max(1, PIECE // max(1, self.width))
 
+    @property
+    def span(self) -> int:
+        """Rows that one thread takes at a time; a row that is larger is taken alone."""
+        return self.step * max(1, SPAN // max(1, self.step * self.width))
+
 
 def convert_all(conversions: Sequence[Conversion], visit: Visit) -> Iterator[int]:
     """Compute all tensors and give every piece to `visit`, in several threads.
@@ -53,7 +58,7 @@ def convert_all(conversions: Sequence[Conversion], visit: Visit) -> Iterator[int
     spans = [
         _Span(entry, first, visit)
         for entry in conversions
-        for first in range(0, entry.rows, SPAN * entry.step)
+        for first in range(0, entry.rows, entry.span)
     ]
     # one span to a thread: threads within an operation would not overlap files
     threads = torch.get_num_threads()
@@ -77,7 +82,7 @@ class _Span:
     def run(self) -> int:
         """Convert the rows, a piece at a time; returns how many bytes they have."""
         entry, done = self.conversion, 0
-        end = min(self.first + SPAN * entry.step, entry.rows)
+        end = min(self.first + entry.span, entry.rows)
         for first in range(self.first, end, entry.step):
             last = min(first + entry.step, end)
             for tensor, piece in zip(entry.tensors, entry.convert(first, last), strict=True):

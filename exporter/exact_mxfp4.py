@@ -5,7 +5,7 @@ sign, times one power of two.
 """
 
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK
-from gptoss_onnx.custom_ops.mxfp4_quantize import is_mxfp4
+from gptoss_onnx.custom_ops.mxfp4_native import is_exact
 from gptoss_onnx.progress import Progress
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ExpertsConfig
@@ -30,7 +30,7 @@ def first_inexact(checkpoint: Checkpoint, progress: Progress) -> str | None:
         each = parameter.stored_nbytes / parameter.rows
         for first in range(0, parameter.rows, step):
             end = min(first + step, parameter.rows)
-            if not is_mxfp4(checkpoint.load_rows(parameter, first, end), columns=columns):
+            if not is_exact(checkpoint.load_rows(parameter, first, end), columns=columns):
                 return parameter.name
             progress.advance(round((end - first) * each))
     return None

@@ -104,7 +104,7 @@ def quantizing(
 
     def convert(first: int, end: int) -> Sequence[Tensor]:
         if isinstance(parameter.computed, Q8Rows):
-            return parameter.computed.codes(checkpoint.load_tensor, first, end)
+            return parameter.computed.codes(checkpoint, first, end)
         weight = load_rows(checkpoint, parameter, transposed, first, end)
         quantized, scales = quantize_int8(weight)
         if not scales.isfinite().all():

@@ -15,15 +15,18 @@ from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, BYTES_PER_BLOCK, SCALE_NAN
-from gptoss_onnx.custom_ops.mxfp4_quantize import quantize_mxfp4
+from gptoss_onnx.custom_ops.mxfp4_native import quantize
+from gptoss_onnx.custom_ops.mxfp4_quantize import Quantized, empty_mxfp4
 from gptoss_onnx.custom_ops.schemas import MOE_DISPATCH_MXFP4
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
-from gptoss_onnx.exporter.conversion import Conversion
+from gptoss_onnx.exporter.conversion import PIECE, Conversion
 from gptoss_onnx.exporter.expert_errors import ExpertErrors
 from gptoss_onnx.exporter.nodes import interleave_biases, make_node, replace
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.experts_mxfp4 import mxfp4_names
+
+_SIDE_BY_SIDE = 4  # blocks of a row whose codes share a line of the cache
 
 
 def quantize_experts(
@@ -116,21 +119,34 @@ class _Experts:
     def _quantize(
         self, name: str, parameter: Parameter, expert: int, depth: int
     ) -> tuple[Tensor, Tensor]:
-        """Return the blocks and scales of one expert that lies as (C, R)."""
-        matrix = self._checkpoint.read_rows(parameter, expert * depth, (expert + 1) * depth)
-        return self._quantized(name, parameter, expert, matrix, columns=True)
+        """Return the blocks and scales of one expert that lies as (C, R), read in pieces."""
+        rows, groups = parameter.shape[-1], depth // BLOCK
+        blocks, scales = empty_mxfp4(rows, depth)
+        step = _SIDE_BY_SIDE * max(1, PIECE // (_SIDE_BY_SIDE * BLOCK * rows))
+        for first in range(0, groups, step):
+            end = min(first + step, groups)
+            begin = expert * depth + first * BLOCK
+            matrix = self._checkpoint.read_rows(parameter, begin, begin + (end - first) * BLOCK)
+            into = blocks[:, first:end], scales[:, first:end]
+            self._note(name, parameter, begin, quantize(matrix, columns=True, into=into))
+        return blocks, scales
 
     def _quantized(
-        self, name: str, parameter: Parameter, first: int, matrix: Tensor, columns: bool = False
+        self, name: str, parameter: Parameter, first: int, matrix: Tensor
     ) -> tuple[Tensor, Tensor]:
-        found = quantize_mxfp4(matrix, columns=columns)
+        """Return the blocks and scales of rows, of which `first` tells them from others."""
+        found = quantize(matrix)
+        self._note(name, parameter, first, found)
+        return found.blocks, found.scales
+
+    def _note(self, name: str, parameter: Parameter, first: int, found: Quantized) -> None:
+        """Take the errors of a piece; raises CheckpointError where a weight is not finite."""
         if bool((found.scales == SCALE_NAN).any()):
             raise CheckpointError(
                 f"{parameter.name}: found a weight that is not finite, expected numbers: the "
                 "checkpoint is damaged, download it or quantize it again"
             )
         self._errors.add(name, first, found.lost, found.total)
-        return found.blocks, found.scales
 
     def _read_pairs(self, parameter: Parameter, first: int, end: int) -> Tensor:
         """Return pairs of rows [first, end), (2n, C): row i of the first half, row i of the second.

@@ -10,6 +10,7 @@ from gptoss_onnx.checkpoint.adapter import read_adapter
 from gptoss_onnx.checkpoint.fields import Fields, Problems
 from gptoss_onnx.checkpoint.locate import locate
 from gptoss_onnx.checkpoint.open import StoredCheckpoint
+from gptoss_onnx.checkpoint.source import Source
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo, note_differences
 from gptoss_onnx.choices import AdapterMode
 from gptoss_onnx.errors import CheckpointError, InputError
@@ -67,16 +68,7 @@ def open_checkpoint(
     refuse_quantized_tensors(promised, shards.tensors, found.document, where)
     _refuse_code(found.document, found.where)
     names = StoredNames(promised)
-    architecture, fields, config = read_config(found.document, names, found.where)
-    rows = _embedding_rows(architecture, config, names, stored)
-    notes: tuple[str, ...] = ()
-    if rows != config.vocab_size:
-        document = {**found.document, "vocab_size": rows}
-        notes = (
-            f"{found.where}: vocab_size: found {config.vocab_size}, but the stored embedding has "
-            f"{rows} rows: {rows} is taken",
-        )
-        architecture, fields, config = read_config(document, names, found.where)
+    architecture, fields, config, notes = _read_stored(found, names, stored)
     fp8_block = read_fp8_block(fields)
     fields.problems.check(found.where)
     for name in [name for name in stored if architecture.is_ignored(name)]:
@@ -109,6 +101,23 @@ def open_checkpoint(
         adapters=files,
         products=adapted.products,
     )
+
+
+def _read_stored(
+    found: Source, names: StoredNames, stored: Mapping[str, TensorInfo]
+) -> tuple[Architecture, Fields, DecoderConfig, tuple[str, ...]]:
+    """Return what `read_config` does, with as many tokens as the stored embedding has, and what a
+    user should know of that.
+    """
+    architecture, fields, config = read_config(found.document, names, found.where)
+    rows = _embedding_rows(architecture, config, names, stored)
+    if rows == config.vocab_size:
+        return architecture, fields, config, ()
+    note = (
+        f"{found.where}: vocab_size: found {config.vocab_size}, but the stored embedding has "
+        f"{rows} rows: {rows} is taken"
+    )
+    return *read_config({**found.document, "vocab_size": rows}, names, found.where), (note,)
 
 
 def _stand_ins(computed: Mapping[str, Parameter]) -> dict[str, TensorInfo]:

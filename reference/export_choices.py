@@ -7,6 +7,7 @@ _MULTIPLIED = ("attention", "router", "feed-forward", "lm_head")
 _FLOAT32 = 4  # bytes a number
 _UINT8_BLOCK = 1 + 4 / 32  # bytes a number: eight bits, and a float32 scale for 32 of them
 _INT4_BLOCK = 0.5 + 4 / 32
+_MXFP4_BLOCK = 0.5 + 1 / 32
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,17 @@ def choices_of(pieces: list[Piece]) -> dict[str, Choice]:
             own, rounded + [(piece, piece.exported) for piece in kept]
         ),
     }
+    dense = [piece for piece in pieces if _is_dense_expert(piece)]
+    if dense:
+        small = [(piece, piece.numbers * _MXFP4_BLOCK) for piece in dense]
+        others = [(piece, piece.exported) for piece in pieces if not _is_dense_expert(piece)]
+        new = [(piece, size) for piece, size in others if piece.computed]
+        choices["portable, --experts mxfp4"] = _choice([*small, *new], [*small, *others])
     return choices | _ort_choices(pieces)
+
+
+def _is_dense_expert(piece: Piece) -> bool:
+    return piece.kind == "experts" and piece.matrix and not piece.packed
 
 
 def _ort_choices(pieces: list[Piece]) -> dict[str, Choice]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, Load, TensorInfo
-from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
+from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, Stored, TensorInfo
+from gptoss_onnx.custom_ops.mxfp4_native import decode
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Mxfp4Rows:
         """What is read beside the blocks."""
         return (self.scales,)
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (end − first, C)."""
-        blocks, scales = (
-            load(info).flatten(0, 1)[first:end] for info in (self.blocks, self.scales)
-        )
-        return decode_mxfp4(blocks, scales, TORCH_DTYPES[self.dtype])
+        groups = self.scales.shape[-1]
+        blocks = stored.read_tensor_rows(self.blocks, first * groups, end * groups)
+        scales = stored.read_tensor_rows(self.scales, first, end)
+        return decode(blocks.unflatten(0, scales.shape), scales).to(TORCH_DTYPES[self.dtype])

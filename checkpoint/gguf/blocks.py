@@ -9,21 +9,19 @@ Legend: E experts, I expert width, H hidden size, R and C rows and columns of a 
 a row, n rows of a piece.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gptoss_onnx.checkpoint.gguf.kinds import OLLAMA_MXFP4
-from gptoss_onnx.checkpoint.tensors import Load, TensorInfo
+from gptoss_onnx.checkpoint.tensors import Stored, TensorInfo
 from gptoss_onnx.errors import CheckpointError
 
 BLOCK = 32
 MXFP4, Q8_0 = "MXFP4", "Q8_0"
 MXFP4_KINDS = (MXFP4, OLLAMA_MXFP4)
 E8M0_NAN = 255
-ReadRows = Callable[[TensorInfo, int, int], Tensor]
 _SCALE_BYTES = 2  # of Q8_0
 _LOW = 0x0F0F0F0F0F0F0F0F  # the low nibbles of eight bytes
 
@@ -39,20 +37,15 @@ class Mxfp4Experts:
 
     parts: tuple[TensorInfo, ...]
 
-    def matrix_rows(self, read: ReadRows, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def matrix_rows(self, stored: Stored, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return rows [first, end) of all matrices: blocks uint8 (n, B, 16), scales uint8 (n, B).
-
-        Args:
-            read: returns some rows of a part, all its matrices one behind the other, (n, B, 17).
-            first: the first row.
-            end: the one after the last.
 
         Raises CheckpointError for a scale that is NaN.
         """
         count = len(self.parts)
         begin, last = first // count, -(-end // count)
-        rows = torch.stack([read(part, begin, last) for part in self.parts], dim=1).flatten(0, 1)
-        rows = rows[first - begin * count : end - begin * count]  # (n, B, 17)
+        rows = torch.stack([_rows_of(stored, part, begin, last) for part in self.parts], dim=1)
+        rows = rows.flatten(0, 1)[first - begin * count : end - begin * count]  # (n, B, 17)
         scales = rows[..., 0].contiguous()
         if scales.numel() and int(scales.max()) == E8M0_NAN:
             raise CheckpointError(
@@ -71,11 +64,11 @@ class Mxfp4Blocks:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return blocks [first, end), uint8 (n, 16)."""
         width = self.experts.parts[0].shape[2]
         begin = first // width
-        blocks, _ = self.experts.matrix_rows(mapped(load), begin, -(-end // width))
+        blocks, _ = self.experts.matrix_rows(stored, begin, -(-end // width))
         return blocks.flatten(0, 1)[first - begin * width : end - begin * width]
 
 
@@ -87,9 +80,9 @@ class Mxfp4Scales:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return scales of rows [first, end), uint8 (n, B)."""
-        return self.experts.matrix_rows(mapped(load), first, end)[1]
+        return self.experts.matrix_rows(stored, first, end)[1]
 
 
 @dataclass(frozen=True)
@@ -100,16 +93,16 @@ class Q8Rows:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def codes(self, load: Load, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def codes(self, stored: Stored, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return rows [first, end) as int8 (n, C) and their float32 scales (n, C/32).
 
         Raises CheckpointError for a scale that is not finite.
         """
-        return q8_codes(load(self.matrix)[first:end], self.matrix.name)
+        return q8_codes(_rows_of(stored, self.matrix, first, end), self.matrix.name)
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), float32 (n, C)."""
-        return q8_values(load(self.matrix)[first:end], self.matrix.name)
+        return q8_values(_rows_of(stored, self.matrix, first, end), self.matrix.name)
 
 
 @dataclass(frozen=True)
@@ -120,9 +113,10 @@ class Alternating:
     tensors: tuple[TensorInfo, ...] = ()
     loss: str | None = None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (n, 2I)."""
-        return torch.stack([load(part)[first:end] for part in self.parts], dim=2).flatten(1)
+        gate, up = (stored.load_tensor(part)[first:end] for part in self.parts)
+        return torch.stack([gate, up], dim=2).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +138,7 @@ class ColumnsOfExperts:
         in_q8 = any(part.dtype == Q8_0 for part in self.parts)
         return "Q8_0 experts times their scales rounded to bfloat16" if in_q8 else None
 
-    def rows(self, load: Load, first: int, end: int) -> Tensor:
+    def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return columns [first, end) of all matrices, one behind the other, (n, R)."""
         part = self.parts[0]
         columns = part.shape[2] * (BLOCK if part.dtype == Q8_0 else 1)
@@ -152,14 +146,16 @@ class ColumnsOfExperts:
         while first < end:
             expert, at = divmod(first, columns)
             count = min(columns - at, end - first)
-            matrices = [self._columns(part, load, expert, at, at + count) for part in self.parts]
+            matrices = [self._columns(part, stored, expert, at, at + count) for part in self.parts]
             pieces.append(torch.stack(matrices, dim=1).flatten(0, 1).T)
             first += count
         return torch.cat(pieces)
 
-    def _columns(self, part: TensorInfo, load: Load, expert: int, first: int, end: int) -> Tensor:
+    def _columns(
+        self, part: TensorInfo, stored: Stored, expert: int, first: int, end: int
+    ) -> Tensor:
         """Return columns [first, end) of one expert's matrix, (R, n)."""
-        matrix = load(part)[expert]
+        matrix = stored.load_tensor(part)[expert]
         if part.dtype != Q8_0:
             return matrix[:, first:end]
         begin = first // BLOCK
@@ -167,9 +163,15 @@ class ColumnsOfExperts:
         return values[:, first - begin * BLOCK : end - begin * BLOCK].to(torch.bfloat16)
 
 
-def mapped(load: Load) -> ReadRows:
-    """Return what reads rows of a part that `load` maps."""
-    return lambda part, first, end: load(part).flatten(0, 1)[first:end]
+def _rows_of(stored: Stored, part: TensorInfo, first: int, end: int) -> Tensor:
+    """Return rows [first, end) of all matrices of a part, (n, B, bytes of a block).
+
+    They are read: to map a tensor for each piece would take longer than to decode it.
+    """
+    blocks = part.shape[-2]
+    found = stored.read_tensor_rows(part, first * blocks, end * blocks)
+    rows: Tensor = found.unflatten(0, (end - first, blocks))
+    return rows
 
 
 def neighbours(halves: Tensor) -> Tensor:

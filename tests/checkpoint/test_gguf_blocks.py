@@ -20,7 +20,6 @@ from gptoss_onnx.checkpoint.gguf.blocks import (
     Mxfp4Experts,
     Mxfp4Scales,
     Q8Rows,
-    mapped,
     neighbours,
 )
 from gptoss_onnx.checkpoint.gguf.kinds import KINDS, OLLAMA_MXFP4, kind_name
@@ -28,6 +27,7 @@ from gptoss_onnx.checkpoint.tensors import TensorInfo
 from gptoss_onnx.custom_ops.linear_int8 import dequantize_int8
 from gptoss_onnx.custom_ops.mxfp4 import decode_mxfp4
 from gptoss_onnx.errors import CheckpointError
+from support.held_tensors import HeldTensors
 
 EXPERTS, ROWS, BLOCKS = 3, 5, 2
 
@@ -62,10 +62,7 @@ def values(blocks: Tensor, kind: Kind) -> Tensor:
 def test_every_value_of_mxfp4_is_kept(names: tuple[str, ...]) -> None:
     content = {name: raw(seed, 17, EXPERTS, ROWS, BLOCKS) for seed, name in enumerate(names)}
     experts = Mxfp4Experts(stored(content, MXFP4))
-
-    def load(info: TensorInfo) -> Tensor:
-        return content[info.name]
-
+    load = HeldTensors(content)
     rows = EXPERTS * ROWS * len(names)
     blocks = Mxfp4Blocks(experts).rows(load, 0, rows * BLOCKS)
     scales = Mxfp4Scales(experts).rows(load, 0, rows)
@@ -83,7 +80,7 @@ def test_every_value_of_mxfp4_is_kept(names: tuple[str, ...]) -> None:
 def test_mxfp4_of_ollama_has_the_bytes_of_hugging_face() -> None:
     blocks = raw(5, 17, EXPERTS, ROWS, BLOCKS)
     experts = Mxfp4Experts(stored({"both": blocks}, OLLAMA_MXFP4))
-    found, scales = experts.matrix_rows(mapped(lambda _: blocks), 0, EXPERTS * ROWS)
+    found, scales = experts.matrix_rows(HeldTensors({"both": blocks}), 0, EXPERTS * ROWS)
     assert torch.equal(found, blocks[..., 1:].flatten(0, 1))
     assert torch.equal(scales, blocks[..., 0].flatten(0, 1))
 
@@ -104,19 +101,19 @@ def test_a_scale_of_float16_times_an_integer_is_exact_in_float32(bits: int, code
     block = np.concatenate([scale.view(np.uint8), np.full(32, code, np.int8).view(np.uint8)])
     tensor = torch.from_numpy(block.reshape(1, 1, 34))
     (info,) = stored({"q": tensor}, Q8_0)
-    codes, scales = Q8Rows(info).codes(lambda _: tensor, 0, 1)
+    codes, scales = Q8Rows(info).codes(HeldTensors({info.name: tensor}), 0, 1)
     assert scales.dtype == torch.float32 and codes.dtype == torch.int8
     exact = float(scale[0]) * code  # in 53 bits
     assert dequantize_int8(codes, scales)[0, 0].item() == exact
-    assert Q8Rows(info).rows(lambda _: tensor, 0, 1)[0, 31].item() == exact
+    assert Q8Rows(info).rows(HeldTensors({info.name: tensor}), 0, 1)[0, 31].item() == exact
 
 
 def test_q8_rows_are_those_of_the_package_and_of_linear_int8() -> None:
     tensor = raw(1, 34, 40, 3)
     (info,) = stored({"q": tensor}, Q8_0)
     expected = values(tensor, Kind.Q8_0)
-    assert torch.equal(Q8Rows(info).rows(lambda _: tensor, 0, 40), expected)
-    codes, scales = Q8Rows(info).codes(lambda _: tensor, 11, 29)
+    assert torch.equal(Q8Rows(info).rows(HeldTensors({info.name: tensor}), 0, 40), expected)
+    codes, scales = Q8Rows(info).codes(HeldTensors({info.name: tensor}), 11, 29)
     assert torch.equal(dequantize_int8(codes, scales), expected[11:29])
 
 
@@ -137,14 +134,14 @@ def test_dense_experts_are_transposed(names: tuple[str, ...], kind: Kind) -> Non
         expected = expected.bfloat16()
         assert computation.loss is not None
     for first, end in ((0, EXPERTS * 64), (5, 37), (60, 130), (64, 65)):
-        found = computation.rows(lambda info: content[info.name], first, end)
+        found = computation.rows(HeldTensors(content), first, end)
         assert torch.equal(found.to(expected.dtype), expected[first:end])
 
 
 def test_biases_of_gates_and_ups_alternate() -> None:
     content = {"gate": torch.arange(6.0).reshape(2, 3), "up": 10 + torch.arange(6.0).reshape(2, 3)}
     gate, up = stored(content, "F32")
-    found = Alternating((gate, up)).rows(lambda info: content[info.name], 1, 2)
+    found = Alternating((gate, up)).rows(HeldTensors(content), 1, 2)
     assert found.tolist() == [[3, 13, 4, 14, 5, 15]]
 
 
@@ -153,12 +150,12 @@ def test_scales_that_are_not_numbers_are_refused() -> None:
     blocks[1, 2, 1, 0] = 255
     experts = Mxfp4Experts(stored({"blk.0.ffn_down_exps.weight": blocks}, MXFP4))
     with pytest.raises(CheckpointError, match=r"blk.0.ffn_down_exps.weight: a NaN scale \(255\)"):
-        experts.matrix_rows(mapped(lambda _: blocks), 0, EXPERTS * ROWS)
+        experts.matrix_rows(HeldTensors({experts.parts[0].name: blocks}), 0, EXPERTS * ROWS)
     tensor = raw(4, 34, 8, 2)
     tensor[3, 1, :2] = torch.tensor([0, 0x7C], dtype=torch.uint8)  # infinity
     (info,) = stored({"output.weight": tensor}, Q8_0)
     with pytest.raises(CheckpointError, match=r"output.weight: a scale that is not finite"):
-        Q8Rows(info).rows(lambda _: tensor, 0, 8)
+        Q8Rows(info).rows(HeldTensors({info.name: tensor}), 0, 8)
 
 
 def test_types_have_the_numbers_and_sizes_of_ggml() -> None:

@@ -14,7 +14,7 @@ from gptoss_onnx.bench import machine
 from gptoss_onnx.cli import main
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.exporter import Package, export
-from gptoss_onnx.package import ASSEMBLED, INT8_FILE, ORT_WEIGHTS, PACKED_FILE
+from gptoss_onnx.package import ASSEMBLED, EXPERTS_FILE, INT8_FILE, ORT_WEIGHTS, PACKED_FILE
 from gptoss_onnx.reference.architectures import PRESETS
 from gptoss_onnx.reference.synthetic import make_checkpoint, preset_document, tiny_document
 from support.fp8_checkpoint import write_fp8
@@ -85,7 +85,8 @@ def test_a_checkpoint_and_its_package(tiny_checkpoint: Path, demo_package: Packa
 def fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen3-MoE whose projections are in FP8, experts one by one, and all else in float32."""
     root = tmp_path_factory.mktemp("fp8")
-    write_by_transformers("qwen3_moe", {"num_hidden_layers": 1}, root / "float32", sharded=False)
+    changes = {"num_hidden_layers": 1, "decoder_sparse_step": 1}
+    write_by_transformers("qwen3_moe", changes, root / "float32", sharded=False)
     write_fp8(root / "float32", root / "fp8", root / "decoded", (16, 32))
     return root / "fp8"
 
@@ -101,6 +102,7 @@ def test_fp8_counts_as_it_is_stored(fp8: Path) -> None:
         ("portable, linked", {}),
         ("portable, copied", {"weights": "copy"}),
         ("portable, --dense int8", {"dense": "int8"}),
+        ("portable, --experts mxfp4", {"experts": "mxfp4"}),
     ],
 )
 def test_fp8_counts_as_the_export_writes_it(
@@ -108,7 +110,7 @@ def test_fp8_counts_as_the_export_writes_it(
 ) -> None:
     found = run(fp8, "--bandwidth", 1)
     folder = export(fp8, tmp_path / "package", **options).folder
-    written = sum(map(_payload, (folder / name for name in (ASSEMBLED, INT8_FILE))))
+    written = sum(map(_payload, (folder / name for name in (ASSEMBLED, INT8_FILE, EXPERTS_FILE))))
     assert found["choices"][choice]["written"] == written  # type: ignore[index]
 
 

@@ -200,14 +200,14 @@ def anonymous():
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 first, peak = None, 0
-load_rows = Checkpoint.load_rows
+read_rows = Checkpoint.read_rows
 def watched(*arguments):
     global first, peak
     first = first or anonymous()
     peak = max(peak, anonymous())
-    return load_rows(*arguments)
+    return read_rows(*arguments)
 
-Checkpoint.load_rows = watched
+Checkpoint.read_rows = watched
 from gptoss_onnx.exporter import export_package, separate_experts
 separate_experts.MOST_MATRICES = 0
 export_package._write_golden_if_small = lambda *_: None

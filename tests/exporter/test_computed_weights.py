@@ -10,6 +10,7 @@ import pytest
 
 from gptoss_onnx.errors import PackageError
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
+from gptoss_onnx.exporter.conversion import PIECE, SPAN, Conversion
 from gptoss_onnx.package import INT8_FILE
 from gptoss_onnx.progress import LoggedProgress
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
@@ -26,6 +27,13 @@ def test_a_file_of_the_checkpoint_is_not_written_over(tmp_path: Path) -> None:
         file = ComputedWeights().lay_out(INT8_FILE, what="they", doing="writing", alignment=8)
         file.write(tmp_path, QUIET)
     assert (tmp_path / "theirs").read_text() == "weights"
+
+
+@pytest.mark.parametrize("width", [1, 2880, PIECE, 2 * PIECE, SPAN, 2880 * 5760])
+def test_progress_is_told_after_a_few_million_numbers(width: int) -> None:
+    """Or after a row, as an expert of (in, out) is one."""
+    span = Conversion((), 1 << 20, width, lambda *_: ()).span
+    assert span == 1 or SPAN / 2 < span * width <= SPAN
 
 
 def test_quantizing_streams(tmp_path: Path) -> None:

@@ -25,9 +25,12 @@ from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
 from gptoss_onnx.runtime import Session
 from gptoss_onnx.validation import validate
 from support.exported import valid_manifest
+from support.fp8_checkpoint import write_fp8
 from support.tolerances import GAPS, LEAST_GAP, MXFP4_ROUNDING
+from support.transformers_models import write_by_transformers
 
 LOSS = "MXFP4 experts"  # the case of `validate` that compares with the checkpoint's own weights
+EXPERTS = "model.layers.0.mlp.experts"
 GATED = {"use_swiglu": True, "bias": True}
 UNGATED = {"use_swiglu": False, "bias": True, "use_rms_norm": False}
 # Architecture, changes to its config.json: gates and ups in turns and in halves, with biases and
@@ -203,3 +206,16 @@ def test_what_cannot_be_quantized_is_refused(
         export(tmp_path / "checkpoint", tmp_path / "package", experts="mxfp4", **options)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "package").exists()
+
+
+def test_fp8_experts_become_what_their_decoded_values_do(tmp_path: Path) -> None:
+    changes = {"num_hidden_layers": 1, "decoder_sparse_step": 1}
+    write_by_transformers("qwen3_moe", changes, tmp_path / "own", sharded=False)
+    write_fp8(tmp_path / "own", tmp_path / "fp8", tmp_path / "decoded", (16, 32))
+    package = export(tmp_path / "fp8", tmp_path / "package", experts="mxfp4")
+    ours = load_file(package.folder / EXPERTS_FILE)
+    decoded = load_file(tmp_path / "decoded" / "model.safetensors")
+    for expert in range(len(ours[f"{EXPERTS}.down_proj_blocks"])):
+        found = quantize_mxfp4(decoded[f"{EXPERTS}.{expert}.down_proj.weight"])
+        assert torch.equal(ours[f"{EXPERTS}.down_proj_blocks"][expert], found.blocks)
+        assert torch.equal(ours[f"{EXPERTS}.down_proj_scales"][expert], found.scales)

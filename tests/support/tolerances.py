@@ -108,6 +108,9 @@ LOG_LIKELIHOOD = 1e-5
 # Sums of 32 squares in float32, or of thousands, against float64.
 MXFP4_SUMS = 1e-5
 
+# Sums in float64 of thousands of the same positive numbers, in two orders.
+SUMS_IN_ANY_ORDER = 1e-12
+
 # Root mean square of what rounding random experts to MXFP4 loses, relative to that of the weights.
 # Normally distributed ones lose 11.1 to 11.3 %.
 MXFP4_ROUNDING = 0.12

@@ -52,5 +52,24 @@ struct GptossDraw {
 int64_t gptoss_draw_token(const void* scores, int is_float64, int64_t vocab, double top,
                           const GptossDraw* draw, double* weights, uint16_t* bins);
 
+// Encodes a matrix as custom_ops/mxfp4_quantize.py does, which is the definition: codes (rows,
+// groups, 16), of which a row begins `pitch` blocks behind the one before it, and scales (rows,
+// groups) likewise; by rows, `pitch` is `groups`. The numbers lie as (rows, groups · 32), or with
+// `columns` as (groups · 32, rows); `element` is 0 for float32, 1 for float16, 2 for bfloat16.
+// `lost` and `total` get the sums of the squares of what was added to numbers, and of the numbers;
+// a block that is not finite gets the scale 255. Returns 0, or −2 where gptoss_ops_error is not "".
+int gptoss_quantize_mxfp4(const void* numbers, int element, int64_t rows, int64_t groups,
+                          int columns, int64_t pitch, uint8_t* codes, uint8_t* scales,
+                          double* lost, double* total);
+
+// Returns 1 if all blocks of such a matrix are MXFP4 by their values, 0 if one is not, −2 where
+// gptoss_ops_error is not "".
+int gptoss_is_mxfp4(const void* numbers, int element, int64_t rows, int64_t groups, int columns);
+
+// Decodes as decode_mxfp4 of custom_ops/mxfp4.py does: 16 bytes of codes and a scale a block become
+// 32 numbers. Returns 0, or −2 where gptoss_ops_error is not "".
+int gptoss_decode_mxfp4(const uint8_t* codes, const uint8_t* scales, int64_t blocks,
+                        float* numbers);
+
 }  // extern "C"
 #pragma GCC visibility pop

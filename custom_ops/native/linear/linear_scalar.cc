@@ -1,10 +1,11 @@
 // Linear without vector instructions: the oracle of the other versions, and what runs on a
 // machine that has none.
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "linear/linear_kernels.h"
+#include "machine/bfloat16.h"
+#include "machine/float16.h"
 
 namespace gptoss {
 namespace {
@@ -16,29 +17,13 @@ T load(const unsigned char* address) {
   return value;
 }
 
-float from_bits(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-float from_float16(uint16_t bits) {
-  const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
-  const uint32_t exponent = bits >> 10 & 31;
-  const uint32_t fraction = bits & 1023;
-  if (exponent == 0)
-    return std::copysign(std::ldexp(static_cast<float>(fraction), -24), from_bits(sign));
-  const uint32_t widened = exponent == 31 ? 255 : exponent + 127 - 15;
-  return from_bits(sign | widened << 23 | fraction << 13);
-}
-
 template <WeightType type>
 float weight_at(const unsigned char* row, size_t k) {
   const unsigned char* address = row + k * bytes_of(type);
   if constexpr (type == WeightType::float32) return load<float>(address);
-  if constexpr (type == WeightType::float16) return from_float16(load<uint16_t>(address));
+  if constexpr (type == WeightType::float16) return float_of_float16(load<uint16_t>(address));
   if constexpr (type == WeightType::bfloat16)
-    return from_bits(uint32_t{load<uint16_t>(address)} << 16);
+    return float_of(uint32_t{load<uint16_t>(address)} << 16);
 }
 
 template <WeightType type>
