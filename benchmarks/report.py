@@ -19,6 +19,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
+from processors import short_name
 
 INTRODUCTION = """# Benchmarks
 
@@ -263,13 +264,8 @@ def _section(title: str, document: dict[str, Any], table: str) -> str:
     where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}{old}. "
     where += f"ONNX Runtime {document.get('onnxruntime', '1.31.1')}. `{document['command']}`"
     level = document.get("lowered_to")
-    named = _short(machine["cpu"]) + (f" lowered to {level}" if level else "")
+    named = short_name(machine["cpu"]) + (f" lowered to {level}" if level else "")
     return f"{title}, {named}\n\n{where}\n\n{table}"
-
-
-def _short(cpu: str) -> str:
-    """Return maker and family of a processor: `Intel(R) Xeon(R) Processor` is `Intel Xeon`."""
-    return " ".join(cpu.replace("(R)", "").split()[:2])
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,10 +11,20 @@ def cores() -> int:
 
 
 def cpu_name() -> str:
-    """Return the processor's name in the words of the system; `unknown` if it has none."""
+    """Return the processor's name in the words of the system; `unknown` if it has none.
+
+    Where Linux says them, family and model follow: a virtual machine may call every generation
+    `AMD EPYC`.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+        text = ""
+    found: dict[str, str] = {}  # of the first processor
+    for line in text.split("\n\n", 1)[0].splitlines():
+        key, _, value = line.partition(":")
+        found[key.strip()] = value.strip()
+    name = found.get("model name") or platform.processor() or "unknown"
+    if {"cpu family", "model"} <= found.keys():
+        return f"{name} (family {found['cpu family']}, model {found['model']})"
+    return name

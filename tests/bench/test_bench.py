@@ -47,7 +47,14 @@ SPREAD = exactly(median=TIME, p10=TIME, p90=TIME)
 TIMING = exactly(
     tokens=COUNT, context=BYTES, runs=COUNT, milliseconds_per_token=SPREAD, tokens_per_second=SPREAD
 )
-PEAKS = ("fma_gflops", "bf16_gflops", "int8_gops", "amx_bf16_gflops", "amx_int8_gops")
+PEAKS = (
+    "fma_gflops",
+    "bf16_gflops",
+    "int8_gops",
+    "int16_gops",
+    "amx_bf16_gflops",
+    "amx_int8_gops",
+)
 MACHINE = exactly(
     cpu=TEXT,
     cores=COUNT,

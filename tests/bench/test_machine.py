@@ -43,6 +43,7 @@ def test_a_machine_has_bandwidth_and_a_peak_or_none_for_each_unit(
         found.fma_gflops,
         found.bf16_gflops,
         found.int8_gops,
+        found.int16_gops,
         found.amx_bf16_gflops,
         found.amx_int8_gops,
     )

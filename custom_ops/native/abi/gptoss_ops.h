@@ -32,8 +32,8 @@ double gptoss_machine_read(const void* bytes, size_t count, int threads);
 
 // Runs one kind of instruction for some ten milliseconds a thread, and returns multiplications plus
 // additions a second of all threads together: 0 where the machine lacks it, a negative number where
-// there are no such threads. `unit` is "fma" (float32), "bf16" or "int8" (dot products of vectors),
-// "amx_bf16" or "amx_int8".
+// there are no such threads. `unit` is "fma" (float32), "bf16", "int8" or "int16" (dot products of
+// vectors, or pairs of products and their addition), "amx_bf16" or "amx_int8".
 double gptoss_machine_compute(const char* unit, int threads);
 
 // How a token is drawn: the settings of Sampling in the runtime. 0 turns top_k and min_p off, 1

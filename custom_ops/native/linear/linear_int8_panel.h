@@ -5,7 +5,9 @@
 // Written once for the vector widths. A V holds:
 //   Floats, Integers: vectors of kLanes lanes of 32 bits; kTileWidth: tokens that pass together.
 //   kOffset: what offset(weights) adds to them, because one side of a dot product is unsigned.
-//   dot(sum, weights, tokens): sum + by lane four offset weights times four values.
+//   dot(sum, weights, tokens): sum + by lane four offset weights times four values, or two weights
+//     times two values where kWords: weights and tokens are words then, of two digits in one.
+//   even_words, odd_words: where kWords, the words of every other byte of a lane.
 //   write_integers: as linear_int8_tokens.h says.
 //   The rest is plain arithmetic; `some` is the lanes from the first on that there are.
 // Included by files that are compiled for one level, each with a V of its own in an anonymous
@@ -29,9 +31,12 @@ struct Int8Panel {
   static constexpr size_t kGroups = 2;  // vectors of rows that share a token's loads
   static constexpr size_t kRows = kGroups * V::kLanes;
 
+  static constexpr size_t kSteps = V::kWords ? 2 * kQuads : kQuads;
+  static_assert(!V::kWords || digits == 2);
+
   // A block of each row, turned; zero where there is no row.
   struct alignas(kLine) Block {
-    unsigned char weights[kQuads][kGroups][V::kLanes * 4];
+    unsigned char weights[kSteps][kGroups][V::kLanes * 4];
     float scales[kGroups][V::kLanes];
   };
   static_assert(kChunkBlocks * sizeof(Block) <= kPanelFloats * sizeof(float));
@@ -55,8 +60,8 @@ struct Int8Panel {
     Integers dots[kGroups][width];
 #pragma GCC unroll 8  // these loops are unrolled to keep the sums in registers
     for (size_t t = 0; t < width; ++t) {
-      const Integers start =
-          part_digits == 1 ? V::broadcast_integer(correction + t) : V::zero_integers();
+      const Integers start = part_digits == 1 && !V::kWords ? V::broadcast_integer(correction + t)
+                                                            : V::zero_integers();
 #pragma GCC unroll 2
       for (size_t g = 0; g < kGroups; ++g) dots[g][t] = start;
     }
@@ -72,10 +77,10 @@ struct Int8Panel {
         }
       }
 #pragma GCC unroll 2
-      for (size_t quad = 0; quad < kQuads; ++quad, x += width) {
+      for (size_t step = 0; step < kSteps; ++step, x += width) {
         Integers weights[kGroups];
 #pragma GCC unroll 2
-        for (size_t g = 0; g < kGroups; ++g) weights[g] = V::load(block.weights[quad][g]);
+        for (size_t g = 0; g < kGroups; ++g) weights[g] = V::load(block.weights[step][g]);
 #pragma GCC unroll 8
         for (size_t t = 0; t < width; ++t) {
           const Integers token = V::broadcast_integer(x + t);
@@ -112,7 +117,7 @@ struct Int8Panel {
     }
     for (size_t block = 0; block < blocks; ++block) {
       ahead.fetch();
-      x = add_part<digits == 1 ? 1 : 2>(panel[block], x, sums);
+      x = add_part < digits == 1 || V::kWords ? 1 : 2 > (panel[block], x, sums);
       if constexpr (digits == 3) x = add_part<1>(panel[block], x, sums);
     }
 #pragma GCC unroll 2
@@ -166,14 +171,23 @@ struct Int8Panel {
     }
   }
 
+  // Four weights of each row, in a lane.
+  static void put(Floats weights, size_t quad, size_t group, Block& block) {
+    if constexpr (V::kWords) {
+      V::store(block.weights[2 * quad][group], V::even_words(weights));
+      V::store(block.weights[2 * quad + 1][group], V::odd_words(weights));
+    } else {
+      V::store(block.weights[quad][group], V::offset(weights));
+    }
+  }
+
   static void turn_weights(const RowAddresses& rows, size_t count, size_t group, Ahead& ahead,
                            Block* panel) {
     constexpr size_t turned = V::kLanes / kQuads;  // blocks
     for (size_t block = 0; block < count; block += turned) {
       for (size_t i = 0; i < turned; ++i) ahead.fetch();
-      turn(rows, block * kScaleBlock, (count - block) * kQuads, [&](size_t i, Floats quad) {
-        V::store(panel[block + i / kQuads].weights[i % kQuads][group], V::offset(quad));
-      });
+      turn(rows, block * kScaleBlock, (count - block) * kQuads,
+           [&](size_t i, Floats quad) { put(quad, i % kQuads, group, panel[block + i / kQuads]); });
     }
   }
 

@@ -8,6 +8,7 @@ namespace {
 struct Avx512 : Floats16 {
   using Floats = Vector;
   using Integers = __m512i;
+  static constexpr bool kWords = false;
   static constexpr int kOffset = 128;      // makes weights the unsigned side of a dot product
   static constexpr size_t kTileWidth = 5;  // 5 x 2 dots and as many sums, 2 weights and a token
 

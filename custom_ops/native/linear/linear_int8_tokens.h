@@ -6,7 +6,10 @@
 //
 //   scale | -offset · Σ values, which takes the weights' offset back | 8 lanes of 4 values by digit
 //
-// with the most significant digit of a part first. A V holds kOffset, and
+// with the most significant digit of a part first. Where the kernel multiplies words (V::kWords),
+// two digits are one: 16 lanes of two values take their place, the even ones of four, then the odd.
+//
+// A V holds kWords, kOffset, which is added to weights of bytes, and
 // write_integers<rounded>(x, largest, out): 32 values ≈ out times the scale that it returns; where
 // `rounded`, of x rounded to bfloat16 (machine/digits.h). Included as linear_int8_panel.h.
 #pragma once
@@ -40,6 +43,10 @@ struct Int8Tokens {
       alignas(kLine) int32_t integers[kScaleBlock];
       const float scale =
           V::template write_integers<digits == 2>(x + k, kLargest<digits>, integers);
+      if constexpr (V::kWords) {
+        lanes = pack_words(integers, scale, lanes);
+        continue;
+      }
       int8_t values[digits][kScaleBlock];
       for (size_t digit = 0; digit < digits; ++digit) {
         for (size_t i = 0; i < kScaleBlock; ++i) {
@@ -53,6 +60,18 @@ struct Int8Tokens {
   }
 
  private:
+  static float* pack_words(const int32_t (&integers)[kScaleBlock], float scale, float* lanes) {
+    lanes[0] = scale;
+    lanes[1] = 0;  // nothing is taken back
+    int16_t words[kScaleBlock];
+    for (size_t i = 0; i < kScaleBlock; i += 4) {
+      constexpr size_t kOrder[] = {0, 2, 1, 3};
+      for (size_t j = 0; j < 4; ++j) words[i + j] = static_cast<int16_t>(integers[i + kOrder[j]]);
+    }
+    __builtin_memcpy(lanes + kPartHead, words, sizeof words);
+    return lanes + kBlockOfToken<digits>;
+  }
+
   // A part holds digits [last, last + count), the most significant one first.
   static float* pack_part(const int8_t (&values)[digits][kScaleBlock], size_t last, size_t count,
                           float scale, float* lanes) {

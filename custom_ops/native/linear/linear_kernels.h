@@ -107,7 +107,7 @@ LinearKernels linear_int8_kernels(CpuLevel level, Activations activations);
 LinearKernels linear_int8_scalar();
 #if defined(__x86_64__)
 LinearKernels linear_int8_avx2(Activations activations);
-void use_int8_panels_maddubs(LinearKernels& kernels);  // for many tokens, in mode int8
+void use_int8_panels_words(LinearKernels& kernels);  // for many tokens, not in mode exact
 LinearKernels linear_int8_avx512();
 LinearKernels linear_int8_vnni(Activations activations);
 void use_int8_panels_vnni(Activations activations, LinearKernels& kernels);  // for many tokens

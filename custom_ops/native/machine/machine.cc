@@ -75,6 +75,9 @@ ComputeLoop compute_loop([[maybe_unused]] std::string_view unit) {
   if (unit == "fma" && level >= CpuLevel::avx512) return compute_fma_avx512();
   if (unit == "fma" && level >= CpuLevel::avx2) return compute_fma_avx2();
   if (unit == "int8" && level >= CpuLevel::avx512_vnni) return compute_int8_avx512_vnni();
+  if (unit == "int8" && level == CpuLevel::avx2) return compute_int8_avx2();
+  if (unit == "int16" && level >= CpuLevel::avx512_vnni) return compute_int16_avx512_vnni();
+  if (unit == "int16" && level == CpuLevel::avx2) return compute_int16_avx2();
   if (unit == "bf16" && level >= CpuLevel::avx512_bf16) return compute_bf16_avx512();
   if (unit == "amx_bf16" && level >= CpuLevel::amx) return compute_bf16_amx();
   if (unit == "amx_int8" && level >= CpuLevel::amx && __builtin_cpu_supports("amx-int8"))

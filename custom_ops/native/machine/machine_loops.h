@@ -23,9 +23,12 @@ uint64_t read_scalar(const unsigned char* bytes, size_t count) noexcept;
 uint64_t read_avx2(const unsigned char* bytes, size_t count) noexcept;
 uint64_t read_avx512(const unsigned char* bytes, size_t count) noexcept;
 ComputeLoop compute_fma_avx2();
+ComputeLoop compute_int8_avx2();   // pairs of bytes, added in 16 bits
+ComputeLoop compute_int16_avx2();  // pairs of words, added in 32 bits
 ComputeLoop compute_fma_avx512();
-ComputeLoop compute_int8_avx512_vnni();  // dot products of four bytes
-ComputeLoop compute_bf16_avx512();       // dot products of two bfloat16
+ComputeLoop compute_int8_avx512_vnni();   // dot products of four bytes
+ComputeLoop compute_int16_avx512_vnni();  // and of two words
+ComputeLoop compute_bf16_avx512();        // dot products of two bfloat16
 ComputeLoop compute_bf16_amx();
 ComputeLoop compute_int8_amx();  // asks for more than CpuLevel::amx: the CPU feature amx-int8
 #endif

@@ -75,6 +75,7 @@ Activate activation_scalar(const ExpertActivation& activation) {
 Activate activation_kernel(CpuLevel level, const ExpertActivation& activation) {
 #if defined(__x86_64__)
   if (level >= CpuLevel::avx512) return activation_avx512(activation);
+  if (level >= CpuLevel::avx2) return activation_avx2(activation);
 #endif
   (void)level;
   return activation_scalar(activation);

@@ -26,6 +26,7 @@ using Activate = void (*)(const GateUp& products, const ExpertActivation& activa
 Activate activation_kernel(CpuLevel level, const ExpertActivation& activation);
 
 Activate activation_scalar(const ExpertActivation& activation);
+Activate activation_avx2(const ExpertActivation& activation);
 Activate activation_avx512(const ExpertActivation& activation);
 
 }  // namespace gptoss

@@ -34,7 +34,7 @@ Mxfp4Kernels mxfp4_kernels(Activations activations, CpuLevel level) {
   if (level >= CpuLevel::avx512)
     return {&mxfp4_few_avx512(activations), &mxfp4_many_avx512(activations), up_to(4, 7, 12)};
   if (level >= CpuLevel::avx2)
-    return {&mxfp4_few_avx2(activations), &mxfp4_many_avx2(activations), up_to(4, 11, 24)};
+    return {&mxfp4_few_avx2(activations), &mxfp4_many_avx2(activations), up_to(6, 5, 7)};
 #endif
   (void)level;
   (void)up_to;

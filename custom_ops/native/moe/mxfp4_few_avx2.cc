@@ -1,13 +1,11 @@
 // MXFP4 times a few tokens with AVX2.
 #include <immintrin.h>
 
+#include "machine/digits_avx2.h"
 #include "moe/mxfp4_few.h"
 
 namespace gptoss {
 namespace {
-
-constexpr float kSmallest =
-    0x1p-100f;  // values below it count as zero: their inverse scale would overflow
 
 struct FewAvx2 {
   using Ints = __m256i;
@@ -23,7 +21,9 @@ struct FewAvx2 {
   static Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
   static Ints times_256(Ints x) { return _mm256_slli_epi32(x, 8); }
   static Sum add_products(Sum sum, Ints weights, Ints values) {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, values));
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, values));
+    asm("" : "+x"(sum));  // else the compiler adds in another order, with too many registers
+    return sum;
   }
   static Ints total(const Sum (&halves)[2]) {
     const Ints ones = _mm256_set1_epi16(1);
@@ -130,56 +130,14 @@ struct FewAvx2 {
   // their sum; returns their scale, which is NaN where a value is NaN or infinite.
   template <bool rounded, size_t digits>
   static float split(const float* x, float largest, int8_t (&bytes)[digits][kBlock], int& sum) {
-    Floats values[4];
-    Ints greatest_bits = _mm256_setzero_si256();
-    for (size_t i = 0; i < 4; ++i) {
-      values[i] = _mm256_loadu_ps(x + kLanes * i);
-      if constexpr (rounded) values[i] = round_to_bf16(values[i]);
-      const Ints bits =
-          _mm256_and_si256(_mm256_castps_si256(values[i]), _mm256_set1_epi32(0x7fffffff));
-      greatest_bits = _mm256_max_epi32(greatest_bits, bits);
-    }
-    const float greatest = largest_lane(greatest_bits);
-    const bool finite = greatest <= 0x1.fffffep127f, usable = finite && greatest >= kSmallest;
-    const Floats inverse = _mm256_set1_ps(largest / greatest);
-    Ints integers[4], total = _mm256_setzero_si256();
-    for (size_t i = 0; i < 4; ++i) {
-      integers[i] =
-          usable ? _mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse)) : _mm256_setzero_si256();
-      total = _mm256_add_epi32(total, integers[i]);
-    }
-    sum = sum_of(total);
+    const auto [integers, scale] = to_integers<rounded>(x, largest);
+    const Ints total = add(add(integers[0], integers[1]), add(integers[2], integers[3]));
+    sum = sum_of(_mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1)));
     store_digits(every_other<0>(integers[0], integers[1]), every_other<0>(integers[2], integers[3]),
                  bytes, 0);
     store_digits(every_other<1>(integers[0], integers[1]), every_other<1>(integers[2], integers[3]),
                  bytes, kBlockBytes);
-    // greatest − greatest is NaN where it is NaN or infinite.
-    return usable ? greatest / largest : finite ? 0.0f : greatest - greatest;
-  }
-
-  // To the nearest bfloat16, ties to even; what is not finite is caught by its block's scale.
-  static Floats round_to_bf16(Floats x) {
-    const Ints bits = _mm256_castps_si256(x);
-    const Ints odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const Ints up = add(bits, add(odd, _mm256_set1_epi32(0x7fff)));
-    return _mm256_castsi256_ps(
-        _mm256_and_si256(up, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
-  }
-
-  // The greatest of positive floats, given as bits, whose order is that of the numbers, with NaN
-  // and infinity on top.
-  static float largest_lane(Ints bits) {
-    __m128i half = _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
-    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    return _mm_cvtss_f32(_mm_castsi128_ps(half));
-  }
-
-  static int sum_of(Ints x) {
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    return _mm_cvtsi128_si32(half);
+    return scale;
   }
 
   // The even lanes of both, or the odd ones.

@@ -44,9 +44,14 @@ struct Sums {
 // A piece where it lies in the mapped file: `vectors` times V::kLanes rows, and V::Scales of each.
 template <class V, size_t vectors>
 struct PieceOfRows {
+  static constexpr size_t kRows = vectors * V::kLanes;
+
   PieceOfRows(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end)
       : stride(rows.width / kBlock * kBlockBytes) {
     const size_t blocks = rows.width / kBlock;
+    const size_t next = (row + kRows) * blocks + begin * kRows;
+    bytes_ahead_ = rows.blocks + next * kBlockBytes;
+    scales_ahead_ = rows.scales + next;
     for (size_t v = 0; v < vectors; ++v) {
       const size_t first = (row + v * V::kLanes) * blocks + begin;
       bytes[v] = rows.blocks + first * kBlockBytes;
@@ -54,9 +59,23 @@ struct PieceOfRows {
     }
   }
 
+  // The next panel, which follows in memory, is asked for while this one is in use: no hardware
+  // prefetcher follows pieces of rows. Each block that is decoded asks for its share.
+  void ask_ahead(size_t block) const {
+    constexpr int kSecondLevel = 2;  // cache, as __builtin_prefetch names it
+    const uint8_t* ahead = bytes_ahead_ + block * kRows * kBlockBytes;
+    for (size_t i = 0; i < kRows * kBlockBytes; i += 64)
+      __builtin_prefetch(ahead + i, 0, kSecondLevel);
+    __builtin_prefetch(scales_ahead_ + block * kRows, 0, kSecondLevel);
+  }
+
   size_t stride;  // bytes from one row to the next
   const uint8_t* bytes[vectors];
   typename V::Scales scales[vectors];
+
+ private:
+  const uint8_t* bytes_ahead_;  // the piece's share of the next panel
+  const uint8_t* scales_ahead_;
 };
 
 template <class Tile>

@@ -1,5 +1,5 @@
-// MXFP4 times many tokens in float32, written once for the vector widths: exact weights under every
-// scale byte.
+// MXFP4 times many tokens in float32, for AVX-512 without VNNI: exact weights under every scale
+// byte.
 //
 // Lane r of a register has a weight of row r. `V` names the instructions of a level:
 //   kLanes, kFloatTokens                tokens of a tile

@@ -1,4 +1,4 @@
-// MXFP4 times many tokens of 8 bits without VNNI, written once for the vector widths.
+// MXFP4 times many tokens of 8 bits, for AVX-512 without VNNI.
 //
 // Lane r of a register has four weights of row r, doubled, and with an offset because one side of
 // the instruction is unsigned. It adds two products of a lane in 16 bits, and a block's eight such

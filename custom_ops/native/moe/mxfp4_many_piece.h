@@ -35,23 +35,12 @@ template <uint8_t lowest, uint8_t highest>
 struct PanelPiece : PieceOfRows<RowLanes, kPanelVectors> {
   PanelPiece(const Mxfp4Rows& rows, size_t row, size_t begin, size_t end)
       : PieceOfRows<RowLanes, kPanelVectors>(rows, row, begin, end), unusual(has_unusual()) {
-    const size_t next = (row + kPanelRows) * (rows.width / kBlock) + begin * kPanelRows;
-    bytes_ahead_ = rows.blocks + next * kBlockBytes;
-    scales_ahead_ = rows.scales + next;
     if (unusual) forgive_zeros(end - begin);
-  }
-
-  // The next panel, which follows in memory, is asked for while this one is in use: no hardware
-  // prefetcher follows pieces of rows. Each block that is decoded asks for its share.
-  void ask_ahead(size_t block) const {
-    const uint8_t* bytes = bytes_ahead_ + block * kPanelRows * kBlockBytes;
-    for (size_t i = 0; i < kPanelRows * kBlockBytes; i += 64) _mm_prefetch(bytes + i, _MM_HINT_T1);
-    _mm_prefetch(scales_ahead_ + block * kPanelRows, _MM_HINT_T1);
   }
 
   // What decoding a block begins with.
   void load(size_t block, Nibbles& nibbles) const {
-    ask_ahead(block);
+    this->ask_ahead(block);
     const uint8_t* soon = bytes[0] + block % 4 * (kPanelRows / 4) * stride + (block / 4 + 1) * 64;
     for (size_t row = 0; row < kPanelRows / 4; ++row)
       _mm_prefetch(soon + row * stride, _MM_HINT_T0);
@@ -96,9 +85,6 @@ struct PanelPiece : PieceOfRows<RowLanes, kPanelVectors> {
     const __m128i magnitudes = _mm_set1_epi8(0x77);
     return _mm_testz_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block)), magnitudes);
   }
-
-  const uint8_t* bytes_ahead_;  // the piece's share of the next panel
-  const uint8_t* scales_ahead_;
 };
 
 }  // namespace

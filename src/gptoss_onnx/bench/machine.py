@@ -39,7 +39,8 @@ class Machine:
     read_gb_s: float  # median of plain reads of anonymous memory, 10⁹ bytes a second
     fma_gflops: float | None  # float32 fused multiply-add of the widest vectors
     bf16_gflops: float | None  # AVX-512 dot products of bfloat16
-    int8_gops: float | None  # AVX-512 VNNI dot products
+    int8_gops: float | None  # dot products of bytes: AVX-512 VNNI, or AVX2's pairs and additions
+    int16_gops: float | None  # the same of words
     amx_bf16_gflops: float | None  # AMX tiles of bfloat16
     amx_int8_gops: float | None  # AMX tiles of int8
 
@@ -58,6 +59,7 @@ def measure(threads: int) -> Machine:
         fma_gflops=_peak("fma", threads),
         bf16_gflops=_peak("bf16", threads),
         int8_gops=_peak("int8", threads),
+        int16_gops=_peak("int16", threads),
         amx_bf16_gflops=_peak("amx_bf16", threads),
         amx_int8_gops=_peak("amx_int8", threads),
     )

@@ -200,6 +200,7 @@ class Speed:
         }
         units |= {
             "int8_gops": "int8 {} Gop/s",
+            "int16_gops": "int16 {} Gop/s",
             "amx_bf16_gflops": "AMX bf16 {} GFLOP/s",
             "amx_int8_gops": "AMX int8 {} Gop/s",
         }
