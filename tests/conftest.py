@@ -2,8 +2,9 @@
 package of each.
 """
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 
 from gptoss_onnx.exporter import Package, export
 from gptoss_onnx.reference.synthetic import make_checkpoint, tiny_document
+from support.idle_threads import idle_threads_sleep
 from support.made_once import made_once
 from support.one_run import run_folder
 
+# until the tests are collected: what is imported stays, and there is much of it to walk
+gc.disable()
 # tiny tensors: a second thread only waits, and two spinning pools stall each other
 torch.set_num_threads(1)
 # other processes of this run want the cores: programs that tests start, too
@@ -23,9 +27,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 DEMO_CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests, and keep what they import from being walked by each garbage collection,
+    which takes most of a second.
+    """
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with made_once(run_folder(tmp_path_factory) / "made-once"):
+    with made_once(run_folder(tmp_path_factory) / "made-once"), idle_threads_sleep():
         yield
 
 

@@ -1,6 +1,7 @@
 """The C++ client's JSON: what it reads, what it refuses, what that costs, and what it writes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,33 +142,36 @@ def _nested(levels: int, text: str) -> str:
     return "[" * levels + text + "]" * levels
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (
-            _nested(90, ",".join("0" for _ in range(JSON_LIMIT // 2 - 200))),
-            "found an array, expected an object",
-        ),
-        (
-            "[" + ",".join("[]" for _ in range(JSON_LIMIT // 3 - 1)) + "]",
-            "found an array, expected an object",
-        ),
-        (
-            "{" + ",".join(f'"{key:x}":{{}}' for key in range(1_400_000)) + "}",
-            "format: found nothing",
-        ),
-        ('"' + "\\n" * (JSON_LIMIT // 2 - 2) + '"', "found a string, expected an object"),
-        (
-            '{"' + "a" * (JSON_LIMIT // 2) + '":' + _nested(90, ",".join("0" * 3_900_000)) + "}",
-            "format: found nothing",
-        ),
-    ],
-    ids=["numbers", "arrays", "keys", "escapes", "a-long-key"],
-)
+# Functions, for they are megabytes each, which only the process that runs the test has to make.
+LONG_JSON: dict[str, tuple[Callable[[], str], str]] = {
+    "numbers": (
+        lambda: _nested(90, "0," * (JSON_LIMIT // 2 - 201) + "0"),
+        "found an array, expected an object",
+    ),
+    "arrays": (
+        lambda: "[" + "[]," * (JSON_LIMIT // 3 - 2) + "[]]",
+        "found an array, expected an object",
+    ),
+    "keys": (
+        lambda: "{" + ",".join(f'"{key:x}":{{}}' for key in range(1_400_000)) + "}",
+        "format: found nothing",
+    ),
+    "escapes": (
+        lambda: '"' + "\\n" * (JSON_LIMIT // 2 - 2) + '"',
+        "found a string, expected an object",
+    ),
+    "a-long-key": (
+        lambda: '{"' + "a" * (JSON_LIMIT // 2) + '":' + _nested(90, "0," * 3_899_999 + "0") + "}",
+        "format: found nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "line"), LONG_JSON.values(), ids=LONG_JSON)
 def test_json_costs_memory_in_proportion_to_its_text(
-    client: Client, tmp_path: Path, text: str, line: str
+    client: Client, tmp_path: Path, made: Callable[[], str], line: str
 ) -> None:
-    path = tmp_path / "manifest.json"
+    path, text = tmp_path / "manifest.json", made()
     path.write_text(text)
     assert JSON_LIMIT * 0.9 < len(text) < JSON_LIMIT
     result = client.run(tmp_path, "--verify", limits=Limits())

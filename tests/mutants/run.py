@@ -17,6 +17,7 @@ from mutants.bases import Bases
 from mutants.judge import Verdict, by_comparison, by_validate, judge_all
 from mutants.mutant import KINDS, Mutant
 from mutants.table import MUTANTS
+from support.idle_threads import idle_threads_sleep
 
 HEAD = ("kind", "mutants", "killed", "named", "compared", "by cases", "diverged right")
 
@@ -31,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
         made = (
             Bases.of(arguments.checkpoint, folder) if arguments.checkpoint else Bases.small(folder)
         )
-        with made as bases:
+        with made as bases, idle_threads_sleep():
             verdicts = {}
             ask = by_comparison if arguments.compare else by_validate
             judged = judge_all([None, *chosen], bases, folder, arguments.workers, ask)
