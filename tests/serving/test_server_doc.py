@@ -41,6 +41,7 @@ def test_curl_example(tmp_path: Path) -> None:
     assert len(shown) == 1
     with served(write_scripted_package(tmp_path / "tides", SCRIPTS[:1])) as server:
         typed = shown[0].replace("curl ", "curl -sS ").replace(ADDRESS, server.url)
+        typed = typed.replace(QUESTION, f"{QUESTION} {letter(0)}")
         printed = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=True)
         assert json.loads(printed.stdout)["choices"][0]["message"]["content"] == "The Moon."
 
