@@ -65,7 +65,7 @@ async function look(name) {
     await show(page, view);
     const { cssContentSize, cssLayoutViewport } = await measure.send("Page.getLayoutMetrics");
     const overflow = cssContentSize.width - cssLayoutViewport.clientWidth;
-    found.push({ ...heard, view: view.name, width: cssLayoutViewport.clientWidth, overflow, heading });
+    found.push({ ...heard, view: view.name, overflow, heading });
     if (PICTURES.includes(name)) {
       const file = `${name.replaceAll("/", "-").replace(".html", "")}-${view.name}.png`;
       await page.screenshot({ path: join(folder, file), fullPage: true });
