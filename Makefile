@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test client-tools test-clients fuzz demo wheel wheels release-check clean
+.PHONY: help venv lint test client-tools test-clients docs fuzz demo wheel wheels release-check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -53,7 +53,7 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard custom_ops/native/* custom_ops/native/*/*) | $(BIN)/python
 	@[ -n "$${GPTOSS_SKIP_NATIVE:-}" ] || command -v "$${CXX:-c++}" >/dev/null || { echo "No C++17 compiler \
 	found: install one, or set GPTOSS_SKIP_NATIVE=1 to do without the native library" >&2; exit 1; }
-	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,serve,dev]'
+	$(BIN)/pip install --no-compile -c constraints.txt -e '.[cpu,export,serve,dev,docs]'
 	@$(BIN)/python -c 'import gptoss_onnx.exporter, torch._dynamo'
 	@touch $@
 
@@ -64,7 +64,7 @@ lint: venv ## Check style, format and types
 	$(BIN)/ruff format --check
 	@rm -rf $(TYPECHECK) && mkdir -p $(TYPECHECK)/gptoss_onnx
 	@ln -s $(abspath $(wildcard src/gptoss_onnx/*) $(FOLDERS)) $(TYPECHECK)/gptoss_onnx
-	$(BIN)/mypy --exclude '/replicas/triton/' $(TYPECHECK)/gptoss_onnx $(wildcard demo/*.py)
+	$(BIN)/mypy --exclude '/replicas/triton/' $(TYPECHECK)/gptoss_onnx $(wildcard demo/*.py docs/site/*.py)
 	@MYPYPATH=$(TYPECHECK) $(BIN)/mypy $(TRITON_MODEL) # alone: Triton's name for it is taken
 
 test: lint ## Lint, then run the tests that need no GPU, no client in another language and no long time
@@ -86,6 +86,10 @@ $(CLIENT_TOOLS): $(INSTALLED) $(wildcard clients/*/package-lock.json tests/clien
 
 test-clients: client-tools ## Install what the clients need, build them and run their tests
 	$(PYTEST) -m clients $(CLIENT_TESTS)
+
+docs: venv ## Build the documentation site into build/site; the first broken link or other warning ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
 
 fuzz: venv ## Build the native library with sanitizers and drive it with random calls for FUZZ_SECONDS
 	cmake -S custom_ops/native -B build/fuzz -DGPTOSS_SANITIZE=address,undefined

@@ -71,32 +71,31 @@ def export(
         checkpoint: a folder, in Hugging Face's layout or OpenAI's, a hub id in the local Hugging
             Face cache, or a GGUF file of gpt-oss, whose weights are all written anew.
         output: the package folder to make; it appears only when it is complete.
-        target: `portable`, the graph of `ai.gptoss` ops with their bodies; `ort`, the same graph
-            in the ops that every build of ONNX Runtime has; or `openvino`, the portable graph with
-            the bodies in the place of the ops, all of them standard ones that OpenVINO reads.
+        target: `portable` is the graph of `ai.gptoss` ops, each with its body. `ort` is the same
+            graph in ops that every build of ONNX Runtime has. `openvino` is the portable graph in
+            standard ops that OpenVINO reads: each body stands in the place of its op.
         provider: what a graph of target `ort` is to run on. For `cuda` its attention and experts
             compute in bfloat16 (lossy), and the experts stay MXFP4.
-        weights: `link` the checkpoint's files into the package, `copy` them, or `reference` them
-            where they are, which target `portable` alone can. None is `link`, and for target `ort`
-            on ONNX Runtime 1.28 `copy`: one file of all weights.
-        dense: `checkpoint`: projections and lm_head as they are stored; with target `portable`
-            also, in a computed weight file, `packed`: those in bfloat16 in 12 bits, without loss,
-            and, with target `openvino` too, `int8`: in 8 bits (lossy); `float32`, with target
-            `ort`: the same values widened, in a computed file. None is `float32` for target `ort`
-            on the CPU, since ONNX Runtime is slower on the stored ones (docs/adr/0014), else
-            `checkpoint`.
-        experts: `checkpoint`; `mxfp4`: dense ones in MXFP4, in a computed weight file, which
-            changes nothing where they are MXFP4 by their values and is lossy elsewhere; or, with
-            target `ort`, a form of MXFP4 for ONNX Runtime older than 1.32: `int8`, 8-bit integers
-            of the same values, or `int4`, 4-bit integers (lossy).
-        kv_dtype: element type of the KV cache; None is float32, and for provider `cuda` bfloat16,
-            which takes no other.
+        weights: `link` the checkpoint's files into the package, `copy` them, or, with target
+            `portable`, `reference` them where they are. None is `link`; for target `ort` on ONNX
+            Runtime 1.28 it is `copy`, one file of all weights.
+        dense: form of the projections and lm_head. `checkpoint` is as they are stored; all others
+            write a file. `packed`, with target `portable`: bfloat16 in 12 bits, without loss.
+            `int8`, with `portable` and `openvino`: 8 bits (lossy). `float32`, with `ort`: the same
+            values widened. None is `checkpoint`; for target `ort` on the CPU it is `float32`,
+            because ONNX Runtime is slower on the stored ones (docs/adr/0014).
+        experts: `checkpoint` is as they are stored. `mxfp4` writes dense ones in MXFP4: without
+            loss where their values are MXFP4 already, else lossy. With target `ort` and MXFP4, for
+            ONNX Runtime older than 1.32: `int8`, 8-bit integers of the same values, or `int4`,
+            4-bit integers (lossy).
+        kv_dtype: element type of the KV cache. None is float32; for provider `cuda` it is bfloat16,
+            the only one there.
         onnxruntime: the least version of ONNX Runtime that a package of target `ort` is to run on.
             None is `1.32` for the checkpoint's experts on the CPU, and otherwise `1.28`.
-        layers: (A, B) exports layers A to B − 1 alone, a stage of a model that does not fit on one
-            machine: `runtime.staged` runs it beside the others. None is all.
-        tokenizer: a folder with a tokenizer.json and what goes with it, or such a file, in place of
-            the checkpoint's own.
+        layers: (A, B) exports only the layers A to B − 1: a stage of a model that does not fit on
+            one machine. `runtime.StagedSession` runs the stages together. None exports all layers.
+        tokenizer: a folder with a tokenizer.json, or that file itself, to use in place of the
+            checkpoint's own.
         adapters: folders of PEFT adapters (LoRA), which are added to the weights in this order.
             Weights that they touch are written anew, into a file of the package's own; MXFP4
             experts of touched layers become bfloat16 ones.

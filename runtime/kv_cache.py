@@ -158,10 +158,10 @@ class KVCache(Closing):
     def rewind(self, lengths: ArrayLike) -> None:
         """Forget each row's tokens from position `lengths` on; one integer, or one a row.
 
-        While no window layer has wrapped on a row, nothing is lost and any length is allowed.
-        Afterwards slots are reused and a row goes back to `start - reserve` at most, `start` being
-        the largest position at which any call on it began: repeated small rewinds would otherwise
-        eat the window. 0 to `kept` is always possible: so short a row sees nothing of the rings. In
+        Any length is allowed while no window layer has wrapped on a row. After that, slots are
+        reused, and a row can go back to `start - reserve`. `start` is the largest position at which
+        any call on the row began; without it, repeated small rewinds would use up the window.
+        Lengths from 0 to `kept` are always allowed: a row that short sees nothing of the rings. In
         target `ort` for ONNX Runtime 1.28, 0 is the only length, for all rows together.
 
         Raises InputError naming the first row that cannot; nothing is changed then.
@@ -170,7 +170,9 @@ class KVCache(Closing):
             self._rewind(lengths)
 
     def reachable(self, row: int, length: int) -> int:
-        """Return to how many tokens, `length` at most, a row can be rewound; it holds as many."""
+        """Return the largest length up to `length` that a row can be rewound to; the row holds at
+        least `length` tokens.
+        """
         return length if length >= self.rewind_limit[row] else min(length, self.kept)
 
     def reset(self) -> None:
@@ -188,8 +190,8 @@ class KVCache(Closing):
     def save_row(self, row: int, length: int | None = None) -> RowState:
         """Return a copy of the first `length` tokens of a row, of all if omitted.
 
-        It holds what later tokens see, and of window layers that have wrapped enough to be rewound
-        by `reserve`. Any cache of the same package can load it.
+        The copy holds what later tokens see. Of window layers that have wrapped it holds enough to
+        be rewound by `reserve`. Any cache of the same package can load it.
 
         Raises InputError where the row could not be rewound to `length`; see `rewind`.
         """

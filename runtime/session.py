@@ -209,16 +209,15 @@ class Session(Closing):
             sampling: how tokens are chosen and what ends a row; if omitted, greedy, ended by the
                 package's end-of-text tokens.
             max_new_tokens: tokens to generate a row at most.
-            cache: goes on after what it holds and keeps the result; if omitted, a temporary cache
-                is made and freed at the end.
-            speculate: of one sequence, guess up to so many tokens a call, 1 to 64, by what followed
-                the same tokens before; the model checks them. 0 guesses none.
-            draft: guesses instead: a session of a smaller model of the same vocabulary.
+            cache: the generation continues after what this cache holds, and leaves its tokens in
+                it. If omitted, a temporary cache is made, and freed at the end.
+            speculate: for one sequence, how many tokens a call may guess, 1 to 64, by what followed
+                the same tokens before. The model checks each guess. 0 guesses none.
+            draft: a session of a smaller model with the same vocabulary, which guesses instead.
 
         Returns:
-            An iterator: for one sequence of token ids, for several of one list a step, with None
-            for rows that have finished. It tells the finish reasons and the timings, see
-            `Generation`.
+            An iterator of token ids for one sequence; of lists for several, with None for rows
+            that have finished. `Generation` also has the finish reasons and the timings.
 
         Raises InputError for wrong arguments. What `forward` raises comes with the tokens.
         """
@@ -262,8 +261,10 @@ class Session(Closing):
                 tokens mean the package's, and of a chat those that end an answer of gpt-oss.
             max_new_tokens: if omitted, 256, and 4096 for a conversation with a model that thinks
                 first; never more than the model takes.
-            cache, speculate, draft: as in `generate`.
+            cache: as in `generate`.
             variables: of the chat template, such as `reasoning_effort` and `tools`.
+            speculate: as in `generate`.
+            draft: as in `generate`.
 
         Returns:
             An iterator of texts, and for a conversation of `HarmonyDelta`, which tells thoughts
@@ -271,8 +272,7 @@ class Session(Closing):
 
         Raises:
             InputError: the prompt is empty, too long, or no text, or the template refuses it.
-            PackageError: the package has no tokenizer or no chat template, or one of them is
-                damaged.
+            PackageError: no tokenizer or chat template, or a damaged one.
         """
         settings = chosen(sampling)
         expect_cache(cache, optional=True)

@@ -180,7 +180,7 @@ def test_texts_have_the_published_tokens_but_for_slashes_after_line_ends(publish
     ours = Tokenizer.open(published)
     other = [text for text, ids in zip(texts, found, strict=True) if ids != ours.encode(text)]
     assert [text for text in other if not SPLIT_OTHERWISE.search(text)] == []
-    assert other, "once none differs, docs/serving.md need not say so"
+    assert other, "once none differs, docs/serving/genai.md need not say so"
 
 
 def test_control_tokens_are_printed_and_taken_from_users(published: Path) -> None:

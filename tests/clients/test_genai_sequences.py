@@ -79,7 +79,7 @@ def test_a_text_goes_on_after_what_was_generated(
 
 def test_without_get_logits_the_last_generated_token_is_lost(ort_package: Package) -> None:
     """A defect of 0.18 (its pull request 1814), whatever the model; once this fails, the advice in
-    docs/serving.md can go.
+    docs/serving/genai.md can go.
     """
     case = golden(ort_package.folder)["paragraph"]
     whole = case["token_ids"] + case["greedy"][:20] + MORE

@@ -1,8 +1,10 @@
-"""The Python examples of docs/server.md run as they are printed, against `serve` of a package that
-says what the examples ask for.
+"""The examples of docs/server.md, in Python and with curl, run as they are printed, against `serve`
+of a package that says what the examples ask for.
 """
 
+import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,16 @@ def test_every_option_is_explained() -> None:
     options = {option for parameter in serve.params for option in parameter.opts if "--" in option}
     assert len(options) > 20
     assert {option for option in options if not re.search(rf"{option}(?![\w-])", text)} == set()
+
+
+def test_curl_example(tmp_path: Path) -> None:
+    shown = re.findall(r"```sh\n(curl .*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(shown) == 1
+    with served(write_scripted_package(tmp_path / "tides", SCRIPTS[:1])) as server:
+        typed = shown[0].replace("curl ", "curl -sS ").replace(ADDRESS, server.url)
+        typed = typed.replace(QUESTION, f"{QUESTION} {letter(0)}")
+        printed = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=True)
+        assert json.loads(printed.stdout)["choices"][0]["message"]["content"] == "The Moon."
 
 
 def test_python_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ def _how_to_run(manifest: Manifest) -> list[str]:
     others = (
         "The graph and the manifest are all that other languages need: C++, Node and browser "
         f"clients are in {PROJECT}'s folder `clients`, C#, Java, Rust and Go in its "
-        "docs/serving.md."
+        "docs/serving."
     )
     bodies = " The custom ops carry their bodies in standard ONNX ops, so no library is needed."
     return [
