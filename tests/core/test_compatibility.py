@@ -87,3 +87,11 @@ def test_the_changelog_has_the_version() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert headings[1] == PROJECT["version"]
+
+
+def test_no_document_names_files_of_another_version() -> None:
+    named = re.compile(r"(?:gptoss_onnx-|libgptoss_ops\.so )([0-9.]+[0-9])")
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = {(page.name, version) for page in pages for version in named.findall(page.read_text())}
+    assert ("README.md", PROJECT["version"]) in found
+    assert {version for _, version in found} == {PROJECT["version"]}
