@@ -154,6 +154,8 @@ class PackageCache(Cache):
         longest = self._session.manifest.longest
         rows = self._rows
         if rows is None or rows.batch != len(new_lengths):  # another batch only where it is empty
+            if rows is not None:
+                rows.close()
             wanted = min(int(new_lengths.max()) + FIRST_ROOM, longest)
             rows = self._session.new_cache(len(new_lengths), wanted, self._reserve)
         elif (rows.lengths != self._real.sum(axis=1)).any():
