@@ -23,35 +23,45 @@ from processors import short_name
 
 INTRODUCTION = """# Benchmarks
 
-Shapes of gpt-oss-20b, random weights, random tokens. Every comparison comes from one run in which
-the contenders took turns. Ratios are medians of ratios within one round, so a noisy machine moves
-both sides. A *share of read* is the time of a plain read of the same bytes, several prefetched
-streams a thread, divided by the kernel's time. This page is written by `benchmarks/report.py` from
-the JSON files beside it; the scripts in `benchmarks/` say how each figure is taken.
+This page compares the kernels and sessions of gptoss-onnx with other programs, on the shapes of
+gpt-oss-20b, random weights and random tokens. `benchmarks/report.py` writes it from the JSON files
+beside it. The scripts in `benchmarks/` say how each figure is taken.
 
-*Lowered to* names a CPU level of our kernels below the processor's own; peers use all that it has.
-Where an arithmetic peak is said to be *too high*, the loop that measured it was not yet right (ADR
-23). Under *Projections*, MatMulNBits of few tokens read its weights from the cache (ADR 22).
+- In one run the *contenders* (the programs and settings that are compared) take turns. Ratios are
+  medians of ratios within one round, so a noisy machine changes both sides alike.
+- *× NAME* is the time of NAME divided by the row's: above 1, the row is faster. Only *× Python* is
+  the inverse: below 1, the row is faster.
+- *Prefill of 512* reads a prompt of 512 tokens. *Decode* computes one token after another, *at 8k*
+  with 8192 tokens in the cache. *First token* includes reading weights that are only on disk.
+- *Share of read* is the time of a plain read of the same bytes (several prefetched streams a
+  thread) divided by the kernel's time. *Error* is the root mean square difference from our mode
+  exact, relative to its output.
+- *New MB* are bytes on disk that are not links to the checkpoint. *Anonymous MB* is the memory of
+  the process outside mapped files.
+- *Lowered to* names a CPU level below the processor's own, for our kernels only. Where a peak is
+  *too high*, the loop that measured it was faulty ([ADR 23](../adr/0023-shares-of-a-true-peak.md)).
 
-llama.cpp is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX,
+**Ours.** Experts are the MXFP4 bytes of the checkpoint; the whole model has a bfloat16 cache. *bf16
+dense* multiplies by every weight as the checkpoint has it, *packed dense* by the same weights in 12
+bits (`export --dense packed`). *int8 dense* is `export --dense int8`. A plain *exact*, *bf16* or
+*int8* says how activations are rounded.
+
+**llama.cpp** is the one inside llama-cpp-python 0.3.36, built for this processor but without AMX,
 because its AMX product of Q8_0 weights crashes there (`benchmarks/peers.sh`). It runs with its
-defaults: MXFP4 experts repacked, Q8_0 elsewhere, a 16-bit cache. It was not run at 8k with 24
-layers: filling that context takes it a quarter of an hour.
+defaults: MXFP4 experts repacked (except *as stored*), Q8_0 (8 bits) elsewhere, a 16-bit cache. It
+was not run at 8k with 24 layers, because it takes a quarter of an hour to fill that context.
 
-Ours read the MXFP4 bytes of the checkpoint, with a bfloat16 cache in the whole model. *bf16 dense*
-multiplies every weight as the checkpoint has it, *packed dense* is the same weights in 12 bits
-(`export --dense packed`), *int8 dense* is `export --dense int8`; exact, bf16 and int8 are the
-activations. The first token of a process that finds its weights on disk includes reading them.
-*New MB* are bytes on disk that are no links to the checkpoint.
+**ONNX Runtime.** *stock ONNX Runtime 1.32 fp4* is `export --target ort`: ONNX Runtime's own ops
+without our library, on the checkpoint's MXFP4 and float32 elsewhere, exact. *The same in
+onnxruntime-genai* is that package in onnxruntime-genai 0.18, at its default settings. *Its own
+int4* is what its model builder makes of the checkpoint (`-p int4 -e cpu`: experts and projections
+rounded to 4 bits), without an accuracy level and with level 4. In runs of 1.31.1,
+*onnxruntime-genai* is a package with experts in 8 bits and their default arithmetic. *qmoe* (QMoE),
+*gemm* (Gemm) and *nbits* (MatMulNBits) are its ops. Under *Projections*, MatMulNBits of few tokens
+read weights from the cache ([ADR 22](../adr/0022-int8-weights-times-integers.md)).
 
-Rows that decode together choose experts of their own. *Bound* is the factor over one row that
-reading every chosen expert once, and all else once, would allow.
-
-*stock ONNX Runtime 1.32 fp4* is `export --target ort`: ONNX Runtime's own ops, nothing registered,
-on the checkpoint's MXFP4 and float32 elsewhere, exact. onnxruntime-genai 0.18 runs that package at
-its default settings. Its own int4 is what its model builder makes of the checkpoint (`-p int4 -e
-cpu`: experts and projections rounded to 4 bits), without an accuracy level and with 4. In runs of
-1.31.1 *onnxruntime-genai* is a package with experts in 8 bits and their default arithmetic.
+**Rows that decode together** are texts of one batch. *Experts* counts the different ones that they
+choose in a layer. *Bound* is the best factor if each of these, and all else, is read only once.
 """
 PEER, STOCK = "llama.cpp", "stock ONNX Runtime 1.32 fp4"
 # Key of the times, tokens of each, title.
