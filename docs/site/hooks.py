@@ -32,14 +32,21 @@ LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^ *(```|~~~)")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Link the modules for mkdocstrings, and complete the navigation."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Link the modules for mkdocstrings, which looks what there is before `on_config` comes here.
+
+    The arguments are those that mkdocs calls with; they change nothing.
+    """
     shutil.rmtree(MODULES, ignore_errors=True)
     MODULES.mkdir(parents=True)
     for part in (ROOT / "src" / "gptoss_onnx").iterdir():
         (MODULES / part.name).symlink_to(part)
     for part in ROOT.glob("*/__init__.py"):
         (MODULES / part.parent.name).symlink_to(part.parent)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Complete the navigation."""
     assert config.nav is not None
     pages = [{title: _place(path)} for path, title in ELSEWHERE.items()]
     config.nav[-1]["Contribute"] += pages
