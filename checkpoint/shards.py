@@ -5,11 +5,11 @@ Format: an 8-byte little-endian header length, a JSON header, then the tensors w
 (https://github.com/huggingface/safetensors#format).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gptoss_onnx.checkpoint.collection import no_collection
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import INDEX, METAL, SINGLE, note_refused
@@ -125,7 +125,8 @@ class _Reader:
                 unreadable.add(name)
                 continue
             try:
-                self._read_file(name)
+                with no_collection():
+                    self._read_file(name)
             except CheckpointError as error:
                 self._problems.add(str(error).removeprefix(f"{self._folder.path}/"))
                 unreadable.add(name)
@@ -176,7 +177,7 @@ def _read_header(name: str, header: bytes, real: Path) -> list[TensorInfo]:
 
 
 def _read_entry(name: str, entry: Any, real: Path, start: int) -> TensorInfo:
-    if not isinstance(entry, Mapping) or entry.keys() != ENTRY:
+    if not isinstance(entry, dict) or entry.keys() != ENTRY:
         raise ValueError(f"{name[:80]!r}: expected an object of dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
@@ -199,9 +200,12 @@ def _are_sizes(value: Any) -> bool:
     """Whether a JSON value is a list of sizes: integers, not booleans or floats, that a 64-bit file
     can have.
     """
-    return isinstance(value, list) and all(
-        type(entry) is int and 0 <= entry <= MOST_BYTES for entry in value
-    )
+    if not isinstance(value, list):
+        return False
+    for entry in value:  # noqa: SIM110  # of so few numbers a generator takes far longer
+        if type(entry) is not int or not 0 <= entry <= MOST_BYTES:
+            return False
+    return True
 
 
 def _check_extents(
