@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptoss_onnx.checkpoint.collection import no_collection
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder import CheckpointFolder
 from gptoss_onnx.checkpoint.folder_kinds import INDEX, METAL, SINGLE, note_refused
 from gptoss_onnx.checkpoint.tensors import TORCH_DTYPES, TensorInfo, element_count
+from gptoss_onnx.collection import no_collection
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.files import HEADER_LIMIT, is_plain_name, open_regular, safetensors_header
 from gptoss_onnx.json_text import parse_json

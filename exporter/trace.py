@@ -4,12 +4,10 @@ weight byte.
 Legend: B batch, S new tokens, T kept positions, K kv heads, C cache capacity, D head dim.
 """
 
-import gc
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -18,6 +16,7 @@ import torch
 from onnxscript.values import Op, Opset
 from torch.export import Dim
 
+from gptoss_onnx.collection import no_collection
 from gptoss_onnx.custom_ops import DOMAIN, DOMAIN_VERSION
 from gptoss_onnx.custom_ops.bodies import OPSET_VERSION, Use, function_protos
 from gptoss_onnx.custom_ops.schemas import SIGNATURES
@@ -53,7 +52,7 @@ def trace(model: Decoder, kv_dtype: torch.dtype = torch.float32) -> ir.Model:
     with (
         warnings.catch_warnings(),
         _Quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"),
-        _no_collection(),
+        no_collection(),
     ):
         # about deprecations inside the exporter, nothing a user can act on
         warnings.simplefilter("ignore")
@@ -187,20 +186,6 @@ def _known_shape(shape: ir.Shape | None) -> tuple[int | None, ...] | None:
     if shape is None:
         return None
     return tuple(size if isinstance(size, int) else None for size in shape)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the cyclic garbage collector: tracing makes millions of objects that live, a tenth of
-    its time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Quiet:
