@@ -44,14 +44,14 @@ def validate_on(
 
 @pytest.mark.parametrize("kernels", ["native", "portable"])
 def test_portable_packages_run_on_1_28(
-    demo_package: Package,
-    demo_checkpoint: Path,
+    tiny_package: Package,
+    tiny_checkpoint: Path,
     kernels: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     library = python_library(tmp_path_factory, "1.28.0")
-    assert demo_package.manifest.onnxruntime == "1.28"
-    done = validate_on(library, demo_package.folder, demo_checkpoint, "--kernels", kernels)
+    assert tiny_package.manifest.onnxruntime == "1.28"
+    done = validate_on(library, tiny_package.folder, tiny_checkpoint, "--kernels", kernels)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not offered" not in done.stdout
 
@@ -69,13 +69,11 @@ def test_target_ort_without_windows_runs_on_1_28(
 
 @pytest.mark.parametrize("version", ["1.28.0", "1.29.0"])
 def test_target_ort_with_windows_runs_on_1_29(
-    ort_int8_package: Package,
-    demo_checkpoint: Path,
-    version: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    tiny_checkpoint: Path, version: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     library = python_library(tmp_path_factory, version)
-    done = validate_on(library, ort_int8_package.folder, demo_checkpoint)
+    made = export(tiny_checkpoint, tmp_path / "package", target="ort", experts="int8")
+    done = validate_on(library, made.folder, tiny_checkpoint)
     if version == "1.29.0":
         assert done.returncode == 0, done.stdout + done.stderr
         return
