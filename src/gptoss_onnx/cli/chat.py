@@ -10,6 +10,7 @@ import click
 
 from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, say, verbose_option
+from gptoss_onnx.cli.interrupts import interruptible
 from gptoss_onnx.cli.text_options import (
     reasoning_options,
     refuse_draft,
@@ -151,7 +152,7 @@ class _Talk:
         answer: Answer | None = None
         try:
             answer = ask()
-            for piece in answer:
+            for piece in interruptible(answer):
                 writer.piece(piece)
             writer.finish()
         except KeyboardInterrupt:

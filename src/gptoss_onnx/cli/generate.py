@@ -13,6 +13,7 @@ import click
 
 from gptoss_onnx.choices import Activations, Kernels, Provider
 from gptoss_onnx.cli.console import extra, is_verbose, print_json, verbose_option
+from gptoss_onnx.cli.interrupts import interruptible
 from gptoss_onnx.cli.prompt_options import (
     check_flags,
     check_length,
@@ -173,7 +174,7 @@ class _Run:
             speculate=self.speculate,
             draft=self.draft,
         ) as text:
-            for piece in text:
+            for piece in interruptible(text):
                 writer.piece(piece)
             writer.finish()
         said: dict[str, Any] = {"text": writer.text}
@@ -202,7 +203,7 @@ class _Run:
         ) as generation:
             if generation.endless and self.max_new_tokens is None:
                 warn_endless(self.session.package.folder)
-            for token in generation:
+            for token in interruptible(generation):
                 writer.token(token)
             writer.finish()
             return {"text": None}, self._answer(generation)
