@@ -15,7 +15,7 @@ from torch import Tensor
 from gptoss_onnx.checkpoint.adapter import IN_PACKAGE, AdapterFiles
 from gptoss_onnx.checkpoint.fields import Problems
 from gptoss_onnx.checkpoint.folder_kinds import note_refused
-from gptoss_onnx.checkpoint.low_rank import Product
+from gptoss_onnx.checkpoint.product import Product
 from gptoss_onnx.checkpoint.shards import SUFFIX
 from gptoss_onnx.checkpoint.side_files import SideFiles
 from gptoss_onnx.checkpoint.source import Source

@@ -1,9 +1,11 @@
 """Find the native custom-op library and ask it what it offers."""
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from gptoss_onnx.errors import RuntimeUnavailable
 
@@ -52,6 +54,31 @@ def library_info() -> LibraryInfo:
     if error:
         raise RuntimeUnavailable(f"native library: {error}")
     return LibraryInfo(path, version, frozenset(filter(None, kernels.split(","))), cpu_level)
+
+
+def library_functions(functions: Mapping[str, Sequence[Any]], what: str) -> Any:
+    """Return the library with functions declared that return an int; None where it was not built.
+
+    Args:
+        functions: the types of the arguments of each, by its name.
+        what: the functions serve, for the message.
+
+    Raises RuntimeUnavailable where the library cannot be used, or lacks one of them.
+    """
+    if library_path() is None:
+        return None
+    path = library_info().path  # raises where this process's GPTOSS_CPU_LEVEL is refused
+    library = ctypes.CDLL(str(path))
+    for name, arguments in functions.items():
+        try:
+            function = getattr(library, name)
+        except AttributeError as error:  # an editable install whose library was not built again
+            raise RuntimeUnavailable(
+                f"native library: {path} is too old for {what}; to rebuild it, reinstall "
+                "gptoss-onnx"
+            ) from error
+        function.argtypes, function.restype = arguments, ctypes.c_int
+    return library
 
 
 def _describe(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptoss_onnx.custom_ops.library import library_info, library_path
+from gptoss_onnx.custom_ops.library import library_functions
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, decode_mxfp4
 from gptoss_onnx.custom_ops.mxfp4_quantize import (
     Quantized,
@@ -19,7 +19,6 @@ from gptoss_onnx.custom_ops.mxfp4_quantize import (
     is_mxfp4,
     quantize_mxfp4,
 )
-from gptoss_onnx.errors import RuntimeUnavailable
 
 _ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # of abi/gptoss_ops.h
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
@@ -116,16 +115,4 @@ def _matrix(weight: Tensor, rows: int, groups: int, columns: bool) -> tuple[int,
 @cache
 def _library() -> Any:
     """Return the library with its functions declared, or None where it was not built."""
-    if library_path() is None:
-        return None
-    path = library_info().path  # raises where this process's GPTOSS_CPU_LEVEL is refused
-    library = ctypes.CDLL(str(path))
-    for name, arguments in _FUNCTIONS.items():
-        try:
-            function = getattr(library, name)
-        except AttributeError as error:  # an editable install whose library was not built again
-            raise RuntimeUnavailable(
-                f"native library: {path} is too old for MXFP4; to rebuild it, reinstall gptoss-onnx"
-            ) from error
-        function.argtypes, function.restype = arguments, ctypes.c_int
-    return library
+    return library_functions(_FUNCTIONS, "MXFP4")

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from torch import Tensor
 
 from gptoss_onnx.checkpoint.gguf.blocks import BLOCK, Mxfp4Blocks, Mxfp4Scales
-from gptoss_onnx.checkpoint.low_rank import Adapted
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 from gptoss_onnx.choices import WeightMode
@@ -21,6 +20,7 @@ from gptoss_onnx.exporter.computed_file import ComputedFile
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
 from gptoss_onnx.exporter.conversion import Conversion
 from gptoss_onnx.package import ASSEMBLED
+from gptoss_onnx.reference.adapters.low_rank import Adapted
 from gptoss_onnx.reference.checkpoint import Checkpoint
 
 _ALIGNMENT = 64  # bytes, of the first tensor: where shapes allow it, rows begin with a cache line

@@ -1,6 +1,7 @@
 """ComputedFile: a safetensors file of a package that `export` computes from the checkpoint."""
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,12 @@ class ComputedFile:
         with file:
             file.write(self.head)
             file.truncate(len(self.head) + self.size)
-            descriptor = file.fileno()
+            # the system lets one thread write to a file; others would wait without sleeping
+            descriptor, writing = file.fileno(), threading.Lock()
 
             def visit(tensor: PlannedTensor, at: int, content: memoryview) -> None:
-                _write(descriptor, content, self.offsets[tensor.name] + at)
+                with writing:
+                    _write(descriptor, content, self.offsets[tensor.name] + at)
 
             for written in convert_all(self.conversions, visit):
                 progress.advance(written)

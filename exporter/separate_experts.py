@@ -10,7 +10,6 @@ have to be computed from something else, as FP8.
 
 import onnx_ir as ir
 
-from gptoss_onnx.checkpoint.low_rank import Adapted
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo
 from gptoss_onnx.custom_ops import DOMAIN
 from gptoss_onnx.custom_ops.schemas import MOE_DISPATCH_SEPARATE
@@ -19,6 +18,7 @@ from gptoss_onnx.exporter.external_data import ELEMENT_TYPES, byte_range
 from gptoss_onnx.exporter.nodes import make_node, replace
 from gptoss_onnx.exporter.trace import attach_bodies
 from gptoss_onnx.exporter.weights import Placement
+from gptoss_onnx.reference.adapters.low_rank import Adapted
 from gptoss_onnx.reference.checkpoint import Checkpoint
 from gptoss_onnx.reference.config import ExpertsConfig
 from gptoss_onnx.reference.parameters import MOST_MATRICES, reads_apart

@@ -30,7 +30,11 @@ class Mxfp4Rows:
 
     def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (end − first, C)."""
+        return decode(*self.stored_rows(stored, first, end)).to(TORCH_DTYPES[self.dtype])
+
+    def stored_rows(self, stored: Stored, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return the blocks (end − first, C/32, 16) and scales (end − first, C/32) of rows."""
         groups = self.scales.shape[-1]
         blocks = stored.read_tensor_rows(self.blocks, first * groups, end * groups)
         scales = stored.read_tensor_rows(self.scales, first, end)
-        return decode(blocks.unflatten(0, scales.shape), scales).to(TORCH_DTYPES[self.dtype])
+        return blocks.unflatten(0, scales.shape), scales

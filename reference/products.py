@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from gptoss_onnx.checkpoint.low_rank import Product
+from gptoss_onnx.checkpoint.product import Product
 from gptoss_onnx.reference.layers import Linear, LowRankProduct
 
 

@@ -14,13 +14,14 @@ import torch
 
 from gptoss_onnx.checkpoint.adapter import AdapterFiles
 from gptoss_onnx.checkpoint.fields import Problems
-from gptoss_onnx.checkpoint.low_rank import Adapted, BiasSum, LowRank, Product, Replaced
 from gptoss_onnx.checkpoint.names import plain_name
+from gptoss_onnx.checkpoint.product import Product
 from gptoss_onnx.checkpoint.tensors import Parameter
 from gptoss_onnx.choices import AdapterMode
 from gptoss_onnx.layer_names import layer_of
 from gptoss_onnx.reference.adapters.base import Base
 from gptoss_onnx.reference.adapters.beside import beside, note_no_products
+from gptoss_onnx.reference.adapters.low_rank import Adapted, BiasSum, LowRank, Replaced
 from gptoss_onnx.reference.adapters.targets import EMBEDDING, LM_HEAD, Targets
 from gptoss_onnx.reference.adapters.terms import Changes, changes_of
 from gptoss_onnx.reference.config import DecoderConfig, ExpertsConfig

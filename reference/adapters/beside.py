@@ -10,9 +10,10 @@ from torch import nn
 
 from gptoss_onnx.checkpoint.adapter import AdapterFiles
 from gptoss_onnx.checkpoint.fields import Problems
-from gptoss_onnx.checkpoint.low_rank import LowRank, Product
+from gptoss_onnx.checkpoint.product import Product
 from gptoss_onnx.checkpoint.tensors import Parameter, TensorInfo
 from gptoss_onnx.reference.adapters.base import Base
+from gptoss_onnx.reference.adapters.low_rank import LowRank
 from gptoss_onnx.reference.adapters.terms import Changes
 from gptoss_onnx.reference.layers import Linear
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from gptoss_onnx.checkpoint.adapter import AdapterFiles
 from gptoss_onnx.checkpoint.fields import Problems
-from gptoss_onnx.checkpoint.low_rank import BiasSum, LowRank
 from gptoss_onnx.checkpoint.tensors import TensorInfo
+from gptoss_onnx.reference.adapters.low_rank import BiasSum, LowRank
 from gptoss_onnx.reference.adapters.settings import AdapterSettings
 from gptoss_onnx.reference.adapters.targets import Target, Targets, by_module
 

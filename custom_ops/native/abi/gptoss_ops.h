@@ -71,5 +71,14 @@ int gptoss_is_mxfp4(const void* numbers, int element, int64_t rows, int64_t grou
 int gptoss_decode_mxfp4(const uint8_t* codes, const uint8_t* scales, int64_t blocks,
                         float* numbers);
 
+// Adds scale · left (rows, rank) · right (rank, width) to rows of numbers (rows, width), as
+// add_low_rank of custom_ops/low_rank.py does; writes the float32 sums rounded to bfloat16, (rows,
+// width). The numbers are bfloat16; or, where `scales` is not null, MXFP4: 16 bytes of codes and a
+// scale for each 32 of a row. Returns 0, −1 where there is no memory, −2 where gptoss_ops_error is
+// not "".
+int gptoss_add_low_rank(const void* numbers, const uint8_t* scales, int64_t rows, int64_t width,
+                        const float* left, const float* right, int64_t rank, float scale,
+                        uint16_t* sums);
+
 }  // extern "C"
 #pragma GCC visibility pop

@@ -1,6 +1,9 @@
 // The exported functions of encoding and decoding; Python calls them through ctypes.
+#include <new>
+
 #include "abi/error.h"
 #include "abi/gptoss_ops.h"
+#include "encoding/low_rank.h"
 #include "encoding/mxfp4_decode.h"
 #include "encoding/mxfp4_quantize.h"
 #include "machine/cpu_features.h"
@@ -56,6 +59,21 @@ int gptoss_decode_mxfp4(const uint8_t* codes, const uint8_t* scales, int64_t blo
   try {
     decode_of(gptoss::cpu_level())(codes, scales, blocks, numbers);
     return 0;
+  } catch (const gptoss::Error&) {
+    return -2;
+  }
+}
+
+int gptoss_add_low_rank(const void* numbers, const uint8_t* scales, int64_t rows, int64_t width,
+                        const float* left, const float* right, int64_t rank, float scale,
+                        uint16_t* sums) {
+  try {
+    gptoss::add_low_rank({static_cast<const unsigned char*>(numbers), scales, rows, width},
+                         {left, right, rank, scale}, gptoss::low_rank_of(gptoss::cpu_level()),
+                         sums);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
   } catch (const gptoss::Error&) {
     return -2;
   }

@@ -1,13 +1,13 @@
 """Parameters to which an adapter adds a product of two small matrices (LoRA), some rows at a time.
 
 Hu et al. 2021, arXiv 2106.09685, section 4.1: W + s · B·A. The product is float32, and so is the
-sum; it is rounded once, to the type of the parameter.
+sum; it is rounded once, to the type of the parameter. Where one product is added to bfloat16 or
+MXFP4, `custom_ops/low_rank.py` does all of it in one pass.
 
 Legend: E experts, r rank, I inputs and O outputs of a projection, R rows and C columns of a matrix
 as it lies, n rows of a piece. (R, C) is (O, I), or (I, O) where the matrix lies transposed.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,9 @@ from gptoss_onnx.checkpoint.tensors import (
     TensorInfo,
     element_count,
 )
+from gptoss_onnx.custom_ops.low_rank import add_low_rank
 from gptoss_onnx.errors import CheckpointError
+from gptoss_onnx.reference.mxfp4_rows import Mxfp4Rows
 
 REPLACED = "weights that an adapter holds in full"
 MERGED = "an adapter's products added in float32, sums rounded to {dtype}"
@@ -66,19 +68,24 @@ class LowRank:
         begin = self.expert * each + self.first
         return begin < end and first < begin + self.rows
 
+    def adds_to(self, matrix: int, low: int) -> bool:
+        """Whether it adds anything to row `low` of a matrix."""
+        return self.expert in (None, matrix) and self.first <= low < self.first + self.rows
+
     def add_to(self, rows: Tensor, stored: Stored, matrix: int, low: int) -> None:
-        """Add it, in place, to float32 (n, C), the rows of a matrix from `low` on."""
-        if self.expert not in (None, matrix):
-            return
-        begin, end = max(low, self.first), min(low + len(rows), self.first + self.rows)
-        if begin >= end:
-            return
-        left, right = self._factors(stored, 0 if self.expert is not None else matrix)
-        part = rows[begin - low : end - low]
-        part.addmm_(left[begin - self.first : end - self.first], right, alpha=self.scale)
+        """Add it, in place, to float32 (n, C): rows of a matrix from `low` on, all meant."""
+        end = low + len(rows)
+        rows.addmm_(*self.factors(stored, matrix, low, end), alpha=self.scale)
         if self.magnitude is not None:
-            wanted = stored.load_tensor(self.magnitude)[begin - self.first : end - self.first]
-            part *= (wanted.float() / torch.linalg.vector_norm(part, dim=1)).unsqueeze(1)
+            wanted = stored.load_tensor(self.magnitude)[low - self.first : end - self.first]
+            rows *= (wanted.float() / torch.linalg.vector_norm(rows, dim=1)).unsqueeze(1)
+
+    def factors(self, stored: Stored, matrix: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return (n, r) and (r, C), float32, whose product is rows `begin` to `end` − 1 of a
+        matrix as it lies, all of which are meant.
+        """
+        left, right = self._factors(stored, 0 if self.expert is not None else matrix)
+        return left[begin - self.first : end - self.first], right
 
     def _factors(self, stored: Stored, index: int) -> tuple[Tensor, Tensor]:
         """Return (R, r) and (r, C), float32: their product is the matrix as it lies.
@@ -98,14 +105,6 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Product:
-    """A product that the model computes beside a projection, instead of a sum of weights."""
-
-    rank: int
-    scale: float
-
-
-@dataclass(frozen=True)
 class BiasSum:
     """A bias (O) that is added to a parameter that is one, times `scale`."""
 
@@ -120,6 +119,10 @@ class BiasSum:
     def touches(self, first: int, end: int, each: int) -> bool:
         """Whether it adds anything: it does, to its one row."""
         return first < end
+
+    def adds_to(self, matrix: int, low: int) -> bool:
+        """Whether it adds anything to row `low`: it does, to its one row."""
+        return (matrix, low) == (0, 0)
 
     def add_to(self, rows: Tensor, stored: Stored, matrix: int, low: int) -> None:
         """Add it, in place, to float32 (1, O)."""
@@ -156,18 +159,46 @@ class Adapted:
 
     def changes(self, first: int, end: int) -> bool:
         """Whether anything is added to rows `first` to `end` − 1."""
-        each = element_count(self.base.shape[-2:-1])
-        return any(term.touches(first, end, each) for term in self.added)
+        return any(term.touches(first, end, self._each) for term in self.added)
 
     def rows(self, stored: Stored, first: int, end: int) -> Tensor:
         """Return rows [first, end), (end − first, C), in the dtype.
 
         Raises CheckpointError where a sum passes the largest number of the dtype.
         """
+        parts = []
+        while first < end:
+            matrix, low = divmod(first, self._each)
+            stop = min(end, first + self._next_cut(low) - low)
+            parts.append(self._part(stored, first, stop, matrix, low))
+            first = stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @property
+    def _each(self) -> int:
+        """Rows of a matrix; 1 of a bias."""
+        return element_count(self.base.shape[-2:-1])
+
+    def _next_cut(self, low: int) -> int:
+        """Return the first row of a matrix behind `low` to which other terms may be added."""
+        terms = [term for term in self.added if isinstance(term, LowRank)]
+        cuts = (cut for term in terms for cut in (term.first, term.first + term.rows))
+        return min((cut for cut in cuts if cut > low), default=self._each)
+
+    def _part(self, stored: Stored, first: int, end: int, matrix: int, low: int) -> Tensor:
+        """Return rows to all of which the same terms are added; `low` is the first's place in its
+        matrix.
+        """
+        terms = [term for term in self.added if term.adds_to(matrix, low)]
+        if len(terms) == 1 and self.dtype == "BF16":
+            term = terms[0]
+            if isinstance(term, LowRank) and term.magnitude is None:
+                numbers, scales = self._stored_rows(stored, first, end)
+                factors = term.factors(stored, matrix, low, low + end - first)
+                return add_low_rank(numbers, *factors, term.scale, scales=scales)
         sums = self.base.read_rows(stored, first, end).float()
-        for matrix, low, part in self._by_matrix(sums, first):
-            for term in self.added:
-                term.add_to(part, stored, matrix, low)
+        for term in terms:
+            term.add_to(sums, stored, matrix, low)
         result = sums.to(TORCH_DTYPES[self.dtype])
         if self.dtype == "F16" and not bool(torch.isfinite(result).all()):
             raise CheckpointError(
@@ -176,15 +207,11 @@ class Adapted:
             )
         return result
 
-    def _by_matrix(self, rows: Tensor, first: int) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield which matrix, from which of its rows on, and these rows of it."""
-        each = element_count(self.base.shape[-2:-1])  # 1 for a bias
-        at = 0
-        while at < len(rows):
-            matrix, low = divmod(first + at, each)
-            count = min(each - low, len(rows) - at)
-            yield matrix, low, rows[at : at + count]
-            at += count
+    def _stored_rows(self, stored: Stored, first: int, end: int) -> tuple[Tensor, Tensor | None]:
+        """Return rows of the base: bfloat16, or MXFP4 blocks with their scales."""
+        if isinstance(self.base.computed, Mxfp4Rows):
+            return self.base.computed.stored_rows(stored, first, end)
+        return self.base.read_rows(stored, first, end), None
 
 
 @dataclass(frozen=True)
