@@ -63,7 +63,8 @@ def convert_all(conversions: Sequence[Conversion], visit: Visit) -> Iterator[int
     # one span to a thread: threads within an operation would not overlap files
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    executor = ThreadPoolExecutor(min(threads, MOST_THREADS))
+    # one more than compute, since one thread at a time writes
+    executor = ThreadPoolExecutor(min(threads, MOST_THREADS) + 1)
     try:
         yield from executor.map(_Span.run, spans)
     finally:
