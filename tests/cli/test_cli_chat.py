@@ -81,6 +81,7 @@ def test_a_message_that_cannot_be_answered_leaves_the_chat_open(package: Path) -
     assert "expected at most 4096, the longest this model takes" in third
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_ends_the_answer_and_not_the_chat(package: Path) -> None:
     command = [
         sys.executable,

@@ -9,6 +9,8 @@ import pytest
 
 from gptoss_onnx.cli.interrupts import interruptible
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
@@ -52,12 +54,9 @@ def test_one_between_two_pieces_ends_it_at_once() -> None:
 
 
 def test_a_program_that_ignores_ctrl_c_goes_on_doing_so() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        found = []
-        for piece in interruptible(range(3)):
-            found.append(piece)
-            interrupt()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    found = []
+    for piece in interruptible(range(3)):
+        found.append(piece)
+        interrupt()
     assert found == [0, 1, 2]
