@@ -14,7 +14,7 @@ from torch import Tensor
 from gptoss_onnx.custom_ops.library import library_functions
 from gptoss_onnx.custom_ops.mxfp4 import BLOCK, decode_mxfp4
 
-_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
 _SHAPE = (_LONG, _LONG)
 _FACTORS = (_POINTER, _POINTER, _LONG, ctypes.c_float)
 _FUNCTIONS = {"gptoss_add_low_rank": (_POINTER, _POINTER, *_SHAPE, *_FACTORS, _POINTER)}

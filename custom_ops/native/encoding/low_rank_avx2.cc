@@ -12,11 +12,7 @@ void widen(const unsigned char* numbers, int64_t count, float* wide) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
     Floats8::store(wide + i, Floats8::from_bfloat16(numbers + 2 * i));
-  for (; i < count; ++i) {
-    uint32_t bits = 0;
-    __builtin_memcpy(reinterpret_cast<unsigned char*>(&bits) + 2, numbers + 2 * i, 2);
-    __builtin_memcpy(wide + i, &bits, sizeof bits);
-  }
+  low_rank_scalar().widen(numbers + 2 * i, count - i, wide + i);
 }
 
 // The bits of the nearest bfloat16, ties to even; NaN stays NaN.
