@@ -1,6 +1,7 @@
 // Tiles of up to four rows by up to 24 columns, whose products stay in registers.
 #include "encoding/low_rank.h"
 #include "encoding/mxfp4_decode.h"
+#include "machine/digits_avx2.h"
 #include "machine/vectors_avx2.h"
 
 namespace gptoss {
@@ -17,13 +18,9 @@ void widen(const unsigned char* numbers, int64_t count, float* wide) {
 
 // The bits of the nearest bfloat16, ties to even; NaN stays NaN.
 __m128i bfloat16_of(__m256 x) {
-  const __m256i bits = _mm256_castps_si256(x);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
+  const __m256 quiet = _mm256_or_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));
   const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
-  const __m256 kept =
-      _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet), nan);
+  const __m256 kept = _mm256_blendv_ps(round_to_bf16(x), quiet, nan);
   const __m256i upper = _mm256_srli_epi32(_mm256_castps_si256(kept), 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
