@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 
-PIECE = 1 << 18  # elements converted together: a piece and what it becomes stay in the cache
-SPAN = 8 * PIECE  # elements that one thread takes at a time, a piece behind the other
+PIECE = 1 << 20  # elements converted together: smaller ones cost Python more than the cache saves
+SPAN = 4 * PIECE  # elements that one thread takes at a time, a piece behind the other
 MOST_THREADS = 4  # more would wait for the disk, each with its piece in memory
 
 # Given the first row and the one after the last, these rows of each tensor that is computed.
