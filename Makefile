@@ -22,7 +22,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 # doubles the time of an export; `make clean` removes them with .venv.
 unexport PYTHONDONTWRITEBYTECODE
 
-# How long `make fuzz` runs, and what it draws its cases from.
+# How long `make fuzz` runs the ops (conversions of weights a fifth of it), and what cases are drawn from.
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
@@ -95,6 +95,8 @@ fuzz: venv ## Build the native library with sanitizers and drive it with random 
 	cmake -S custom_ops/native -B build/fuzz -DGPTOSS_SANITIZE=address,undefined
 	cmake --build build/fuzz --parallel
 	$(BIN)/python tests/fuzz/fuzz_kernels.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) \
+	  --library build/fuzz/libgptoss_ops.so
+	$(BIN)/python tests/fuzz/fuzz_encoding.py --seconds $$(($(FUZZ_SECONDS) / 5)) --seed $(FUZZ_SEED) \
 	  --library build/fuzz/libgptoss_ops.so
 	$(BIN)/python tests/fuzz/leaks.py
 

@@ -12,6 +12,7 @@ import pytest
 from support.native_levels import LIBRARY, needs_native
 
 FUZZER = Path(__file__).with_name("fuzz_kernels.py")
+ENCODING = Path(__file__).with_name("fuzz_encoding.py")
 LEAKS = Path(__file__).with_name("leaks.py")
 SOURCES = Path(__file__).parents[2] / "custom_ops" / "native"
 
@@ -28,6 +29,11 @@ def test_random_calls_equal_the_definition_or_are_refused() -> None:
 
 
 @needs_native
+def test_random_matrices_are_converted_as_the_definition_does() -> None:
+    run(ENCODING, "--seconds", 2, "--seed", 1, "--library", LIBRARY)
+
+
+@needs_native
 def test_sessions_and_errors_leave_no_memory_behind() -> None:
     run(LEAKS, LIBRARY)
 
@@ -40,4 +46,5 @@ def test_random_calls_under_sanitizers(tmp_path: Path) -> None:
     configure = ["cmake", "-S", SOURCES, "-B", tmp_path, "-DGPTOSS_SANITIZE=address,undefined"]
     subprocess.run(configure, check=True)
     subprocess.run(["cmake", "--build", tmp_path, "--parallel", jobs], check=True)
-    run(FUZZER, "--seconds", 60, "--seed", 2, "--library", tmp_path / "libgptoss_ops.so")
+    for fuzzer in (FUZZER, ENCODING):
+        run(fuzzer, "--seconds", 60, "--seed", 2, "--library", tmp_path / "libgptoss_ops.so")
