@@ -2,16 +2,15 @@
 
     build/peers/venv/bin/python benchmarks/report.py docs/benchmarks
 
-Reads moe*.json, linear*.json, attention*.json, clients*.json and whole-*.json of that folder, as
-the benchmarks write them with --json. What one processor gave stays beside what another gives
-(moe.json, moe-epyc.json): every title names the processor.
+Reads moe*.json, linear*.json, attention*.json, clients*.json, rows*.json, contexts*.json and
+whole-*.json of that folder, as the benchmarks write them with --json. What one processor gave stays
+beside what another gives (moe.json, moe-epyc.json): every title names the processor.
 Needs matplotlib, which peers.sh installs.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
-from processors import short_name
+from report_curves import contexts, together
+from report_tables import PEER, optional, ratio, seconds, section, table
 
 INTRODUCTION = """# Benchmarks
 
@@ -62,8 +62,11 @@ read weights from the cache ([ADR 22](../adr/0022-int8-weights-times-integers.md
 
 **Rows that decode together** are texts of one batch. *Experts* counts the different ones that they
 choose in a layer. *Bound* is the best factor if each of these, and all else, is read only once.
+
+**Long contexts.** So many tokens lie in the cache before a call. *Growth* is the time of the call,
+divided by the same program's with the shortest context.
 """
-PEER, STOCK = "llama.cpp", "stock ONNX Runtime 1.32 fp4"
+STOCK = "stock ONNX Runtime 1.32 fp4"
 # Key of the times, tokens of each, title.
 CASES = (
     ("prefill", 512, "prefill of 512"),
@@ -95,6 +98,7 @@ def main() -> None:
         ("attention", attention),
         ("linear", linear),
         ("rows", together),
+        ("contexts", contexts),
     ):
         sections += [write(found) for key, found in documents.items() if key.startswith(name)]
     if whole:
@@ -111,7 +115,7 @@ def whole_model(document: dict[str, Any]) -> str:
     written = document.get("new_bytes")
     rows = []
     for name, entry in times.items():
-        row = [name, _seconds(entry["opened_in"], 1), _seconds(entry["first_token"], 2)]
+        row = [name, seconds(entry["opened_in"], 1), seconds(entry["first_token"], 2)]
         if written:
             row.append(f"{written[name] / 1e6:,.0f}")
             row.append(f"{statistics.median(entry['anonymous_at_open']) / 1e6:,.0f}")
@@ -119,7 +123,7 @@ def whole_model(document: dict[str, Any]) -> str:
         for key, unit, _ in cases:
             row.append(f"{unit / statistics.median(entry[key]):.1f}")
             for peer in peers:
-                row.append(_ratio(times[peer][key], entry[key]) if peer != name else "")
+                row.append(ratio(times[peer][key], entry[key]) if peer != name else "")
         rows.append(row)
     layers = document["layers"]
     header = ["", "open s", "first token s"]
@@ -128,7 +132,7 @@ def whole_model(document: dict[str, Any]) -> str:
     for _, _, title in cases:
         header += [f"{title}, tokens/s", *(f"× {peer}" for peer in peers)]
     title = f"## Whole model, {layers} layers, {document['arrangement']}"
-    return _section(title, document, _table(header, rows))
+    return section(title, document, table(header, rows))
 
 
 def clients(document: dict[str, Any]) -> str:
@@ -148,7 +152,7 @@ def clients(document: dict[str, Any]) -> str:
     ]
     run = f"{document['layers']} layers, {document['activations']} activations"
     title = f"## Clients without Python, {run}"
-    return _section(title, document, _table(header, rows))
+    return section(title, document, table(header, rows))
 
 
 def experts(document: dict[str, Any]) -> str:
@@ -167,13 +171,13 @@ def experts(document: dict[str, Any]) -> str:
             result["contender"],
             str(result["tokens"]),
             f"{result['milliseconds']:.2f}",
-            _optional(result["share_of_read"], ".2f"),
-            _optional(result["error"], ".1e"),
-            *(_optional(result["speedup_over"].get(peer), ".2f") for peer in peers),
+            optional(result["share_of_read"], ".2f"),
+            optional(result["error"], ".1e"),
+            *(optional(result["speedup_over"].get(peer), ".2f") for peer in peers),
         ]
         for result in document["results"]
     ]
-    return _section("## Experts, one layer", document, _table(header, rows))
+    return section("## Experts, one layer", document, table(header, rows))
 
 
 def attention(document: dict[str, Any]) -> str:
@@ -197,7 +201,7 @@ def attention(document: dict[str, Any]) -> str:
         ]
         for result in document["results"]
     ]
-    return _section("## Attention, one layer", document, _table(header, rows))
+    return section("## Attention, one layer", document, table(header, rows))
 
 
 def linear(document: dict[str, Any]) -> str:
@@ -222,30 +226,11 @@ def linear(document: dict[str, Any]) -> str:
             f"{result['milliseconds']:.3f}",
             result["floor"],
             f"{result['share_of_floor']:.2f}",
-            *(_optional(result["speedup_over"].get(peer), ".2f") for peer in peers),
+            *(optional(result["speedup_over"].get(peer), ".2f") for peer in peers),
         ]
         for result in document["results"]
     ]
-    return _section("## Projections", document, _table(header, rows))
-
-
-def together(document: dict[str, Any]) -> str:
-    """Return the section of one rows.py run."""
-    rows = [
-        [
-            point["activations"],
-            str(point["rows"]),
-            f"{point['seconds'] * 1e3:.0f}",
-            f"{point['rows'] / point['seconds']:.1f}",
-            f"{point['speedup']:.2f}",
-            f"{point['bound']:.2f}",
-            f"{point['experts']:.1f}",
-        ]
-        for point in document["points"]
-    ]
-    header = ["activations", "rows", "ms a call", "tokens/s", "× one row", "bound", "experts"]
-    title = f"## Rows that decode together, {document['layers']} layers, {document['dense']} dense"
-    return _section(title, document, _table(header, rows))
+    return section("## Projections", document, table(header, rows))
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
@@ -262,37 +247,8 @@ def plot(document: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
     figure.tight_layout()
+    matplotlib.rcParams["svg.hashsalt"] = "decode"  # the same figures give the same file
     figure.savefig(path, metadata={"Date": None})
-
-
-def _section(title: str, document: dict[str, Any], table: str) -> str:
-    machine = document["machine"]
-    peaks = (
-        f"reads {machine['read_gb_s']:.1f} GB/s, float32 FMA {machine['fma_gflops']:.0f} GFLOP/s"
-    )
-    old = " (too high)" if "lowered_to" not in document and "AMD" in machine["cpu"] else ""
-    where = f"{machine['cpu']}, {machine['threads']} threads; it {peaks}{old}. "
-    where += f"ONNX Runtime {document.get('onnxruntime', '1.31.1')}. `{document['command']}`"
-    level = document.get("lowered_to")
-    named = short_name(machine["cpu"]) + (f" lowered to {level}" if level else "")
-    return f"{title}, {named}\n\n{where}\n\n{table}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def _seconds(values: Sequence[float], digits: int) -> str:
-    return f"{statistics.median(values):.{digits}f}"
-
-
-def _ratio(peer: Sequence[float], ours: Sequence[float]) -> str:
-    return f"{statistics.median(p / o for p, o in zip(peer, ours, strict=True)):.2f}"
-
-
-def _optional(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 if __name__ == "__main__":
