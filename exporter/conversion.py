@@ -13,8 +13,10 @@ from torch import Tensor
 
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 
-PIECE = 1 << 20  # elements converted together: smaller ones cost Python more than the cache saves
-SPAN = 4 * PIECE  # elements that one thread takes at a time, a piece behind the other
+PIECE = 1 << 18  # elements converted together: a piece and what it becomes stay in the cache
+# of sums with adapters: they are made in one pass, so Python's share of a smaller piece would count
+SUM_PIECE = 1 << 20
+SPAN = 1 << 22  # elements that one thread takes at a time, a piece behind the other
 MOST_THREADS = 4  # more would wait for the disk, each with its piece in memory
 
 # Given the first row and the one after the last, these rows of each tensor that is computed.
@@ -32,17 +34,19 @@ class Conversion:
         rows: how many equal parts each tensor has.
         width: elements that are read for one row.
         convert: returns some rows of each tensor, in the tensors' order; raises CheckpointError.
+        piece: elements converted together.
     """
 
     tensors: tuple[PlannedTensor, ...]
     rows: int
     width: int
     convert: Convert
+    piece: int = PIECE
 
     @property
     def step(self) -> int:
         """Rows converted at a time."""
-        return max(1, PIECE // max(1, self.width))
+        return max(1, self.piece // max(1, self.width))
 
     @property
     def span(self) -> int:
