@@ -58,6 +58,9 @@ NATIVE_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 2e-3, "int8": 5e-3}
 # and with limit 0 and no biases little is left beside the rounding. Seen: int8 2.01e-1.
 FUZZ_EXPERTS = {"exact": 1e-5, "bf16": 5e-2, "int8": 3e-1}
 FUZZ_EXPERTS_LEVELS = {"exact": 1e-5, "bf16": 1e-2, "int8": 4e-2}
+# And on top of both, how often what rounding the tokens to bfloat16 does to the definition; a step
+# of int8 is four times as wide.
+FUZZ_EXPERTS_ROUNDING = {"exact": 0.0, "bf16": 2.0, "int8": 8.0}
 # Draws of a client's sampler against the distribution it samples, in standard deviations of a
 # frequency: of some hundred frequencies with fixed seeds none lies further out by chance.
 SAMPLING_SIGMAS = 5.0
