@@ -63,8 +63,8 @@ read weights from the cache ([ADR 22](../adr/0022-int8-weights-times-integers.md
 **Rows that decode together** are texts of one batch. *Experts* counts the different ones that they
 choose in a layer. *Bound* is the best factor if each of these, and all else, is read only once.
 
-**Long contexts.** So many tokens lie in the cache before a call. *Growth* is the time of the call,
-divided by the same program's with the shortest context.
+**Long contexts.** Programs ran one after the other here. *Growth* is the time of a call with so
+many tokens in the cache, divided by the same program's with the shortest context.
 """
 STOCK = "stock ONNX Runtime 1.32 fp4"
 # Key of the times, tokens of each, title.
