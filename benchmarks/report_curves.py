@@ -34,12 +34,11 @@ def contexts(document: dict[str, Any]) -> str:
     rows = []
     for point in points:
         row = [point["contender"], f"{point['context']:,}"]
+        theirs = None if point["contender"] == PEER else peer.get(point["context"])
         for key in ("prefill", "decode"):
-            theirs = peer.get(point["context"])
-            other = theirs is not None and point["contender"] != PEER
             row.append(f"{point[key] * 1e3:,.1f}")
             row.append(f"{point[key] / first[point['contender']][key]:.2f}")
-            row.append(f"{theirs[key] / point[key]:.2f}" if other else "")
+            row.append(f"{theirs[key] / point[key]:.2f}" if theirs else "")
         rows.append(row)
     header = ["", "tokens before"]
     for what in ("512 tokens, ms", "one token, ms"):

@@ -10,7 +10,6 @@ processes are started under it.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import torch
 
 TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))  # so that this file can be run by its path
-from fuzz.fuzz_kernels import sanitizer_environment  # noqa: E402
+from fuzz.fuzz_kernels import process_environment  # noqa: E402
 from gptoss_onnx.custom_ops import library  # noqa: E402
 from support import low_rank_cases, mxfp4_cases  # noqa: E402
 from support.native_levels import LIBRARY, cpu_levels  # noqa: E402
@@ -41,17 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.here:
         return run_cases(options.library, options.seconds, options.seed)
     levels = cpu_levels()
-    return max(run_level(level, options, options.seconds / len(levels)) for level in levels)
+    passed = all(run_level(level, options, options.seconds / len(levels)) for level in levels)
+    return 0 if passed else 1
 
 
-def run_level(level: str, options: argparse.Namespace, seconds: float) -> int:
-    """Run cases in a process of one level; returns its status."""
-    environment = {**os.environ, "GPTOSS_CPU_LEVEL": level}
-    if b"__asan_init" in options.library.read_bytes():
-        environment |= sanitizer_environment()
+def run_level(level: str, options: argparse.Namespace, seconds: float) -> bool:
+    """Run cases in a process of one level; returns whether all passed."""
+    environment = process_environment(options.library, level)
     words = ("--here", "--seconds", seconds, "--seed", options.seed, "--library", options.library)
     command = [sys.executable, __file__, *map(str, words)]
-    return subprocess.run(command, env=environment, check=False).returncode
+    return subprocess.run(command, env=environment, check=False).returncode == 0
 
 
 def run_cases(path: Path, seconds: float, seed: int) -> int:

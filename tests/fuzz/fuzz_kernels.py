@@ -59,12 +59,7 @@ class Worker:
     """The process of one CPU level, the best one where `level` is None."""
 
     def __init__(self, python: str, library: Path, level: str | None) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-        environment.pop("GPTOSS_CPU_LEVEL", None)
-        if level is not None:
-            environment["GPTOSS_CPU_LEVEL"] = level
-        if b"__asan_init" in library.read_bytes():
-            environment |= sanitizer_environment()
+        environment = {**process_environment(library, level), "PYTHONPATH": str(TESTS)}
         command = [python, "-m", "fuzz.worker", str(library)]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -98,6 +93,19 @@ class Worker:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def process_environment(library: Path, level: str | None) -> dict[str, str]:
+    """Return this process's environment for one that loads `library` at a CPU level, the best one
+    where it is None; under AddressSanitizer where the library was built with it.
+    """
+    environment = {**os.environ}
+    environment.pop("GPTOSS_CPU_LEVEL", None)
+    if level is not None:
+        environment["GPTOSS_CPU_LEVEL"] = level
+    if b"__asan_init" in library.read_bytes():
+        environment |= sanitizer_environment()
+    return environment
 
 
 def sanitizer_environment() -> dict[str, str]:
