@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, get_args
 import click
 
 from gptoss_onnx.choices import Activations, Kernels
+from gptoss_onnx.collection import no_collection
 from gptoss_onnx.errors import RuntimeUnavailable
 from gptoss_onnx.extras import install_command
 from gptoss_onnx.json_text import dump_json, printable
@@ -146,7 +147,8 @@ def extra(name: str) -> Iterator[None]:
     Raises RuntimeUnavailable with the pip command.
     """
     try:
-        yield
+        with no_collection():  # PyTorch alone is hundreds of thousands of objects
+            yield
     except ImportError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == OURS:

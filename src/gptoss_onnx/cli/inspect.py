@@ -28,7 +28,8 @@ def inspect(path: str, values: bool, as_json: bool) -> None:
     """Say what a package holds, and the state of its files; or what a checkpoint is, and what
     `export` links, converts or refuses of it. Loads no weights.
 
-    CHECKPOINT is a folder in Hugging Face's layout or OpenAI's, or a hub id in the local cache.
+    CHECKPOINT is a folder, in Hugging Face's layout or OpenAI's, a GGUF file of gpt-oss, or a hub
+    id in the local cache.
     """
     if _is_checkpoint(path):
         _inspect_checkpoint(path, values, as_json)
