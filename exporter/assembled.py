@@ -18,7 +18,7 @@ from gptoss_onnx.choices import WeightMode
 from gptoss_onnx.errors import CheckpointError
 from gptoss_onnx.exporter.computed_file import ComputedFile
 from gptoss_onnx.exporter.computed_weights import ComputedWeights
-from gptoss_onnx.exporter.conversion import PIECE, SUM_PIECE, Conversion
+from gptoss_onnx.exporter.conversion import LARGE_PIECE, PIECE, Conversion
 from gptoss_onnx.package import ASSEMBLED
 from gptoss_onnx.reference.adapters.low_rank import Adapted
 from gptoss_onnx.reference.checkpoint import Checkpoint
@@ -134,7 +134,7 @@ def _experts(checkpoint: Checkpoint, blocks: Parameter, scales: Parameter) -> Co
     def convert(first: int, end: int) -> Sequence[Tensor]:
         return experts.matrix_rows(checkpoint, first, end)
 
-    return Conversion(planned, scales.rows, scales.shape[-1] * BLOCK, convert)
+    return Conversion(planned, scales.rows, scales.shape[-1] * BLOCK, convert, LARGE_PIECE)
 
 
 def _conversion(checkpoint: Checkpoint, planned: PlannedTensor, rows: Rows) -> Conversion:
@@ -151,5 +151,5 @@ def _conversion(checkpoint: Checkpoint, planned: PlannedTensor, rows: Rows) -> C
             )
         return [found]
 
-    piece = SUM_PIECE if isinstance(parameter.computed, Adapted) else PIECE
+    piece = LARGE_PIECE if isinstance(parameter.computed, Adapted) else PIECE
     return Conversion((planned,), rows.end - rows.first, parameter.shape[-1], convert, piece)

@@ -14,8 +14,9 @@ from torch import Tensor
 from gptoss_onnx.checkpoint.writer import PlannedTensor
 
 PIECE = 1 << 18  # elements converted together: a piece and what it becomes stay in the cache
-# of sums with adapters: they are made in one pass, so Python's share of a smaller piece would count
-SUM_PIECE = 1 << 20
+# of sums with adapters, made in one pass, and of MXFP4, half a byte an element: Python's share of a
+# smaller piece would count
+LARGE_PIECE = 1 << 20
 SPAN = 1 << 22  # elements that one thread takes at a time, a piece behind the other
 MOST_THREADS = 4  # more would wait for the disk, each with its piece in memory
 
